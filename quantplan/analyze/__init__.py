@@ -1,0 +1,1 @@
+"""What weights and importance matrices tell without running the model."""

@@ -1,0 +1,63 @@
+"""The size of a file, whatever way it was asked for. A budget is the whole file, metadata included."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantplan.errors import BadFile, BadUsage
+from quantplan.tensor import Model
+
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_FORM = re.compile(r"([0-9]*\.?[0-9]+)\s*([A-Za-z%]*)")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """An integer number of bytes and the words it was asked for with."""
+
+    bytes: int
+    asked: str
+
+    @classmethod
+    def parse(cls, text: str, model: Model, metadata_bytes: int = 0) -> Budget:
+        """17.9GB (1e9), 16.7GiB (2^30), 4.25bpw, 40% (of the model's file), 123456789 (bytes), =other.gguf.
+
+        Bits per weight are counted as llama.cpp prints them, tensor data over all weights; the
+        ``metadata_bytes`` of the file to be built come on top. Raises BadUsage, BadFile.
+        """
+        words = text.strip()
+        if words.startswith("="):
+            return cls(_size_of(Path(words[1:]).expanduser()), words)
+        match = _FORM.fullmatch(words)
+        if not match:
+            raise BadUsage(f"cannot read the budget {text!r}; write 17.9GB, 16.7GiB, 4.25bpw, 40% or =other.gguf")
+        number, unit = float(match.group(1)), match.group(2).upper()
+        if number <= 0:
+            raise BadUsage(f"the budget {text!r} is not more than nothing")
+        if unit == "BPW":
+            return cls(int(number * model.elements / 8) + metadata_bytes, words)
+        if unit == "%":
+            return cls(int(number / 100 * model.file_bytes), words)
+        if not unit and number < 10**4:
+            raise BadUsage(f"the budget {text!r} has no unit; write {text}GB, {text}GiB or {text}bpw")
+        if unit and unit not in _UNITS:
+            raise BadUsage(f"unknown unit {match.group(2)!r} in the budget {text!r}; known: GB GiB MB MiB bpw %")
+        return cls(int(number * _UNITS.get(unit, 1)), words)
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise BadFile(f"cannot take the budget from {path}: {error.strerror}") from None
+
+
+def human_bytes(size: float) -> str:
+    """Decimal units, as model cards write sizes: 17.91 GB."""
+    for unit in ("GB", "MB", "kB"):
+        if abs(size) >= _UNITS[unit.upper()]:
+            return f"{size / _UNITS[unit.upper()]:.2f} {unit}"
+    return f"{size:.0f} B"

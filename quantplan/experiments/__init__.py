@@ -1,0 +1,1 @@
+"""What is learned by running the model: probes, builds, measurements, comparisons."""

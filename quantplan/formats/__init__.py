@@ -1,0 +1,1 @@
+"""How nouns are stored: each format read and written side by side."""

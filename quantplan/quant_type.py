@@ -1,0 +1,150 @@
+"""The quantization types of ggml in one table: blocks, bytes, what they need and what replaces them.
+
+Source: ``ggml.h`` (enum ggml_type), ``ggml-common.h`` (block structs) and ``llama-quant.cpp``
+(``tensor_type_fallback``, ``tensor_requires_imatrix``) of llama.cpp 0.5; a test holds the table against the
+installed library.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from functools import cache
+
+from quantplan.errors import NothingSelected
+
+
+@dataclass(frozen=True, slots=True)
+class QuantType:
+    """One ggml type: ``block`` weights are stored in ``block_bytes`` bytes."""
+
+    name: str
+    ggml_id: int
+    block: int
+    block_bytes: int
+    family: str  # "k", "iq", "legacy", "ternary", "fp4", "float" or "other"
+    fallback: str = ""  # replaces the type where rows are no multiple of its block
+    needs_imatrix: bool = False  # in matrices other than token_embd and output
+    ftype: str = ""  # a llama-quantize file type whose default type this is
+
+    @property
+    def bits(self) -> float:
+        """Stored bits per weight."""
+        return 8 * self.block_bytes / self.block
+
+    def row_bytes(self, columns: int) -> int:
+        """Bytes of a row of ``columns`` weights; ValueError where the row is no multiple of the block."""
+        if columns % self.block:
+            raise ValueError(f"rows of {columns} weights do not divide into blocks of {self.block} ({self.name})")
+        return columns // self.block * self.block_bytes
+
+    def fits(self, columns: int) -> bool:
+        return columns % self.block == 0
+
+    def __str__(self) -> str:
+        return self.name
+
+
+_TABLE = (
+    QuantType("F32", 0, 1, 4, "float", ftype="F32"),
+    QuantType("F16", 1, 1, 2, "float", ftype="F16"),
+    QuantType("BF16", 30, 1, 2, "float", ftype="BF16"),
+    QuantType("Q8_0", 8, 32, 34, "legacy", ftype="Q8_0"),
+    QuantType("Q6_K", 14, 256, 210, "k", "Q8_0", ftype="Q6_K"),
+    QuantType("Q5_1", 7, 32, 24, "legacy", ftype="Q5_1"),
+    QuantType("Q5_K", 13, 256, 176, "k", "Q5_1", ftype="Q5_K_S"),
+    QuantType("Q5_0", 6, 32, 22, "legacy", ftype="Q5_0"),
+    QuantType("Q4_1", 3, 32, 20, "legacy", ftype="Q4_1"),
+    QuantType("Q4_K", 12, 256, 144, "k", "Q5_0", ftype="Q4_K_S"),
+    QuantType("Q4_0", 2, 32, 18, "legacy", ftype="Q4_0"),
+    QuantType("IQ4_NL", 20, 32, 18, "iq", ftype="IQ4_NL"),
+    QuantType("NVFP4", 40, 64, 36, "fp4"),
+    QuantType("IQ4_XS", 23, 256, 136, "iq", "IQ4_NL", ftype="IQ4_XS"),
+    QuantType("MXFP4", 39, 32, 17, "fp4", ftype="MXFP4_MOE"),
+    QuantType("Q3_K", 11, 256, 110, "k", "Q4_0", ftype="Q3_K_S"),
+    QuantType("IQ3_S", 21, 256, 110, "iq", "IQ4_NL", ftype="IQ3_S"),
+    QuantType("IQ3_XXS", 18, 256, 98, "iq", "IQ4_NL", True, ftype="IQ3_XXS"),
+    QuantType("Q2_K", 10, 256, 84, "k", "Q4_0", ftype="Q2_K"),
+    QuantType("IQ2_S", 22, 256, 82, "iq", "IQ4_NL", True, ftype="IQ2_M"),
+    QuantType("IQ2_XS", 17, 256, 74, "iq", "IQ4_NL", True, ftype="IQ2_XS"),
+    QuantType("IQ2_XXS", 16, 256, 66, "iq", "IQ4_NL", True, ftype="IQ2_XXS"),
+    QuantType("Q2_0", 42, 64, 18, "other", "Q4_0", ftype="Q2_0"),
+    QuantType("TQ2_0", 35, 256, 66, "ternary", "Q4_0", ftype="TQ2_0"),
+    QuantType("IQ1_M", 29, 256, 56, "iq", "IQ4_NL", True, ftype="IQ1_M"),
+    QuantType("TQ1_0", 34, 256, 54, "ternary", "Q4_0", ftype="TQ1_0"),
+    QuantType("IQ1_S", 19, 256, 50, "iq", "IQ4_NL", True, ftype="IQ1_S"),
+    QuantType("Q1_0", 41, 128, 18, "other", ftype="Q1_0"),
+    QuantType("F64", 28, 1, 8, "float"),
+    QuantType("I8", 24, 1, 1, "other"),
+    QuantType("I16", 25, 1, 2, "other"),
+    QuantType("I32", 26, 1, 4, "other"),
+    QuantType("I64", 27, 1, 8, "other"),
+)
+BY_NAME = {kind.name: kind for kind in _TABLE}
+BY_ID = {kind.ggml_id: kind for kind in _TABLE}
+
+# Names that a plan may choose from. 16-bit types are kept: a small tensor may be worth them.
+SETS = {
+    "k": ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"),
+    "iq": ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS", "IQ4_NL"),
+    "legacy": ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"),
+    "float": ("F16", "BF16", "F32"),
+    "ternary": ("TQ1_0", "TQ2_0"),
+}
+# Ternary types and the 1- and 2-bit "_0" types are made for models that were trained for them, MXFP4 and NVFP4
+# for models published in them; a plan takes them only when they are named.
+SETS["all"] = SETS["k"] + SETS["iq"] + SETS["legacy"] + ("F16",)
+DEFAULT_SETS = ("all",)
+
+
+def quant_type(name: str) -> QuantType:
+    """The type called ``name`` in any case; NothingSelected with the nearest names otherwise."""
+    kind = BY_NAME.get(name.strip().upper())
+    if kind is None:
+        near = difflib.get_close_matches(name.upper(), BY_NAME, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known types: {', '.join(BY_NAME)}"
+        raise NothingSelected(f"there is no quantization type {name!r}; {hint}")
+    return kind
+
+
+def parse_types(text: str) -> tuple[QuantType, ...]:
+    """Types from a list of names and sets such as ``k,iq`` or ``Q4_K,Q6_K,legacy``, largest first.
+
+    A leading ``-`` removes: ``all,-iq``. NothingSelected for an unknown name or an empty result.
+    """
+    chosen: dict[str, None] = {}
+    for word in filter(None, (part.strip() for part in text.replace(" ", ",").split(","))):
+        remove, name = word.startswith("-"), word.lstrip("-")
+        names = SETS.get(name.lower()) or _named(name)
+        for each in names:
+            if remove:
+                chosen.pop(each, None)
+            else:
+                chosen[each] = None
+    if not chosen:
+        raise NothingSelected(f"no quantization type is left of {text!r}; try --types k,iq,legacy")
+    return tuple(sorted((BY_NAME[name] for name in chosen), key=lambda kind: (-kind.bits, kind.name)))
+
+
+def _named(name: str) -> tuple[str, ...]:
+    try:
+        return (quant_type(name).name,)
+    except NothingSelected as error:
+        raise NothingSelected(f"{error} (sets: {', '.join(SETS)})") from None
+
+
+@cache
+def ggml_type(ggml_id: int) -> QuantType | None:
+    """The type with that number in ggml's enum, or None for one that this version does not know."""
+    return BY_ID.get(ggml_id)
+
+
+def fitted(kind: QuantType, columns: int) -> QuantType:
+    """The type that llama-quantize stores where ``kind`` was asked for and rows have ``columns`` weights.
+
+    Source: ``tensor_type_fallback`` in llama-quant.cpp.
+    """
+    if kind.fits(columns):
+        return kind
+    replacement = BY_NAME[kind.fallback] if kind.fallback else kind
+    return replacement if replacement.fits(columns) else BY_NAME["F16"]
