@@ -1,0 +1,104 @@
+"""The damage table: what each (tensor, type) is expected to cost in KL divergence, and how sure that is.
+
+It is the seam between measuring and solving: analyze and probe make it, solve consumes it. A pair that is not in
+it was not measured; it is absent, never 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from quantplan.errors import ModelMismatch
+from quantplan.quant_type import BY_NAME
+from quantplan.tensor import Model
+
+
+@dataclass(frozen=True, slots=True)
+class DamageRow:
+    """One tensor. ``weights[type]``: nats/token from rounding the weights; ``kernel[type]``: from the rounding of
+    activations in the backend's kernels for that type (0 where it is not known, see ``DamageTable.backend``).
+
+    ``relative_error``: standard error of the row's scale over the scale; ``source``: "probed", "borrowed" (scale from
+    tensors of the same role), "prior" (no forward pass) or "imported".
+    """
+
+    tensor: str
+    weights: dict[str, float]
+    kernel: dict[str, float] = field(default_factory=dict)
+    relative_error: float = 0.0
+    source: str = "imported"
+
+    def damage(self, type_name: str) -> float:
+        """Nats per token; KeyError for a type that was not measured."""
+        return self.weights[type_name] + self.kernel.get(type_name, 0.0)
+
+    def monotone(self) -> DamageRow:
+        """The same row with weight damage that never grows with bits: the running minimum from small to large types.
+
+        A type may be worse than a smaller one by the noise of a sample or by its grid; a planner that offers it at
+        the smaller one's damage would promise too much, so the smaller type's value bounds it from above only where
+        the larger type can represent it. In practice: the lower of own and smaller types' damage is not assumed,
+        the higher of own and larger types' damage is.
+        """
+        raised: dict[str, float] = {}
+        floor = 0.0
+        for name in sorted(self.weights, key=lambda each: -BY_NAME[each].bits):
+            floor = max(floor, self.weights[name])
+            raised[name] = floor
+        return DamageRow(self.tensor, raised, self.kernel, self.relative_error, self.source)
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """How the damage of many tensors adds up: KLD of the whole = factor * (sum of singles) ** power.
+
+    Fitted on uniform swaps of all tensors at once; 1 and 1 where nothing was measured.
+    """
+
+    factor: float = 1.0
+    power: float = 1.0
+    relative_error: float = 0.0
+
+    def total(self, sum_of_singles: float) -> float:
+        return self.factor * sum_of_singles**self.power if sum_of_singles > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class DamageTable:
+    """All rows of a model in nats per token, and what they were made from."""
+
+    model_digest: str
+    rows: dict[str, DamageRow]
+    interaction: Interaction = Interaction()
+    backend: str = ""  # whose kernels ``kernel`` speaks of; empty where they are not in the table
+    calibrated: bool = False  # scales measured in KLD, not taken from a prior
+    made_from: dict[str, object] = field(default_factory=dict)
+    unit: str = "nats/token"
+
+    def check_belongs_to(self, model: Model, tensors: Iterable[str]) -> None:
+        """ModelMismatch naming what is missing unless every tensor has a row."""
+        missing = [name for name in tensors if name not in self.rows]
+        if missing:
+            raise ModelMismatch(
+                f"the damage table has no row for {missing[0]}"
+                + (f" and {len(missing) - 1} more tensors" if len(missing) > 1 else "")
+                + f" of {model.path.name}; was it made from another model?"
+            )
+
+    def predict(self, assignment: dict[str, str]) -> tuple[float, float]:
+        """(KLD in nats/token, its standard error) of a file with these stored types.
+
+        Tensors left out of the assignment keep their bytes and cost nothing. The error joins the rows' own errors,
+        taken as independent, with that of the interaction.
+        """
+        weights = kernel = variance = 0.0
+        for name, kind in assignment.items():
+            row = self.rows[name]
+            weights += row.weights[kind]
+            kernel += row.kernel.get(kind, 0.0)
+            variance += (row.relative_error * row.damage(kind)) ** 2
+        total = self.interaction.total(weights)
+        slope = total / weights if weights > 0 else 1.0
+        return total + kernel, math.sqrt(slope**2 * variance + (self.interaction.relative_error * total) ** 2)

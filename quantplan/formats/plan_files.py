@@ -1,0 +1,87 @@
+"""Plans and damage tables as JSON. See docs/formats.md for every field."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from quantplan.damage import DamageRow, DamageTable, Interaction
+from quantplan.errors import BadFile
+from quantplan.formats.records import finite, read_record, write_record
+from quantplan.plan import ImatrixUse, Outcome, Plan, PlannedTensor
+from quantplan.quant_type import quant_type
+
+PLAN_FORMAT, PLAN_VERSION = "quantplan-plan", 1  # 1: first
+DAMAGE_FORMAT, DAMAGE_VERSION = "quantplan-damage", 1  # 1: first
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    content = asdict(plan)
+    content["tensors"] = [{"name": t.name, "type": t.type.name, "bytes": t.bytes, "rule": t.rule} for t in plan.tensors]
+    content["outcome"] = {key: finite(v) if isinstance(v, float) else v for key, v in asdict(plan.outcome).items()}
+    content["predicted_kld"] = finite(plan.predicted_kld)
+    content["predicted_kld_err"] = finite(plan.predicted_kld_err)
+    write_record(path, PLAN_FORMAT, PLAN_VERSION, content)
+
+
+def read_plan(path: Path | str) -> Plan:
+    """A plan as it was written; BadFile where fields are missing or do not add up."""
+    content = read_record(path, PLAN_FORMAT, PLAN_VERSION)
+    try:
+        plan = _plan(content)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise BadFile(f"{path}: damaged plan ({type(error).__name__}: {error}); make it again with `quantplan solve`") from None
+    if len(plan.types) != len(plan.tensors):
+        raise BadFile(f"{path}: damaged plan: a tensor is named twice")
+    return plan
+
+
+def _plan(content: dict[str, Any]) -> Plan:
+    fields = {key: value for key, value in content.items() if key not in ("format", "version")}
+    fields["tensors"] = tuple(
+        PlannedTensor(each["name"], quant_type(each["type"]), each["bytes"], each["rule"]) for each in content["tensors"]
+    )
+    fields["outcome"] = Outcome(**content["outcome"])
+    fields["imatrix"] = ImatrixUse(**content["imatrix"]) if content["imatrix"] else None
+    fields["layer_types"] = tuple((int(layer), str(ftype)) for layer, ftype in content["layer_types"])
+    return Plan(**fields)
+
+
+def write_damage(table: DamageTable, path: Path) -> None:
+    content = {
+        "model_digest": table.model_digest,
+        "unit": table.unit,
+        "calibrated": table.calibrated,
+        "backend": table.backend,
+        "interaction": asdict(table.interaction),
+        "made_from": table.made_from,
+        "rows": [asdict(row) for row in table.rows.values()],
+    }
+    write_record(path, DAMAGE_FORMAT, DAMAGE_VERSION, content)
+
+
+def read_damage(path: Path | str) -> DamageTable:
+    content = read_record(path, DAMAGE_FORMAT, DAMAGE_VERSION)
+    try:
+        rows = [DamageRow(**row) for row in content["rows"]]
+        for row in rows:
+            _check_row(row)
+        return DamageTable(
+            content["model_digest"],
+            {row.tensor: row for row in rows},
+            Interaction(**content["interaction"]),
+            content["backend"],
+            content["calibrated"],
+            content["made_from"],
+            content["unit"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadFile(f"{path}: damaged damage table ({type(error).__name__}: {error}); probe again") from None
+
+
+def _check_row(row: DamageRow) -> None:
+    for name, value in (row.weights | row.kernel).items():
+        quant_type(name)
+        if not isinstance(value, (int, float)) or not value >= 0:
+            raise ValueError(f"{row.tensor} as {name} has damage {value!r}")

@@ -1,0 +1,63 @@
+"""JSON records with a format name and a version, written beside and renamed, refused when unknown."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from quantplan.errors import BadFile, NoSpace
+
+
+@contextmanager
+def replacing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
+    """A file to write that takes the place of ``path`` when all went well, and leaves no half file when not."""
+    path = Path(path)
+    neighbour = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with neighbour.open(mode, **({} if "b" in mode else {"encoding": "utf-8"})) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        neighbour.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(f"no space left on the disk for {path}; free some or choose another folder") from None
+        raise BadFile(f"cannot write {path}: {error.strerror or error}; choose another place") from None
+    finally:
+        neighbour.unlink(missing_ok=True)
+
+
+def write_record(path: Path | str, format_name: str, version: int, content: dict[str, Any]) -> None:
+    """Writes ``content`` as JSON; ValueError for NaN or infinity, which JSON cannot hold."""
+    text = json.dumps({"format": format_name, "version": version} | content, indent=1, allow_nan=False)
+    with replacing(path) as file:
+        file.write(text + "\n")
+
+
+def read_record(path: Path | str, format_name: str, version: int) -> dict[str, Any]:
+    """The content of a record; BadFile with the reason unless it is of that format and a known version."""
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadFile(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise BadFile(f"{path}: not JSON ({error}); is it a {format_name} file?") from None
+    if not isinstance(content, dict) or content.get("format") != format_name:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise BadFile(f"{path}: a {format_name} file is needed, this is {found or 'something else'}")
+    if not isinstance(content.get("version"), int) or not 1 <= content["version"] <= version:
+        raise BadFile(f"{path}: {format_name} format {content.get('version')} is unknown (1 to {version}); update quantplan")
+    return content
+
+
+def finite(value: float | None) -> float | None:
+    """JSON has no NaN: a value that does not exist is null."""
+    return None if value is None or not math.isfinite(value) else float(value)

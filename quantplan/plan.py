@@ -1,0 +1,106 @@
+"""The plan: one type for each tensor of one model, the exact size of the file, and what to expect of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from quantplan.errors import ModelMismatch, NotAsPlanned
+from quantplan.quant_type import QuantType
+from quantplan.tensor import Model
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the solver says: ``bound`` is a proven lower limit of the objective, ``gap`` = (objective - bound) / objective."""
+
+    status: str  # "optimal", "feasible" (time ran out), or "given" for plans that were imported
+    objective: float | None = None  # sum of damages, nats/token
+    bound: float | None = None
+    gap: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """A tensor of the finished file. ``rule``: llama-quantize is told its type; else it is copied as it stands."""
+
+    name: str
+    type: QuantType
+    bytes: int
+    rule: bool
+
+
+@dataclass(frozen=True)
+class ImatrixUse:
+    """The imatrix that a plan is built with. Its file name becomes part of the built file, so it counts for the size."""
+
+    path: str
+    digest: str
+    dataset: str | None
+    entries: int
+    chunks: int
+
+    @property
+    def file(self) -> str:
+        return Path(self.path).name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Each tensor of the model exactly once, in the model's order."""
+
+    model_path: str
+    model_name: str
+    model_digest: str
+    tensors: tuple[PlannedTensor, ...]
+    base_ftype: str  # the file type handed to llama-quantize; every quantizable tensor has a rule of its own
+    metadata_bytes: int
+    file_bytes: int
+    budget_bytes: int | None = None
+    budget_asked: str = ""
+    imatrix: ImatrixUse | None = None
+    predicted_kld: float | None = None  # nats/token
+    predicted_kld_err: float | None = None
+    calibrated: bool = False
+    outcome: Outcome = Outcome("given")
+    layer_types: tuple[tuple[int, str], ...] = ()  # layer mode: the FTYPE mix of each block
+    flags: str = ""  # layer mode: embeddings and output, as --token-embedding-type and --output-tensor-type
+    made_from: dict[str, object] = field(default_factory=dict)
+
+    @cached_property
+    def types(self) -> dict[str, QuantType]:
+        """Stored type of every tensor."""
+        return {tensor.name: tensor.type for tensor in self.tensors}
+
+    @property
+    def tensor_bytes(self) -> int:
+        return sum(tensor.bytes for tensor in self.tensors)
+
+    def bits_per_weight(self, model: Model) -> float:
+        """Bits of all tensor data over all weights, norms included, metadata not: as llama.cpp prints BPW."""
+        return 8 * self.tensor_bytes / model.elements
+
+    def check_belongs_to(self, model: Model) -> None:
+        """ModelMismatch unless the plan was made for exactly this model."""
+        if model.digest != self.model_digest:
+            raise ModelMismatch(
+                f"the plan was made for {self.model_name} (digest {self.model_digest[:12]}), "
+                f"{model.path} has digest {model.digest[:12]}; plan again for this model with `quantplan solve`"
+            )
+
+    def check_built(self, built: Model) -> None:
+        """NotAsPlanned naming the tensors, unless every type and the file's size are as planned."""
+        found = {tensor.name: tensor.type.name for tensor in built.tensors}
+        wrong = [f"{t.name} is {found.get(t.name, 'missing')}, planned {t.type}" for t in self.tensors if found.get(t.name) != t.type.name]
+        extra = sorted(found.keys() - self.types.keys())
+        wrong += [f"{name} is not in the plan" for name in extra]
+        if wrong:
+            more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+            raise NotAsPlanned(
+                f"{built.path}: {len(wrong)} tensors are not as planned: {'; '.join(wrong[:5])}{more}; "
+                "this build of llama-quantize may ignore rules, see `quantplan doctor`"
+            )
+        if built.file_bytes != self.file_bytes:
+            raise NotAsPlanned(f"{built.path}: the file has {built.file_bytes:,} bytes, the plan says {self.file_bytes:,}")
