@@ -88,6 +88,7 @@ def base() -> ctypes.CDLL:
         [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p] + [ctypes.c_int64] * 3 + [ctypes.c_void_p]
     )
     lib.ggml_quantize_requires_imatrix.restype = ctypes.c_bool
+    lib.ggml_quantize_requires_imatrix.argtypes = [ctypes.c_int]
     lib.ggml_fp32_to_fp16_row.restype = None
     lib.ggml_fp32_to_bf16_row.restype = None
     lib.ggml_fp16_to_fp32_row.restype = None
@@ -155,8 +156,10 @@ def quantize(weights: np.ndarray, kind: QuantType, importance: np.ndarray | None
     """Rows encoded as ``kind``: uint8 [rows, row bytes], bit for bit what llama-quantize writes.
 
     ``weights``: float32 [rows, columns]; ``importance``: float32 [experts, columns] or None, rows being split
-    evenly over experts in order.
+    evenly over experts in order. ValueError for a type that cannot be encoded without importance.
     """
+    if importance is None and aborts_without_imatrix(kind):
+        raise ValueError(f"{kind} cannot be encoded without an imatrix")
     rows, columns = weights.shape
     weights = np.ascontiguousarray(weights, np.float32)
     out = np.empty((rows, kind.row_bytes(columns)), np.uint8)
@@ -209,6 +212,11 @@ def installed_block(ggml_id: int) -> tuple[int, int]:
     """(weights, bytes) of a block as the installed library has them."""
     traits = base().ggml_get_type_traits(ggml_id).contents
     return traits.blck_size, traits.type_size
+
+
+def aborts_without_imatrix(kind: QuantType) -> bool:
+    """Whether ggml ends the process when the type is encoded without importance, token_embd included."""
+    return bool(base().ggml_quantize_requires_imatrix(kind.ggml_id))
 
 
 def can_quantize(kind: QuantType) -> bool:

@@ -1,0 +1,73 @@
+"""The `quantplan` command: registers the commands, turns errors into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from quantplan import __version__
+from quantplan.errors import QuantplanError
+
+_EPILOG = "Exit codes: 0 done, 1 other, 2 usage, 3 bad file, 4 wrong model, 5 nothing selected, 6 budget, 7 tool missing, "
+_EPILOG += "8 tool failed, 9 not as planned, 10 text too short, 11 disk full, 12 conditions differ, 130 interrupted."
+
+
+def _application() -> typer.Typer:
+    from quantplan.cli import analyze, compare, demo, doctor, emit, imatrix, import_, init, measure, probe, quantize, solve
+
+    app = typer.Typer(
+        name="quantplan", no_args_is_help=True, pretty_exceptions_enable=False, epilog=_EPILOG,
+        help="Find, build and prove the best mixed quantization of a GGUF model for a given size.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )  # fmt: skip
+    app.command("demo")(demo.demo)
+    app.command("init")(init.init)
+    app.command("doctor")(doctor.doctor)
+    app.command("imatrix")(imatrix.imatrix)
+    app.command("analyze")(analyze.analyze)
+    app.command("probe")(probe.probe)
+    app.command("solve")(solve.solve)
+    app.command("emit")(emit.emit)
+    app.command("import")(import_.import_plan)
+    app.command("quantize")(quantize.quantize)
+    app.command("measure")(measure.measure)
+    app.command("compare")(compare.compare)
+    app.callback()(_global)
+    return app
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"quantplan {__version__}")
+        raise typer.Exit
+
+
+def _global(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of errors too."),
+) -> None:
+    if debug:
+        os.environ["QUANTPLAN_DEBUG"] = "1"
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        _application()(standalone_mode=True)
+    except QuantplanError as error:
+        if os.environ.get("QUANTPLAN_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Options that several commands share, and what they stand for inside a project."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quantplan.errors import BadFile, BadUsage
+from quantplan.project import Project, find_project
+
+if TYPE_CHECKING:
+    from quantplan.imatrix import Imatrix
+    from quantplan.tensor import Model
+
+DEFAULT_CTX = 512  # llama-perplexity's default window
+
+ModelOption = Annotated[Path | None, typer.Option("--model", "-m", help="GGUF model (default: the project's).")]
+ImatrixOption = Annotated[Path | None, typer.Option("--imatrix", help="Importance matrix (default: the project's).")]
+TextOption = Annotated[
+    Path | None, typer.Option("--text", "-t", help="Text that judges, file or folder (default: the project's heldout).")
+]
+CalibrationOption = Annotated[
+    Path | None, typer.Option("--calibration", help="Text to probe with, file or folder (default: the project's).")
+]
+CtxOption = Annotated[int | None, typer.Option("--ctx", "-c", help="Tokens of a window (default: the project's, or 512).")]
+ThreadsOption = Annotated[int, typer.Option("--threads", help="Processor threads; 0 takes all cores.")]
+GpuLayersOption = Annotated[int, typer.Option("--gpu-layers", "-ngl", help="Layers to run on a GPU.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
+TypesOption = Annotated[
+    str, typer.Option("--types", help="Types to choose from: names and sets k, iq, legacy, all; -NAME removes.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
+
+
+@cache
+def project() -> Project | None:
+    """The project that the working folder belongs to."""
+    return find_project(Path.cwd())
+
+
+def model_path(option: Path | None) -> Path:
+    if option is not None:
+        return option
+    here = project()
+    if here is None:
+        raise BadUsage("which model? give --model MODEL.gguf, or make a project with `quantplan init MODEL.gguf`")
+    return here.model
+
+
+def model(option: Path | None) -> Model:
+    """The header of the model that is meant, with a warning where it is quantized already."""
+    from quantplan.cli.console import warn
+    from quantplan.formats.gguf import read_model
+
+    found = read_model(model_path(option))
+    if found.file_type not in ("F32", "F16", "BF16"):
+        warn(f"{found.path} is quantized already ({found.file_type}): what it lost cannot come back, KLD is against it")
+    return found
+
+
+def imatrix_path(option: Path | None) -> Path | None:
+    """The imatrix that is meant: the option, or the project's where that file exists."""
+    if option is not None:
+        if not option.is_file():
+            raise BadFile(f"{option}: no such imatrix file; make one with `quantplan imatrix`")
+        return option
+    here = project()
+    return here.imatrix if here and here.imatrix and here.imatrix.is_file() else None
+
+
+def imatrix(option: Path | None, of: Model) -> Imatrix | None:
+    """The imatrix that is meant, checked to belong to the model."""
+    from quantplan.formats.imatrix_files import read_imatrix
+
+    path = imatrix_path(option)
+    if path is None:
+        return None
+    found = read_imatrix(path)
+    found.check_belongs_to(of)
+    return found
+
+
+def project_imatrix() -> Path | None:
+    return imatrix_path(None)
+
+
+def calibration(option: Path | None) -> Path | None:
+    here = project()
+    return option or (here.calibration if here and here.calibration and here.calibration.exists() else None)
+
+
+def heldout(option: Path | None) -> Path:
+    """The text that judges; BadUsage where there is none."""
+    here = project()
+    found = option or (here.heldout if here else None)
+    if found is None:
+        raise BadUsage("which text shall judge? give --text FILE (a text that calibration never saw)")
+    return found
+
+
+def ctx(option: int | None, of: Model | None = None) -> int:
+    """Tokens of a window: the option, the project's, or 512; never more than the model was trained for."""
+    here = project()
+    chosen = option or (here.ctx if here and here.ctx else DEFAULT_CTX)
+    if chosen < 8:
+        raise BadUsage(f"--ctx {chosen}: a window needs at least 8 tokens")
+    trained = of.metadata.get(f"{of.architecture}.context_length") if of else None
+    if option is None and isinstance(trained, int) and 8 <= trained < chosen:
+        return trained
+    return chosen
+
+
+def cache_folder() -> Path:
+    """Where measured values are kept: in the project, else in the user's cache folder."""
+    import platformdirs
+
+    here = project()
+    return here.cache if here else Path(platformdirs.user_cache_dir("quantplan"))

@@ -1,0 +1,283 @@
+"""A model loaded in this process: logits of token windows, and the swap of one tensor's weights in memory.
+
+Everything goes through llama.cpp's public API. Weights are found by watching the nodes of one decode
+(``cb_eval``) and replaced with ``ggml_backend_tensor_set``, which works on any backend and repacks where the
+backend does. Memory-mapped weights are read-only, so a model whose tensors are to be swapped is loaded without mmap.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from quantplan.errors import BadFile, QuantplanError, TextTooShort
+from quantplan.llamacpp import ggml
+from quantplan.quant_type import QuantType, ggml_type
+
+_BATCH_TOKENS = 2048  # llama-perplexity's default n_batch: windows are decoded together up to this many tokens
+_MAX_SRC, _MAX_NAME, _OP_PARAM_BYTES = 10, 64, 64
+
+
+class _GgmlTensor(ctypes.Structure):
+    """struct ggml_tensor, ggml.h. ``_check_layout`` holds it against the library at run time."""
+
+
+_GgmlTensor._fields_ = [
+    ("type", ctypes.c_int),
+    ("buffer", ctypes.c_void_p),
+    ("ne", ctypes.c_int64 * 4),
+    ("nb", ctypes.c_size_t * 4),
+    ("op", ctypes.c_int),
+    ("op_params", ctypes.c_byte * _OP_PARAM_BYTES),
+    ("flags", ctypes.c_int32),
+    ("src", ctypes.POINTER(_GgmlTensor) * _MAX_SRC),
+    ("view_src", ctypes.c_void_p),
+    ("view_offs", ctypes.c_size_t),
+    ("data", ctypes.c_void_p),
+    ("name", ctypes.c_char * _MAX_NAME),
+]
+NodeWatcher = Callable[[_GgmlTensor, bool], bool]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How a model is run. ``threads`` 0: all cores. Only ``n_ctx`` and the backend change logits."""
+
+    n_ctx: int = 256
+    threads: int = 0
+    gpu_layers: int = 0
+    swappable: bool = False
+
+
+def backend_name(gpu_layers: int = 0) -> str:
+    """The name under which kernel rounding is filed."""
+    return "cpu" if gpu_layers == 0 else "gpu"
+
+
+class Engine:
+    """A loaded model that turns windows of tokens into logits. Use it as a context manager."""
+
+    def __init__(self, path: Path | str, options: EngineOptions | None = None, watch: NodeWatcher | None = None) -> None:
+        import llama_cpp
+
+        self.options = options or EngineOptions()
+        self._llama = llama_cpp
+        self._handles: dict[str, list[int]] = {}
+        self._silence()
+        self._model = self._load(Path(path))
+        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
+        self._watch = watch
+        self._context = None
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees context and model."""
+        if self._context is not None:
+            self._llama.llama_free(self._context)
+            self._context = None
+        if self._model is not None:
+            self._llama.llama_model_free(self._model)
+            self._model = None
+
+    # -- loading ---------------------------------------------------------------------------------------------------
+
+    def _silence(self) -> None:
+        self._log: list[str] = []
+        log = self._log
+
+        def keep(level: int, text: bytes, _data: int) -> None:
+            if level >= 4:  # GGML_LOG_LEVEL_ERROR
+                log.append(text.decode("utf-8", "replace").strip())
+                del log[:-20]
+
+        self._log_callback = self._llama.llama_log_callback(keep)
+        _keep_alive.append(self._log_callback)
+        self._llama.llama_log_set(self._log_callback, ctypes.c_void_p(0))
+
+    def _load(self, path: Path) -> int:
+        parameters = self._llama.llama_model_default_params()
+        parameters.n_gpu_layers = self.options.gpu_layers
+        if self.options.swappable:
+            parameters.load_mode = self._llama.LLAMA_LOAD_MODE_NONE
+        model = self._llama.llama_model_load_from_file(str(path).encode(), parameters)
+        if not model:
+            reason = self._log[-1] if self._log else "no reason given"
+            raise BadFile(f"{path}: llama.cpp cannot load this model: {reason}")
+        return model
+
+    def _new_context(self, n_ctx: int, windows: int, watch: NodeWatcher | None) -> int:
+        parameters = self._llama.llama_context_default_params()
+        parameters.n_ctx = n_ctx * windows
+        parameters.n_batch = min(n_ctx * windows, max(_BATCH_TOKENS, windows * n_ctx))
+        parameters.n_seq_max = windows
+        parameters.n_threads = parameters.n_threads_batch = self.options.threads or ggml.cores()
+        if watch is not None:
+            self._eval = self._llama.ggml_backend_sched_eval_callback(
+                lambda node, ask, _data: watch(ctypes.cast(node, ctypes.POINTER(_GgmlTensor)).contents, ask)
+            )
+            parameters.cb_eval = self._eval
+        context = self._llama.llama_init_from_model(self._model, parameters)
+        if not context:
+            raise QuantplanError(f"llama.cpp cannot make a context of {n_ctx} tokens: {self._log[-1] if self._log else ''}")
+        return context
+
+    # -- text ------------------------------------------------------------------------------------------------------
+
+    def tokenize(self, text: str) -> np.ndarray:
+        """int32 [tokens] as llama-perplexity tokenizes: special tokens added, none parsed."""
+        raw = text.encode()
+        room = len(raw) + 16
+        tokens = (self._llama.llama_token * room)()
+        count = self._llama.llama_tokenize(self._vocab, raw, len(raw), tokens, room, True, False)
+        if count < 0:
+            raise QuantplanError(f"llama.cpp could not tokenize a text of {len(raw)} bytes")
+        return np.frombuffer(tokens, np.int32, count).copy()
+
+    def windows(self, text: str, limit: int | None = None) -> np.ndarray:
+        """int32 [windows, n_ctx]: the text cut as llama-perplexity cuts it; the rest is dropped.
+
+        A vocabulary with a BOS token has it in front of each window. TextTooShort below two windows, like the tool.
+        """
+        n_ctx, tokens = self.options.n_ctx, self.tokenize(text)
+        if len(tokens) < 2 * n_ctx:
+            raise TextTooShort(
+                f"the text has {len(tokens)} tokens, at least {2 * n_ctx} are needed for windows of {n_ctx}; "
+                "give more text or a smaller --ctx"
+            )
+        count = len(tokens) // n_ctx
+        cut = tokens[: count * n_ctx].reshape(count, n_ctx)[:limit].copy()
+        if self._llama.llama_vocab_get_add_bos(self._vocab):
+            cut[:, 0] = self._llama.llama_vocab_bos(self._vocab)
+        return cut
+
+    # -- logits ----------------------------------------------------------------------------------------------------
+
+    @property
+    def first_scored(self) -> int:
+        """Position in the window from which on the next token is scored: only the second half counts."""
+        return self.options.n_ctx // 2
+
+    @property
+    def windows_per_batch(self) -> int:
+        return max(1, _BATCH_TOKENS // self.options.n_ctx)
+
+    def logits(self, windows: np.ndarray) -> Iterator[np.ndarray]:
+        """For each batch of windows float32 [windows in batch, scored positions, vocabulary].
+
+        The array is llama.cpp's own buffer: it changes with the next batch. The last position of a window predicts
+        a token outside of it and is left out, as llama-perplexity does.
+        """
+        size = self.windows_per_batch
+        if self._context is None:
+            self._context = self._new_context(self.options.n_ctx, size, self._watch)
+        for start in range(0, len(windows), size):
+            yield self._decode(windows[start : start + size])
+
+    def _decode(self, windows: np.ndarray) -> np.ndarray:
+        llama, count, n_ctx = self._llama, len(windows), windows.shape[1]
+        llama.llama_memory_clear(llama.llama_get_memory(self._context), True)
+        batch = llama.llama_batch_init(count * n_ctx, 0, 1)
+        try:
+            self._fill(batch, windows)
+            code = llama.llama_decode(self._context, batch)
+        finally:
+            llama.llama_batch_free(batch)
+        if code != 0:
+            raise QuantplanError(f"llama.cpp could not run the model (llama_decode returned {code}); is there memory enough?")
+        scored = n_ctx - self.first_scored
+        pointer = llama.llama_get_logits(self._context)
+        flat = np.ctypeslib.as_array(pointer, (count, scored, self.vocabulary))
+        return flat[:, :-1]
+
+    def _fill(self, batch: object, windows: np.ndarray) -> None:
+        count, n_ctx = windows.shape
+        total = count * n_ctx
+
+        def view(pointer: object, dtype: type) -> np.ndarray:
+            return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(dtype)), (total,))
+
+        view(batch.token, ctypes.c_int32)[:] = windows.reshape(-1)
+        view(batch.pos, ctypes.c_int32)[:] = np.tile(np.arange(n_ctx, dtype=np.int32), count)
+        view(batch.n_seq_id, ctypes.c_int32)[:] = 1
+        view(batch.logits, ctypes.c_int8)[:] = np.tile(np.arange(n_ctx) >= self.first_scored, count)
+        for index in range(total):
+            batch.seq_id[index][0] = index // n_ctx
+        batch.n_tokens = total
+
+    # -- weights ---------------------------------------------------------------------------------------------------
+
+    def find_weights(self, names: set[str]) -> set[str]:
+        """Looks for the named tensors in the graph of one decode; returns those found, which can be swapped.
+
+        A tensor may live at several places (tied embeddings on two devices): all of them are swapped.
+        """
+        found: dict[str, set[int]] = {}
+
+        def look(node: _GgmlTensor, ask: bool) -> bool:
+            for source in (node.src[0], node.src[1]):
+                if source:
+                    name = source.contents.name.decode("utf-8", "replace")
+                    if name in names:
+                        found.setdefault(name, set()).add(ctypes.addressof(source.contents))
+            return False
+
+        tokens = min(self.options.n_ctx, 32)
+        context = self._new_context(tokens, 1, look)
+        try:
+            batch = self._llama.llama_batch_init(tokens, 0, 1)
+            self._fill(batch, np.zeros((1, tokens), np.int32))
+            code = self._llama.llama_decode(context, batch)
+            self._llama.llama_batch_free(batch)
+        finally:
+            self._llama.llama_free(context)
+        if code != 0:
+            raise QuantplanError(f"llama.cpp could not run the model (llama_decode returned {code})")
+        self._handles |= {name: sorted(addresses) for name, addresses in found.items()}
+        return set(found)
+
+    def stored_type(self, name: str) -> QuantType:
+        """The type in which the loaded model holds the tensor."""
+        kind = ggml_type(ctypes.cast(self._handles[name][0], ctypes.POINTER(_GgmlTensor)).contents.type)
+        assert kind is not None
+        return kind
+
+    def put(self, name: str, data: np.ndarray) -> None:
+        """Replaces the tensor's bytes in memory; ``data``: uint8, all rows in the tensor's own type."""
+        if not self.options.swappable:
+            raise ValueError("the model was loaded memory-mapped; load it with swappable=True")
+        data = np.ascontiguousarray(data)
+        setter = self._tensor_set()
+        for address in self._handles[name]:
+            setter(address, data.ctypes.data, 0, data.nbytes)
+
+    @staticmethod
+    def _tensor_set() -> Callable[[int, int, int, int], None]:
+        function = ggml.base().ggml_backend_tensor_set
+        function.restype = None
+        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
+        return function
+
+
+_keep_alive: list[object] = []  # llama.cpp keeps the pointer of the last log callback for the life of the process
+
+
+def node_rows(node: _GgmlTensor) -> np.ndarray:
+    """float32 [rows, columns]: the values of a contiguous float32 node in host memory, copied."""
+    rows = node.ne[1] * node.ne[2] * node.ne[3]
+    out = np.empty((rows, node.ne[0]), np.float32)
+    get = ggml.base().ggml_backend_tensor_get
+    get.restype = None
+    get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
+    get(ctypes.addressof(node), out.ctypes.data, 0, out.nbytes)
+    return out
