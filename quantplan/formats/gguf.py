@@ -38,6 +38,7 @@ class _ContextParams(ctypes.Structure):
 
 _SCALARS = {0: "u8", 1: "i8", 2: "u16", 3: "i16", 4: "u32", 5: "i32", 6: "f32", 7: "bool", 8: "str"}
 _SCALARS |= {10: "u64", 11: "i64", 12: "f64"}
+_ARRAY = 9  # GGUF_TYPE_ARRAY
 _CTYPES = {
     "u8": ctypes.c_uint8, "i8": ctypes.c_int8, "u16": ctypes.c_uint16, "i16": ctypes.c_int16, "u32": ctypes.c_uint32,
     "i32": ctypes.c_int32, "f32": ctypes.c_float, "bool": ctypes.c_bool, "str": ctypes.c_char_p,
@@ -149,6 +150,18 @@ def read_model(path: Path | str) -> Model:
     )
 
 
+def read_container(path: Path) -> tuple[dict[str, object], list[Tensor]]:
+    """Metadata (scalars, strings, tuples of strings) and tensors of one GGUF file that need not be a model.
+
+    BadFile where the header is unreadable or a tensor's data is not all there.
+    """
+    with _opened(path) as context:
+        metadata = _scalars(context) | _string_arrays(context)
+        tensors = _tensors(context, path, 0)
+    _check_length(path, tensors)
+    return metadata, tensors
+
+
 def _scalars(context: int) -> dict[str, object]:
     lib, values = _lib(), {}
     for index in range(lib.gguf_get_n_kv(context)):
@@ -156,6 +169,15 @@ def _scalars(context: int) -> dict[str, object]:
         if kind:
             value = getattr(lib, f"gguf_get_val_{kind}")(context, index)
             values[lib.gguf_get_key(context, index).decode()] = value.decode("utf-8", "replace") if kind == "str" else value
+    return values
+
+
+def _string_arrays(context: int) -> dict[str, object]:
+    lib, values = _lib(), {}
+    for index in range(lib.gguf_get_n_kv(context)):
+        if lib.gguf_get_kv_type(context, index) == _ARRAY and _SCALARS.get(lib.gguf_get_arr_type(context, index)) == "str":
+            items = (lib.gguf_get_arr_str(context, index, item) for item in range(lib.gguf_get_arr_n(context, index)))
+            values[lib.gguf_get_key(context, index).decode()] = tuple(item.decode("utf-8", "replace") for item in items)
     return values
 
 
@@ -217,8 +239,8 @@ def tensor_bytes(model: Model, tensor: Tensor) -> np.ndarray:
     return mapped.reshape(tensor.rows, -1)
 
 
-def tensor_rows(model: Model, tensor: Tensor, rows: np.ndarray | None = None) -> np.ndarray:
-    """float32 [rows, columns]: the tensor's weights, all or the rows with the given indices."""
+def tensor_rows(model: Model, tensor: Tensor, rows: np.ndarray | slice | None = None) -> np.ndarray:
+    """float32 [rows, columns]: the tensor's weights, all or those of the given rows."""
     data = tensor_bytes(model, tensor)
     return ggml.dequantize(data if rows is None else data[rows], tensor.type, tensor.columns)
 

@@ -1,0 +1,233 @@
+"""What an imatrix says about the inputs of each tensor: the numbers of ``llama-imatrix --show-statistics``.
+
+Definitions are those of ``compute_statistics`` and ``compute_cossim`` in llama.cpp's tools/imatrix/imatrix.cpp, in
+float32 and in the same order of addition, so that every printed digit agrees. v_j = in_sum2_j / count is the mean
+squared input of column j, experts without hits left out:
+
+    sum, min, max, mean, std    of v; std is the population's, from mean(v^2) - mean(v)^2
+    active                      percent of columns with v_j > 1e-5
+    n                           number of columns, over all experts that were hit
+    entropy                     -sum p_j log2 p_j in bits, p_j = v_j / sum
+    entropy_norm                entropy as percent of log2 n
+    zd                          percent of columns with (v_j - mean) / std > 1
+    cossim                      cosine of the raw sums with those of the same tensor one block earlier; 0 where there is none
+
+NaN marks what is not defined: the cosine with a tensor of another size or with sums of zero, entropy_norm of one column.
+They describe the inputs alone. No weight is looked at, and no error that a quantization would make.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from quantplan.analyze import sequential
+from quantplan.errors import BadFile
+from quantplan.imatrix import Imatrix, ImatrixEntry
+from quantplan.llamacpp.ggml import cores
+
+_ACTIVE_ABOVE = np.float32(1e-5)
+_BLOCK = re.compile(r"blk\.(\d+)\.")
+# The tool scales legacy sums and counts by its default context before it divides. Powers of two change no digit
+# short of float32's limits, where they do what the tool does.
+_LEGACY_CHUNK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class TensorStatistics:
+    """Statistics of one tensor's inputs; see the module for definitions, percent fields are 0 to 100."""
+
+    name: str
+    layer: int | None  # block number
+    role: str
+    sum: float
+    min: float
+    max: float
+    mean: float
+    std: float
+    active: float
+    n: int
+    entropy: float
+    entropy_norm: float
+    zd: float
+    cossim: float
+    outliers: int  # columns that zd counts
+    experts: int | None  # None in legacy files, which do not tell
+    unseen_experts: tuple[int, ...]
+    mean_input: float | None  # mean over columns of E[x_j], where the file carries in_sum
+    mean_share: float | None  # percent of sum that is the squared mean input, sum_j E[x_j]^2 / sum_j E[x_j^2]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStatistics:
+    """Averages over the tensors of a block, weighted with n; zd in percent. NaN where a tensor's value is."""
+
+    layer: int
+    sum: float
+    zd: float
+    cossim: float
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """All statistics of an imatrix; tensors by role and falling sum, which is the tool's order."""
+
+    path: Path
+    legacy: bool
+    tensors: tuple[TensorStatistics, ...]
+    layers: tuple[LayerStatistics, ...]
+    without_data: tuple[str, ...]  # entries that no token reached: counts all zero, left out above
+
+
+def statistics(imatrix: Imatrix) -> Statistics:
+    """Statistics of every entry that has data; BadFile where none has."""
+    seen = {name: entry for name, entry in imatrix.entries.items() if entry.counts.any()}
+    if not seen:
+        raise BadFile(f"{imatrix.path}: no entry has data, all counts are zero; make it again with `quantplan imatrix`")
+    first = _first_with_same_data(seen)
+    own = [name for name in seen if first[name] == name]
+    with ThreadPoolExecutor(cores()) as pool:
+        raw = {name: _raw(seen[first[name]], imatrix.legacy) for name in own}
+        norms = dict(zip(own, pool.map(lambda name: _norm(raw[name]), own), strict=True))
+        pairs = {name: (first[name], first.get(_one_block_earlier(name))) for name in seen}
+        distinct = list(set(pairs.values()))
+        cosines = dict(zip(distinct, pool.map(lambda pair: _cosine(*pair, raw, norms), distinct), strict=True))
+        measured = dict(zip(own, pool.map(lambda name: _tensor(seen[name], imatrix.legacy), own), strict=True))
+    tensors = [_named(measured[first[name]], name, cosines[pairs[name]]) for name in seen]
+    ordered = tuple(sorted(tensors, key=lambda each: (each.role, -each.sum)))
+    return Statistics(
+        imatrix.path, imatrix.legacy, ordered, layer_averages(ordered), tuple(sorted(imatrix.entries.keys() - seen.keys()))
+    )
+
+
+def layer_averages(tensors: Iterable[TensorStatistics]) -> tuple[LayerStatistics, ...]:
+    """Averages of each block, added in the order given; tensors outside the blocks belong to none."""
+    layers: dict[int, list[TensorStatistics]] = {}
+    for each in tensors:
+        if each.layer is not None:
+            layers.setdefault(each.layer, []).append(each)
+    return tuple(
+        LayerStatistics(
+            layer,
+            float(_weighted(own, [each.sum for each in own])),
+            float(np.float32(100) * _weighted(own, [np.float32(each.outliers) / np.float32(each.n) for each in own])),
+            float(_weighted(own, [each.cossim for each in own])),
+        )
+        for layer, own in sorted(layers.items())
+    )
+
+
+def _weighted(tensors: list[TensorStatistics], values: list[float] | list[np.float32]) -> np.float32:
+    added = np.float32(0)
+    for each, value in zip(tensors, values, strict=True):
+        added += np.float32(each.n) * np.float32(value)
+    return added / np.float32(sum(each.n for each in tensors))
+
+
+def _first_with_same_data(entries: dict[str, ImatrixEntry]) -> dict[str, str]:
+    """Name -> first name with equal data. attn_q, attn_k and attn_v see the same input, as do gate and up: half of
+    the work on a real file would be done twice."""
+    first: dict[str, str] = {}
+    candidates: dict[tuple[object, ...], str] = {}
+    for name, entry in entries.items():
+        sample = entry.sum2.ravel()[:64].tobytes()
+        other = candidates.setdefault((entry.sum2.shape, entry.counts.tobytes(), sample), name)
+        first[name] = other if _same_data(entry, entries[other]) else name
+    return first
+
+
+def _same_data(one: ImatrixEntry, other: ImatrixEntry) -> bool:
+    if (one.sum1 is None) != (other.sum1 is None):
+        return False
+    return np.array_equal(one.sum2, other.sum2) and (one.sum1 is None or np.array_equal(one.sum1, other.sum1))
+
+
+def _named(measured: TensorStatistics, name: str, cosine: float) -> TensorStatistics:
+    layer, role = layer_and_role(name)
+    return replace(measured, name=name, layer=layer, role=role, cossim=cosine)
+
+
+def _raw(entry: ImatrixEntry, legacy: bool) -> np.ndarray:
+    """float32 [values]: the sums as the tool holds them."""
+    return entry.sum2.ravel() * np.float32(_LEGACY_CHUNK) if legacy else entry.sum2.ravel()
+
+
+@np.errstate(all="ignore")
+def _norm(raw: np.ndarray) -> np.float32:
+    return np.sqrt(sequential.dot(raw, raw))
+
+
+def _one_block_earlier(name: str) -> str | None:
+    match = _BLOCK.search(name)
+    return f"{name[: match.start(1)]}{int(match.group(1)) - 1}{name[match.end(1) :]}" if match else None
+
+
+@np.errstate(all="ignore")
+def _cosine(name: str, before: str | None, raw: dict[str, np.ndarray], norms: dict[str, np.float32]) -> float:
+    if before is None:
+        return 0.0
+    if raw[before].size != raw[name].size:
+        return float("nan")  # the tool reads beyond the shorter one's end here
+    return float(sequential.dot(raw[name], raw[before]) / (norms[name] * norms[before]))
+
+
+@np.errstate(all="ignore")
+def _tensor(entry: ImatrixEntry, legacy: bool) -> TensorStatistics:
+    """All but the cosine."""
+    layer, role = layer_and_role(entry.name)
+    values = _means(entry, legacy)
+    n = np.float32(values.size)
+    total = sequential.total(values)
+    mean = total / n
+    std = np.sqrt(np.maximum(np.float32(0), sequential.dot(values, values) / n - mean * mean))
+    entropy = sequential.entropy(values, total)
+    outliers = sum(np.count_nonzero((piece - mean) / std > 1) for piece in sequential.pieces(values)) if std > 0 else 0
+    idle = sum(np.count_nonzero(piece <= _ACTIVE_ABOVE) for piece in sequential.pieces(values))
+    mean_input, mean_share = _first_moment(entry)
+    return TensorStatistics(
+        entry.name, layer, role, float(total), float(values.min()), float(values.max()), float(mean), float(std),
+        active=float((np.float32(1) - np.float32(idle) / n) * np.float32(100)),
+        n=values.size,
+        entropy=float(entropy),
+        entropy_norm=float(np.float32(100 * (np.float64(entropy) / np.log2(values.size)))),
+        zd=float(np.float32(100) * (np.float32(outliers) / n)),
+        cossim=float("nan"),
+        outliers=outliers,
+        experts=None if legacy else len(entry.counts),
+        unseen_experts=() if legacy else tuple(int(index) for index in np.flatnonzero(entry.counts == 0)),
+        mean_input=mean_input,
+        mean_share=mean_share,
+    )  # fmt: skip
+
+
+def _means(entry: ImatrixEntry, legacy: bool) -> np.ndarray:
+    """float32 [values]: mean squared inputs of the experts that were hit, in file order."""
+    scale = np.float32(_LEGACY_CHUNK if legacy else 1)
+    seen = entry.counts > 0
+    if len(entry.counts) == 1:
+        return entry.sum2.ravel() * scale / (entry.counts.astype(np.float32) * scale)
+    return (entry.sum2[seen] / entry.counts[seen].astype(np.float32)[:, None]).ravel()
+
+
+def _first_moment(entry: ImatrixEntry) -> tuple[float | None, float | None]:
+    """(mean_input, mean_share) in double precision: the tool has no such numbers to agree with."""
+    if entry.sum1 is None:
+        return None, None
+    seen = np.broadcast_to(entry.counts > 0, len(entry.sum2))
+    counts = np.broadcast_to(entry.counts, len(entry.sum2))[seen].astype(np.float64)[:, None]
+    first, second = entry.sum1[seen] / counts, entry.sum2[seen] / counts
+    return float(first.mean()), float(100 * (first**2).sum() / second.sum())
+
+
+def layer_and_role(name: str) -> tuple[int | None, str]:
+    """Block number and role as the tool reads them off a name (``process_tensor_name``)."""
+    parts = name.split(".")
+    after = parts[parts.index("blk") + 1 :] if "blk" in parts else []
+    number = re.match(r"\d+", after[0]) if after else None
+    role = parts[parts.index("weight") - 1] if "weight" in parts[1:] else name
+    return (int(number.group()) if number else None), role
