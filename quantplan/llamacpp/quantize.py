@@ -1,0 +1,195 @@
+"""llama-quantize: which types it would store, and the real run.
+
+``--dry-run`` resolves every tensor's type in milliseconds without reading weights, header-only files included. It is
+asked instead of repeating its rules here: what is quantizable, what a mix is, what a rule does to an odd shape.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from quantplan.errors import NothingSelected, ToolFailed
+from quantplan.llamacpp.tools import Echo, run
+from quantplan.quant_type import BY_NAME, QuantType
+from quantplan.tensor import Model, Tensor
+
+TOOL = "llama-quantize"
+_HEAD = re.compile(r"\[ *(\d+)/ *(\d+)\] +(\S+) +- +\[[^\]]*\], +type = *(\w+),")
+_SIZE = re.compile(r"\bsize = *[\d.]+ MiB(?: *-> *[\d.]+ MiB \((\w+)\))?")
+_FTYPE_LINE = re.compile(r"^ *(?:\d+ +or +)?(\w+) +: ", re.MULTILINE)
+_FTYPE_LIST = "allowed quantization types"
+
+
+class UnreadableLog(ToolFailed):
+    """The tool ended well, but what it said is not all there or not understood."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """``--tensor-type pattern=type``: the tool lower-cases the pattern and searches it in tensor names."""
+
+    pattern: str
+    type: QuantType
+
+    def __str__(self) -> str:
+        return f"{self.pattern}={self.type.name.lower()}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What llama-quantize is told besides input and output. ``rules_file`` and ``rules`` may both be given."""
+
+    ftype: str
+    rules: tuple[Rule, ...] = ()
+    rules_file: Path | None = None
+    imatrix: Path | None = None  # its text becomes metadata of the output: give a bare name and run in its folder
+    pure: bool = False
+    token_embedding_type: QuantType | None = None
+    output_tensor_type: QuantType | None = None
+    allow_requantize: bool = False
+
+    def options(self) -> list[str]:
+        words = ["--allow-requantize"] if self.allow_requantize else []
+        words += ["--pure"] if self.pure else []
+        words += ["--imatrix", str(self.imatrix)] if self.imatrix else []
+        for option, kind in (
+            ("--token-embedding-type", self.token_embedding_type),
+            ("--output-tensor-type", self.output_tensor_type),
+        ):
+            words += [option, kind.name.lower()] if kind else []
+        words += ["--tensor-type-file", str(self.rules_file)] if self.rules_file else []
+        for rule in self.rules:
+            words += ["--tensor-type", str(rule)]
+        return words
+
+
+def argv(source: Path, recipe: Recipe, out: Path | None = None, threads: int = 0) -> list[str]:
+    """The command line; without ``out`` a dry run. Paths are made absolute: no name can pass for an option or a type."""
+    words = [TOOL, *([] if out else ["--dry-run"]), *recipe.options(), str(source.absolute())]
+    words += [str(out.absolute())] if out else []
+    return [*words, recipe.ftype, *([str(threads)] if threads > 0 else [])]
+
+
+# --- dry runs
+
+
+def dry_run(source: Path, ftype: str, **recipe: Any) -> dict[str, QuantType]:
+    """Stored type of every tensor that ``llama-quantize source ... ftype`` would write, all shards together.
+
+    ``recipe``: further fields of Recipe. Raises ToolFailed with the tool's words, UnreadableLog for a log that does
+    not name every tensor.
+    """
+    return parse(run(argv(source, Recipe(ftype, **recipe))).log)
+
+
+def parse(log: str) -> dict[str, QuantType]:
+    """Tensor -> stored type from the log of a dry run. UnreadableLog unless all tensors that it announces are there.
+
+    Warnings may stand before, between and inside the tensors' lines: a tensor's size is the first after its head.
+    """
+    heads = list(_HEAD.finditer(log))
+    announced = {int(head.group(2)) for head in heads}
+    if not heads or announced != {len(heads)} or [int(head.group(1)) for head in heads] != list(range(1, len(heads) + 1)):
+        raise UnreadableLog(
+            f"the log of {TOOL} --dry-run names {len(heads)} tensors of {max(announced, default=0)} announced; "
+            "run it by hand, and see `quantplan doctor` for the version that is installed"
+        )
+    ends = [head.start() for head in heads[1:]] + [len(log)]
+    return {head.group(3): _stored(head, log[head.end() : end]) for head, end in zip(heads, ends, strict=True)}
+
+
+def _stored(head: re.Match[str], rest: str) -> QuantType:
+    size = _SIZE.search(rest)
+    if not size:
+        raise UnreadableLog(f"the log of {TOOL} --dry-run has no size for {head.group(3)}: {rest[:80]!r}")
+    name = (size.group(1) or head.group(4)).upper()
+    if name not in BY_NAME:
+        raise UnreadableLog(f"{TOOL} stores {head.group(3)} as {name}, which this quantplan does not know; update quantplan")
+    return BY_NAME[name]
+
+
+_quantizable: dict[str, frozenset[str]] = {}
+_mixes: dict[tuple[str, str, bool], dict[str, QuantType]] = {}
+
+
+def quantizable(model: Model) -> tuple[Tensor, ...]:
+    """The tensors that llama-quantize would quantize, in the model's order: what two --pure runs store differently,
+    or otherwise than it is stored now. Asked once for each model."""
+    if model.digest not in _quantizable:
+        first, second = (dry_run(model.path, ftype, pure=True, allow_requantize=True) for ftype in ("Q8_0", "Q4_0"))
+        _check_complete(model, first)
+        names = (each.name for each in model.tensors if first[each.name] != second[each.name] or first[each.name] != each.type)
+        _quantizable[model.digest] = frozenset(names)
+    return tuple(each for each in model.tensors if each.name in _quantizable[model.digest])
+
+
+def mix(model: Model, ftype: str, imatrix: Path | None = None) -> dict[str, QuantType]:
+    """Stored type of every tensor in the stock mix ``ftype``. Some mixes depend on whether there is an imatrix.
+
+    NothingSelected with near names for an unknown FTYPE.
+    """
+    ftype = known_ftype(ftype)
+    key = model.digest, ftype, imatrix is not None
+    if key not in _mixes:
+        types = dry_run(model.path, ftype, imatrix=imatrix and imatrix.absolute(), allow_requantize=True)
+        _check_complete(model, types)
+        _mixes[key] = types
+    return dict(_mixes[key])
+
+
+def _check_complete(model: Model, types: dict[str, QuantType]) -> None:
+    if types.keys() != model.by_name.keys():
+        odd = min(types.keys() ^ model.by_name.keys())
+        raise UnreadableLog(f"{TOOL} --dry-run on {model.path.name} and the file's header disagree about {odd}")
+
+
+@cache
+def ftypes() -> tuple[str, ...]:
+    """Names of the file types (mixes) that the installed llama-quantize knows, COPY left out."""
+    log = run([TOOL, "--help"], check=False).log
+    names = _FTYPE_LINE.findall(log.partition(_FTYPE_LIST)[2])
+    if "Q4_K_M" not in names:
+        raise UnreadableLog(f"{TOOL} --help lists no file types that quantplan can read; see `quantplan doctor`")
+    return tuple(name for name in names if name != "COPY")
+
+
+def known_ftype(name: str) -> str:
+    """The FTYPE called ``name`` in any case; NothingSelected with near names otherwise."""
+    found = name.strip().upper()
+    if found not in ftypes():
+        near = difflib.get_close_matches(found, ftypes(), n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(ftypes())}"
+        raise NothingSelected(f"llama-quantize has no file type (mix) {name!r}; {hint}")
+    return found
+
+
+# --- the real run
+
+
+def quantize(
+    source: Path, recipe: Recipe, out: Path, *, threads: int = 0, cwd: Path | None = None,
+    echo: Echo | None = None, started: Callable[[str], None] | None = None,
+) -> None:  # fmt: skip
+    """Writes ``out``; ``started`` gets each tensor's name as its turn comes. Raises ToolFailed, ToolMissing."""
+    watch = _heads(started) if started else None
+    if watch:
+        next(watch)
+    run(argv(source, recipe, out, threads), cwd=cwd, echo=echo, on_text=watch.send if watch else None)
+
+
+def _heads(started: Callable[[str], None]) -> Iterator[None]:
+    """A coroutine that is sent pieces of the log and calls ``started`` for each tensor's head."""
+    rest = ""
+    while True:
+        rest += yield
+        end = 0
+        for head in _HEAD.finditer(rest):
+            started(head.group(3))
+            end = head.end()
+        rest = rest[end:][-4096:]
