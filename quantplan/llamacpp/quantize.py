@@ -85,7 +85,12 @@ def dry_run(source: Path, ftype: str, **recipe: Any) -> dict[str, QuantType]:
     ``recipe``: further fields of Recipe. Raises ToolFailed with the tool's words, UnreadableLog for a log that does
     not name every tensor.
     """
-    return parse(run(argv(source, Recipe(ftype, **recipe))).log)
+    return dry_run_as(source, Recipe(ftype, **recipe))
+
+
+def dry_run_as(source: Path, recipe: Recipe) -> dict[str, QuantType]:
+    """``dry_run`` for a recipe that is there already."""
+    return parse(run(argv(source, recipe)).log)
 
 
 def parse(log: str) -> dict[str, QuantType]:
