@@ -1,0 +1,217 @@
+"""Lower bounds by Lagrangian relaxation, and what they rule out.
+
+With a price on every resource the groups fall apart: each takes its cheapest choice of damage + price * use.
+For any prices >= 0 that sum, less price * limit, is a lower bound of the optimum (Everett 1963; Geoffrion
+1974), and a choice whose reduced cost lifts it to the damage of a known plan is in no better plan. Choices
+above the convex hull stay: an exact answer needs them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from quantplan.solve.problem import Problem, Resource
+
+SECANT_STEPS = 200  # 10-30 are typical; the relaxation is a valid bound wherever it stops
+ROUNDS = 30  # over several resources; each round raises the bound, two or three do most of it
+
+
+@dataclass(frozen=True)
+class Tableau:
+    """The problem in arrays. Use counts from each group's smallest choice, in units of the common divisor.
+
+    ``damage``: float64 [groups, choices], inf where a choice does not exist or was ruled out;
+    ``use``: int64 [resources, groups, choices]; ``limit``: int64 [resources], negative where nothing fits.
+    """
+
+    damage: np.ndarray
+    use: np.ndarray
+    limit: np.ndarray
+
+    @property
+    def offered(self) -> np.ndarray:
+        """bool [groups, choices]"""
+        return np.isfinite(self.damage)
+
+    @property
+    def empty(self) -> bool:
+        """Whether some group has no choice left, so that no plan exists."""
+        return not self.offered.any(axis=1).all()
+
+    @property
+    def open(self) -> np.ndarray:
+        """Indices of the groups with more than one choice left."""
+        return np.flatnonzero(self.offered.sum(axis=1) > 1)
+
+    def without(self, ruled_out: np.ndarray) -> Tableau:
+        return replace(self, damage=np.where(ruled_out, np.inf, self.damage))
+
+    def total_damage(self, choices: np.ndarray) -> float:
+        return float(np.take_along_axis(self.damage, choices[:, None], axis=1).sum())
+
+    def total_use(self, choices: np.ndarray) -> np.ndarray:
+        """int64 [resources]"""
+        return np.take_along_axis(self.use, choices[None, :, None], axis=2).sum(axis=(1, 2))
+
+    def fits(self, choices: np.ndarray) -> bool:
+        return bool((self.total_use(choices) <= self.limit).all())
+
+
+def tabulate(problem: Problem) -> Tableau:
+    shape = len(problem.groups), max((len(group.choices) for group in problem.groups), default=1)
+    damage = np.full(shape, np.inf)
+    for row, group in zip(damage, problem.groups, strict=True):
+        row[: len(group.choices)] = [choice.damage for choice in group.choices]
+    scaled = [_scaled(resource, shape) for resource in problem.limits]
+    use, limit = zip(*scaled, strict=True)
+    return Tableau(damage, np.stack(use), np.array(limit, dtype=np.int64))
+
+
+def _scaled(resource: Resource, shape: tuple[int, int]) -> tuple[np.ndarray, int]:
+    use = np.zeros(shape, dtype=np.int64)
+    for row, uses in zip(use, resource.use, strict=True):
+        row[: len(uses)] = np.array(uses, dtype=np.int64) - min(uses)
+    unit = max(int(np.gcd.reduce(use, axis=None)), 1)
+    return use // unit, (resource.limit - sum(map(min, resource.use))) // unit
+
+
+def without_dominated(tableau: Tableau) -> Tableau:
+    """Without choices that use no less and are no better than another; of equals the first stays."""
+    ruled_out = ~tableau.offered
+    index = np.arange(tableau.damage.shape[1])
+    for other in index:
+        damage, use = tableau.damage[:, other, None], tableau.use[:, :, other, None]
+        no_better = (damage <= tableau.damage) & (use <= tableau.use).all(axis=0)
+        equal = (damage == tableau.damage) & (use == tableau.use).all(axis=0)
+        ruled_out |= no_better & (~equal | (other < index))
+    return tableau.without(ruled_out)
+
+
+def without_oversized(tableau: Tableau) -> Tableau:
+    """Without choices that fit in no plan, even when all other groups take their smallest."""
+    while not tableau.empty:
+        least = np.where(tableau.offered, tableau.use, np.iinfo(np.int64).max).min(axis=2, keepdims=True)
+        room = (tableau.limit - least.sum(axis=(1, 2)))[:, None, None]
+        oversized = tableau.offered & (tableau.use - least > room).any(axis=0)
+        if not oversized.any():
+            break
+        tableau = tableau.without(oversized)  # what is smallest of another resource may have gone with it
+    return tableau
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search says.
+
+    ``choices``: int64 [groups], its best plan, None where it met none below its target; ``bound`` <= the
+    damage of every plan that the tableau still holds, or the target.
+    """
+
+    choices: np.ndarray | None
+    bound: float
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """``bound`` <= the damage of every plan of the tableau.
+
+    ``prices``: float64 [resources], damage per unit of the tableau's use; ``choices``: int64 [groups],
+    cheapest at these prices, and with one resource within its limit; ``reduced``: float64 [groups, choices],
+    what a choice costs beyond the cheapest, >= 0.
+    """
+
+    bound: float
+    prices: np.ndarray
+    choices: np.ndarray
+    reduced: np.ndarray
+
+
+def relax(tableau: Tableau) -> Relaxation:
+    """The best bound over the prices: exact for one resource, by coordinate ascent for several.
+
+    Needs a tableau that ``without_oversized`` did not leave empty.
+    """
+    prices, bound = np.zeros(len(tableau.limit)), -np.inf
+    for _ in range(ROUNDS if len(prices) > 1 else 1):
+        for resource in range(len(prices)):
+            prices, choices = _ascend(tableau, prices, resource)
+        relaxation = _relaxation(tableau, prices, choices)
+        if relaxation.bound - bound <= 1e-9 * abs(relaxation.bound):
+            break
+        bound = relaxation.bound
+    return relaxation
+
+
+def _cheapest(tableau: Tableau, prices: np.ndarray) -> np.ndarray:
+    return _costs(tableau, prices).argmin(axis=1)
+
+
+def _costs(tableau: Tableau, prices: np.ndarray) -> np.ndarray:
+    return tableau.damage + priced(prices, tableau.use)
+
+
+def priced(prices: np.ndarray, use: np.ndarray) -> np.ndarray:
+    """Sum over the resources of price * use: [..., resources] and [resources, ...] give [..., ...].
+
+    einsum on purpose: BLAS, behind ``@``, starts threads for such thin products and takes three times as long
+    on a busy machine.
+    """
+    flat = np.einsum("...r,rx->...x", prices, use.reshape(len(use), -1))
+    return flat.reshape(*prices.shape[:-1], *use.shape[1:])
+
+
+def _relaxation(tableau: Tableau, prices: np.ndarray, choices: np.ndarray) -> Relaxation:
+    costs = _costs(tableau, prices)
+    reduced = costs - costs.min(axis=1, keepdims=True)
+    # use - limit is taken in integers: price * use alone may be far larger than the bound
+    value = tableau.total_damage(choices) + float(prices @ (tableau.total_use(choices) - tableau.limit))
+    excess = np.take_along_axis(reduced, choices[:, None], axis=1).sum()  # rounding, unless steps ran out
+    return Relaxation(value - float(excess), prices, choices, reduced)
+
+
+def _ascend(tableau: Tableau, prices: np.ndarray, resource: int) -> tuple[np.ndarray, np.ndarray]:
+    """Prices with the best price of one resource, and the choices there.
+
+    The bound is concave and piecewise linear in the price, one line for each set of choices. Where the line
+    of too large a set meets that of one that fits, either no line is lower and the top is found, or a lower
+    one takes the place of one of the two.
+    """
+    prices = prices.copy()
+
+    def line(choices: np.ndarray) -> tuple[float, int]:
+        others = np.delete(np.arange(len(prices)), resource)
+        over = tableau.total_use(choices) - tableau.limit
+        return tableau.total_damage(choices) + float(prices[others] @ over[others]), int(over[resource])
+
+    prices[resource] = 0.0
+    too_large = _cheapest(tableau, prices)
+    at_zero, slope_up = line(too_large)
+    if slope_up <= 0:
+        return prices, too_large
+    fitting = _smallest(tableau, prices, resource)
+    at_zero_fitting, slope_down = line(fitting)
+    for _ in range(SECANT_STEPS):
+        prices[resource] = (at_zero_fitting - at_zero) / (slope_up - slope_down)
+        choices = _cheapest(tableau, prices)
+        height, slope = line(choices)
+        if slope in (slope_up, slope_down):
+            break
+        if slope > 0:
+            at_zero, slope_up = height, slope
+        else:
+            fitting, at_zero_fitting, slope_down = choices, height, slope
+    return prices, fitting
+
+
+def _smallest(tableau: Tableau, prices: np.ndarray, resource: int) -> np.ndarray:
+    """The choices that use least of a resource, the cheapest of those."""
+    use = np.where(tableau.offered, tableau.use[resource], np.iinfo(np.int64).max)
+    least = use == use.min(axis=1, keepdims=True)
+    return np.where(least, _costs(tableau, prices), np.inf).argmin(axis=1)
+
+
+def without_worse(tableau: Tableau, relaxation: Relaxation, target: float) -> Tableau:
+    """Without choices that no plan of less damage than ``target`` takes (reduced cost fixing)."""
+    return tableau.without(relaxation.bound + relaxation.reduced >= target)

@@ -1,0 +1,106 @@
+"""The problem: every group takes one of its choices, the damages add up, the bytes must fit.
+
+A multiple-choice knapsack. A group is a tensor, tensors tied together, or a whole block in layer mode;
+metadata, padding and tensors that are not up for choice have been taken off the budget.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One way to store a group: its exact bytes and the damage expected of it in nats per token."""
+
+    label: str
+    bytes: int
+    damage: float
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    name: str
+    choices: tuple[Choice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A further limit: ``use[group][choice]`` adds up to at most ``limit``, all integers >= 0 in one unit.
+
+    Bytes on one device (0 for groups that live elsewhere), nanoseconds per token, ...
+    """
+
+    name: str
+    limit: int
+    use: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Minimise the sum of damages; bytes <= ``budget_bytes`` and every further resource within its limit.
+
+    ValueError naming the group or resource for anything that is no such problem.
+    """
+
+    groups: tuple[Group, ...]
+    budget_bytes: int
+    resources: tuple[Resource, ...] = ()
+
+    def __post_init__(self) -> None:
+        for group in self.groups:
+            _check_group(group)
+        for resource in self.resources:
+            _check_resource(resource, self.groups)
+
+    @property
+    def smallest_bytes(self) -> int:
+        """Bytes when every group takes its smallest choice; further resources not looked at."""
+        return sum(min(choice.bytes for choice in group.choices) for group in self.groups)
+
+    @property
+    def largest_bytes(self) -> int:
+        return sum(max(choice.bytes for choice in group.choices) for group in self.groups)
+
+    @property
+    def limits(self) -> tuple[Resource, ...]:
+        """All resources alike, bytes first."""
+        use = tuple(tuple(choice.bytes for choice in group.choices) for group in self.groups)
+        return (Resource("bytes", self.budget_bytes, use), *self.resources)
+
+    def taken(self, choices: Sequence[int]) -> Iterator[Choice]:
+        return (group.choices[index] for group, index in zip(self.groups, choices, strict=True))
+
+    def damage(self, choices: Sequence[int]) -> float:
+        """Sum of damages, correctly rounded."""
+        return math.fsum(choice.damage for choice in self.taken(choices))
+
+    def bytes(self, choices: Sequence[int]) -> int:
+        return sum(choice.bytes for choice in self.taken(choices))
+
+    def fits(self, choices: Sequence[int]) -> bool:
+        """Whether one choice for each group stays within every limit, added up in integers."""
+        return self.bytes(choices) <= self.budget_bytes and all(
+            sum(use[index] for use, index in zip(resource.use, choices, strict=True)) <= resource.limit
+            for resource in self.resources
+        )
+
+
+def _check_group(group: Group) -> None:
+    if not group.choices:
+        raise ValueError(f"{group.name} has no choice")
+    for choice in group.choices:
+        if not 0 <= choice.damage < math.inf:  # NaN fails too
+            raise ValueError(f"{group.name}: the damage of {choice.label} is {choice.damage}, no number >= 0")
+        if choice.bytes < 0:
+            raise ValueError(f"{group.name}: {choice.label} has {choice.bytes} bytes")
+
+
+def _check_resource(resource: Resource, groups: tuple[Group, ...]) -> None:
+    if [len(use) for use in resource.use] != [len(group.choices) for group in groups]:
+        raise ValueError(f"{resource.name} does not tell the use of every choice of every group")
+    for group, uses in zip(groups, resource.use, strict=True):
+        if min(uses) < 0:
+            raise ValueError(f"{group.name} uses {min(uses)} of {resource.name}")

@@ -1,0 +1,159 @@
+"""The exact answer: bound, fix, sweep with growing width, and hand what is then still open to PuLP and HiGHS.
+
+Every number of the outcome is computed here from the problem itself: damages and limits are added up again
+outside the solvers, and the bound is the best that any step has proven.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from quantplan.errors import BudgetImpossible, QuantplanError
+from quantplan.plan import Outcome
+from quantplan.solve.bound import (
+    Found,
+    Relaxation,
+    relax,
+    tabulate,
+    without_dominated,
+    without_oversized,
+    without_worse,
+)
+from quantplan.solve.highs import branch_and_bound
+from quantplan.solve.problem import Group, Problem
+from quantplan.solve.sweep import sweep
+
+WIDTHS = (64, 1024, 16384)  # the first for a good plan; some 200 states prove it for 725 tensors x 36 types
+SWEEP_STATES = 20_000_000  # of all groups together: 8 bytes tell where each came from
+
+
+@dataclass(frozen=True)
+class Solution:
+    """``choices[i]`` is the index of the choice that group i takes. Always within every limit."""
+
+    outcome: Outcome
+    choices: tuple[int, ...]
+
+
+def solve(problem: Problem, gap: float = 1e-6, time_limit: float = 60.0) -> Solution:
+    """The plan of least damage: "optimal" when proven within the relative ``gap``, else "feasible".
+
+    The same problem gives the same choices unless time runs out. Raises BudgetImpossible with the fewest
+    bytes that would do; QuantplanError when ``time_limit`` seconds found no plan within several limits.
+    """
+    search = _Search(problem, gap, time_limit)
+    if (search.tableau.limit < 0).any():
+        raise _impossible(problem)
+    search.run()
+    return search.solution()
+
+
+def smallest_bytes(problem: Problem) -> int:
+    """The fewest bytes of any plan within the other limits; BudgetImpossible where these allow none."""
+    if not problem.resources:
+        return problem.smallest_bytes
+    groups = tuple(
+        Group(group.name, tuple(replace(choice, damage=choice.bytes) for choice in group.choices))
+        for group in problem.groups
+    )
+    by_bytes = replace(problem, groups=groups, budget_bytes=problem.largest_bytes)
+    half_a_byte = 0.5 / max(problem.largest_bytes, 1)
+    return problem.bytes(solve(by_bytes, gap=half_a_byte).choices)
+
+
+def _impossible(problem: Problem) -> BudgetImpossible:
+    """The limit in the way, and for bytes the fewest that would do."""
+    for resource in problem.resources:
+        least = sum(map(min, resource.use))
+        if least > resource.limit:
+            return BudgetImpossible(
+                f"the smallest choices need {least - resource.limit:,} more than the limit of "
+                f"{resource.limit:,} on {resource.name}; raise that limit or allow smaller types"
+            )
+    if problem.budget_bytes >= problem.largest_bytes:
+        names = " and ".join(resource.name for resource in problem.resources)
+        return BudgetImpossible(f"no plan stays within the limits on {names} together; raise one of them")
+    smallest = smallest_bytes(problem)
+    return BudgetImpossible(
+        f"the smallest plan has {smallest:,} bytes, {smallest - problem.budget_bytes:,} more than the budget "
+        f"of {problem.budget_bytes:,}; raise the budget or allow smaller types",
+        smallest,
+    )
+
+
+class _Search:
+    """The best plan so far, the best bound so far, and the choices that a better plan may still take."""
+
+    def __init__(self, problem: Problem, gap: float, time_limit: float) -> None:
+        self.problem, self.gap = problem, gap
+        self.started = time.perf_counter()
+        self.deadline = self.started + time_limit
+        self.tableau = without_dominated(tabulate(problem))
+        self.best: tuple[int, ...] | None = None
+        self.objective, self.bound = math.inf, 0.0
+
+    @property
+    def done(self) -> bool:
+        return self.bound >= self.objective * (1 - self.gap)
+
+    @property
+    def late(self) -> bool:
+        return time.perf_counter() > self.deadline
+
+    def run(self) -> None:
+        for width in WIDTHS:
+            relaxation = self.narrow()
+            if relaxation is None or self.late:
+                return
+            width = min(width, SWEEP_STATES // len(self.tableau.open))
+            self._learn(sweep(self.tableau, relaxation, self.objective, width, self.deadline))
+        while (relaxation := self.narrow()) and not self.late:
+            before = self.objective
+            accuracy = self.gap * self.bound
+            self._learn(branch_and_bound(self.tableau, relaxation, self.objective, accuracy, self.deadline))
+            if self.objective == before:
+                return
+
+    def narrow(self) -> Relaxation | None:
+        """Rule out what no better plan takes; None when the best plan is thereby proven within the gap."""
+        self.tableau = without_oversized(self.tableau)
+        if self.tableau.empty:
+            self._raise_bound(math.inf)
+            return None
+        relaxation = relax(self.tableau)
+        self._raise_bound(relaxation.bound)
+        self._take(relaxation.choices)
+        self.tableau = without_worse(self.tableau, relaxation, self.objective)
+        return None if self.done else relaxation
+
+    def solution(self) -> Solution:
+        if self.best is None and self.bound == math.inf:
+            raise _impossible(self.problem)
+        seconds = time.perf_counter() - self.started
+        if self.best is None:
+            raise QuantplanError(
+                f"no plan within all limits was found in {seconds:.0f} s; allow more time or relax a limit"
+            )
+        bound = min(self.bound, self.objective)  # equal but for rounding where it is not lower
+        gap = (self.objective - bound) / self.objective if self.objective else 0.0
+        status = "optimal" if gap <= self.gap else "feasible"
+        return Solution(Outcome(status, self.objective, bound, gap, seconds), self.best)
+
+    def _take(self, choices: np.ndarray) -> None:
+        """Make these choices the best plan if they fit and are better."""
+        plan = tuple(choices.tolist())
+        if self.problem.fits(plan) and (damage := self.problem.damage(plan)) < self.objective:
+            self.best, self.objective = plan, damage
+
+    def _learn(self, found: Found) -> None:
+        if found.choices is not None:
+            self._take(found.choices)
+        self._raise_bound(found.bound)
+
+    def _raise_bound(self, bound: float) -> None:
+        """``bound`` speaks of the plans that are still open; all others are no better than the best."""
+        self.bound = max(self.bound, min(bound, self.objective))
