@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,11 +61,23 @@ def build(
     with, the rules resolve to the plan, the disk has room. The rules are kept beside the output. Raises BadFile,
     BadUsage, ModelMismatch, NoSpace, NotAsPlanned, ToolFailed.
     """
+    with _recipe(plan, source, imatrix_path) as recipe:
+        return _build(plan, source, out, recipe, _Manner(threads, echo, advance))
+
+
+def check_build(plan: Plan, source: Model, out: Path, imatrix_path: Path | None = None) -> None:
+    """What ``build`` checks beforehand, except for the room on the disk."""
+    with _recipe(plan, source, imatrix_path) as recipe:
+        check_output(source, out)
+        check_resolves(plan, source, recipe)
+
+
+@contextmanager
+def _recipe(plan: Plan, source: Model, imatrix_path: Path | None) -> Iterator[Recipe]:
     plan.check_belongs_to(source)
     rules = plan_rules(plan)
     with imatrix_as_planned(plan, imatrix_path) as imatrix:
-        recipe = Recipe(plan.base_ftype, rules, imatrix=imatrix, allow_requantize=requantizes(plan, source))
-        return _build(plan, source, out, recipe, _Manner(threads, echo, advance))
+        yield Recipe(plan.base_ftype, rules, imatrix=imatrix, allow_requantize=requantizes(plan, source))
 
 
 def build_mix(

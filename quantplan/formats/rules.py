@@ -18,6 +18,10 @@ from quantplan.quant_type import QuantType, quant_type
 
 _IN_BLOCK = re.compile(r"^(.*?\bblk\.)(\d+)(\..+)$")
 _SPECIAL = re.compile(r"([\\^$.|?*+()\[\]{}])")
+_WITH_VALUE = (
+    "--tensor-type", "--tensor-type-file", "--token-embedding-type", "--output-tensor-type", "--imatrix",
+    "--include-weights", "--exclude-weights", "--override-kv", "--max-buffer-size",
+)  # fmt: skip
 _UNSAFE = re.compile(r"[A-Z=\s]")  # lower-cased by the tool, or ends the pattern
 
 
@@ -138,10 +142,11 @@ def check_all_match(rules: Sequence[Rule], names: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class RuleText:
-    """Rules in their order, and the file type that stood at the end of a command line, if one did."""
+    """Rules in their order, and what else a command line said: the file type at its end, types of two tensors, --pure."""
 
     rules: tuple[Rule, ...]
     ftype: str | None = None
+    pure: bool = False
     token_embedding: QuantType | None = None
     output: QuantType | None = None
 
@@ -172,25 +177,30 @@ def _rule(word: str) -> Rule:
 
 def _command_line(text: str) -> RuleText:
     words = iter(_shell_words(text))
-    rules: list[Rule] = []
-    named: dict[str, QuantType] = {}
+    options: dict[str, list[str]] = {name: [] for name in _WITH_VALUE}
     others: list[str] = []
     for word in words:
-        if word in ("--tensor-type", "--tensor-type-file", "--token-embedding-type", "--output-tensor-type", "--imatrix"):
-            value = next(words, None)
-            if value is None:
-                raise BadFile(f"the command line ends after {word}")
-            if word == "--tensor-type":
-                rules.append(_rule(value))
-            elif word == "--tensor-type-file":
-                raise BadFile(f"the command line reads its rules from {value}; import that file")
-            elif word != "--imatrix":
-                named[word] = quant_type(value)
-        elif not word.startswith("--"):
+        if word in options:
+            options[word].append(_value(word, next(words, None)))
+        else:
             others.append(word)
-    if not rules and not named:
+    if options["--tensor-type-file"]:
+        raise BadFile(f"the command line reads its rules from {options['--tensor-type-file'][0]}; import that file")
+    embedding, output = (_last_type(options[name]) for name in ("--token-embedding-type", "--output-tensor-type"))
+    rules = tuple(_rule(word) for word in options["--tensor-type"])
+    if not rules and not embedding and not output:
         raise BadFile("the command line has no --tensor-type rule")
-    return RuleText(tuple(rules), _ftype(others), named.get("--token-embedding-type"), named.get("--output-tensor-type"))
+    return RuleText(rules, _ftype(others), "--pure" in others, embedding, output)
+
+
+def _value(option: str, word: str | None) -> str:
+    if word is None:
+        raise BadFile(f"the command line ends after {option}")
+    return word
+
+
+def _last_type(words: list[str]) -> QuantType | None:
+    return quant_type(words[-1]) if words else None
 
 
 def _ftype(words: list[str]) -> str | None:

@@ -1,0 +1,46 @@
+"""quantplan emit: a plan in the words of other tools."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quantplan.cli import console, options
+
+
+class Form(str, Enum):
+    """What a plan can be written as."""
+
+    tensor_types = "tensor-types"
+    args = "args"
+    layer_types = "layer-types"
+
+
+def emit(
+    plan: Annotated[Path, typer.Argument(help="A plan file.")],
+    form: Annotated[
+        Form, typer.Option("--as", help="A rules file, a llama-quantize command line, or LAYER_TYPES.")
+    ] = Form.tensor_types,
+    model: options.ModelOption = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write there instead of to stdout.")] = None,
+) -> None:
+    """Write a plan as rules for llama-quantize, as its whole command line, or as LAYER_TYPES.
+
+    The rules are anchored and disjoint: they mean the same whichever match wins.
+
+    Example: quantplan emit plans/prose-10m-q4_k_m.json --as args
+    """
+    from quantplan.experiments.emit import plan_text
+    from quantplan.formats.plan_files import read_plan
+    from quantplan.formats.records import replacing
+
+    text = plan_text(read_plan(plan), form.value, model)
+    if out is None:
+        console.put(text.removesuffix("\n"))
+        return
+    with replacing(out) as file:
+        file.write(text)
+    console.say(f"wrote {out}")

@@ -1,0 +1,117 @@
+"""How the commands that make plans show them and where they keep them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantplan.cli import console, options
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from quantplan.plan import Plan
+    from quantplan.tensor import Model
+
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+
+
+def model_stem(model: Model) -> str:
+    """The model's file name without ``.gguf`` and shard number."""
+    return _SHARD.sub("", model.path.name.removesuffix(".gguf"))
+
+
+def default_plan_path(model: Model, what: str) -> Path:
+    """``<model>-<what>.json`` in the project's plans, or in ./plans outside any project."""
+    here = options.project()
+    folder = here.plans if here else Path("plans")
+    return folder / f"{model_stem(model)}-{re.sub(r'[^A-Za-z0-9._=%+-]+', '-', what).strip('-')}.json"
+
+
+def print_plan(plan: Plan, model: Model, path: Path | str, as_json: bool) -> None:
+    """The plan's figures: a table by role and type, or one JSON object with null for what is not known."""
+    if as_json:
+        console.put_json(_figures(plan, model, path))
+        return
+    console.put_table(_types_table(plan, model))
+    for line in _summary(plan, model, path):
+        console.put(line)
+
+
+def _figures(plan: Plan, model: Model, path: Path | str) -> dict[str, object]:
+    from quantplan.formats.records import finite
+
+    return {
+        "plan": str(path),
+        "file_bytes": plan.file_bytes,
+        "bpw": plan.bits_per_weight(model),
+        "predicted_kld": finite(plan.predicted_kld),
+        "predicted_kld_err": finite(plan.predicted_kld_err),
+        "status": plan.outcome.status,
+        "gap": finite(plan.outcome.gap),
+        "bound": finite(plan.outcome.bound),
+    }
+
+
+def _types_table(plan: Plan, model: Model) -> Table:
+    from rich.table import Table
+
+    from quantplan.budget import human_bytes
+
+    table = Table("role", "type", "tensors", "blocks", "size", box=None, header_style="bold")
+    for column in (2, 4):
+        table.columns[column].justify = "right"
+    for (role, kind), rows in _by_role(plan, model).items():
+        blocks = [model.by_name[name].block for name, _ in rows]
+        table.add_row(role, kind, str(len(rows)), _ranges(blocks), human_bytes(sum(size for _, size in rows)))
+    copied = [each.bytes for each in plan.tensors if not each.rule]
+    table.add_row("copied as stored", "", str(len(copied)), "", human_bytes(sum(copied)))
+    return table
+
+
+def _by_role(plan: Plan, model: Model) -> dict[tuple[str, str], list[tuple[str, int]]]:
+    """(role, type) -> [(tensor, bytes)], roles by size and types from large to small."""
+    found: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    sizes: dict[str, int] = {}
+    bits = {each.type.name: each.type.bits for each in plan.tensors}
+    for each in plan.tensors:
+        if each.rule:
+            role = model.by_name[each.name].role
+            found.setdefault((role, each.type.name), []).append((each.name, each.bytes))
+            sizes[role] = sizes.get(role, 0) + each.bytes
+    return {key: found[key] for key in sorted(found, key=lambda key: (-sizes[key[0]], key[0], -bits[key[1]], key[1]))}
+
+
+def _ranges(blocks: list[int | None]) -> str:
+    """Block numbers as 0-3 7 12-15; nothing for tensors outside the blocks."""
+    runs: list[list[int]] = []
+    for block in sorted({block for block in blocks if block is not None}):
+        if runs and block == runs[-1][1] + 1:
+            runs[-1][1] = block
+        else:
+            runs.append([block, block])
+    return " ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def _summary(plan: Plan, model: Model, path: Path | str) -> list[str]:
+    from quantplan.budget import human_bytes
+
+    size = f"file      {plan.file_bytes:,} bytes ({human_bytes(plan.file_bytes)}), {plan.bits_per_weight(model):.3f} bpw"
+    if plan.budget_bytes is not None:
+        size += f", {plan.budget_bytes - plan.file_bytes:,} bytes below the budget of {plan.budget_bytes:,}"
+    return [size, *_expectation(plan), f"plan      {path}"]
+
+
+def _expectation(plan: Plan) -> list[str]:
+    lines = []
+    if plan.predicted_kld is not None:
+        error = f" +- {plan.predicted_kld_err:.5f}" if plan.predicted_kld_err is not None else ""
+        note = "" if plan.calibrated else " (not calibrated: for ranking only)"
+        lines.append(f"expected  KLD {plan.predicted_kld:.5f}{error} nats/token{note}")
+    if plan.outcome.status != "given":
+        gap = f", gap {plan.outcome.gap:.2%}" if plan.outcome.gap is not None else ""
+        lines.append(f"solver    {plan.outcome.status}{gap} after {plan.outcome.seconds:.1f} s")
+    if plan.imatrix:
+        lines.append(f"imatrix   {plan.imatrix.file}")
+    return lines
