@@ -34,35 +34,21 @@ class DamageRow:
         """Nats per token; KeyError for a type that was not measured."""
         return self.weights[type_name] + self.kernel.get(type_name, 0.0)
 
-    def monotone(self) -> DamageRow:
-        """The same row with weight damage that never grows with bits: the running minimum from small to large types.
-
-        A type may be worse than a smaller one by the noise of a sample or by its grid; a planner that offers it at
-        the smaller one's damage would promise too much, so the smaller type's value bounds it from above only where
-        the larger type can represent it. In practice: the lower of own and smaller types' damage is not assumed,
-        the higher of own and larger types' damage is.
-        """
-        raised: dict[str, float] = {}
-        floor = 0.0
-        for name in sorted(self.weights, key=lambda each: -BY_NAME[each].bits):
-            floor = max(floor, self.weights[name])
-            raised[name] = floor
-        return DamageRow(self.tensor, raised, self.kernel, self.relative_error, self.source)
-
 
 @dataclass(frozen=True)
 class Interaction:
-    """How the damage of many tensors adds up: KLD of the whole = factor * (sum of singles) ** power.
+    """How the damage of many tensors adds up: KLD of the whole = factor * S * (1 + curvature * S), S the sum of singles.
 
-    Fitted on uniform swaps of all tensors at once; 1 and 1 where nothing was measured.
+    Fitted on uniform swaps of all tensors at once; a plain sum where nothing was measured. Curvature is the second
+    order of what a first-order sum leaves out: on the reference model 1.4 per nat, 2 % at Q4_K and 27 % at Q2_K.
     """
 
     factor: float = 1.0
-    power: float = 1.0
+    curvature: float = 0.0
     relative_error: float = 0.0
 
     def total(self, sum_of_singles: float) -> float:
-        return self.factor * sum_of_singles**self.power if sum_of_singles > 0 else 0.0
+        return self.factor * sum_of_singles * (1 + self.curvature * sum_of_singles)
 
 
 @dataclass(frozen=True)

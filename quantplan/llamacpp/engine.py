@@ -54,6 +54,11 @@ class EngineOptions:
     swappable: bool = False
 
 
+def windows_per_batch(n_ctx: int) -> int:
+    """Windows that are decoded together."""
+    return max(1, _BATCH_TOKENS // n_ctx)
+
+
 def backend_name(gpu_layers: int = 0) -> str:
     """The name under which kernel rounding is filed."""
     return "cpu" if gpu_layers == 0 else "gpu"
@@ -74,6 +79,7 @@ class Engine:
         self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self._watch = watch
         self._context = None
+        self._raised: BaseException | None = None
 
     def __enter__(self) -> Engine:
         return self
@@ -119,18 +125,37 @@ class Engine:
     def _new_context(self, n_ctx: int, windows: int, watch: NodeWatcher | None) -> int:
         parameters = self._llama.llama_context_default_params()
         parameters.n_ctx = n_ctx * windows
-        parameters.n_batch = min(n_ctx * windows, max(_BATCH_TOKENS, windows * n_ctx))
+        parameters.n_batch = n_ctx * windows
         parameters.n_seq_max = windows
         parameters.n_threads = parameters.n_threads_batch = self.options.threads or ggml.cores()
         if watch is not None:
-            self._eval = self._llama.ggml_backend_sched_eval_callback(
-                lambda node, ask, _data: watch(ctypes.cast(node, ctypes.POINTER(_GgmlTensor)).contents, ask)
-            )
+            self._eval = self._llama.ggml_backend_sched_eval_callback(self._guarded(watch))
             parameters.cb_eval = self._eval
         context = self._llama.llama_init_from_model(self._model, parameters)
         if not context:
             raise QuantplanError(f"llama.cpp cannot make a context of {n_ctx} tokens: {self._log[-1] if self._log else ''}")
         return context
+
+    def _guarded(self, watch: NodeWatcher) -> Callable[[int, bool, int], bool]:
+        """ctypes swallows what a callback raises: keep it and raise it after the decode."""
+
+        def call(node: int, ask: bool, _data: int) -> bool:
+            try:
+                return watch(ctypes.cast(node, ctypes.POINTER(_GgmlTensor)).contents, ask)
+            except BaseException as error:  # noqa: BLE001 - raised again in _run
+                self._raised = error
+                return False
+
+        return call
+
+    def _run(self, context: int, batch: object) -> None:
+        """One llama_decode; raises what a watcher raised, or QuantplanError where llama.cpp fails."""
+        self._raised = None
+        code = self._llama.llama_decode(context, batch)
+        if self._raised is not None:
+            raise self._raised
+        if code != 0:
+            raise QuantplanError(f"llama.cpp could not run the model (llama_decode returned {code}); is there memory enough?")
 
     # -- text ------------------------------------------------------------------------------------------------------
 
@@ -170,7 +195,7 @@ class Engine:
 
     @property
     def windows_per_batch(self) -> int:
-        return max(1, _BATCH_TOKENS // self.options.n_ctx)
+        return windows_per_batch(self.options.n_ctx)
 
     def logits(self, windows: np.ndarray) -> Iterator[np.ndarray]:
         """For each batch of windows float32 [windows in batch, scored positions, vocabulary].
@@ -190,11 +215,9 @@ class Engine:
         batch = llama.llama_batch_init(count * n_ctx, 0, 1)
         try:
             self._fill(batch, windows)
-            code = llama.llama_decode(self._context, batch)
+            self._run(self._context, batch)
         finally:
             llama.llama_batch_free(batch)
-        if code != 0:
-            raise QuantplanError(f"llama.cpp could not run the model (llama_decode returned {code}); is there memory enough?")
         scored = n_ctx - self.first_scored
         pointer = llama.llama_get_logits(self._context)
         flat = np.ctypeslib.as_array(pointer, (count, scored, self.vocabulary))
@@ -237,12 +260,10 @@ class Engine:
         try:
             batch = self._llama.llama_batch_init(tokens, 0, 1)
             self._fill(batch, np.zeros((1, tokens), np.int32))
-            code = self._llama.llama_decode(context, batch)
+            self._run(context, batch)
             self._llama.llama_batch_free(batch)
         finally:
             self._llama.llama_free(context)
-        if code != 0:
-            raise QuantplanError(f"llama.cpp could not run the model (llama_decode returned {code})")
         self._handles |= {name: sorted(addresses) for name, addresses in found.items()}
         return set(found)
 

@@ -1,0 +1,80 @@
+"""Options of the commands that price tensors, and the progress that they show."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quantplan.cli import console, options
+
+if TYPE_CHECKING:
+    from quantplan.experiments.pricing import PricingOptions, Progress
+    from quantplan.quant_type import QuantType
+    from quantplan.tensor import Model
+
+WindowsOption = Annotated[
+    int, typer.Option("--windows", "-w", help="Windows per tensor; 0 takes 2048 tokens, and more where the error decides.")
+]
+SampleOption = Annotated[str, typer.Option("--sample", help="Weights of a tensor to round-trip: a number such as 512k or 2M, or full.")]
+
+
+def pricing_options(
+    model: Model, types: tuple[QuantType, ...], ctx: int | None, windows: int, sample: str, threads: int, gpu_layers: int
+) -> PricingOptions:
+    from quantplan.errors import BadUsage
+    from quantplan.experiments.pricing import PricingOptions
+    from quantplan.experiments.probe import ProbeOptions
+
+    if windows < 0:
+        raise BadUsage(f"--windows {windows}: a number of windows, or 0 for the default")
+    probe = ProbeOptions(options.ctx(ctx, model), windows, windows == 0, threads, gpu_layers)
+    return PricingOptions(types, probe, parse_sample(sample), threads)
+
+
+def parse_sample(text: str) -> int | None:
+    """512k, 2M or 100000 weights; None for "full"."""
+    from quantplan.errors import BadUsage
+
+    if text.lower() == "full":
+        return None
+    factor = {"k": 1 << 10, "m": 1 << 20}.get(text[-1:].lower(), 1)
+    digits = text[:-1] if factor > 1 else text
+    if not digits.isdigit() or int(digits) == 0:
+        raise BadUsage(f"--sample {text}: write a number of weights such as 512k or 2M, or full")
+    return int(digits) * factor
+
+
+@contextmanager
+def stages() -> Iterator[Progress]:
+    """One progress bar per stage, made when the stage first reports; plain lines where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    terminal = sys.stderr.isatty()
+    bars = Progress(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True), disable=not terminal, transient=True,
+    )  # fmt: skip
+    tasks: dict[str, int] = {}
+
+    def tell(stage: str, done: float, total: float) -> None:
+        if stage not in tasks:
+            tasks[stage] = bars.add_task(stage, total=total)
+            if not terminal:
+                console.say(f"{stage} ...")
+        bars.update(tasks[stage], completed=done, total=total)
+
+    with bars:
+        yield tell
+
+
+def calibration_text(option: Path | None) -> str | None:
+    from quantplan.project import read_text
+
+    path = options.calibration(option)
+    return read_text(path) if path else None

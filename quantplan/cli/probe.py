@@ -1,0 +1,98 @@
+"""`quantplan probe`: what each tensor costs in KL divergence, measured in the loaded model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quantplan.cli import console, options
+from quantplan.cli.pricing_options import SampleOption, WindowsOption
+
+if TYPE_CHECKING:
+    from quantplan.experiments.probe import Probe
+    from quantplan.tensor import Model
+
+
+def probe(
+    model: options.ModelOption = None,
+    imatrix: options.ImatrixOption = None,
+    calibration: options.CalibrationOption = None,
+    types: options.TypesOption = "all",
+    ctx: options.CtxOption = None,
+    windows: WindowsOption = 0,
+    sample: SampleOption = "512k",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the damage table here, for solve --damage.")] = None,
+    threads: options.ThreadsOption = 0,
+    gpu_layers: options.GpuLayersOption = 0,
+    dry_run: options.DryRunOption = False,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Measure what each tensor costs: swap it, rounded, into the loaded model and take the KL divergence.
+
+    One swap prices every type of a tensor. Each finished tensor is kept: the same command goes on after an interruption. The
+    damage table joins the scales with the rounding error of every type.
+
+    Example, in a project: quantplan probe --windows 8
+    """
+    from quantplan.cli.pricing_options import calibration_text, pricing_options, stages
+    from quantplan.errors import BadUsage
+    from quantplan.experiments.planning import quantizable
+    from quantplan.experiments.pricing import price
+    from quantplan.formats.plan_files import write_damage
+    from quantplan.quant_type import parse_types
+
+    source = options.model(model)
+    importance = options.imatrix(imatrix, source)
+    if importance is None:
+        console.warn("no imatrix: types that need one cannot be priced, and errors are not weighted by use")
+    text = calibration_text(calibration)
+    if text is None:
+        raise BadUsage("which text? give --calibration FILE (some hundred kB of the kind of text that the model is for)")
+    wanted = pricing_options(source, parse_types(types), ctx, windows, sample, threads, gpu_layers)
+    tensors = quantizable(source)
+    if dry_run:
+        per_tensor = wanted.probe.windows or 2048 // wanted.probe.n_ctx
+        console.put(f"{len(tensors)} tensors, {per_tensor} windows of {wanted.probe.n_ctx} tokens each, one swap a tensor")
+        return
+    with stages() as tell:
+        priced = price(source, tensors, importance, text, wanted, options.cache_folder(), tell)
+    if out:
+        write_damage(priced.table, out)
+        console.say(f"damage table written to {out}")
+    assert priced.probe is not None
+    if as_json:
+        console.put_json(_as_json(source, priced.probe))
+    else:
+        _print(source, priced.probe)
+
+
+def _as_json(model: Model, found: Probe) -> dict:
+    scales = [
+        {"name": s.tensor, "scale": s.value, "scale_err": s.stderr, "kld": s.kld, "error": s.error, "windows": s.windows}
+        for s in found.scales.values()
+    ]
+    return {
+        "model": str(model.path), "tensors": scales, "noise_floor": found.floor, "not_found": list(found.not_found),
+        "overhead": found.overhead, "forward_passes": found.forward_passes, "seconds": found.seconds,
+    }  # fmt: skip
+
+
+def _print(model: Model, found: Probe) -> None:
+    from rich.table import Table
+
+    table = Table("tensor", title=f"{model.name}: nats per token per unit of relative squared error", title_justify="left")
+    for heading in ("scale", "± s.e.", "KLD of the swap", "windows"):
+        table.add_column(heading, justify="right")
+    for s in sorted(found.scales.values(), key=lambda each: -each.value):
+        table.add_row(s.tensor, f"{s.value:.5f}", f"{s.stderr:.5f}", f"{s.kld:.3e}", str(s.windows))
+    console.put_table(table)
+    console.say(f"noise floor of the forward pass: {found.floor:.1e} nats per token")
+    if found.not_found:
+        console.warn(f"{len(found.not_found)} tensors take no part in a forward pass and borrow their scale: {', '.join(found.not_found[:3])}")
+    if found.overhead is not None:
+        console.say(
+            f"{found.forward_passes} forward passes in {found.seconds:.0f} s; swapping and scoring took "
+            f"{100 * found.overhead:.0f} % on top of the passes"
+        )

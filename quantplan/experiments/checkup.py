@@ -1,0 +1,93 @@
+"""Looking over the installation: libraries, tools, build, and whether the tools do what quantplan relies on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from quantplan.errors import QuantplanError
+from quantplan.llamacpp import ggml, quantize, tools
+from quantplan.llamacpp.quantize import Rule
+from quantplan.quant_type import BY_ID, BY_NAME
+
+_PACKAGES = ("llama-cpp-python", "numpy", "scipy", "pulp", "highspy", "matplotlib", "typer", "rich", "gguf")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``state``: "ok", "warning" or "missing"; ``mend``: what to do, empty where nothing needs doing."""
+
+    what: str
+    state: str
+    detail: str
+    mend: str = ""
+
+
+def checkup() -> list[Finding]:
+    """All findings; never raises for something that is merely missing."""
+    found = [Finding("Python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {ggml.cores()} cores")]
+    found += [_package(name) for name in _PACKAGES]
+    found += [_tried("ggml library", _types)]
+    found += [_tool(name) for name in tools.REQUIRED]
+    if all(finding.state != "missing" for finding in found):
+        found += [_tried("llama.cpp build", _build), _tried("rules of llama-quantize", _rules)]
+    return found
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, "ok", importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        mend = f"run: {ggml.INSTALL_HINT}" if name == "llama-cpp-python" else f"run: pip install {name}"
+        return Finding(name, "missing", "not installed", mend)
+
+
+def _tool(name: str) -> Finding:
+    try:
+        return Finding(name, "ok", str(tools.find(name)))
+    except QuantplanError as error:
+        return Finding(name, "missing", f"not in {tools.bin_folder()}", str(error))
+
+
+def _tried(what: str, look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except QuantplanError as error:
+        return Finding(what, "missing", "cannot be used", str(error))
+
+
+def _types() -> Finding:
+    """The table of types against the installed library's."""
+    known = [kind for kind in BY_ID.values() if ggml.installed_name(kind.ggml_id) is not None]
+    wrong = [kind.name for kind in known if ggml.installed_block(kind.ggml_id) != (kind.block, kind.block_bytes)]
+    if wrong:
+        return Finding("ggml library", "warning", f"other block sizes of {', '.join(wrong)}", "update quantplan, or llama-cpp-python")
+    return Finding("ggml library", "ok", f"{len(known)} types, in {ggml.library_folder()}")
+
+
+def _build() -> Finding:
+    return Finding("llama.cpp build", "ok", tools.build())
+
+
+def _rules() -> Finding:
+    """Known bad builds are told by what they do, not by their number: three rules in a dry run on the bundled model.
+
+    Between llama.cpp PRs 19770 and 22572 (spring 2026) a rule equal to the mix's default type was ignored and the mix's
+    own choice taken; in mid-2025 the last hit won, not the first.
+    """
+    model = Path(str(files("quantplan") / "data" / "prose-10m-f16.gguf"))
+    q2, q4, q6 = BY_NAME["Q2_K"], BY_NAME["Q4_K"], BY_NAME["Q6_K"]
+    rules = (Rule(r"^blk\.0\.ffn_down\.weight$", q4), Rule(r"^blk\.1\.ffn_down\.weight$", q6), Rule(r"blk\.1\.ffn_down", q2))
+    types = quantize.dry_run(model, "Q4_K_M", rules=rules)
+    what = "rules of llama-quantize"
+    if types["blk.0.ffn_down.weight"] != q4:
+        mend = "update llama-cpp-python; until then a plan may fail its read-back check"
+        return Finding(what, "warning", "bad build: a rule equal to the default type is ignored", mend)
+    order = {q6: "the first hit wins", q2: "the last hit wins"}.get(types["blk.1.ffn_down.weight"])
+    if order is None:
+        return Finding(what, "warning", "bad build: rules are ignored", "update llama-cpp-python; plans cannot be built with this one")
+    return Finding(what, "ok", f"{order}; quantplan's rules are disjoint and hold either way")

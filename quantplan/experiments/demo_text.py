@@ -1,0 +1,22 @@
+"""Text that needs no network: the language reference that comes with Python, split so that the parts never overlap."""
+
+from __future__ import annotations
+
+_HELDOUT_EVERY = 3
+
+
+def demo_texts() -> tuple[str, str]:
+    """(calibration, held-out): whole topics of ``pydoc_data.topics`` in turn, two to one.
+
+    Topics quote one another; a paragraph that stands in the calibration text is left out of the held-out text, so that nothing
+    is judged on what it was chosen by.
+    """
+    from pydoc_data.topics import topics
+
+    calibration: dict[str, None] = {}
+    heldout: dict[str, None] = {}
+    for index, name in enumerate(sorted(topics)):
+        part = heldout if index % _HELDOUT_EVERY == 0 else calibration
+        part |= dict.fromkeys(paragraph for paragraph in topics[name].split("\n\n") if paragraph.strip())
+    kept = [paragraph for paragraph in heldout if paragraph not in calibration]
+    return "\n\n".join(calibration), "\n\n".join(kept)

@@ -1,0 +1,94 @@
+"""llama-imatrix: the importance matrix of a model over a text, output.weight included."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantplan.errors import BadFile, TextTooShort
+from quantplan.llamacpp import tools
+
+TOOL = "llama-imatrix"
+_CHUNK = re.compile(r"\[(\d+)\]\s*[\d.]+,")
+_TOTAL = re.compile(r"computing over (\d+) chunks")
+_TOO_SHORT = re.compile(r"you need at least (\d+) tokens.*?tokenizes to only (\d+) tokens", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ImatrixOptions:
+    """``chunks`` 0: the whole text. ``process_output``: output.weight too, which the tool leaves out by itself."""
+
+    n_ctx: int = 512
+    chunks: int = 0
+    threads: int = 0
+    gpu_layers: int = 0
+    process_output: bool = True
+    legacy: bool = False
+
+
+def argv(model: Path, text: Path, out: Path, options: ImatrixOptions) -> list[str]:
+    """The command line. Perplexity stays on: its numbers are the tool's only sign of progress."""
+    words = [TOOL, "-m", str(model), "-f", str(text), "-o", str(out), "-c", str(options.n_ctx)]
+    words += ["--output-format", "dat" if options.legacy else "gguf", "--output-frequency", "1000000"]
+    words += ["--process-output"] if options.process_output else []
+    words += ["--chunks", str(options.chunks)] if options.chunks else []
+    words += ["-t", str(options.threads), "-tb", str(options.threads)] if options.threads else []
+    words += ["-ngl", str(options.gpu_layers)] if options.gpu_layers else []
+    return words
+
+
+class ChunkCounter:
+    """Turns pieces of the tool's output into (chunks done, chunks in all)."""
+
+    def __init__(self, tell: Callable[[int, int], None]) -> None:
+        self._tell, self._rest, self._total, self._done = tell, "", 0, 0
+
+    def __call__(self, piece: str) -> None:
+        self._rest += piece
+        total = _TOTAL.search(self._rest)
+        if total:
+            self._total = int(total.group(1))
+        chunks = _CHUNK.findall(self._rest)
+        if chunks and int(chunks[-1]) > self._done:
+            self._done = int(chunks[-1])
+            self._tell(self._done, self._total)
+        self._rest = self._rest[-200:]
+
+
+def make(
+    model: Path,
+    text: Path,
+    out: Path,
+    options: ImatrixOptions,
+    *,
+    echo: tools.Echo | None = None,
+    tell: Callable[[int, int], None] = lambda _done, _total: None,
+) -> None:
+    """Runs the tool; ``out`` appears only when it is whole. Raises ToolFailed, TextTooShort, BadFile.
+
+    The text is named by its bare file name: the name becomes part of the imatrix and of every file made with it, and private
+    paths are nobody's business.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.part.{'dat' if options.legacy else 'gguf'}").resolve()
+    try:
+        command = argv(model.resolve(), Path(text.name), part, options)
+        finished = tools.run(command, cwd=text.resolve().parent, echo=echo, on_text=ChunkCounter(tell), check=False)
+        short = _TOO_SHORT.search(finished.log)
+        if short:
+            raise TextTooShort(
+                f"{text}: the text has {short.group(2)} tokens, at least {short.group(1)} are needed for chunks of "
+                f"{options.n_ctx}; give more text or a smaller --ctx"
+            )
+        if finished.code != 0:
+            raise tools.failure(finished)
+        if not part.is_file():
+            raise tools.failure(finished, "ended well but wrote no imatrix")
+        try:
+            part.replace(out)
+        except OSError as error:
+            raise BadFile(f"cannot write {out}: {error.strerror}") from None
+    finally:
+        part.unlink(missing_ok=True)
