@@ -1,0 +1,33 @@
+# make demo   installs everything into .venv and shows the whole pipeline on the bundled model
+# make test   installs what is missing and runs the tests with the real llama.cpp tools
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# llama.cpp's tools are built and installed by installing llama-cpp-python with these options
+TOOLS  := -DLLAMA_BUILD_TOOLS=ON -DLLAMA_TOOLS_INSTALL=ON -DLLAMA_BUILD_SERVER=OFF -DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: install demo test lint clean
+
+install: $(VENV)/.installed
+
+# A wheel that pip built earlier without the tools would be taken from its cache in silence: then it is built again.
+$(VENV)/.installed: pyproject.toml Makefile
+	$(PYTHON) -m venv $(VENV)
+	CMAKE_ARGS="$(TOOLS) $(CMAKE_ARGS)" $(PIP) install -e ".[test]"
+	@ls $(VENV)/lib/python*/site-packages/bin/llama-quantize >/dev/null 2>&1 || \
+	  CMAKE_ARGS="$(TOOLS) $(CMAKE_ARGS)" $(PIP) install --force-reinstall --no-deps --no-cache-dir llama-cpp-python
+	$(BIN)/quantplan doctor
+	@touch $@
+
+demo: install
+	$(BIN)/quantplan demo
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check quantplan tests benchmarks
+
+clean:
+	rm -rf $(VENV) quantplan-demo build dist
