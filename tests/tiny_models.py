@@ -1,4 +1,4 @@
-"""Small but real GGUF models: random weights, the bundled model's vocabulary; every llama.cpp tool loads and runs them.
+"""Small but real GGUF models: random weights, the bundled model's vocabulary; llama.cpp's tools run them.
 
 ``tiny_moe`` has experts, one of which no token can ever reach; ``tiny_tied`` shares its embeddings with the
 output and has rows that are no multiple of 256, so that K- and IQ-types fall back.
@@ -36,7 +36,7 @@ def tiny_moe(path: Path | str, seed: int = 0) -> Path:
 
 
 def tiny_tied(path: Path | str, seed: int = 0, feed_forward: int = 288) -> Path:
-    """A dense qwen3 model of 2 blocks without output.weight; rows of ffn_down have ``feed_forward`` weights (6 MB)."""
+    """A dense qwen3 model of 2 blocks without output.weight (6 MB); ffn_down has rows of ``feed_forward``."""
     random, blocks = np.random.default_rng(seed), 2
     writer = _writer(path, "qwen3", blocks, feed_forward)
     for block in range(blocks):
@@ -91,14 +91,20 @@ def _attention(writer: gguf.GGUFWriter, random: np.random.Generator, block: int)
     for name, rows in (("attn_q", HEADS * HEAD), ("attn_k", KV_HEADS * HEAD), ("attn_v", KV_HEADS * HEAD)):
         _matrix(writer, random, f"blk.{block}.{name}.weight", (rows, WIDTH))
     _matrix(writer, random, f"blk.{block}.attn_output.weight", (WIDTH, HEADS * HEAD))
-    for name, size in (("attn_norm", WIDTH), ("ffn_norm", WIDTH), ("attn_q_norm", HEAD), ("attn_k_norm", HEAD)):
+    for name, size in (
+        ("attn_norm", WIDTH),
+        ("ffn_norm", WIDTH),
+        ("attn_q_norm", HEAD),
+        ("attn_k_norm", HEAD),
+    ):
         gains = random.lognormal(0, 0.3, size).astype(np.float32)  # columns differ, as in trained models
         writer.add_tensor(f"blk.{block}.{name}.weight", gains)
 
 
 def _router(random: np.random.Generator, unreachable: bool) -> np.ndarray:
-    """float32 [experts, width]. Six experts are three opposite pairs: for any input three of them score above zero,
-    so that an expert whose scores are all zero is never among the best two."""
+    """float32 [experts, width]. Six experts are three opposite pairs: any input gives three scores above
+    zero, so that an expert whose scores are all zero is never among the best two.
+    """
     rows = random.standard_normal((EXPERTS, WIDTH), np.float32) / np.sqrt(WIDTH)
     if unreachable:
         rows[1:6:2] = -rows[0:6:2]

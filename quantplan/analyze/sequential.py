@@ -1,8 +1,8 @@
 """Sums as a C++ loop over floats adds them: one after the other, each step rounded to float32.
 
-numpy's own sums are pairwise and more exact, and therefore differ from llama-imatrix in the digits it prints; its
-cumulative sums go one by one. llama.cpp's tools are built without fused multiply-add on x86-64. Where a compiler
-fuses (ARM), the last printed digit of a long sum of products may differ.
+numpy's own sums are pairwise and more exact, and therefore differ from llama-imatrix in the digits it prints;
+its cumulative sums go one by one. llama.cpp's tools are built without fused multiply-add on x86-64. Where a
+compiler fuses (ARM), the last printed digit of a long sum of products may differ.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import numpy as np
 
 from quantplan.llamacpp import ggml
 
-# Relative width of the band in which a term's true value lies when its logarithm came from numpy: numpy promises
-# less than 4 units in the last place (2**-21) for its vector code, a product's rounding adds half a unit.
+# Relative width of the band in which a term's true value lies when its logarithm came from numpy: numpy
+# promises less than 4 units in the last place (2**-21) for its vector code, a product's rounding adds half a
+# unit.
 _DOUBT = np.float32(2.0**-20)
 _TINY = np.float32(np.finfo(np.float32).smallest_subnormal)
 _PIECE = 1 << 16
@@ -53,10 +54,11 @@ def _partial_sums(carry: np.float32, terms: np.ndarray) -> np.ndarray:
 
 
 def entropy(values: np.ndarray, whole: np.float32) -> np.float32:
-    """-sum p log2 p in bits for p = v/whole, terms in order, with the C library's log2f; 0 where ``whole`` is 0.
+    """-sum p log2 p in bits, p = v/whole, terms in order, with the C library's log2f; 0 where ``whole`` is 0.
 
-    numpy's float32 log2 and libm's may differ in the last bit, which moves the sum only where a step of it is about
-    to round the other way. Those steps (some hundred, however long the sum) are found and redone with log2f itself.
+    numpy's float32 log2 and libm's may differ in the last bit, which moves the sum only where a step of it is
+    about to round the other way. Those steps (some hundred, however long the sum) are found and redone with
+    log2f itself.
     """
     carry = np.float32(0)
     for piece in pieces(values) if whole > 0 else ():
@@ -93,7 +95,7 @@ def log2f(value: np.float32) -> np.float32:
 
 @cache
 def _c_function() -> Callable[[float], float]:
-    """log2f through libggml, which is linked to the C library; where it is not exported, the correctly rounded value."""
+    """log2f through libggml, which is linked to the C library; correctly rounded where it is not exported."""
     try:
         function = ggml.base().log2f
     except AttributeError:

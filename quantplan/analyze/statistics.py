@@ -1,8 +1,8 @@
 """What an imatrix says about the inputs of each tensor: the numbers of ``llama-imatrix --show-statistics``.
 
-Definitions are those of ``compute_statistics`` and ``compute_cossim`` in llama.cpp's tools/imatrix/imatrix.cpp, in
-float32 and in the same order of addition, so that every printed digit agrees. v_j = in_sum2_j / count is the mean
-squared input of column j, experts without hits left out:
+Definitions are those of ``compute_statistics`` and ``compute_cossim`` in llama.cpp's
+tools/imatrix/imatrix.cpp, in float32 and in the same order of addition, so that every printed digit agrees.
+v_j = in_sum2_j / count is the mean squared input of column j, experts without hits left out:
 
     sum, min, max, mean, std    of v; std is the population's, from mean(v^2) - mean(v)^2
     active                      percent of columns with v_j > 1e-5
@@ -10,14 +10,16 @@ squared input of column j, experts without hits left out:
     entropy                     -sum p_j log2 p_j in bits, p_j = v_j / sum
     entropy_norm                entropy as percent of log2 n
     zd                          percent of columns with (v_j - mean) / std > 1
-    cossim                      cosine of the raw sums with those of the same tensor one block earlier; 0 where there is none
+    cossim                      cosine of the raw sums with those of the same tensor one block earlier, or 0
 
-NaN marks what is not defined: the cosine with a tensor of another size or with sums of zero, entropy_norm of one column.
-They describe the inputs alone. No weight is looked at, and no error that a quantization would make.
+NaN marks what is not defined: the cosine with a tensor of another size or with sums of zero, entropy_norm of
+one column. They describe the inputs alone. No weight is looked at, and no error that a quantization would
+make.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,14 +29,14 @@ from pathlib import Path
 import numpy as np
 
 from quantplan.analyze import sequential
-from quantplan.errors import BadFile
+from quantplan.errors import BadFile, BadUsage
 from quantplan.imatrix import Imatrix, ImatrixEntry
 from quantplan.llamacpp.ggml import cores
 
 _ACTIVE_ABOVE = np.float32(1e-5)
 _BLOCK = re.compile(r"blk\.(\d+)\.")
-# The tool scales legacy sums and counts by its default context before it divides. Powers of two change no digit
-# short of float32's limits, where they do what the tool does.
+# The tool scales legacy sums and counts by its default context before it divides. Powers of two change no
+# digit short of float32's limits, where they do what the tool does.
 _LEGACY_CHUNK = 512
 
 
@@ -64,6 +66,31 @@ class TensorStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class Field:
+    """How a statistic is shown: heading, unit ("%" or none), decimals as the tool prints them, meaning."""
+
+    title: str
+    decimals: int
+    meaning: str
+    unit: str = ""
+
+
+FIELDS = {
+    "sum": Field("Σ(Act²)", 2, "sum of mean squared inputs"),
+    "min": Field("Min", 4, "smallest mean squared input"),
+    "max": Field("Max", 4, "largest mean squared input"),
+    "mean": Field("μ", 2, "average mean squared input"),
+    "std": Field("σ", 2, "standard deviation of mean squared inputs"),
+    "active": Field("Active", 2, "columns with mean squared input above 1e-5", "%"),
+    "n": Field("N", 0, "columns, over all experts that were hit"),
+    "entropy": Field("Entropy", 4, "entropy of the share of each column, in bits"),
+    "entropy_norm": Field("E norm", 2, "entropy relative to its maximum", "%"),
+    "zd": Field("ZD", 2, "columns more than one standard deviation above the mean", "%"),
+    "cossim": Field("CosSim", 4, "cosine with the same tensor one block earlier"),
+}
+
+
+@dataclass(frozen=True, slots=True)
 class LayerStatistics:
     """Averages over the tensors of a block, weighted with n; zd in percent. NaN where a tensor's value is."""
 
@@ -88,7 +115,9 @@ def statistics(imatrix: Imatrix) -> Statistics:
     """Statistics of every entry that has data; BadFile where none has."""
     seen = {name: entry for name, entry in imatrix.entries.items() if entry.counts.any()}
     if not seen:
-        raise BadFile(f"{imatrix.path}: no entry has data, all counts are zero; make it again with `quantplan imatrix`")
+        raise BadFile(
+            f"{imatrix.path}: no entry has data, all counts are zero; make it again with `quantplan imatrix`"
+        )
     first = _first_with_same_data(seen)
     own = [name for name in seen if first[name] == name]
     with ThreadPoolExecutor(cores()) as pool:
@@ -96,12 +125,20 @@ def statistics(imatrix: Imatrix) -> Statistics:
         norms = dict(zip(own, pool.map(lambda name: _norm(raw[name]), own), strict=True))
         pairs = {name: (first[name], first.get(_one_block_earlier(name))) for name in seen}
         distinct = list(set(pairs.values()))
-        cosines = dict(zip(distinct, pool.map(lambda pair: _cosine(*pair, raw, norms), distinct), strict=True))
-        measured = dict(zip(own, pool.map(lambda name: _tensor(seen[name], imatrix.legacy), own), strict=True))
+        cosines = dict(
+            zip(distinct, pool.map(lambda pair: _cosine(*pair, raw, norms), distinct), strict=True)
+        )
+        measured = dict(
+            zip(own, pool.map(lambda name: _tensor(seen[name], imatrix.legacy), own), strict=True)
+        )
     tensors = [_named(measured[first[name]], name, cosines[pairs[name]]) for name in seen]
     ordered = tuple(sorted(tensors, key=lambda each: (each.role, -each.sum)))
     return Statistics(
-        imatrix.path, imatrix.legacy, ordered, layer_averages(ordered), tuple(sorted(imatrix.entries.keys() - seen.keys()))
+        imatrix.path,
+        imatrix.legacy,
+        ordered,
+        layer_averages(ordered),
+        tuple(sorted(imatrix.entries.keys() - seen.keys())),
     )
 
 
@@ -115,7 +152,10 @@ def layer_averages(tensors: Iterable[TensorStatistics]) -> tuple[LayerStatistics
         LayerStatistics(
             layer,
             float(_weighted(own, [each.sum for each in own])),
-            float(np.float32(100) * _weighted(own, [np.float32(each.outliers) / np.float32(each.n) for each in own])),
+            float(
+                np.float32(100)
+                * _weighted(own, [np.float32(each.outliers) / np.float32(each.n) for each in own])
+            ),
             float(_weighted(own, [each.cossim for each in own])),
         )
         for layer, own in sorted(layers.items())
@@ -130,8 +170,10 @@ def _weighted(tensors: list[TensorStatistics], values: list[float] | list[np.flo
 
 
 def _first_with_same_data(entries: dict[str, ImatrixEntry]) -> dict[str, str]:
-    """Name -> first name with equal data. attn_q, attn_k and attn_v see the same input, as do gate and up: half of
-    the work on a real file would be done twice."""
+    """Name -> first name with equal data.
+
+    attn_q, attn_k and attn_v see the same input, as do gate and up: half of the work would be done twice.
+    """
     first: dict[str, str] = {}
     candidates: dict[tuple[object, ...], str] = {}
     for name, entry in entries.items():
@@ -186,18 +228,23 @@ def _tensor(entry: ImatrixEntry, legacy: bool) -> TensorStatistics:
     mean = total / n
     std = np.sqrt(np.maximum(np.float32(0), sequential.dot(values, values) / n - mean * mean))
     entropy = sequential.entropy(values, total)
-    outliers = sum(np.count_nonzero((piece - mean) / std > 1) for piece in sequential.pieces(values)) if std > 0 else 0
+    outliers = (
+        sum(np.count_nonzero((piece - mean) / std > 1) for piece in sequential.pieces(values))
+        if std > 0
+        else 0
+    )
     idle = sum(np.count_nonzero(piece <= _ACTIVE_ABOVE) for piece in sequential.pieces(values))
     mean_input, mean_share = _first_moment(entry)
     return TensorStatistics(
-        entry.name, layer, role, float(total), float(values.min()), float(values.max()), float(mean), float(std),
+        entry.name, layer, role,
+        sum=float(total), min=float(values.min()), max=float(values.max()), mean=float(mean), std=float(std),
         active=float((np.float32(1) - np.float32(idle) / n) * np.float32(100)),
         n=values.size,
         entropy=float(entropy),
         entropy_norm=float(np.float32(100 * (np.float64(entropy) / np.log2(values.size)))),
         zd=float(np.float32(100) * (np.float32(outliers) / n)),
         cossim=float("nan"),
-        outliers=outliers,
+        outliers=int(outliers),
         experts=None if legacy else len(entry.counts),
         unseen_experts=() if legacy else tuple(int(index) for index in np.flatnonzero(entry.counts == 0)),
         mean_input=mean_input,
@@ -231,3 +278,27 @@ def layer_and_role(name: str) -> tuple[int | None, str]:
     number = re.match(r"\d+", after[0]) if after else None
     role = parts[parts.index("weight") - 1] if "weight" in parts[1:] else name
     return (int(number.group()) if number else None), role
+
+
+def ordered_by(tensors: Iterable[TensorStatistics], field: str) -> tuple[TensorStatistics, ...]:
+    """Tensors by name, role or layer (rising) or by a statistic (falling, undefined values last).
+
+    Raises BadUsage with the known fields for any other word.
+    """
+    keys = {
+        "name": lambda each: each.name,
+        "role": lambda each: (each.role, -each.sum),
+        "layer": lambda each: (math.inf if each.layer is None else each.layer, each.role),
+    }
+    if field in keys:
+        return tuple(sorted(tensors, key=keys[field]))
+    check_field(field, (*keys, *FIELDS))
+    return tuple(
+        sorted(tensors, key=lambda each: (math.isnan(getattr(each, field)), -getattr(each, field), each.name))
+    )
+
+
+def check_field(field: str, known: Iterable[str] = tuple(FIELDS)) -> None:
+    """BadUsage with the known fields unless ``field`` is one of them."""
+    if field not in known:
+        raise BadUsage(f"there is no statistic {field!r}; choose one of {', '.join(known)}")

@@ -1,7 +1,7 @@
-"""Imatrix files: the GGUF form that llama-imatrix writes today and the .dat form of before 2025-07, read and written.
+"""Imatrix files: the GGUF form that llama-imatrix writes today, and the .dat form of before July 2025.
 
-Sources: ``common/imatrix-loader.cpp`` and ``tools/imatrix/imatrix.cpp`` of llama.cpp. Values are taken as they
-stand in the file; nothing is filled in for what a file does not tell.
+Sources: ``common/imatrix-loader.cpp`` and ``tools/imatrix/imatrix.cpp`` of llama.cpp. Values are taken as
+they stand in the file; nothing is filled in for what a file does not tell.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _LONGEST_NAME = 4096  # bytes; a longer "name" means that the file is something 
 def read_imatrix(path: Path | str) -> Imatrix:
     """The imatrix in a file of either form, recognised by its content.
 
-    The whole file is read into memory, arrays are read-only views of it where alignment allows. Legacy files hold
-    (sum/count) * chunks for all experts of a tensor in one row, so their entries have ``sum2`` of shape [1, values]
-    and ``counts`` = [chunks]. Raises BadFile for what is no imatrix, is cut short, or holds values that cannot be sums
-    of squares (NaN, infinite, negative), naming the tensor.
+    The whole file is read into memory, arrays are read-only views of it where alignment allows. Legacy files
+    hold (sum/count) * chunks for all experts of a tensor in one row, so their entries have ``sum2`` of shape
+    [1, values] and ``counts`` = [chunks]. Raises BadFile for what is no imatrix, is cut short, or holds
+    values that cannot be sums of squares (NaN, infinite, negative), naming the tensor.
     """
     path = Path(path)
     data = _content(path)
@@ -42,7 +42,13 @@ def read_imatrix(path: Path | str) -> Imatrix:
         for entry in content.entries.values():
             _check(path, entry)
         return Imatrix(
-            path, content.entries, content.datasets, content.chunk_count, content.chunk_size, content.legacy, digest.result()
+            path,
+            content.entries,
+            content.datasets,
+            content.chunk_count,
+            content.chunk_size,
+            content.legacy,
+            digest.result(),
         )
 
 
@@ -71,7 +77,9 @@ def _check(path: Path, entry: ImatrixEntry) -> None:
     """BadFile unless all sums are finite and no sum of squares or count is negative."""
     low, high = entry.sum2.min(), entry.sum2.max()  # NaN wins both, so two passes see everything
     if not (low >= 0 and high < np.inf):
-        raise BadFile(f"{path}: {entry.name} {_fault(entry.sum2)}; {_REDO} (a model in F16 can overflow: try BF16 or F32)")
+        raise BadFile(
+            f"{path}: {entry.name} {_fault(entry.sum2)}; {_REDO} (F16 can overflow: try the model in BF16)"
+        )
     if entry.sum1 is not None and not np.isfinite(entry.sum1).all():
         raise BadFile(f"{path}: the sums of inputs of {entry.name} are not all finite; {_REDO}")
     if entry.counts.min() < 0:
@@ -81,7 +89,8 @@ def _check(path: Path, entry: ImatrixEntry) -> None:
 def _fault(sums: np.ndarray) -> str:
     for what, bad in (("NaN", np.isnan(sums)), ("infinite", np.isinf(sums)), ("negative", sums < 0)):
         if bad.any():
-            return f"has {bad.sum()} {what} of {sums.size} sums of squares, first at column {np.argwhere(bad)[0][1]}"
+            column = int(bad.any(axis=0).argmax())
+            return f"has {bad.sum()} {what} of {sums.size} sums of squares, first in column {column}"
     raise AssertionError("a fault was announced")
 
 
@@ -93,7 +102,11 @@ def _read_gguf(path: Path, data: np.ndarray) -> _Content:
     by_name = {tensor.name: tensor for tensor in tensors}
     names = [name.removesuffix(_SUM2) for name in by_name if name.endswith(_SUM2)]
     if not names:
-        what = f"a model ({metadata['general.architecture']})" if "general.architecture" in metadata else "a GGUF file without sums"
+        what = (
+            f"a model ({metadata['general.architecture']})"
+            if "general.architecture" in metadata
+            else "a GGUF file without sums"
+        )
         raise BadFile(f"{path}: this is {what}, not an imatrix; make one with `quantplan imatrix`")
     for name in by_name:
         for suffix in (_COUNTS, _SUM1):
@@ -120,16 +133,24 @@ def _entry(path: Path, data: np.ndarray, by_name: dict[str, Tensor], name: str) 
     if name + _COUNTS not in by_name:
         raise BadFile(f"{path}: {name} has sums without counts; {_REDO}")
     counts = _values(path, data, by_name[name + _COUNTS]).ravel()
+    if not counts.size or not by_name[name + _SUM2].elements:
+        raise BadFile(f"{path}: {name} has no values; {_REDO}")
     if not np.isfinite(counts).all():
         raise BadFile(f"{path}: {name} has NaN or infinite counts; {_REDO}")
     sum2 = _values(path, data, by_name[name + _SUM2])
     if sum2.size % counts.size:
-        raise BadFile(f"{path}: {name} has {sum2.size} sums, which {counts.size} counts do not divide evenly; {_REDO}")
+        raise BadFile(
+            f"{path}: {name} has {sum2.size} sums, which {counts.size} counts do not divide evenly; {_REDO}"
+        )
     sum2 = sum2.reshape(counts.size, -1) if counts.size > 1 else sum2
     sum1 = _values(path, data, by_name[name + _SUM1]) if name + _SUM1 in by_name else None
     if sum1 is not None and sum1.size != sum2.size:
-        raise BadFile(f"{path}: {name} has {sum1.size} sums of inputs but {sum2.size} sums of squares; {_REDO}")
-    return ImatrixEntry(name, sum2, np.rint(counts).astype(np.int64), None if sum1 is None else sum1.reshape(sum2.shape))
+        raise BadFile(
+            f"{path}: {name} has {sum1.size} sums of inputs but {sum2.size} sums of squares; {_REDO}"
+        )
+    return ImatrixEntry(
+        name, sum2, np.rint(counts).astype(np.int64), None if sum1 is None else sum1.reshape(sum2.shape)
+    )
 
 
 def _values(path: Path, data: np.ndarray, tensor: Tensor) -> np.ndarray:
@@ -142,8 +163,8 @@ def _values(path: Path, data: np.ndarray, tensor: Tensor) -> np.ndarray:
 def write_imatrix(imatrix: Imatrix, path: Path | str) -> None:
     """Writes the GGUF form; ``read_imatrix`` gives the same values back, and llama.cpp reads it.
 
-    A legacy imatrix keeps its scaled sums and counts: their ratio is what llama.cpp uses. Raises BadFile or NoSpace
-    where the file cannot be written; an older file stays as it was then.
+    A legacy imatrix keeps its scaled sums and counts: their ratio is what llama.cpp uses. Raises BadFile or
+    NoSpace where the file cannot be written; an older file stays as it was then.
     """
     with replacing(path, "wb") as file:
         writer = _writer_class()(Path(file.name), "")
@@ -176,8 +197,9 @@ def _writer_class() -> type:
 
 
 class _Legacy:
-    """int32 n; n times: name (int32 length, bytes), int32 chunks, int32 values, float32 values; then, in all but the
-    oldest files, int32 chunks and the data set's name."""
+    """int32 n; n times: name (int32 length, bytes), int32 chunks, int32 values, float32 values; then, in all
+    but the oldest files, int32 chunks and the data set's name.
+    """
 
     def __init__(self, path: Path, data: np.ndarray) -> None:
         self.path, self.data, self.position = path, data, 0
@@ -205,7 +227,9 @@ class _Legacy:
         self.where += f" ({name})"
         chunks, values = self._int(), self._int()
         self._plausible(chunks >= 0 and values > 0, first)
-        sums = self._take(4 * values).copy().view("<f4").reshape(1, values)  # copied: names end on odd addresses
+        sums = (
+            self._take(4 * values).copy().view("<f4").reshape(1, values)
+        )  # copied: names end on odd addresses
         sums.setflags(write=False)
         return ImatrixEntry(name, sums, np.array([chunks], np.int64))
 
@@ -227,16 +251,20 @@ class _Legacy:
         end = self.position + size
         if end > self.data.size:
             raise BadFile(
-                f"{self.path}: cut short in {self.where}: {end:,} bytes are needed, the file has {self.data.size:,}; {_REDO}"
+                f"{self.path}: cut short in {self.where}: {end:,} bytes are needed, "
+                f"the file has {self.data.size:,}; {_REDO}"
             )
         piece = self.data[self.position : end]
         self.position = end
         return piece
 
     def _plausible(self, holds: bool, first: bool = True) -> None:
-        """What does not even begin like an imatrix is called something else, what goes wrong later is called damaged."""
+        """What does not begin like an imatrix is called something else, what goes wrong later damaged."""
         if holds:
             return
         if first:
-            raise BadFile(f"{self.path}: not an imatrix, neither in GGUF nor in the legacy .dat form; give a file of llama-imatrix")
+            raise BadFile(
+                f"{self.path}: not an imatrix, neither in GGUF nor in the legacy .dat form; "
+                "give a file of llama-imatrix"
+            )
         raise BadFile(f"{self.path}: damaged in {self.where}, before byte {self.position:,}; {_REDO}")
