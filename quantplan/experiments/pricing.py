@@ -214,20 +214,27 @@ def prior_table(model: Model, tensors: tuple[Tensor, ...], types: tuple[QuantTyp
 
 
 def _interaction(found: probing.Probe, scales: dict[str, _Price]) -> Interaction:
-    """Least squares of KLD/S = factor * (1 + curvature * S) over the uniform swaps."""
-    sums, ratios = [], []
+    """Least squares of KLD/S = factor * (1 + curvature * S) over the uniform swaps.
+
+    The swaps run on more text than the scales, so the factor also sets the level right. Its error joins what the fit
+    leaves with the bootstrap error of the swaps themselves, which all tensors share.
+    """
+    sums, ratios, text_errors = [], [], []
     for entry in found.uniform.values():
         total = sum(scales[name].value * error for name, error in entry["errors"].items())
-        if total > 0:
+        klds = np.array(entry["klds"])
+        if total > 0 and klds.mean() > 0:
             sums.append(total)
-            ratios.append(entry["kld"] / total)
+            ratios.append(float(klds.mean()) / total)
+            text_errors.append(probing.bootstrap_error(klds) / float(klds.mean()))
     if len(sums) < 2:
         return Interaction()
     slope, factor = np.polyfit(sums, ratios, 1)
     if factor <= 0 or slope < 0:  # no curvature to be seen: the mean ratio alone
         slope, factor = 0.0, float(np.mean(ratios))
     left = np.array(ratios) / (factor + slope * np.array(sums)) - 1
-    return Interaction(float(factor), float(slope / factor), max(float(np.sqrt((left**2).mean())), _LEAST_INTERACTION_ERROR))
+    error = math.hypot(max(float(np.sqrt((left**2).mean())), _LEAST_INTERACTION_ERROR), min(text_errors))
+    return Interaction(float(factor), float(slope / factor), error)
 
 
 def _made_from(model: Model, imatrix: Imatrix | None, calibration: str | None, options: PricingOptions) -> dict[str, object]:

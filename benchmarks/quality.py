@@ -1,0 +1,92 @@
+"""Plans against stock mixes of the same size: held-out KLD, ratio, and how well it was predicted.
+
+    python benchmarks/quality.py MODEL.gguf --calibration calibration.txt --heldout heldout.txt [--ctx 256] [--windows 0]
+
+The imatrix and the probe see the calibration text only; everything is judged in float32 on the held-out text, all of it
+unless --judge-windows says otherwise. Each plan may be as large as the mix of that name made with the same imatrix.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+from pathlib import Path
+
+from quantplan.analyze.bootstrap import ratio_interval
+from quantplan.experiments.build import build, build_mix
+from quantplan.experiments.measure import MeasureOptions, measure
+from quantplan.experiments.planning import Request, plan_for, quantizable
+from quantplan.experiments.pricing import PricingOptions, price
+from quantplan.experiments.probe import ProbeOptions
+from quantplan.formats.gguf import read_model
+from quantplan.formats.imatrix_files import read_imatrix
+from quantplan.llamacpp import imatrix as imatrix_tool
+from quantplan.project import read_text
+from quantplan.quant_type import parse_types
+
+MIXES = ("IQ3_XXS", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q5_K_M", "Q6_K")
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--calibration", type=Path, required=True)
+    parser.add_argument("--heldout", type=Path, required=True)
+    parser.add_argument("--imatrix", type=Path, help="made from the calibration text where it is not given")
+    parser.add_argument("--ctx", type=int, default=256)
+    parser.add_argument("--windows", type=int, default=0, help="of the probe; 0: the default")
+    parser.add_argument("--judge-windows", type=int, default=None)
+    parser.add_argument("--types", default="all")
+    parser.add_argument("--mixes", default=",".join(MIXES))
+    parser.add_argument("--work", type=Path, help="folder to keep cache and files in; temporary where it is not given")
+    return parser.parse_args()
+
+
+def main() -> None:
+    asked = options()
+    if asked.work:
+        asked.work.mkdir(parents=True, exist_ok=True)
+        run(asked, asked.work)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            run(asked, Path(folder))
+
+
+def run(asked: argparse.Namespace, work: Path) -> None:
+    model = read_model(asked.model)
+    path = asked.imatrix or work / "imatrix.gguf"
+    if not path.exists():
+        imatrix_tool.make(model.path, asked.calibration, path, imatrix_tool.ImatrixOptions(n_ctx=asked.ctx))
+    imatrix = read_imatrix(path)
+    probe = ProbeOptions(asked.ctx, asked.windows, asked.windows == 0)
+    wanted = PricingOptions(parse_types(asked.types), probe)
+    priced = price(model, quantizable(model), imatrix, read_text(asked.calibration), wanted, work / "cache")
+    if priced.probe and priced.probe.overhead is not None:
+        print(f"probe: {priced.probe.seconds:.1f} s, overhead over the forward passes {100 * priced.probe.overhead:.1f} %")
+    heldout = read_text(asked.heldout)
+    measuring = MeasureOptions(n_ctx=asked.ctx, windows=asked.judge_windows)
+    print("size of      mix bytes  plan bytes  mix KLD   plan KLD (± s.e.)    ratio (95 % interval)   predicted  pred/meas")
+    logs = []
+    for mix in asked.mixes.split(","):
+        plan, _ = plan_for(Request(model, imatrix, wanted.types, mix), priced.table)
+        files = [work / f"mix-{mix}.gguf", work / f"plan-{mix}.gguf"]
+        files[1].unlink(missing_ok=True)
+        built = [read_model(files[0]) if files[0].exists() else build_mix(model, mix, files[0], path)]
+        built.append(build(plan, model, files[1], imatrix_path=path))
+        stock, own = measure(model.path, files, heldout, measuring, cache=work / "measured")
+        ratio = own.kld.value / stock.kld.value
+        interval = ratio_interval(own.per_window_kld, stock.per_window_kld)
+        logs.append(math.log(ratio))
+        print(
+            f"{mix:10s} {built[0].file_bytes:11,} {built[1].file_bytes:11,}  {stock.kld.value:.5f}   {own.kld.value:.5f} ± "
+            f"{own.kld.stderr:.5f}    {ratio:.3f} ({interval.low:.3f} to {interval.high:.3f})   {plan.predicted_kld:.5f}   "
+            f"{plan.predicted_kld / own.kld.value:.3f}",
+            flush=True,
+        )
+        assert built[1].file_bytes == plan.file_bytes <= built[0].file_bytes
+    print(f"geometric mean of the ratios: {math.exp(sum(logs) / len(logs)):.3f}")
+
+
+if __name__ == "__main__":
+    main()
