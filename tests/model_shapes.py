@@ -1,4 +1,6 @@
-"""Shapes of published models from their hyperparameters, written as header-only GGUFs of 60 GB that take no disk."""
+"""Shapes of published models from their hyperparameters, written as header-only GGUFs of 60 GB that take no
+disk.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +41,16 @@ class Dense:
 
     def _matrices(self) -> Iterator[tuple[str, tuple[int, int]]]:
         queries, keys = self.heads * self.head, self.kv_heads * self.head
-        yield from (("attn_q", (self.width, queries)), ("attn_k", (self.width, keys)), ("attn_v", (self.width, keys)))
+        yield from (
+            ("attn_q", (self.width, queries)),
+            ("attn_k", (self.width, keys)),
+            ("attn_v", (self.width, keys)),
+        )
         yield "attn_output", (queries, self.width)
-        yield from (("ffn_gate", (self.width, self.feed_forward)), ("ffn_up", (self.width, self.feed_forward)))
+        yield from (
+            ("ffn_gate", (self.width, self.feed_forward)),
+            ("ffn_up", (self.width, self.feed_forward)),
+        )
         yield "ffn_down", (self.feed_forward, self.width)
 
     def _vectors(self) -> Iterator[tuple[str, int]]:

@@ -16,15 +16,18 @@ def import_plan(
     model: options.ModelOption = None,
     imatrix: options.ImatrixOption = None,
     base: Annotated[
-        str | None, typer.Option("--base", help="FTYPE (Q4_K_M ...) whose mix decides what the text leaves open.")
+        str | None,
+        typer.Option("--base", help="FTYPE (Q4_K_M ...) whose mix decides what the text leaves open."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Plan file (default: plans/MODEL-FILE.json).")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Plan file (default: plans/MODEL-FILE.json).")
+    ] = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Turn a LAYER_TYPES text, --tensor-type rules or a quantized GGUF into a plan.
 
-    The plan has the exact size of the file that `quantplan quantize` will build. Models may be given as a header
-    without weights.
+    The plan has the exact size of the file that `quantplan quantize` will build. Models may be given as a
+    header without weights.
 
     Example: quantplan import prose-10m-q5_k_m.gguf --model prose-10m-f16.gguf
     """

@@ -15,18 +15,27 @@ if TYPE_CHECKING:
     from quantplan.tensor import Model
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+_SOURCE_TYPE = re.compile(r"[-.](f16|bf16|f32)$", re.IGNORECASE)
 
 
 def model_stem(model: Model) -> str:
-    """The model's file name without ``.gguf`` and shard number."""
-    return _SHARD.sub("", model.path.name.removesuffix(".gguf"))
+    """The model's file name without ``.gguf``, shard number and the type of the source, which is not the
+    plan's.
+    """
+    return _SOURCE_TYPE.sub("", _SHARD.sub("", model.path.name.removesuffix(".gguf")))
 
 
 def default_plan_path(model: Model, what: str) -> Path:
     """``<model>-<what>.json`` in the project's plans, or in ./plans outside any project."""
     here = options.project()
     folder = here.plans if here else Path("plans")
-    return folder / f"{model_stem(model)}-{re.sub(r'[^A-Za-z0-9._=%+-]+', '-', what).strip('-')}.json"
+    words = re.sub(r"[^A-Za-z0-9._=%+-]+", "-", what).strip("-")
+    return folder / f"{with_stem(model_stem(model), words)}.json"
+
+
+def with_stem(stem: str, name: str) -> str:
+    """The name with the model's in front, unless it is there already."""
+    return name if name.startswith(f"{stem}-") else f"{stem}-{name}"
 
 
 def print_plan(plan: Plan, model: Model, path: Path | str, as_json: bool) -> None:
@@ -80,7 +89,10 @@ def _by_role(plan: Plan, model: Model) -> dict[tuple[str, str], list[tuple[str, 
             role = model.by_name[each.name].role
             found.setdefault((role, each.type.name), []).append((each.name, each.bytes))
             sizes[role] = sizes.get(role, 0) + each.bytes
-    return {key: found[key] for key in sorted(found, key=lambda key: (-sizes[key[0]], key[0], -bits[key[1]], key[1]))}
+    return {
+        key: found[key]
+        for key in sorted(found, key=lambda key: (-sizes[key[0]], key[0], -bits[key[1]], key[1]))
+    }
 
 
 def _ranges(blocks: list[int | None]) -> str:
@@ -97,7 +109,8 @@ def _ranges(blocks: list[int | None]) -> str:
 def _summary(plan: Plan, model: Model, path: Path | str) -> list[str]:
     from quantplan.budget import human_bytes
 
-    size = f"file      {plan.file_bytes:,} bytes ({human_bytes(plan.file_bytes)}), {plan.bits_per_weight(model):.3f} bpw"
+    size = f"file      {plan.file_bytes:,} bytes ({human_bytes(plan.file_bytes)})"
+    size += f", {plan.bits_per_weight(model):.3f} bpw"
     if plan.budget_bytes is not None:
         size += f", {plan.budget_bytes - plan.file_bytes:,} bytes below the budget of {plan.budget_bytes:,}"
     return [size, *_expectation(plan), f"plan      {path}"]

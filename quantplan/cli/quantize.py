@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quantplan.cli import console, options
-from quantplan.cli.plan_output import model_stem
+from quantplan.cli.plan_output import model_stem, with_stem
 
 if TYPE_CHECKING:
     from quantplan.plan import Plan
@@ -19,9 +19,12 @@ def quantize(
     plan: Annotated[Path, typer.Argument(help="A plan file.")],
     model: options.ModelOption = None,
     imatrix: Annotated[
-        Path | None, typer.Option("--imatrix", help="Importance matrix (default: the plan's own; must be the same).")
+        Path | None,
+        typer.Option("--imatrix", help="Importance matrix (default: the plan's own; must be the same)."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to build (default: MODEL-PLAN.gguf).")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to build (default: MODEL-PLAN.gguf).")
+    ] = None,
     threads: options.ThreadsOption = 0,
     dry_run: options.DryRunOption = False,
 ) -> None:
@@ -41,7 +44,9 @@ def quantize(
         _explain(wanted, source, target, imatrix, threads)
         return
     with console.progress("quantizing", len(source.tensors)) as advance:
-        built = build(wanted, source, target, imatrix_path=imatrix, threads=threads, echo=console.say, advance=advance)
+        built = build(
+            wanted, source, target, imatrix_path=imatrix, threads=threads, echo=console.say, advance=advance
+        )
     console.say(f"all {len(built.tensors)} tensors and {built.file_bytes:,} bytes as planned")
     console.put(str(target))
 
@@ -54,15 +59,16 @@ def _source(plan: Plan, option: Path | None) -> Model:
     source = options.model(option or (named if named.is_file() else None))
     plan.check_belongs_to(source)
     if requantizes(plan, source):
-        console.warn("the source is quantized already, --allow-requantize is passed: expect less than from the original")
+        console.warn(
+            "the source is quantized already, --allow-requantize is passed: expect less than from the "
+            "original"
+        )
     return source
 
 
 def _default_out(source: Model, plan: Path) -> Path:
     here = options.project()
-    stem = model_stem(source)
-    name = plan.stem if plan.stem.startswith(f"{stem}-") else f"{stem}-{plan.stem}"
-    return (here.folder if here else Path()) / f"{name}.gguf"
+    return (here.folder if here else Path()) / f"{with_stem(model_stem(source), plan.stem)}.gguf"
 
 
 def _explain(plan: Plan, source: Model, target: Path, imatrix: Path | None, threads: int) -> None:
@@ -76,5 +82,7 @@ def _explain(plan: Plan, source: Model, target: Path, imatrix: Path | None, thre
     folder = next(each for each in (target.absolute().parent, *target.absolute().parents) if each.is_dir())
     console.put(build_command(plan, source, target, imatrix, threads))
     console.put(f"builds    {target}")
-    console.put(f"size      {plan.file_bytes:,} bytes ({human_bytes(plan.file_bytes)}) of {source.file_bytes:,}")
+    console.put(
+        f"size      {plan.file_bytes:,} bytes ({human_bytes(plan.file_bytes)}) of {source.file_bytes:,}"
+    )
     console.put(f"free disk {human_bytes(shutil.disk_usage(folder).free)} in {folder}")

@@ -34,7 +34,9 @@ MAX_SPELLED_RULES = 4  # more go into a file beside the output: a command line s
 
 @dataclass(frozen=True)
 class _Manner:
-    """``threads`` 0 takes all cores; ``echo`` gets the command line, ``advance`` a 1 for each tensor that is done."""
+    """``threads`` 0 takes all cores; ``echo`` gets the command line, ``advance`` a 1 for each tensor that is
+    done.
+    """
 
     threads: int
     echo: Echo | None
@@ -55,11 +57,12 @@ def build(
     plan: Plan, source: Model, out: Path, *, imatrix_path: Path | None = None,
     threads: int = 0, echo: Echo | None = None, advance: Callable[[float], None] | None = None,
 ) -> Model:  # fmt: skip
-    """The model that the plan describes, written to ``out`` and read back; an older file there is replaced at the end.
+    """The model that the plan describes, written to ``out`` and read back; an older file there is replaced at
+    the end.
 
-    What can be known beforehand is checked first: the plan belongs to the model, the imatrix is the one it was made
-    with, the rules resolve to the plan, the disk has room. The rules are kept beside the output. Raises BadFile,
-    BadUsage, ModelMismatch, NoSpace, NotAsPlanned, ToolFailed.
+    What can be known beforehand is checked first: the plan belongs to the model, the imatrix is the one it
+    was made with, the rules resolve to the plan, the disk has room. The rules are kept beside the output.
+    Raises BadFile, BadUsage, ModelMismatch, NoSpace, NotAsPlanned, ToolFailed.
     """
     with _recipe(plan, source, imatrix_path) as recipe:
         return _build(plan, source, out, recipe, _Manner(threads, echo, advance))
@@ -104,16 +107,20 @@ def requantizes(plan: Plan, source: Model) -> bool:
     return any(old != new and old.family != "float" for old, new in stored)
 
 
-def build_command(plan: Plan, source: Model, out: Path, imatrix_path: Path | None = None, threads: int = 0) -> str:
-    """The llama-quantize command line that builds the plan, all rules spelled out, for pasting into a shell."""
+def build_command(
+    plan: Plan, source: Model, out: Path, imatrix_path: Path | None = None, threads: int = 0
+) -> str:
+    """The llama-quantize command line that builds the plan, all rules spelled out, to be pasted."""
     imatrix = (imatrix_path or Path(plan.imatrix.path)) if plan.imatrix else None
-    recipe = Recipe(plan.base_ftype, plan_rules(plan), imatrix=imatrix, allow_requantize=requantizes(plan, source))
+    recipe = Recipe(
+        plan.base_ftype, plan_rules(plan), imatrix=imatrix, allow_requantize=requantizes(plan, source)
+    )
     recipe, cwd = _inside_folder(recipe)
     return command_line(tool.argv(source.path, recipe, out, threads), cwd)
 
 
 def rules_file(out: Path) -> Path:
-    """Where the rules of a built file are kept: beside it, so that the command that made it can be run again."""
+    """Where a built file's rules are kept: beside it, so that the command can be run again."""
     return out.with_name(f"{out.name.removesuffix('.gguf')}.tensor-types.txt")
 
 
@@ -146,7 +153,9 @@ def _run(source: Model, part: Path, recipe: Recipe, manner: _Manner) -> None:
         begun += 1
 
     recipe, cwd = _inside_folder(recipe)
-    tool.quantize(source.path, recipe, part, threads=manner.threads, cwd=cwd, echo=manner.echo, started=started)
+    tool.quantize(
+        source.path, recipe, part, threads=manner.threads, cwd=cwd, echo=manner.echo, started=started
+    )
     if begun and manner.advance:
         manner.advance(1)
 
@@ -163,8 +172,8 @@ def _with_rules_file(recipe: Recipe, out: Path) -> Recipe:
 def _inside_folder(recipe: Recipe) -> tuple[Recipe, Path | None]:
     """The imatrix by its bare name, and its folder to run in.
 
-    The path as given becomes metadata of the file: its size would depend on the folder, and a private path would be
-    published with the model.
+    The path as given becomes metadata of the file: its size would depend on the folder, and a private path
+    would be published with the model.
     """
     if recipe.imatrix is None:
         return recipe, None

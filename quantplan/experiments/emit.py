@@ -14,8 +14,9 @@ from quantplan.plan import Plan
 def plan_text(plan: Plan, form: str, model_path: Path | None = None) -> str:
     """``form``: "tensor-types" (a rules file), "args" (a command line) or "layer-types".
 
-    ``model_path``: where the model lies now, if not where the plan says. BadUsage for layer types of a plan that was
-    not made in layer mode; BadFile or ModelMismatch where the command line is wanted and the model is not there.
+    ``model_path``: where the model lies now, if not where the plan says. BadUsage for layer types of a plan
+    that was not made in layer mode; BadFile or ModelMismatch where the command line is wanted and the model
+    is not there.
     """
     if form == "layer-types":
         return layer_types_text(plan)

@@ -22,7 +22,9 @@ SPARE_BYTES = 16 * 2**20  # left on the disk beyond the file itself
 def check_source(source: Model) -> None:
     """BadFile for a header without weights."""
     if source.header_only:
-        raise BadFile(f"{source.path} is a header without weights: plans can be made from it, but nothing can be built")
+        raise BadFile(
+            f"{source.path} is a header without weights: plans can be made from it, but nothing can be built"
+        )
 
 
 def check_output(source: Model, out: Path) -> None:
@@ -43,14 +45,19 @@ def check_space(out: Path, size: int) -> None:
         raise kind(f"cannot write to {out.parent}: {error.strerror or error}; choose another --out") from None
     if free < size + SPARE_BYTES:
         raise NoSpace(
-            f"{out} needs {human_bytes(size)} and the disk has {human_bytes(free)} free; free some or choose another --out"
+            f"{out} needs {human_bytes(size)} and the disk has {human_bytes(free)} free; free some or "
+            "choose another --out"
         )
 
 
 def check_resolves(plan: Plan, source: Model, recipe: Recipe) -> None:
     """NotAsPlanned where the installed llama-quantize reads the rules otherwise than planned."""
     resolved = dry_run_as(source.path, recipe)
-    wrong = [f"{name} as {resolved.get(name)} instead of {kind}" for name, kind in plan.types.items() if resolved.get(name) != kind]
+    wrong = [
+        f"{name} as {resolved.get(name)} instead of {kind}"
+        for name, kind in plan.types.items()
+        if resolved.get(name) != kind
+    ]
     if wrong:
         raise NotAsPlanned(
             f"this llama-quantize would store {'; '.join(wrong[:3])}{' and more' if len(wrong) > 3 else ''}: "
@@ -63,7 +70,9 @@ def imatrix_as_planned(plan: Plan, given: Path | None) -> Iterator[Path | None]:
     """The plan's imatrix under the file name that the plan's size counts with; see ``check_imatrix``."""
     if plan.imatrix is None:
         if given:
-            raise BadUsage("the plan was made without an imatrix; plan again with it, or build without --imatrix")
+            raise BadUsage(
+                "the plan was made without an imatrix; plan again with it, or build without --imatrix"
+            )
         yield None
         return
     path = given or Path(plan.imatrix.path)
@@ -88,7 +97,9 @@ def check_imatrix(use: ImatrixUse, path: Path) -> None:
             while piece := file.read(1 << 20):
                 sha.update(piece)
     except OSError as error:
-        raise BadFile(f"cannot read the plan's imatrix {path}: {error.strerror or error}; name it with --imatrix") from None
+        raise BadFile(
+            f"cannot read the plan's imatrix {path}: {error.strerror or error}; name it with --imatrix"
+        ) from None
     if sha.hexdigest() != use.digest:
         raise ModelMismatch(
             f"{path} is not the imatrix that the plan was made with (digest {sha.hexdigest()[:12]}, planned "

@@ -17,9 +17,13 @@ Shape = tuple[int, ...]  # ggml order: row length first
 
 
 def write_header_only(
-    path: Path | str, architecture: str, metadata: Mapping[str, object], tensors: Iterable[tuple[str, Shape, QuantType]]
+    path: Path | str,
+    architecture: str,
+    metadata: Mapping[str, object],
+    tensors: Iterable[tuple[str, Shape, QuantType]],
 ) -> Path:
-    """Writes a sparse file of the full length. ``metadata``: str, bool, int (stored as uint32), float (float32) or a list.
+    """Writes a sparse file of the full length. ``metadata``: str, bool, int (stored as uint32), float
+    (float32) or a list.
 
     Tensors as (name, shape, stored type). BadFile or NoSpace where it cannot be written.
     """
@@ -40,7 +44,10 @@ def _bytes(shape: Shape, kind: QuantType) -> int:
 
 
 def _write_header(
-    path: Path, architecture: str, metadata: Mapping[str, object], tensors: Iterable[tuple[str, Shape, QuantType]]
+    path: Path,
+    architecture: str,
+    metadata: Mapping[str, object],
+    tensors: Iterable[tuple[str, Shape, QuantType]],
 ) -> None:
     import gguf  # costs 0.1 s, and no command but this needs it
     import numpy as np

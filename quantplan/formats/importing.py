@@ -1,6 +1,7 @@
 """Plans from what others publish: LAYER_TYPES, --tensor-type rules, or a quantized GGUF of the same model.
 
-What a text means is asked of llama-quantize itself wherever it has a say: mixes, rules, types that do not fit.
+What a text means is asked of llama-quantize itself wherever it has a say: mixes, rules, types that do not
+fit.
 """
 
 from __future__ import annotations
@@ -33,11 +34,14 @@ class Imported:
     warnings: tuple[str, ...]
 
 
-def import_file(path: Path, model: Model, imatrix: Imatrix | None = None, base: str | None = None) -> Imported:
+def import_file(
+    path: Path, model: Model, imatrix: Imatrix | None = None, base: str | None = None
+) -> Imported:
     """The plan that a file stands for: a GGUF, a LAYER_TYPES text, a rules file or a command line with rules.
 
-    ``base``: the FTYPE whose mix decides what the text leaves open. Raises BadFile for anything else, BadUsage where
-    something is left open, NothingSelected for names and types that do not exist, ModelMismatch for another model's.
+    ``base``: the FTYPE whose mix decides what the text leaves open. Raises BadFile for anything else,
+    BadUsage where something is left open, NothingSelected for names and types that do not exist,
+    ModelMismatch for another model's.
     """
     if _is_gguf(path):
         return _from_gguf(read_model(path), model, imatrix)
@@ -75,7 +79,9 @@ def _record(text: str) -> str:
 # --- LAYER_TYPES
 
 
-def _from_layer_types(layers: LayerTypes, model: Model, imatrix: Imatrix | None, base: str | None) -> Imported:
+def _from_layer_types(
+    layers: LayerTypes, model: Model, imatrix: Imatrix | None, base: str | None
+) -> Imported:
     warnings = [f"{flag} is in no public source of llama.cpp; it is ignored" for flag in layers.ignored]
     path = imatrix.path if imatrix else None
     mixes = {ftype: mix(model, ftype, path) for ftype in layers.ftypes}
@@ -95,7 +101,9 @@ def _from_layer_types(layers: LayerTypes, model: Model, imatrix: Imatrix | None,
 def _outside(
     tensor: Tensor, layers: LayerTypes, model: Model, base: Mapping[str, QuantType], warnings: list[str]
 ) -> QuantType:
-    """Embeddings and output come from the flags; where the embeddings are the output, either flag can mean them."""
+    """Embeddings and output come from the flags; where the embeddings are the output, either flag can mean
+    them.
+    """
     named = {
         "token_embd.weight": layers.token_embedding or (layers.output if model.tied else None),
         "per_layer_token_embd.weight": layers.token_embedding,
@@ -125,7 +133,10 @@ def _from_rules(text: RuleText, model: Model, imatrix: Imatrix | None, base: str
     asked = resolve(text.rules, (tensor.name for tensor in tensors)) | _options(text, tensors)
     chosen = known_ftype(base or text.ftype) if base or text.ftype else None
     if chosen in _FLOATS:
-        raise BadUsage(f"llama-quantize ignores all rules with {chosen} as its file type; give --base with a quantized one")
+        raise BadUsage(
+            f"llama-quantize ignores all rules with {chosen} as its file type; give --base with a quantized "
+            "one"
+        )
     open_names = [tensor.name for tensor in tensors if tensor.name not in asked]
     if open_names and chosen is None:
         raise BadUsage(
@@ -134,7 +145,8 @@ def _from_rules(text: RuleText, model: Model, imatrix: Imatrix | None, base: str
             + "; give --base FTYPE, the mix that decides the rest"
         )
     stored = dry_run(
-        model.path, chosen or _ANY_QUANTIZED, rules=text.rules, imatrix=imatrix and imatrix.path.absolute(), pure=text.pure,
+        model.path, chosen or _ANY_QUANTIZED,
+        rules=text.rules, imatrix=imatrix and imatrix.path.absolute(), pure=text.pure,
         token_embedding_type=text.token_embedding, output_tensor_type=text.output, allow_requantize=True,
     )  # fmt: skip
     plan = make_plan(model, {tensor.name: stored[tensor.name] for tensor in tensors}, imatrix)
@@ -152,15 +164,19 @@ def _idle(text: RuleText, model: Model, tensors: tuple[Tensor, ...]) -> list[str
     names = {tensor.name for tensor in tensors}
     found = matches(text.rules, model.by_name)
     return [
-        f"the rule {rule} names only tensors that llama-quantize never quantizes ({found[rule][0]}); it does nothing"
+        f"the rule {rule} names only tensors that llama-quantize never quantizes ({found[rule][0]}); it "
+        "does nothing"
         for rule in text.rules
         if not names.intersection(found[rule])
     ]
 
 
-def _changed(asked: Mapping[str, QuantType], stored: Mapping[str, QuantType], tensors: tuple[Tensor, ...]) -> list[str]:
+def _changed(
+    asked: Mapping[str, QuantType], stored: Mapping[str, QuantType], tensors: tuple[Tensor, ...]
+) -> list[str]:
     return [
-        f"{tensor.name} becomes {stored[tensor.name]}, not {asked[tensor.name]} as the rules say (rows of {tensor.columns})"
+        f"{tensor.name} becomes {stored[tensor.name]}, not {asked[tensor.name]} as the rules say (rows of "
+        f"{tensor.columns})"
         for tensor in tensors
         if asked.get(tensor.name, stored[tensor.name]) != stored[tensor.name]
     ]
@@ -178,7 +194,8 @@ def _from_gguf(other: Model, model: Model, imatrix: Imatrix | None) -> Imported:
     if differing:
         name = differing[0]
         warnings.append(
-            f"{len(differing)} tensors that llama-quantize only copies are stored otherwise in {other.path.name}: "
+            f"{len(differing)} tensors that llama-quantize only copies are stored otherwise in "
+            f"{other.path.name}: "
             f"{name} is {other.by_name[name].type} there and stays {plan.types[name]}"
         )
     used = other.metadata.get("quantize.imatrix.file")
@@ -189,14 +206,19 @@ def _from_gguf(other: Model, model: Model, imatrix: Imatrix | None) -> Imported:
 
 def _check_same_shapes(other: Model, model: Model) -> None:
     if other.architecture != model.architecture:
-        raise ModelMismatch(f"{other.path.name} is a {other.architecture} model, {model.path.name} is {model.architecture}")
+        raise ModelMismatch(
+            f"{other.path.name} is a {other.architecture} model, {model.path.name} is {model.architecture}"
+        )
     odd = sorted(other.by_name.keys() ^ model.by_name.keys())
     if odd:
         here, there = (model, other) if odd[0] in model.by_name else (other, model)
-        raise ModelMismatch(f"{here.path.name} has a tensor {odd[0]}, {there.path.name} has not: they are different models")
+        raise ModelMismatch(
+            f"{here.path.name} has a tensor {odd[0]}, {there.path.name} has not: they are different models"
+        )
     for tensor in model.tensors:
         if other.by_name[tensor.name].shape != tensor.shape:
             raise ModelMismatch(
-                f"{tensor.name} has shape {other.by_name[tensor.name].shape} in {other.path.name} and {tensor.shape} in "
+                f"{tensor.name} has shape {other.by_name[tensor.name].shape} in {other.path.name} and "
+                f"{tensor.shape} in "
                 f"{model.path.name}: they are different models"
             )

@@ -1,7 +1,7 @@
 """LAYER_TYPES texts of hybrid layer quants: ``[[layer, "FTYPE"], ...]`` and FLAGS for embeddings and output.
 
-Each block takes the types that llama.cpp's mix FTYPE would give that block. The texts are found in model cards and shell
-scripts, so anything may stand around them; what they say themselves is taken strictly.
+Each block takes the types that llama.cpp's mix FTYPE would give that block. The texts are found in model
+cards and shell scripts, so anything may stand around them; what they say themselves is taken strictly.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ from quantplan.quant_type import QuantType, quant_type
 _MARK = re.compile(r"\bLAYER_TYPES\s*=\s*")
 _LIST = re.compile(r"\[\s*\[")
 _FLAGS = re.compile(r"\bFLAGS\s*=\s*([\"'])(.*?)\1", re.DOTALL)
-_QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'"})  # word processors' quotes
+_QUOTES = str.maketrans(
+    {"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'"}
+)  # word processors' quotes
 _EMBEDDING, _OUTPUT = "--token-embedding-type", "--output-tensor-type"
 _PER_LINE = 8
 
 
 @dataclass(frozen=True)
 class LayerTypes:
-    """``layers``: (block, FTYPE) in order of blocks, each block once; ``ignored``: flags that mean nothing here."""
+    """``layers``: (block, FTYPE) in order of blocks, each block once; ``ignored``: flags that mean nothing
+    here.
+    """
 
     layers: tuple[tuple[int, str], ...]
     token_embedding: QuantType | None = None
@@ -45,8 +49,8 @@ def looks_like_layer_types(text: str) -> bool:
 def parse_layer_types(text: str, blocks: int, known_ftype: Callable[[str], str] = str.upper) -> LayerTypes:
     """The layer types in a text for a model of ``blocks`` blocks.
 
-    ``known_ftype`` gives the proper name of an FTYPE or raises. Raises BadFile for what is no such list, and for
-    blocks that are missing, named twice or not in the model; NothingSelected for unknown types.
+    ``known_ftype`` gives the proper name of an FTYPE or raises. Raises BadFile for what is no such list, and
+    for blocks that are missing, named twice or not in the model; NothingSelected for unknown types.
     """
     text = text.translate(_QUOTES)
     entries = [_entry(item, known_ftype) for item in _items(text)]
@@ -59,7 +63,10 @@ def _items(text: str) -> list[object]:
     mark = _MARK.search(text)
     start = _LIST.search(text, mark.end() if mark else 0)
     if not start:
-        raise BadFile('there is no LAYER_TYPES list in the text; it looks like LAYER_TYPES=\'[[0,"Q4_K_M"],[1,"Q4_K_S"]]\'')
+        raise BadFile(
+            "there is no LAYER_TYPES list in the text; it looks like "
+            'LAYER_TYPES=\'[[0,"Q4_K_M"],[1,"Q4_K_S"]]\''
+        )
     try:
         return json.JSONDecoder().raw_decode(text[start.start() :].replace('\\"', '"'))[0]
     except json.JSONDecodeError as error:
@@ -79,7 +86,10 @@ def _entry(item: object, known_ftype: Callable[[str], str]) -> tuple[int, str]:
 def _check_blocks(named: Sequence[int], blocks: int) -> None:
     for block in named:
         if not 0 <= block < blocks:
-            raise BadFile(f"LAYER_TYPES names layer {block}, the model has layers 0 to {blocks - 1}: is it another model's list?")
+            raise BadFile(
+                f"LAYER_TYPES names layer {block}, the model has layers 0 to {blocks - 1}: is it another "
+                "model's list?"
+            )
         if named.count(block) > 1:
             raise BadFile(f"LAYER_TYPES names layer {block} {named.count(block)} times")
     missing = sorted(set(range(blocks)) - set(named))
@@ -89,7 +99,9 @@ def _check_blocks(named: Sequence[int], blocks: int) -> None:
 
 
 def _flags(text: str) -> tuple[QuantType | None, QuantType | None, tuple[str, ...]]:
-    """(embeddings, output, flags that are passed over) from FLAGS="...", or from the options where they stand."""
+    """(embeddings, output, flags that are passed over) from FLAGS="...", or from the options where they
+    stand.
+    """
     found = _FLAGS.search(text)
     if not found:
         return *(_option(text, option) for option in (_EMBEDDING, _OUTPUT)), ()
@@ -116,7 +128,7 @@ def _value(option: str, word: str | None) -> QuantType:
 
 
 def write_layer_types(layers: Sequence[tuple[int, str]], flags: str = "") -> str:
-    """The text in the manner of the model cards: eight layers a line, aligned, and FLAGS where there are any."""
+    """The text in the manner of the model cards: eight layers a line, aligned, then FLAGS."""
     wide = max((len(str(block)) for block, _ in layers), default=1)
     longest = max((len(ftype) for _, ftype in layers), default=1) + 2
     cells = [f"[{block:<{wide}},{json.dumps(ftype):<{longest}}]" for block, ftype in layers]

@@ -10,21 +10,24 @@ from quantplan.formats.gguf import ImatrixNote, metadata_bytes
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import ggml
 from quantplan.plan import ImatrixUse, Plan, PlannedTensor
-from quantplan.quant_type import BY_NAME, QuantType, fitted
+from quantplan.quant_type import QuantType, fitted
 from quantplan.tensor import Model, padded
 
-# llama-quantize refuses no type for these two (``tensor_requires_imatrix`` in llama-quant.cpp), ggml refuses some
+# llama-quantize refuses no type for these (``tensor_requires_imatrix`` in llama-quant.cpp), ggml refuses some
 _EXEMPT = ("token_embd.weight", "per_layer_token_embd.weight", "output.weight")
+_FREE = ("Q2_K", "Q3_K", "IQ3_S", "Q4_K", "IQ4_XS", "Q5_K", "Q6_K", "Q8_0")
 _BASE_OF_FLOATS = "Q8_0"  # rules only work beside a quantized base type
 
 
-def make_plan(model: Model, assignment: Mapping[str, QuantType], imatrix: Imatrix | None = None, **fields: Any) -> Plan:
+def make_plan(
+    model: Model, assignment: Mapping[str, QuantType], imatrix: Imatrix | None = None, **fields: Any
+) -> Plan:
     """The plan that stores each tensor of ``assignment`` as told and copies all others.
 
-    ``assignment`` names every tensor that llama-quantize would quantize (``llamacpp.quantize.quantizable``), with the
-    type to be stored; ``fields`` are the remaining fields of Plan (budget, prediction, outcome ...). Raises
-    NothingSelected for a tensor that the model does not have, BadUsage for a type that does not fit its rows or
-    lacks its imatrix data.
+    ``assignment`` names every tensor that llama-quantize would quantize (``llamacpp.quantize.quantizable``),
+    with the type to be stored; ``fields`` are the remaining fields of Plan (budget, prediction, outcome ...).
+    Raises NothingSelected for a tensor that the model does not have, BadUsage for a type that does not fit
+    its rows or lacks its imatrix data.
     """
     check_assignment(model, assignment)
     check_imatrix_data(model, assignment, imatrix)
@@ -49,7 +52,7 @@ def make_plan(model: Model, assignment: Mapping[str, QuantType], imatrix: Imatri
 
 
 def base_ftype(tensors: Iterable[PlannedTensor]) -> str:
-    """The file type of the quantized type that most bytes are stored as: it names the file, rules decide the types."""
+    """The file type of the quantized type with most bytes: it names the file, rules decide the types."""
     sizes: dict[str, int] = {}
     for each in tensors:
         if each.rule and each.type.family != "float" and each.type.ftype:
@@ -77,36 +80,43 @@ def check_assignment(model: Model, assignment: Mapping[str, QuantType]) -> None:
     for name, kind in assignment.items():
         tensor = model.by_name.get(name)
         if tensor is None:
-            raise NothingSelected(f"{model.path.name} has no tensor {name}; was the assignment made for another model?")
+            raise NothingSelected(
+                f"{model.path.name} has no tensor {name}; was the assignment made for another model?"
+            )
         if not kind.fits(tensor.columns):
             raise BadUsage(
-                f"{name} cannot be stored as {kind}: its rows of {tensor.columns} do not divide into blocks of {kind.block}; "
-                f"llama-quantize would store {fitted(kind, tensor.columns)}"
+                f"{name} cannot be stored as {kind}: its rows of {tensor.columns} do not divide into blocks "
+                f"of {kind.block}; llama-quantize would store {fitted(kind, tensor.columns)}"
             )
 
 
 def needs_imatrix(name: str, kind: QuantType) -> bool:
-    """Whether llama-quantize, or ggml below it, refuses to store the tensor as ``kind`` without imatrix data."""
+    """Whether llama-quantize, or ggml below it, refuses this type without imatrix data."""
     return (kind.needs_imatrix and name not in _EXEMPT) or ggml.aborts_without_imatrix(kind)
 
 
-def check_imatrix_data(model: Model, assignment: Mapping[str, QuantType], imatrix: Imatrix | None) -> None:
-    """BadUsage naming the tensors whose type needs imatrix data that is not there."""
-    lacking = [
+def lacking_imatrix(model: Model, assignment: Mapping[str, QuantType], imatrix: Imatrix | None) -> list[str]:
+    """``tensor (type)`` for each tensor whose type needs imatrix data that is not there."""
+    return [
         f"{name} ({kind})"
         for name, kind in assignment.items()
         if kind != model.by_name[name].type
         and needs_imatrix(name, kind)
         and (imatrix is None or imatrix.quantize_weights(model.by_name[name]) is None)
     ]
+
+
+def check_imatrix_data(model: Model, assignment: Mapping[str, QuantType], imatrix: Imatrix | None) -> None:
+    """BadUsage naming the tensors whose type needs imatrix data that is not there."""
+    lacking = lacking_imatrix(model, assignment, imatrix)
     if lacking:
-        where = "there is no imatrix; give --imatrix FILE" if imatrix is None else f"{imatrix.path.name} has no data for them"
+        where = (
+            "there is no imatrix; give --imatrix FILE"
+            if imatrix is None
+            else f"{imatrix.path.name} has no data for them"
+        )
         more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
         raise BadUsage(
-            f"{', '.join(lacking[:3])}{more} cannot be made without imatrix data and {where}, or choose larger types "
-            f"(without data: {', '.join(_free_types())})"
+            f"{', '.join(lacking[:3])}{more} cannot be made without imatrix data and {where}, or choose "
+            f"larger types (these need no data: {', '.join(_FREE)})"
         )
-
-
-def _free_types() -> list[str]:
-    return [name for name in ("Q2_K", "Q3_K", "IQ3_S", "Q4_K", "IQ4_XS", "Q5_K", "Q6_K", "Q8_0") if not BY_NAME[name].needs_imatrix]

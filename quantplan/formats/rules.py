@@ -1,7 +1,8 @@
-"""``--tensor-type`` rules: written anchored and disjoint, so that they mean the same to every build, and read back.
+"""``--tensor-type`` rules: written anchored and disjoint, so that they mean the same to every build, and read
+back.
 
-llama-quantize lower-cases a pattern whole, splits the rule at its first ``=``, and searches the pattern in each
-tensor's name; today the first rule that is found wins, in builds of mid-2025 it was the last.
+llama-quantize lower-cases a pattern whole, splits the rule at its first ``=``, and searches the pattern in
+each tensor's name; today the first rule that is found wins, in builds of mid-2025 it was the last.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _UNSAFE = re.compile(r"[A-Z=\s]")  # lower-cased by the tool, or ends the patter
 def write_rules(assignment: Mapping[str, QuantType], names: Iterable[str] = ()) -> tuple[Rule, ...]:
     """The fewest anchored, disjoint rules of one role and type each that give the assignment.
 
-    ``names``: further tensors of the model, which no rule may touch. BadUsage where names are so alike that no
-    pattern tells them apart.
+    ``names``: further tensors of the model, which no rule may touch. BadUsage where names are so alike that
+    no pattern tells them apart.
     """
     blocks: dict[tuple[str, str, QuantType], list[int]] = {}
     alone: list[Rule] = []
@@ -59,7 +60,9 @@ def _literal(text: str) -> str:
 
 
 def _numbers(numbers: Iterable[int]) -> str:
-    """Plain alternation of numbers, last digits joined in classes: 3|7|1[0-5] in brackets where there are several."""
+    """Plain alternation of numbers, last digits joined in classes: 3|7|1[0-5] in brackets where there are
+    several.
+    """
     endings: dict[str, str] = {}
     for number in sorted(set(numbers)):
         start, last = str(number)[:-1], str(number)[-1]
@@ -90,9 +93,13 @@ def _class(digits: str) -> str:
 
 
 def resolve(rules: Sequence[Rule], names: Iterable[str], last_match: bool = False) -> dict[str, QuantType]:
-    """The types that rules ask for, by the tensors they are found in: first rule wins, or the last as in older builds."""
+    """The types that rules ask for, by the tensors they are found in: first rule wins, or the last as in
+    older builds.
+    """
     compiled = [(_compiled(rule), rule.type) for rule in (reversed(rules) if last_match else rules)]
-    found = ((name, next((kind for pattern, kind in compiled if pattern.search(name)), None)) for name in names)
+    found = (
+        (name, next((kind for pattern, kind in compiled if pattern.search(name)), None)) for name in names
+    )
     return {name: kind for name, kind in found if kind is not None}
 
 
@@ -103,15 +110,20 @@ def _compiled(rule: Rule) -> re.Pattern[str]:
         raise BadUsage(f"the rule {rule} is not a regular expression: {error}") from None
 
 
-def check_rules(rules: Sequence[Rule], assignment: Mapping[str, QuantType], names: Iterable[str] = ()) -> None:
-    """BadUsage unless the rules give exactly the assignment, whichever match wins, and each is found somewhere."""
+def check_rules(
+    rules: Sequence[Rule], assignment: Mapping[str, QuantType], names: Iterable[str] = ()
+) -> None:
+    """BadUsage unless the rules give exactly the assignment, whichever match wins, and each is found
+    somewhere.
+    """
     everything = list(dict.fromkeys([*assignment, *names]))
     for last_match in (False, True):
         found = resolve(rules, everything, last_match)
         wrong = [name for name in everything if found.get(name) != assignment.get(name)]
         if wrong:
             raise BadUsage(
-                f"no rule of llama-quantize can name {wrong[0]} alone: it gets {found.get(wrong[0])} instead of "
+                f"no rule of llama-quantize can name {wrong[0]} alone: it gets {found.get(wrong[0])} "
+                "instead of "
                 f"{assignment.get(wrong[0])}, because another tensor is called almost the same"
             )
     for rule, matched in matches(rules, everything).items():
@@ -132,7 +144,9 @@ def check_all_match(rules: Sequence[Rule], names: Iterable[str]) -> None:
         if not found:
             bare = re.sub(r"[\\^$()\[\]|]", "", rule.pattern)
             roles = sorted({_IN_BLOCK.sub(r"\3", name).strip(".").removesuffix(".weight") for name in names})
-            near = difflib.get_close_matches(bare.removesuffix(".weight").rpartition(".")[2], roles, n=3, cutoff=0.5)
+            near = difflib.get_close_matches(
+                bare.removesuffix(".weight").rpartition(".")[2], roles, n=3, cutoff=0.5
+            )
             hint = f"did you mean {' or '.join(near)}?" if near else f"roles: {', '.join(roles)}"
             raise NothingSelected(f"the rule {rule} matches no tensor of the model; {hint}")
 
@@ -142,7 +156,9 @@ def check_all_match(rules: Sequence[Rule], names: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class RuleText:
-    """Rules in their order, and what else a command line said: the file type at its end, types of two tensors, --pure."""
+    """Rules in their order, and what else a command line said: the file type at its end, types of two
+    tensors, --pure.
+    """
 
     rules: tuple[Rule, ...]
     ftype: str | None = None
@@ -152,11 +168,14 @@ class RuleText:
 
 
 def parse_rules(text: str) -> RuleText:
-    """Rules from a rules file (``PATTERN=TYPE`` between white space), or from a command line with --tensor-type.
+    """Rules from a rules file (``PATTERN=TYPE`` between white space), or from a command line with
+    --tensor-type.
 
     BadFile with the word that is no rule; NothingSelected for an unknown type.
     """
-    return _command_line(text) if "--" in text else RuleText(tuple(_rule(word) for word in _plain_words(text)))
+    return (
+        _command_line(text) if "--" in text else RuleText(tuple(_rule(word) for word in _plain_words(text)))
+    )
 
 
 def _plain_words(text: str) -> list[str]:
@@ -164,7 +183,10 @@ def _plain_words(text: str) -> list[str]:
     if not words:
         raise BadFile("there are no rules in an empty file")
     if comment := next((word for word in words if word.startswith("#")), None):
-        raise BadFile(f"llama-quantize knows no comments in a rules file, it would take {comment!r} for a rule; remove them")
+        raise BadFile(
+            f"llama-quantize knows no comments in a rules file, it would take {comment!r} for a rule; "
+            "remove them"
+        )
     return words
 
 
@@ -185,8 +207,12 @@ def _command_line(text: str) -> RuleText:
         else:
             others.append(word)
     if options["--tensor-type-file"]:
-        raise BadFile(f"the command line reads its rules from {options['--tensor-type-file'][0]}; import that file")
-    embedding, output = (_last_type(options[name]) for name in ("--token-embedding-type", "--output-tensor-type"))
+        raise BadFile(
+            f"the command line reads its rules from {options['--tensor-type-file'][0]}; import that file"
+        )
+    embedding, output = (
+        _last_type(options[name]) for name in ("--token-embedding-type", "--output-tensor-type")
+    )
     rules = tuple(_rule(word) for word in options["--tensor-type"])
     if not rules and not embedding and not output:
         raise BadFile("the command line has no --tensor-type rule")

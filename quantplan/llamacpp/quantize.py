@@ -1,7 +1,8 @@
 """llama-quantize: which types it would store, and the real run.
 
-``--dry-run`` resolves every tensor's type in milliseconds without reading weights, header-only files included. It is
-asked instead of repeating its rules here: what is quantizable, what a mix is, what a rule does to an odd shape.
+``--dry-run`` resolves every tensor's type in milliseconds without reading weights, header-only files
+included. It is asked instead of repeating its rules here: what is quantizable, what a mix is, what a rule
+does to an odd shape.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from quantplan.tensor import Model, Tensor
 
 TOOL = "llama-quantize"
 _HEAD = re.compile(r"\[ *(\d+)/ *(\d+)\] +(\S+) +- +\[[^\]]*\], +type = *(\w+),")
-_SIZE = re.compile(r"\bsize = *[\d.]+ MiB(?: *-> *[\d.]+ MiB \((\w+)\))?")
+_SIZE = re.compile(r"\bsize = *[\d.]+ MiB( *-> *[\d.]+ MiB(?: \((\w+)\))?)?")
 _FTYPE_LINE = re.compile(r"^ *(?:\d+ +or +)?(\w+) +: ", re.MULTILINE)
 _FTYPE_LIST = "allowed quantization types"
 
@@ -43,12 +44,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What llama-quantize is told besides input and output. ``rules_file`` and ``rules`` may both be given."""
+    """What llama-quantize is told besides input and output."""
 
     ftype: str
     rules: tuple[Rule, ...] = ()
     rules_file: Path | None = None
-    imatrix: Path | None = None  # its text becomes metadata of the output: give a bare name and run in its folder
+    imatrix: Path | None = (
+        None  # its text becomes metadata of the output: give a bare name and run in its folder
+    )
     pure: bool = False
     token_embedding_type: QuantType | None = None
     output_tensor_type: QuantType | None = None
@@ -70,7 +73,9 @@ class Recipe:
 
 
 def argv(source: Path, recipe: Recipe, out: Path | None = None, threads: int = 0) -> list[str]:
-    """The command line; without ``out`` a dry run. Paths are made absolute: no name can pass for an option or a type."""
+    """The command line; without ``out`` a dry run. Paths are made absolute: no name can pass for an option or
+    a type.
+    """
     words = [TOOL, *([] if out else ["--dry-run"]), *recipe.options(), str(source.absolute())]
     words += [str(out.absolute())] if out else []
     return [*words, recipe.ftype, *([str(threads)] if threads > 0 else [])]
@@ -82,8 +87,8 @@ def argv(source: Path, recipe: Recipe, out: Path | None = None, threads: int = 0
 def dry_run(source: Path, ftype: str, **recipe: Any) -> dict[str, QuantType]:
     """Stored type of every tensor that ``llama-quantize source ... ftype`` would write, all shards together.
 
-    ``recipe``: further fields of Recipe. Raises ToolFailed with the tool's words, UnreadableLog for a log that does
-    not name every tensor.
+    ``recipe``: further fields of Recipe. Raises ToolFailed with the tool's words, UnreadableLog for a log
+    that does not name every tensor.
     """
     return dry_run_as(source, Recipe(ftype, **recipe))
 
@@ -94,28 +99,41 @@ def dry_run_as(source: Path, recipe: Recipe) -> dict[str, QuantType]:
 
 
 def parse(log: str) -> dict[str, QuantType]:
-    """Tensor -> stored type from the log of a dry run. UnreadableLog unless all tensors that it announces are there.
+    """Tensor -> stored type from the log of a dry run. UnreadableLog unless all tensors that it announces are
+    there.
 
-    Warnings may stand before, between and inside the tensors' lines: a tensor's size is the first after its head.
+    Warnings may stand before, between and inside the tensors' lines: a tensor's size is the first after its
+    head.
     """
     heads = list(_HEAD.finditer(log))
     announced = {int(head.group(2)) for head in heads}
-    if not heads or announced != {len(heads)} or [int(head.group(1)) for head in heads] != list(range(1, len(heads) + 1)):
+    if (
+        not heads
+        or announced != {len(heads)}
+        or [int(head.group(1)) for head in heads] != list(range(1, len(heads) + 1))
+    ):
         raise UnreadableLog(
-            f"the log of {TOOL} --dry-run names {len(heads)} tensors of {max(announced, default=0)} announced; "
+            f"the log of {TOOL} --dry-run names {len(heads)} tensors of {max(announced, default=0)} "
+            "announced; "
             "run it by hand, and see `quantplan doctor` for the version that is installed"
         )
     ends = [head.start() for head in heads[1:]] + [len(log)]
-    return {head.group(3): _stored(head, log[head.end() : end]) for head, end in zip(heads, ends, strict=True)}
+    return {
+        head.group(3): _stored(head, log[head.end() : end]) for head, end in zip(heads, ends, strict=True)
+    }
 
 
 def _stored(head: re.Match[str], rest: str) -> QuantType:
     size = _SIZE.search(rest)
-    if not size:
-        raise UnreadableLog(f"the log of {TOOL} --dry-run has no size for {head.group(3)}: {rest[:80]!r}")
-    name = (size.group(1) or head.group(4)).upper()
+    if not size or (size.group(1) and not size.group(2)):
+        raise UnreadableLog(
+            f"the log of {TOOL} --dry-run does not say how {head.group(3)} is stored: {rest[:80]!r}"
+        )
+    name = (size.group(2) or head.group(4)).upper()
     if name not in BY_NAME:
-        raise UnreadableLog(f"{TOOL} stores {head.group(3)} as {name}, which this quantplan does not know; update quantplan")
+        raise UnreadableLog(
+            f"{TOOL} stores {head.group(3)} as {name}, which this quantplan does not know; update quantplan"
+        )
     return BY_NAME[name]
 
 
@@ -124,18 +142,26 @@ _mixes: dict[tuple[str, str, bool], dict[str, QuantType]] = {}
 
 
 def quantizable(model: Model) -> tuple[Tensor, ...]:
-    """The tensors that llama-quantize would quantize, in the model's order: what two --pure runs store differently,
-    or otherwise than it is stored now. Asked once for each model."""
+    """The tensors that llama-quantize would quantize, in the model's order: what two --pure runs store
+    differently, or otherwise than it is stored now. Asked once for each model.
+    """
     if model.digest not in _quantizable:
-        first, second = (dry_run(model.path, ftype, pure=True, allow_requantize=True) for ftype in ("Q8_0", "Q4_0"))
+        first, second = (
+            dry_run(model.path, ftype, pure=True, allow_requantize=True) for ftype in ("Q8_0", "Q4_0")
+        )
         _check_complete(model, first)
-        names = (each.name for each in model.tensors if first[each.name] != second[each.name] or first[each.name] != each.type)
+        names = (
+            each.name
+            for each in model.tensors
+            if first[each.name] != second[each.name] or first[each.name] != each.type
+        )
         _quantizable[model.digest] = frozenset(names)
     return tuple(each for each in model.tensors if each.name in _quantizable[model.digest])
 
 
 def mix(model: Model, ftype: str, imatrix: Path | None = None) -> dict[str, QuantType]:
-    """Stored type of every tensor in the stock mix ``ftype``. Some mixes depend on whether there is an imatrix.
+    """Stored type of every tensor in the stock mix ``ftype``. Some mixes depend on whether there is an
+    imatrix.
 
     NothingSelected with near names for an unknown FTYPE.
     """
@@ -151,7 +177,9 @@ def mix(model: Model, ftype: str, imatrix: Path | None = None) -> dict[str, Quan
 def _check_complete(model: Model, types: dict[str, QuantType]) -> None:
     if types.keys() != model.by_name.keys():
         odd = min(types.keys() ^ model.by_name.keys())
-        raise UnreadableLog(f"{TOOL} --dry-run on {model.path.name} and the file's header disagree about {odd}")
+        raise UnreadableLog(
+            f"{TOOL} --dry-run on {model.path.name} and the file's header disagree about {odd}"
+        )
 
 
 @cache
@@ -160,7 +188,9 @@ def ftypes() -> tuple[str, ...]:
     log = run([TOOL, "--help"], check=False).log
     names = _FTYPE_LINE.findall(log.partition(_FTYPE_LIST)[2])
     if "Q4_K_M" not in names:
-        raise UnreadableLog(f"{TOOL} --help lists no file types that quantplan can read; see `quantplan doctor`")
+        raise UnreadableLog(
+            f"{TOOL} --help lists no file types that quantplan can read; see `quantplan doctor`"
+        )
     return tuple(name for name in names if name != "COPY")
 
 
@@ -181,7 +211,7 @@ def quantize(
     source: Path, recipe: Recipe, out: Path, *, threads: int = 0, cwd: Path | None = None,
     echo: Echo | None = None, started: Callable[[str], None] | None = None,
 ) -> None:  # fmt: skip
-    """Writes ``out``; ``started`` gets each tensor's name as its turn comes. Raises ToolFailed, ToolMissing."""
+    """Writes ``out``; ``started`` gets each tensor's name in turn. Raises ToolFailed, ToolMissing."""
     watch = _heads(started) if started else None
     if watch:
         next(watch)

@@ -1,6 +1,8 @@
-"""Layer mode: a group is a whole block, its choices are the types that llama.cpp's stock mixes give that block.
+"""Layer mode: a group is a whole block, its choices are the types that llama.cpp's stock mixes give that
+block.
 
-The mixes come from one dry run for each FTYPE (``llamacpp.quantize.mix``); here they are only grouped and undone.
+The mixes come from one dry run for each FTYPE (``llamacpp.quantize.mix``); here they are only grouped and
+undone.
 """
 
 from __future__ import annotations
@@ -19,14 +21,18 @@ Mixes = Mapping[str, Mapping[str, QuantType]]  # FTYPE -> tensor -> stored type
 EMBEDDINGS, OUTPUT = "token_embd.weight", "output.weight"
 
 
-def ftype_mixes(ftypes: Iterable[str], resolve: Callable[[str], Mapping[str, QuantType]]) -> dict[str, Mapping[str, QuantType]]:
+def ftype_mixes(
+    ftypes: Iterable[str], resolve: Callable[[str], Mapping[str, QuantType]]
+) -> dict[str, Mapping[str, QuantType]]:
     """Each distinct FTYPE's types; ``resolve`` is asked once for each."""
     return {ftype: resolve(ftype) for ftype in dict.fromkeys(ftypes)}
 
 
 @dataclass(frozen=True)
 class LayerGroups:
-    """``groups[i]`` stands for the tensors of block ``blocks[i]``, or for one tensor outside the blocks (None)."""
+    """``groups[i]`` stands for the tensors of block ``blocks[i]``, or for one tensor outside the blocks
+    (None).
+    """
 
     groups: tuple[Group, ...]
     blocks: tuple[int | None, ...]
@@ -45,7 +51,9 @@ class LayerGroups:
     def layer_types(self, choices: Sequence[int]) -> tuple[tuple[int, str], ...]:
         """(block, FTYPE) as in Plan.layer_types."""
         taken = zip(self.blocks, self.groups, choices, strict=True)
-        return tuple(sorted((block, group.choices[index].label) for block, group, index in taken if block is not None))
+        return tuple(
+            sorted((block, group.choices[index].label) for block, group, index in taken if block is not None)
+        )
 
     def flags(self, choices: Sequence[int]) -> str:
         """Embeddings and output as in Plan.flags."""
@@ -56,10 +64,11 @@ class LayerGroups:
 def layer_groups(
     quantizable: Iterable[Tensor], mixes: Mixes, damage: DamageTable, outside: Sequence[QuantType]
 ) -> LayerGroups:
-    """One group a block with the mixes as choices, one a tensor outside the blocks with the types ``outside``.
+    """One group a block with the mixes as choices, one a tensor outside the blocks with the types
+    ``outside``.
 
-    Bytes include padding. A choice whose damage is not in the table for some tensor is left out; BadUsage where that
-    leaves none.
+    Bytes include padding. A choice whose damage is not in the table for some tensor is left out; BadUsage
+    where that leaves none.
     """
     inside: dict[int, list[Tensor]] = {}
     alone: list[Tensor] = []

@@ -1,0 +1,153 @@
+"""emit, import and quantize as a person runs them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from quantplan.cli import emit, import_, options, quantize
+from quantplan.cli.plan_output import _ranges, default_plan_path
+from quantplan.errors import BadUsage, ModelMismatch
+from quantplan.formats.gguf import read_model
+from quantplan.formats.plan_files import read_plan
+
+pytestmark = pytest.mark.tools
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options.project.cache_clear()
+    yield tmp_path
+    options.project.cache_clear()
+
+
+@pytest.fixture
+def quantplan():
+    """Runs a command; errors are raised as the library raises them."""
+    app = typer.Typer()
+    app.command("emit")(emit.emit)
+    app.command("import")(import_.import_plan)
+    app.command("quantize")(quantize.quantize)
+
+    def run(*words):
+        result = CliRunner().invoke(app, [str(word) for word in words])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def plan_path(quantplan, reference_model, folder):
+    (folder / "mine.txt").write_text("attn_v=q6_k")
+    quantplan("import", "mine.txt", "--model", reference_model, "--base", "q4_k_s")
+    return folder / "plans" / "prose-10m-mine.json"
+
+
+def test_import_prints_json_for_programs(quantplan, reference_model, folder):
+    (folder / "rules.txt").write_text("attn_v=q6_k attn_norm=q8_0")
+    result = quantplan(
+        "import", "rules.txt", "-m", reference_model, "--base", "q4_k_s", "--out", "p/a.json", "--json"
+    )
+    figures = json.loads(result.stdout)
+    plan = read_plan(folder / "p" / "a.json")
+    assert figures == {
+        "plan": "p/a.json", "file_bytes": plan.file_bytes,
+        "bpw": plan.bits_per_weight(read_model(reference_model)),
+        "predicted_kld": None, "predicted_kld_err": None, "status": "given", "gap": None, "bound": None,
+    }  # fmt: skip
+    assert "warning: the rule attn_norm=q8_0" in result.stderr
+
+
+def test_import_prints_a_table_for_people(quantplan, reference_model, plan_path):
+    out = quantplan("import", "mine.txt", "-m", reference_model, "--base", "q4_k_s").stdout
+    assert f"{read_plan(plan_path).file_bytes:,} bytes" in out
+    row = next(line for line in out.splitlines() if "attn_v" in line)
+    assert row.split()[:4] == ["attn_v", "Q6_K", "10", "0-9"]
+
+
+def test_emit_writes_rules_that_import_reads(quantplan, reference_model, plan_path, folder):
+    quantplan("emit", plan_path, "--as", "tensor-types", "--out", "rules.txt")
+    quantplan("import", "rules.txt", "-m", reference_model, "--out", "again.json")
+    assert read_plan(folder / "again.json").types == read_plan(plan_path).types
+    assert quantplan("emit", plan_path).stdout == (folder / "rules.txt").read_text()
+
+
+def test_emitted_command_builds_the_plan(quantplan, plan_path, folder):
+    from quantplan.llamacpp.tools import bin_folder, environment
+
+    line = quantplan("emit", plan_path, "--as", "args").stdout
+    subprocess.run(
+        f"PATH={bin_folder()}:$PATH; {line}", shell=True, env=environment(), check=True, capture_output=True
+    )
+    plan = read_plan(plan_path)
+    plan.check_built(read_model(next(folder.glob("*.gguf"))))
+
+
+def test_layer_types_only_of_layer_plans(quantplan, plan_path):
+    with pytest.raises(BadUsage, match="tensor by tensor"):
+        quantplan("emit", plan_path, "--as", "layer-types")
+
+
+def test_quantize_builds_under_a_telling_name(quantplan, plan_path, folder):
+    result = quantplan("quantize", plan_path, "--threads", "1")
+    assert result.stdout == "prose-10m-mine.gguf\n"
+    assert read_model(folder / "prose-10m-mine.gguf").file_bytes == read_plan(plan_path).file_bytes
+    assert "+ llama-quantize " in result.stderr
+
+
+def test_dry_run_writes_nothing(quantplan, plan_path, folder):
+    before = sorted(folder.rglob("*"))
+    out = quantplan("quantize", plan_path, "--dry-run", "--out", "sub/out.gguf").stdout
+    assert f"{read_plan(plan_path).file_bytes:,} bytes" in out
+    assert "--tensor-type" in out
+    assert "free disk" in out
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_plan_of_another_model(quantplan, plan_path, folder):
+    from tiny_models import tiny_tied
+
+    with pytest.raises(ModelMismatch, match="plan again"):
+        quantplan("quantize", plan_path, "--model", tiny_tied(folder / "tied.gguf"))
+
+
+def test_inside_a_project_plans_go_to_its_folder(quantplan, reference_model, folder, monkeypatch):
+    (folder / "quantplan.toml").write_text(f'model = "{reference_model}"\n')
+    (folder / "sub").mkdir()
+    monkeypatch.chdir(folder / "sub")
+    options.project.cache_clear()
+    (folder / "sub" / "r.txt").write_text(".*=q8_0")
+    quantplan("import", "r.txt")
+    assert (folder / "plans" / "prose-10m-r.json").is_file()
+    quantplan("quantize", folder / "plans" / "prose-10m-r.json", "--threads", "1")
+    assert (folder / "prose-10m-r.gguf").is_file()
+
+
+def test_names_of_plans(reference_model):
+    model = read_model(reference_model)
+    assert default_plan_path(model, "17.9GB").name == "prose-10m-17.9GB.json"
+    assert default_plan_path(model, "prose-10m-q5_k_m").name == "prose-10m-q5_k_m.json"
+    assert default_plan_path(model, "my file (2)/x").name == "prose-10m-my-file-2-x.json"
+
+
+def test_ranges():
+    assert _ranges([3, 0, 1, 2, 7, 9, 10]) == "0-3 7 9-10"
+    assert _ranges([None]) == ""
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; from quantplan.cli import emit, import_, quantize, plan_output;"
+        "print(*(name for name in ('numpy', 'rich', 'gguf', 'scipy') if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == ""
