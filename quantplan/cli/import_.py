@@ -29,7 +29,7 @@ def import_plan(
     The plan has the exact size of the file that `quantplan quantize` will build. Models may be given as a
     header without weights.
 
-    Example: quantplan import prose-10m-q5_k_m.gguf --model prose-10m-f16.gguf
+    Example: quantplan emit plans/prose-10m-q4_k_m.json --out rules.txt && quantplan import rules.txt
     """
     from quantplan.formats.importing import import_file
     from quantplan.formats.plan_files import write_plan

@@ -39,6 +39,7 @@ def quantize(
 
     wanted = read_plan(plan)
     source = _source(wanted, model)
+    imatrix = imatrix or _imatrix(wanted)
     target = out or _default_out(source, plan)
     if dry_run:
         _explain(wanted, source, target, imatrix, threads)
@@ -64,6 +65,13 @@ def _source(plan: Plan, option: Path | None) -> Model:
             "original"
         )
     return source
+
+
+def _imatrix(plan: Plan) -> Path | None:
+    """Where the plan's imatrix is now: the project's, if it has gone from where it was planned with."""
+    if plan.imatrix is None or Path(plan.imatrix.path).is_file():
+        return None
+    return options.imatrix_path(None)
 
 
 def _default_out(source: Model, plan: Path) -> Path:

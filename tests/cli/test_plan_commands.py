@@ -132,6 +132,22 @@ def test_inside_a_project_plans_go_to_its_folder(quantplan, reference_model, fol
     assert (folder / "prose-10m-r.gguf").is_file()
 
 
+def test_an_imatrix_that_has_moved_is_taken_from_the_project(
+    quantplan, reference_model, reference_imatrix, folder
+):
+    moved = folder / "elsewhere" / reference_imatrix.name
+    moved.parent.mkdir()
+    moved.write_bytes(reference_imatrix.read_bytes())
+    (folder / "r.txt").write_text(".*=q4_0")
+    quantplan("import", "r.txt", "-m", reference_model, "--imatrix", moved, "--out", "plan.json")
+    (folder / "i").mkdir()
+    moved.rename(folder / "i" / "renamed.gguf")
+    (folder / "quantplan.toml").write_text(f'model = "{reference_model}"\nimatrix = "i/renamed.gguf"\n')
+    options.project.cache_clear()
+    quantplan("quantize", "plan.json", "--threads", "1", "--out", "o.gguf")
+    assert read_model(folder / "o.gguf").metadata["quantize.imatrix.file"] == reference_imatrix.name
+
+
 def test_names_of_plans(reference_model):
     model = read_model(reference_model)
     assert default_plan_path(model, "17.9GB").name == "prose-10m-17.9GB.json"
