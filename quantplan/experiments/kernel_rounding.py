@@ -22,11 +22,12 @@ from quantplan.llamacpp.engine import Engine, EngineOptions, node_rows
 from quantplan.quant_type import BY_NAME
 from quantplan.tensor import Model, Tensor
 
-VERSION = 1  # 1: first
+VERSION = 2  # 2: more windows; 1: first
 _FEEDS = (8, 9, 15)  # ggml's numbers of Q8_0, Q8_1 and Q8_K
-_ROWS = 256  # activations per tensor: r is an average over thousands of blocks, its error is below 1 %
+_ROWS = 1024  # activations per tensor, spread over the windows: outliers come in few of them
+_ROWS_AT_ONCE = 128
 _WEIGHT_ROWS = 2048
-_WINDOWS = 4
+_WINDOWS = 16
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def _measured(model: Model, tensors: tuple[Tensor, ...], text: str, n_ctx: int, 
         if ask:
             return True
         rows = node_rows(node.src[1].contents)
-        rows = rows[:: max(1, len(rows) // _ROWS)][:_ROWS]
+        rows = rows[:: max(1, len(rows) // _ROWS_AT_ONCE)][:_ROWS_AT_ONCE]
         if name not in energies:
             energies[name] = _column_energy(model, wanted[name])
         sums[name] = sums.get(name, 0) + _error_sums(rows, energies[name])
