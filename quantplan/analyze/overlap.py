@@ -1,0 +1,21 @@
+"""Whether a text that judges was seen before: a plan tuned on its own examination proves nothing."""
+
+from __future__ import annotations
+
+LONG_LINE = 60  # characters: shorter lines (headings, code, dialogue) may recur by chance
+WORRYING = 0.01
+
+
+def overlap(judging: str, calibration: str) -> float:
+    """Share of the long lines of ``judging`` that stand in ``calibration`` too, white space at the ends
+    aside; 0 to 1.
+    """
+    lines = _long_lines(judging)
+    if not lines:
+        return 0.0
+    known = set(_long_lines(calibration))
+    return sum(line in known for line in lines) / len(lines)
+
+
+def _long_lines(text: str) -> list[str]:
+    return [line for line in map(str.strip, text.splitlines()) if len(line) >= LONG_LINE]

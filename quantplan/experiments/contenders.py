@@ -1,0 +1,134 @@
+"""The files of a comparison: those that are there, and those that a plan or the name of a stock mix stands
+for.
+
+A built file carries in its name a digest of all that it was made from, so that it is found again; it is
+believed only after its types and size were read back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantplan.comparison import SAME_SIZE
+from quantplan.errors import BadFile, BadUsage, NotAsPlanned, NothingSelected
+from quantplan.experiments.build import build, build_mix, stock_plan
+from quantplan.experiments.cache import digest_of
+from quantplan.experiments.compare import Entry
+from quantplan.formats.gguf import read_model
+from quantplan.formats.imatrix_files import read_imatrix
+from quantplan.formats.plan_files import read_plan
+from quantplan.imatrix import Imatrix
+from quantplan.llamacpp.quantize import ftypes, known_ftype
+from quantplan.llamacpp.tools import Echo
+from quantplan.llamacpp.tools import build as tools_build
+from quantplan.plan import Plan
+from quantplan.tensor import Model
+
+# The mixes that people choose from: what llama.cpp's own table of quantizations lists, ternary types left out
+USUAL_MIXES = (
+    "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "Q2_K_S", "Q2_K",
+    "IQ3_XXS", "IQ3_XS", "Q3_K_S", "IQ3_S", "IQ3_M", "Q3_K_M", "Q3_K_L",
+    "IQ4_XS", "IQ4_NL", "Q4_0", "Q4_K_S", "Q4_K_M", "Q5_0", "Q5_K_S", "Q5_K_M", "Q6_K", "Q8_0",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where and from what contenders are built. ``imatrix``: the file for all of them, None for none."""
+
+    source: Model
+    folder: Path
+    imatrix: Path | None = None
+    threads: int = 0
+    echo: Echo | None = None
+
+
+def plan_entry(path: Path, workshop: Workshop, earlier: Path | None = None) -> Entry:
+    """The plan's file: a GGUF as it is, or what a plan file says, built unless ``earlier`` or a former
+    build is just that.
+    """
+    if path.suffix == ".gguf":
+        return Entry(path.name, _existing(path))
+    plan = read_plan(path)
+    plan.check_belongs_to(workshop.source)
+    if earlier and _as_planned(earlier, plan):
+        return Entry(path.stem, earlier)
+    given = workshop.imatrix if plan.imatrix else None
+
+    def make(out: Path) -> None:
+        build(plan, workshop.source, out, imatrix_path=given, threads=workshop.threads, echo=workshop.echo)
+
+    return Entry(path.stem, _built(plan, path.stem, workshop, make))
+
+
+def contender(word: str, workshop: Workshop) -> Entry:
+    """A GGUF named by its path, or the stock mix of that name, built with the workshop's imatrix."""
+    if word.lower().endswith(".gguf"):
+        return Entry(Path(word).name, _existing(Path(word)))
+    try:
+        ftype = known_ftype(word)
+    except NothingSelected as error:
+        raise NothingSelected(f"{error}; or give the path of a .gguf file") from None
+    plan = stock_plan(workshop.source, ftype, _imatrix(workshop.imatrix))
+    name = f"{workshop.source.path.stem}-{ftype}"
+
+    def make(out: Path) -> None:
+        build_mix(workshop.source, ftype, out, workshop.imatrix, threads=workshop.threads, echo=workshop.echo)
+
+    return Entry(ftype, _built(plan, name, workshop, make))
+
+
+def nearest_mix(model: Model, size: int, imatrix: Path | None) -> str:
+    """The stock mix whose file is the largest of those that are no larger than ``size`` bytes; else the
+    smallest of all.
+
+    Sizes are exact and nothing is built for them. Mixes that cannot be made without an imatrix are left out
+    without one.
+    """
+    sizes = dict(_sizes(model, [each for each in USUAL_MIXES if each in ftypes()], _imatrix(imatrix)))
+    if not sizes:
+        raise NothingSelected(f"llama-quantize makes no stock mix of {model.path}; name files with --with")
+    fitting = [name for name, each in sizes.items() if each <= size * (1 + SAME_SIZE)]
+    return max(fitting, key=lambda name: sizes[name]) if fitting else min(sizes, key=lambda name: sizes[name])
+
+
+def _sizes(model: Model, names: Iterable[str], imatrix: Imatrix | None) -> Iterable[tuple[str, int]]:
+    for name in names:
+        try:
+            yield name, stock_plan(model, name, imatrix).file_bytes
+        except BadUsage:  # needs an imatrix, and there is none
+            continue
+
+
+def _imatrix(path: Path | None) -> Imatrix | None:
+    return read_imatrix(path) if path else None
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise BadFile(
+            f"{path}: no such file; build it with `quantplan quantize`, or give the plan or the name of a mix"
+        )
+    return path
+
+
+def _built(plan: Plan, name: str, workshop: Workshop, make: Callable[[Path], None]) -> Path:
+    made_from = [plan.model_digest, plan.imatrix.digest if plan.imatrix else None, tools_build()]
+    made_from.append({each.name: each.type.name for each in plan.tensors})
+    out = workshop.folder / f"{name}-{digest_of(made_from)[:12]}.gguf"
+    if not _as_planned(out, plan):
+        make(out)
+    return out
+
+
+def _as_planned(file: Path, plan: Plan) -> bool:
+    """Whether the file is there and whole; anything else is built again."""
+    if not file.is_file():
+        return False
+    try:
+        plan.check_built(read_model(file))
+    except (BadFile, NotAsPlanned):
+        return False
+    return True

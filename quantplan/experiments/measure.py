@@ -1,0 +1,251 @@
+"""Measuring files against their base model in this process, on float32 logits.
+
+The base runs once and its logits stay in memory; then each file is loaded alone and runs on the same
+windows. Where the logits of all windows are too many, the windows are taken in groups and the files are
+loaded anew for each group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import psutil
+
+from quantplan.analyze.figures import figures
+from quantplan.analyze.scoring import BaseRows, TokenScores, base_rows, token_scores
+from quantplan.errors import BadFile, ModelMismatch
+from quantplan.experiments.cache import Journal, text_digest
+from quantplan.formats.gguf import read_model
+from quantplan.formats.measurement_files import as_fields, from_fields
+from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name
+from quantplan.measurement import Conditions, Measurement
+from quantplan.tensor import Model
+
+ENGINE = "in-process"
+Advance = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """``windows`` None takes all that the text has; ``memory_bytes``: for the base's logits, and at most
+    half of what is free.
+    """
+
+    n_ctx: int = 512
+    windows: int | None = None
+    threads: int = 0
+    gpu_layers: int = 0
+    memory_bytes: int = 2 << 30
+
+    @property
+    def engine(self) -> EngineOptions:
+        return EngineOptions(n_ctx=self.n_ctx, threads=self.threads, gpu_layers=self.gpu_layers)
+
+
+def measure(
+    base_path: Path, files: Sequence[Path], text: str, options: MeasureOptions | None = None,
+    advance: Advance | None = None, cache: Path | None = None,
+) -> list[Measurement]:  # fmt: skip
+    """The measurements of ``files`` in their order; a file named twice is run once.
+
+    ``advance`` gets shares of the whole work that add up to 1. In the folder ``cache`` finished files are
+    kept, and taken from there while nothing that matters has changed. Raises BadFile, ModelMismatch,
+    TextTooShort.
+    """
+    options, advance = options or MeasureOptions(), advance or (lambda _share: None)
+    base = read_model(base_path)
+    models = {Path(file): read_model(file) for file in files}
+    for model in models.values():
+        check_vocabulary(base, model)
+    with _Reference(base, text, options) as reference:
+        done = _Done(cache, reference.conditions)
+        left = {model.digest: model for model in models.values() if model.digest not in done}
+        share = 1 / (len(reference.windows) * (len(left) + 1))
+        for scored in _run(reference, list(left.values()), lambda windows: advance(windows * share)):
+            done.put(scored)
+    if not left:
+        advance(1)
+    return [done.measurement(Path(file), models[Path(file)].digest) for file in files]
+
+
+def check_vocabulary(base: Model, other: Model) -> None:
+    """ModelMismatch unless both have as many tokens: logits of different vocabularies do not compare."""
+    found = [model.by_name.get("token_embd.weight") for model in (base, other)]
+    sizes = [tensor.rows for tensor in found if tensor]
+    if len(set(sizes)) > 1:
+        raise _mismatch(base, other, f"it has a vocabulary of {sizes[1]} tokens, the base has {sizes[0]}")
+
+
+def bits_per_weight(model: Model) -> float:
+    """Bits of all tensor data over all weights, as llama.cpp prints BPW."""
+    return 8 * sum(tensor.bytes for tensor in model.tensors) / model.elements
+
+
+class _Reference:
+    """The base model's side: the windows of the text in groups that fit into memory, and its logits for one
+    group at a time.
+    """
+
+    def __init__(self, base: Model, text: str, options: MeasureOptions) -> None:
+        self.base, self.text, self.options = base, text, options
+        self._engine: Engine | None = Engine(base.path, options.engine)
+        try:
+            self.windows = self._engine.windows(text, options.windows)
+        except BaseException:
+            self._engine.close()
+            raise
+        self.vocabulary = self._engine.vocabulary
+        self.groups = _groups(self._engine, len(self.windows), options.memory_bytes)
+        self._kept: np.ndarray | None = None
+
+    def __enter__(self) -> _Reference:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._engine:
+            self._engine.close()
+        self._kept = None
+
+    @property
+    def conditions(self) -> Conditions:
+        return Conditions(
+            text_digest=text_digest(self.text),
+            n_ctx=self.options.n_ctx,
+            windows=len(self.windows),
+            base_digest=self.base.digest,
+            engine=ENGINE,
+            backend=backend_name(self.options.gpu_layers),
+            llama_cpp=f"llama-cpp-python {version('llama-cpp-python')}",
+        )
+
+    def rows(self, group: slice, step: Advance) -> BaseRows:
+        """The base's logits for a group. Its model is freed before a file is loaded; the last group's rows
+        are overwritten.
+        """
+        engine = self._engine or Engine(self.base.path, self.options.engine)
+        self._engine = None
+        with engine:
+            windows = self.windows[group]
+            per_window = _scored(self.options.n_ctx)
+            if self._kept is None:
+                self._kept = np.empty((len(windows) * per_window, engine.vocabulary), np.float32)
+            log_sums, first = [], 0
+            for logits in engine.logits(windows):
+                last = first + len(logits) * per_window
+                log_sums.append(base_rows(logits, self._kept[first:last]).log_sum)
+                first = last
+                step(len(logits))
+        _check_finite(log_sums, self.base)
+        return BaseRows(self._kept[:first], np.concatenate(log_sums))
+
+
+def _scored(n_ctx: int) -> int:
+    """Tokens of a window that are scored: those of its second half but the last, which predicts a token
+    outside of it.
+    """
+    return n_ctx - n_ctx // 2 - 1
+
+
+def _groups(engine: Engine, windows: int, memory_bytes: int) -> list[slice]:
+    """Whole batches of windows, so that results do not depend on the memory: a batch's size may change its
+    rounding.
+    """
+    room = min(memory_bytes, psutil.virtual_memory().available // 2)
+    per_window = _scored(engine.options.n_ctx) * engine.vocabulary * np.dtype(np.float32).itemsize
+    batches = room // (per_window * engine.windows_per_batch)
+    size = max(1, batches) * engine.windows_per_batch
+    return [slice(start, min(start + size, windows)) for start in range(0, windows, size)]
+
+
+def _run(reference: _Reference, models: list[Model], step: Advance) -> Iterator[tuple[Model, TokenScores]]:
+    """Each model with the scores of the whole text, as soon as it is through its last group."""
+    parts: dict[str, list[TokenScores]] = {model.digest: [] for model in models}
+    for group in reference.groups if models else ():
+        base = reference.rows(group, step)
+        for model in models:
+            parts[model.digest].append(_score(model, reference, group, base, step))
+            if group is reference.groups[-1]:
+                yield model, _joined(parts.pop(model.digest))
+
+
+def _score(model: Model, reference: _Reference, group: slice, base: BaseRows, step: Advance) -> TokenScores:
+    """The model's scores on a group of windows."""
+    windows, found, first = reference.windows[group], [], 0
+    with Engine(model.path, reference.options.engine) as engine:
+        _check_tokens(engine, reference, model)
+        for logits in engine.logits(windows):
+            batch = windows[len(found) * engine.windows_per_batch :][: len(logits)]
+            targets = batch[:, engine.first_scored + 1 :].reshape(-1)
+            rows = slice(first, first + len(targets))
+            found.append(token_scores(BaseRows(base.logits[rows], base.log_sum[rows]), logits, targets))
+            first = rows.stop
+            step(len(logits))
+    _check_finite([scores.kld + scores.nll for scores in found], model)
+    return _joined(found)
+
+
+def _joined(parts: list[TokenScores]) -> TokenScores:
+    names = ("nll", "base_nll", "kld", "delta_p", "same_top")
+    return TokenScores(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def _check_tokens(engine: Engine, reference: _Reference, model: Model) -> None:
+    if engine.vocabulary != reference.vocabulary:
+        sizes = f"it has {engine.vocabulary} tokens, the base has {reference.vocabulary}"
+        raise _mismatch(reference.base, model, sizes)
+    own = engine.windows(reference.text, reference.options.windows)
+    if not np.array_equal(own, reference.windows):
+        raise _mismatch(reference.base, model, "it cuts the same text into other tokens")
+
+
+def _check_finite(values: list[np.ndarray], model: Model) -> None:
+    if not all(np.isfinite(each).all() for each in values):
+        raise BadFile(
+            f"{model.path}: its logits are not all numbers on this text: is the file damaged? "
+            "Build or download it again"
+        )
+
+
+def _mismatch(base: Model, other: Model, what: str) -> ModelMismatch:
+    return ModelMismatch(
+        f"{other.path} does not belong to the base {base.path}: {what}; "
+        "give the model it was made from as --base"
+    )
+
+
+class _Done:
+    """Finished measurements by model digest, kept in a journal where there is a folder for it."""
+
+    def __init__(self, folder: Path | None, conditions: Conditions) -> None:
+        self._conditions = conditions
+        self._journal = Journal(folder, "measure", asdict(conditions)) if folder else None
+        self._found: dict[str, Measurement] = {}
+        for digest, content in (self._journal.results if self._journal else {}).items():
+            self._found[digest] = from_fields(content)
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._found
+
+    def put(self, scored: tuple[Model, TokenScores]) -> None:
+        model, scores = scored
+        measurement = Measurement(
+            **vars(figures(scores, self._conditions.windows)),
+            file=str(model.path),
+            model_digest=model.digest,
+            file_bytes=model.file_bytes,
+            bpw=bits_per_weight(model),
+            conditions=self._conditions,
+        )
+        self._found[model.digest] = measurement
+        if self._journal:
+            self._journal.put(model.digest, as_fields(measurement))
+
+    def measurement(self, file: Path, digest: str) -> Measurement:
+        return replace(self._found[digest], file=str(file))

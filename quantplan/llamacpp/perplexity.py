@@ -1,0 +1,203 @@
+"""llama-perplexity: the base's log-probabilities to a file, then a file's KL divergence against them.
+
+The tool sometimes ends with exit code 0 and without the end of its output, because its log thread is cut
+off. So a run counts only when every line of the summary is there; after several runs without one, what the
+last whole per-chunk line says is taken, and said to be taken.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantplan.errors import ModelMismatch
+from quantplan.llamacpp.tools import Echo, Finished, failure, run
+from quantplan.measurement import PERCENTILES, Estimate, Figures
+
+RUNS = 5  # where it was seen, one run in three lost its summary: five in a row are one in 240
+_NUMBER = r"(-?(?:\d+\.\d+|nan|inf))"
+_PAIR = rf"\s*{_NUMBER} ±\s*{_NUMBER}"
+_CHUNK = re.compile(rf"^\s*(\d+){_PAIR}{_PAIR}{_PAIR}{_PAIR} %{_PAIR} %[ \t]*\r?\n", re.MULTILINE)
+_COUNTED = re.compile(
+    r"\[\d+\]\d+\.\d+,|^\s*\d+\s.*%[ \t]*\r?$", re.MULTILINE
+)  # chunks done, of either kind of run
+
+
+@dataclass(frozen=True)
+class ToolOptions:
+    n_ctx: int
+    threads: int = 0
+    gpu_layers: int = 0
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """``chunks``: windows that the figures cover; ``complete``: taken from the summary, which covers all of
+    them.
+    """
+
+    figures: Figures
+    chunks: int
+    complete: bool
+
+
+def base_argv(model: Path, text: Path, base_file: Path, chunks: int, options: ToolOptions) -> list[str]:
+    """The run that writes the base's log-probabilities of the first ``chunks`` windows of the text."""
+    words = [
+        "llama-perplexity",
+        "-m",
+        model,
+        "-f",
+        text,
+        "--chunks",
+        chunks,
+        "--kl-divergence-base",
+        base_file,
+    ]
+    return [str(word) for word in words] + _common(options)
+
+
+def divergence_argv(model: Path, base_file: Path, options: ToolOptions) -> list[str]:
+    """The run that compares a model with the base file, which holds the tokens too."""
+    words = ["llama-perplexity", "-m", model, "--kl-divergence", "--kl-divergence-base", base_file]
+    return [str(word) for word in words] + _common(options)
+
+
+def _common(options: ToolOptions) -> list[str]:
+    words = ["-c", str(options.n_ctx), "-ngl", str(options.gpu_layers)]
+    return words + (["-t", str(options.threads)] if options.threads else [])
+
+
+def base_file_bytes(vocabulary: int, n_ctx: int, windows: int) -> int:
+    """Exact size of the base file: header, tokens, and a scale, a minimum and 16 bits a token for each
+    scored position.
+    """
+    row = 2 * (2 * ((vocabulary + 1) // 2) + 4)
+    return 20 + 4 * windows * n_ctx + windows * (n_ctx - n_ctx // 2 - 1) * row
+
+
+def write_base(
+    model: Path, text: Path, base_file: Path, chunks: int, vocabulary: int, options: ToolOptions,
+    *, step: Callable[[int], None] | None = None, echo: Echo | None = None,
+) -> None:  # fmt: skip
+    """Runs the base model; ToolFailed unless the file has exactly the size that all windows need."""
+    finished = run(base_argv(model, text, base_file, chunks, options), echo=echo, on_text=_counter(step))
+    found = base_file.stat().st_size if base_file.is_file() else 0
+    expected = base_file_bytes(vocabulary, options.n_ctx, chunks)
+    if found != expected:
+        raise failure(finished, f"wrote a base file of {found:,} bytes where {expected:,} are needed")
+
+
+def divergence(
+    model: Path, base_file: Path, options: ToolOptions,
+    *, step: Callable[[int], None] | None = None, echo: Echo | None = None,
+) -> Parsed:  # fmt: skip
+    """The model's figures, from up to RUNS runs until one has its summary; else of the run that got furthest.
+
+    Raises ModelMismatch where the vocabularies differ in size, ToolFailed where no run says anything.
+    """
+    best: Parsed | None = None
+    for _ in range(RUNS):
+        finished = run(divergence_argv(model, base_file, options), echo=echo, on_text=_counter(step))
+        if "inconsistent vocabulary" in finished.log:
+            raise ModelMismatch(
+                f"{model}: llama-perplexity says that its vocabulary is not that of the base model"
+            )
+        parsed = parse(finished)
+        if parsed and parsed.complete:
+            return parsed
+        best = max(filter(None, (best, parsed)), key=lambda each: each.chunks, default=None)
+        step = None  # another run makes no progress that was not counted
+    if best is None:
+        raise failure(finished, f"ended {RUNS} times without a single result")
+    return best
+
+
+def parse(finished: Finished) -> Parsed | None:
+    """What a --kl-divergence run says; None where not even one chunk is there.
+
+    ToolFailed where the summary is there and says that the perplexity is no number.
+    """
+    log = finished.log
+    lines = list(_CHUNK.finditer(log))
+    if not lines:
+        return None
+    last = lines[-1]
+    figures = _summary(log)
+    if figures is None:
+        return Parsed(_of_chunk(last), int(last[1]), complete=False)
+    if not math.isfinite(figures.kld.value + figures.ppl.value):
+        raise failure(finished, "found logits that are no numbers: is the file damaged?")
+    return Parsed(figures, int(last[1]), complete=True)
+
+
+def _of_chunk(line: re.Match[str]) -> Figures:
+    """The running figures that stand in a per-chunk line; all others are unknown."""
+    pairs = [_estimate(line[index], line[index + 1]) for index in range(2, 12, 2)]
+    ppl, ratio, kld, rms, same = pairs
+    return Figures(
+        ppl=ppl, ln_ppl_ratio=ratio, kld=kld, rms_dp=rms, same_top=same,
+        base_ppl=None, ppl_correlation=None, kld_window_err=None, kld_median=None, kld_maximum=None,
+        kld_percentiles=dict.fromkeys(PERCENTILES), delta_p=None,
+    )  # fmt: skip
+
+
+def _summary(log: str) -> Figures | None:
+    """The figures of the summary; None unless every line of it is there, whole."""
+    pairs = {name: _pair(log, label) for name, label in _LABELS.items()}
+    single = {label: _single(log, f"{label} KLD") for label in ("Maximum", "Median ")}
+    percentiles = {each: _single(log, f"{each:4.1f}%   KLD") for each in PERCENTILES}
+    correlation = _single(log, "Cor(ln(PPL(Q)), ln(PPL(base)))")
+    if None in (*pairs.values(), *single.values(), *percentiles.values(), correlation):
+        return None
+    return Figures(
+        **pairs,  # type: ignore[arg-type]
+        ppl_correlation=correlation / 100 if math.isfinite(correlation) else None,  # type: ignore[arg-type, operator]
+        kld_window_err=None,
+        kld_median=single["Median "],
+        kld_maximum=single["Maximum"],
+        kld_percentiles=percentiles,
+    )
+
+
+_LABELS = {
+    "ppl": "Mean PPL(Q)", "base_ppl": "Mean PPL(base)", "ln_ppl_ratio": "Mean ln(PPL(Q)/PPL(base))",
+    "kld": "Mean    KLD", "delta_p": "Mean    Δp", "rms_dp": "RMS Δp", "same_top": "Same top p",
+}  # fmt: skip
+
+
+def _pair(log: str, label: str) -> Estimate | None:
+    """The figure and its error of a summary line that ends as it should: a line may be cut inside a number.
+    """
+    found = re.search(rf"^{re.escape(label)}\s*:{_PAIR}(?: %)?[ \t]*\r?\n", log, re.MULTILINE)
+    return _estimate(found[1], found[2]) if found else None
+
+
+def _single(log: str, label: str) -> float | None:
+    found = re.search(rf"^{re.escape(label)}\s*:\s*{_NUMBER}%?[ \t]*\r?\n", log, re.MULTILINE)
+    return float(found[1]) if found else None
+
+
+def _estimate(value: str, error: str) -> Estimate:
+    """An error that is no number (of a file against itself) is unknown."""
+    return Estimate(float(value), float(error) if math.isfinite(float(error)) else None)
+
+
+def _counter(step: Callable[[int], None] | None) -> Callable[[str], None] | None:
+    """Counts chunks in output that comes in pieces."""
+    if step is None:
+        return None
+    text, counted = "", 0
+
+    def on_text(piece: str) -> None:
+        nonlocal text, counted
+        text += piece
+        done = len(_COUNTED.findall(text))
+        if done > counted:
+            step(done - counted)
+            counted = done
+
+    return on_text

@@ -1,0 +1,108 @@
+"""A measurement: what one file loses against its base model, each figure with its error and the conditions
+it holds under.
+
+Figures and their standard errors are defined as llama-perplexity defines and prints them
+(tools/perplexity/perplexity.cpp, ``kl_divergence``): an error is the standard deviation over all scored
+tokens over sqrt(tokens - 1), as if tokens were independent. Tokens of one window are not, so the KLD also
+carries ``kld_window_err``, taken from the means of whole windows: that is the honest one when texts are
+short, and the one that verdicts rest on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from quantplan.errors import ConditionsDiffer
+
+# Raised when a figure is computed in another way, so that older records no longer compare.
+METRICS_VERSION = 1  # 1: first
+PERCENTILES = (99.9, 99.0, 95.0, 90.0, 10.0, 5.0, 1.0, 0.1)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its standard error, in the same unit; ``stderr`` None where one token or window is all
+    there is.
+    """
+
+    value: float
+    stderr: float | None
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Everything but the measured file that the figures depend on. Threads are left out: they change speed,
+    not logits.
+    """
+
+    text_digest: str
+    n_ctx: int
+    windows: int
+    base_digest: str
+    engine: str  # "in-process" (float32 logits) or "llama-perplexity" (16-bit log-probabilities)
+    backend: str
+    llama_cpp: str  # version of the build that ran the model
+    metrics: int = METRICS_VERSION
+
+    def differences(self, other: Conditions) -> list[str]:
+        """What is not the same, as ``n_ctx 256 / 512``."""
+        pairs = (
+            (field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self)
+        )
+        return [f"{name} {_short(own)} / {_short(theirs)}" for name, own, theirs in pairs if own != theirs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What scoring a text says. KLD in nats per token; changes of probability and same top in percent.
+
+    ``None`` stands for what was not measured (llama-perplexity may lose its summary), never for 0.
+    """
+
+    ppl: Estimate
+    base_ppl: Estimate | None
+    ln_ppl_ratio: Estimate  # mean ln(PPL(Q)/PPL(base))
+    ppl_correlation: float | None  # of the two negative log likelihoods, -1 to 1
+    kld: Estimate  # mean KL(base || file); error over tokens
+    kld_window_err: float | None  # its standard error over windows
+    kld_median: float | None
+    kld_maximum: float | None
+    kld_percentiles: dict[float, float | None]  # of PERCENTILES
+    delta_p: Estimate | None  # mean change of the true token's probability, percent
+    rms_dp: Estimate  # its root mean square, percent
+    same_top: Estimate  # tokens whose most probable successor is the same, percent
+    per_window_kld: tuple[
+        float, ...
+    ] = ()  # means of the windows in the order of the text; empty where unknown
+    per_window_nll: tuple[float, ...] = ()
+    per_window_base_nll: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Figures):
+    """The figures of one file. ``bpw``: bits of all tensor data over all weights, as llama.cpp prints BPW."""
+
+    file: str
+    model_digest: str
+    file_bytes: int
+    bpw: float
+    conditions: Conditions
+    notes: tuple[str, ...] = ()  # what is missing, and why
+
+
+def check_comparable(measurements: Sequence[Measurement]) -> None:
+    """ConditionsDiffer naming what differs, unless all were taken under the same conditions."""
+    for other in measurements[1:]:
+        first = measurements[0]
+        differences = first.conditions.differences(other.conditions)
+        if differences:
+            raise ConditionsDiffer(
+                f"{first.file} and {other.file} were not measured under the same conditions "
+                f"({'; '.join(differences)}); measure both again in one `quantplan measure`"
+            )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:12] if len(text) == 64 else text
