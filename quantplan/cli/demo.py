@@ -20,7 +20,7 @@ STEPS = (  # command, and the file whose presence lets a second run skip it
     (["analyze", "--plot", "reports/imatrix.png"], "reports/imatrix.png"),
     (["probe"], ""),
     (["solve", "--budget", MIX, "--out", PLAN], ""),
-    (["quantize", PLAN], "reports/builds/prose-10m-q4_k_m.gguf"),
+    (["quantize", PLAN], "prose-10m-q4_k_m.gguf"),
     (["compare", PLAN, "--with", MIX], ""),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,8 @@ import typer
 
 from quantplan.cli import console, options
 from quantplan.cli.pricing_options import SampleOption, WindowsOption
+
+_SHOWN = 12  # the dearest tensors tell the story; hundreds of rows would hide it
 
 if TYPE_CHECKING:
     from quantplan.experiments.probe import Probe
@@ -53,7 +56,7 @@ def probe(
     wanted = pricing_options(source, parse_types(types), ctx, windows, sample, threads, gpu_layers)
     tensors = quantizable(source)
     if dry_run:
-        per_tensor = wanted.probe.windows or 2048 // wanted.probe.n_ctx
+        per_tensor = wanted.probe.base_windows(sys.maxsize)
         console.put(f"{len(tensors)} tensors, {per_tensor} windows of {wanted.probe.n_ctx} tokens each, one swap a tensor")
         return
     with stages() as tell:
@@ -85,9 +88,12 @@ def _print(model: Model, found: Probe) -> None:
     table = Table("tensor", title=f"{model.name}: nats per token per unit of relative squared error", title_justify="left")
     for heading in ("scale", "± s.e.", "KLD of the swap", "windows"):
         table.add_column(heading, justify="right")
-    for s in sorted(found.scales.values(), key=lambda each: -each.value):
+    ordered = sorted(found.scales.values(), key=lambda each: -each.value)
+    for s in ordered[:_SHOWN]:
         table.add_row(s.tensor, f"{s.value:.5f}", f"{s.stderr:.5f}", f"{s.kld:.3e}", str(s.windows))
     console.put_table(table)
+    if len(ordered) > _SHOWN:
+        console.say(f"{len(ordered) - _SHOWN} more tensors, down to {ordered[-1].value:.5f}; --json shows all")
     console.say(f"noise floor of the forward pass: {found.floor:.1e} nats per token")
     if found.not_found:
         console.warn(f"{len(found.not_found)} tensors take no part in a forward pass and borrow their scale: {', '.join(found.not_found[:3])}")
