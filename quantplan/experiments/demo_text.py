@@ -8,8 +8,8 @@ _HELDOUT_EVERY = 3
 def demo_texts() -> tuple[str, str]:
     """(calibration, held-out): whole topics of ``pydoc_data.topics`` in turn, two to one.
 
-    Topics quote one another; a paragraph of which a long line stands in the calibration text is left out of the held-out
-    text, so that nothing is judged on what it was chosen by.
+    Topics quote one another; a paragraph that stands in the calibration text, or a long line of which does, is left out of the
+    held-out text, so that nothing is judged on what it was chosen by.
     """
     from pydoc_data.topics import topics
 
@@ -18,8 +18,8 @@ def demo_texts() -> tuple[str, str]:
     for index, name in enumerate(sorted(topics)):
         part = heldout if index % _HELDOUT_EVERY == 0 else calibration
         part |= dict.fromkeys(paragraph for paragraph in topics[name].split("\n\n") if paragraph.strip())
-    known = {line.strip() for paragraph in calibration for line in paragraph.splitlines()}
-    kept = [paragraph for paragraph in heldout if not any(_long(line) and line.strip() in known for line in paragraph.splitlines())]
+    known = {line.strip() for paragraph in calibration for line in paragraph.splitlines() if _long(line)}
+    kept = [each for each in heldout if each not in calibration and known.isdisjoint(map(str.strip, each.splitlines()))]
     return "\n\n".join(calibration), "\n\n".join(kept)
 
 
