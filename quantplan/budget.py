@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from quantplan.errors import BadFile, BadUsage
 from quantplan.tensor import Model
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_ABSURD = 1e24  # no number is as large in any unit, and int() of infinity would fail
 _FORM = re.compile(r"([0-9]*\.?[0-9]+)\s*([A-Za-z%]*)")
 
 
@@ -35,8 +37,8 @@ class Budget:
         if not match:
             raise BadUsage(f"cannot read the budget {text!r}; write 17.9GB, 16.7GiB, 4.25bpw, 40% or =other.gguf")
         number, unit = float(match.group(1)), match.group(2).upper()
-        if number <= 0:
-            raise BadUsage(f"the budget {text!r} is not more than nothing")
+        if not 0 < number < _ABSURD:
+            raise BadUsage(f"the budget {text!r} is {'more than any disk holds' if number else 'not more than nothing'}")
         if unit == "BPW":
             return cls(int(number * model.elements / 8) + metadata_bytes, words)
         if unit == "%":
@@ -50,9 +52,12 @@ class Budget:
 
 def _size_of(path: Path) -> int:
     try:
-        return path.stat().st_size
+        stat = path.stat()
     except OSError as error:
-        raise BadFile(f"cannot take the budget from {path}: {error.strerror}") from None
+        raise BadFile(f"cannot take the budget from {path}: {error.strerror or error}; give the path of a file") from None
+    if not S_ISREG(stat.st_mode):
+        raise BadFile(f"cannot take the budget from {path}: not a file; write =other.gguf")
+    return stat.st_size
 
 
 def human_bytes(size: float) -> str:

@@ -15,6 +15,7 @@ else:
 
 FILE = "quantplan.toml"
 FOLDERS = ("imatrix", "calibration", "plans", "reports")
+_KINDS = {str: "a text in quotes", int: "a whole number"}
 _KEYS = {"model": str, "imatrix": str, "calibration": str, "heldout": str, "ctx": int}
 
 
@@ -59,8 +60,8 @@ def read_project(path: Path) -> Project:
     for key, value in content.items():
         if key not in _KEYS:
             raise BadFile(f"{path}: unknown key {key!r}; known keys: {', '.join(_KEYS)}")
-        if not isinstance(value, _KEYS[key]):
-            raise BadFile(f"{path}: {key} must be a {_KEYS[key].__name__}, not {value!r}")
+        if type(value) is not _KEYS[key]:
+            raise BadFile(f"{path}: {key} must be {_KINDS[_KEYS[key]]}, not {value!r}")
     if "model" not in content:
         raise BadFile(f'{path}: no model; add the line model = "path/to/model.gguf"')
     folder = path.parent.resolve()

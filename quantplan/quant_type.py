@@ -32,6 +32,11 @@ class QuantType:
         """Stored bits per weight."""
         return 8 * self.block_bytes / self.block
 
+    @property
+    def for_weights(self) -> bool:
+        """Whether matrices can be stored in it: ggml encodes nothing as F64 or as integers, it ends the process."""
+        return self.block > 1 or self.name in SETS["float"]
+
     def row_bytes(self, columns: int) -> int:
         """Bytes of a row of ``columns`` weights; ValueError where the row is no multiple of the block."""
         if columns % self.block:
@@ -95,6 +100,7 @@ SETS = {
 # for models published in them; a plan takes them only when they are named.
 SETS["all"] = SETS["k"] + SETS["iq"] + SETS["legacy"] + ("F16",)
 DEFAULT_SETS = ("all",)
+_WEIGHT_TYPES = tuple(kind.name for kind in _TABLE if kind.for_weights)
 
 
 def quant_type(name: str) -> QuantType:
@@ -102,8 +108,16 @@ def quant_type(name: str) -> QuantType:
     kind = BY_NAME.get(name.strip().upper())
     if kind is None:
         near = difflib.get_close_matches(name.upper(), BY_NAME, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known types: {', '.join(BY_NAME)}"
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known types: {', '.join(_WEIGHT_TYPES)}"
         raise NothingSelected(f"there is no quantization type {name!r}; {hint}")
+    return kind
+
+
+def weight_type(name: str) -> QuantType:
+    """``quant_type`` for what a tensor shall become; NothingSelected for types that are not for weights, too."""
+    kind = quant_type(name)
+    if not kind.for_weights:
+        raise NothingSelected(f"{kind} is no type for weights; choose one of {', '.join(_WEIGHT_TYPES)}")
     return kind
 
 
@@ -128,7 +142,7 @@ def parse_types(text: str) -> tuple[QuantType, ...]:
 
 def _named(name: str) -> tuple[str, ...]:
     try:
-        return (quant_type(name).name,)
+        return (weight_type(name).name,)
     except NothingSelected as error:
         raise NothingSelected(f"{error} (sets: {', '.join(SETS)})") from None
 

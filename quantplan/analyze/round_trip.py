@@ -12,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +70,7 @@ def round_trips(
     None measures all. Raises BadFile naming a tensor with NaN or infinite weights.
     """
     workers = threads or ggml.cores()
-    with ThreadPoolExecutor(workers, thread_name_prefix="round-trip") as pool:
+    with _cancelling(ThreadPoolExecutor(workers, thread_name_prefix="round-trip")) as pool:
         pending: deque[tuple[Tensor, list[Future[_Sums]]]] = deque()
         in_flight = 0
         for tensor, types in wanted:
@@ -81,6 +82,15 @@ def round_trips(
                 yield _joined(*pending.popleft())
         while pending:
             yield _joined(*pending.popleft())
+
+
+@contextmanager
+def _cancelling(pool: ThreadPoolExecutor) -> Iterator[ThreadPoolExecutor]:
+    """The pool; what has not begun when an error or Ctrl-C comes is dropped, a large tensor's jobs take minutes."""
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ def imatrix(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write it (default: the project's).")] = None,
     ctx: options.CtxOption = None,
-    chunks: Annotated[int, typer.Option("--chunks", help="Use only so many windows of the text; 0 takes all.")] = 0,
+    chunks: Annotated[int, typer.Option("--chunks", min=0, help="Use only so many windows of the text; 0 takes all.")] = 0,
     output_weight: Annotated[bool, typer.Option(help="Collect data for output.weight too.")] = True,
     legacy: Annotated[bool, typer.Option("--legacy", help="Write the old .dat format.")] = False,
     threads: options.ThreadsOption = 0,
@@ -62,9 +62,11 @@ def imatrix(
                 advance(share - done[0])
                 done[0] = share
 
-            tool.make(source.path, joined, target, wanted, echo=console.say, tell=tell)
+            def check(part: Path) -> None:
+                read_imatrix(part).check_belongs_to(source)
+
+            tool.make(source.path, joined, target, wanted, echo=console.say, tell=tell, check=check)
     made = read_imatrix(target)
-    made.check_belongs_to(source)
     if as_json:
         console.put_json({"imatrix": str(target), "tensors": len(made.entries), "chunks": made.chunk_count, "digest": made.digest})
     else:

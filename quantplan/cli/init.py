@@ -29,7 +29,7 @@ def init(
     from quantplan.cli.plan_output import model_stem
     from quantplan.errors import BadUsage
     from quantplan.formats.gguf import read_model
-    from quantplan.formats.records import replacing
+    from quantplan.formats.records import make_folder, replacing
     from quantplan.project import FILE, FOLDERS, project_text
 
     source = read_model(model)
@@ -37,7 +37,7 @@ def init(
     if target.exists() and not force:
         raise BadUsage(f"{target} exists already; --force writes it anew (nothing else is touched)")
     for name in FOLDERS:
-        (folder / name).mkdir(parents=True, exist_ok=True)
+        make_folder(folder / name)
 
     def relative(path: Path | None, default: str) -> str:
         return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix() if path else default

@@ -14,6 +14,9 @@ _EPILOG = "Exit codes: 0 done, 1 other, 2 usage, 3 bad file, 4 wrong model, 5 no
 _EPILOG += "8 tool failed, 9 not as planned, 10 text too short, 11 disk full, 12 conditions differ, 130 interrupted."
 
 
+INTERRUPTED = 130  # typer's exit code for Ctrl-C, which it answers without a word
+
+
 def _application() -> typer.Typer:
     from quantplan.cli import analyze, compare, demo, doctor, emit, imatrix, import_, init, measure, probe, quantize, solve
 
@@ -61,12 +64,10 @@ def main() -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            print("interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

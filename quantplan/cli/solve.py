@@ -61,7 +61,7 @@ def solve(
         console.warn("no imatrix: types that need one are left out; make one with `quantplan imatrix`")
     command = " ".join(["quantplan", *sys.argv[1:]])
     request = planning.Request(source, importance, parse_types(types), budget, _wishes(pin, minimum), per, command)
-    planning.parse_budget(request)  # a typing mistake shall not cost a probe
+    planning.check(request)
     wanted = pricing_options(source, planning.types_to_price(request), ctx, windows, sample, threads, gpu_layers)
     if dry_run:
         console.put(_intentions(request, damage, no_probe, calibration))
@@ -78,13 +78,13 @@ def solve(
 
 
 def _wishes(pins: list[str] | None, floors: list[str] | None) -> Wishes:
-    from quantplan.quant_type import quant_type
+    from quantplan.quant_type import weight_type
     from quantplan.selector import parse_assignment
     from quantplan.solve.planner import Wishes
 
     def parsed(texts: list[str] | None) -> tuple:
         pairs = [parse_assignment(text) for text in texts or []]
-        return tuple((selector, quant_type(kind)) for selector, kind in pairs)
+        return tuple((selector, weight_type(kind)) for selector, kind in pairs)
 
     return Wishes(parsed(pins), parsed(floors))
 

@@ -6,6 +6,7 @@ altered line fails its checksum and is made again, never trusted.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -52,7 +53,7 @@ class Journal:
             self.results[key] = value
 
     def put(self, key: str, value: Any) -> None:
-        """Adds a result and makes it durable."""
+        """Adds a result and makes it durable. NoSpace where the disk is full, BadFile where it cannot be written."""
         body = json.dumps([key, value], allow_nan=False).encode()
         line = hashlib.sha256(body).hexdigest()[:16].encode() + b" " + body + b"\n"
         try:
@@ -63,5 +64,7 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise NoSpace(f"cannot write the cache {self.path}: {error.strerror}; free some space") from None
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpace(f"no space left on the disk for the cache {self.path}; free some, what was finished is kept") from None
+            raise BadFile(f"cannot write the cache {self.path}: {error.strerror or error}; make its folder writable") from None
         self.results[key] = value

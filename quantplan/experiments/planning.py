@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from quantplan import __version__
 from quantplan.budget import Budget
@@ -10,15 +11,15 @@ from quantplan.damage import DamageTable
 from quantplan.errors import BadUsage
 from quantplan.experiments import pricing
 from quantplan.experiments.build import stock_plan
-from quantplan.formats.gguf import metadata_bytes
+from quantplan.formats.gguf import metadata_bytes, shard_paths
 from quantplan.formats.planning import imatrix_note, imatrix_use, lacking_imatrix, make_plan
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import quantize
 from quantplan.plan import Outcome, Plan
 from quantplan.quant_type import BY_NAME, QuantType
 from quantplan.solve import layers
-from quantplan.solve.planner import Wishes, allowed, fixed_bytes, solve_within, tensor_groups
-from quantplan.tensor import Model, Tensor
+from quantplan.solve.planner import Wishes, allowed, check_budget, fixed_bytes, solve_within, tensor_groups
+from quantplan.tensor import Model, Tensor, padded
 
 # one mix of each size and kind; S and L variants give layer mode its fine steps
 LAYER_FTYPES = (
@@ -73,8 +74,40 @@ def parse_budget(request: Request) -> Budget:
     """The budget in bytes; the name of a stock mix such as Q4_K_M means the size of that mix, made with the same imatrix."""
     if request.budget.strip().upper() in quantize.ftypes():
         return Budget(stock_plan(request.model, request.budget.strip(), request.imatrix).file_bytes, request.budget.strip())
+    if request.budget.startswith("="):
+        shards = shard_paths(Path(request.budget[1:].strip()).expanduser())
+        return Budget(sum(Budget.parse(f"={each}", request.model).bytes for each in shards), request.budget)
     note = imatrix_note(imatrix_use(request.imatrix)) if request.imatrix else None
     return Budget.parse(request.budget, request.model, metadata_bytes(request.model, note))
+
+
+def check(request: Request) -> None:
+    """What can be known before anything is measured: a typing mistake shall not cost a probe.
+
+    Raises BadUsage, BadFile, NothingSelected, BudgetImpossible.
+    """
+    model, budget, tensors = request.model, parse_budget(request), quantizable(request.model)
+    if request.per == "layer":
+        _check_layer_mode(request)
+        layer_mixes(request)
+        return
+    left = _left(request, tensors)
+    smallest = sum(min(padded(tensor.bytes_as(kind)) for kind in left[tensor.name]) for tensor in tensors)
+    check_budget(model, budget, _fixed(request, tensors) + smallest)
+
+
+def _left(request: Request, tensors: tuple[Tensor, ...]) -> dict[str, tuple[QuantType, ...]]:
+    """What types and wishes leave to each tensor; NothingSelected where that is nothing."""
+    candidates = {tensor.name: pricing.candidates(tensor, request.types, request.imatrix) for tensor in tensors}
+    left = allowed(tensors, candidates, request.wishes)
+    for tensor in tensors:
+        pricing.check_storable(tensor, left[tensor.name] or request.types, request.imatrix)
+    return left
+
+
+def _fixed(request: Request, tensors: tuple[Tensor, ...]) -> int:
+    note = imatrix_note(imatrix_use(request.imatrix)) if request.imatrix else None
+    return fixed_bytes(request.model, tensors, metadata_bytes(request.model, note))
 
 
 def plan_for(request: Request, table: DamageTable) -> tuple[Plan, bool]:
@@ -85,13 +118,10 @@ def plan_for(request: Request, table: DamageTable) -> tuple[Plan, bool]:
     model, budget = request.model, parse_budget(request)
     tensors = quantizable(model)
     table.check_belongs_to(model, (tensor.name for tensor in tensors))
-    note = imatrix_note(imatrix_use(request.imatrix)) if request.imatrix else None
-    fixed = fixed_bytes(model, tensors, metadata_bytes(model, note))
-    candidates = {tensor.name: pricing.candidates(tensor, request.types, request.imatrix) for tensor in tensors}
-    left = allowed(tensors, candidates, request.wishes)
+    fixed = _fixed(request, tensors)
     if request.per == "layer":
         return _layer_plan(request, table, tensors, fixed, budget)
-    groups = tensor_groups(tensors, left, table)
+    groups = tensor_groups(tensors, _left(request, tensors), table)
     solution, everything_fits = solve_within(model, groups, fixed, budget)
     labels = (group.choices[index].label for group, index in zip(groups, solution.choices, strict=True))
     types = {group.name: BY_NAME[label] for group, label in zip(groups, labels, strict=True)}
@@ -101,12 +131,16 @@ def plan_for(request: Request, table: DamageTable) -> tuple[Plan, bool]:
 def _layer_plan(
     request: Request, table: DamageTable, tensors: tuple[Tensor, ...], fixed: int, budget: Budget
 ) -> tuple[Plan, bool]:
-    if request.wishes != Wishes():
-        raise BadUsage("--pin and --min speak of tensors, layer mode chooses a mix for each block; leave them out or plan per tensor")
+    _check_layer_mode(request)
     grouped = layers.layer_groups(tensors, layer_mixes(request), table, request.types)
     solution, everything_fits = solve_within(request.model, grouped.groups, fixed, budget)
     plan = _finished(request, table, grouped.types(solution.choices), solution.outcome, budget)
     return replace(plan, layer_types=grouped.layer_types(solution.choices), flags=grouped.flags(solution.choices)), everything_fits
+
+
+def _check_layer_mode(request: Request) -> None:
+    if request.wishes != Wishes():
+        raise BadUsage("--pin and --min speak of tensors, layer mode chooses a mix for each block; leave them out or plan per tensor")
 
 
 def _ftype_allowed(ftype: str, names: set[str]) -> bool:

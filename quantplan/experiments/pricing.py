@@ -11,18 +11,22 @@ import numpy as np
 
 from quantplan import __version__
 from quantplan.analyze import prior, round_trip
+from quantplan.analyze.round_trip import stored_candidates
 from quantplan.damage import DamageRow, DamageTable, Interaction
+from quantplan.errors import NothingSelected
 from quantplan.experiments import kernel_rounding as kernel
 from quantplan.experiments import probe as probing
 from quantplan.experiments.cache import Journal, text_digest
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import tools
-from quantplan.llamacpp.engine import backend_name
+from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name
 from quantplan.quant_type import QuantType
 from quantplan.tensor import Model, Tensor
 
 DEFAULT_SAMPLE = 1 << 19  # weights measured per tensor: the sampling error stays near 1 %, below that of the probe
 _LEAST_INTERACTION_ERROR = 0.03
+# the errors of a prior are not independent: another model may cost half or twice as much throughout
+_PRIOR_INTERACTION = Interaction(relative_error=prior.RELATIVE_ERROR)
 
 Progress = Callable[[str, float, float], None]
 """Called with (stage, done, total)."""
@@ -48,7 +52,21 @@ class Pricing:
 
 def candidates(tensor: Tensor, types: tuple[QuantType, ...], imatrix: Imatrix | None) -> tuple[QuantType, ...]:
     """Types that the tensor can be stored in."""
-    return round_trip.stored_candidates(tensor, types, imatrix is not None and imatrix.quantize_weights(tensor) is not None)
+    return stored_candidates(tensor, types, imatrix is not None and imatrix.quantize_weights(tensor) is not None)
+
+
+def check_storable(tensor: Tensor, types: tuple[QuantType, ...], imatrix: Imatrix | None) -> None:
+    """NothingSelected, saying why, where the tensor can be stored in none of the types."""
+    if candidates(tensor, types, imatrix):
+        return
+    names = ", ".join(kind.name for kind in types)
+    without = stored_candidates(tensor, types, has_importance=True)
+    reason = (
+        f"they are larger than {tensor.type}, as which it is stored now" if not without
+        else "they need an imatrix; make one with `quantplan imatrix`" if imatrix is None
+        else f"they need imatrix data, and {imatrix.path.name} has none for it"
+    )  # fmt: skip
+    raise NothingSelected(f"{tensor.name} cannot be stored as {names}: {reason}; or choose other types with --types or --pin")
 
 
 def errors_of(
@@ -93,13 +111,17 @@ def price(
 ) -> Pricing:
     """The damage table of ``tensors``; without ``calibration`` scales come from the prior and it is not calibrated.
 
-    Raises what the stages raise: TextTooShort, BadFile, BadUsage.
+    Raises what the stages raise (TextTooShort, BadFile, BadUsage), NothingSelected for a tensor that fits no type.
     """
+    for tensor in tensors:
+        check_storable(tensor, options.types, imatrix)
+    if calibration is not None:
+        _check_text(model, imatrix, calibration, options, cache)
     errors = errors_of(model, tensors, imatrix, options, cache, tell)
     made_from = _made_from(model, imatrix, calibration, options)
     if calibration is None:
         rows = {t.name: _prior_row(model, t, errors[t.name]) for t in tensors}
-        return Pricing(DamageTable(model.digest, rows, made_from=made_from | {"scales": "prior"}))
+        return Pricing(DamageTable(model.digest, rows, _PRIOR_INTERACTION, made_from=made_from | {"scales": "prior"}))
     found = run_probe(model, tensors, imatrix, calibration, options, cache, tell)
     rounding = _rounding(model, tensors, calibration, options, cache)
     scales = _all_scales(model, tensors, found)
@@ -112,6 +134,13 @@ def price(
     }
     table = DamageTable(model.digest, rows, _interaction(found, scales), rounding.backend if rounding else "", True, made_from)
     return Pricing(table, found)
+
+
+def _check_text(model: Model, imatrix: Imatrix | None, calibration: str, options: PricingOptions, cache: Path) -> None:
+    """A text that is too short is found before the round trip, which may take an hour."""
+    if "#available" not in probe_journal(model, imatrix, calibration, options, cache).results and not model.header_only:
+        with Engine(model.path, EngineOptions(options.probe.n_ctx, vocabulary_only=True)) as engine:
+            engine.windows(calibration)
 
 
 def run_probe(
@@ -210,7 +239,8 @@ def prior_table(model: Model, tensors: tuple[Tensor, ...], types: tuple[QuantTyp
         rows[tensor.name] = DamageRow(
             tensor.name, {kind.name: scale * prior.error(kind) for kind in kinds}, {}, prior.RELATIVE_ERROR, "prior"
         )
-    return DamageTable(model.digest, rows, made_from={"scales": "prior", "errors": "prior", "quantplan": __version__})
+    made_from: dict[str, object] = {"scales": "prior", "errors": "prior", "quantplan": __version__}
+    return DamageTable(model.digest, rows, _PRIOR_INTERACTION, made_from=made_from)
 
 
 def _interaction(found: probing.Probe, scales: dict[str, _Price]) -> Interaction:

@@ -110,7 +110,11 @@ class Prober:
             raise BadUsage(f"{model.path} holds a header without weights: nothing to probe; use --damage FILE or --damage prior")
         self.model, self.imatrix, self.options = model, imatrix, options
         self.engine = Engine(model.path, EngineOptions(options.n_ctx, options.threads, options.gpu_layers, swappable=True))
-        windows = self.engine.windows(text)
+        try:
+            windows = self.engine.windows(text)
+        except QuantplanError:
+            self.engine.close()
+            raise
         self.windows = windows[window_order(len(windows))]
         self._base: list[BaseRows] = []
         self.forward_seconds, self.forward_passes = 0.0, 0
@@ -257,7 +261,8 @@ def _extend(prober: Prober, tensors: list[Tensor], first: int, journal: Journal)
     """More windows for the tensors whose error decides: unsure themselves, and a large part of the sum's uncertainty."""
     limit = min(first * _EXTEND_FACTOR, len(prober.windows))
     if limit > first:
-        values = {t: np.array(journal.results[t.name]["klds"]) for t in tensors}
+        # the first windows alone: what an interrupted run has added since must not change who is chosen
+        values = {t: np.array(journal.results[t.name]["klds"][:first]) for t in tensors}
         errors = {t: bootstrap_error(klds) for t, klds in values.items()}
         share = sum(error**2 for error in errors.values()) / max(len(tensors), 1)
         deciding = [t for t in tensors if errors[t] > _EXTEND_ABOVE * values[t].mean() and errors[t] ** 2 > share]

@@ -103,6 +103,8 @@ def _check_magic(path: Path) -> None:
     if len(start) < 24:
         raise BadFile(f"{path}: cut short inside the header ({len(start)} bytes); download or convert it again")
     version = struct.unpack_from("<I", start, 4)[0]
+    if version not in (2, 3) and version % (1 << 16) == 0:
+        raise BadFile(f"{path}: a big-endian GGUF file, llama.cpp cannot use it on this machine; convert the model again")
     if version not in (2, 3):
         raise BadFile(f"{path}: GGUF version {version} is not supported (2 and 3 are); convert the model again")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -83,5 +84,5 @@ def read_damage(path: Path | str) -> DamageTable:
 def _check_row(row: DamageRow) -> None:
     for name, value in (row.weights | row.kernel).items():
         quant_type(name)
-        if not isinstance(value, (int, float)) or not value >= 0:
+        if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise ValueError(f"{row.tensor} as {name} has damage {value!r}")

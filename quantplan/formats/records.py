@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,7 +31,16 @@ def replacing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
             raise NoSpace(f"no space left on the disk for {path}; free some or choose another folder") from None
         raise BadFile(f"cannot write {path}: {error.strerror or error}; choose another place") from None
     finally:
-        neighbour.unlink(missing_ok=True)
+        with suppress(OSError):  # a path through a file cannot even be removed, and what was raised says so already
+            neighbour.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """The folder and those above it; BadFile where they cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadFile(f"cannot make the folder {path}: {error.strerror or error}; choose another place") from None
 
 
 def write_record(path: Path | str, format_name: str, version: int, content: dict[str, Any]) -> None:

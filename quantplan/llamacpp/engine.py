@@ -46,12 +46,16 @@ NodeWatcher = Callable[[_GgmlTensor, bool], bool]
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How a model is run. ``threads`` 0: all cores. Only ``n_ctx`` and the backend change logits."""
+    """How a model is run. ``threads`` 0: all cores. Only ``n_ctx`` and the backend change logits.
+
+    ``vocabulary_only``: no weights are read, the engine cuts texts into windows and does nothing else.
+    """
 
     n_ctx: int = 256
     threads: int = 0
     gpu_layers: int = 0
     swappable: bool = False
+    vocabulary_only: bool = False
 
 
 def windows_per_batch(n_ctx: int) -> int:
@@ -114,6 +118,7 @@ class Engine:
     def _load(self, path: Path) -> int:
         parameters = self._llama.llama_model_default_params()
         parameters.n_gpu_layers = self.options.gpu_layers
+        parameters.vocab_only = self.options.vocabulary_only
         if self.options.swappable:
             parameters.load_mode = self._llama.LLAMA_LOAD_MODE_NONE
         model = self._llama.llama_model_load_from_file(str(path).encode(), parameters)

@@ -156,8 +156,10 @@ def quantize(weights: np.ndarray, kind: QuantType, importance: np.ndarray | None
     """Rows encoded as ``kind``: uint8 [rows, row bytes], bit for bit what llama-quantize writes.
 
     ``weights``: float32 [rows, columns]; ``importance``: float32 [experts, columns] or None, rows being split
-    evenly over experts in order. ValueError for a type that cannot be encoded without importance.
+    evenly over experts in order. ValueError for a type that cannot be encoded, or not without importance.
     """
+    if not kind.for_weights:
+        raise ValueError(f"ggml encodes no weights as {kind}")
     if importance is None and aborts_without_imatrix(kind):
         raise ValueError(f"{kind} cannot be encoded without an imatrix")
     rows, columns = weights.shape

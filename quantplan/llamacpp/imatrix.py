@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantplan.errors import BadFile, TextTooShort
+from quantplan.errors import BadFile, ModelMismatch, NoSpace, TextTooShort
 from quantplan.llamacpp import tools
 
 TOOL = "llama-imatrix"
+_SPARE_BYTES = 1 << 16  # a disk with less than that is full
 _CHUNK = re.compile(r"\[(\d+)\]\s*[\d.]+,")
 _TOTAL = re.compile(r"computing over (\d+) chunks")
 _TOO_SHORT = re.compile(r"you need at least (\d+) tokens.*?tokenizes to only (\d+) tokens", re.DOTALL)
@@ -65,13 +68,16 @@ def make(
     *,
     echo: tools.Echo | None = None,
     tell: Callable[[int, int], None] = lambda _done, _total: None,
+    check: Callable[[Path], None] = lambda _part: None,
 ) -> None:
-    """Runs the tool; ``out`` appears only when it is whole. Raises ToolFailed, TextTooShort, BadFile.
+    """Runs the tool; ``out`` appears only when ``check`` of the finished file raised no BadFile or ModelMismatch.
+
+    Raises ToolFailed, TextTooShort, NoSpace, BadFile, ModelMismatch.
 
     The text is named by its bare file name: the name becomes part of the imatrix and of every file made with it, and private
     paths are nobody's business.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
+    _check_place(out)
     part = out.with_name(f".{out.name}.part.{'dat' if options.legacy else 'gguf'}").resolve()
     try:
         command = argv(model.resolve(), Path(text.name), part, options)
@@ -79,16 +85,38 @@ def make(
         short = _TOO_SHORT.search(finished.log)
         if short:
             raise TextTooShort(
-                f"{text}: the text has {short.group(2)} tokens, at least {short.group(1)} are needed for chunks of "
+                f"{text.name}: the text has {short.group(2)} tokens, at least {short.group(1)} are needed for chunks of "
                 f"{options.n_ctx}; give more text or a smaller --ctx"
             )
         if finished.code != 0:
             raise tools.failure(finished)
         if not part.is_file():
             raise tools.failure(finished, "ended well but wrote no imatrix")
+        _checked(part, out, check)
         try:
             part.replace(out)
         except OSError as error:
             raise BadFile(f"cannot write {out}: {error.strerror}") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def _check_place(out: Path) -> None:
+    """BadFile where no file can come to ``out``: the tool would find out when all its work is done."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadFile(f"cannot write {out}: {error.strerror or error}; choose another place with --out") from None
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        reason = "it is a folder" if out.is_dir() else "its folder is not writable"
+        raise BadFile(f"cannot write {out}: {reason}; choose another place with --out")
+
+
+def _checked(part: Path, out: Path, check: Callable[[Path], None]) -> None:
+    """On a full disk the tool ends well and leaves an empty or short file."""
+    try:
+        check(part)
+    except (BadFile, ModelMismatch) as error:
+        if shutil.disk_usage(part.parent).free < _SPARE_BYTES:
+            raise NoSpace(f"no space left on the disk for {out}; free some or choose another place with --out") from None
+        raise type(error)(str(error).replace(str(part), str(out))) from None

@@ -75,11 +75,15 @@ def solve_within(model: Model, groups: tuple[Group, ...], fixed: int, budget: Bu
     ``fixed``: bytes of the file that no choice changes. Raises BudgetImpossible naming the smallest file.
     """
     problem = Problem(groups, max(budget.bytes - fixed, 0))
-    smallest = fixed + problem.smallest_bytes
+    check_budget(model, budget, fixed + problem.smallest_bytes)
+    return solve(problem, gap), problem.largest_bytes <= problem.budget_bytes
+
+
+def check_budget(model: Model, budget: Budget, smallest: int) -> None:
+    """BudgetImpossible naming the smallest file unless its bytes are within the budget."""
     if smallest > budget.bytes:
         raise BudgetImpossible(
             f"no file of {budget.asked} ({budget.bytes:,} bytes) exists for {model.name} with these types: the smallest has "
             f"{smallest:,} bytes ({human_bytes(smallest)}); raise the budget or allow smaller types with --types",
             smallest,
         )
-    return solve(problem, gap), problem.largest_bytes <= problem.budget_bytes
