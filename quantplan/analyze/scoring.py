@@ -81,8 +81,7 @@ def base_rows(logits: np.ndarray, out: np.ndarray | None = None) -> BaseRows:
 
 
 def divergence(base: BaseRows, logits: np.ndarray) -> np.ndarray:
-    """float64 [rows]: KL(base || other) in nats; exactly 0 for equal rows, NaN where logits are no numbers.
-    """
+    """float64 [rows]: KL(base || other) in nats; 0 for equal rows, NaN where logits are no numbers."""
     out = np.empty(len(base.logits))
 
     def work(rows: slice, block: np.ndarray) -> None:

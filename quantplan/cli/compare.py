@@ -60,6 +60,7 @@ def compare(
 
     Example: quantplan compare plans/prose-10m-q4_k_m.json --with Q4_K_M --text calibration/heldout.txt
     """
+    from quantplan.experiments.compare import check_options
     from quantplan.experiments.compare import compare as run
     from quantplan.experiments.measure import MeasureOptions
     from quantplan.project import read_text
@@ -69,6 +70,7 @@ def compare(
     judging = read_text(path)
     _warn_of_overlap(path, judging, options.calibration(calibration))
     chosen = MeasureOptions(options.ctx(ctx, base), windows, threads, gpu_layers)
+    check_options(chosen)
     with _folder(out) as folder:
         words = [str(each) for each in others or ()] + [
             word.strip() for word in contenders.split(",") if word.strip()

@@ -34,14 +34,20 @@ def compare(
 
     BadUsage for fewer than two windows: without a second one there is no telling how far chance goes.
     """
-    if options and options.windows is not None and options.windows < 2:
-        raise BadUsage(
-            f"--windows {options.windows}: a comparison needs at least two windows to know its own error"
-        )
+    options = options or MeasureOptions()
+    check_options(options)
     return judge(
         [entry.name for entry in entries],
         measure(base, [entry.file for entry in entries], text, options, advance, cache),
     )
+
+
+def check_options(options: MeasureOptions) -> None:
+    """BadUsage for fewer than two windows, to be found before files are built."""
+    if options.windows is not None and options.windows < 2:
+        raise BadUsage(
+            f"--windows {options.windows}: a comparison needs at least two windows to know its own error"
+        )
 
 
 def judge(names: Sequence[str], measurements: Sequence[Measurement]) -> Comparison:
@@ -114,7 +120,8 @@ def _basis(rows: Sequence[Row]) -> str:
 def _described(row: Row) -> str:
     if abs(row.size_difference) <= SAME_SIZE:
         return row.name
-    return f"{row.name}, which is {100 * abs(row.size_difference):.1f} % {'larger' if row.larger else 'smaller'}"
+    more = "larger" if row.larger else "smaller"
+    return f"{row.name}, which is {100 * abs(row.size_difference):.1f} % {more}"
 
 
 def _size(row: Row) -> str:

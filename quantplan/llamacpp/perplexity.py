@@ -170,8 +170,7 @@ _LABELS = {
 
 
 def _pair(log: str, label: str) -> Estimate | None:
-    """The figure and its error of a summary line that ends as it should: a line may be cut inside a number.
-    """
+    """The figure and its error of a summary line that ends as it should: it may be cut inside a number."""
     found = re.search(rf"^{re.escape(label)}\s*:{_PAIR}(?: %)?[ \t]*\r?\n", log, re.MULTILINE)
     return _estimate(found[1], found[2]) if found else None
 

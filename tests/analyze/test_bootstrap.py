@@ -74,7 +74,7 @@ def test_a_file_that_loses_nothing():
 
 
 def test_as_many_windows_as_are_said_to_be_needed_decide():
-    """Of many texts with that number of windows, about half decide: the difference is then two errors from 0."""
+    """Of many texts with that number of windows, about half decide: the gap is then two errors wide."""
     needed = windows_needed(*pair(6, 5000, change=0.98))
     decided = [paired_difference(*pair(seed, needed, change=0.98), 400).decided for seed in range(100, 200)]
     assert 20 < needed < 5000

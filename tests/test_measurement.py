@@ -1,0 +1,98 @@
+from dataclasses import replace
+
+import pytest
+
+from quantplan.errors import BadFile, ConditionsDiffer
+from quantplan.formats.measurement_files import as_fields, read_measurement, write_measurement
+from quantplan.formats.records import read_record
+from quantplan.measurement import PERCENTILES, Conditions, Estimate, Measurement, check_comparable
+
+CONDITIONS = Conditions("a" * 64, 256, 16, "b" * 64, "in-process", "cpu", "llama-cpp-python 0.3.36")
+MEASUREMENT = Measurement(
+    file="a.gguf",
+    model_digest="c" * 64,
+    file_bytes=6_735_744,
+    bpw=5.11,
+    conditions=CONDITIONS,
+    ppl=Estimate(37.7, 2.4),
+    base_ppl=Estimate(37.4, 2.4),
+    ln_ppl_ratio=Estimate(0.0077, 0.0033),
+    ppl_correlation=0.998,
+    kld=Estimate(0.00895, 0.00019),
+    kld_window_err=0.0005,
+    kld_median=0.0069,
+    kld_maximum=0.09,
+    kld_percentiles={each: each / 1000 for each in PERCENTILES},
+    delta_p=Estimate(-0.13, 0.07),
+    rms_dp=Estimate(2.1, 0.1),
+    same_top=Estimate(94.0, None),
+    per_window_kld=(0.009, 0.0089),
+    per_window_nll=(3.5, 3.6),
+    per_window_base_nll=(3.4, 3.5),
+)
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "a.json"
+    write_measurement(MEASUREMENT, path)
+    assert read_measurement(path) == MEASUREMENT
+    assert read_record(path, "quantplan-measurement", 1)["version"] == 1
+
+
+def test_what_the_tool_did_not_say_stays_unknown(tmp_path):
+    unknown = replace(
+        MEASUREMENT,
+        base_ppl=None,
+        delta_p=None,
+        kld_percentiles=dict.fromkeys(PERCENTILES),
+        per_window_kld=(),
+        notes=("no summary",),
+    )
+    write_measurement(unknown, tmp_path / "a.json")
+    assert read_measurement(tmp_path / "a.json") == unknown
+    assert as_fields(unknown)["kld_p99"] is None and as_fields(unknown)["base_ppl_err"] is None
+
+
+def test_every_figure_stands_beside_its_error():
+    found = as_fields(MEASUREMENT)
+    names = ("ppl", "base_ppl", "ln_ppl_ratio", "kld", "delta_p", "rms_dp", "same_top")
+    assert {name: (found[name], found[f"{name}_err"]) for name in names} == {
+        name: (getattr(MEASUREMENT, name).value, getattr(MEASUREMENT, name).stderr) for name in names
+    }
+    assert found["kld_p99_9"] == pytest.approx(0.0999) and found["kld_p0_1"] == pytest.approx(0.0001)
+    assert found["conditions"]["n_ctx"] == 256
+
+
+@pytest.mark.parametrize(
+    "damage", [{"kld": None}, {"conditions": {}}, {"per_window_kld": None}, {"ppl": "x"}]
+)
+def test_a_damaged_record_is_refused(tmp_path, damage):
+    from quantplan.formats.records import write_record
+
+    write_record(tmp_path / "a.json", "quantplan-measurement", 1, as_fields(MEASUREMENT) | damage)
+    with pytest.raises(BadFile, match="damaged measurement .*measure again"):
+        read_measurement(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"n_ctx": 512}, "n_ctx 256 / 512"),
+        ({"windows": 15}, "windows 16 / 15"),
+        ({"text_digest": "d" * 64}, "text_digest aaaaaaaaaaaa / dddddddddddd"),
+        ({"base_digest": "d" * 64}, "base_digest"),
+        ({"engine": "llama-perplexity"}, "engine in-process / llama-perplexity"),
+        ({"backend": "gpu"}, "backend cpu / gpu"),
+        ({"llama_cpp": "other"}, "llama_cpp"),
+        ({"metrics": 2}, "metrics 1 / 2"),
+    ],
+)
+def test_unequal_conditions_do_not_compare(change, said):
+    other = replace(MEASUREMENT, file="b.gguf", conditions=replace(CONDITIONS, **change))
+    with pytest.raises(ConditionsDiffer, match=rf"a.gguf and b.gguf .*\({said}"):
+        check_comparable([MEASUREMENT, MEASUREMENT, other])
+
+
+def test_equal_conditions_compare():
+    check_comparable([MEASUREMENT, replace(MEASUREMENT, file="b.gguf")])
+    assert CONDITIONS.differences(CONDITIONS) == []

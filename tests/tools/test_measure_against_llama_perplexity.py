@@ -1,0 +1,86 @@
+"""Both engines on the same files: what the tool prints is what is measured in this process.
+
+Tolerances. The base file holds log-probabilities in 16 bits over a range of up to 16 nats, so each is off
+by up to 16 / 65535 / 2 = 1.2e-4 at random and clipped at 16 below the largest. PPL of the file itself never
+sees the base file: printed to 6 decimals, float32 sums. KLD: rounding errors average out, clipping leaves
+out the tail; at Q4_K_M 2e-6 of 8.5e-3 were seen, 5e-5 are allowed. ln(PPL ratio): true tokens less likely
+than the clip count as likely as the clip in the base, which raises the ratio of every file alike - by what
+the tool says of the base against itself (0.0068 here), so the two differ by just that. Same top: ties that
+rounding makes may go either way.
+"""
+
+import math
+import shutil
+
+import pytest
+
+from quantplan.errors import ConditionsDiffer, NoSpace
+from quantplan.experiments import measure_with_tool as module
+from quantplan.experiments.measure import MeasureOptions, measure
+from quantplan.experiments.measure_with_tool import measure_with_tool
+from quantplan.formats.measurement_files import read_measurement, write_measurement
+from quantplan.llamacpp.tools import run
+from quantplan.measurement import check_comparable
+
+pytestmark = pytest.mark.tools
+OPTIONS = MeasureOptions(n_ctx=256, windows=8, threads=1)
+
+
+@pytest.fixture(scope="module")
+def q4(reference_model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("q4") / "q4_k_m.gguf"
+    run(["llama-quantize", str(reference_model), str(path), "Q4_K_M", "1"])
+    return path
+
+
+@pytest.fixture(scope="module")
+def both(reference_model, q4, calibration_text):
+    text = calibration_text.read_text(encoding="utf-8")
+    files = [reference_model, q4]
+    shares = []
+    by_tool = measure_with_tool(reference_model, files, text, OPTIONS, shares.append)
+    assert sum(shares) == pytest.approx(1)
+    return measure(reference_model, files, text, OPTIONS), by_tool
+
+
+def test_figures_agree(both):
+    (_, own), (self_by_tool, tool) = both
+    assert tool.notes == ()
+    assert own.ppl.value == pytest.approx(tool.ppl.value, rel=1e-6)
+    assert own.ppl.stderr == pytest.approx(tool.ppl.stderr, rel=1e-5)
+    bias = self_by_tool.ln_ppl_ratio.value
+    assert 0 < bias < 0.02
+    assert own.ln_ppl_ratio.value == pytest.approx(tool.ln_ppl_ratio.value - bias, abs=2e-5)
+    assert own.kld.value == pytest.approx(tool.kld.value, abs=5e-5)
+    assert own.kld.stderr == pytest.approx(tool.kld.stderr, rel=0.02)
+    assert own.kld_maximum == pytest.approx(tool.kld_maximum, abs=1e-3)
+    assert own.kld_percentiles[99.0] == pytest.approx(tool.kld_percentiles[99.0], abs=2e-4)
+    assert own.kld_median == pytest.approx(tool.kld_median, abs=1e-4)
+    assert own.delta_p.value == pytest.approx(tool.delta_p.value, abs=2e-3)
+    assert own.rms_dp.value == pytest.approx(tool.rms_dp.value, abs=2e-3)
+    assert own.rms_dp.stderr == pytest.approx(tool.rms_dp.stderr, abs=2e-3)
+    assert own.same_top.value == pytest.approx(tool.same_top.value, abs=0.3)  # 3 of 1016 tokens
+    assert (own.bpw, own.file_bytes, own.model_digest) == (tool.bpw, tool.file_bytes, tool.model_digest)
+
+
+def test_only_float32_sees_that_a_file_equals_itself(both):
+    (own, _), (tool, _) = both
+    assert (own.kld.value, own.kld_maximum, own.ln_ppl_ratio.value) == (0, 0, 0)
+    assert tool.kld_maximum > 0 and tool.ln_ppl_ratio.value > 0
+    assert math.isclose(tool.kld.value, 0, abs_tol=5e-4)  # the floor
+
+
+def test_figures_of_different_engines_do_not_compare(both):
+    with pytest.raises(ConditionsDiffer, match="engine in-process / llama-perplexity"):
+        check_comparable([both[0][1], both[1][1]])
+
+
+def test_the_tools_figures_are_kept_as_they_are(both, tmp_path):
+    write_measurement(both[1][1], tmp_path / "a.json")
+    assert read_measurement(tmp_path / "a.json") == both[1][1]
+
+
+def test_a_disk_too_small_for_the_base_file(monkeypatch, reference_model, calibration_text):
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    with pytest.raises(NoSpace, match=r"needs 16.66 MB, .* has 1.00 MB; set TMPDIR"):
+        measure_with_tool(reference_model, [reference_model], calibration_text.read_text(), OPTIONS)
