@@ -88,6 +88,8 @@ def _opened(path: Path) -> Iterator[int]:
         raise BadFile(f"{path}: not a readable GGUF file ({reason.split(': ', 1)[-1]}); is the download complete?")
     try:
         yield context
+    except UnicodeDecodeError as error:
+        raise BadFile(f"{path}: damaged header, a name in it is no text ({error.reason}); is the download complete?") from None
     finally:
         _lib().gguf_free(context)
 
