@@ -15,8 +15,9 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
 	CMAKE_ARGS="$(TOOLS) $(CMAKE_ARGS)" $(PIP) install -e ".[test]"
-	@ls $(VENV)/lib/python*/site-packages/bin/llama-quantize >/dev/null 2>&1 || \
-	  CMAKE_ARGS="$(TOOLS) $(CMAKE_ARGS)" $(PIP) install --force-reinstall --no-deps --no-cache-dir llama-cpp-python
+	@ls $(VENV)/lib/python*/site-packages/bin/llama-quantize >/dev/null 2>&1 || { \
+	  $(PIP) cache remove llama_cpp_python; \
+	  CMAKE_ARGS="$(TOOLS) $(CMAKE_ARGS)" $(PIP) install --force-reinstall --no-deps llama-cpp-python; }
 	$(BIN)/quantplan doctor
 	@touch $@
 
