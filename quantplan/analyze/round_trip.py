@@ -67,7 +67,8 @@ def round_trips(
     """Measures each tensor in the types given with it, in that order, on all cores.
 
     ``sample_elements``: about how many weights of a tensor to measure, rows being drawn at even steps from a seeded start;
-    None measures all. Raises BadFile naming a tensor with NaN or infinite weights.
+    None measures all. A type that cannot hold the weights (F16 ends at 65504) is left out of the errors. Raises BadFile
+    naming a tensor with NaN or infinite weights.
     """
     workers = threads or ggml.cores()
     with _cancelling(ThreadPoolExecutor(workers, thread_name_prefix="round-trip")) as pool:
@@ -155,6 +156,8 @@ def _joined(tensor: Tensor, jobs: list[Future[_Sums]]) -> RoundTrip:
     errors, sampling = {}, {}
     for name in parts[0].errors:
         error = np.concatenate([part.errors[name] for part in parts])
+        if not np.isfinite(error).all():
+            continue
         errors[name], sampling[name] = _ratio(error, energy, tensor.rows)
     return RoundTrip(tensor.name, errors, sampling, len(energy))
 

@@ -161,7 +161,7 @@ def _compare_in_double(own: np.ndarray, other: np.ndarray) -> tuple[float, float
     with np.errstate(invalid="ignore"):
         log_p, log_q = (row - row.max() - np.log(np.exp(row - row.max()).sum()) for row in (own, other))
         p = np.exp(log_p)
-        possible = p > 0
+        possible = p != 0  # NaN stays in: it must not pass for a row without damage
         kld = float(p[possible] @ (log_p - log_q)[possible])
         shift = float(p[possible] @ (other - own)[possible])
     return shift, kld

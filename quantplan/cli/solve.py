@@ -119,8 +119,6 @@ def _table(request: Request, wanted: PricingOptions, damage: str | None, no_prob
         if table.model_digest and table.model_digest != model.digest:
             raise ModelMismatch(f"{damage} was made for another model (digest {table.model_digest[:12]}, this is {model.digest[:12]})")
         return table
-    if model.header_only:
-        raise BadUsage(f"{model.path} holds a header without weights; use --damage FILE, or --damage prior for a first sketch")
     text = None if no_probe else calibration_text(calibration)
     if text is None and not no_probe:
         raise BadUsage("no calibration text: give --calibration FILE to probe, or --no-probe to plan from weights and imatrix alone")

@@ -13,7 +13,7 @@ from quantplan import __version__
 from quantplan.analyze import prior, round_trip
 from quantplan.analyze.round_trip import stored_candidates
 from quantplan.damage import DamageRow, DamageTable, Interaction
-from quantplan.errors import NothingSelected
+from quantplan.errors import BadUsage, NothingSelected
 from quantplan.experiments import kernel_rounding as kernel
 from quantplan.experiments import probe as probing
 from quantplan.experiments.cache import Journal, text_digest
@@ -113,6 +113,8 @@ def price(
 
     Raises what the stages raise (TextTooShort, BadFile, BadUsage), NothingSelected for a tensor that fits no type.
     """
+    if model.header_only:
+        raise BadUsage(f"{model.path} holds a header without weights; use --damage FILE, or --damage prior for a first sketch")
     for tensor in tensors:
         check_storable(tensor, options.types, imatrix)
     if calibration is not None:
@@ -138,7 +140,7 @@ def price(
 
 def _check_text(model: Model, imatrix: Imatrix | None, calibration: str, options: PricingOptions, cache: Path) -> None:
     """A text that is too short is found before the round trip, which may take an hour."""
-    if "#available" not in probe_journal(model, imatrix, calibration, options, cache).results and not model.header_only:
+    if "#available" not in probe_journal(model, imatrix, calibration, options, cache).results:
         with Engine(model.path, EngineOptions(options.probe.n_ctx, vocabulary_only=True)) as engine:
             engine.windows(calibration)
 

@@ -151,6 +151,8 @@ class Prober:
         done = len(self._base) * self.engine.windows_per_batch
         for logits in self.engine.logits(self.windows[done:windows]):
             self._base.append(base_rows(logits))
+            if not np.isfinite(self._base[-1].log_sum).all():
+                raise QuantplanError(f"{self.model.path}: the model gives NaN or infinite logits; is the file damaged?")
 
     def swap(self, tensor: Tensor, kind: QuantType) -> float:
         """Puts the tensor rounded to ``kind`` in memory; returns the relative squared error that it now has."""
