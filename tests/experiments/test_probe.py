@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -207,9 +208,9 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("passes", [1, 3, 5, 7, 9])
+@pytest.mark.parametrize("passes", [2, 4, 8])
 def test_an_interrupted_probe_goes_on_to_the_same_result(case, whole, tmp_path, monkeypatch, passes):
-    """Stopped in the middle of a swap: among the tensors, in the extension, in the floor, in the uniform swaps."""
+    """Stopped in the middle of a swap: among the tensors, in the floor, in the uniform swaps."""
     straight, _ = whole
     honest, left = Prober.window_klds, passes
 
@@ -228,6 +229,27 @@ def test_an_interrupted_probe_goes_on_to_the_same_result(case, whole, tmp_path, 
     assert resumed.scales == straight.scales
     assert (resumed.floor, resumed.uniform) == (straight.floor, straight.uniform)
     assert resumed.forward_passes < straight.forward_passes
+
+
+def test_who_gets_more_windows_is_decided_by_the_first_ones(tmp_path, monkeypatch):
+    """Else an interruption between two extensions would change the choice: ``a`` has its own already."""
+    random = np.random.default_rng(0)
+    tensors = [Tensor(name, (256, 4), BY_NAME["F16"]) for name in "abcd"]
+    first = {t.name: (1 + spread * random.standard_normal(4)).tolist() for t, spread in zip(tensors, (0.6, 0.4, 0.01, 0.01), strict=True)}
+
+    def chosen(already):
+        journal = Journal(tmp_path, already or "none")
+        for name, klds in first.items():
+            journal.put(name, {"error": 0.1, "klds": klds + ([1.0] * 12 if name in already else [])})
+        asked = []
+        monkeypatch.setattr(probing, "_probe_tensor", lambda _prober, tensor, windows, _journal: asked.append((tensor.name, windows)))
+        prober = SimpleNamespace(windows=range(100), take_base=lambda _windows: None)
+        probing._extend(prober, tensors, 4, journal)
+        assert journal.results["#extended"] == 16
+        return asked
+
+    assert chosen("") == [("a", 16), ("b", 16)]
+    assert chosen("a") == chosen("ab") == chosen("")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
