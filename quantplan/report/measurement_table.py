@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from quantplan.budget import human_bytes
 from quantplan.comparison import Comparison, Row
 from quantplan.measurement import Estimate, Measurement
 
@@ -23,7 +22,7 @@ def measurement_table(measurements: Sequence[Measurement]) -> Table:
     table = _table(f"{conditions.windows} windows of {conditions.n_ctx} tokens, {where}")
     table.add_column("File", overflow="fold", min_width=16)
     for heading in (
-        "Size",
+        "Bytes",
         "bpw",
         "PPL",
         "ln(PPL/base)",
@@ -36,7 +35,7 @@ def measurement_table(measurements: Sequence[Measurement]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for each in measurements:
         table.add_row(
-            each.file, human_bytes(each.file_bytes), f"{each.bpw:.3f}", estimate(each.ppl),
+            each.file, f"{each.file_bytes:,}", f"{each.bpw:.3f}", estimate(each.ppl),
             estimate(each.ln_ppl_ratio), estimate(each.kld),
             number(each.kld_median), number(each.kld_percentiles[99.0]), estimate(each.rms_dp),
             estimate(each.same_top),
@@ -48,14 +47,14 @@ def comparison_table(comparison: Comparison) -> Table:
     """The plan and the others, with the ratio of their KLDs and its interval."""
     table = _table("KLD ratio: the plan's KLD over this file's, below 1 where the plan is better")
     table.add_column("File", overflow="fold", min_width=16)
-    headings = ("Size", "bpw", "PPL", "KLD", "KLD ratio", "95 % interval", "RMS Δp %", "Same top %")
+    headings = ("Bytes", "bpw", "PPL", "KLD", "KLD ratio", "95 % interval", "RMS Δp %", "Same top %")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("")
     for index, row in enumerate(comparison.rows):
         each = row.measurement
         table.add_row(
-            row.name, human_bytes(each.file_bytes), f"{each.bpw:.3f}", estimate(each.ppl), estimate(each.kld),
+            row.name, f"{each.file_bytes:,}", f"{each.bpw:.3f}", estimate(each.ppl), estimate(each.kld),
             f"{row.kld_ratio:.3f}", f"{row.low:.3f} .. {row.high:.3f}" if index else "",
             estimate(each.rms_dp), estimate(each.same_top), _remark(row) if index else "the plan",
         )  # fmt: skip
