@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from quantplan.errors import ModelMismatch
-from quantplan.quant_type import BY_NAME
 from quantplan.tensor import Model
 
 

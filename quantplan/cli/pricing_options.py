@@ -13,7 +13,8 @@ import typer
 from quantplan.cli import console, options
 
 if TYPE_CHECKING:
-    from quantplan.experiments.pricing import PricingOptions, Progress
+    from quantplan.experiments.pricing import PricingOptions
+    from quantplan.experiments.probe import Tell
     from quantplan.quant_type import QuantType
     from quantplan.tensor import Model
 
@@ -50,7 +51,7 @@ def parse_sample(text: str) -> int | None:
 
 
 @contextmanager
-def stages() -> Iterator[Progress]:
+def stages() -> Iterator[Tell]:
     """One progress bar per stage, made when the stage first reports; plain lines where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn

@@ -18,7 +18,7 @@ from quantplan.experiments.cache import Journal
 from quantplan.experiments.probe import window_order
 from quantplan.formats.gguf import tensor_rows
 from quantplan.llamacpp import ggml
-from quantplan.llamacpp.engine import Engine, EngineOptions, node_rows
+from quantplan.llamacpp.engine import Engine, EngineOptions, GgmlTensor, node_rows
 from quantplan.quant_type import BY_NAME
 from quantplan.tensor import Model, Tensor
 
@@ -58,7 +58,7 @@ def _measured(model: Model, tensors: tuple[Tensor, ...], text: str, n_ctx: int, 
     sums: dict[str, np.ndarray] = {}
     seen: dict[str, int] = {}
 
-    def watch(node, ask: bool) -> bool:  # noqa: ANN001 - a ggml_tensor
+    def watch(node: GgmlTensor, ask: bool) -> bool:
         weight = node.src[0].contents if node.src[0] else None
         name = weight.name.decode("utf-8", "replace") if weight else ""
         if name not in wanted or not node.src[1] or not _is_product(node) or seen.get(name, 0) >= _ROWS:
@@ -77,10 +77,10 @@ def _measured(model: Model, tensors: tuple[Tensor, ...], text: str, n_ctx: int, 
         windows = engine.windows(text)
         for _ in engine.logits(windows[window_order(len(windows))[:_WINDOWS]]):
             pass
-    return {name: dict(zip(_FEEDS, (total[1:] / total[0]).tolist())) for name, total in sums.items() if total[0] > 0}
+    return {name: dict(zip(_FEEDS, (total[1:] / total[0]).tolist(), strict=True)) for name, total in sums.items() if total[0] > 0}
 
 
-def _is_product(node) -> bool:  # noqa: ANN001 - a ggml_tensor
+def _is_product(node: GgmlTensor) -> bool:
     """Whether the node multiplies a matrix: its input has as many columns as the weights, is float32 and not empty."""
     weights, inputs = node.src[0].contents, node.src[1].contents
     fits = inputs.ne[0] == weights.ne[0] and node.ne[0] == weights.ne[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +26,6 @@ DEFAULT_SAMPLE = 1 << 19  # weights measured per tensor: the sampling error stay
 _LEAST_INTERACTION_ERROR = 0.03
 # the errors of a prior are not independent: another model may cost half or twice as much throughout
 _PRIOR_INTERACTION = Interaction(relative_error=prior.RELATIVE_ERROR)
-
-Progress = Callable[[str, float, float], None]
-"""Called with (stage, done, total)."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ def check_storable(tensor: Tensor, types: tuple[QuantType, ...], imatrix: Imatri
 
 
 def errors_of(
-    model: Model, tensors: tuple[Tensor, ...], imatrix: Imatrix | None, options: PricingOptions, cache: Path, tell: Progress
+    model: Model, tensors: tuple[Tensor, ...], imatrix: Imatrix | None, options: PricingOptions, cache: Path, tell: probing.Tell
 ) -> dict[str, round_trip.RoundTrip]:
     """Round trips of all tensors; only what the journal lacks is measured."""
     journal = Journal(cache, "round-trip", round_trip.VERSION, model.digest, _imatrix_digest(imatrix), options.sample_elements)
@@ -107,7 +103,7 @@ def price(
     calibration: str | None,
     options: PricingOptions,
     cache: Path,
-    tell: Progress = lambda *_: None,
+    tell: probing.Tell = lambda *_: None,
 ) -> Pricing:
     """The damage table of ``tensors``; without ``calibration`` scales come from the prior and it is not calibrated.
 
@@ -146,17 +142,11 @@ def _check_text(model: Model, imatrix: Imatrix | None, calibration: str, options
 
 
 def run_probe(
-    model: Model, tensors: tuple[Tensor, ...], imatrix: Imatrix | None, calibration: str, options: PricingOptions, cache: Path, tell: Progress
+    model: Model, tensors: tuple[Tensor, ...], imatrix: Imatrix | None, calibration: str, options: PricingOptions, cache: Path, tell: probing.Tell
 ) -> probing.Probe:
     """The probe of all tensors, resumed from its journal."""
-    done = 0
-
-    def advance(amount: float) -> None:
-        nonlocal done
-        done += amount
-        tell("probe", done, len(tensors))
-
-    return probing.probe(model, tensors, imatrix, calibration, options.probe, probe_journal(model, imatrix, calibration, options, cache), advance)
+    journal = probe_journal(model, imatrix, calibration, options, cache)
+    return probing.probe(model, tensors, imatrix, calibration, options.probe, journal, tell)
 
 
 def probe_journal(model: Model, imatrix: Imatrix | None, calibration: str, options: PricingOptions, cache: Path) -> Journal:

@@ -34,6 +34,9 @@ _UNIFORM = ("Q2_K", "Q3_K", "Q4_K")
 _LEVEL_TOKENS = 16384
 _BOOTSTRAPS = 500
 
+Tell = Callable[[str, float, float], None]
+"""Called with (stage, done, total)."""
+
 
 @dataclass(frozen=True)
 class ProbeOptions:
@@ -199,17 +202,16 @@ def probe(
     text: str,
     options: ProbeOptions,
     journal: Journal,
-    advance: Callable[[float], None] = lambda _: None,
+    tell: Tell = lambda *_: None,
 ) -> Probe:
     """Scales of all tensors, from the journal where they are in it; each finished tensor is journalled at once.
 
-    ``advance`` is called with 1 per tensor. Raises TextTooShort, BadFile, BadUsage.
+    ``tell`` is called with (stage, done, total), and not at all where the journal holds everything. Raises TextTooShort,
+    BadFile, BadUsage.
     """
     began = time.perf_counter()
     found = Probe()
     if _complete(journal, tensors, options):
-        for tensor in tensors:
-            advance(1)
         return _from_journal(journal, tensors, found)
     with Prober(model, imatrix, text, options) as prober:
         reachable = prober.find(tensors)
@@ -217,19 +219,19 @@ def probe(
         first = options.base_windows(len(prober.windows))
         prober.take_base(first)
         swaps_began, forward_before = time.perf_counter(), prober.forward_seconds
-        for tensor in tensors:
+        for done, tensor in enumerate(tensors, 1):
             if tensor.name in reachable:
                 _probe_tensor(prober, tensor, first, journal)
             else:
                 journal.put(tensor.name, None)
-            advance(1)
+            tell("probe", done, len(tensors))
         if options.extend and not options.windows:
-            _extend(prober, [t for t in tensors if t.name in reachable], first, journal)
+            _extend(prober, [t for t in tensors if t.name in reachable], first, journal, tell)
         spent = time.perf_counter() - swaps_began
         forward = prober.forward_seconds - forward_before
         probed = [tensor for tensor in tensors if tensor.name in reachable]
         _floor(prober, probed, first, journal)
-        _uniform(prober, probed, max(first, _level_windows(prober)), journal)
+        _uniform(prober, probed, max(first, _level_windows(prober)), journal, tell)
         found.overhead = (spent - forward) / forward if forward > 0 else None
         found.forward_passes = prober.forward_passes
     found.seconds = time.perf_counter() - began
@@ -259,7 +261,7 @@ def _probe_tensor(prober: Prober, tensor: Tensor, windows: int, journal: Journal
     journal.put(tensor.name, {"error": error, "klds": earlier["klds"] + klds.tolist()})
 
 
-def _extend(prober: Prober, tensors: list[Tensor], first: int, journal: Journal) -> None:
+def _extend(prober: Prober, tensors: list[Tensor], first: int, journal: Journal, tell: Tell) -> None:
     """More windows for the tensors whose error decides: unsure themselves, and a large part of the sum's uncertainty."""
     limit = min(first * _EXTEND_FACTOR, len(prober.windows))
     if limit > first:
@@ -270,8 +272,9 @@ def _extend(prober: Prober, tensors: list[Tensor], first: int, journal: Journal)
         deciding = [t for t in tensors if errors[t] > _EXTEND_ABOVE * values[t].mean() and errors[t] ** 2 > share]
         if deciding:
             prober.take_base(limit)
-        for tensor in deciding:
+        for done, tensor in enumerate(deciding, 1):
             _probe_tensor(prober, tensor, limit, journal)
+            tell("probe, more text where the error decides", done, len(deciding))
     journal.put("#extended", limit)
 
 
@@ -291,9 +294,10 @@ def _floor(prober: Prober, tensors: list[Tensor], windows: int, journal: Journal
     journal.put("#floor", max(0.0, float(np.median(left))) if left else 0.0)
 
 
-def _uniform(prober: Prober, tensors: list[Tensor], windows: int, journal: Journal) -> None:
+def _uniform(prober: Prober, tensors: list[Tensor], windows: int, journal: Journal, tell: Tell) -> None:
     """All tensors swapped at once, for a few types: how single damages add up."""
-    for name in _UNIFORM:
+    for done, name in enumerate(_UNIFORM):
+        tell("probe, all tensors at once", done, len(_UNIFORM))
         key = f"#uniform {name}"
         if key in journal.results:
             continue

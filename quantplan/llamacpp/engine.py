@@ -23,11 +23,11 @@ _BATCH_TOKENS = 2048  # llama-perplexity's default n_batch: windows are decoded 
 _MAX_SRC, _MAX_NAME, _OP_PARAM_BYTES = 10, 64, 64
 
 
-class _GgmlTensor(ctypes.Structure):
+class GgmlTensor(ctypes.Structure):
     """struct ggml_tensor, ggml.h. ``_check_layout`` holds it against the library at run time."""
 
 
-_GgmlTensor._fields_ = [
+GgmlTensor._fields_ = [
     ("type", ctypes.c_int),
     ("buffer", ctypes.c_void_p),
     ("ne", ctypes.c_int64 * 4),
@@ -35,13 +35,13 @@ _GgmlTensor._fields_ = [
     ("op", ctypes.c_int),
     ("op_params", ctypes.c_byte * _OP_PARAM_BYTES),
     ("flags", ctypes.c_int32),
-    ("src", ctypes.POINTER(_GgmlTensor) * _MAX_SRC),
+    ("src", ctypes.POINTER(GgmlTensor) * _MAX_SRC),
     ("view_src", ctypes.c_void_p),
     ("view_offs", ctypes.c_size_t),
     ("data", ctypes.c_void_p),
     ("name", ctypes.c_char * _MAX_NAME),
 ]
-NodeWatcher = Callable[[_GgmlTensor, bool], bool]
+NodeWatcher = Callable[[GgmlTensor, bool], bool]
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Engine:
 
         def call(node: int, ask: bool, _data: int) -> bool:
             try:
-                return watch(ctypes.cast(node, ctypes.POINTER(_GgmlTensor)).contents, ask)
+                return watch(ctypes.cast(node, ctypes.POINTER(GgmlTensor)).contents, ask)
             except BaseException as error:  # noqa: BLE001 - raised again in _run
                 self._raised = error
                 return False
@@ -252,7 +252,7 @@ class Engine:
         """
         found: dict[str, set[int]] = {}
 
-        def look(node: _GgmlTensor, ask: bool) -> bool:
+        def look(node: GgmlTensor, ask: bool) -> bool:
             for source in (node.src[0], node.src[1]):
                 if source:
                     name = source.contents.name.decode("utf-8", "replace")
@@ -274,7 +274,7 @@ class Engine:
 
     def stored_type(self, name: str) -> QuantType:
         """The type in which the loaded model holds the tensor."""
-        kind = ggml_type(ctypes.cast(self._handles[name][0], ctypes.POINTER(_GgmlTensor)).contents.type)
+        kind = ggml_type(ctypes.cast(self._handles[name][0], ctypes.POINTER(GgmlTensor)).contents.type)
         assert kind is not None
         return kind
 
@@ -298,7 +298,7 @@ class Engine:
 _keep_alive: list[object] = []  # llama.cpp keeps the pointer of the last log callback for the life of the process
 
 
-def node_rows(node: _GgmlTensor) -> np.ndarray:
+def node_rows(node: GgmlTensor) -> np.ndarray:
     """float32 [rows, columns]: the values of a contiguous float32 node in host memory, copied."""
     rows = node.ne[1] * node.ne[2] * node.ne[3]
     out = np.empty((rows, node.ne[0]), np.float32)
