@@ -58,7 +58,7 @@ def _global(
 def main() -> None:
     """Entry point of the console script."""
     try:
-        _application()(standalone_mode=True)
+        _application()(prog_name="quantplan")
     except QuantplanError as error:
         if os.environ.get("QUANTPLAN_DEBUG"):
             raise

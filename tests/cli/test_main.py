@@ -1,0 +1,144 @@
+"""The frame: help, exit codes, what is imported, what is printed on Ctrl-C."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from quantplan import __version__
+from quantplan.cli import main as frame
+from quantplan.errors import QuantplanError
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = [name for name in typer.main.get_command(frame._application()).commands]
+
+
+def errors(kind=QuantplanError):
+    yield kind
+    for each in kind.__subclasses__():
+        yield from errors(each)
+
+
+def in_process(code, **environment):
+    """The code in a fresh Python at the repository root."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=os.environ | environment, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_all_commands_are_there():
+    wanted = {"demo", "init", "doctor", "imatrix", "analyze", "probe", "solve", "emit", "import", "quantize", "measure", "compare"}
+    assert wanted <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_first_sentence_and_an_example(command, name):
+    done = command(name, "--help")
+    assert done.code == 0 and done.err == ""
+    assert f"Usage: quantplan {name}" in done.out
+    words = " ".join(done.out.replace("│", " ").split())
+    assert re.search(rf"Example\b.*: .*quantplan {name}\b", words)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_explained(name):
+    for parameter in typer.main.get_command(frame._application()).commands[name].params:
+        assert parameter.param_type_name == "argument" or parameter.help, f"{name} {parameter.name}"
+
+
+def test_help_lists_the_commands_and_exit_codes(command):
+    done = command("--help")
+    assert done.code == 0
+    for name in COMMANDS:
+        assert f" {name} " in done.out
+    words = " ".join(done.out.split())
+    for code in {each.exit_code for each in errors()}:
+        assert f" {code} " in words[words.index("Exit codes") :]
+
+
+def test_version(command):
+    assert command("--version").out == f"quantplan {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["solve"], "Missing option '--budget'"),
+        (["solve", "--budget"], "requires an argument"),
+        (["solve", "-b", "5bpw", "--frob"], "No such option: --frob"),
+        (["solve", "-b", "5bpw", "--threads", "-3"], "--threads"),
+        (["probe", "--ctx", "3"], "--ctx"),
+        (["probe", "--ctx", "many"], "--ctx"),
+        (["imatrix", "--chunks", "-1"], "--chunks"),
+        (["init"], "Missing argument"),
+    ],
+)
+def test_usage_errors(command, files, words, message):
+    done = command(*words)
+    assert done.code == 2 and done.out == ""
+    assert message in done.err and "Traceback" not in done.err
+    assert files() == []
+
+
+def test_no_word_at_all_shows_the_help(command):
+    done = command()
+    assert "Usage: quantplan" in done.out + done.err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["solve", "--help"], ["probe", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(words):
+    code = (
+        "import sys; from quantplan.cli.main import main\n"
+        f"sys.argv = ['quantplan', *{words}]\n"
+        "try: main()\n"
+        "except SystemExit as ended: assert not ended.code\n"
+        "heavy = ('numpy', 'scipy', 'pulp', 'highspy', 'matplotlib', 'gguf', 'llama_cpp', 'rich.progress', 'platformdirs')\n"
+        "print('loaded:', *(name for name in heavy if name in sys.modules), file=sys.stderr)"
+    )
+    returned, _, err = in_process(code)
+    assert returned == 0 and err.strip() == "loaded:"
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(frame, "_application", lambda: lambda **_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        frame.main()
+
+
+@pytest.mark.parametrize("error", list(errors()), ids=lambda each: each.__name__)
+def test_errors_become_a_sentence_and_their_exit_code(monkeypatch, capsys, error):
+    def fail(**_):
+        raise error("this went wrong; do that")
+
+    monkeypatch.setattr(frame, "_application", lambda: fail)
+    monkeypatch.delenv("QUANTPLAN_DEBUG", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        frame.main()
+    assert ended.value.code == error.exit_code
+    assert capsys.readouterr().err == "error: this went wrong; do that\n"
+
+
+def test_each_error_has_an_exit_code_of_its_own():
+    from quantplan import errors as module
+
+    own = [each for each in errors() if each.__module__ == module.__name__]
+    assert len({each.exit_code for each in own}) == len(own) == 12
+
+
+def test_debug_shows_the_traceback():
+    code, _, err = in_process("from quantplan.cli.main import main; import sys; sys.argv = ['q', '--debug', 'init', 'nofile']; main()")
+    assert code == 1 and "Traceback" in err and "BadFile: nofile" in err
+    code, _, err = in_process("from quantplan.cli.main import main; import sys; sys.argv = ['q', 'init', 'nofile']; main()")
+    assert code == 3 and err.startswith("error: nofile: No such file")
+
+
+def test_a_closed_pipe_is_no_traceback(small_model):
+    command = f"{sys.executable} -m quantplan.cli.main init --help | true; {sys.executable} -m quantplan.cli.main doctor --json | head -c 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert "Traceback" not in done.stderr
