@@ -18,6 +18,8 @@ from quantplan.errors import BadFile, NoSpace
 def replacing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     """A file to write that takes the place of ``path`` when all went well, and leaves no half file when not."""
     path = Path(path)
+    if not path.name or path.is_dir():
+        raise BadFile(f"cannot write {path}: it is a folder; choose another place")
     neighbour = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,89 @@
+"""The demo's own part: its folder, its texts, its steps. What the steps do is tested with the commands."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import typer
+
+from quantplan.cli import demo
+from quantplan.cli.main import _application
+from quantplan.experiments.demo_text import demo_texts
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Records the steps instead of running them; each makes the file that it should."""
+    found = []
+
+    def run(argv, cwd, check):
+        assert argv[:3] == [sys.executable, "-m", "quantplan.cli.main"] and check is False
+        found.append(argv[3:])
+        made = next(makes for command, makes in demo.STEPS if command == argv[3:])
+        if made:
+            (cwd / made).parent.mkdir(parents=True, exist_ok=True)
+            (cwd / made).write_text("made")
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(demo, "subprocess", SimpleNamespace(run=run))
+    return found
+
+
+def test_steps_in_order_and_only_what_is_missing(command, workplace, started):
+    done = command("demo", "--folder", "d")
+    assert done.code == 0
+    assert started == [words for words, _ in demo.STEPS]
+    assert (workplace / "d" / demo.MODEL).stat().st_size > 10**7
+    started.clear()
+    assert command("demo", "--folder", "d").code == 0
+    assert started == [words for words, makes in demo.STEPS if not makes]
+
+
+def test_every_step_is_a_command_line_that_parses():
+    commands = typer.main.get_command(_application()).commands
+    for (name, *words), _ in demo.STEPS:
+        commands[name].make_context(name, list(words))
+
+
+def test_dry_run(command, workplace):
+    done = command("demo", "--dry-run")
+    assert done.out.splitlines() == [" ".join(["quantplan", *words]) for words, _ in demo.STEPS]
+    assert list(workplace.iterdir()) == []
+
+
+def test_a_step_that_fails_ends_the_demo_with_its_exit_code(command, monkeypatch):
+    calls = []
+    monkeypatch.setattr(demo, "subprocess", SimpleNamespace(run=lambda *_, **__: (calls.append(1), SimpleNamespace(returncode=7))[1]))
+    done = command("demo", "--folder", "d")
+    assert done.code == 7 and len(calls) == 1 and "The project is in" not in done.err
+
+
+def test_the_first_step_really_runs(command, workplace, monkeypatch):
+    monkeypatch.setattr(demo, "STEPS", demo.STEPS[:1])
+    monkeypatch.setenv("PYTHONPATH", str(demo.Path(demo.__file__).parents[2]))
+    monkeypatch.setattr(demo, "subprocess", subprocess)
+    assert command("demo", "--folder", "d").code == 0
+    assert (workplace / "d" / "quantplan.toml").is_file()
+
+
+def test_a_file_in_the_way(command, workplace, files):
+    (workplace / "d").write_text("mine")
+    done = command("demo", "--folder", "d")
+    assert done.code == 3 and "cannot write d/prose-10m-f16.gguf" in done.error
+    assert files() == ["d"]
+
+
+def test_a_full_disk(command, files, full_disk):
+    done = command("demo", "--folder", "d")
+    assert done.code == 11 and "no space left on the disk" in done.error
+    assert files() == []
+
+
+def test_the_texts_share_no_paragraph_and_no_long_line():
+    calibration, heldout = demo_texts()
+    assert len(calibration) > 200_000 and len(heldout) > 60_000  # enough windows of 256 tokens for probe and proof
+    assert not set(calibration.split("\n\n")) & set(heldout.split("\n\n"))
+    lines = [{line.strip() for line in text.splitlines() if len(line.strip()) >= 40} for text in (calibration, heldout)]
+    assert not lines[0] & lines[1]
+    assert demo_texts() == (calibration, heldout)

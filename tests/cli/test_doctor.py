@@ -1,0 +1,85 @@
+import importlib.metadata
+import json
+import shutil
+
+import pytest
+
+from quantplan.experiments import checkup
+from quantplan.llamacpp import tools
+from quantplan.quant_type import BY_NAME
+
+pytestmark = pytest.mark.tools
+
+
+def test_all_is_well_here(command):
+    done = command("doctor", "--json")
+    findings = {each["what"]: each for each in json.loads(done.out)}
+    assert done.code == 0
+    assert {each["state"] for each in findings.values()} == {"ok"}
+    assert findings["numpy"]["detail"] == importlib.metadata.version("numpy")
+    assert findings["llama-quantize"]["detail"] == str(tools.find("llama-quantize"))
+    assert findings["llama.cpp build"]["detail"] == tools.build()
+    assert "33 types" in findings["ggml library"]["detail"]
+    assert "hit wins" in findings["rules of llama-quantize"]["detail"]
+
+
+def test_the_table_is_on_stdout(command):
+    done = command("doctor")
+    assert done.code == 0 and "llama-imatrix" in done.out and done.err == ""
+
+
+def test_tools_are_missing(command, monkeypatch):
+    monkeypatch.setenv("QUANTPLAN_TOOLS", "/nonexistent")
+    done = command("doctor", "--json")
+    findings = {each["what"]: each for each in json.loads(done.out)}
+    assert done.code == 7
+    missing = {name for name, each in findings.items() if each["state"] == "missing"}
+    assert missing == set(tools.REQUIRED)
+    assert "pip install --force-reinstall --no-deps --no-cache-dir llama-cpp-python" in findings["llama-quantize"]["mend"]
+    assert "QUANTPLAN_TOOLS" in findings["llama-quantize"]["mend"]
+    for_people = command("doctor")
+    assert for_people.code == 7 and "missing" in for_people.out and "CMAKE_ARGS=" in for_people.err
+
+
+def test_one_tool_is_missing(command, monkeypatch, tmp_path):
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in tools.REQUIRED[:-1]:
+        shutil.copy(tools.find(name), folder / name)
+    monkeypatch.setenv("QUANTPLAN_TOOLS", str(folder))
+    done = command("doctor", "--json")
+    assert done.code == 7
+    assert [each["what"] for each in json.loads(done.out) if each["state"] == "missing"] == [tools.REQUIRED[-1]]
+
+
+def test_a_package_is_missing(monkeypatch):
+    monkeypatch.setattr(checkup, "_PACKAGES", ("numpy", "surely-not-installed"))
+    found = {finding.what: finding for finding in checkup.checkup()}
+    assert found["surely-not-installed"].state == "missing"
+    assert found["surely-not-installed"].mend == "run: pip install surely-not-installed"
+    assert "rules of llama-quantize" not in found  # nothing is run on a broken installation
+
+
+def test_other_block_sizes_are_a_warning(monkeypatch):
+    from dataclasses import replace
+
+    wrong = {12: replace(BY_NAME["Q4_K"], block_bytes=145), 8: BY_NAME["Q8_0"]}
+    monkeypatch.setattr(checkup, "BY_ID", wrong)
+    finding = next(each for each in checkup.checkup() if each.what == "ggml library")
+    assert finding.state == "warning" and "Q4_K" in finding.detail and "Q8_0" not in finding.detail
+
+
+@pytest.mark.parametrize(
+    "down_0, down_1, state, words",
+    [
+        ("Q4_K", "Q6_K", "ok", "the first hit wins"),
+        ("Q4_K", "Q2_K", "ok", "the last hit wins"),
+        ("Q6_K", "Q6_K", "warning", "a rule equal to the default type is ignored"),
+        ("Q4_K", "Q5_K", "warning", "rules are ignored"),
+    ],
+)
+def test_bad_builds_are_told_by_what_they_do(monkeypatch, down_0, down_1, state, words):
+    types = {"blk.0.ffn_down.weight": BY_NAME[down_0], "blk.1.ffn_down.weight": BY_NAME[down_1]}
+    monkeypatch.setattr(checkup.quantize, "dry_run", lambda *_, **__: types)
+    finding = next(each for each in checkup.checkup() if each.what == "rules of llama-quantize")
+    assert (finding.state, words in finding.detail) == (state, True)

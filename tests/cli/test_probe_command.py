@@ -1,0 +1,125 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from quantplan.experiments.cache import Journal
+from quantplan.formats.plan_files import read_damage
+
+pytestmark = pytest.mark.tools
+ROOT = Path(__file__).parents[2]
+SHORT = ("--ctx", "128", "--windows", "8", "--threads", "1", "--types", "Q4_0,Q8_0")
+
+
+def test_probe_and_solve_from_its_table(command, workplace, small_model, small_text, small_imatrix):
+    words = ["probe", "-m", small_model, "--imatrix", small_imatrix, "--calibration", small_text, *SHORT, "--out", "d.json"]
+    done = command(*words)
+    assert done.code == 0
+    assert "noise floor of the forward pass" in done.err and "damage table written to d.json" in done.err
+    assert "token_embd.weight" in done.out
+    table = read_damage(workplace / "d.json")
+    assert table.calibrated and len(table.rows) == 15
+
+    again = command(*words, "--json")
+    figures = json.loads(again.out)
+    assert set(figures) == {"model", "tensors", "noise_floor", "not_found", "overhead", "forward_passes", "seconds"}
+    assert (figures["forward_passes"], figures["overhead"], figures["not_found"]) == (0, None, [])
+    assert len(figures["tensors"]) == 15
+    for tensor in figures["tensors"]:
+        assert set(tensor) == {"name", "scale", "scale_err", "kld", "error", "windows"}
+        assert tensor["windows"] == 16 and 0 < tensor["scale_err"] < tensor["scale"]
+
+    plan = command("solve", "-m", small_model, "--imatrix", small_imatrix, "--damage", "d.json", "-b", "45%", "--types", "Q4_0,Q8_0", "--json")
+    assert plan.code == 0 and "uncalibrated" not in plan.err
+    assert json.loads(plan.out)["predicted_kld"] > 0
+
+
+def test_without_imatrix_there_is_a_warning(command, small_model, small_text):
+    done = command("probe", "-m", small_model, "--calibration", small_text, *SHORT, "--dry-run")
+    assert "warning: no imatrix" in done.err
+
+
+def test_dry_run_says_how_much_it_would_do(command, workplace, small_model, small_text):
+    done = command("probe", "-m", small_model, "--calibration", small_text, *SHORT, "--dry-run")
+    assert (done.code, done.out) == (0, "15 tensors, 16 windows of 128 tokens each, one swap a tensor\n")
+    done = command("probe", "-m", small_model, "--calibration", small_text, "--ctx", "1024", "--dry-run")
+    assert done.out == "15 tensors, 4 windows of 1024 tokens each, one swap a tensor\n"
+    assert list(workplace.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words, code, message",
+    [
+        (["-m", "MODEL"], 2, "which text?"),
+        (["--calibration", "TEXT"], 2, "which model?"),
+        (["-m", "MODEL", "--calibration", "few.txt"], 10, "the text has 4 tokens, at least 256 are needed"),
+        (["-m", "MODEL", "--calibration", "empty.txt"], 3, "the text is empty"),
+        (["-m", "MODEL", "--calibration", "nofile.txt"], 3, "cannot read the text nofile.txt"),
+        (["-m", "MODEL", "--calibration", "TEXT", "--windows", "-1"], 2, "--windows -1"),
+        (["-m", "MODEL", "--calibration", "TEXT", "--sample", "much"], 2, "--sample much: write a number of weights"),
+        (["-m", "MODEL", "--calibration", "TEXT", "--types", "Q9"], 5, "no quantization type 'Q9'"),
+        (["-m", "MODEL", "--calibration", "TEXT", "--types", "F32"], 5, "cannot be stored as F32"),
+        (["-m", "hole.gguf", "--calibration", "TEXT"], 2, "holds a header without weights"),
+        (["-m", "MODEL", "--imatrix", "other.gguf", "--calibration", "TEXT"], 4, "it was made from another model"),
+    ],
+)
+def test_refused(command, workplace, small_model, small_text, reference_imatrix, words, code, message):
+    from model_shapes import QWEN3_8B
+
+    (workplace / "few.txt").write_text("only a few words")
+    (workplace / "empty.txt").write_text("")
+    if "hole.gguf" in words:
+        QWEN3_8B.write(workplace / "hole.gguf")
+    if "other.gguf" in words:
+        (workplace / "other.gguf").write_bytes(reference_imatrix.read_bytes())
+    named = {"MODEL": small_model, "TEXT": small_text}
+    done = command("probe", *(named.get(word, word) for word in words), *(SHORT[:2] if "--types" in words else (*SHORT[:2], *SHORT[6:])))
+    assert done.code == code and message in done.error and done.out == ""
+    assert not (workplace / "cache").exists()
+
+
+def test_the_cache_cannot_be_written(command, workplace, small_model, small_text):
+    (workplace / "cache").write_text("in the way")
+    done = command("probe", "-m", small_model, "--calibration", small_text, *SHORT)
+    assert done.code == 3 and "the cache" in done.error
+
+
+def test_the_disk_is_full(command, small_model, small_text, full_disk):
+    done = command("probe", "-m", small_model, "--calibration", small_text, *SHORT)
+    assert done.code == 11 and "no space left on the disk for the cache" in done.error
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT to another process on Windows")
+def test_ctrl_c_keeps_what_was_finished(workplace, small_model, small_text):
+    """In the middle of the swaps: exit code 130, one sentence, and the finished tensors in the journal."""
+    (workplace / "quantplan.toml").write_text(f'model = "{small_model}"\ncalibration = "{small_text}"\nctx = 128\n')
+    words = [sys.executable, "-m", "quantplan.cli.main", "probe", "--windows", "8", "--threads", "1", "--types", "Q4_0"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    def finished():
+        results = {}
+        for path in (workplace / ".quantplan" / "cache").glob("probe-*.jsonl"):
+            journal = Journal(path.parent, "probe")
+            journal.path = path
+            journal._read()
+            results |= journal.results
+        return {name: value for name, value in results.items() if not name.startswith("#")}
+
+    with subprocess.Popen(words, cwd=workplace, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and len(finished()) < 2:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert process.returncode == 130
+    assert out == "" and "Traceback" not in err
+    assert err.rstrip().endswith("interrupted; what was finished is kept, the same command goes on from there")
+    kept = finished()
+    assert 2 <= len(kept) < 15
+    done = subprocess.run(words, cwd=workplace, env=environment, capture_output=True, check=True)
+    assert b"token_embd.weight" in done.stdout
+    assert {name: finished()[name] for name in kept} == kept  # nothing was measured again

@@ -1,0 +1,238 @@
+import json
+
+import numpy as np
+import pytest
+from model_parts import imatrix_of
+from model_shapes import QWEN3_8B
+
+from quantplan.cli.pricing_options import parse_sample
+from quantplan.errors import BadUsage
+from quantplan.formats.gguf import read_model
+from quantplan.formats.imatrix_files import write_imatrix
+from quantplan.formats.plan_files import read_plan
+
+pytestmark = pytest.mark.tools
+PRIOR = ("--damage", "prior", "--types", "k,Q8_0,F16")
+FIGURES = {"plan", "file_bytes", "bpw", "predicted_kld", "predicted_kld_err", "status", "gap", "bound"}
+
+
+@pytest.fixture
+def solve(command, small_model):
+    """solve on the small model with the given words."""
+    return lambda *words: command("solve", "-m", small_model, *words)
+
+
+# -- what comes out
+
+
+def test_json(solve, workplace, small_model):
+    done = solve("-b", "45%", *PRIOR, "--json", "--out", "p/plan.json")
+    figures = json.loads(done.out)
+    assert done.code == 0 and set(figures) == FIGURES
+    plan = read_plan(workplace / "p" / "plan.json")
+    model = read_model(small_model)
+    assert figures["plan"] == "p/plan.json"
+    assert figures["file_bytes"] == plan.file_bytes <= 0.45 * model.file_bytes
+    assert figures["bpw"] == plan.bits_per_weight(model)
+    assert (figures["predicted_kld"], figures["predicted_kld_err"]) == (plan.predicted_kld, plan.predicted_kld_err)
+    assert figures["status"] == "optimal" and 0 <= figures["gap"] <= 1e-6 and figures["bound"] > 0
+    assert plan.made_from["command"].startswith("quantplan solve -m ")
+    assert "warning: uncalibrated plan" in done.err
+
+
+def test_for_people(solve, workplace):
+    done = solve("-b", "4.5bpw", *PRIOR)
+    plan = read_plan(workplace / "plans" / "tied-4.5bpw.json")
+    assert done.code == 0 and f"{plan.file_bytes:,} bytes" in done.out and "not calibrated" in done.out
+    assert "plans/tied-4.5bpw.json" in done.out
+
+
+def test_weights_without_a_probe(solve, workplace):
+    done = solve("-b", "45%", "--no-probe", "--types", "Q4_0,Q8_0", "--threads", "1", "--json")
+    assert done.code == 0 and "warning: uncalibrated plan" in done.err
+    by_weights = read_plan(workplace / "plans" / "tied-45%.json")
+    assert not by_weights.calibrated and by_weights.made_from["scales"] == "prior"
+    assert list((workplace / "cache").glob("round-trip-*.jsonl"))
+
+
+def test_a_probe_is_made_where_there_is_a_text(solve, workplace, small_text, small_imatrix):
+    words = ["-b", "45%", "--types", "Q4_0,Q8_0", "--threads", "1", "--ctx", "128", "--windows", "8", "--imatrix", small_imatrix]
+    done = solve(*words, "--calibration", small_text, "--json")
+    assert done.code == 0 and "probed 15 tensors" in done.err and "uncalibrated" not in done.err
+    plan = read_plan(workplace / "plans" / "tied-45%.json")
+    assert plan.calibrated and plan.imatrix.file == small_imatrix.name
+    smaller = solve("-b", "35%", *words[2:], "--calibration", small_text, "--json")
+    assert smaller.code == 0 and "probed" not in smaller.err  # another budget costs a solve
+    assert json.loads(smaller.out)["predicted_kld"] > json.loads(done.out)["predicted_kld"]
+
+
+def test_a_model_of_which_only_the_header_exists(command, workplace):
+    QWEN3_8B.write(workplace / "8b.gguf")
+    done = command("solve", "-m", "8b.gguf", "-b", "4.5GB", "--damage", "prior", "--json")
+    figures = json.loads(done.out)
+    assert done.code == 0 and 0.99 * 4.5e9 < figures["file_bytes"] <= 4.5e9
+    refused = command("solve", "-m", "8b.gguf", "-b", "4.5GB", "--no-probe")
+    assert refused.code == 2 and "use --damage FILE, or --damage prior" in refused.error
+
+
+def test_wishes(solve, workplace):
+    done = solve("-b", "45%", *PRIOR, "--pin", "blk.0.attn_v=Q8_0", "--pin", "ffn_down=Q4_0", "--min", "attn_?=Q5_K")
+    assert done.code == 0
+    types = read_plan(workplace / "plans" / "tied-45%.json").types
+    assert types["blk.0.attn_v.weight"].name == "Q8_0" and types["blk.1.ffn_down.weight"].name == "Q4_0"
+    assert types["blk.1.attn_k.weight"].bits >= 5.5
+
+
+def test_layer_mode(solve, command, workplace):
+    done = solve("-b", "33%", "--per", "layer", "--damage", "prior")
+    plan = read_plan(workplace / "plans" / "tied-33%-layers.json")
+    assert done.code == 0 and [block for block, _ in plan.layer_types] == [0, 1]
+    text = command("emit", "plans/tied-33%-layers.json", "--as", "layer-types", "-m", plan.model_path).out
+    assert plan.layer_types[0][1] in text and "FLAGS" in text
+
+
+def test_more_than_everything_is_a_warning(solve):
+    done = solve("-b", "20GB", *PRIOR)
+    assert done.code == 0 and "the budget exceeds the largest file that these types make" in done.err
+
+
+def test_dry_run(solve, workplace):
+    done = solve("-b", "45%", *PRIOR, "--dry-run")
+    assert done.code == 0
+    assert done.out.startswith("would choose among 7 types for 15 tensors within 2,765,966 bytes; damage from: damage table prior")
+    assert list(workplace.iterdir()) == []
+
+
+# -- what is refused: one sentence, its exit code, nothing written
+
+
+@pytest.fixture
+def odd_files(workplace, small_model, small_imatrix):
+    """Files that are not what they are taken for."""
+    data = small_model.read_bytes()
+    (workplace / "text.gguf").write_text("this is no model " * 50)
+    (workplace / "cut.gguf").write_bytes(data[:-5000])
+    (workplace / "v1.gguf").write_bytes(data[:4] + b"\1\0\0\0" + data[8:])
+    (workplace / "few.txt").write_text("only a few words")
+    (workplace / "empty.txt").write_text("\n")
+    (workplace / "damaged.json").write_text('{"format": "quantplan-damage", "version": 1}')
+    (workplace / "newer.json").write_text('{"format": "quantplan-damage", "version": 99}')
+    nan = imatrix_of({"blk.0.attn_q.weight": np.full((1, 256), np.nan)})
+    write_imatrix(nan, workplace / "nan.imatrix")
+    write_imatrix(imatrix_of({"blk.0.attn_q.weight": np.ones((1, 512))}), workplace / "other.imatrix")
+    return workplace
+
+
+@pytest.mark.parametrize(
+    "words, code, message",
+    [
+        # models
+        (["-m", "nofile.gguf"], 3, "nofile.gguf: No such file"),
+        (["-m", "text.gguf"], 3, "not a GGUF file"),
+        (["-m", "cut.gguf"], 3, "cut short"),
+        (["-m", "v1.gguf"], 3, "GGUF version 1 is not supported"),
+        (["-m", "."], 3, "Is a directory"),
+        # imatrices
+        (["--imatrix", "nofile"], 3, "no such imatrix file"),
+        (["--imatrix", "few.txt"], 3, "not an imatrix"),
+        (["--imatrix", "nan.imatrix"], 3, "blk.0.attn_q.weight has 256 NaN"),
+        (["--imatrix", "other.imatrix"], 4, "it was made from another model"),
+        # budgets
+        (["-b", "1bpw"], 6, "no file of 1bpw"),
+        (["-b", "5"], 2, "has no unit; write 5GB, 5GiB or 5bpw"),
+        (["-b", "much"], 2, "cannot read the budget 'much'"),
+        (["-b", "-5GB"], 2, "cannot read the budget"),
+        (["-b", "=nofile"], 3, "cannot take the budget from nofile"),
+        (["-b", "="], 3, "not a file"),
+        (["-b", "Q4_K_XXL"], 2, "cannot read the budget"),
+        (["-b", "9" * 400 + "GB"], 2, "more than any disk holds"),
+        # types and selectors
+        (["--types", "Q9_K"], 5, "did you mean Q6_K"),
+        (["--types", "I8"], 5, "I8 is no type for weights"),
+        (["--types", "k,-k"], 5, "no quantization type is left"),
+        (["--types", "F32"], 5, "cannot be stored as F32: they are larger than F16"),
+        (["--types", "IQ2_XXS"], 5, "they need an imatrix; make one with `quantplan imatrix`"),
+        (["--pin", "attn_w=Q4_K"], 5, "did you mean attn_"),
+        (["--pin", "attn_v"], 2, "SELECTOR=TYPE"),
+        (["--pin", "attn_v=I8"], 5, "I8 is no type for weights"),
+        (["--pin", "attn_v=IQ1_S"], 5, "blk.0.attn_v.weight cannot be stored as IQ1_S"),
+        (["--pin", "/(/=Q4_K"], 2, "is not a regular expression"),
+        (["--min", "attn_v=F32"], 5, "no allowed type has so many bits"),
+        (["-b", "30%", "--min", "*=Q6_K"], 6, "the smallest has"),
+        (["--per", "block"], 2, "--per block: tensor or layer"),
+        (["--per", "layer", "--pin", "attn_v=Q4_K"], 2, "layer mode chooses a mix"),
+        # texts, found out before the round trip
+        (["--damage", "", "--calibration", "few.txt"], 10, "the text has 4 tokens, at least 1024 are needed"),
+        (["--damage", "", "--calibration", "empty.txt"], 3, "the text is empty"),
+        (["--damage", ""], 2, "no calibration text: give --calibration FILE to probe, or --no-probe"),
+        # tables
+        (["--damage", "nofile"], 3, "cannot read nofile"),
+        (["--damage", "few.txt"], 3, "not JSON"),
+        (["--damage", "damaged.json"], 3, "damaged damage table"),
+        (["--damage", "newer.json"], 3, "format 99 is unknown"),
+        # places
+        (["--out", "few.txt/plan.json"], 3, "cannot write few.txt/plan.json"),
+        (["--out", "."], 3, "cannot write .: it is a folder"),
+    ],
+)
+def test_refused(command, odd_files, files, small_model, words, code, message):
+    before = files()
+    options = {"-m": small_model, "-b": "45%", "--damage": "prior", "--types": "k"}
+    options |= dict(zip(words[::2], words[1::2], strict=True))
+    given = [word for pair in options.items() if pair != ("--damage", "") for word in pair]
+    done = command("solve", *given)
+    assert done.code == code and message in done.error and done.out == ""
+    assert files() == before
+    assert not (odd_files / "cache").exists()
+
+
+def test_the_table_of_another_model(command, solve, odd_files, reference_model):
+    from quantplan.experiments.pricing import prior_table
+    from quantplan.formats.plan_files import write_damage
+    from quantplan.llamacpp import quantize
+    from quantplan.quant_type import parse_types
+
+    model = read_model(reference_model)
+    write_damage(prior_table(model, quantize.quantizable(model), parse_types("k"), None), odd_files / "other.json")
+    done = solve("-b", "45%", "--damage", "other.json", "--types", "k")
+    assert done.code == 4 and "was made for another model" in done.error
+
+
+def test_tools_are_missing(solve, files, monkeypatch, tmp_path):
+    from quantplan.formats.gguf import read_model as read
+    from quantplan.llamacpp import quantize
+
+    monkeypatch.setenv("QUANTPLAN_TOOLS", "/nonexistent")
+    quantize.ftypes.cache_clear()
+    assert read  # the header is read by the library, which is there
+    done = solve("-b", "45%", *PRIOR)
+    assert done.code == 7 and "is not in /nonexistent" in done.error and "pip install" in done.error
+    assert files() == []
+
+
+def test_the_disk_is_full(solve, files, full_disk):
+    done = solve("-b", "45%", *PRIOR)
+    assert done.code == 11 and "no space left on the disk" in done.error
+    assert files() == []
+
+
+def test_a_damaged_project(command, workplace):
+    (workplace / "quantplan.toml").write_text("modle = 'x'\n")
+    done = command("solve", "-b", "5bpw")
+    assert done.code == 3 and "unknown key 'modle'" in done.error
+
+
+def test_outside_of_any_project(command):
+    done = command("solve", "-b", "5bpw")
+    assert done.code == 2 and "which model? give --model MODEL.gguf" in done.error
+
+
+@pytest.mark.parametrize("text, elements", [("512k", 1 << 19), ("2M", 1 << 21), ("100000", 100_000), ("full", None), ("FULL", None)])
+def test_sample(text, elements):
+    assert parse_sample(text) == elements
+
+
+@pytest.mark.parametrize("text", ["", "0", "k", "-5", "1.5M", "5G"])
+def test_sample_nonsense(text):
+    with pytest.raises(BadUsage, match="write a number of weights such as 512k or 2M, or full"):
+        parse_sample(text)

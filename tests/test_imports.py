@@ -1,0 +1,49 @@
+"""The shape of the package: imports point down only, and nobody but the command line prints."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "quantplan"
+ORDER = ("nouns", "llamacpp", "formats", "solve", "analyze", "experiments", "report", "cli")
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def layer(parts):
+    """The layer of a module by its path below the package; what lies at the root is a noun."""
+    return parts[0] if parts and parts[0] in ORDER else "nouns"
+
+
+def imported(tree):
+    """All modules of quantplan that are imported anywhere in the file, inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    own = layer(path.relative_to(PACKAGE).with_suffix("").parts)
+    for name in imported(ast.parse(path.read_text(encoding="utf-8"))):
+        if name.startswith("quantplan."):
+            other = layer(name.split(".")[1:])
+            assert ORDER.index(other) <= ORDER.index(own), f"{own} imports {name} of {other}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_command_line_prints(path):
+    if layer(path.relative_to(PACKAGE).parts) == "cli":
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        name = node.func if isinstance(node, ast.Call) else None
+        assert not (isinstance(name, ast.Name) and name.id == "print"), f"{path.name}:{node.lineno} prints"
+        assert not (isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr") and isinstance(node.value, ast.Name)
+                    and node.value.id == "sys"), f"{path.name}:{node.lineno} speaks to the terminal"  # fmt: skip
+
+
+def test_every_layer_is_there():
+    assert {layer(path.relative_to(PACKAGE).parts) for path in MODULES} == set(ORDER)
