@@ -12,15 +12,17 @@ from quantplan.quant_type import BY_NAME
 from quantplan.tensor import Model, Tensor
 
 
-def model_of(shapes: Mapping[str, tuple[int, ...]], kind: str = "F16", blocks: int = 2, file_bytes: int | None = None) -> Model:
-    """A model of tensors by name and shape (row length first), all stored as ``kind``; there is no such file."""
+def model_of(
+    shapes: Mapping[str, tuple[int, ...]], kind: str = "F16", blocks: int = 2, file_bytes: int | None = None
+) -> Model:
+    """A model of tensors by name and shape (row length first), all stored as ``kind``; there is no file."""
     tensors = tuple(Tensor(name, shape, BY_NAME[kind]) for name, shape in shapes.items())
     size = sum(tensor.bytes for tensor in tensors) if file_bytes is None else file_bytes
     return Model((Path("model.gguf"),), "qwen3", "model", blocks, tensors, size, "digest-of-model")
 
 
 def imatrix_of(sums: Mapping[str, np.ndarray], counts: Mapping[str, list[int]] | None = None) -> Imatrix:
-    """An imatrix of sums of squares [matrices, columns]; counts are 10 for every matrix where they are not given."""
+    """An imatrix of sums of squares [matrices, columns]; counts are 10 where not given."""
     entries = {}
     for name, values in sums.items():
         seen = (counts or {}).get(name, [10] * len(values))

@@ -62,4 +62,9 @@ def test_no_file_to_be_as_large_as(text):
 
 
 def test_human_bytes():
-    assert [human_bytes(size) for size in (17_913_000_000, 2_500_000, 999, 1000)] == ["17.91 GB", "2.50 MB", "999 B", "1.00 kB"]
+    assert [human_bytes(size) for size in (17_913_000_000, 2_500_000, 999, 1000)] == [
+        "17.91 GB",
+        "2.50 MB",
+        "999 B",
+        "1.00 kB",
+    ]

@@ -63,7 +63,12 @@ def test_texts_that_are_none(tmp_path):
     (tmp_path / "binary").write_bytes(bytes(range(256)))
     (tmp_path / "empty").write_text(" \n ")
     (tmp_path / "folder").mkdir()
-    cases = {"binary": "not UTF-8 text", "empty": "the text is empty", "folder": "no .txt, .md or .raw file", "none": "cannot read"}
+    cases = {
+        "binary": "not UTF-8 text",
+        "empty": "the text is empty",
+        "folder": "no .txt, .md or .raw file",
+        "none": "cannot read",
+    }
     for name, message in cases.items():
         with pytest.raises(BadFile, match=message):
             read_text(tmp_path / name)

@@ -111,7 +111,12 @@ def test_parse_types():
 
 @pytest.mark.parametrize(
     "text, message",
-    [("", "no quantization type is left"), ("k,-k", "is left of 'k,-k'"), ("k,Q9_K", "sets: k, iq"), ("I32", "no type for weights")],
+    [
+        ("", "no quantization type is left"),
+        ("k,-k", "is left of 'k,-k'"),
+        ("k,Q9_K", "sets: k, iq"),
+        ("I32", "no type for weights"),
+    ],
 )
 def test_parse_types_errors(text, message):
     with pytest.raises(NothingSelected, match=message):

@@ -6,7 +6,9 @@ from quantplan.selector import Selector, parse_assignment
 from quantplan.tensor import Tensor
 
 ROLES = ("attn_q", "attn_v", "ffn_down", "ffn_up_exps")
-TENSORS = tuple(Tensor(f"blk.{block}.{role}.weight", (256, 256), BY_NAME["F16"]) for block in range(12) for role in ROLES)
+TENSORS = tuple(
+    Tensor(f"blk.{block}.{role}.weight", (256, 256), BY_NAME["F16"]) for block in range(12) for role in ROLES
+)
 TENSORS += tuple(Tensor(name, (256, 512), BY_NAME["F16"]) for name in ("token_embd.weight", "output.weight"))
 
 
@@ -42,9 +44,13 @@ def test_a_role_is_no_prefix():
 
 
 def test_nothing_matches():
-    with pytest.raises(NothingSelected, match="no quantizable tensor matches 'ffn_dwon'; did you mean ffn_down"):
+    with pytest.raises(
+        NothingSelected, match="no quantizable tensor matches 'ffn_dwon'; did you mean ffn_down"
+    ):
         chosen("ffn_dwon")
-    with pytest.raises(NothingSelected, match="roles: attn_q, attn_v, ffn_down, ffn_up_exps, output, token_embd"):
+    with pytest.raises(
+        NothingSelected, match="roles: attn_q, attn_v, ffn_down, ffn_up_exps, output, token_embd"
+    ):
         chosen("zzzzzzzz")
 
 

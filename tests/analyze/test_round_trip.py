@@ -120,19 +120,24 @@ def test_the_sampling_error_is_honest(model, imatrix, name, sample):
 
 
 def test_the_sampling_error_shrinks_with_rows_and_ends_at_zero(model):
-    errors = [measured(model, "blk.0.attn_q.weight", K, sample_elements=n).sampling_errors["Q4_K"] for n in (20_000, 160_000, 10**9)]
+    errors = [
+        measured(model, "blk.0.attn_q.weight", K, sample_elements=n).sampling_errors["Q4_K"]
+        for n in (20_000, 160_000, 10**9)
+    ]
     assert errors[0] > 1.5 * errors[1] > 0
     assert errors[2] == 0
 
 
 def test_estimates_scatter_as_their_errors_say(tmp_path):
-    """Twenty tensors whose rows differ as those of trained ones: squared deviations in units of the error average to one.
+    """Twenty tensors whose rows differ as in trained ones: squared deviations over squared errors are 1.
 
     The error is that of a linearised ratio: where a few of the rows hold most of the energy, it is too small.
     """
     random = np.random.default_rng(7)
     tensors = {
-        f"blk.0.{'x' * (1 + index)}.weight": (random.standard_normal((400, 256)) * np.exp(random.normal(0, 0.3, (400, 1)))).astype(np.float32)
+        f"blk.0.{'x' * (1 + index)}.weight": (
+            random.standard_normal((400, 256)) * np.exp(random.normal(0, 0.3, (400, 1)))
+        ).astype(np.float32)
         for index in range(20)
     }
     model = file_of(tmp_path / "m.gguf", tensors)
@@ -140,7 +145,10 @@ def test_estimates_scatter_as_their_errors_say(tmp_path):
     wanted = [(tensor, kinds) for tensor in model.tensors]
     whole = [found.errors["Q4_0"] for found in round_trips(model, wanted, None)]
     parts = list(round_trips(model, wanted, None, sample_elements=60 * 256))
-    deviations = [(part.errors["Q4_0"] - true) / part.sampling_errors["Q4_0"] for part, true in zip(parts, whole, strict=True)]
+    deviations = [
+        (part.errors["Q4_0"] - true) / part.sampling_errors["Q4_0"]
+        for part, true in zip(parts, whole, strict=True)
+    ]
     assert 0.4 < np.mean(np.square(deviations)) < 2
 
 

@@ -52,7 +52,22 @@ def small_text(tmp_path_factory: pytest.TempPathFactory, calibration_text: Path)
 @pytest.fixture(scope="session")
 def small_imatrix(small_model: Path, small_text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("small-imatrix") / "tied.imatrix.gguf"
-    run(["llama-imatrix", "-m", str(small_model), "-f", str(small_text), "-o", str(path), "-c", "128", "-t", "1", "--no-ppl"])
+    run(
+        [
+            "llama-imatrix",
+            "-m",
+            str(small_model),
+            "-f",
+            str(small_text),
+            "-o",
+            str(path),
+            "-c",
+            "128",
+            "-t",
+            "1",
+            "--no-ppl",
+        ]
+    )
     return path
 
 

@@ -54,7 +54,11 @@ def test_dry_run(command, workplace):
 
 def test_a_step_that_fails_ends_the_demo_with_its_exit_code(command, monkeypatch):
     calls = []
-    monkeypatch.setattr(demo, "subprocess", SimpleNamespace(run=lambda *_, **__: (calls.append(1), SimpleNamespace(returncode=7))[1]))
+    monkeypatch.setattr(
+        demo,
+        "subprocess",
+        SimpleNamespace(run=lambda *_, **__: (calls.append(1), SimpleNamespace(returncode=7))[1]),
+    )
     done = command("demo", "--folder", "d")
     assert done.code == 7 and len(calls) == 1 and "The project is in" not in done.err
 
@@ -82,8 +86,13 @@ def test_a_full_disk(command, files, full_disk):
 
 def test_the_texts_share_no_paragraph_and_no_long_line():
     calibration, heldout = demo_texts()
-    assert len(calibration) > 200_000 and len(heldout) > 60_000  # enough windows of 256 tokens for probe and proof
+    assert (
+        len(calibration) > 200_000 and len(heldout) > 60_000
+    )  # enough windows of 256 tokens for probe and proof
     assert not set(calibration.split("\n\n")) & set(heldout.split("\n\n"))
-    lines = [{line.strip() for line in text.splitlines() if len(line.strip()) >= 40} for text in (calibration, heldout)]
+    lines = [
+        {line.strip() for line in text.splitlines() if len(line.strip()) >= 40}
+        for text in (calibration, heldout)
+    ]
     assert not lines[0] & lines[1]
     assert demo_texts() == (calibration, heldout)

@@ -22,7 +22,19 @@ def test_an_imatrix(command, files, small_model, small_text):
 
 
 def test_json_and_legacy_form(command, small_model, small_text):
-    done = command("imatrix", small_model, "-f", small_text, *SHORT, "--chunks", "2", "--legacy", "-o", "old.dat", "--json")
+    done = command(
+        "imatrix",
+        small_model,
+        "-f",
+        small_text,
+        *SHORT,
+        "--chunks",
+        "2",
+        "--legacy",
+        "-o",
+        "old.dat",
+        "--json",
+    )
     assert set(json.loads(done.out)) == {"imatrix", "tensors", "chunks", "digest"}
     assert json.loads(done.out)["chunks"] == 2
     assert read_imatrix("old.dat").legacy
@@ -36,7 +48,14 @@ def test_several_texts_and_folders_are_joined(command, workplace, small_model, s
     (workplace / "folder" / "three.txt").write_text(text[6000:], encoding="utf-8")
     seen = []
     honest = tool.make
-    monkeypatch.setattr(tool, "make", lambda model, joined, *rest, **named: (seen.append(joined.read_text()), honest(model, joined, *rest, **named)))
+    monkeypatch.setattr(
+        tool,
+        "make",
+        lambda model, joined, *rest, **named: (
+            seen.append(joined.read_text()),
+            honest(model, joined, *rest, **named),
+        ),
+    )
     assert command("imatrix", small_model, "-f", "one.txt", "-f", "folder", *SHORT, "--chunks", "2").code == 0
     assert seen == ["\n".join([text[:3000], text[6000:], text[3000:6000]])]
 
@@ -85,12 +104,16 @@ def test_refused(command, workplace, files, small_model, small_text, words, code
 def test_tools_are_missing(command, files, small_model, small_text, monkeypatch):
     monkeypatch.setenv("QUANTPLAN_TOOLS", "/nonexistent")
     done = command("imatrix", small_model, "-f", small_text)
-    assert done.code == 7 and "llama-imatrix is not in /nonexistent" in done.error and "pip install" in done.error
+    assert (
+        done.code == 7
+        and "llama-imatrix is not in /nonexistent" in done.error
+        and "pip install" in done.error
+    )
     assert files() == []
 
 
 def wrote(content):
-    """llama-imatrix as it ends on a full disk (an empty or short file and exit code 0) or with a damaged model."""
+    """llama-imatrix as it ends on a full disk: a short or empty file, and exit code 0."""
 
     def run(argv, **_):
         from pathlib import Path
@@ -118,7 +141,9 @@ def test_on_a_full_disk_nothing_is_kept(command, files, small_model, small_text,
     assert files() == []
 
 
-def test_an_older_imatrix_survives_a_bad_one(command, workplace, small_model, small_text, small_imatrix, monkeypatch):
+def test_an_older_imatrix_survives_a_bad_one(
+    command, workplace, small_model, small_text, small_imatrix, monkeypatch
+):
     (workplace / "i.gguf").write_bytes(small_imatrix.read_bytes())
     bad = bytearray(small_imatrix.read_bytes())
     sums = next(tensor for tensor in read_container(small_imatrix)[1] if tensor.name.endswith(".in_sum2"))
@@ -132,6 +157,13 @@ def test_an_older_imatrix_survives_a_bad_one(command, workplace, small_model, sm
 def test_progress_is_read_from_pieces_of_the_log():
     told = []
     counter = tool.ChunkCounter(lambda done, total: told.append((done, total)))
-    for piece in ("computing over 12 ch", "unks, n_ctx=128\n[1]4.5", "1,[2]4.4,[3]", "4.0,", "noise", "[12]4.1,"):
+    for piece in (
+        "computing over 12 ch",
+        "unks, n_ctx=128\n[1]4.5",
+        "1,[2]4.4,[3]",
+        "4.0,",
+        "noise",
+        "[12]4.1,",
+    ):
         counter(piece)
     assert told == [(2, 12), (3, 12), (12, 12)] or told == [(1, 12), (2, 12), (3, 12), (12, 12)]

@@ -8,7 +8,13 @@ def test_a_project(command, workplace, small_model):
     assert (done.code, done.out) == (0, "mine/quantplan.toml\n")
     assert "24 tensors" in done.err and "Next: quantplan imatrix" in done.err
     assert "put texts at calibration/calibration.txt" in done.err
-    assert sorted(each.name for each in (workplace / "mine").iterdir()) == ["calibration", "imatrix", "plans", "quantplan.toml", "reports"]
+    assert sorted(each.name for each in (workplace / "mine").iterdir()) == [
+        "calibration",
+        "imatrix",
+        "plans",
+        "quantplan.toml",
+        "reports",
+    ]
     project = read_project(workplace / "mine" / "quantplan.toml")
     assert project.model.resolve() == small_model.resolve()
     assert project.ctx == 128
@@ -17,7 +23,18 @@ def test_a_project(command, workplace, small_model):
 
 
 def test_paths_are_relative_to_the_project(command, workplace, small_model, small_text, small_imatrix):
-    done = command("init", small_model, "--folder", "a/b", "--calibration", small_text, "--imatrix", small_imatrix, "--text", "held.txt")
+    done = command(
+        "init",
+        small_model,
+        "--folder",
+        "a/b",
+        "--calibration",
+        small_text,
+        "--imatrix",
+        small_imatrix,
+        "--text",
+        "held.txt",
+    )
     assert done.code == 0 and "put texts" not in done.err
     text = (workplace / "a" / "b" / "quantplan.toml").read_text()
     assert f'"{small_model}"' not in text  # the folder may be moved together with its model

@@ -17,7 +17,18 @@ SHORT = ("--ctx", "128", "--windows", "8", "--threads", "1", "--types", "Q4_0,Q8
 
 
 def test_probe_and_solve_from_its_table(command, workplace, small_model, small_text, small_imatrix):
-    words = ["probe", "-m", small_model, "--imatrix", small_imatrix, "--calibration", small_text, *SHORT, "--out", "d.json"]
+    words = [
+        "probe",
+        "-m",
+        small_model,
+        "--imatrix",
+        small_imatrix,
+        "--calibration",
+        small_text,
+        *SHORT,
+        "--out",
+        "d.json",
+    ]
     done = command(*words)
     assert done.code == 0
     assert "noise floor of the forward pass" in done.err and "damage table written to d.json" in done.err
@@ -27,14 +38,35 @@ def test_probe_and_solve_from_its_table(command, workplace, small_model, small_t
 
     again = command(*words, "--json")
     figures = json.loads(again.out)
-    assert set(figures) == {"model", "tensors", "noise_floor", "not_found", "overhead", "forward_passes", "seconds"}
+    assert set(figures) == {
+        "model",
+        "tensors",
+        "noise_floor",
+        "not_found",
+        "overhead",
+        "forward_passes",
+        "seconds",
+    }
     assert (figures["forward_passes"], figures["overhead"], figures["not_found"]) == (0, None, [])
     assert len(figures["tensors"]) == 15
     for tensor in figures["tensors"]:
         assert set(tensor) == {"name", "scale", "scale_err", "kld", "error", "windows"}
         assert tensor["windows"] == 16 and 0 < tensor["scale_err"] < tensor["scale"]
 
-    plan = command("solve", "-m", small_model, "--imatrix", small_imatrix, "--damage", "d.json", "-b", "45%", "--types", "Q4_0,Q8_0", "--json")
+    plan = command(
+        "solve",
+        "-m",
+        small_model,
+        "--imatrix",
+        small_imatrix,
+        "--damage",
+        "d.json",
+        "-b",
+        "45%",
+        "--types",
+        "Q4_0,Q8_0",
+        "--json",
+    )
     assert plan.code == 0 and "uncalibrated" not in plan.err
     assert json.loads(plan.out)["predicted_kld"] > 0
 
@@ -61,11 +93,19 @@ def test_dry_run_says_how_much_it_would_do(command, workplace, small_model, smal
         (["-m", "MODEL", "--calibration", "empty.txt"], 3, "the text is empty"),
         (["-m", "MODEL", "--calibration", "nofile.txt"], 3, "cannot read the text nofile.txt"),
         (["-m", "MODEL", "--calibration", "TEXT", "--windows", "-1"], 2, "--windows -1"),
-        (["-m", "MODEL", "--calibration", "TEXT", "--sample", "much"], 2, "--sample much: write a number of weights"),
+        (
+            ["-m", "MODEL", "--calibration", "TEXT", "--sample", "much"],
+            2,
+            "--sample much: write a number of weights",
+        ),
         (["-m", "MODEL", "--calibration", "TEXT", "--types", "Q9"], 5, "no quantization type 'Q9'"),
         (["-m", "MODEL", "--calibration", "TEXT", "--types", "F32"], 5, "cannot be stored as F32"),
         (["-m", "hole.gguf", "--calibration", "TEXT"], 2, "holds a header without weights"),
-        (["-m", "MODEL", "--imatrix", "other.gguf", "--calibration", "TEXT"], 4, "it was made from another model"),
+        (
+            ["-m", "MODEL", "--imatrix", "other.gguf", "--calibration", "TEXT"],
+            4,
+            "it was made from another model",
+        ),
     ],
 )
 def test_refused(command, workplace, small_model, small_text, reference_imatrix, words, code, message):
@@ -78,7 +118,11 @@ def test_refused(command, workplace, small_model, small_text, reference_imatrix,
     if "other.gguf" in words:
         (workplace / "other.gguf").write_bytes(reference_imatrix.read_bytes())
     named = {"MODEL": small_model, "TEXT": small_text}
-    done = command("probe", *(named.get(word, word) for word in words), *(SHORT[:2] if "--types" in words else (*SHORT[:2], *SHORT[6:])))
+    done = command(
+        "probe",
+        *(named.get(word, word) for word in words),
+        *(SHORT[:2] if "--types" in words else (*SHORT[:2], *SHORT[6:])),
+    )
     assert done.code == code and message in done.error and done.out == ""
     assert not (workplace / "cache").exists()
 
@@ -97,8 +141,21 @@ def test_the_disk_is_full(command, small_model, small_text, full_disk):
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT to another process on Windows")
 def test_ctrl_c_keeps_what_was_finished(workplace, small_model, small_text):
     """In the middle of the swaps: exit code 130, one sentence, and the finished tensors in the journal."""
-    (workplace / "quantplan.toml").write_text(f'model = "{small_model}"\ncalibration = "{small_text}"\nctx = 128\n')
-    words = [sys.executable, "-m", "quantplan.cli.main", "probe", "--windows", "8", "--threads", "1", "--types", "Q4_0"]
+    (workplace / "quantplan.toml").write_text(
+        f'model = "{small_model}"\ncalibration = "{small_text}"\nctx = 128\n'
+    )
+    words = [
+        sys.executable,
+        "-m",
+        "quantplan.cli.main",
+        "probe",
+        "--windows",
+        "8",
+        "--threads",
+        "1",
+        "--types",
+        "Q4_0",
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
 
     def finished():
@@ -110,14 +167,18 @@ def test_ctrl_c_keeps_what_was_finished(workplace, small_model, small_text):
             results |= journal.results
         return {name: value for name, value in results.items() if not name.startswith("#")}
 
-    with subprocess.Popen(words, cwd=workplace, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        words, cwd=workplace, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         while process.poll() is None and len(finished()) < 2:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
     assert process.returncode == 130
     assert out == "" and "Traceback" not in err
-    assert err.rstrip().endswith("interrupted; what was finished is kept, the same command goes on from there")
+    assert err.rstrip().endswith(
+        "interrupted; what was finished is kept, the same command goes on from there"
+    )
     kept = finished()
     assert 2 <= len(kept) < 15
     done = subprocess.run(words, cwd=workplace, env=environment, capture_output=True, check=True)

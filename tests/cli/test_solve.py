@@ -34,7 +34,10 @@ def test_json(solve, workplace, small_model):
     assert figures["plan"] == "p/plan.json"
     assert figures["file_bytes"] == plan.file_bytes <= 0.45 * model.file_bytes
     assert figures["bpw"] == plan.bits_per_weight(model)
-    assert (figures["predicted_kld"], figures["predicted_kld_err"]) == (plan.predicted_kld, plan.predicted_kld_err)
+    assert (figures["predicted_kld"], figures["predicted_kld_err"]) == (
+        plan.predicted_kld,
+        plan.predicted_kld_err,
+    )
     assert figures["status"] == "optimal" and 0 <= figures["gap"] <= 1e-6 and figures["bound"] > 0
     assert plan.made_from["command"].startswith("quantplan solve -m ")
     assert "warning: uncalibrated plan" in done.err
@@ -56,7 +59,20 @@ def test_weights_without_a_probe(solve, workplace):
 
 
 def test_a_probe_is_made_where_there_is_a_text(solve, workplace, small_text, small_imatrix):
-    words = ["-b", "45%", "--types", "Q4_0,Q8_0", "--threads", "1", "--ctx", "128", "--windows", "8", "--imatrix", small_imatrix]
+    words = [
+        "-b",
+        "45%",
+        "--types",
+        "Q4_0,Q8_0",
+        "--threads",
+        "1",
+        "--ctx",
+        "128",
+        "--windows",
+        "8",
+        "--imatrix",
+        small_imatrix,
+    ]
     done = solve(*words, "--calibration", small_text, "--json")
     assert done.code == 0 and "probed 15 tensors" in done.err and "uncalibrated" not in done.err
     plan = read_plan(workplace / "plans" / "tied-45%.json")
@@ -76,7 +92,9 @@ def test_a_model_of_which_only_the_header_exists(command, workplace):
 
 
 def test_wishes(solve, workplace):
-    done = solve("-b", "45%", *PRIOR, "--pin", "blk.0.attn_v=Q8_0", "--pin", "ffn_down=Q4_0", "--min", "attn_?=Q5_K")
+    done = solve(
+        "-b", "45%", *PRIOR, "--pin", "blk.0.attn_v=Q8_0", "--pin", "ffn_down=Q4_0", "--min", "attn_?=Q5_K"
+    )
     assert done.code == 0
     types = read_plan(workplace / "plans" / "tied-45%.json").types
     assert types["blk.0.attn_v.weight"].name == "Q8_0" and types["blk.1.ffn_down.weight"].name == "Q4_0"
@@ -99,7 +117,9 @@ def test_more_than_everything_is_a_warning(solve):
 def test_dry_run(solve, workplace):
     done = solve("-b", "45%", *PRIOR, "--dry-run")
     assert done.code == 0
-    assert done.out.startswith("would choose among 7 types for 15 tensors within 2,765,966 bytes; damage from: damage table prior")
+    assert done.out.startswith(
+        "would choose among 7 types for 15 tensors within 2,765,966 bytes; damage from: damage table prior"
+    )
     assert list(workplace.iterdir()) == []
 
 
@@ -193,7 +213,9 @@ def test_the_table_of_another_model(command, solve, odd_files, reference_model):
     from quantplan.quant_type import parse_types
 
     model = read_model(reference_model)
-    write_damage(prior_table(model, quantize.quantizable(model), parse_types("k"), None), odd_files / "other.json")
+    write_damage(
+        prior_table(model, quantize.quantizable(model), parse_types("k"), None), odd_files / "other.json"
+    )
     done = solve("-b", "45%", "--damage", "other.json", "--types", "k")
     assert done.code == 4 and "was made for another model" in done.error
 
@@ -227,7 +249,10 @@ def test_outside_of_any_project(command):
     assert done.code == 2 and "which model? give --model MODEL.gguf" in done.error
 
 
-@pytest.mark.parametrize("text, elements", [("512k", 1 << 19), ("2M", 1 << 21), ("100000", 100_000), ("full", None), ("FULL", None)])
+@pytest.mark.parametrize(
+    "text, elements",
+    [("512k", 1 << 19), ("2M", 1 << 21), ("100000", 100_000), ("full", None), ("FULL", None)],
+)
 def test_sample(text, elements):
     assert parse_sample(text) == elements
 

@@ -1,4 +1,4 @@
-"""What the kernels' rounding of activations adds, against the formula and against a model that really runs so."""
+"""The kernels' rounding of activations, against the formula and against a model that really runs so."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,9 @@ def test_types_are_charged_for_what_they_are_fed_with(rounding):
 def test_from_the_journal_without_the_model(case, rounding, monkeypatch):
     found, journal = rounding
     monkeypatch.setattr(kernel, "Engine", None)
-    again = kernel_rounding(case.model, case.tensors, case.text, 128, 1, Journal(journal.path.parent, "kernel"))
+    again = kernel_rounding(
+        case.model, case.tensors, case.text, 128, 1, Journal(journal.path.parent, "kernel")
+    )
     assert again == found
 
 
@@ -77,7 +79,7 @@ def test_experts(tmp_path, case):
 
 @pytest.mark.tools
 def test_it_explains_what_a_swap_does_not_see(case, priced, tmp_path):
-    """A Q8_0 file loses more than Q8_0 weights in an F16 model do: the kernels' part must account for most of it."""
+    """A Q8_0 file loses more than Q8_0 weights in an F16 model do: the kernels' part accounts for it."""
     from quantplan.analyze.scoring import base_rows, divergence
     from quantplan.llamacpp.quantize import Recipe
     from quantplan.quant_type import BY_NAME
@@ -85,13 +87,18 @@ def test_it_explains_what_a_swap_does_not_see(case, priced, tmp_path):
     path = tmp_path / "q8_0.gguf"
     quantize.quantize(case.model.path, Recipe("Q8_0", pure=True), path, threads=1)
     kind, rows = BY_NAME["Q8_0"], priced[0].table.rows
-    with Engine(case.model.path, EngineOptions(128, 1, swappable=True)) as engine, Engine(path, EngineOptions(128, 1)) as file:
+    with (
+        Engine(case.model.path, EngineOptions(128, 1, swappable=True)) as engine,
+        Engine(path, EngineOptions(128, 1)) as file,
+    ):
         windows = engine.windows(case.text)[:16]
         base = base_rows(next(engine.logits(windows)))
         whole = divergence(base, next(file.logits(windows))).mean()
         engine.find_weights({tensor.name for tensor in case.tensors})
         for tensor in case.tensors:
-            rounded = ggml.dequantize(ggml.quantize(tensor_rows(case.model, tensor), kind), kind, tensor.columns)
+            rounded = ggml.dequantize(
+                ggml.quantize(tensor_rows(case.model, tensor), kind), kind, tensor.columns
+            )
             engine.put(tensor.name, ggml.quantize(rounded, tensor.type))
         weights = divergence(base, next(engine.logits(windows))).mean()
     predicted = sum(rows[tensor.name].kernel["Q8_0"] for tensor in case.tensors)

@@ -36,7 +36,9 @@ def table(case):
 
 
 def wishes(pins=(), floors=()):
-    return Wishes(*(tuple((Selector(name), BY_NAME[kind]) for name, kind in pairs) for pairs in (pins, floors)))
+    return Wishes(
+        *(tuple((Selector(name), BY_NAME[kind]) for name, kind in pairs) for pairs in (pins, floors))
+    )
 
 
 # -- plans
@@ -89,9 +91,14 @@ def test_more_than_everything(case, request_for, table):
 
 
 def test_pins_and_floors_hold(case, request_for, table):
-    asked = wishes(pins=[("attn_v", "Q5_0"), ("blk.0.attn_v", "Q8_0")], floors=[("ffn_*", "Q5_K"), ("token_embd", "Q4_K")])
+    asked = wishes(
+        pins=[("attn_v", "Q5_0"), ("blk.0.attn_v", "Q8_0")],
+        floors=[("ffn_*", "Q5_K"), ("token_embd", "Q4_K")],
+    )
     plan, _ = plan_for(request_for("45%", wishes=asked), table)
-    assert plan.types["blk.0.attn_v.weight"].name == "Q8_0" and plan.types["blk.1.attn_v.weight"].name == "Q5_0"
+    assert (
+        plan.types["blk.0.attn_v.weight"].name == "Q8_0" and plan.types["blk.1.attn_v.weight"].name == "Q5_0"
+    )
     assert all(plan.types[t.name].bits >= 5.5 for t in case.tensors if t.role.startswith("ffn"))
     assert plan.types["token_embd.weight"].bits >= 4.5
 
@@ -107,7 +114,9 @@ def test_pinned_types_are_priced_although_no_choice(request_for):
 @pytest.mark.parametrize("budget", ["24%", "33%", "40%"])
 def test_layer_mode_there_and_back(case, request_for, table, tmp_path, budget):
     plan, _ = plan_for(request_for(budget, types="all", per="layer"), table)
-    assert plan.file_bytes <= plan.budget_bytes and plan.file_bytes == quantized_bytes(case.model, plan.types, None)
+    assert plan.file_bytes <= plan.budget_bytes and plan.file_bytes == quantized_bytes(
+        case.model, plan.types, None
+    )
     assert [block for block, _ in plan.layer_types] == [0, 1]
     text = tmp_path / "layers.txt"
     text.write_text(write_layer_types(plan.layer_types, plan.flags))
@@ -150,7 +159,11 @@ def test_layer_mode_without_any_mix(request_for):
         ({"types": "F32"}, NothingSelected, "are larger than F16"),
         ({"types": "IQ2_XXS"}, NothingSelected, "they need an imatrix"),
         ({"wishes": wishes(pins=[("attn_w", "Q4_K")])}, NothingSelected, "did you mean attn_"),
-        ({"wishes": wishes(pins=[("attn_v", "IQ2_XXS")])}, NothingSelected, "blk.0.attn_v.weight cannot be stored as IQ2_XXS"),
+        (
+            {"wishes": wishes(pins=[("attn_v", "IQ2_XXS")])},
+            NothingSelected,
+            "blk.0.attn_v.weight cannot be stored as IQ2_XXS",
+        ),
         ({"wishes": wishes(pins=[("attn_v", "F32")])}, NothingSelected, "cannot be stored as F32"),
         ({"wishes": wishes(floors=[("attn_v", "F32")])}, NothingSelected, "no allowed type has so many bits"),
         ({"wishes": wishes(floors=[("*", "Q8_0")])}, BudgetImpossible, "the smallest has"),

@@ -54,7 +54,13 @@ def test_damage_is_scale_times_error(case, priced):
 
 
 def test_shapes_that_fall_back_are_priced_as_stored(priced):
-    assert set(priced[0].table.rows["blk.0.ffn_down.weight"].weights) == {"F16", "Q8_0", "Q5_1", "Q5_0", "Q4_0"}
+    assert set(priced[0].table.rows["blk.0.ffn_down.weight"].weights) == {
+        "F16",
+        "Q8_0",
+        "Q5_1",
+        "Q5_0",
+        "Q4_0",
+    }
 
 
 def test_the_uniform_swaps_are_predicted(priced):
@@ -62,7 +68,9 @@ def test_the_uniform_swaps_are_predicted(priced):
     table, found = priced[0].table, priced[0].probe
     for entry in found.uniform.values():
         total = sum(found.scales[name].value * error for name, error in entry["errors"].items())
-        assert table.interaction.total(total) == pytest.approx(np.mean(entry["klds"]), rel=3 * table.interaction.relative_error)
+        assert table.interaction.total(total) == pytest.approx(
+            np.mean(entry["klds"]), rel=3 * table.interaction.relative_error
+        )
 
 
 def test_provenance(case, priced):
@@ -88,7 +96,9 @@ def test_again_from_the_cache(case, priced, monkeypatch):
 
 def test_a_new_type_costs_a_round_trip_and_no_probe(case, priced, monkeypatch):
     monkeypatch.setattr(probing, "Engine", None)
-    table = price(case.model, case.tensors, case.imatrix, case.text, options(case, types=parse_types("Q4_1")), priced[1]).table
+    table = price(
+        case.model, case.tensors, case.imatrix, case.text, options(case, types=parse_types("Q4_1")), priced[1]
+    ).table
     assert {"Q4_1", "Q4_K"} <= set(table.rows["blk.0.attn_q.weight"].weights)
 
 
@@ -99,7 +109,9 @@ def test_another_text_or_imatrix_is_another_probe(case, priced):
         for text in (case.text, case.text + ".")
     }
     assert len(journals) == 4
-    assert pricing.probe_journal(case.model, case.imatrix, case.text, options(case, threads=7), priced[1]).results
+    assert pricing.probe_journal(
+        case.model, case.imatrix, case.text, options(case, threads=7), priced[1]
+    ).results
 
 
 # -- tables without a probe
@@ -130,10 +142,23 @@ def test_shapes_alone(tmp_path):
 
 
 def test_prior_scales():
-    names = ("token_embd.weight", "output.weight", "blk.3.attn_v.weight", "blk.3.attn_k.weight", "blk.3.odd.weight", "blk.3.attn_qkv.weight")
+    names = (
+        "token_embd.weight",
+        "output.weight",
+        "blk.3.attn_v.weight",
+        "blk.3.attn_k.weight",
+        "blk.3.odd.weight",
+        "blk.3.attn_qkv.weight",
+    )
     model = model_of(dict.fromkeys(names, (256, 8)), blocks=20)
     scale = {name: prior.scale(model, model.by_name[name]) for name in names}
-    assert scale["output.weight"] > scale["token_embd.weight"] > scale["blk.3.attn_v.weight"] > scale["blk.3.attn_k.weight"] > 0
+    assert (
+        scale["output.weight"]
+        > scale["token_embd.weight"]
+        > scale["blk.3.attn_v.weight"]
+        > scale["blk.3.attn_k.weight"]
+        > 0
+    )
     assert scale["blk.3.attn_qkv.weight"] > scale["blk.3.attn_k.weight"]
     tied = model_of({"token_embd.weight": (256, 8)})
     assert prior.scale(tied, tied.tensors[0]) == scale["output.weight"]
@@ -142,7 +167,10 @@ def test_prior_scales():
 
 
 def test_prior_errors_fall_with_bits():
-    errors = [prior.error(BY_NAME[name]) for name in ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q3_K", "Q2_K", "IQ2_XXS", "IQ1_S")]
+    errors = [
+        prior.error(BY_NAME[name])
+        for name in ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q3_K", "Q2_K", "IQ2_XXS", "IQ1_S")
+    ]
     assert errors == sorted(errors)
     assert 0.01 < prior.error(BY_NAME["TQ2_0"]) < 1 and 0 < prior.error(BY_NAME["MXFP4"]) < 0.02
 
@@ -158,7 +186,12 @@ def found_with(values, **uniform):
 def test_borrowed_from_the_nearest_blocks_of_the_role():
     names = [f"blk.{block}.{role}.weight" for block in (0, 4, 5, 9) for role in ("attn_v", "ffn_up")]
     model = model_of(dict.fromkeys([*names, "output.weight"], (256, 8)), blocks=10)
-    values = {"blk.0.attn_v.weight": 1.0, "blk.4.attn_v.weight": 0.1, "blk.9.attn_v.weight": 0.4, "blk.4.ffn_up.weight": 7.0}
+    values = {
+        "blk.0.attn_v.weight": 1.0,
+        "blk.4.attn_v.weight": 0.1,
+        "blk.9.attn_v.weight": 0.4,
+        "blk.4.ffn_up.weight": 7.0,
+    }
     prices = pricing._all_scales(model, model.tensors, found_with(values))
     lent = prices["blk.5.attn_v.weight"]
     assert (lent.value, lent.source) == (pytest.approx(math.sqrt(0.1 * 0.4)), "borrowed")
@@ -178,7 +211,10 @@ def test_nothing_to_borrow_from():
 
 def uniform_entry(total, factor, curvature):
     """All singles sum to ``total`` (scales 1 and 2); every window has the KLD that the law gives."""
-    return {"klds": [factor * total * (1 + curvature * total)] * 16, "errors": {"a": total / 3, "b": total / 3}}
+    return {
+        "klds": [factor * total * (1 + curvature * total)] * 16,
+        "errors": {"a": total / 3, "b": total / 3},
+    }
 
 
 @pytest.mark.parametrize("factor, curvature", [(0.9, 1.4), (1.1, 0.0), (0.8, 6.0)])

@@ -15,7 +15,15 @@ import pytest
 from quantplan.errors import BadUsage, QuantplanError, TextTooShort
 from quantplan.experiments import probe as probing
 from quantplan.experiments.cache import Journal
-from quantplan.experiments.probe import Prober, ProbeOptions, bootstrap_error, probe, probe_type, relative_error, window_order
+from quantplan.experiments.probe import (
+    ProbeOptions,
+    Prober,
+    bootstrap_error,
+    probe,
+    probe_type,
+    relative_error,
+    window_order,
+)
 from quantplan.formats.gguf import read_model, tensor_rows
 from quantplan.formats.header import write_header_only
 from quantplan.formats.imatrix_files import read_imatrix
@@ -90,7 +98,16 @@ def test_relative_error_of_experts():
     assert relative_error(weights, changed, None) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("stored, columns, kind", [("F16", 256, "Q4_K"), ("F16", 288, "Q5_0"), ("Q5_K", 256, "Q4_K"), ("Q4_K", 256, "Q3_K"), ("Q3_K", 256, "Q2_K")])
+@pytest.mark.parametrize(
+    "stored, columns, kind",
+    [
+        ("F16", 256, "Q4_K"),
+        ("F16", 288, "Q5_0"),
+        ("Q5_K", 256, "Q4_K"),
+        ("Q4_K", 256, "Q3_K"),
+        ("Q3_K", 256, "Q2_K"),
+    ],
+)
 def test_probe_type_is_below_the_stored_one(stored, columns, kind):
     assert probe_type(BY_NAME[stored], columns).name == kind
 
@@ -100,7 +117,7 @@ def test_probe_type_is_below_the_stored_one(stored, columns, kind):
 
 @pytest.mark.tools
 def test_one_scale_prices_every_type(reference_model, reference_imatrix, calibration_text):
-    """On the trained model: KLD / error of a tensor is the same from Q3_K and from Q5_K, whose errors differ by 15."""
+    """On the trained model: KLD / error of a tensor is the same from Q3_K and Q5_K, errors 15 times apart."""
     model, imatrix = read_model(reference_model), read_imatrix(reference_imatrix)
     text = calibration_text.read_text(encoding="utf-8")[:4000]
     with Prober(model, imatrix, text, ProbeOptions(n_ctx=128, threads=1)) as prober:
@@ -128,7 +145,9 @@ def test_scales_are_klds_over_errors(case, whole):
         klds = results[name]["klds"]
         assert scale.kld == pytest.approx(np.mean(klds)) and scale.windows == len(klds) >= 16
         assert scale.value == pytest.approx((np.mean(klds) - found.floor) / results[name]["error"])
-        assert scale.stderr == pytest.approx(np.std(klds, ddof=1) / math.sqrt(len(klds)) / results[name]["error"], rel=0.2)
+        assert scale.stderr == pytest.approx(
+            np.std(klds, ddof=1) / math.sqrt(len(klds)) / results[name]["error"], rel=0.2
+        )
         assert 0 < scale.stderr < 0.5 * scale.value
     assert 0 <= found.floor < 0.01 * min(scale.kld for scale in found.scales.values())
 
@@ -140,7 +159,9 @@ def test_the_error_is_that_of_the_type_with_the_imatrix(case, whole):
     tensor, kind = case.model.by_name["blk.0.attn_v.weight"], BY_NAME["Q4_K"]
     weights, importance = tensor_rows(case.model, tensor), case.imatrix.quantize_weights(tensor)
     rounded = ggml.dequantize(ggml.quantize(weights, kind, importance), kind, 256)
-    assert found.scales[tensor.name].error == pytest.approx(relative_error(weights, rounded, importance), rel=1e-3)
+    assert found.scales[tensor.name].error == pytest.approx(
+        relative_error(weights, rounded, importance), rel=1e-3
+    )
     assert found.scales[tensor.name].error != pytest.approx(relative_error(weights, rounded, None), rel=0.01)
 
 
@@ -235,14 +256,21 @@ def test_who_gets_more_windows_is_decided_by_the_first_ones(tmp_path, monkeypatc
     """Else an interruption between two extensions would change the choice: ``a`` has its own already."""
     random = np.random.default_rng(0)
     tensors = [Tensor(name, (256, 4), BY_NAME["F16"]) for name in "abcd"]
-    first = {t.name: (1 + spread * random.standard_normal(4)).tolist() for t, spread in zip(tensors, (0.6, 0.4, 0.01, 0.01), strict=True)}
+    first = {
+        t.name: (1 + spread * random.standard_normal(4)).tolist()
+        for t, spread in zip(tensors, (0.6, 0.4, 0.01, 0.01), strict=True)
+    }
 
     def chosen(already):
         journal = Journal(tmp_path, already or "none")
         for name, klds in first.items():
             journal.put(name, {"error": 0.1, "klds": klds + ([1.0] * 12 if name in already else [])})
         asked = []
-        monkeypatch.setattr(probing, "_probe_tensor", lambda _prober, tensor, windows, _journal: asked.append((tensor.name, windows)))
+        monkeypatch.setattr(
+            probing,
+            "_probe_tensor",
+            lambda _prober, tensor, windows, _journal: asked.append((tensor.name, windows)),
+        )
         prober = SimpleNamespace(windows=range(100), take_base=lambda _windows: None)
         probing._extend(prober, tensors, 4, journal, lambda *_: None)
         assert journal.results["#extended"] == 16
@@ -285,7 +313,15 @@ def test_a_second_probe_runs_nothing(case, whole, monkeypatch):
     monkeypatch.setattr(probing, "Engine", none)
     told = []
     options = replace(case.options, windows=0, extend=True)
-    again = probe(case.model, few(case), case.imatrix, case.text, options, Journal(folder, "probe"), lambda *stage: told.append(stage))
+    again = probe(
+        case.model,
+        few(case),
+        case.imatrix,
+        case.text,
+        options,
+        Journal(folder, "probe"),
+        lambda *stage: told.append(stage),
+    )
     assert (again.scales, again.floor, again.uniform) == (found.scales, found.floor, found.uniform)
     assert (again.forward_passes, again.overhead) == (0, None)
     assert told == []
@@ -300,7 +336,9 @@ def test_text_too_short(case, tmp_path):
 
 
 def test_a_header_without_weights(case, tmp_path):
-    path = write_header_only(tmp_path / "h.gguf", "llama", {}, [("blk.0.attn_q.weight", (4096, 65536), BY_NAME["F16"])])
+    path = write_header_only(
+        tmp_path / "h.gguf", "llama", {}, [("blk.0.attn_q.weight", (4096, 65536), BY_NAME["F16"])]
+    )
     model = read_model(path)
     with pytest.raises(BadUsage, match="a header without weights"):
         run(replace(case, model=model), tmp_path, model.tensors)
@@ -311,7 +349,9 @@ def test_a_model_that_gives_no_numbers(case, tmp_path):
     tensor = case.model.by_name["blk.1.attn_output.weight"]
     data[tensor.offset : tensor.offset + 2] = np.float16("nan").tobytes()
     (tmp_path / "nan.gguf").write_bytes(data)
-    with pytest.raises(QuantplanError, match="nan.gguf: the model gives NaN or infinite logits; is the file damaged"):
+    with pytest.raises(
+        QuantplanError, match="nan.gguf: the model gives NaN or infinite logits; is the file damaged"
+    ):
         run(replace(case, model=read_model(tmp_path / "nan.gguf")), tmp_path)
 
 

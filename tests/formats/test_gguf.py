@@ -10,7 +10,15 @@ import pytest
 from tiny_models import tiny_tied
 
 from quantplan.errors import BadFile
-from quantplan.formats.gguf import metadata_bytes, quantized_bytes, read_container, read_model, shard_paths, tensor_bytes, tensor_rows
+from quantplan.formats.gguf import (
+    metadata_bytes,
+    quantized_bytes,
+    read_container,
+    read_model,
+    shard_paths,
+    tensor_bytes,
+    tensor_rows,
+)
 from quantplan.formats.header import write_header_only
 from quantplan.llamacpp.tools import run
 from quantplan.quant_type import BY_NAME
@@ -90,7 +98,9 @@ def test_a_header_damaged_anywhere_is_an_error_or_another_model(whole, tmp_path)
     random, digest = np.random.default_rng(0), read_model(whole).digest
     for _ in range(100):
         place = int(random.integers(8, 3000))
-        path = changed(whole, tmp_path, lambda data, at=place: data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+        path = changed(
+            whole, tmp_path, lambda data, at=place: data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
+        )
         try:
             assert read_model(path).digest != digest
         except BadFile:
@@ -154,10 +164,18 @@ def test_a_header_without_weights(tmp_path):
 def test_shards_are_one_model(whole, shards):
     one, split = read_model(whole), read_model(shards[0])
     assert len(shards) == len(split.paths) == 3
-    assert [replace(t, offset=0, shard=0) for t in split.tensors] == [replace(t, offset=0) for t in one.tensors]
-    assert (split.name, split.blocks, split.file_bytes) == (one.name, one.blocks, sum(p.stat().st_size for p in shards))
+    assert [replace(t, offset=0, shard=0) for t in split.tensors] == [
+        replace(t, offset=0) for t in one.tensors
+    ]
+    assert (split.name, split.blocks, split.file_bytes) == (
+        one.name,
+        one.blocks,
+        sum(p.stat().st_size for p in shards),
+    )
     for tensor in split.tensors:
-        assert np.array_equal(tensor_bytes(split, tensor), tensor_bytes(one, one.by_name[tensor.name])), tensor.name
+        assert np.array_equal(tensor_bytes(split, tensor), tensor_bytes(one, one.by_name[tensor.name])), (
+            tensor.name
+        )
 
 
 @pytest.mark.tools
@@ -192,5 +210,7 @@ def test_a_quantized_file_of_a_split_model_is_as_large_as_of_the_whole(whole, sh
     one, split = read_model(whole), read_model(shards[0])
     types = {"token_embd.weight": BY_NAME["Q4_K"]}
     assert metadata_bytes(one, None) == metadata_bytes(split, None)
-    saved = padded(one.by_name["token_embd.weight"].bytes) - padded(one.by_name["token_embd.weight"].bytes_as(BY_NAME["Q4_K"]))
+    saved = padded(one.by_name["token_embd.weight"].bytes) - padded(
+        one.by_name["token_embd.weight"].bytes_as(BY_NAME["Q4_K"])
+    )
     assert quantized_bytes(split, types, None) == quantized_bytes(one, {}, None) - saved

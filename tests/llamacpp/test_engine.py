@@ -67,11 +67,15 @@ def test_perplexity_is_that_of_llama_perplexity(source, text, tmp_path):
     from quantplan.llamacpp.tools import run
 
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
-    log = run(["llama-perplexity", "-m", str(source), "-f", str(tmp_path / "text.txt"), "-c", "64", "-t", "1"]).log
+    log = run(
+        ["llama-perplexity", "-m", str(source), "-f", str(tmp_path / "text.txt"), "-c", "64", "-t", "1"]
+    ).log
     theirs = float(re.search(r"Final estimate: PPL = ([\d.]+)", log).group(1))
     with Engine(source, OPTIONS) as engine:
         windows, nll = engine.windows(text), []
-        for start, logits in zip(range(0, len(windows), engine.windows_per_batch), engine.logits(windows), strict=True):
+        for start, logits in zip(
+            range(0, len(windows), engine.windows_per_batch), engine.logits(windows), strict=True
+        ):
             targets = windows[start : start + len(logits), engine.first_scored + 1 :].ravel()
             rows = logits.reshape(-1, logits.shape[-1])
             nll.append(log_sum_exp(rows) - rows[np.arange(len(rows)), targets])
@@ -89,7 +93,10 @@ def test_windows_per_batch():
 
 
 def test_text_too_short(source):
-    with Engine(source, OPTIONS) as engine, pytest.raises(TextTooShort, match=r"at least 128 are needed for windows of 64"):
+    with (
+        Engine(source, OPTIONS) as engine,
+        pytest.raises(TextTooShort, match=r"at least 128 are needed for windows of 64"),
+    ):
         engine.windows("a few words")
 
 
@@ -128,7 +135,9 @@ def test_a_swap_shows_and_restoring_is_exact(bases, text, kind):
         for name in sorted(names):
             tensor = model.by_name[name]
             assert engine.stored_type(name) is tensor.type
-            coarse = ggml.dequantize(ggml.quantize(tensor_rows(model, tensor), BY_NAME["Q2_K"]), BY_NAME["Q2_K"], tensor.columns)
+            coarse = ggml.dequantize(
+                ggml.quantize(tensor_rows(model, tensor), BY_NAME["Q2_K"]), BY_NAME["Q2_K"], tensor.columns
+            )
             engine.put(name, ggml.quantize(coarse, tensor.type))
             assert kld(engine, base, windows).mean() > 1e-5
             engine.put(name, tensor_bytes(model, tensor))
@@ -152,7 +161,13 @@ def test_a_swap_is_what_the_model_with_those_weights_gives(source, text, tmp_pat
 
 def test_experts_are_found_and_norms_too(tmp_path, text):
     path = tiny_moe(tmp_path / "moe.gguf")
-    wanted = {"blk.0.ffn_up_exps.weight", "blk.2.ffn_gate_inp.weight", "output.weight", "token_embd.weight", "blk.0.nothing"}
+    wanted = {
+        "blk.0.ffn_up_exps.weight",
+        "blk.2.ffn_gate_inp.weight",
+        "output.weight",
+        "token_embd.weight",
+        "blk.0.nothing",
+    }
     with Engine(path, OPTIONS) as engine:
         assert engine.find_weights(wanted) == wanted - {"blk.0.nothing"}
 
@@ -169,7 +184,10 @@ def test_what_a_watcher_raises_comes_through(source, text):
     def watch(node, ask):
         raise Odd("from inside a decode")
 
-    with Engine(source, EngineOptions(64, 1), watch=watch) as engine, pytest.raises(Odd, match="inside a decode"):
+    with (
+        Engine(source, EngineOptions(64, 1), watch=watch) as engine,
+        pytest.raises(Odd, match="inside a decode"),
+    ):
         list(engine.logits(engine.windows(text)[:2]))
 
 

@@ -15,7 +15,11 @@ from quantplan.tensor import padded
 
 MODEL = model_of(
     {"token_embd.weight": (256, 40), "norm.weight": (250,)}
-    | {f"blk.{block}.{role}.weight": shape for block in (0, 1) for role, shape in (("attn_v", (256, 7)), ("ffn_down", (288, 9)))}
+    | {
+        f"blk.{block}.{role}.weight": shape
+        for block in (0, 1)
+        for role, shape in (("attn_v", (256, 7)), ("ffn_down", (288, 9)))
+    }
 )
 TENSORS = tuple(tensor for tensor in MODEL.tensors if tensor.name != "norm.weight")
 TYPES = parse_types("k,Q8_0")
@@ -38,7 +42,9 @@ def table(scales=None):
     rows = {}
     for index, tensor in enumerate(TENSORS):
         scale = (scales or {}).get(tensor.name, 1 + index)
-        rows[tensor.name] = DamageRow(tensor.name, {kind.name: scale * 4**-kind.bits for kind in CANDIDATES[tensor.name]})
+        rows[tensor.name] = DamageRow(
+            tensor.name, {kind.name: scale * 4**-kind.bits for kind in CANDIDATES[tensor.name]}
+        )
     return DamageTable(MODEL.digest, rows)
 
 
@@ -62,7 +68,9 @@ def test_a_floor_is_met_by_the_fallback_of_its_type():
 
 
 def test_a_floor_above_all_types():
-    with pytest.raises(NothingSelected, match=r"--min attn_v=F16: no allowed type has so many bits for blk.0.attn_v.weight"):
+    with pytest.raises(
+        NothingSelected, match=r"--min attn_v=F16: no allowed type has so many bits for blk.0.attn_v.weight"
+    ):
         left(floors=[("attn_v", "F16")])
 
 
@@ -91,11 +99,16 @@ def test_groups_have_padded_sizes_and_damages():
 
 
 def test_types_without_damage_are_no_choice():
-    only = {name: (BY_NAME["Q4_K"], BY_NAME["IQ4_XS"]) for name in ("blk.0.attn_v.weight", "blk.1.attn_v.weight")}
+    only = {
+        name: (BY_NAME["Q4_K"], BY_NAME["IQ4_XS"]) for name in ("blk.0.attn_v.weight", "blk.1.attn_v.weight")
+    }
     tensors = [MODEL.by_name[name] for name in only]
     groups = tensor_groups(tuple(tensors), only, table())
     assert [[choice.label for choice in group.choices] for group in groups] == [["Q4_K"], ["Q4_K"]]
-    with pytest.raises(NothingSelected, match=r"blk.0.attn_v.weight: the damage table has no value for IQ4_XS \(it has Q8_0, Q6_K"):
+    with pytest.raises(
+        NothingSelected,
+        match=r"blk.0.attn_v.weight: the damage table has no value for IQ4_XS \(it has Q8_0, Q6_K",
+    ):
         tensor_groups(tuple(tensors), dict.fromkeys(only, (BY_NAME["IQ4_XS"],)), table())
 
 
@@ -121,14 +134,18 @@ def test_plans_are_exact_and_within_the_budget(size, upside_down):
     solution, _ = solve_within(MODEL, groups, fixed, Budget(size, str(size)))
     taken = [group.choices[index] for group, index in zip(groups, solution.choices, strict=True)]
     assert fixed + sum(choice.bytes for choice in taken) <= size
-    assert sum(choice.damage for choice in taken) == pytest.approx(exhaustive(groups, size - fixed)[0], rel=1e-5)
+    assert sum(choice.damage for choice in taken) == pytest.approx(
+        exhaustive(groups, size - fixed)[0], rel=1e-5
+    )
     assert solution.outcome.status == "optimal" and solution.outcome.gap <= 1e-6
 
 
 def test_more_than_enough():
     groups = tensor_groups(TENSORS, CANDIDATES, table())
     solution, everything = solve_within(MODEL, groups, 0, Budget(10**9, "1GB"))
-    assert everything and {group.choices[i].label for group, i in zip(groups, solution.choices, strict=True)} == {"Q8_0"}
+    assert everything and {
+        group.choices[i].label for group, i in zip(groups, solution.choices, strict=True)
+    } == {"Q8_0"}
     largest = sum(max(choice.bytes for choice in group.choices) for group in groups)
     assert solve_within(MODEL, groups, 100, Budget(largest + 100, "x"))[1]
     assert not solve_within(MODEL, groups, 100, Budget(largest + 99, "x"))[1]
@@ -136,12 +153,18 @@ def test_more_than_enough():
 
 def test_the_smallest_file_is_named_and_exists():
     groups = tensor_groups(TENSORS, CANDIDATES, table())
-    with pytest.raises(BudgetImpossible, match="no file of 5kB .5,000 bytes. exists for model with these types: the smallest has") as caught:
+    with pytest.raises(
+        BudgetImpossible,
+        match="no file of 5kB .5,000 bytes. exists for model with these types: the smallest has",
+    ) as caught:
         solve_within(MODEL, groups, 1000, Budget(5000, "5kB"))
     smallest = caught.value.smallest
     assert f"{smallest:,} bytes" in str(caught.value)
     solution, _ = solve_within(MODEL, groups, 1000, Budget(smallest, "exactly"))
-    assert {group.choices[i].label for group, i in zip(groups, solution.choices, strict=True)} == {"Q2_K", "Q4_0"}
+    assert {group.choices[i].label for group, i in zip(groups, solution.choices, strict=True)} == {
+        "Q2_K",
+        "Q4_0",
+    }
     with pytest.raises(BudgetImpossible):
         solve_within(MODEL, groups, 1000, Budget(smallest - 1, "a byte less"))
     with pytest.raises(BudgetImpossible):
