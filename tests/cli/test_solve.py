@@ -206,6 +206,23 @@ def test_refused(command, odd_files, files, small_model, words, code, message):
     assert not (odd_files / "cache").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--pin", "attn_w=Q4_K"],
+        ["--min", "attn_v=F32"],
+        ["-b", "10%"],
+        ["--per", "layer", "--pin", "attn_v=Q4_K"],
+    ],
+)
+def test_refused_before_anything_is_measured(solve, workplace, small_text, words):
+    options = {"-b": "45%", "--types": "k", "--calibration": small_text, "--ctx": "128"}
+    options |= dict(zip(words[::2], words[1::2], strict=True))
+    done = solve(*(word for pair in options.items() for word in pair))
+    assert done.code in (2, 5, 6) and done.error and "..." not in done.err
+    assert not (workplace / "cache").exists()
+
+
 def test_the_table_of_another_model(command, solve, odd_files, reference_model):
     from quantplan.experiments.pricing import prior_table
     from quantplan.formats.plan_files import write_damage

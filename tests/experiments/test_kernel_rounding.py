@@ -50,6 +50,25 @@ def test_the_formula_on_the_activations_of_one_tensor(case, rounding):
         assert rounding[0].relative[name][feed] == pytest.approx(lost, rel=0.05)
 
 
+def test_columns_count_by_the_energy_of_their_weights():
+    """The tiny model's columns are all alike: here one column carries all the weights, another all the error."""
+    rows = np.full((4, 256), 0.5, np.float32)
+    rows[:, 0], rows[:, 1] = 127.0, 0.3  # the scale is 1: 0.3 is lost whole, 127 is exact
+    energy = np.zeros(256, np.float32)
+    energy[0] = 7
+    whole, *lost = kernel._error_sums(rows, energy)
+    assert whole == pytest.approx(4 * 7 * 127**2) and lost == [0, 0, 0]
+    energy[:2] = 0, 3
+    whole, *lost = kernel._error_sums(rows, energy)
+    assert whole == pytest.approx(4 * 3 * 0.3**2, rel=1e-5) and lost == pytest.approx([whole] * 3)
+
+
+def test_energy_of_columns(case):
+    tensor = case.model.by_name["blk.0.ffn_down.weight"]
+    expected = (tensor_rows(case.model, tensor) ** 2).sum(axis=0)
+    np.testing.assert_allclose(kernel._column_energy(case.model, tensor), expected, rtol=1e-5)
+
+
 def test_types_are_charged_for_what_they_are_fed_with(rounding):
     found, _ = rounding
     name = "blk.0.attn_q.weight"
