@@ -48,7 +48,7 @@ def analyze(
     in percent. JSON and CSV carry the number of experts, those never hit, and the mean input (where the file
     has it) as well.
 
-    Example: quantplan analyze model.imatrix --sort zd --plot zd.png --statistic zd
+    Example: quantplan analyze imatrix/prose-10m.gguf --sort zd --plot zd.png --statistic zd
     """
     from quantplan.analyze.statistics import ordered_by, statistics
     from quantplan.formats.imatrix_files import read_imatrix

@@ -30,7 +30,7 @@ def imatrix(
 
     output.weight is included (the tool leaves it out by itself). Several texts are joined in the order given.
 
-    Example, in a project: quantplan imatrix --chunks 8 --force
+    Example, in a project: quantplan imatrix --chunks 8 --out imatrix/short.gguf --force
     """
     import tempfile
 

@@ -1,0 +1,64 @@
+"""Each command's help has an example; here all of them run as printed, in a project like that of the demo."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from quantplan.cli.demo import MIX, MODEL, PLAN
+from quantplan.cli.main import _application
+from quantplan.experiments.demo_text import demo_texts
+
+pytestmark = pytest.mark.tools
+DATA = Path(__file__).parents[2] / "quantplan" / "data" / MODEL
+
+
+def examples():
+    found = {}
+    for name, command in typer.main.get_command(_application()).commands.items():
+        paragraph = next(part for part in command.help.split("\n\n") if part.startswith("Example"))
+        found[name] = " ".join(paragraph.partition(": ")[2].split())
+    return found
+
+
+def run(command, folder):
+    """Runs a command line of quantplan commands joined by &&; the last one's result."""
+    for part in command.split(" && "):
+        program, *words = part.split()
+        assert program == "quantplan"
+        line = [sys.executable, "-m", "quantplan.cli.main", *words]
+        result = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, f"{part}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
+        assert "Traceback" not in result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("examples")
+    shutil.copy(DATA, folder / MODEL)
+    run(f"quantplan init {MODEL} --ctx 256", folder)
+    for name, text in zip(("calibration", "heldout"), demo_texts(), strict=True):
+        (folder / "calibration" / f"{name}.txt").write_text(text[:30_000], encoding="utf-8")
+    run("quantplan imatrix", folder)
+    run(f"quantplan solve --budget {MIX} --windows 8 --sample 32k --out {PLAN}", folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", [name for name in examples() if name != "demo"])
+def test_example_runs_as_printed(name, project):
+    command = examples()[name]
+    assert re.match(r"quantplan \S", command)
+    run(command, project)
+
+
+def test_demo_example_and_its_steps(tmp_path):
+    """The whole demo takes minutes; its steps are the commands above, here only listed."""
+    printed = run(examples()["demo"] + " --dry-run", tmp_path).stdout.splitlines()
+    known = set(examples())
+    assert [line.split()[1] for line in printed] == ["init", "imatrix", "analyze", "probe", "solve", "quantize", "compare"]
+    assert {line.split()[1] for line in printed} <= known
+    assert not any(tmp_path.iterdir())
