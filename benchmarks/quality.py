@@ -63,10 +63,14 @@ def run(asked: argparse.Namespace, work: Path) -> None:
     wanted = PricingOptions(parse_types(asked.types), probe)
     priced = price(model, quantizable(model), imatrix, read_text(asked.calibration), wanted, work / "cache")
     if priced.probe and priced.probe.overhead is not None:
-        print(f"probe: {priced.probe.seconds:.1f} s, overhead over the forward passes {100 * priced.probe.overhead:.1f} %")
+        print(
+            f"probe: {priced.probe.seconds:.1f} s, overhead over the forward passes {100 * priced.probe.overhead:.1f} %"
+        )
     heldout = read_text(asked.heldout)
     measuring = MeasureOptions(n_ctx=asked.ctx, windows=asked.judge_windows)
-    print("size of      mix bytes  plan bytes  mix KLD   plan KLD (± s.e.)    ratio (95 % interval)   predicted  pred/meas")
+    print(
+        "size of      mix bytes  plan bytes  mix KLD   plan KLD (± s.e.)    ratio (95 % interval)   predicted  pred/meas"
+    )
     logs = []
     for mix in asked.mixes.split(","):
         plan, _ = plan_for(Request(model, imatrix, wanted.types, mix), priced.table)

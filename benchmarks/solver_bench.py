@@ -145,8 +145,17 @@ def report(instances: list[Instance], folder: Path, with_plain: bool) -> None:
         ours = in_a_process(instance, folder)
         seconds.append(ours["process"])
         known = "" if instance.optimum is None else f"{instance.optimum:.9g}"
-        row = [instance.model, instance.pool, instance.at, ours["size"], known, f"{ours['objective']:.9g}",
-               f"{ours['gap']:.0e}", f"{ours['seconds']:.2f}", f"{ours['process']:.2f}"]
+        row = [
+            instance.model,
+            instance.pool,
+            instance.at,
+            ours["size"],
+            known,
+            f"{ours['objective']:.9g}",
+            f"{ours['gap']:.0e}",
+            f"{ours['seconds']:.2f}",
+            f"{ours['process']:.2f}",
+        ]
         if with_plain:
             other = in_a_process(instance, folder, as_plain=True)
             row += [f"{other['gap']:.0e}", f"{other['seconds'] / ours['seconds']:.0f}"]

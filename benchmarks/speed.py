@@ -65,10 +65,14 @@ def analyze(model: Path, values: int) -> None:
         path = Path(folder) / "imatrix.gguf"
         made_up_imatrix(path, values)
         theirs = [str(tools.find("llama-imatrix")), "--show-statistics", "--in-file", str(path), "-m", str(model)]
-        pairs = [(seconds([*QUANTPLAN, "analyze", str(path)]), seconds(theirs, tools.environment())) for _ in range(RUNS)]
+        pairs = [
+            (seconds([*QUANTPLAN, "analyze", str(path)]), seconds(theirs, tools.environment())) for _ in range(RUNS)
+        ]
         own, tool = (statistics.median(column) for column in zip(*pairs, strict=True))
         ratio = statistics.median(a / b for a, b in pairs)
-        print(f"analyze, {path.stat().st_size / 1e6:.1f} MB: {own:.2f} s, llama-imatrix {tool:.2f} s, ratio {ratio:.2f}")
+        print(
+            f"analyze, {path.stat().st_size / 1e6:.1f} MB: {own:.2f} s, llama-imatrix {tool:.2f} s, ratio {ratio:.2f}"
+        )
 
 
 def main() -> None:

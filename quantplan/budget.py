@@ -38,7 +38,9 @@ class Budget:
             raise BadUsage(f"cannot read the budget {text!r}; write 17.9GB, 16.7GiB, 4.25bpw, 40% or =other.gguf")
         number, unit = float(match.group(1)), match.group(2).upper()
         if not 0 < number < _ABSURD:
-            raise BadUsage(f"the budget {text!r} is {'more than any disk holds' if number else 'not more than nothing'}")
+            raise BadUsage(
+                f"the budget {text!r} is {'more than any disk holds' if number else 'not more than nothing'}"
+            )
         if unit == "BPW":
             return cls(int(number * model.elements / 8) + metadata_bytes, words)
         if unit == "%":
@@ -54,7 +56,9 @@ def _size_of(path: Path) -> int:
     try:
         stat = path.stat()
     except OSError as error:
-        raise BadFile(f"cannot take the budget from {path}: {error.strerror or error}; give the path of a file") from None
+        raise BadFile(
+            f"cannot take the budget from {path}: {error.strerror or error}; give the path of a file"
+        ) from None
     if not S_ISREG(stat.st_mode):
         raise BadFile(f"cannot take the budget from {path}: not a file; write =other.gguf")
     return stat.st_size

@@ -26,9 +26,7 @@ class Row:
     low: float
     high: float
     size_difference: float  # bytes over the plan's bytes - 1
-    windows_needed: int | None = (
-        None  # about as many would tell the two apart; None where they are, or are just alike
-    )
+    windows_needed: int | None = None  # about as many would tell the two apart; None where they are, or are just alike
 
     @property
     def larger(self) -> bool:

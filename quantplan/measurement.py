@@ -47,9 +47,7 @@ class Conditions:
 
     def differences(self, other: Conditions) -> list[str]:
         """What is not the same, as ``n_ctx 256 / 512``."""
-        pairs = (
-            (field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self)
-        )
+        pairs = ((field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
         return [f"{name} {_short(own)} / {_short(theirs)}" for name, own, theirs in pairs if own != theirs]
 
 
@@ -72,9 +70,7 @@ class Figures:
     delta_p: Estimate | None  # mean change of the true token's probability, percent
     rms_dp: Estimate  # its root mean square, percent
     same_top: Estimate  # tokens whose most probable successor is the same, percent
-    per_window_kld: tuple[
-        float, ...
-    ] = ()  # means of the windows in the order of the text; empty where unknown
+    per_window_kld: tuple[float, ...] = ()  # means of the windows in the order of the text; empty where unknown
     per_window_nll: tuple[float, ...] = ()
     per_window_base_nll: tuple[float, ...] = ()
 

@@ -93,7 +93,11 @@ class Plan:
     def check_built(self, built: Model) -> None:
         """NotAsPlanned naming the tensors, unless every type and the file's size are as planned."""
         found = {tensor.name: tensor.type.name for tensor in built.tensors}
-        wrong = [f"{t.name} is {found.get(t.name, 'missing')}, planned {t.type}" for t in self.tensors if found.get(t.name) != t.type.name]
+        wrong = [
+            f"{t.name} is {found.get(t.name, 'missing')}, planned {t.type}"
+            for t in self.tensors
+            if found.get(t.name) != t.type.name
+        ]
         extra = sorted(found.keys() - self.types.keys())
         wrong += [f"{name} is not in the plan" for name in extra]
         if wrong:
@@ -103,4 +107,6 @@ class Plan:
                 "this build of llama-quantize may ignore rules, see `quantplan doctor`"
             )
         if built.file_bytes != self.file_bytes:
-            raise NotAsPlanned(f"{built.path}: the file has {built.file_bytes:,} bytes, the plan says {self.file_bytes:,}")
+            raise NotAsPlanned(
+                f"{built.path}: the file has {built.file_bytes:,} bytes, the plan says {self.file_bytes:,}"
+            )

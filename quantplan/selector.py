@@ -37,7 +37,11 @@ class Selector:
         if not chosen:
             names = {tensor.role for tensor in tensors} | {tensor.name for tensor in tensors}
             near = difflib.get_close_matches(self.text, sorted(names), n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else "roles: " + ", ".join(sorted({t.role for t in tensors}))
+            hint = (
+                f"did you mean {' or '.join(near)}?"
+                if near
+                else "roles: " + ", ".join(sorted({t.role for t in tensors}))
+            )
             raise NothingSelected(f"no quantizable tensor matches {self.text!r}; {hint}")
         return chosen
 

@@ -40,9 +40,7 @@ def test_only_the_command_line_prints(path):
         return
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         words = ast.unparse(node) if isinstance(node, (ast.Name, ast.Attribute)) else ""
-        assert words not in ("print", "sys.stdout", "sys.stderr"), (
-            f"{path.name}:{node.lineno} speaks to the terminal"
-        )
+        assert words not in ("print", "sys.stdout", "sys.stderr"), f"{path.name}:{node.lineno} speaks to the terminal"
 
 
 def test_every_layer_is_there():

@@ -63,9 +63,7 @@ def test_every_figure_stands_beside_its_error():
     assert found["conditions"]["n_ctx"] == 256
 
 
-@pytest.mark.parametrize(
-    "damage", [{"kld": None}, {"conditions": {}}, {"per_window_kld": None}, {"ppl": "x"}]
-)
+@pytest.mark.parametrize("damage", [{"kld": None}, {"conditions": {}}, {"per_window_kld": None}, {"ppl": "x"}])
 def test_a_damaged_record_is_refused(tmp_path, damage):
     from quantplan.formats.records import write_record
 

@@ -14,9 +14,7 @@ Q4_K, Q6_K = BY_NAME["Q4_K"], BY_NAME["Q6_K"]
 
 
 def plan_of(kind=Q4_K, **fields):
-    tensors = tuple(
-        PlannedTensor(tensor.name, kind, tensor.bytes_as(kind), True) for tensor in SOURCE.tensors
-    )
+    tensors = tuple(PlannedTensor(tensor.name, kind, tensor.bytes_as(kind), True) for tensor in SOURCE.tensors)
     size = sum(tensor.bytes for tensor in tensors)
     return Plan("model.gguf", "model", SOURCE.digest, tensors, "Q4_K_S", 1000, size + 1000, **fields)
 

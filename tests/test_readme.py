@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import typer
+
 from quantplan.cli.main import _application
 
 ROOT = Path(__file__).parents[1]
@@ -14,7 +15,9 @@ def commands():
 
 def table() -> str:
     """The command table as README must have it."""
-    rows = [f"| `{name}` | {' '.join(command.help.split(chr(10) * 2)[0].split())} |" for name, command in commands().items()]
+    rows = [
+        f"| `{name}` | {' '.join(command.help.split(chr(10) * 2)[0].split())} |" for name, command in commands().items()
+    ]
     return "\n".join(rows)
 
 

@@ -44,13 +44,9 @@ def test_a_role_is_no_prefix():
 
 
 def test_nothing_matches():
-    with pytest.raises(
-        NothingSelected, match="no quantizable tensor matches 'ffn_dwon'; did you mean ffn_down"
-    ):
+    with pytest.raises(NothingSelected, match="no quantizable tensor matches 'ffn_dwon'; did you mean ffn_down"):
         chosen("ffn_dwon")
-    with pytest.raises(
-        NothingSelected, match="roles: attn_q, attn_v, ffn_down, ffn_up_exps, output, token_embd"
-    ):
+    with pytest.raises(NothingSelected, match="roles: attn_q, attn_v, ffn_down, ffn_up_exps, output, token_embd"):
         chosen("zzzzzzzz")
 
 

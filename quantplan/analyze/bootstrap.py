@@ -80,9 +80,7 @@ def ratio_interval(a: np.ndarray, b: np.ndarray, draws: int = DRAWS) -> Ratio:
         return Ratio(ratio, ratio, ratio)
     middle = math.log(a.mean() / b.mean())
     top, bottom = _means(np.stack([a, b]), draws)
-    drawn = (
-        np.log(top) - np.log(bottom) - middle
-    )  # in logarithms the interval is near symmetric and never below 0
+    drawn = np.log(top) - np.log(bottom) - middle  # in logarithms the interval is near symmetric and never below 0
     stretch = _unbiased(len(a)) * _student(len(a))
     low, high = np.percentile(drawn, [50 * (1 - _LEVEL), 50 * (1 + _LEVEL)]) * stretch
     return Ratio(math.exp(middle), math.exp(middle + low), math.exp(middle + high))

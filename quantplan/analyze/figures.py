@@ -17,9 +17,7 @@ def figures(scores: TokenScores, windows: int) -> Figures:
     text.
     """
     ppl, base_ppl = _exponential(scores.nll), _exponential(scores.base_nll)
-    per_window = {
-        name: getattr(scores, name).reshape(windows, -1).mean(axis=1) for name in ("kld", "nll", "base_nll")
-    }
+    per_window = {name: getattr(scores, name).reshape(windows, -1).mean(axis=1) for name in ("kld", "nll", "base_nll")}
     return Figures(
         ppl=ppl,
         base_ppl=base_ppl,

@@ -25,7 +25,9 @@ from quantplan.quant_type import QuantType, fitted
 from quantplan.tensor import Model, Tensor
 
 VERSION = 1  # 1: first
-_CHUNK_ELEMENTS = 256 * 1024  # rows of 1 MiB in float32 per job: memory is a few of them per thread, whatever the tensor
+_CHUNK_ELEMENTS = (
+    256 * 1024
+)  # rows of 1 MiB in float32 per job: memory is a few of them per thread, whatever the tensor
 _EXEMPT = ("token_embd.weight", "per_layer_token_embd.weight", "output.weight")
 
 
@@ -50,7 +52,9 @@ def stored_candidates(tensor: Tensor, types: Iterable[QuantType], has_importance
     found: dict[str, QuantType] = {}
     for wanted in types:
         kind = fitted(wanted, tensor.columns)
-        if not has_importance and (ggml.aborts_without_imatrix(kind) or (kind.needs_imatrix and tensor.name not in _EXEMPT)):
+        if not has_importance and (
+            ggml.aborts_without_imatrix(kind) or (kind.needs_imatrix and tensor.name not in _EXEMPT)
+        ):
             continue
         if tensor.bytes_as(kind) <= tensor.bytes:
             found[kind.name] = kind
@@ -128,7 +132,12 @@ def _sampled(per_expert: int, tensor: Tensor, sample: int | None) -> np.ndarray:
 
 
 def _job(
-    model: Model, tensor: Tensor, types: tuple[QuantType, ...], rows: np.ndarray, importance: np.ndarray | None, judged: np.ndarray
+    model: Model,
+    tensor: Tensor,
+    types: tuple[QuantType, ...],
+    rows: np.ndarray,
+    importance: np.ndarray | None,
+    judged: np.ndarray,
 ) -> Callable[[], _Sums]:
     def work() -> _Sums:
         whole = rows[-1] - rows[0] + 1 == len(rows)

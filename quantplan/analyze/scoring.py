@@ -125,9 +125,7 @@ def _compare(own: np.ndarray, other: np.ndarray, log_sum: np.ndarray) -> tuple[n
     rounded = log_sum.astype(np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
         np.exp(np.subtract(own, rounded[:, None], out=p), out=p)
-        correction = np.exp(
-            rounded - log_sum
-        )  # of rounding the normalisation: up to 1e-6, the same for the whole row
+        correction = np.exp(rounded - log_sum)  # of rounding the normalisation: up to 1e-6, the same for the whole row
         shift = _row_dot(p, np.subtract(other, own, out=d)) * correction
         d -= shift.astype(np.float32)[:, None]
         top, bottom = d.max(axis=1), d.min(axis=1)

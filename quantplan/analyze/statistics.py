@@ -115,9 +115,7 @@ def statistics(imatrix: Imatrix) -> Statistics:
     """Statistics of every entry that has data; BadFile where none has."""
     seen = {name: entry for name, entry in imatrix.entries.items() if entry.counts.any()}
     if not seen:
-        raise BadFile(
-            f"{imatrix.path}: no entry has data, all counts are zero; make it again with `quantplan imatrix`"
-        )
+        raise BadFile(f"{imatrix.path}: no entry has data, all counts are zero; make it again with `quantplan imatrix`")
     first = _first_with_same_data(seen)
     own = [name for name in seen if first[name] == name]
     with ThreadPoolExecutor(cores()) as pool:
@@ -125,12 +123,8 @@ def statistics(imatrix: Imatrix) -> Statistics:
         norms = dict(zip(own, pool.map(lambda name: _norm(raw[name]), own), strict=True))
         pairs = {name: (first[name], first.get(_one_block_earlier(name))) for name in seen}
         distinct = list(set(pairs.values()))
-        cosines = dict(
-            zip(distinct, pool.map(lambda pair: _cosine(*pair, raw, norms), distinct), strict=True)
-        )
-        measured = dict(
-            zip(own, pool.map(lambda name: _tensor(seen[name], imatrix.legacy), own), strict=True)
-        )
+        cosines = dict(zip(distinct, pool.map(lambda pair: _cosine(*pair, raw, norms), distinct), strict=True))
+        measured = dict(zip(own, pool.map(lambda name: _tensor(seen[name], imatrix.legacy), own), strict=True))
     tensors = [_named(measured[first[name]], name, cosines[pairs[name]]) for name in seen]
     ordered = tuple(sorted(tensors, key=lambda each: (each.role, -each.sum)))
     return Statistics(
@@ -152,10 +146,7 @@ def layer_averages(tensors: Iterable[TensorStatistics]) -> tuple[LayerStatistics
         LayerStatistics(
             layer,
             float(_weighted(own, [each.sum for each in own])),
-            float(
-                np.float32(100)
-                * _weighted(own, [np.float32(each.outliers) / np.float32(each.n) for each in own])
-            ),
+            float(np.float32(100) * _weighted(own, [np.float32(each.outliers) / np.float32(each.n) for each in own])),
             float(_weighted(own, [each.cossim for each in own])),
         )
         for layer, own in sorted(layers.items())
@@ -228,11 +219,7 @@ def _tensor(entry: ImatrixEntry, legacy: bool) -> TensorStatistics:
     mean = total / n
     std = np.sqrt(np.maximum(np.float32(0), sequential.dot(values, values) / n - mean * mean))
     entropy = sequential.entropy(values, total)
-    outliers = (
-        sum(np.count_nonzero((piece - mean) / std > 1) for piece in sequential.pieces(values))
-        if std > 0
-        else 0
-    )
+    outliers = sum(np.count_nonzero((piece - mean) / std > 1) for piece in sequential.pieces(values)) if std > 0 else 0
     idle = sum(np.count_nonzero(piece <= _ACTIVE_ABOVE) for piece in sequential.pieces(values))
     mean_input, mean_share = _first_moment(entry)
     return TensorStatistics(
@@ -293,9 +280,7 @@ def ordered_by(tensors: Iterable[TensorStatistics], field: str) -> tuple[TensorS
     if field in keys:
         return tuple(sorted(tensors, key=keys[field]))
     check_field(field, (*keys, *FIELDS))
-    return tuple(
-        sorted(tensors, key=lambda each: (math.isnan(getattr(each, field)), -getattr(each, field), each.name))
-    )
+    return tuple(sorted(tensors, key=lambda each: (math.isnan(getattr(each, field)), -getattr(each, field), each.name)))
 
 
 def check_field(field: str, known: Iterable[str] = tuple(FIELDS)) -> None:

@@ -20,17 +20,13 @@ _FileArgument = Annotated[
 _SortOption = Annotated[
     str, typer.Option("--sort", "-s", metavar="FIELD", help="name, role, layer, or a statistic (falling).")
 ]
-_CsvOption = Annotated[
-    bool, typer.Option("--csv", help="Print the tensors as CSV on stdout instead of a table.")
-]
+_CsvOption = Annotated[bool, typer.Option("--csv", help="Print the tensors as CSV on stdout instead of a table.")]
 _PlotOption = Annotated[
     Path | None,
     typer.Option("--plot", metavar="FILE", help="Draw --statistic by role and block: .png, .svg or .pdf."),
 ]
 _StatisticOption = Annotated[str, typer.Option("--statistic", metavar="FIELD", help="What --plot draws.")]
-_ExpertsOption = Annotated[
-    bool, typer.Option("--experts", help="List the experts that no token was routed to.")
-]
+_ExpertsOption = Annotated[bool, typer.Option("--experts", help="List the experts that no token was routed to.")]
 
 
 def analyze(
@@ -119,8 +115,4 @@ def _report_gaps(found: Statistics, experts: bool) -> None:
             f"more or other calibration text may reach them{hint}"
         )
     elif experts:
-        say(
-            "the legacy .dat form does not tell which experts were hit"
-            if found.legacy
-            else "every expert was hit"
-        )
+        say("the legacy .dat form does not tell which experts were hit" if found.legacy else "every expert was hit")

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from quantplan.experiments.contenders import Workshop
     from quantplan.tensor import Model
 
-_PlanArgument = Annotated[
-    Path, typer.Argument(help="A plan (.json), built if need be, or a GGUF.", show_default=False)
-]
+_PlanArgument = Annotated[Path, typer.Argument(help="A plan (.json), built if need be, or a GGUF.", show_default=False)]
 _OthersArgument = Annotated[list[Path] | None, typer.Argument(help="More GGUF files.", show_default=False)]
 _WithOption = Annotated[
     str,
@@ -72,14 +70,10 @@ def compare(
     chosen = MeasureOptions(options.ctx(ctx, base), windows, threads, gpu_layers)
     check_options(chosen)
     with _folder(out) as folder:
-        words = [str(each) for each in others or ()] + [
-            word.strip() for word in contenders.split(",") if word.strip()
-        ]
+        words = [str(each) for each in others or ()] + [word.strip() for word in contenders.split(",") if word.strip()]
         entries = _entries(plan, words, _workshop(base, folder, _imatrix(imatrix, plan), threads))
         with console.progress("measuring", 100) as bar:
-            found = run(
-                base.path, entries, judging, chosen, lambda share: bar(100 * share), options.cache_folder()
-            )
+            found = run(base.path, entries, judging, chosen, lambda share: bar(100 * share), options.cache_folder())
     _write(found, plan, out)
     _show(found, as_json)
 
@@ -131,9 +125,7 @@ def _entries(plan: Path, words: list[str], workshop: Workshop) -> list[Entry]:
     from quantplan.experiments.contenders import contender, nearest_mix, plan_entry
 
     here = options.project()
-    earlier = (
-        f"{with_stem(model_stem(workshop.source), plan.stem)}.gguf"  # where `quantplan quantize` puts it
-    )
+    earlier = f"{with_stem(model_stem(workshop.source), plan.stem)}.gguf"  # where `quantplan quantize` puts it
     first = plan_entry(plan, workshop, (here.folder if here else Path()) / earlier)
     if not words:
         words = [nearest_mix(workshop.source, first.file.stat().st_size, workshop.imatrix)]

@@ -11,13 +11,18 @@ from quantplan.cli import console, options
 
 
 def imatrix(
-    model: Annotated[Path | None, typer.Argument(help="GGUF model (default: the project's).", show_default=False)] = None,
+    model: Annotated[
+        Path | None, typer.Argument(help="GGUF model (default: the project's).", show_default=False)
+    ] = None,
     text: Annotated[
-        list[Path] | None, typer.Option("--file", "-f", "--calibration", help="Text files or folders (default: the project's).")
+        list[Path] | None,
+        typer.Option("--file", "-f", "--calibration", help="Text files or folders (default: the project's)."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write it (default: the project's).")] = None,
     ctx: options.CtxOption = None,
-    chunks: Annotated[int, typer.Option("--chunks", min=0, help="Use only so many windows of the text; 0 takes all.")] = 0,
+    chunks: Annotated[
+        int, typer.Option("--chunks", min=0, help="Use only so many windows of the text; 0 takes all.")
+    ] = 0,
     output_weight: Annotated[bool, typer.Option(help="Collect data for output.weight too.")] = True,
     legacy: Annotated[bool, typer.Option("--legacy", help="Write the old .dat format.")] = False,
     threads: options.ThreadsOption = 0,
@@ -44,7 +49,9 @@ def imatrix(
     texts = text or [each for each in [options.calibration(None)] if each]
     if not texts:
         raise BadUsage("which text? give -f calibration.txt (more than one is fine)")
-    target = out or (here.imatrix if here and here.imatrix and model is None else Path(f"{source.path.stem}.imatrix.gguf"))
+    target = out or (
+        here.imatrix if here and here.imatrix and model is None else Path(f"{source.path.stem}.imatrix.gguf")
+    )
     if target.exists() and not force and not dry_run:
         raise BadUsage(f"{target} exists already; --force makes it again, --out writes another")
     wanted = tool.ImatrixOptions(options.ctx(ctx, source), chunks, threads, gpu_layers, output_weight, legacy)
@@ -68,7 +75,11 @@ def imatrix(
             tool.make(source.path, joined, target, wanted, echo=console.say, tell=tell, check=check)
     made = read_imatrix(target)
     if as_json:
-        console.put_json({"imatrix": str(target), "tensors": len(made.entries), "chunks": made.chunk_count, "digest": made.digest})
+        console.put_json(
+            {"imatrix": str(target), "tensors": len(made.entries), "chunks": made.chunk_count, "digest": made.digest}
+        )
     else:
         console.put(str(target))
-        console.say(f"{len(made.entries)} tensors over {made.chunk_count} chunks; `quantplan analyze {target}` shows its statistics")
+        console.say(
+            f"{len(made.entries)} tensors over {made.chunk_count} chunks; `quantplan analyze {target}` shows its statistics"
+        )

@@ -19,9 +19,7 @@ def import_plan(
         str | None,
         typer.Option("--base", help="FTYPE (Q4_K_M ...) whose mix decides what the text leaves open."),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Plan file (default: plans/MODEL-FILE.json).")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Plan file (default: plans/MODEL-FILE.json).")] = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Turn a LAYER_TYPES text, --tensor-type rules or a quantized GGUF into a plan.

@@ -54,6 +54,8 @@ def init(
         file.write(content)
     console.put(str(target))
     steps = "quantplan imatrix, quantplan solve --budget 4.5bpw, quantplan quantize, quantplan compare"
-    console.say(f"project for {source.name}: {len(source.tensors)} tensors, {source.elements / 1e6:.1f} M weights. Next: {steps}")
+    console.say(
+        f"project for {source.name}: {len(source.tensors)} tensors, {source.elements / 1e6:.1f} M weights. Next: {steps}"
+    )
     if not calibration and not (folder / "calibration/calibration.txt").exists():
         console.say("put texts at calibration/calibration.txt and calibration/heldout.txt (they must not overlap)")

@@ -10,7 +10,9 @@ import typer
 from quantplan import __version__
 from quantplan.errors import QuantplanError
 
-_EPILOG = "Exit codes: 0 done, 1 other, 2 usage, 3 bad file, 4 wrong model, 5 nothing selected, 6 budget, 7 tool missing, "
+_EPILOG = (
+    "Exit codes: 0 done, 1 other, 2 usage, 3 bad file, 4 wrong model, 5 nothing selected, 6 budget, 7 tool missing, "
+)
 _EPILOG += "8 tool failed, 9 not as planned, 10 text too short, 11 disk full, 12 conditions differ, 130 interrupted."
 
 
@@ -18,7 +20,20 @@ INTERRUPTED = 130  # typer's exit code for Ctrl-C, which it answers without a wo
 
 
 def _application() -> typer.Typer:
-    from quantplan.cli import analyze, compare, demo, doctor, emit, imatrix, import_, init, measure, probe, quantize, solve
+    from quantplan.cli import (
+        analyze,
+        compare,
+        demo,
+        doctor,
+        emit,
+        imatrix,
+        import_,
+        init,
+        measure,
+        probe,
+        quantize,
+        solve,
+    )
 
     app = typer.Typer(
         name="quantplan", no_args_is_help=True, pretty_exceptions_enable=False, epilog=_EPILOG,

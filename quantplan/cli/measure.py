@@ -24,9 +24,7 @@ class EngineName(str, Enum):
 
 BaseOption = Annotated[
     Path | None,
-    typer.Option(
-        "--base", "--model", "-m", help="Model that the files were made from (default: the project's)."
-    ),
+    typer.Option("--base", "--model", "-m", help="Model that the files were made from (default: the project's)."),
 ]
 WindowsOption = Annotated[
     int | None, typer.Option("--windows", "-n", min=1, help="Windows of the text to take (default: all).")
@@ -81,9 +79,7 @@ def _options(n_ctx: int, windows: int | None, threads: int, gpu_layers: int) -> 
     return MeasureOptions(n_ctx=n_ctx, windows=windows, threads=threads, gpu_layers=gpu_layers)
 
 
-def _measure(
-    engine: EngineName, base: Path, files: list[Path], text: str, chosen: MeasureOptions
-) -> list[Measurement]:
+def _measure(engine: EngineName, base: Path, files: list[Path], text: str, chosen: MeasureOptions) -> list[Measurement]:
     from quantplan.experiments.measure import measure as in_process
     from quantplan.experiments.measure_with_tool import measure_with_tool
 

@@ -25,7 +25,9 @@ TextOption = Annotated[
 CalibrationOption = Annotated[
     Path | None, typer.Option("--calibration", help="Text to probe with, file or folder (default: the project's).")
 ]
-CtxOption = Annotated[int | None, typer.Option("--ctx", "-c", min=8, help="Tokens of a window (default: the project's, or 512).")]
+CtxOption = Annotated[
+    int | None, typer.Option("--ctx", "-c", min=8, help="Tokens of a window (default: the project's, or 512).")
+]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=0, help="Processor threads; 0 takes all cores.")]
 GpuLayersOption = Annotated[int, typer.Option("--gpu-layers", "-ngl", help="Layers to run on a GPU.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]

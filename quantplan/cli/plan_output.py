@@ -89,10 +89,7 @@ def _by_role(plan: Plan, model: Model) -> dict[tuple[str, str], list[tuple[str, 
             role = model.by_name[each.name].role
             found.setdefault((role, each.type.name), []).append((each.name, each.bytes))
             sizes[role] = sizes.get(role, 0) + each.bytes
-    return {
-        key: found[key]
-        for key in sorted(found, key=lambda key: (-sizes[key[0]], key[0], -bits[key[1]], key[1]))
-    }
+    return {key: found[key] for key in sorted(found, key=lambda key: (-sizes[key[0]], key[0], -bits[key[1]], key[1]))}
 
 
 def _ranges(blocks: list[int | None]) -> str:

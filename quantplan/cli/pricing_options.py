@@ -19,13 +19,22 @@ if TYPE_CHECKING:
     from quantplan.tensor import Model
 
 WindowsOption = Annotated[
-    int, typer.Option("--windows", "-w", help="Windows per tensor; 0 takes 2048 tokens, and more where the error decides.")
+    int,
+    typer.Option("--windows", "-w", help="Windows per tensor; 0 takes 2048 tokens, and more where the error decides."),
 ]
-SampleOption = Annotated[str, typer.Option("--sample", help="Weights of a tensor to round-trip: a number such as 512k or 2M, or full.")]
+SampleOption = Annotated[
+    str, typer.Option("--sample", help="Weights of a tensor to round-trip: a number such as 512k or 2M, or full.")
+]
 
 
 def pricing_options(
-    model: Model, types: tuple[QuantType, ...], ctx: int | None, windows: int, sample: str, threads: int, gpu_layers: int
+    model: Model,
+    types: tuple[QuantType, ...],
+    ctx: int | None,
+    windows: int,
+    sample: str,
+    threads: int,
+    gpu_layers: int,
 ) -> PricingOptions:
     from quantplan.errors import BadUsage
     from quantplan.experiments.pricing import PricingOptions
@@ -54,7 +63,14 @@ def parse_sample(text: str) -> int | None:
 def stages() -> Iterator[Tell]:
     """One progress bar per stage, made when the stage first reports; plain lines where stderr is no terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     terminal = sys.stderr.isatty()
     bars = Progress(

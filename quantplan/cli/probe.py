@@ -26,7 +26,9 @@ def probe(
     ctx: options.CtxOption = None,
     windows: WindowsOption = 0,
     sample: SampleOption = "512k",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the damage table here, for solve --damage.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the damage table here, for solve --damage.")
+    ] = None,
     threads: options.ThreadsOption = 0,
     gpu_layers: options.GpuLayersOption = 0,
     dry_run: options.DryRunOption = False,
@@ -52,12 +54,16 @@ def probe(
         console.warn("no imatrix: types that need one cannot be priced, and errors are not weighted by use")
     text = calibration_text(calibration)
     if text is None:
-        raise BadUsage("which text? give --calibration FILE (some hundred kB of the kind of text that the model is for)")
+        raise BadUsage(
+            "which text? give --calibration FILE (some hundred kB of the kind of text that the model is for)"
+        )
     wanted = pricing_options(source, parse_types(types), ctx, windows, sample, threads, gpu_layers)
     tensors = quantizable(source)
     if dry_run:
         per_tensor = wanted.probe.base_windows(sys.maxsize)
-        console.put(f"{len(tensors)} tensors, {per_tensor} windows of {wanted.probe.n_ctx} tokens each, one swap a tensor")
+        console.put(
+            f"{len(tensors)} tensors, {per_tensor} windows of {wanted.probe.n_ctx} tokens each, one swap a tensor"
+        )
         return
     with stages() as tell:
         priced = price(source, tensors, importance, text, wanted, options.cache_folder(), tell)
@@ -73,7 +79,14 @@ def probe(
 
 def _as_json(model: Model, found: Probe) -> dict:
     scales = [
-        {"name": s.tensor, "scale": s.value, "scale_err": s.stderr, "kld": s.kld, "error": s.error, "windows": s.windows}
+        {
+            "name": s.tensor,
+            "scale": s.value,
+            "scale_err": s.stderr,
+            "kld": s.kld,
+            "error": s.error,
+            "windows": s.windows,
+        }
         for s in found.scales.values()
     ]
     return {
@@ -85,7 +98,9 @@ def _as_json(model: Model, found: Probe) -> dict:
 def _print(model: Model, found: Probe) -> None:
     from rich.table import Table
 
-    table = Table("tensor", title=f"{model.name}: nats per token per unit of relative squared error", title_justify="left")
+    table = Table(
+        "tensor", title=f"{model.name}: nats per token per unit of relative squared error", title_justify="left"
+    )
     for heading in ("scale", "± s.e.", "KLD of the swap", "windows"):
         table.add_column(heading, justify="right")
     ordered = sorted(found.scales.values(), key=lambda each: -each.value)
@@ -96,7 +111,10 @@ def _print(model: Model, found: Probe) -> None:
         console.say(f"{len(ordered) - _SHOWN} more tensors, down to {ordered[-1].value:.5f}; --json shows all")
     console.say(f"noise floor of the forward pass: {found.floor:.1e} nats per token")
     if found.not_found:
-        console.warn(f"{len(found.not_found)} tensors take no part in a forward pass and borrow their scale: {', '.join(found.not_found[:3])}")
+        console.warn(
+            f"{len(found.not_found)} tensors take no part in a forward pass and borrow their scale: "
+            + ", ".join(found.not_found[:3])
+        )
     if found.overhead is not None:
         console.say(
             f"{found.forward_passes} forward passes in {found.seconds:.0f} s; swapping and scoring took "

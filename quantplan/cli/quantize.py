@@ -22,9 +22,7 @@ def quantize(
         Path | None,
         typer.Option("--imatrix", help="Importance matrix (default: the plan's own; must be the same)."),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File to build (default: MODEL-PLAN.gguf).")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to build (default: MODEL-PLAN.gguf).")] = None,
     threads: options.ThreadsOption = 0,
     dry_run: options.DryRunOption = False,
 ) -> None:
@@ -45,9 +43,7 @@ def quantize(
         _explain(wanted, source, target, imatrix, threads)
         return
     with console.progress("quantizing", len(source.tensors)) as advance:
-        built = build(
-            wanted, source, target, imatrix_path=imatrix, threads=threads, echo=console.say, advance=advance
-        )
+        built = build(wanted, source, target, imatrix_path=imatrix, threads=threads, echo=console.say, advance=advance)
     console.say(f"all {len(built.tensors)} tensors and {built.file_bytes:,} bytes as planned")
     console.put(str(target))
 
@@ -61,8 +57,7 @@ def _source(plan: Plan, option: Path | None) -> Model:
     plan.check_belongs_to(source)
     if requantizes(plan, source):
         console.warn(
-            "the source is quantized already, --allow-requantize is passed: expect less than from the "
-            "original"
+            "the source is quantized already, --allow-requantize is passed: expect less than from the original"
         )
     return source
 
@@ -90,7 +85,5 @@ def _explain(plan: Plan, source: Model, target: Path, imatrix: Path | None, thre
     folder = next(each for each in (target.absolute().parent, *target.absolute().parents) if each.is_dir())
     console.put(build_command(plan, source, target, imatrix, threads))
     console.put(f"builds    {target}")
-    console.put(
-        f"size      {plan.file_bytes:,} bytes ({human_bytes(plan.file_bytes)}) of {source.file_bytes:,}"
-    )
+    console.put(f"size      {plan.file_bytes:,} bytes ({human_bytes(plan.file_bytes)}) of {source.file_bytes:,}")
     console.put(f"free disk {human_bytes(shutil.disk_usage(folder).free)} in {folder}")

@@ -19,16 +19,31 @@ if TYPE_CHECKING:
 
 
 def solve(
-    budget: Annotated[str, typer.Option("--budget", "-b", help="File size: 17.9GB, 16.7GiB, 4.25bpw, 40%, =other.gguf or Q4_K_M (as large as that mix).")],
+    budget: Annotated[
+        str,
+        typer.Option(
+            "--budget",
+            "-b",
+            help="File size: 17.9GB, 16.7GiB, 4.25bpw, 40%, =other.gguf or Q4_K_M (as large as that mix).",
+        ),
+    ],
     model: options.ModelOption = None,
     imatrix: options.ImatrixOption = None,
     calibration: options.CalibrationOption = None,
     types: options.TypesOption = "all",
     pin: Annotated[list[str] | None, typer.Option("--pin", help="SELECTOR=TYPE: these tensors take this type.")] = None,
-    minimum: Annotated[list[str] | None, typer.Option("--min", help="SELECTOR=TYPE: at least as many bits as TYPE.")] = None,
-    per: Annotated[str, typer.Option("--per", help="tensor, or layer: one FTYPE mix for each block (LAYER_TYPES).")] = "tensor",
-    damage: Annotated[str | None, typer.Option("--damage", help="A damage table (FILE), or prior: read no weights.")] = None,
-    no_probe: Annotated[bool, typer.Option("--no-probe", help="Weights and imatrix only; the plan is uncalibrated.")] = False,
+    minimum: Annotated[
+        list[str] | None, typer.Option("--min", help="SELECTOR=TYPE: at least as many bits as TYPE.")
+    ] = None,
+    per: Annotated[
+        str, typer.Option("--per", help="tensor, or layer: one FTYPE mix for each block (LAYER_TYPES).")
+    ] = "tensor",
+    damage: Annotated[
+        str | None, typer.Option("--damage", help="A damage table (FILE), or prior: read no weights.")
+    ] = None,
+    no_probe: Annotated[
+        bool, typer.Option("--no-probe", help="Weights and imatrix only; the plan is uncalibrated.")
+    ] = False,
     ctx: options.CtxOption = None,
     windows: WindowsOption = 0,
     sample: SampleOption = "512k",
@@ -69,7 +84,9 @@ def solve(
     table = _table(request, wanted, damage, no_probe, calibration)
     plan, everything_fits = planning.plan_for(request, table)
     if everything_fits:
-        console.warn(f"the budget exceeds the largest file that these types make ({plan.file_bytes:,} bytes): that file is the plan")
+        console.warn(
+            f"the budget exceeds the largest file that these types make ({plan.file_bytes:,} bytes): that file is the plan"
+        )
     if not plan.calibrated:
         console.warn("uncalibrated plan: scales are a prior, not measured; give --calibration TEXT to probe")
     path = out or default_plan_path(source, _plan_name(request))
@@ -97,14 +114,22 @@ def _plan_name(request: Request) -> str:
 def _intentions(request: Request, damage: str | None, no_probe: bool, calibration: Path | None) -> str:
     from quantplan.experiments.planning import parse_budget, quantizable
 
-    how = f"damage table {damage}" if damage else "weights and prior" if no_probe else f"probe on {options.calibration(calibration)}"
+    how = (
+        f"damage table {damage}"
+        if damage
+        else "weights and prior"
+        if no_probe
+        else f"probe on {options.calibration(calibration)}"
+    )
     return (
         f"would choose among {len(request.types)} types for {len(quantizable(request.model))} tensors "
         f"within {parse_budget(request).bytes:,} bytes; damage from: {how}"
     )
 
 
-def _table(request: Request, wanted: PricingOptions, damage: str | None, no_probe: bool, calibration: Path | None) -> DamageTable:
+def _table(
+    request: Request, wanted: PricingOptions, damage: str | None, no_probe: bool, calibration: Path | None
+) -> DamageTable:
     from quantplan.cli.pricing_options import calibration_text, stages
     from quantplan.errors import BadUsage, ModelMismatch
     from quantplan.experiments.planning import quantizable
@@ -117,11 +142,15 @@ def _table(request: Request, wanted: PricingOptions, damage: str | None, no_prob
     if damage is not None:
         table = read_damage(damage)
         if table.model_digest and table.model_digest != model.digest:
-            raise ModelMismatch(f"{damage} was made for another model (digest {table.model_digest[:12]}, this is {model.digest[:12]})")
+            raise ModelMismatch(
+                f"{damage} was made for another model (digest {table.model_digest[:12]}, this is {model.digest[:12]})"
+            )
         return table
     text = None if no_probe else calibration_text(calibration)
     if text is None and not no_probe:
-        raise BadUsage("no calibration text: give --calibration FILE to probe, or --no-probe to plan from weights and imatrix alone")
+        raise BadUsage(
+            "no calibration text: give --calibration FILE to probe, or --no-probe to plan from weights and imatrix alone"
+        )
     with stages() as tell:
         priced = price(model, tensors, request.imatrix, text, wanted, options.cache_folder(), tell)
     if priced.probe and priced.probe.overhead is not None:

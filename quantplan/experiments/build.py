@@ -107,14 +107,10 @@ def requantizes(plan: Plan, source: Model) -> bool:
     return any(old != new and old.family != "float" for old, new in stored)
 
 
-def build_command(
-    plan: Plan, source: Model, out: Path, imatrix_path: Path | None = None, threads: int = 0
-) -> str:
+def build_command(plan: Plan, source: Model, out: Path, imatrix_path: Path | None = None, threads: int = 0) -> str:
     """The llama-quantize command line that builds the plan, all rules spelled out, to be pasted."""
     imatrix = (imatrix_path or Path(plan.imatrix.path)) if plan.imatrix else None
-    recipe = Recipe(
-        plan.base_ftype, plan_rules(plan), imatrix=imatrix, allow_requantize=requantizes(plan, source)
-    )
+    recipe = Recipe(plan.base_ftype, plan_rules(plan), imatrix=imatrix, allow_requantize=requantizes(plan, source))
     recipe, cwd = _inside_folder(recipe)
     return command_line(tool.argv(source.path, recipe, out, threads), cwd)
 
@@ -153,9 +149,7 @@ def _run(source: Model, part: Path, recipe: Recipe, manner: _Manner) -> None:
         begun += 1
 
     recipe, cwd = _inside_folder(recipe)
-    tool.quantize(
-        source.path, recipe, part, threads=manner.threads, cwd=cwd, echo=manner.echo, started=started
-    )
+    tool.quantize(source.path, recipe, part, threads=manner.threads, cwd=cwd, echo=manner.echo, started=started)
     if begun and manner.advance:
         manner.advance(1)
 

@@ -65,6 +65,10 @@ class Journal:
                 os.fsync(file.fileno())
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise NoSpace(f"no space left on the disk for the cache {self.path}; free some, what was finished is kept") from None
-            raise BadFile(f"cannot write the cache {self.path}: {error.strerror or error}; make its folder writable") from None
+                raise NoSpace(
+                    f"no space left on the disk for the cache {self.path}; free some, what was finished is kept"
+                ) from None
+            raise BadFile(
+                f"cannot write the cache {self.path}: {error.strerror or error}; make its folder writable"
+            ) from None
         self.results[key] = value

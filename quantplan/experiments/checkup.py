@@ -29,7 +29,13 @@ class Finding:
 
 def checkup() -> list[Finding]:
     """All findings; never raises for something that is merely missing."""
-    found = [Finding("Python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {ggml.cores()} cores")]
+    found = [
+        Finding(
+            "Python",
+            "ok",
+            f"{platform.python_version()} on {platform.system()} {platform.machine()}, {ggml.cores()} cores",
+        )
+    ]
     found += [_package(name) for name in _PACKAGES]
     found += [_tried("ggml library", _types)]
     found += [_tool(name) for name in tools.REQUIRED]
@@ -65,7 +71,12 @@ def _types() -> Finding:
     known = [kind for kind in BY_ID.values() if ggml.installed_name(kind.ggml_id) is not None]
     wrong = [kind.name for kind in known if ggml.installed_block(kind.ggml_id) != (kind.block, kind.block_bytes)]
     if wrong:
-        return Finding("ggml library", "warning", f"other block sizes of {', '.join(wrong)}", "update quantplan, or llama-cpp-python")
+        return Finding(
+            "ggml library",
+            "warning",
+            f"other block sizes of {', '.join(wrong)}",
+            "update quantplan, or llama-cpp-python",
+        )
     return Finding("ggml library", "ok", f"{len(known)} types, in {ggml.library_folder()}")
 
 
@@ -81,7 +92,11 @@ def _rules() -> Finding:
     """
     model = Path(str(files("quantplan") / "data" / "prose-10m-f16.gguf"))
     q2, q4, q6 = BY_NAME["Q2_K"], BY_NAME["Q4_K"], BY_NAME["Q6_K"]
-    rules = (Rule(r"^blk\.0\.ffn_down\.weight$", q4), Rule(r"^blk\.1\.ffn_down\.weight$", q6), Rule(r"blk\.1\.ffn_down", q2))
+    rules = (
+        Rule(r"^blk\.0\.ffn_down\.weight$", q4),
+        Rule(r"^blk\.1\.ffn_down\.weight$", q6),
+        Rule(r"blk\.1\.ffn_down", q2),
+    )
     types = quantize.dry_run(model, "Q4_K_M", rules=rules)
     what = "rules of llama-quantize"
     if types["blk.0.ffn_down.weight"] != q4:
@@ -89,5 +104,10 @@ def _rules() -> Finding:
         return Finding(what, "warning", "bad build: a rule equal to the default type is ignored", mend)
     order = {q6: "the first hit wins", q2: "the last hit wins"}.get(types["blk.1.ffn_down.weight"])
     if order is None:
-        return Finding(what, "warning", "bad build: rules are ignored", "update llama-cpp-python; plans cannot be built with this one")
+        return Finding(
+            what,
+            "warning",
+            "bad build: rules are ignored",
+            "update llama-cpp-python; plans cannot be built with this one",
+        )
     return Finding(what, "ok", f"{order}; quantplan's rules are disjoint and hold either way")

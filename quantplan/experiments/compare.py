@@ -45,9 +45,7 @@ def compare(
 def check_options(options: MeasureOptions) -> None:
     """BadUsage for fewer than two windows, to be found before files are built."""
     if options.windows is not None and options.windows < 2:
-        raise BadUsage(
-            f"--windows {options.windows}: a comparison needs at least two windows to know its own error"
-        )
+        raise BadUsage(f"--windows {options.windows}: a comparison needs at least two windows to know its own error")
 
 
 def judge(names: Sequence[str], measurements: Sequence[Measurement]) -> Comparison:
@@ -83,9 +81,7 @@ def verdict(rows: Sequence[Row]) -> str:
     plan, others = rows[0], rows[1:]
     fitting = [row for row in others if not row.larger]
     if not others:
-        return (
-            f"The plan stands alone: KLD {_kld(plan)} at {_size(plan)}; name others with --with to compare."
-        )
+        return f"The plan stands alone: KLD {_kld(plan)} at {_size(plan)}; name others with --with to compare."
     rival = min(fitting or others, key=lambda row: row.measurement.kld.value)
     sentence = _judgement(plan, rival) + _basis(rows)
     if not fitting:

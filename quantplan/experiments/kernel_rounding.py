@@ -1,7 +1,8 @@
 """What the backend's kernels add: they round activations to 8 bits before multiplying them with quantized weights.
 
-On the CPU, K- and IQ-types are fed with Q8_K (blocks of 256), Q8_0, Q5_0, Q4_0, IQ4_NL and their like with Q8_0 (blocks of 32). The
-error at the output of a matrix, relative to its energy, is as that of rounded weights, with the roles exchanged:
+On the CPU, K- and IQ-types are fed with Q8_K (blocks of 256), Q8_0, Q5_0, Q4_0, IQ4_NL and their like with Q8_0 (blocks
+of 32). The error at the output of a matrix, relative to its energy, is as that of rounded weights, with the roles
+exchanged:
 
     r(t, feed) = sum_j c_j (x - x')_j^2 / sum_j c_j x_j^2        c_j = sum_i W_ij^2
 
@@ -49,10 +50,14 @@ def kernel_rounding(
     if "relative" not in journal.results:
         journal.put("relative", _measured(model, tensors, text, n_ctx, threads))
     stored = journal.results["relative"]
-    return KernelRounding("cpu", {name: {int(feed): value for feed, value in by.items()} for name, by in stored.items()})
+    return KernelRounding(
+        "cpu", {name: {int(feed): value for feed, value in by.items()} for name, by in stored.items()}
+    )
 
 
-def _measured(model: Model, tensors: tuple[Tensor, ...], text: str, n_ctx: int, threads: int) -> dict[str, dict[int, float]]:
+def _measured(
+    model: Model, tensors: tuple[Tensor, ...], text: str, n_ctx: int, threads: int
+) -> dict[str, dict[int, float]]:
     wanted = {tensor.name: tensor for tensor in tensors}
     energies: dict[str, np.ndarray] = {}
     sums: dict[str, np.ndarray] = {}
@@ -77,7 +82,11 @@ def _measured(model: Model, tensors: tuple[Tensor, ...], text: str, n_ctx: int, 
         windows = engine.windows(text)
         for _ in engine.logits(windows[window_order(len(windows))[:_WINDOWS]]):
             pass
-    return {name: dict(zip(_FEEDS, (total[1:] / total[0]).tolist(), strict=True)) for name, total in sums.items() if total[0] > 0}
+    return {
+        name: dict(zip(_FEEDS, (total[1:] / total[0]).tolist(), strict=True))
+        for name, total in sums.items()
+        if total[0] > 0
+    }
 
 
 def _is_product(node: GgmlTensor) -> bool:
@@ -96,5 +105,3 @@ def _error_sums(rows: np.ndarray, energy: np.ndarray) -> np.ndarray:
     """float64 [1 + feeds]: weighted energy of the activations, then of the error for each feed."""
     rounded = [ggml.round_activations(rows, feed) - rows for feed in _FEEDS]
     return np.array([float((each**2 @ energy).sum()) for each in (rows, *rounded)])
-
-

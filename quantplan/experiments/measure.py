@@ -215,8 +215,7 @@ def _check_finite(values: list[np.ndarray], model: Model) -> None:
 
 def _mismatch(base: Model, other: Model, what: str) -> ModelMismatch:
     return ModelMismatch(
-        f"{other.path} does not belong to the base {base.path}: {what}; "
-        "give the model it was made from as --base"
+        f"{other.path} does not belong to the base {base.path}: {what}; give the model it was made from as --base"
     )
 
 

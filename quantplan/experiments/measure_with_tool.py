@@ -52,9 +52,7 @@ def measure_with_tool(
         check_room(folder, perplexity.base_file_bytes(vocabulary, options.n_ctx, windows))
         # the tool drops one newline at the end of a text: one more lets it see the text that was given
         (folder / "text.txt").write_text(text + "\n", encoding="utf-8", newline="")
-        perplexity.write_base(
-            base.path, folder / "text.txt", folder / "base.kld", windows, vocabulary, tool, **common
-        )
+        perplexity.write_base(base.path, folder / "text.txt", folder / "base.kld", windows, vocabulary, tool, **common)
         parsed = [perplexity.divergence(model.path, folder / "base.kld", tool, **common) for model in models]
     conditions = _conditions(base, text, options)
     return [
@@ -80,9 +78,7 @@ def _conditions(base: Model, text: str, options: MeasureOptions) -> dict[str, ob
     }  # fmt: skip
 
 
-def _measurement(
-    file: Path, model: Model, parsed: Parsed, windows: int, conditions: dict[str, object]
-) -> Measurement:
+def _measurement(file: Path, model: Model, parsed: Parsed, windows: int, conditions: dict[str, object]) -> Measurement:
     notes = ()
     if not parsed.complete:
         notes = (

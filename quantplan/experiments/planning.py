@@ -63,8 +63,12 @@ def layer_mixes(request: Request) -> dict[str, dict[str, QuantType]]:
     """What each FTYPE that the candidate types allow makes of the model; mixes that need a missing imatrix are left out."""
     names = {kind.name for kind in request.types}
     imatrix = request.imatrix.path if request.imatrix else None
-    mixes = {ftype: quantize.mix(request.model, ftype, imatrix) for ftype in LAYER_FTYPES if _ftype_allowed(ftype, names)}
-    possible = {ftype: types for ftype, types in mixes.items() if not lacking_imatrix(request.model, types, request.imatrix)}
+    mixes = {
+        ftype: quantize.mix(request.model, ftype, imatrix) for ftype in LAYER_FTYPES if _ftype_allowed(ftype, names)
+    }
+    possible = {
+        ftype: types for ftype, types in mixes.items() if not lacking_imatrix(request.model, types, request.imatrix)
+    }
     if not possible:
         raise BadUsage("layer mode: none of the FTYPE mixes can be made of the --types given; allow more types")
     return possible
@@ -73,7 +77,9 @@ def layer_mixes(request: Request) -> dict[str, dict[str, QuantType]]:
 def parse_budget(request: Request) -> Budget:
     """The budget in bytes; the name of a stock mix such as Q4_K_M means the size of that mix, made with the same imatrix."""
     if request.budget.strip().upper() in quantize.ftypes():
-        return Budget(stock_plan(request.model, request.budget.strip(), request.imatrix).file_bytes, request.budget.strip())
+        return Budget(
+            stock_plan(request.model, request.budget.strip(), request.imatrix).file_bytes, request.budget.strip()
+        )
     if request.budget.startswith("="):
         shards = shard_paths(Path(request.budget[1:].strip()).expanduser())
         return Budget(sum(Budget.parse(f"={each}", request.model).bytes for each in shards), request.budget)
@@ -135,12 +141,16 @@ def _layer_plan(
     grouped = layers.layer_groups(tensors, layer_mixes(request), table, request.types)
     solution, everything_fits = solve_within(request.model, grouped.groups, fixed, budget)
     plan = _finished(request, table, grouped.types(solution.choices), solution.outcome, budget)
-    return replace(plan, layer_types=grouped.layer_types(solution.choices), flags=grouped.flags(solution.choices)), everything_fits
+    return replace(
+        plan, layer_types=grouped.layer_types(solution.choices), flags=grouped.flags(solution.choices)
+    ), everything_fits
 
 
 def _check_layer_mode(request: Request) -> None:
     if request.wishes != Wishes():
-        raise BadUsage("--pin and --min speak of tensors, layer mode chooses a mix for each block; leave them out or plan per tensor")
+        raise BadUsage(
+            "--pin and --min speak of tensors, layer mode chooses a mix for each block; leave them out or plan per tensor"
+        )
 
 
 def _ftype_allowed(ftype: str, names: set[str]) -> bool:
@@ -148,7 +158,9 @@ def _ftype_allowed(ftype: str, names: set[str]) -> bool:
     return ftype in names or ftype.rsplit("_", 1)[0] in names or (ftype == "IQ2_M" and "IQ2_S" in names)
 
 
-def _finished(request: Request, table: DamageTable, types: dict[str, QuantType], outcome: Outcome, budget: Budget) -> Plan:
+def _finished(
+    request: Request, table: DamageTable, types: dict[str, QuantType], outcome: Outcome, budget: Budget
+) -> Plan:
     predicted, error = table.predict({name: kind.name for name, kind in types.items()})
     made_from = table.made_from | {
         "quantplan": __version__,

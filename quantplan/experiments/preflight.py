@@ -22,9 +22,7 @@ SPARE_BYTES = 16 * 2**20  # left on the disk beyond the file itself
 def check_source(source: Model) -> None:
     """BadFile for a header without weights."""
     if source.header_only:
-        raise BadFile(
-            f"{source.path} is a header without weights: plans can be made from it, but nothing can be built"
-        )
+        raise BadFile(f"{source.path} is a header without weights: plans can be made from it, but nothing can be built")
 
 
 def check_output(source: Model, out: Path) -> None:
@@ -70,9 +68,7 @@ def imatrix_as_planned(plan: Plan, given: Path | None) -> Iterator[Path | None]:
     """The plan's imatrix under the file name that the plan's size counts with; see ``check_imatrix``."""
     if plan.imatrix is None:
         if given:
-            raise BadUsage(
-                "the plan was made without an imatrix; plan again with it, or build without --imatrix"
-            )
+            raise BadUsage("the plan was made without an imatrix; plan again with it, or build without --imatrix")
         yield None
         return
     path = given or Path(plan.imatrix.path)

@@ -62,14 +62,23 @@ def check_storable(tensor: Tensor, types: tuple[QuantType, ...], imatrix: Imatri
         else "they need an imatrix; make one with `quantplan imatrix`" if imatrix is None
         else f"they need imatrix data, and {imatrix.path.name} has none for it"
     )  # fmt: skip
-    raise NothingSelected(f"{tensor.name} cannot be stored as {names}: {reason}; or choose other types with --types or --pin")
+    raise NothingSelected(
+        f"{tensor.name} cannot be stored as {names}: {reason}; or choose other types with --types or --pin"
+    )
 
 
 def errors_of(
-    model: Model, tensors: tuple[Tensor, ...], imatrix: Imatrix | None, options: PricingOptions, cache: Path, tell: probing.Tell
+    model: Model,
+    tensors: tuple[Tensor, ...],
+    imatrix: Imatrix | None,
+    options: PricingOptions,
+    cache: Path,
+    tell: probing.Tell,
 ) -> dict[str, round_trip.RoundTrip]:
     """Round trips of all tensors; only what the journal lacks is measured."""
-    journal = Journal(cache, "round-trip", round_trip.VERSION, model.digest, _imatrix_digest(imatrix), options.sample_elements)
+    journal = Journal(
+        cache, "round-trip", round_trip.VERSION, model.digest, _imatrix_digest(imatrix), options.sample_elements
+    )
     todo = []
     for tensor in tensors:
         known = journal.results.get(tensor.name, {"errors": {}})["errors"]
@@ -110,7 +119,9 @@ def price(
     Raises what the stages raise (TextTooShort, BadFile, BadUsage), NothingSelected for a tensor that fits no type.
     """
     if model.header_only:
-        raise BadUsage(f"{model.path} holds a header without weights; use --damage FILE, or --damage prior for a first sketch")
+        raise BadUsage(
+            f"{model.path} holds a header without weights; use --damage FILE, or --damage prior for a first sketch"
+        )
     for tensor in tensors:
         check_storable(tensor, options.types, imatrix)
     if calibration is not None:
@@ -130,7 +141,9 @@ def price(
         "windows": sorted({scale.windows for scale in found.scales.values()}),
         "borrowed": list(found.not_found),
     }
-    table = DamageTable(model.digest, rows, _interaction(found, scales), rounding.backend if rounding else "", True, made_from)
+    table = DamageTable(
+        model.digest, rows, _interaction(found, scales), rounding.backend if rounding else "", True, made_from
+    )
     return Pricing(table, found)
 
 
@@ -142,17 +155,32 @@ def _check_text(model: Model, imatrix: Imatrix | None, calibration: str, options
 
 
 def run_probe(
-    model: Model, tensors: tuple[Tensor, ...], imatrix: Imatrix | None, calibration: str, options: PricingOptions, cache: Path, tell: probing.Tell
+    model: Model,
+    tensors: tuple[Tensor, ...],
+    imatrix: Imatrix | None,
+    calibration: str,
+    options: PricingOptions,
+    cache: Path,
+    tell: probing.Tell,
 ) -> probing.Probe:
     """The probe of all tensors, resumed from its journal."""
     journal = probe_journal(model, imatrix, calibration, options, cache)
     return probing.probe(model, tensors, imatrix, calibration, options.probe, journal, tell)
 
 
-def probe_journal(model: Model, imatrix: Imatrix | None, calibration: str, options: PricingOptions, cache: Path) -> Journal:
+def probe_journal(
+    model: Model, imatrix: Imatrix | None, calibration: str, options: PricingOptions, cache: Path
+) -> Journal:
     # threads and the number of windows are left out: they change speed and precision, not what a window's KLD is
     backend = backend_name(options.probe.gpu_layers)
-    parts = (probing.VERSION, model.digest, _imatrix_digest(imatrix), text_digest(calibration), options.probe.n_ctx, backend)
+    parts = (
+        probing.VERSION,
+        model.digest,
+        _imatrix_digest(imatrix),
+        text_digest(calibration),
+        options.probe.n_ctx,
+        backend,
+    )
     return Journal(cache, "probe", *parts)
 
 
@@ -202,7 +230,11 @@ def _borrowed(model: Model, tensor: Tensor, found: probing.Probe) -> _Price:
 
 
 def _row(
-    tensor: Tensor, errors: round_trip.RoundTrip, price_: _Price, found: probing.Probe, rounding: kernel.KernelRounding | None
+    tensor: Tensor,
+    errors: round_trip.RoundTrip,
+    price_: _Price,
+    found: probing.Probe,
+    rounding: kernel.KernelRounding | None,
 ) -> DamageRow:
     weights = {name: price_.value * error for name, error in errors.errors.items()}
     added = {name: price_.value * rounding.of(tensor.name, name) for name in weights} if rounding else {}
@@ -222,7 +254,9 @@ def _prior_row(model: Model, tensor: Tensor, errors: round_trip.RoundTrip) -> Da
     return DamageRow(tensor.name, weights, {}, prior.RELATIVE_ERROR, "prior")
 
 
-def prior_table(model: Model, tensors: tuple[Tensor, ...], types: tuple[QuantType, ...], imatrix: Imatrix | None) -> DamageTable:
+def prior_table(
+    model: Model, tensors: tuple[Tensor, ...], types: tuple[QuantType, ...], imatrix: Imatrix | None
+) -> DamageTable:
     """A table from shapes alone: typical error of each type times the prior scale. Reads no weights."""
     rows = {}
     for tensor in tensors:
@@ -259,7 +293,9 @@ def _interaction(found: probing.Probe, scales: dict[str, _Price]) -> Interaction
     return Interaction(float(factor), float(slope / factor), error)
 
 
-def _made_from(model: Model, imatrix: Imatrix | None, calibration: str | None, options: PricingOptions) -> dict[str, object]:
+def _made_from(
+    model: Model, imatrix: Imatrix | None, calibration: str | None, options: PricingOptions
+) -> dict[str, object]:
     return {
         "quantplan": __version__,
         "llama_cpp": tools.build(),
@@ -269,5 +305,3 @@ def _made_from(model: Model, imatrix: Imatrix | None, calibration: str | None, o
         "ctx": options.probe.n_ctx,
         "sample_elements": options.sample_elements,
     }
-
-

@@ -72,7 +72,9 @@ class Probe:
     """What a probe found. ``overhead``: time beside the forward passes over the time of the passes themselves."""
 
     scales: dict[str, Scale] = field(default_factory=dict)
-    uniform: dict[str, dict] = field(default_factory=dict)  # type -> {"klds" by window, "errors" by tensor}, all swapped at once
+    uniform: dict[str, dict] = field(
+        default_factory=dict
+    )  # type -> {"klds" by window, "errors" by tensor}, all swapped at once
     floor: float = 0.0  # KLD that a change of the last bit makes: rounding noise of the forward pass
     not_found: tuple[str, ...] = ()
     overhead: float | None = None
@@ -110,9 +112,13 @@ class Prober:
 
     def __init__(self, model: Model, imatrix: Imatrix | None, text: str, options: ProbeOptions) -> None:
         if model.header_only:
-            raise BadUsage(f"{model.path} holds a header without weights: nothing to probe; use --damage FILE or --damage prior")
+            raise BadUsage(
+                f"{model.path} holds a header without weights: nothing to probe; use --damage FILE or --damage prior"
+            )
         self.model, self.imatrix, self.options = model, imatrix, options
-        self.engine = Engine(model.path, EngineOptions(options.n_ctx, options.threads, options.gpu_layers, swappable=True))
+        self.engine = Engine(
+            model.path, EngineOptions(options.n_ctx, options.threads, options.gpu_layers, swappable=True)
+        )
         try:
             windows = self.engine.windows(text)
         except QuantplanError:

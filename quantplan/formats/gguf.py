@@ -89,7 +89,9 @@ def _opened(path: Path) -> Iterator[int]:
     try:
         yield context
     except UnicodeDecodeError as error:
-        raise BadFile(f"{path}: damaged header, a name in it is no text ({error.reason}); is the download complete?") from None
+        raise BadFile(
+            f"{path}: damaged header, a name in it is no text ({error.reason}); is the download complete?"
+        ) from None
     finally:
         _lib().gguf_free(context)
 
@@ -101,12 +103,16 @@ def _check_magic(path: Path) -> None:
     except OSError as error:
         raise BadFile(f"{path}: {error.strerror or error}; give the path of a GGUF file") from None
     if start[:4] != b"GGUF":
-        raise BadFile(f"{path}: not a GGUF file (it starts with {start[:4]!r}, not b'GGUF'); convert the model to GGUF first")
+        raise BadFile(
+            f"{path}: not a GGUF file (it starts with {start[:4]!r}, not b'GGUF'); convert the model to GGUF first"
+        )
     if len(start) < 24:
         raise BadFile(f"{path}: cut short inside the header ({len(start)} bytes); download or convert it again")
     version = struct.unpack_from("<I", start, 4)[0]
     if version not in (2, 3) and version % (1 << 16) == 0:
-        raise BadFile(f"{path}: a big-endian GGUF file, llama.cpp cannot use it on this machine; convert the model again")
+        raise BadFile(
+            f"{path}: a big-endian GGUF file, llama.cpp cannot use it on this machine; convert the model again"
+        )
     if version not in (2, 3):
         raise BadFile(f"{path}: GGUF version {version} is not supported (2 and 3 are); convert the model again")
 
@@ -120,7 +126,9 @@ def shard_paths(path: Path) -> tuple[Path, ...]:
     paths = tuple(path.with_name(f"{stem}-{index:05d}-of-{count:05d}.gguf") for index in range(1, count + 1))
     missing = [each.name for each in paths if not each.is_file()]
     if missing:
-        raise BadFile(f"{path}: {len(missing)} of {count} shards are missing, first {missing[0]}; put all shards in one folder")
+        raise BadFile(
+            f"{path}: {len(missing)} of {count} shards are missing, first {missing[0]}; put all shards in one folder"
+        )
     return paths
 
 
@@ -140,7 +148,9 @@ def read_model(path: Path | str) -> Model:
         raise BadFile(f"{paths[0]}: this is an imatrix, not a model; give it as --imatrix")
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str) or not tensors:
-        raise BadFile(f"{paths[0]}: a GGUF file without {'tensors' if architecture else 'general.architecture'}: not a model")
+        raise BadFile(
+            f"{paths[0]}: a GGUF file without {'tensors' if architecture else 'general.architecture'}: not a model"
+        )
     return Model(
         paths=paths,
         architecture=architecture,
@@ -172,14 +182,19 @@ def _scalars(context: int) -> dict[str, object]:
         kind = _SCALARS.get(lib.gguf_get_kv_type(context, index))
         if kind:
             value = getattr(lib, f"gguf_get_val_{kind}")(context, index)
-            values[lib.gguf_get_key(context, index).decode()] = value.decode("utf-8", "replace") if kind == "str" else value
+            values[lib.gguf_get_key(context, index).decode()] = (
+                value.decode("utf-8", "replace") if kind == "str" else value
+            )
     return values
 
 
 def _string_arrays(context: int) -> dict[str, object]:
     lib, values = _lib(), {}
     for index in range(lib.gguf_get_n_kv(context)):
-        if lib.gguf_get_kv_type(context, index) == _ARRAY and _SCALARS.get(lib.gguf_get_arr_type(context, index)) == "str":
+        if (
+            lib.gguf_get_kv_type(context, index) == _ARRAY
+            and _SCALARS.get(lib.gguf_get_arr_type(context, index)) == "str"
+        ):
             items = (lib.gguf_get_arr_str(context, index, item) for item in range(lib.gguf_get_arr_n(context, index)))
             values[lib.gguf_get_key(context, index).decode()] = tuple(item.decode("utf-8", "replace") for item in items)
     return values
@@ -193,7 +208,9 @@ def _tensors(context: int, path: Path, shard: int) -> list[Tensor]:
         number = lib.gguf_get_tensor_type(context, index)
         kind = ggml_type(number)
         if kind is None:
-            raise BadFile(f"{path}: {name} is stored as type {number}, which this quantplan does not know; update quantplan")
+            raise BadFile(
+                f"{path}: {name} is stored as type {number}, which this quantplan does not know; update quantplan"
+            )
         ne = lib.gguf_get_tensor_ne(context, index)
         shape = tuple(ne[i] for i in range(4))
         while len(shape) > 1 and shape[-1] == 1:

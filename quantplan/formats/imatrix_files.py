@@ -77,9 +77,7 @@ def _check(path: Path, entry: ImatrixEntry) -> None:
     """BadFile unless all sums are finite and no sum of squares or count is negative."""
     low, high = entry.sum2.min(), entry.sum2.max()  # NaN wins both, so two passes see everything
     if not (low >= 0 and high < np.inf):
-        raise BadFile(
-            f"{path}: {entry.name} {_fault(entry.sum2)}; {_REDO} (F16 can overflow: try the model in BF16)"
-        )
+        raise BadFile(f"{path}: {entry.name} {_fault(entry.sum2)}; {_REDO} (F16 can overflow: try the model in BF16)")
     if entry.sum1 is not None and not np.isfinite(entry.sum1).all():
         raise BadFile(f"{path}: the sums of inputs of {entry.name} are not all finite; {_REDO}")
     if entry.counts.min() < 0:
@@ -139,15 +137,11 @@ def _entry(path: Path, data: np.ndarray, by_name: dict[str, Tensor], name: str) 
         raise BadFile(f"{path}: {name} has NaN or infinite counts; {_REDO}")
     sum2 = _values(path, data, by_name[name + _SUM2])
     if sum2.size % counts.size:
-        raise BadFile(
-            f"{path}: {name} has {sum2.size} sums, which {counts.size} counts do not divide evenly; {_REDO}"
-        )
+        raise BadFile(f"{path}: {name} has {sum2.size} sums, which {counts.size} counts do not divide evenly; {_REDO}")
     sum2 = sum2.reshape(counts.size, -1) if counts.size > 1 else sum2
     sum1 = _values(path, data, by_name[name + _SUM1]) if name + _SUM1 in by_name else None
     if sum1 is not None and sum1.size != sum2.size:
-        raise BadFile(
-            f"{path}: {name} has {sum1.size} sums of inputs but {sum2.size} sums of squares; {_REDO}"
-        )
+        raise BadFile(f"{path}: {name} has {sum1.size} sums of inputs but {sum2.size} sums of squares; {_REDO}")
     return ImatrixEntry(
         name, sum2, np.rint(counts).astype(np.int64), None if sum1 is None else sum1.reshape(sum2.shape)
     )
@@ -227,9 +221,7 @@ class _Legacy:
         self.where += f" ({name})"
         chunks, values = self._int(), self._int()
         self._plausible(chunks >= 0 and values > 0, first)
-        sums = (
-            self._take(4 * values).copy().view("<f4").reshape(1, values)
-        )  # copied: names end on odd addresses
+        sums = self._take(4 * values).copy().view("<f4").reshape(1, values)  # copied: names end on odd addresses
         sums.setflags(write=False)
         return ImatrixEntry(name, sums, np.array([chunks], np.int64))
 

@@ -34,9 +34,7 @@ class Imported:
     warnings: tuple[str, ...]
 
 
-def import_file(
-    path: Path, model: Model, imatrix: Imatrix | None = None, base: str | None = None
-) -> Imported:
+def import_file(path: Path, model: Model, imatrix: Imatrix | None = None, base: str | None = None) -> Imported:
     """The plan that a file stands for: a GGUF, a LAYER_TYPES text, a rules file or a command line with rules.
 
     ``base``: the FTYPE whose mix decides what the text leaves open. Raises BadFile for anything else,
@@ -79,9 +77,7 @@ def _record(text: str) -> str:
 # --- LAYER_TYPES
 
 
-def _from_layer_types(
-    layers: LayerTypes, model: Model, imatrix: Imatrix | None, base: str | None
-) -> Imported:
+def _from_layer_types(layers: LayerTypes, model: Model, imatrix: Imatrix | None, base: str | None) -> Imported:
     warnings = [f"{flag} is in no public source of llama.cpp; it is ignored" for flag in layers.ignored]
     path = imatrix.path if imatrix else None
     mixes = {ftype: mix(model, ftype, path) for ftype in layers.ftypes}
@@ -134,8 +130,7 @@ def _from_rules(text: RuleText, model: Model, imatrix: Imatrix | None, base: str
     chosen = known_ftype(base or text.ftype) if base or text.ftype else None
     if chosen in _FLOATS:
         raise BadUsage(
-            f"llama-quantize ignores all rules with {chosen} as its file type; give --base with a quantized "
-            "one"
+            f"llama-quantize ignores all rules with {chosen} as its file type; give --base with a quantized one"
         )
     open_names = [tensor.name for tensor in tensors if tensor.name not in asked]
     if open_names and chosen is None:
@@ -164,16 +159,13 @@ def _idle(text: RuleText, model: Model, tensors: tuple[Tensor, ...]) -> list[str
     names = {tensor.name for tensor in tensors}
     found = matches(text.rules, model.by_name)
     return [
-        f"the rule {rule} names only tensors that llama-quantize never quantizes ({found[rule][0]}); it "
-        "does nothing"
+        f"the rule {rule} names only tensors that llama-quantize never quantizes ({found[rule][0]}); it does nothing"
         for rule in text.rules
         if not names.intersection(found[rule])
     ]
 
 
-def _changed(
-    asked: Mapping[str, QuantType], stored: Mapping[str, QuantType], tensors: tuple[Tensor, ...]
-) -> list[str]:
+def _changed(asked: Mapping[str, QuantType], stored: Mapping[str, QuantType], tensors: tuple[Tensor, ...]) -> list[str]:
     return [
         f"{tensor.name} becomes {stored[tensor.name]}, not {asked[tensor.name]} as the rules say (rows of "
         f"{tensor.columns})"

@@ -18,9 +18,7 @@ from quantplan.quant_type import QuantType, quant_type
 _MARK = re.compile(r"\bLAYER_TYPES\s*=\s*")
 _LIST = re.compile(r"\[\s*\[")
 _FLAGS = re.compile(r"\bFLAGS\s*=\s*([\"'])(.*?)\1", re.DOTALL)
-_QUOTES = str.maketrans(
-    {"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'"}
-)  # word processors' quotes
+_QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'"})  # word processors' quotes
 _EMBEDDING, _OUTPUT = "--token-embedding-type", "--output-tensor-type"
 _PER_LINE = 8
 
@@ -64,8 +62,7 @@ def _items(text: str) -> list[object]:
     start = _LIST.search(text, mark.end() if mark else 0)
     if not start:
         raise BadFile(
-            "there is no LAYER_TYPES list in the text; it looks like "
-            'LAYER_TYPES=\'[[0,"Q4_K_M"],[1,"Q4_K_S"]]\''
+            'there is no LAYER_TYPES list in the text; it looks like LAYER_TYPES=\'[[0,"Q4_K_M"],[1,"Q4_K_S"]]\''
         )
     try:
         return json.JSONDecoder().raw_decode(text[start.start() :].replace('\\"', '"'))[0]
@@ -87,8 +84,7 @@ def _check_blocks(named: Sequence[int], blocks: int) -> None:
     for block in named:
         if not 0 <= block < blocks:
             raise BadFile(
-                f"LAYER_TYPES names layer {block}, the model has layers 0 to {blocks - 1}: is it another "
-                "model's list?"
+                f"LAYER_TYPES names layer {block}, the model has layers 0 to {blocks - 1}: is it another model's list?"
             )
         if named.count(block) > 1:
             raise BadFile(f"LAYER_TYPES names layer {block} {named.count(block)} times")

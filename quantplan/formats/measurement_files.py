@@ -62,9 +62,7 @@ def read_measurement(path: Path | str) -> Measurement:
     try:
         return from_fields(content)
     except (KeyError, TypeError, ValueError) as error:
-        raise BadFile(
-            f"{path}: damaged measurement ({type(error).__name__}: {error}); measure again"
-        ) from None
+        raise BadFile(f"{path}: damaged measurement ({type(error).__name__}: {error}); measure again") from None
 
 
 def _percentile(percent: float) -> str:

@@ -32,7 +32,9 @@ def read_plan(path: Path | str) -> Plan:
     try:
         plan = _plan(content)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise BadFile(f"{path}: damaged plan ({type(error).__name__}: {error}); make it again with `quantplan solve`") from None
+        raise BadFile(
+            f"{path}: damaged plan ({type(error).__name__}: {error}); make it again with `quantplan solve`"
+        ) from None
     if len(plan.types) != len(plan.tensors):
         raise BadFile(f"{path}: damaged plan: a tensor is named twice")
     return plan
@@ -41,7 +43,8 @@ def read_plan(path: Path | str) -> Plan:
 def _plan(content: dict[str, Any]) -> Plan:
     fields = {key: value for key, value in content.items() if key not in ("format", "version")}
     fields["tensors"] = tuple(
-        PlannedTensor(each["name"], quant_type(each["type"]), each["bytes"], each["rule"]) for each in content["tensors"]
+        PlannedTensor(each["name"], quant_type(each["type"]), each["bytes"], each["rule"])
+        for each in content["tensors"]
     )
     fields["outcome"] = Outcome(**content["outcome"])
     fields["imatrix"] = ImatrixUse(**content["imatrix"]) if content["imatrix"] else None

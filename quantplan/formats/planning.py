@@ -19,9 +19,7 @@ _FREE = ("Q2_K", "Q3_K", "IQ3_S", "Q4_K", "IQ4_XS", "Q5_K", "Q6_K", "Q8_0")
 _BASE_OF_FLOATS = "Q8_0"  # rules only work beside a quantized base type
 
 
-def make_plan(
-    model: Model, assignment: Mapping[str, QuantType], imatrix: Imatrix | None = None, **fields: Any
-) -> Plan:
+def make_plan(model: Model, assignment: Mapping[str, QuantType], imatrix: Imatrix | None = None, **fields: Any) -> Plan:
     """The plan that stores each tensor of ``assignment`` as told and copies all others.
 
     ``assignment`` names every tensor that llama-quantize would quantize (``llamacpp.quantize.quantizable``),
@@ -80,9 +78,7 @@ def check_assignment(model: Model, assignment: Mapping[str, QuantType]) -> None:
     for name, kind in assignment.items():
         tensor = model.by_name.get(name)
         if tensor is None:
-            raise NothingSelected(
-                f"{model.path.name} has no tensor {name}; was the assignment made for another model?"
-            )
+            raise NothingSelected(f"{model.path.name} has no tensor {name}; was the assignment made for another model?")
         if not kind.fits(tensor.columns):
             raise BadUsage(
                 f"{name} cannot be stored as {kind}: its rows of {tensor.columns} do not divide into blocks "

@@ -65,7 +65,9 @@ def read_record(path: Path | str, format_name: str, version: int) -> dict[str, A
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise BadFile(f"{path}: a {format_name} file is needed, this is {found or 'something else'}")
     if not isinstance(content.get("version"), int) or not 1 <= content["version"] <= version:
-        raise BadFile(f"{path}: {format_name} format {content.get('version')} is unknown (1 to {version}); update quantplan")
+        raise BadFile(
+            f"{path}: {format_name} format {content.get('version')} is unknown (1 to {version}); update quantplan"
+        )
     return content
 
 

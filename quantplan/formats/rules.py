@@ -97,9 +97,7 @@ def resolve(rules: Sequence[Rule], names: Iterable[str], last_match: bool = Fals
     older builds.
     """
     compiled = [(_compiled(rule), rule.type) for rule in (reversed(rules) if last_match else rules)]
-    found = (
-        (name, next((kind for pattern, kind in compiled if pattern.search(name)), None)) for name in names
-    )
+    found = ((name, next((kind for pattern, kind in compiled if pattern.search(name)), None)) for name in names)
     return {name: kind for name, kind in found if kind is not None}
 
 
@@ -110,9 +108,7 @@ def _compiled(rule: Rule) -> re.Pattern[str]:
         raise BadUsage(f"the rule {rule} is not a regular expression: {error}") from None
 
 
-def check_rules(
-    rules: Sequence[Rule], assignment: Mapping[str, QuantType], names: Iterable[str] = ()
-) -> None:
+def check_rules(rules: Sequence[Rule], assignment: Mapping[str, QuantType], names: Iterable[str] = ()) -> None:
     """BadUsage unless the rules give exactly the assignment, whichever match wins, and each is found
     somewhere.
     """
@@ -144,9 +140,7 @@ def check_all_match(rules: Sequence[Rule], names: Iterable[str]) -> None:
         if not found:
             bare = re.sub(r"[\\^$()\[\]|]", "", rule.pattern)
             roles = sorted({_IN_BLOCK.sub(r"\3", name).strip(".").removesuffix(".weight") for name in names})
-            near = difflib.get_close_matches(
-                bare.removesuffix(".weight").rpartition(".")[2], roles, n=3, cutoff=0.5
-            )
+            near = difflib.get_close_matches(bare.removesuffix(".weight").rpartition(".")[2], roles, n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}?" if near else f"roles: {', '.join(roles)}"
             raise NothingSelected(f"the rule {rule} matches no tensor of the model; {hint}")
 
@@ -173,9 +167,7 @@ def parse_rules(text: str) -> RuleText:
 
     BadFile with the word that is no rule; NothingSelected for an unknown type.
     """
-    return (
-        _command_line(text) if "--" in text else RuleText(tuple(_rule(word) for word in _plain_words(text)))
-    )
+    return _command_line(text) if "--" in text else RuleText(tuple(_rule(word) for word in _plain_words(text)))
 
 
 def _plain_words(text: str) -> list[str]:
@@ -184,8 +176,7 @@ def _plain_words(text: str) -> list[str]:
         raise BadFile("there are no rules in an empty file")
     if comment := next((word for word in words if word.startswith("#")), None):
         raise BadFile(
-            f"llama-quantize knows no comments in a rules file, it would take {comment!r} for a rule; "
-            "remove them"
+            f"llama-quantize knows no comments in a rules file, it would take {comment!r} for a rule; remove them"
         )
     return words
 
@@ -207,12 +198,8 @@ def _command_line(text: str) -> RuleText:
         else:
             others.append(word)
     if options["--tensor-type-file"]:
-        raise BadFile(
-            f"the command line reads its rules from {options['--tensor-type-file'][0]}; import that file"
-        )
-    embedding, output = (
-        _last_type(options[name]) for name in ("--token-embedding-type", "--output-tensor-type")
-    )
+        raise BadFile(f"the command line reads its rules from {options['--tensor-type-file'][0]}; import that file")
+    embedding, output = (_last_type(options[name]) for name in ("--token-embedding-type", "--output-tensor-type"))
     rules = tuple(_rule(word) for word in options["--tensor-type"])
     if not rules and not embedding and not output:
         raise BadFile("the command line has no --tensor-type rule")

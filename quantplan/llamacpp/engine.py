@@ -71,7 +71,9 @@ def backend_name(gpu_layers: int = 0) -> str:
 class Engine:
     """A loaded model that turns windows of tokens into logits. Use it as a context manager."""
 
-    def __init__(self, path: Path | str, options: EngineOptions | None = None, watch: NodeWatcher | None = None) -> None:
+    def __init__(
+        self, path: Path | str, options: EngineOptions | None = None, watch: NodeWatcher | None = None
+    ) -> None:
         import llama_cpp
 
         self.options = options or EngineOptions()
@@ -88,7 +90,9 @@ class Engine:
     def __enter__(self) -> Engine:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -138,7 +142,9 @@ class Engine:
             parameters.cb_eval = self._eval
         context = self._llama.llama_init_from_model(self._model, parameters)
         if not context:
-            raise QuantplanError(f"llama.cpp cannot make a context of {n_ctx} tokens: {self._log[-1] if self._log else ''}")
+            raise QuantplanError(
+                f"llama.cpp cannot make a context of {n_ctx} tokens: {self._log[-1] if self._log else ''}"
+            )
         return context
 
     def _guarded(self, watch: NodeWatcher) -> Callable[[int, bool, int], bool]:
@@ -160,7 +166,9 @@ class Engine:
         if self._raised is not None:
             raise self._raised
         if code != 0:
-            raise QuantplanError(f"llama.cpp could not run the model (llama_decode returned {code}); is there memory enough?")
+            raise QuantplanError(
+                f"llama.cpp could not run the model (llama_decode returned {code}); is there memory enough?"
+            )
 
     # -- text ------------------------------------------------------------------------------------------------------
 

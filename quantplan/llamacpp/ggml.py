@@ -168,8 +168,12 @@ def quantize(weights: np.ndarray, kind: QuantType, importance: np.ndarray | None
     if kind.name == "F32":
         return weights.view(np.uint8).reshape(rows, -1).copy()
     if kind.family == "float":
-        convert = getattr(base(), f"ggml_fp32_to_{kind.name.lower().replace('f16', 'fp16') if kind.name == 'F16' else 'bf16'}_row")
-        _over_rows(rows, columns, lambda a, b: convert(weights[a:b].ctypes.data, out[a:b].ctypes.data, (b - a) * columns))
+        convert = getattr(
+            base(), f"ggml_fp32_to_{kind.name.lower().replace('f16', 'fp16') if kind.name == 'F16' else 'bf16'}_row"
+        )
+        _over_rows(
+            rows, columns, lambda a, b: convert(weights[a:b].ctypes.data, out[a:b].ctypes.data, (b - a) * columns)
+        )
         return out
     per_expert = rows
     if importance is not None:
@@ -180,7 +184,13 @@ def quantize(weights: np.ndarray, kind: QuantType, importance: np.ndarray | None
     def work(first: int, last: int) -> None:
         weighted = None if importance is None else importance[first // per_expert].ctypes.data
         lib.ggml_quantize_chunk(
-            kind.ggml_id, weights[first:last].ctypes.data, out[first:last].ctypes.data, 0, last - first, columns, weighted
+            kind.ggml_id,
+            weights[first:last].ctypes.data,
+            out[first:last].ctypes.data,
+            0,
+            last - first,
+            columns,
+            weighted,
         )
 
     _over_rows(rows, columns, work, per_expert)

@@ -118,5 +118,7 @@ def _checked(part: Path, out: Path, check: Callable[[Path], None]) -> None:
         check(part)
     except (BadFile, ModelMismatch) as error:
         if shutil.disk_usage(part.parent).free < _SPARE_BYTES:
-            raise NoSpace(f"no space left on the disk for {out}; free some or choose another place with --out") from None
+            raise NoSpace(
+                f"no space left on the disk for {out}; free some or choose another place with --out"
+            ) from None
         raise type(error)(str(error).replace(str(part), str(out))) from None

@@ -21,9 +21,7 @@ RUNS = 5  # where it was seen, one run in three lost its summary: five in a row 
 _NUMBER = r"(-?(?:\d+\.\d+|nan|inf))"
 _PAIR = rf"\s*{_NUMBER} ±\s*{_NUMBER}"
 _CHUNK = re.compile(rf"^\s*(\d+){_PAIR}{_PAIR}{_PAIR}{_PAIR} %{_PAIR} %[ \t]*\r?\n", re.MULTILINE)
-_COUNTED = re.compile(
-    r"\[\d+\]\d+\.\d+,|^\s*\d+\s.*%[ \t]*\r?$", re.MULTILINE
-)  # chunks done, of either kind of run
+_COUNTED = re.compile(r"\[\d+\]\d+\.\d+,|^\s*\d+\s.*%[ \t]*\r?$", re.MULTILINE)  # chunks done, of either kind of run
 
 
 @dataclass(frozen=True)
@@ -103,9 +101,7 @@ def divergence(
     for _ in range(RUNS):
         finished = run(divergence_argv(model, base_file, options), echo=echo, on_text=_counter(step))
         if "inconsistent vocabulary" in finished.log:
-            raise ModelMismatch(
-                f"{model}: llama-perplexity says that its vocabulary is not that of the base model"
-            )
+            raise ModelMismatch(f"{model}: llama-perplexity says that its vocabulary is not that of the base model")
         parsed = parse(finished)
         if parsed and parsed.complete:
             return parsed

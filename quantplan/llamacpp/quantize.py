@@ -49,9 +49,7 @@ class Recipe:
     ftype: str
     rules: tuple[Rule, ...] = ()
     rules_file: Path | None = None
-    imatrix: Path | None = (
-        None  # its text becomes metadata of the output: give a bare name and run in its folder
-    )
+    imatrix: Path | None = None  # its text becomes metadata of the output: give a bare name and run in its folder
     pure: bool = False
     token_embedding_type: QuantType | None = None
     output_tensor_type: QuantType | None = None
@@ -118,17 +116,13 @@ def parse(log: str) -> dict[str, QuantType]:
             "run it by hand, and see `quantplan doctor` for the version that is installed"
         )
     ends = [head.start() for head in heads[1:]] + [len(log)]
-    return {
-        head.group(3): _stored(head, log[head.end() : end]) for head, end in zip(heads, ends, strict=True)
-    }
+    return {head.group(3): _stored(head, log[head.end() : end]) for head, end in zip(heads, ends, strict=True)}
 
 
 def _stored(head: re.Match[str], rest: str) -> QuantType:
     size = _SIZE.search(rest)
     if not size or (size.group(1) and not size.group(2)):
-        raise UnreadableLog(
-            f"the log of {TOOL} --dry-run does not say how {head.group(3)} is stored: {rest[:80]!r}"
-        )
+        raise UnreadableLog(f"the log of {TOOL} --dry-run does not say how {head.group(3)} is stored: {rest[:80]!r}")
     name = (size.group(2) or head.group(4)).upper()
     if name not in BY_NAME:
         raise UnreadableLog(
@@ -146,9 +140,7 @@ def quantizable(model: Model) -> tuple[Tensor, ...]:
     differently, or otherwise than it is stored now. Asked once for each model.
     """
     if model.digest not in _quantizable:
-        first, second = (
-            dry_run(model.path, ftype, pure=True, allow_requantize=True) for ftype in ("Q8_0", "Q4_0")
-        )
+        first, second = (dry_run(model.path, ftype, pure=True, allow_requantize=True) for ftype in ("Q8_0", "Q4_0"))
         _check_complete(model, first)
         names = (
             each.name
@@ -177,9 +169,7 @@ def mix(model: Model, ftype: str, imatrix: Path | None = None) -> dict[str, Quan
 def _check_complete(model: Model, types: dict[str, QuantType]) -> None:
     if types.keys() != model.by_name.keys():
         odd = min(types.keys() ^ model.by_name.keys())
-        raise UnreadableLog(
-            f"{TOOL} --dry-run on {model.path.name} and the file's header disagree about {odd}"
-        )
+        raise UnreadableLog(f"{TOOL} --dry-run on {model.path.name} and the file's header disagree about {odd}")
 
 
 @cache
@@ -188,9 +178,7 @@ def ftypes() -> tuple[str, ...]:
     log = run([TOOL, "--help"], check=False).log
     names = _FTYPE_LINE.findall(log.partition(_FTYPE_LIST)[2])
     if "Q4_K_M" not in names:
-        raise UnreadableLog(
-            f"{TOOL} --help lists no file types that quantplan can read; see `quantplan doctor`"
-        )
+        raise UnreadableLog(f"{TOOL} --help lists no file types that quantplan can read; see `quantplan doctor`")
     return tuple(name for name in names if name != "COPY")
 
 

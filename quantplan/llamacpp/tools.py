@@ -101,7 +101,11 @@ def run(
 def failure(finished: Finished, what: str = "") -> ToolFailed:
     """The error for a run that went wrong, with the last lines that the tool said."""
     tail = "\n  ".join([line for line in finished.log.splitlines() if line.strip()][-_TAIL_LINES:])
-    tool = Path(shlex.split(finished.command.lstrip("("))[0]).name if not finished.command.startswith("(cd") else "the tool"
+    tool = (
+        Path(shlex.split(finished.command.lstrip("("))[0]).name
+        if not finished.command.startswith("(cd")
+        else "the tool"
+    )
     reason = what or f"ended with exit code {finished.code}"
     return ToolFailed(f"{tool} {reason}\n  command: {finished.command}\n  it said:\n  {tail}")
 

@@ -69,9 +69,7 @@ def expert_table(tensors: Sequence[TensorStatistics]) -> Table:
         table.add_column(heading, justify="left" if heading in ("Tensor", "Experts") else "right")
     for each in tensors:
         if each.unseen_experts:
-            table.add_row(
-                each.name, str(len(each.unseen_experts)), str(each.experts), ranges(each.unseen_experts)
-            )
+            table.add_row(each.name, str(len(each.unseen_experts)), str(each.experts), ranges(each.unseen_experts))
     return table
 
 

@@ -85,9 +85,7 @@ def _colour_bar(figure: Figure, axes: Axes, image: AxesImage, field: str) -> Non
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     about = FIELDS[field]
-    label = (
-        f"{about.title} / median of the role" if field in RELATIVE else f"{about.title} {about.unit}".strip()
-    )
+    label = f"{about.title} / median of the role" if field in RELATIVE else f"{about.title} {about.unit}".strip()
     bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.04)
     bar.set_label(label, fontsize=9)
     bar.ax.tick_params(labelsize=8)
@@ -103,9 +101,7 @@ def _cells(axes: Axes, roles: list[str], values: np.ndarray, field: str) -> Axes
     shown = _relative(values) if field in RELATIVE else values
     axes.set_facecolor(_MISSING)
     axes.patch.set(hatch="////", edgecolor="#b0b0b0")  # shines through where there is no value
-    image = axes.imshow(
-        np.ma.masked_invalid(shown), aspect="auto", interpolation="nearest", **_colours(shown, field)
-    )
+    image = axes.imshow(np.ma.masked_invalid(shown), aspect="auto", interpolation="nearest", **_colours(shown, field))
     axes.set_yticks(range(len(roles)), roles, fontsize=8)
     step = next(step for step in (1, 2, 5, 10, 20, 50) if values.shape[1] <= 36 * step)
     axes.set_xticks(range(0, values.shape[1], step))
@@ -117,9 +113,7 @@ def _cells(axes: Axes, roles: list[str], values: np.ndarray, field: str) -> Axes
 
 def _relative(values: np.ndarray) -> np.ndarray:
     """Each row over its median; NaN where that is no positive number."""
-    medians = np.array(
-        [np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in values]
-    )
+    medians = np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in values])
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = values / np.where(medians > 0, medians, np.nan)[:, None]
     return np.where(ratio > 0, ratio, np.nan)
@@ -159,8 +153,6 @@ def short(value: float) -> str:
 def _outside(tensors: Sequence[TensorStatistics], field: str, characters: int) -> str:
     """Lines below the map: these tensors have no neighbours to compare with and get their value in words."""
     about = FIELDS[field]
-    words = [
-        f"{each.role} {number(getattr(each, field), about.decimals)} {about.unit}".strip() for each in tensors
-    ]
+    words = [f"{each.role} {number(getattr(each, field), about.decimals)} {about.unit}".strip() for each in tensors]
     text = "outside the blocks: " + ", ".join(words)
     return "\n\n" + textwrap.fill(text, characters) if words else ""

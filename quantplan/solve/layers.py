@@ -51,9 +51,7 @@ class LayerGroups:
     def layer_types(self, choices: Sequence[int]) -> tuple[tuple[int, str], ...]:
         """(block, FTYPE) as in Plan.layer_types."""
         taken = zip(self.blocks, self.groups, choices, strict=True)
-        return tuple(
-            sorted((block, group.choices[index].label) for block, group, index in taken if block is not None)
-        )
+        return tuple(sorted((block, group.choices[index].label) for block, group, index in taken if block is not None))
 
     def flags(self, choices: Sequence[int]) -> str:
         """Embeddings and output as in Plan.flags."""

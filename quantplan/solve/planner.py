@@ -42,7 +42,9 @@ def allowed(tensors: tuple[Tensor, ...], candidates: Candidates, wishes: Wishes)
             least = fitted(kind, tensor.columns).bits
             left[tensor.name] = tuple(each for each in left[tensor.name] if each.bits >= least)
             if not left[tensor.name]:
-                raise NothingSelected(f"--min {selector.text}={kind}: no allowed type has so many bits for {tensor.name}; add one to --types")
+                raise NothingSelected(
+                    f"--min {selector.text}={kind}: no allowed type has so many bits for {tensor.name}; add one to --types"
+                )
     for selector, kind in wishes.pins:
         for tensor in selector.select(tensors):
             left[tensor.name] = (fitted(kind, tensor.columns),)
@@ -58,18 +60,23 @@ def tensor_groups(tensors: tuple[Tensor, ...], left: Candidates, table: DamageTa
     for tensor in tensors:
         row = table.rows[tensor.name]
         choices = tuple(
-            Choice(kind.name, padded(tensor.bytes_as(kind)), row.damage(kind.name)) for kind in left[tensor.name] if kind.name in row.weights
+            Choice(kind.name, padded(tensor.bytes_as(kind)), row.damage(kind.name))
+            for kind in left[tensor.name]
+            if kind.name in row.weights
         )
         if not choices:
             names = ", ".join(kind.name for kind in left[tensor.name]) or "nothing"
             raise NothingSelected(
-                f"{tensor.name}: the damage table has no value for {names} (it has {', '.join(row.weights)}); choose others with --types"
+                f"{tensor.name}: the damage table has no value for {names} (it has {', '.join(row.weights)}); "
+                "choose others with --types"
             )
         groups.append(Group(tensor.name, choices))
     return tuple(groups)
 
 
-def solve_within(model: Model, groups: tuple[Group, ...], fixed: int, budget: Budget, gap: float = 1e-6) -> tuple[Solution, bool]:
+def solve_within(
+    model: Model, groups: tuple[Group, ...], fixed: int, budget: Budget, gap: float = 1e-6
+) -> tuple[Solution, bool]:
     """The choices of least damage within the budget, and whether the largest choices fit as well.
 
     ``fixed``: bytes of the file that no choice changes. Raises BudgetImpossible naming the smallest file.

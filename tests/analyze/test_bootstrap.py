@@ -10,9 +10,7 @@ def pair(seed, windows=16, change=0.9, noise=0.2):
     """Losses of two files on the same windows: hard windows are hard for both."""
     random = np.random.default_rng(seed)
     common = random.lognormal(0, 0.5, windows)
-    return tuple(
-        common * factor * random.lognormal(-(noise**2) / 2, noise, windows) for factor in (change, 1.0)
-    )
+    return tuple(common * factor * random.lognormal(-(noise**2) / 2, noise, windows) for factor in (change, 1.0))
 
 
 def test_the_error_of_a_mean_is_the_one_of_theory():

@@ -24,12 +24,8 @@ def test_every_figure():
     found = figures(SCORES, windows=2)
     assert (found.ppl.value, found.ppl.stderr) == pytest.approx((math.exp(3), math.exp(3) * tool_error(NLL)))
     assert found.base_ppl.value == pytest.approx(math.exp(2.75))
-    assert (found.ln_ppl_ratio.value, found.ln_ppl_ratio.stderr) == pytest.approx(
-        (0.25, tool_error(NLL - BASE))
-    )
-    assert found.ppl_correlation == pytest.approx(
-        np.cov(NLL, BASE)[0, 1] / NLL.std(ddof=1) / BASE.std(ddof=1)
-    )
+    assert (found.ln_ppl_ratio.value, found.ln_ppl_ratio.stderr) == pytest.approx((0.25, tool_error(NLL - BASE)))
+    assert found.ppl_correlation == pytest.approx(np.cov(NLL, BASE)[0, 1] / NLL.std(ddof=1) / BASE.std(ddof=1))
     assert (found.kld.value, found.kld.stderr) == pytest.approx((0.35, tool_error(KLD)))
     assert (found.kld_median, found.kld_maximum) == pytest.approx((0.25, 0.8))
     assert found.kld_percentiles[90.0] == pytest.approx(0.3 + 0.7 * 0.5)  # at position 0.9 * (4 - 1) = 2.7
@@ -37,9 +33,7 @@ def test_every_figure():
     root = math.sqrt(np.mean((100 * DELTA) ** 2))
     assert found.rms_dp.value == pytest.approx(root)
     assert found.rms_dp.stderr == pytest.approx(0.5 / root * tool_error((100 * DELTA) ** 2))
-    assert (found.same_top.value, found.same_top.stderr) == pytest.approx(
-        (75, 100 * math.sqrt(0.75 * 0.25 / 3))
-    )
+    assert (found.same_top.value, found.same_top.stderr) == pytest.approx((75, 100 * math.sqrt(0.75 * 0.25 / 3)))
 
 
 def test_the_error_over_windows_is_that_of_their_means():

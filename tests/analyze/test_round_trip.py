@@ -146,8 +146,7 @@ def test_estimates_scatter_as_their_errors_say(tmp_path):
     whole = [found.errors["Q4_0"] for found in round_trips(model, wanted, None)]
     parts = list(round_trips(model, wanted, None, sample_elements=60 * 256))
     deviations = [
-        (part.errors["Q4_0"] - true) / part.sampling_errors["Q4_0"]
-        for part, true in zip(parts, whole, strict=True)
+        (part.errors["Q4_0"] - true) / part.sampling_errors["Q4_0"] for part, true in zip(parts, whole, strict=True)
     ]
     assert 0.4 < np.mean(np.square(deviations)) < 2
 

@@ -137,8 +137,7 @@ def test_order():
         )
     ).tensors
     names = {
-        field: [each.name for each in ordered_by(found, field)]
-        for field in ("role", "layer", "sum", "entropy_norm")
+        field: [each.name for each in ordered_by(found, field)] for field in ("role", "layer", "sum", "entropy_norm")
     }
     assert names["role"] == ["blk.0.a.weight", "blk.0.b.weight", "blk.1.b.weight", "output.weight"]
     assert names["layer"][-1] == "output.weight"
@@ -183,6 +182,4 @@ def test_entropy_uses_the_c_librarys_logarithm(size, spread):
     values[1::7] = 0
     whole = sequential.total(values)
     shares = [share for share in values / whole if share > 0]
-    assert sequential.entropy(values, whole) == one_by_one(
-        [-(share * sequential.log2f(share)) for share in shares]
-    )
+    assert sequential.entropy(values, whole) == one_by_one([-(share * sequential.log2f(share)) for share in shares])

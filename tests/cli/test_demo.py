@@ -86,13 +86,8 @@ def test_a_full_disk(command, files, full_disk):
 
 def test_the_texts_share_no_paragraph_and_no_long_line():
     calibration, heldout = demo_texts()
-    assert (
-        len(calibration) > 200_000 and len(heldout) > 60_000
-    )  # enough windows of 256 tokens for probe and proof
+    assert len(calibration) > 200_000 and len(heldout) > 60_000  # enough windows of 256 tokens for probe and proof
     assert not set(calibration.split("\n\n")) & set(heldout.split("\n\n"))
-    lines = [
-        {line.strip() for line in text.splitlines() if len(line.strip()) >= 40}
-        for text in (calibration, heldout)
-    ]
+    lines = [{line.strip() for line in text.splitlines() if len(line.strip()) >= 40} for text in (calibration, heldout)]
     assert not lines[0] & lines[1]
     assert demo_texts() == (calibration, heldout)

@@ -36,8 +36,7 @@ def test_tools_are_missing(command, monkeypatch):
     missing = {name for name, each in findings.items() if each["state"] == "missing"}
     assert missing == set(tools.REQUIRED)
     assert (
-        "pip install --force-reinstall --no-deps --no-cache-dir llama-cpp-python"
-        in findings["llama-quantize"]["mend"]
+        "pip install --force-reinstall --no-deps --no-cache-dir llama-cpp-python" in findings["llama-quantize"]["mend"]
     )
     assert "QUANTPLAN_TOOLS" in findings["llama-quantize"]["mend"]
     for_people = command("doctor")
@@ -52,9 +51,7 @@ def test_one_tool_is_missing(command, monkeypatch, tmp_path):
     monkeypatch.setenv("QUANTPLAN_TOOLS", str(folder))
     done = command("doctor", "--json")
     assert done.code == 7
-    assert [each["what"] for each in json.loads(done.out) if each["state"] == "missing"] == [
-        tools.REQUIRED[-1]
-    ]
+    assert [each["what"] for each in json.loads(done.out) if each["state"] == "missing"] == [tools.REQUIRED[-1]]
 
 
 def test_a_package_is_missing(monkeypatch):

@@ -104,11 +104,7 @@ def test_refused(command, workplace, files, small_model, small_text, words, code
 def test_tools_are_missing(command, files, small_model, small_text, monkeypatch):
     monkeypatch.setenv("QUANTPLAN_TOOLS", "/nonexistent")
     done = command("imatrix", small_model, "-f", small_text)
-    assert (
-        done.code == 7
-        and "llama-imatrix is not in /nonexistent" in done.error
-        and "pip install" in done.error
-    )
+    assert done.code == 7 and "llama-imatrix is not in /nonexistent" in done.error and "pip install" in done.error
     assert files() == []
 
 
@@ -141,9 +137,7 @@ def test_on_a_full_disk_nothing_is_kept(command, files, small_model, small_text,
     assert files() == []
 
 
-def test_an_older_imatrix_survives_a_bad_one(
-    command, workplace, small_model, small_text, small_imatrix, monkeypatch
-):
+def test_an_older_imatrix_survives_a_bad_one(command, workplace, small_model, small_text, small_imatrix, monkeypatch):
     (workplace / "i.gguf").write_bytes(small_imatrix.read_bytes())
     bad = bytearray(small_imatrix.read_bytes())
     sums = next(tensor for tensor in read_container(small_imatrix)[1] if tensor.name.endswith(".in_sum2"))

@@ -54,9 +54,7 @@ def plan_path(quantplan, reference_model, folder):
 
 def test_import_prints_json_for_programs(quantplan, reference_model, folder):
     (folder / "rules.txt").write_text("attn_v=q6_k attn_norm=q8_0")
-    result = quantplan(
-        "import", "rules.txt", "-m", reference_model, "--base", "q4_k_s", "--out", "p/a.json", "--json"
-    )
+    result = quantplan("import", "rules.txt", "-m", reference_model, "--base", "q4_k_s", "--out", "p/a.json", "--json")
     figures = json.loads(result.stdout)
     plan = read_plan(folder / "p" / "a.json")
     assert figures == {
@@ -85,9 +83,7 @@ def test_emitted_command_builds_the_plan(quantplan, plan_path, folder):
     from quantplan.llamacpp.tools import bin_folder, environment
 
     line = quantplan("emit", plan_path, "--as", "args").stdout
-    subprocess.run(
-        f"PATH={bin_folder()}:$PATH; {line}", shell=True, env=environment(), check=True, capture_output=True
-    )
+    subprocess.run(f"PATH={bin_folder()}:$PATH; {line}", shell=True, env=environment(), check=True, capture_output=True)
     plan = read_plan(plan_path)
     plan.check_built(read_model(next(folder.glob("*.gguf"))))
 
@@ -132,9 +128,7 @@ def test_inside_a_project_plans_go_to_its_folder(quantplan, reference_model, fol
     assert (folder / "prose-10m-r.gguf").is_file()
 
 
-def test_an_imatrix_that_has_moved_is_taken_from_the_project(
-    quantplan, reference_model, reference_imatrix, folder
-):
+def test_an_imatrix_that_has_moved_is_taken_from_the_project(quantplan, reference_model, reference_imatrix, folder):
     moved = folder / "elsewhere" / reference_imatrix.name
     moved.parent.mkdir()
     moved.write_bytes(reference_imatrix.read_bytes())

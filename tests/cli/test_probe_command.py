@@ -141,9 +141,7 @@ def test_the_disk_is_full(command, small_model, small_text, full_disk):
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT to another process on Windows")
 def test_ctrl_c_keeps_what_was_finished(workplace, small_model, small_text):
     """In the middle of the swaps: exit code 130, one sentence, and the finished tensors in the journal."""
-    (workplace / "quantplan.toml").write_text(
-        f'model = "{small_model}"\ncalibration = "{small_text}"\nctx = 128\n'
-    )
+    (workplace / "quantplan.toml").write_text(f'model = "{small_model}"\ncalibration = "{small_text}"\nctx = 128\n')
     words = [
         sys.executable,
         "-m",
@@ -176,9 +174,7 @@ def test_ctrl_c_keeps_what_was_finished(workplace, small_model, small_text):
         out, err = process.communicate()
     assert process.returncode == 130
     assert out == "" and "Traceback" not in err
-    assert err.rstrip().endswith(
-        "interrupted; what was finished is kept, the same command goes on from there"
-    )
+    assert err.rstrip().endswith("interrupted; what was finished is kept, the same command goes on from there")
     kept = finished()
     assert 2 <= len(kept) < 15
     done = subprocess.run(words, cwd=workplace, env=environment, capture_output=True, check=True)

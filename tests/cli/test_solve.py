@@ -92,9 +92,7 @@ def test_a_model_of_which_only_the_header_exists(command, workplace):
 
 
 def test_wishes(solve, workplace):
-    done = solve(
-        "-b", "45%", *PRIOR, "--pin", "blk.0.attn_v=Q8_0", "--pin", "ffn_down=Q4_0", "--min", "attn_?=Q5_K"
-    )
+    done = solve("-b", "45%", *PRIOR, "--pin", "blk.0.attn_v=Q8_0", "--pin", "ffn_down=Q4_0", "--min", "attn_?=Q5_K")
     assert done.code == 0
     types = read_plan(workplace / "plans" / "tied-45%.json").types
     assert types["blk.0.attn_v.weight"].name == "Q8_0" and types["blk.1.ffn_down.weight"].name == "Q4_0"
@@ -230,9 +228,7 @@ def test_the_table_of_another_model(command, solve, odd_files, reference_model):
     from quantplan.quant_type import parse_types
 
     model = read_model(reference_model)
-    write_damage(
-        prior_table(model, quantize.quantizable(model), parse_types("k"), None), odd_files / "other.json"
-    )
+    write_damage(prior_table(model, quantize.quantizable(model), parse_types("k"), None), odd_files / "other.json")
     done = solve("-b", "45%", "--damage", "other.json", "--types", "k")
     assert done.code == 4 and "was made for another model" in done.error
 

@@ -37,9 +37,7 @@ def case(tmp_path_factory: pytest.TempPathFactory, calibration_text: Path) -> Ca
     model = read_model(tiny_tied(tmp_path_factory.mktemp("case") / "tied.gguf"))
     tensors = quantize.quantizable(model)
     random = np.random.default_rng(0)
-    imatrix = imatrix_of(
-        {t.name: random.lognormal(0, 0.5, (1, t.columns)) for t in tensors if t.block is not None}
-    )
+    imatrix = imatrix_of({t.name: random.lognormal(0, 0.5, (1, t.columns)) for t in tensors if t.block is not None})
     return Case(model, tensors, imatrix, calibration_text.read_text(encoding="utf-8")[:10_000])
 
 

@@ -27,9 +27,7 @@ def again(tmp_path):
 
 
 def test_results_are_found_again(tmp_path, filled):
-    assert (
-        again(tmp_path).results == filled.results == {f"tensor {i}": {"klds": [i, 0.1 + i]} for i in range(5)}
-    )
+    assert again(tmp_path).results == filled.results == {f"tensor {i}": {"klds": [i, 0.1 + i]} for i in range(5)}
 
 
 def test_the_last_result_of_a_key_counts(tmp_path, filled):
@@ -107,9 +105,7 @@ def test_kill_in_the_middle_of_writing(tmp_path):
         "for index in range(10**9):\n"
         "    journal.put(str(index), ['x' * 5000, index]); print(index, flush=True)\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    ) as process:
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         for line in process.stdout:
             if int(line) >= 30:
                 process.send_signal(signal.SIGKILL)

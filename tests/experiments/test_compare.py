@@ -71,9 +71,7 @@ def test_a_smaller_rival_is_said_to_be_smaller():
 
 
 def test_a_tenth_of_a_percent_more_is_still_the_same_size():
-    found = judge(
-        ["plan", "a", "b"], [measured(0.5), *(measured(1, size=round(SIZE * f)) for f in (1.0009, 1.0011))]
-    )
+    found = judge(["plan", "a", "b"], [measured(0.5), *(measured(1, size=round(SIZE * f)) for f in (1.0009, 1.0011))])
     assert [row.larger for row in found.rows] == [False, False, True]
 
 

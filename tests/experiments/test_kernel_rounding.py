@@ -87,9 +87,7 @@ def test_types_are_charged_for_what_they_are_fed_with(rounding):
 def test_from_the_journal_without_the_model(case, rounding, monkeypatch):
     found, journal = rounding
     monkeypatch.setattr(kernel, "Engine", None)
-    again = kernel_rounding(
-        case.model, case.tensors, case.text, 128, 1, Journal(journal.path.parent, "kernel")
-    )
+    again = kernel_rounding(case.model, case.tensors, case.text, 128, 1, Journal(journal.path.parent, "kernel"))
     assert again == found
 
 
@@ -120,9 +118,7 @@ def test_it_explains_what_a_swap_does_not_see(case, priced, tmp_path):
         whole = divergence(base, next(file.logits(windows))).mean()
         engine.find_weights({tensor.name for tensor in case.tensors})
         for tensor in case.tensors:
-            rounded = ggml.dequantize(
-                ggml.quantize(tensor_rows(case.model, tensor), kind), kind, tensor.columns
-            )
+            rounded = ggml.dequantize(ggml.quantize(tensor_rows(case.model, tensor), kind), kind, tensor.columns)
             engine.put(tensor.name, ggml.quantize(rounded, tensor.type))
         weights = divergence(base, next(engine.logits(windows))).mean()
     predicted = sum(rows[tensor.name].kernel["Q8_0"] for tensor in case.tensors)

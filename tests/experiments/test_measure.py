@@ -64,9 +64,7 @@ def test_little_memory_gives_the_same_figures(monkeypatch, reference_model, roun
     monkeypatch.setattr(Engine, "windows_per_batch", 4)  # 9 windows: groups of 4, 4 and 1
     loads = []
     start = Engine.__init__
-    monkeypatch.setattr(
-        Engine, "__init__", lambda self, path, *rest: loads.append(path) or start(self, path, *rest)
-    )
+    monkeypatch.setattr(Engine, "__init__", lambda self, path, *rest: loads.append(path) or start(self, path, *rest))
     at_once = measure(reference_model, [rounded, reference_model], text, OPTIONS)
     assert len(loads) == 3
     in_groups = measure(reference_model, [rounded, reference_model], text, replace(OPTIONS, memory_bytes=1))
@@ -77,9 +75,7 @@ def test_little_memory_gives_the_same_figures(monkeypatch, reference_model, roun
 def test_never_more_than_half_of_the_free_memory(monkeypatch, reference_model):
     with Engine(reference_model, EngineOptions(128)) as engine:
         batch = engine.windows_per_batch * 63 * engine.vocabulary * 4
-        monkeypatch.setattr(
-            psutil, "virtual_memory", lambda: type("Memory", (), {"available": 2 * batch * 3})()
-        )
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 2 * batch * 3})())
         (first, *_) = module._groups(engine, 1000, memory_bytes=2**60)
     assert first.stop == 3 * engine.windows_per_batch
 
@@ -109,8 +105,7 @@ def test_a_short_text_is_refused(reference_model):
 def test_another_vocabulary_is_refused(reference_model):
     base = read_model(reference_model)
     smaller = [
-        replace(each, shape=(each.columns, 8000)) if each.name == "token_embd.weight" else each
-        for each in base.tensors
+        replace(each, shape=(each.columns, 8000)) if each.name == "token_embd.weight" else each for each in base.tensors
     ]
     with pytest.raises(ModelMismatch, match="a vocabulary of 8000 tokens, the base has 8192"):
         check_vocabulary(base, replace(base, tensors=tuple(smaller)))

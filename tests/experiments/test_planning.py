@@ -36,9 +36,7 @@ def table(case):
 
 
 def wishes(pins=(), floors=()):
-    return Wishes(
-        *(tuple((Selector(name), BY_NAME[kind]) for name, kind in pairs) for pairs in (pins, floors))
-    )
+    return Wishes(*(tuple((Selector(name), BY_NAME[kind]) for name, kind in pairs) for pairs in (pins, floors)))
 
 
 # -- plans
@@ -96,9 +94,7 @@ def test_pins_and_floors_hold(case, request_for, table):
         floors=[("ffn_*", "Q5_K"), ("token_embd", "Q4_K")],
     )
     plan, _ = plan_for(request_for("45%", wishes=asked), table)
-    assert (
-        plan.types["blk.0.attn_v.weight"].name == "Q8_0" and plan.types["blk.1.attn_v.weight"].name == "Q5_0"
-    )
+    assert plan.types["blk.0.attn_v.weight"].name == "Q8_0" and plan.types["blk.1.attn_v.weight"].name == "Q5_0"
     assert all(plan.types[t.name].bits >= 5.5 for t in case.tensors if t.role.startswith("ffn"))
     assert plan.types["token_embd.weight"].bits >= 4.5
 
@@ -114,9 +110,7 @@ def test_pinned_types_are_priced_although_no_choice(request_for):
 @pytest.mark.parametrize("budget", ["24%", "33%", "40%"])
 def test_layer_mode_there_and_back(case, request_for, table, tmp_path, budget):
     plan, _ = plan_for(request_for(budget, types="all", per="layer"), table)
-    assert plan.file_bytes <= plan.budget_bytes and plan.file_bytes == quantized_bytes(
-        case.model, plan.types, None
-    )
+    assert plan.file_bytes <= plan.budget_bytes and plan.file_bytes == quantized_bytes(case.model, plan.types, None)
     assert [block for block, _ in plan.layer_types] == [0, 1]
     text = tmp_path / "layers.txt"
     text.write_text(write_layer_types(plan.layer_types, plan.flags))

@@ -159,9 +159,7 @@ def test_the_error_is_that_of_the_type_with_the_imatrix(case, whole):
     tensor, kind = case.model.by_name["blk.0.attn_v.weight"], BY_NAME["Q4_K"]
     weights, importance = tensor_rows(case.model, tensor), case.imatrix.quantize_weights(tensor)
     rounded = ggml.dequantize(ggml.quantize(weights, kind, importance), kind, 256)
-    assert found.scales[tensor.name].error == pytest.approx(
-        relative_error(weights, rounded, importance), rel=1e-3
-    )
+    assert found.scales[tensor.name].error == pytest.approx(relative_error(weights, rounded, importance), rel=1e-3)
     assert found.scales[tensor.name].error != pytest.approx(relative_error(weights, rounded, None), rel=0.01)
 
 
@@ -336,9 +334,7 @@ def test_text_too_short(case, tmp_path):
 
 
 def test_a_header_without_weights(case, tmp_path):
-    path = write_header_only(
-        tmp_path / "h.gguf", "llama", {}, [("blk.0.attn_q.weight", (4096, 65536), BY_NAME["F16"])]
-    )
+    path = write_header_only(tmp_path / "h.gguf", "llama", {}, [("blk.0.attn_q.weight", (4096, 65536), BY_NAME["F16"])])
     model = read_model(path)
     with pytest.raises(BadUsage, match="a header without weights"):
         run(replace(case, model=model), tmp_path, model.tensors)
@@ -349,9 +345,7 @@ def test_a_model_that_gives_no_numbers(case, tmp_path):
     tensor = case.model.by_name["blk.1.attn_output.weight"]
     data[tensor.offset : tensor.offset + 2] = np.float16("nan").tobytes()
     (tmp_path / "nan.gguf").write_bytes(data)
-    with pytest.raises(
-        QuantplanError, match="nan.gguf: the model gives NaN or infinite logits; is the file damaged"
-    ):
+    with pytest.raises(QuantplanError, match="nan.gguf: the model gives NaN or infinite logits; is the file damaged"):
         run(replace(case, model=read_model(tmp_path / "nan.gguf")), tmp_path)
 
 

@@ -98,9 +98,7 @@ def test_a_header_damaged_anywhere_is_an_error_or_another_model(whole, tmp_path)
     random, digest = np.random.default_rng(0), read_model(whole).digest
     for _ in range(100):
         place = int(random.integers(8, 3000))
-        path = changed(
-            whole, tmp_path, lambda data, at=place: data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
-        )
+        path = changed(whole, tmp_path, lambda data, at=place: data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
         try:
             assert read_model(path).digest != digest
         except BadFile:
@@ -164,18 +162,14 @@ def test_a_header_without_weights(tmp_path):
 def test_shards_are_one_model(whole, shards):
     one, split = read_model(whole), read_model(shards[0])
     assert len(shards) == len(split.paths) == 3
-    assert [replace(t, offset=0, shard=0) for t in split.tensors] == [
-        replace(t, offset=0) for t in one.tensors
-    ]
+    assert [replace(t, offset=0, shard=0) for t in split.tensors] == [replace(t, offset=0) for t in one.tensors]
     assert (split.name, split.blocks, split.file_bytes) == (
         one.name,
         one.blocks,
         sum(p.stat().st_size for p in shards),
     )
     for tensor in split.tensors:
-        assert np.array_equal(tensor_bytes(split, tensor), tensor_bytes(one, one.by_name[tensor.name])), (
-            tensor.name
-        )
+        assert np.array_equal(tensor_bytes(split, tensor), tensor_bytes(one, one.by_name[tensor.name])), tensor.name
 
 
 @pytest.mark.tools

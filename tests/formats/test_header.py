@@ -20,8 +20,7 @@ def test_a_32b_header_takes_no_disk(tmp_path):
 
 def test_digests_of_headers_differ(tmp_path):
     assert (
-        read_model(QWQ_32B.write(tmp_path / "a.gguf")).digest
-        != read_model(QWEN3_8B.write(tmp_path / "b.gguf")).digest
+        read_model(QWQ_32B.write(tmp_path / "a.gguf")).digest != read_model(QWEN3_8B.write(tmp_path / "b.gguf")).digest
     )
 
 

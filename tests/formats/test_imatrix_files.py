@@ -126,9 +126,7 @@ def test_a_legacy_imatrix_can_be_written_as_gguf(tmp_path):
         assert np.array_equal(old.entries[name].mean_square(), new.entries[name].mean_square())
 
 
-@pytest.mark.parametrize(
-    "values, what", [([1, np.nan], "1 NaN"), ([np.inf, 1], "infinite"), ([0, -1], "negative")]
-)
+@pytest.mark.parametrize("values, what", [([1, np.nan], "1 NaN"), ([np.inf, 1], "infinite"), ([0, -1], "negative")])
 @pytest.mark.parametrize("form", ["gguf", "dat"])
 def test_sums_that_cannot_be_are_refused_with_the_tensor(tmp_path, values, what, form):
     path = tmp_path / "bad"

@@ -67,15 +67,11 @@ def test_perplexity_is_that_of_llama_perplexity(source, text, tmp_path):
     from quantplan.llamacpp.tools import run
 
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
-    log = run(
-        ["llama-perplexity", "-m", str(source), "-f", str(tmp_path / "text.txt"), "-c", "64", "-t", "1"]
-    ).log
+    log = run(["llama-perplexity", "-m", str(source), "-f", str(tmp_path / "text.txt"), "-c", "64", "-t", "1"]).log
     theirs = float(re.search(r"Final estimate: PPL = ([\d.]+)", log).group(1))
     with Engine(source, OPTIONS) as engine:
         windows, nll = engine.windows(text), []
-        for start, logits in zip(
-            range(0, len(windows), engine.windows_per_batch), engine.logits(windows), strict=True
-        ):
+        for start, logits in zip(range(0, len(windows), engine.windows_per_batch), engine.logits(windows), strict=True):
             targets = windows[start : start + len(logits), engine.first_scored + 1 :].ravel()
             rows = logits.reshape(-1, logits.shape[-1])
             nll.append(log_sum_exp(rows) - rows[np.arange(len(rows)), targets])

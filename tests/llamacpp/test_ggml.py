@@ -72,9 +72,7 @@ def check_bits(source, made, kinds, imatrix=None):
 def test_every_type_bit_for_bit_with_imatrix(source, imatrix, tmp_path):
     values, path = imatrix
     ones = np.ones((1, 256), np.float32)
-    with ThreadPoolExecutor(
-        1
-    ) as pool:  # the IQ types' tables take seconds: make ours while the tool makes its own
+    with ThreadPoolExecutor(1) as pool:  # the IQ types' tables take seconds: make ours while the tool makes its own
         ready = pool.submit(lambda: [ggml.quantize(ones, kind, ones) for kind in ENCODED])
         made = written(source, ENCODED, tmp_path / "out.gguf", path)
         ready.result()
@@ -103,9 +101,7 @@ def test_large_matrices_are_split_over_threads_without_a_trace():
     weights = np.random.default_rng(3).standard_normal((5000, 256)).astype(np.float32)
     kind = BY_NAME["Q4_0"]
     whole = ggml.quantize(weights, kind)
-    assert np.array_equal(
-        whole, np.concatenate([ggml.quantize(part, kind) for part in np.array_split(weights, 7)])
-    )
+    assert np.array_equal(whole, np.concatenate([ggml.quantize(part, kind) for part in np.array_split(weights, 7)]))
     back = ggml.dequantize(whole, kind, 256)
     assert np.array_equal(back[4990:], ggml.dequantize(whole[4990:], kind, 256))
 
@@ -160,9 +156,7 @@ def test_rounding_of_activations_is_that_of_the_kernels_for_q8_0():
     expected = ggml.dequantize(encoded.reshape(64, -1), BY_NAME["Q8_0"], 512)
     ours = ggml.round_activations(activations, 8)
     error, difference = (np.square(expected - activations).sum(), np.square(ours - expected).sum())
-    assert (
-        0 < difference < 1e-3 * error or difference == 0
-    )  # values on the edge between two steps may go either way
+    assert 0 < difference < 1e-3 * error or difference == 0  # values on the edge between two steps may go either way
 
 
 def test_rounding_of_activations_is_that_of_the_kernels_for_q8_k():
@@ -186,7 +180,5 @@ def test_rounding_keeps_zeros_and_odd_widths():
 
 
 def test_what_kernels_are_fed_with():
-    feeds = {
-        name: ggml.fed_with(BY_NAME[name]) for name in ("Q4_K", "IQ2_XXS", "Q8_0", "IQ4_NL", "F16", "F32")
-    }
+    feeds = {name: ggml.fed_with(BY_NAME[name]) for name in ("Q4_K", "IQ2_XXS", "Q8_0", "IQ4_NL", "F16", "F32")}
     assert feeds == {"Q4_K": 15, "IQ2_XXS": 15, "Q8_0": 8, "IQ4_NL": 8, "F16": 1, "F32": 0}

@@ -55,9 +55,7 @@ def test_wherever_the_log_ends_nothing_is_made_up():
         if found is None:
             seen.add(0)
         elif found.complete:
-            assert found.figures == whole and end >= LOG.index("Same top p:") + len(
-                "Same top p: 94.094 ± 0.740 %"
-            )
+            assert found.figures == whole and end >= LOG.index("Same top p:") + len("Same top p: 94.094 ± 0.740 %")
             seen.add("complete")
         else:
             assert found.figures.kld.value == chunk_klds[found.chunks - 1]
@@ -67,9 +65,7 @@ def test_wherever_the_log_ends_nothing_is_made_up():
     assert seen == {0, 1, 2, 3, 4, 5, 6, 7, 8, "complete"}
 
 
-@pytest.mark.parametrize(
-    "line", ["Mean    KLD", "Median  KLD", "99.0%   KLD", "RMS Δp", "Mean PPL(base)", "Cor(ln"]
-)
+@pytest.mark.parametrize("line", ["Mean    KLD", "Median  KLD", "99.0%   KLD", "RMS Δp", "Mean PPL(base)", "Cor(ln"])
 def test_a_summary_without_one_of_its_lines_is_none(line):
     log = "".join(each for each in LOG.splitlines(keepends=True) if not each.startswith(line))
     assert len(log) < len(LOG)

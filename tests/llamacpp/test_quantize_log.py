@@ -70,9 +70,7 @@ def test_the_log_of_a_real_run_is_not_taken_for_a_dry_run():
 
 
 def test_dry_run_command():
-    recipe = Recipe(
-        "Q4_K_M", rules=(Rule(r"^output\.weight$", BY_NAME["Q6_K"]),), pure=True, allow_requantize=True
-    )
+    recipe = Recipe("Q4_K_M", rules=(Rule(r"^output\.weight$", BY_NAME["Q6_K"]),), pure=True, allow_requantize=True)
     words = argv(Path("/models/m.gguf"), recipe)
     assert words[:2] == ["llama-quantize", "--dry-run"]
     assert words[-2:] == [str(Path("/models/m.gguf").absolute()), "Q4_K_M"]
@@ -81,9 +79,7 @@ def test_dry_run_command():
 
 def test_real_command_has_output_type_and_threads_last(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    recipe = Recipe(
-        "Q4_K_S", rules_file=Path("/r.txt"), imatrix=Path("i.gguf"), token_embedding_type=BY_NAME["Q4_K"]
-    )
+    recipe = Recipe("Q4_K_S", rules_file=Path("/r.txt"), imatrix=Path("i.gguf"), token_embedding_type=BY_NAME["Q4_K"])
     words = argv(Path("--m.gguf"), recipe, Path("7"), threads=3)
     assert words[-4:] == [
         str(tmp_path / "--m.gguf"),

@@ -12,11 +12,7 @@ F16, Q4, Q6, Q5_0 = (BY_NAME[name] for name in ("F16", "Q4_K", "Q6_K", "Q5_0"))
 TENSORS = (
     Tensor("token_embd.weight", (256, 100), F16),
     Tensor("output.weight", (288, 3), F16),  # rows that no K-type fits
-    *(
-        Tensor(f"blk.{block}.{role}.weight", (256, 8), F16)
-        for block in (1, 0)
-        for role in ("attn_v", "ffn_up")
-    ),
+    *(Tensor(f"blk.{block}.{role}.weight", (256, 8), F16) for block in (1, 0) for role in ("attn_v", "ffn_up")),
 )
 MIXES = {
     "Q4_K_M": {each.name: Q6 if "attn" in each.name else Q4 for each in TENSORS},
@@ -58,9 +54,7 @@ def test_every_choice_folds_back_to_types_and_text():
         types = layers.types(choices)
         assert types.keys() == {each.name for each in TENSORS}
         size = sum(padded(each.bytes_as(types[each.name])) for each in TENSORS)
-        assert size == sum(
-            group.choices[index].bytes for group, index in zip(layers.groups, choices, strict=True)
-        )
+        assert size == sum(group.choices[index].bytes for group, index in zip(layers.groups, choices, strict=True))
         for block, ftype in layers.layer_types(choices):
             assert types[f"blk.{block}.attn_v.weight"] == MIXES[ftype][f"blk.{block}.attn_v.weight"]
     assert layers.layer_types((0, 1, 0, 0)) == ((0, "Q4_K_M"), (1, "Q6_K"))

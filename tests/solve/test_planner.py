@@ -99,9 +99,7 @@ def test_groups_have_padded_sizes_and_damages():
 
 
 def test_types_without_damage_are_no_choice():
-    only = {
-        name: (BY_NAME["Q4_K"], BY_NAME["IQ4_XS"]) for name in ("blk.0.attn_v.weight", "blk.1.attn_v.weight")
-    }
+    only = {name: (BY_NAME["Q4_K"], BY_NAME["IQ4_XS"]) for name in ("blk.0.attn_v.weight", "blk.1.attn_v.weight")}
     tensors = [MODEL.by_name[name] for name in only]
     groups = tensor_groups(tuple(tensors), only, table())
     assert [[choice.label for choice in group.choices] for group in groups] == [["Q4_K"], ["Q4_K"]]
@@ -134,18 +132,16 @@ def test_plans_are_exact_and_within_the_budget(size, upside_down):
     solution, _ = solve_within(MODEL, groups, fixed, Budget(size, str(size)))
     taken = [group.choices[index] for group, index in zip(groups, solution.choices, strict=True)]
     assert fixed + sum(choice.bytes for choice in taken) <= size
-    assert sum(choice.damage for choice in taken) == pytest.approx(
-        exhaustive(groups, size - fixed)[0], rel=1e-5
-    )
+    assert sum(choice.damage for choice in taken) == pytest.approx(exhaustive(groups, size - fixed)[0], rel=1e-5)
     assert solution.outcome.status == "optimal" and solution.outcome.gap <= 1e-6
 
 
 def test_more_than_enough():
     groups = tensor_groups(TENSORS, CANDIDATES, table())
     solution, everything = solve_within(MODEL, groups, 0, Budget(10**9, "1GB"))
-    assert everything and {
-        group.choices[i].label for group, i in zip(groups, solution.choices, strict=True)
-    } == {"Q8_0"}
+    assert everything and {group.choices[i].label for group, i in zip(groups, solution.choices, strict=True)} == {
+        "Q8_0"
+    }
     largest = sum(max(choice.bytes for choice in group.choices) for group in groups)
     assert solve_within(MODEL, groups, 100, Budget(largest + 100, "x"))[1]
     assert not solve_within(MODEL, groups, 100, Budget(largest + 99, "x"))[1]

@@ -109,12 +109,8 @@ def as_legacy(imatrix, path):
     return path
 
 
-@pytest.mark.parametrize(
-    "form", ["imatrix.gguf", "old.dat", "a name with blanks, which is long " * 4 + ".dat"]
-)
-def test_plans_with_an_imatrix_are_built_to_the_byte(
-    reference, reference_imatrix, tmp_path, monkeypatch, form
-):
+@pytest.mark.parametrize("form", ["imatrix.gguf", "old.dat", "a name with blanks, which is long " * 4 + ".dat"])
+def test_plans_with_an_imatrix_are_built_to_the_byte(reference, reference_imatrix, tmp_path, monkeypatch, form):
     path = tmp_path / "private" / form
     path.parent.mkdir()
     if form.endswith(".dat"):
@@ -270,12 +266,8 @@ def test_plans_that_cannot_be(reference, tmp_path):
 
 def test_imatrix_without_data_for_a_tensor(reference, reference_imatrix):
     imatrix = read_imatrix(reference_imatrix)
-    entries = {
-        name: entry for name, entry in imatrix.entries.items() if not re.match(r"blk\.3\.attn_v", name)
-    }
-    types = {name: BY_NAME["IQ2_S"] for name in random_types(reference)} | {
-        "token_embd.weight": BY_NAME["Q4_K"]
-    }
+    entries = {name: entry for name, entry in imatrix.entries.items() if not re.match(r"blk\.3\.attn_v", name)}
+    types = {name: BY_NAME["IQ2_S"] for name in random_types(reference)} | {"token_embd.weight": BY_NAME["Q4_K"]}
     make_plan(reference, types, imatrix)
     with pytest.raises(
         BadUsage,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+
 from quantplan.cli.demo import MIX, MODEL, PLAN
 from quantplan.cli.main import _application
 from quantplan.experiments.demo_text import demo_texts
@@ -59,6 +60,14 @@ def test_demo_example_and_its_steps(tmp_path):
     """The whole demo takes minutes; its steps are the commands above, here only listed."""
     printed = run(examples()["demo"] + " --dry-run", tmp_path).stdout.splitlines()
     known = set(examples())
-    assert [line.split()[1] for line in printed] == ["init", "imatrix", "analyze", "probe", "solve", "quantize", "compare"]
+    assert [line.split()[1] for line in printed] == [
+        "init",
+        "imatrix",
+        "analyze",
+        "probe",
+        "solve",
+        "quantize",
+        "compare",
+    ]
     assert {line.split()[1] for line in printed} <= known
     assert not any(tmp_path.iterdir())

@@ -24,11 +24,7 @@ def hybrid_qwq():
     ftypes = ["Q4_K_M", "Q4_K_S", "Q3_K_L"] + ["Q3_K_M"] * 13 + ["Q3_K_L", "Q3_K_M"] * 4 + ["Q3_K_L"] * 16
     ftypes += ["Q4_K_S", "Q3_K_L"] * 4 + ["Q4_K_S"] * 8
     ftypes += ["Q4_K_M", "Q4_K_S", "Q4_K_M", "Q4_K_M", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K"]
-    return (
-        "LAYER_TYPES=["
-        + ",".join(f'[{block},"{ftype}"]' for block, ftype in enumerate(ftypes))
-        + f"]\n{FLAGS}"
-    )
+    return "LAYER_TYPES=[" + ",".join(f'[{block},"{ftype}"]' for block, ftype in enumerate(ftypes)) + f"]\n{FLAGS}"
 
 
 @pytest.fixture
@@ -101,10 +97,7 @@ def test_embeddings_and_output_must_be_said(reference, text, tmp_path):
     layers = "[" + ",".join(f'[{block},"Q4_K_M"]' for block in range(10)) + "]"
     with pytest.raises(BadUsage, match=r"token_embd\.weight.*--base"):
         import_file(text(layers), reference)
-    assert (
-        import_file(text(layers), reference, base="q4_k_m").plan.types
-        == stock_plan(reference, "Q4_K_M").types
-    )
+    assert import_file(text(layers), reference, base="q4_k_m").plan.types == stock_plan(reference, "Q4_K_M").types
     tied = read_model(tiny_tied(tmp_path / "tied.gguf"))
     plan = import_file(text('[[0,"Q4_K_M"],[1,"Q6_K"]]\nFLAGS="--output-tensor-type Q5_K"'), tied).plan
     assert plan.types["token_embd.weight"].name == "Q5_K"  # it is the output too
@@ -183,9 +176,7 @@ def test_files_of_other_models(reference, tmp_path, qwq):
     with pytest.raises(ModelMismatch, match="different models"):
         import_file(tiny_tied(tmp_path / "tied.gguf"), reference)
     with pytest.raises(ModelMismatch, match="shape"):
-        import_file(
-            tiny_tied(tmp_path / "a.gguf"), read_model(tiny_tied(tmp_path / "b.gguf", feed_forward=320))
-        )
+        import_file(tiny_tied(tmp_path / "a.gguf"), read_model(tiny_tied(tmp_path / "b.gguf", feed_forward=320)))
 
 
 def test_files_that_are_something_else(reference, text, tmp_path):

@@ -94,9 +94,7 @@ def test_compare_builds_the_plan_and_the_mixes_and_leaves_nothing(shell):
     plan, smaller, same = found["rows"]
     assert plan["kld_ratio"] == 1 and smaller["kld_ratio"] < 0.8 and smaller["told_apart"]
     assert same["file_bytes"] == plan["file_bytes"]
-    assert (
-        same["kld"] == plan["kld"] and same["kld_ratio"] == 1
-    )  # built with the plan's imatrix: the same file
+    assert same["kld"] == plan["kld"] and same["kld_ratio"] == 1  # built with the plan's imatrix: the same file
     assert "the plan and Q3_K_L lose exactly the same" in found["verdict"]
     assert err.count("+ llama-quantize") + err.count("llama-quantize --imatrix") >= 3
     assert list((shell.folder / "tmp").iterdir()) == []
