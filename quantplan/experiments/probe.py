@@ -340,5 +340,9 @@ def _scale(name: str, entry: dict, floor: float) -> Scale:
     kld = float(klds.mean())
     if error <= 0:  # a tensor of zeros, or one that its probe type holds exactly: no rounding hurts it
         return Scale(name, kld, error, 0.0, 0.0, len(klds))
-    value = max(kld - floor, 0.0) / error
-    return Scale(name, kld, error, value, bootstrap_error(klds) / error, len(klds))
+    # below twice the noise floor nothing was seen: the floor itself is what the damage may be, and its own error
+    signal = kld - floor
+    seen = signal > floor
+    value = (signal if seen else floor) / error
+    stderr = bootstrap_error(klds) / error
+    return Scale(name, kld, error, value, stderr if seen else max(stderr, value), len(klds))

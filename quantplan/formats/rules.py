@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from quantplan.errors import BadFile, BadUsage, NothingSelected
 from quantplan.llamacpp.quantize import Rule
-from quantplan.quant_type import QuantType, quant_type
+from quantplan.quant_type import QuantType, weight_type
 
 _IN_BLOCK = re.compile(r"^(.*?\bblk\.)(\d+)(\..+)$")
 _SPECIAL = re.compile(r"([\\^$.|?*+()\[\]{}])")
@@ -185,7 +185,7 @@ def _rule(word: str) -> Rule:
     pattern, _, kind = word.partition("=")
     if not pattern or not kind:
         raise BadFile(f"{word!r} is not a rule of the form PATTERN=TYPE")
-    return Rule(pattern, quant_type(kind))
+    return Rule(pattern, weight_type(kind))
 
 
 def _command_line(text: str) -> RuleText:
@@ -213,7 +213,7 @@ def _value(option: str, word: str | None) -> str:
 
 
 def _last_type(words: list[str]) -> QuantType | None:
-    return quant_type(words[-1]) if words else None
+    return weight_type(words[-1]) if words else None
 
 
 def _ftype(words: list[str]) -> str | None:

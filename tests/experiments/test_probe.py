@@ -355,3 +355,13 @@ def test_divergence_from_nan_is_no_zero():
     rows = np.zeros((2, 64), np.float32)
     rows[1, 5] = np.nan
     assert np.isnan(divergence(base_rows(rows), rows)).tolist() == [False, True]
+
+
+def test_a_swap_below_the_noise_costs_the_noise_and_is_unsure():
+    """Not seen is not free: nobody may plan with a damage of 0 and an error of 0."""
+    scale = probing._scale("t", {"klds": [1.1e-7, 0.9e-7, 1.0e-7, 1.0e-7], "error": 0.01}, floor=2e-7)
+    assert scale.value == pytest.approx(2e-5)
+    assert scale.stderr >= scale.value
+    seen = probing._scale("t", {"klds": [1.1e-5, 0.9e-5, 1.0e-5, 1.0e-5], "error": 0.01}, floor=2e-7)
+    assert seen.value == pytest.approx((1e-5 - 2e-7) / 0.01)
+    assert 0 < seen.stderr < 0.1 * seen.value
