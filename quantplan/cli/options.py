@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,8 +41,19 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be
 
 @cache
 def project() -> Project | None:
-    """The project that the working folder belongs to."""
-    return find_project(Path.cwd())
+    """The project that the working folder belongs to, its paths as seen from here: plans shall name no private folder."""
+    found = find_project(Path.cwd())
+    if found is None:
+        return None
+    paths = {field.name: getattr(found, field.name) for field in fields(found)}
+    near = {name: _seen_from_here(path, found.folder) for name, path in paths.items() if isinstance(path, Path)}
+    return replace(found, **near)
+
+
+def _seen_from_here(path: Path, folder: Path) -> Path:
+    """Relative to the working folder for what lies in the project, as it stands for anything else."""
+    inside = path.absolute().is_relative_to(folder.absolute())
+    return Path(os.path.relpath(path)) if inside else path
 
 
 def model_path(option: Path | None) -> Path:
