@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -74,7 +75,7 @@ def solve(
     importance = options.imatrix(imatrix, source)
     if importance is None:
         console.warn("no imatrix: types that need one are left out; make one with `quantplan imatrix`")
-    command = " ".join(["quantplan", *sys.argv[1:]])
+    command = shlex.join(["quantplan", *sys.argv[1:]])
     request = planning.Request(source, importance, parse_types(types), budget, _wishes(pin, minimum), per, command)
     planning.check(request)
     wanted = pricing_options(source, planning.types_to_price(request), ctx, windows, sample, threads, gpu_layers)
