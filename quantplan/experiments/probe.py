@@ -32,6 +32,7 @@ _UNIFORM = ("Q2_K", "Q3_K", "Q4_K")
 # Scales need few windows because they only rank; the level of a prediction is that of the text, so the few
 # swaps of everything at once run on more of it: 8 % standard error at 2k tokens, 3 % at 16k on the reference model
 _LEVEL_TOKENS = 16384
+_LOGIT_BYTES = 2 << 30  # of untouched logits kept in memory: 13 windows of 512 tokens with a vocabulary of 150,000
 _BOOTSTRAPS = 500
 
 Tell = Callable[[str, float, float], None]
@@ -163,6 +164,14 @@ class Prober:
             if not np.isfinite(self._base[-1].log_sum).all():
                 raise QuantplanError(f"{self.model.path}: the model gives NaN or infinite logits; is the file damaged?")
 
+    def affordable(self, windows: int) -> int:
+        """So many windows in whole batches, or fewer where the text or the memory for their logits ends."""
+        engine = self.engine
+        scored = self.options.n_ctx - engine.first_scored
+        room = _LOGIT_BYTES // (4 * scored * engine.vocabulary)
+        batch = engine.windows_per_batch
+        return min(max(1, min(windows, room) // batch) * batch, len(self.windows))
+
     def swap(self, tensor: Tensor, kind: QuantType) -> float:
         """Puts the tensor rounded to ``kind`` in memory; returns the relative squared error that it now has."""
         original = tensor_rows(self.model, tensor)
@@ -237,7 +246,7 @@ def probe(
         forward = prober.forward_seconds - forward_before
         probed = [tensor for tensor in tensors if tensor.name in reachable]
         _floor(prober, probed, first, journal)
-        _uniform(prober, probed, max(first, _level_windows(prober)), journal, tell)
+        _uniform(prober, probed, max(first, prober.affordable(_LEVEL_TOKENS // options.n_ctx)), journal, tell)
         found.overhead = (spent - forward) / forward if forward > 0 else None
         found.forward_passes = prober.forward_passes
     found.seconds = time.perf_counter() - began
@@ -269,7 +278,7 @@ def _probe_tensor(prober: Prober, tensor: Tensor, windows: int, journal: Journal
 
 def _extend(prober: Prober, tensors: list[Tensor], first: int, journal: Journal, tell: Tell) -> None:
     """More windows for the tensors whose error decides: unsure themselves, and a large part of the sum's uncertainty."""
-    limit = min(first * _EXTEND_FACTOR, len(prober.windows))
+    limit = prober.affordable(first * _EXTEND_FACTOR)
     if limit > first:
         # the first windows alone: what an interrupted run has added since must not change who is chosen
         values = {t: np.array(journal.results[t.name]["klds"][:first]) for t in tensors}
@@ -317,11 +326,6 @@ def _uniform(prober: Prober, tensors: list[Tensor], windows: int, journal: Journ
             for tensor in tensors:
                 prober.restore(tensor)
         journal.put(key, {"klds": klds.tolist(), "errors": errors})
-
-
-def _level_windows(prober: Prober) -> int:
-    batch = prober.engine.windows_per_batch
-    return min(max(1, _LEVEL_TOKENS // prober.options.n_ctx // batch) * batch, len(prober.windows))
 
 
 def _from_journal(journal: Journal, tensors: tuple[Tensor, ...], found: Probe) -> Probe:

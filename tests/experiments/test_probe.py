@@ -269,7 +269,7 @@ def test_who_gets_more_windows_is_decided_by_the_first_ones(tmp_path, monkeypatc
             "_probe_tensor",
             lambda _prober, tensor, windows, _journal: asked.append((tensor.name, windows)),
         )
-        prober = SimpleNamespace(windows=range(100), take_base=lambda _windows: None)
+        prober = SimpleNamespace(affordable=lambda windows: windows, take_base=lambda _windows: None)
         probing._extend(prober, tensors, 4, journal, lambda *_: None)
         assert journal.results["#extended"] == 16
         return asked
@@ -365,3 +365,13 @@ def test_a_swap_below_the_noise_costs_the_noise_and_is_unsure():
     seen = probing._scale("t", {"klds": [1.1e-5, 0.9e-5, 1.0e-5, 1.0e-5], "error": 0.01}, floor=2e-7)
     assert seen.value == pytest.approx((1e-5 - 2e-7) / 0.01)
     assert 0 < seen.stderr < 0.1 * seen.value
+
+
+def test_windows_end_where_text_or_memory_does(case, monkeypatch):
+    with Prober(case.model, case.imatrix, case.text, case.options) as prober:
+        batch, available = prober.engine.windows_per_batch, len(prober.windows)
+        assert prober.affordable(10**6) == available
+        assert prober.affordable(batch) == min(batch, available)
+        one = 4 * (case.options.n_ctx - prober.engine.first_scored) * prober.engine.vocabulary
+        monkeypatch.setattr(probing, "_LOGIT_BYTES", one * 3 * batch // 2)
+        assert prober.affordable(10**6) == min(batch, available)
