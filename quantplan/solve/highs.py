@@ -55,8 +55,8 @@ class _Statement:
         import pulp
 
         damage = self.tableau.damage
-        objective = pulp.LpAffineExpression(
-            (x, float(damage[group, choice] - damage[group, self.base[group]]) / self.unit)
+        objective = pulp.lpSum(
+            float(damage[group, choice] - damage[group, self.base[group]]) / self.unit * x
             for (group, choice), x in self.x.items()
         )
         self.program.setObjective(objective)
@@ -77,7 +77,7 @@ class _Statement:
         for use, left in zip(self.tableau.use, room.tolist(), strict=True):
             more = {key: int(use[key] - use[key[0], self.base[key[0]]]) for key in self.x}
             scale = LARGEST_COEFFICIENT / max(LARGEST_COEFFICIENT, *map(abs, more.values()))
-            row = pulp.LpAffineExpression((x, more[key] * scale) for key, x in self.x.items())
+            row = pulp.lpSum(more[key] * scale * x for key, x in self.x.items())
             self.program += row <= left * scale
 
     def cut_off(self, choices: np.ndarray) -> None:
