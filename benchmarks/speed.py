@@ -24,6 +24,8 @@ from quantplan.imatrix import Imatrix, ImatrixEntry
 from quantplan.llamacpp import tools
 
 RUNS = 5
+# matrices that share their input have the same sums in a real imatrix
+INPUTS = (("attn_q", "attn_k", "attn_v"), ("attn_output",), ("ffn_gate", "ffn_up"), ("ffn_down",))
 QUANTPLAN = [sys.executable, "-m", "quantplan.cli.main"]
 MEMORY = """
 import resource, sys
@@ -50,13 +52,16 @@ def seconds(argv: list[str], environment: dict[str, str] | None = None) -> float
 
 def made_up_imatrix(path: Path, values: int) -> None:
     random = np.random.default_rng(0)
-    blocks, roles = 48, ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-    columns = min(8192, values // blocks // len(roles))
-    experts = values // blocks // len(roles) // columns
+    blocks, roles = 48, sum(map(len, INPUTS))
+    columns = min(8192, values // blocks // roles)
+    experts = values // blocks // roles // columns
     entries = {}
-    for name in (f"blk.{block}.{role}.weight" for block in range(blocks) for role in roles):
-        sums = random.lognormal(0, 1, (experts, columns)).astype(np.float32) * 1e4
-        entries[name] = ImatrixEntry(name, sums, np.full(experts, 100_000, np.int64))
+    for block in range(blocks):
+        for inputs in INPUTS:
+            sums = random.lognormal(0, 1, (experts, columns)).astype(np.float32) * 1e4
+            for role in inputs:
+                name = f"blk.{block}.{role}.weight"
+                entries[name] = ImatrixEntry(name, sums, np.full(experts, 100_000, np.int64))
     write_imatrix(Imatrix(path, entries, ("made-up.txt",), 200, 512, False, ""), path)
 
 
