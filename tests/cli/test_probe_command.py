@@ -142,6 +142,7 @@ import os, signal
 from quantplan.cli.main import main
 from quantplan.experiments.probe import Prober
 swap, swaps = Prober.swap, []
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with SIGINT ignored
 
 def interrupted(*arguments):
     swaps.append(swap(*arguments))
