@@ -30,7 +30,7 @@ _EXTEND_ABOVE = 0.05  # a relative standard error that is worth more windows, wh
 _EXTEND_FACTOR = 4
 _UNIFORM = ("Q2_K", "Q3_K", "Q4_K")
 # Scales need few windows because they only rank; the level of a prediction is that of the text, so the few
-# swaps of everything at once run on more of it: 8 % standard error at 2k tokens, 3 % at 16k on the reference model
+# swaps of everything at once run on more of it: 18 % standard error at 2k tokens, 4 % at 16k on the reference model
 _LEVEL_TOKENS = 16384
 _LOGIT_BYTES = 2 << 30  # of untouched logits kept in memory: 13 windows of 512 tokens with a vocabulary of 150,000
 _BOOTSTRAPS = 500
