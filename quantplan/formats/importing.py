@@ -13,7 +13,14 @@ from pathlib import Path
 
 from quantplan.errors import BadFile, BadUsage, ModelMismatch
 from quantplan.formats.gguf import read_model
-from quantplan.formats.layer_types import LayerTypes, looks_like_layer_types, parse_layer_types, write_flags
+from quantplan.formats.layer_types import (
+    EMBEDDINGS,
+    OUTPUT,
+    LayerTypes,
+    looks_like_layer_types,
+    parse_layer_types,
+    write_flags,
+)
 from quantplan.formats.planning import make_plan
 from quantplan.formats.rules import RuleText, check_all_match, matches, parse_rules, resolve
 from quantplan.imatrix import Imatrix
@@ -82,35 +89,32 @@ def _from_layer_types(layers: LayerTypes, model: Model, imatrix: Imatrix | None,
     path = imatrix.path if imatrix else None
     mixes = {ftype: mix(model, ftype, path) for ftype in layers.ftypes}
     outside = mix(model, base, path) if base else {}
-    ftype_of = dict(layers.layers)
+    ftype_of, named = dict(layers.layers), _named(layers, model)
     assignment: dict[str, QuantType] = {}
     for tensor in quantizable(model):
-        if tensor.block is not None:
-            assignment[tensor.name] = mixes[ftype_of[tensor.block]][tensor.name]
-        else:
-            assignment[tensor.name] = _outside(tensor, layers, model, outside, warnings)
-    flags = write_flags(layers.token_embedding, layers.output)
+        left_open = outside if tensor.block is None else mixes[ftype_of[tensor.block]]
+        asked = named.get(tensor.name) or left_open.get(tensor.name)
+        if asked is None:
+            raise BadUsage(
+                f"the text does not say how to store {tensor.name}: give --base FTYPE, or add "
+                'FLAGS="--token-embedding-type TYPE --output-tensor-type TYPE" to it'
+            )
+        assignment[tensor.name] = _fitting(tensor, asked, warnings)
+    flags = write_flags(layers.token_embedding, layers.output, layers.rules)
     plan = make_plan(model, assignment, imatrix, layer_types=layers.layers, flags=flags)
     return Imported(plan, tuple(warnings))
 
 
-def _outside(
-    tensor: Tensor, layers: LayerTypes, model: Model, base: Mapping[str, QuantType], warnings: list[str]
-) -> QuantType:
-    """Embeddings and output come from the flags; where the embeddings are the output, either flag can mean
-    them.
+def _named(layers: LayerTypes, model: Model) -> dict[str, QuantType]:
+    """What the flags say of single tensors, in llama-quantize's order: options before rules, but a rule that names
+    per_layer_token_embd before the option; where the embeddings are the output, either option can mean them.
     """
-    named = {
-        "token_embd.weight": layers.token_embedding or (layers.output if model.tied else None),
-        "per_layer_token_embd.weight": layers.token_embedding,
-        "output.weight": layers.output,
-    }.get(tensor.name)
-    if named is None and not base:
-        raise BadUsage(
-            f"the text does not say how to store {tensor.name}: give --base FTYPE, or add "
-            'FLAGS="--token-embedding-type TYPE --output-tensor-type TYPE" to it'
-        )
-    return _fitting(tensor, named or base[tensor.name], warnings)
+    names = [tensor.name for tensor in quantizable(model)]
+    check_all_match(layers.rules, names)
+    weak = {EMBEDDINGS: layers.output if model.tied else None, "per_layer_token_embd.weight": layers.token_embedding}
+    strong = {EMBEDDINGS: layers.token_embedding, OUTPUT: layers.output}
+    found = [weak, resolve(layers.rules, names), strong]
+    return {name: kind for types in found for name, kind in types.items() if kind}
 
 
 def _fitting(tensor: Tensor, asked: QuantType, warnings: list[str]) -> QuantType:

@@ -9,29 +9,33 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from quantplan.errors import BadFile
+from quantplan.formats.rules import parse_rule
+from quantplan.llamacpp.quantize import Rule
 from quantplan.quant_type import QuantType, quant_type
 
 _MARK = re.compile(r"\bLAYER_TYPES\s*=\s*")
 _LIST = re.compile(r"\[\s*\[")
 _FLAGS = re.compile(r"\bFLAGS\s*=\s*([\"'])(.*?)\1", re.DOTALL)
 _QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'"})  # word processors' quotes
-_EMBEDDING, _OUTPUT = "--token-embedding-type", "--output-tensor-type"
+_EMBEDDING, _OUTPUT, _RULE = "--token-embedding-type", "--output-tensor-type", "--tensor-type"
+EMBEDDINGS, OUTPUT = "token_embd.weight", "output.weight"
 _PER_LINE = 8
 
 
 @dataclass(frozen=True)
 class LayerTypes:
-    """``layers``: (block, FTYPE) in order of blocks, each block once; ``ignored``: flags that mean nothing
-    here.
+    """``layers``: (block, FTYPE) in order of blocks, each block once; ``rules``: those among the flags, they come
+    before the layers' types; ``ignored``: flags that mean nothing here.
     """
 
     layers: tuple[tuple[int, str], ...]
     token_embedding: QuantType | None = None
     output: QuantType | None = None
+    rules: tuple[Rule, ...] = ()
     ignored: tuple[str, ...] = ()
 
     @property
@@ -53,8 +57,7 @@ def parse_layer_types(text: str, blocks: int, known_ftype: Callable[[str], str] 
     text = text.translate(_QUOTES)
     entries = [_entry(item, known_ftype) for item in _items(text)]
     _check_blocks([block for block, _ in entries], blocks)
-    embedding, output, ignored = _flags(text)
-    return LayerTypes(tuple(sorted(entries)), embedding, output, ignored)
+    return LayerTypes(tuple(sorted(entries)), *_flags(text))
 
 
 def _items(text: str) -> list[object]:
@@ -94,22 +97,25 @@ def _check_blocks(named: Sequence[int], blocks: int) -> None:
         raise BadFile(f"LAYER_TYPES does not name layer {missing[0]}{more} of the model's {blocks} layers")
 
 
-def _flags(text: str) -> tuple[QuantType | None, QuantType | None, tuple[str, ...]]:
-    """(embeddings, output, flags that are passed over) from FLAGS="...", or from the options where they
+def _flags(text: str) -> tuple[QuantType | None, QuantType | None, tuple[Rule, ...], tuple[str, ...]]:
+    """(embeddings, output, rules, flags that are passed over) from FLAGS="...", or from the options where they
     stand.
     """
     found = _FLAGS.search(text)
     if not found:
-        return *(_option(text, option) for option in (_EMBEDDING, _OUTPUT)), ()
+        return *(_option(text, option) for option in (_EMBEDDING, _OUTPUT)), (), ()
     words = iter(shlex.split(found.group(2)))
     types: dict[str, QuantType] = {}
+    rules: list[Rule] = []
     ignored: list[str] = []
     for word in words:
         if word in (_EMBEDDING, _OUTPUT):
-            types[word] = _value(word, next(words, None))
+            types[word] = quant_type(_value(word, next(words, None)))
+        elif word == _RULE:
+            rules.append(parse_rule(_value(word, next(words, None))))
         else:
             ignored.append(word)
-    return types.get(_EMBEDDING), types.get(_OUTPUT), tuple(ignored)
+    return types.get(_EMBEDDING), types.get(_OUTPUT), tuple(rules), tuple(ignored)
 
 
 def _option(text: str, option: str) -> QuantType | None:
@@ -117,10 +123,10 @@ def _option(text: str, option: str) -> QuantType | None:
     return quant_type(match.group(1)) if match else None
 
 
-def _value(option: str, word: str | None) -> QuantType:
+def _value(option: str, word: str | None) -> str:
     if word is None:
         raise BadFile(f"FLAGS ends after {option}: the type is missing")
-    return quant_type(word)
+    return word
 
 
 def write_layer_types(layers: Sequence[tuple[int, str]], flags: str = "") -> str:
@@ -133,7 +139,17 @@ def write_layer_types(layers: Sequence[tuple[int, str]], flags: str = "") -> str
     return text + (f'FLAGS="{flags}"\n' if flags else "")
 
 
-def write_flags(token_embedding: QuantType | None, output: QuantType | None) -> str:
-    """Embeddings and output as llama-quantize's options."""
+def write_flags(token_embedding: QuantType | None, output: QuantType | None, rules: Iterable[Rule] = ()) -> str:
+    """Embeddings and output as llama-quantize's options, then rules."""
     pairs = ((_EMBEDDING, token_embedding), (_OUTPUT, output))
-    return " ".join(f"{option} {kind.name}" for option, kind in pairs if kind)
+    words = [f"{option} {kind.name}" for option, kind in pairs if kind]
+    return " ".join(words + [f"{_RULE} {rule}" for rule in rules])
+
+
+def flags_for(outside: Mapping[str, QuantType]) -> str:
+    """The flags that give the tensors outside the blocks their types: options for embeddings and output, a rule for
+    each other one (per_layer_token_embd follows --token-embedding-type unless a rule names it).
+    """
+    rest = {name: kind for name, kind in outside.items() if name not in (EMBEDDINGS, OUTPUT)}
+    rules = (Rule(f"^{name}$", kind) for name, kind in rest.items())
+    return write_flags(outside.get(EMBEDDINGS), outside.get(OUTPUT), rules)

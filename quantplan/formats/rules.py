@@ -167,7 +167,7 @@ def parse_rules(text: str) -> RuleText:
 
     BadFile with the word that is no rule; NothingSelected for an unknown type.
     """
-    return _command_line(text) if "--" in text else RuleText(tuple(_rule(word) for word in _plain_words(text)))
+    return _command_line(text) if "--" in text else RuleText(tuple(parse_rule(word) for word in _plain_words(text)))
 
 
 def _plain_words(text: str) -> list[str]:
@@ -181,7 +181,8 @@ def _plain_words(text: str) -> list[str]:
     return words
 
 
-def _rule(word: str) -> Rule:
+def parse_rule(word: str) -> Rule:
+    """``PATTERN=TYPE``; BadFile for anything else, NothingSelected for an unknown type."""
     pattern, _, kind = word.partition("=")
     if not pattern or not kind:
         raise BadFile(f"{word!r} is not a rule of the form PATTERN=TYPE")
@@ -200,7 +201,7 @@ def _command_line(text: str) -> RuleText:
     if options["--tensor-type-file"]:
         raise BadFile(f"the command line reads its rules from {options['--tensor-type-file'][0]}; import that file")
     embedding, output = (_last_type(options[name]) for name in ("--token-embedding-type", "--output-tensor-type"))
-    rules = tuple(_rule(word) for word in options["--tensor-type"])
+    rules = tuple(parse_rule(word) for word in options["--tensor-type"])
     if not rules and not embedding and not output:
         raise BadFile("the command line has no --tensor-type rule")
     return RuleText(rules, _ftype(others), "--pure" in others, embedding, output)

@@ -2,6 +2,7 @@ import pytest
 
 from quantplan.errors import BadFile, NothingSelected
 from quantplan.formats.layer_types import (
+    flags_for,
     looks_like_layer_types,
     parse_layer_types,
     write_flags,
@@ -95,3 +96,13 @@ def test_written_lists_read_back():
     assert len(lines) == 8 + 3
     assert len({len(line) for line in lines[1:8]}) == 1  # aligned
     assert write_flags(None, None) == ""
+
+
+def test_flags_name_whatever_stands_outside_the_blocks():
+    outside = {"per_layer_token_embd.weight": "Q4_K", "token_embd.weight": "Q6_K", "cls.weight": "Q8_0"}
+    flags = flags_for({name: BY_NAME[kind] for name, kind in outside.items()})
+    assert flags.startswith("--token-embedding-type Q6_K --tensor-type ^per_layer_token_embd.weight$=q4_k")
+    found = parse_layer_types(write_layer_types(((0, "Q4_K"),), flags), 1)
+    assert (found.token_embedding, found.output, found.ignored) == (BY_NAME["Q6_K"], None, ())
+    assert [str(rule) for rule in found.rules] == ["^per_layer_token_embd.weight$=q4_k", "^cls.weight$=q8_0"]
+    assert write_flags(found.token_embedding, found.output, found.rules) == flags

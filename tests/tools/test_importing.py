@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from model_shapes import QWEN3_8B, QWQ_32B
+from model_shapes import GEMMA_3N_E2B, QWEN3_8B, QWQ_32B
 from tiny_models import tiny_moe, tiny_tied
 
 from quantplan.errors import BadFile, BadUsage, ModelMismatch, NothingSelected
@@ -101,6 +101,27 @@ def test_embeddings_and_output_must_be_said(reference, text, tmp_path):
     tied = read_model(tiny_tied(tmp_path / "tied.gguf"))
     plan = import_file(text('[[0,"Q4_K_M"],[1,"Q6_K"]]\nFLAGS="--output-tensor-type Q5_K"'), tied).plan
     assert plan.types["token_embd.weight"].name == "Q5_K"  # it is the output too
+
+
+def test_rules_among_the_flags_come_before_the_layers(reference, text):
+    layers = "[" + ",".join(f'[{block},"Q4_K_S"]' for block in range(10)) + "]"
+    flags = FLAGS.replace('_K"', '_K --tensor-type blk.0.attn_v=q8_0 --tensor-type token_embd=q2_k"')
+    plan = import_file(text(layers + flags), reference).plan
+    assert names(plan.types, "Q8_0") == {"blk.0.attn_v.weight"}
+    assert plan.types["token_embd.weight"].name == "Q4_K"  # options come before rules
+    assert import_file(text(plan_text(plan, "layer-types")), reference).plan == plan
+    with pytest.raises(NothingSelected, match="did you mean attn_v"):
+        import_file(text(layers + flags.replace("attn_v", "attn_vv")), reference)
+
+
+def test_per_layer_embeddings_follow_the_embeddings_unless_a_rule_names_them(text, tmp_path):
+    model = read_model(GEMMA_3N_E2B.write(tmp_path / "m.gguf"))
+    layers = "[" + ",".join(f'[{block},"Q4_K_S"]' for block in range(30)) + "]"
+    types = import_file(text(layers + FLAGS), model).plan.types
+    assert types["per_layer_token_embd.weight"].name == types["token_embd.weight"].name == "Q4_K"
+    flags = FLAGS.replace('Q6_K"', 'Q6_K --tensor-type per_layer=q3_k"')
+    types = import_file(text(layers + flags), model).plan.types
+    assert (types["per_layer_token_embd.weight"].name, types["token_embd.weight"].name) == ("Q3_K", "Q4_K")
 
 
 def test_bad_layer_types(reference, text):
