@@ -8,7 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from quantplan.errors import ModelMismatch
-from quantplan.tensor import Model, Tensor
+from quantplan.tensor import Model, Tensor, is_expert_name
+
+# An expert's own mean squares and those of all experts weigh the same at so many hits. The best number is the
+# variance of x^2 over that between experts: 5 to 8 squared means (measured, inputs of gate and up) over a quarter
+# of one (experts that differ by half, assumed).
+FEW_HITS = 32
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,17 @@ class ImatrixEntry:
     def unseen(self) -> np.ndarray:
         """bool [matrices]: experts that no token was routed to. Invisible in legacy files."""
         return np.broadcast_to(self.counts == 0, (self.sum2.shape[0],))
+
+    @property
+    def routed(self) -> bool:
+        """Whether its counts are hits of experts that a router chooses among; legacy files do not tell."""
+        return self.counts.size > 1 and is_expert_name(self.name)
+
+    @property
+    def rare(self) -> np.ndarray:
+        """bool [matrices]: experts with some hits, but fewer than ``FEW_HITS``."""
+        few = (self.counts > 0) & (self.counts < FEW_HITS) & self.routed
+        return np.broadcast_to(few, (self.sum2.shape[0],))
 
     def mean_square(self) -> np.ndarray:
         """float32 [matrices, columns]: E[x_j^2]; NaN for experts never hit, never a made-up value."""
@@ -61,16 +77,26 @@ class Imatrix:
         return np.nan_to_num(means, nan=1.0)
 
     def error_weights(self, tensor: Tensor) -> np.ndarray | None:
-        """float32 [experts, columns] for judging errors: experts without hits take the mean of those with."""
+        """float32 [experts, columns] for judging errors: experts with few hits are shrunk to the tensor's mean.
+
+        With n hits: n/(n + FEW_HITS) of the expert's own means, the rest the mean of all experts, each weighted in
+        it as it is trusted here (James and Stein); without hits that mean alone. Anything but routed experts
+        stays as it is.
+        """
         entry = self.entries.get(tensor.name)
         if entry is None:
             return None
         means = entry.mean_square().reshape(tensor.experts, tensor.columns)
-        unseen = np.isnan(means).any(axis=1)
-        if unseen.all():
+        seen = ~np.isnan(means).any(axis=1)
+        if not seen.any():
             return None
-        means[unseen] = means[~unseen].mean(axis=0)
-        return means
+        if seen.all() and not entry.routed:
+            return means
+        hits = np.maximum(entry.counts, 1)
+        trust = np.where(seen, hits / (hits + (FEW_HITS if entry.routed else 0)), 0).astype(np.float32)
+        own, trusted = np.nan_to_num(means, nan=0.0), trust[:, None]
+        mean = (trusted * own).sum(axis=0) / trust.sum()
+        return trusted * own + (1 - trusted) * mean
 
     def check_belongs_to(self, model: Model) -> None:
         """ModelMismatch naming the first tensor that differs, unless the imatrix was made from such a model."""
@@ -88,3 +114,58 @@ class Imatrix:
                 )
         if not any(tensor.name in self.entries for tensor in model.tensors):
             raise ModelMismatch(f"{self.path}: none of its entries is a tensor of {model.path.name}")
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many experts of a tensor the calibration text reached. ``rare``: with hits, but fewer than FEW_HITS."""
+
+    tensor: str
+    experts: int
+    unseen: int
+    rare: int
+
+
+def coverage(imatrix: Imatrix) -> tuple[Coverage, ...]:
+    """One for each tensor of routed experts, in the file's order; none from legacy files, which do not tell."""
+    return tuple(
+        Coverage(name, entry.counts.size, int(entry.unseen.sum()), int(entry.rare.sum()))
+        for name, entry in imatrix.entries.items()
+        if entry.routed
+    )
+
+
+def coverage_notes(imatrix: Imatrix, model: Model | None = None) -> list[str]:
+    """What a person should know about experts that the calibration text missed or hardly reached, a sentence each.
+
+    With ``model`` also what the file does not tell about its experts.
+    """
+    found = coverage(imatrix)
+    notes = []
+    if partial := [each for each in found if each.unseen]:
+        worst = max(partial, key=lambda each: each.unseen)
+        notes.append(
+            f"{len(partial)} of {len(found)} expert tensors have experts that no token reached, most {worst.tensor} "
+            f"({worst.unseen} of {worst.experts}): they are judged by the mean of the others, and llama-quantize encodes "
+            "them unweighted; more or other calibration text may reach them"
+        )
+    if thin := [each for each in found if each.rare]:
+        worst = max(thin, key=lambda each: each.rare)
+        notes.append(
+            f"{len(thin)} of {len(found)} expert tensors have experts with fewer than {FEW_HITS} hits, most {worst.tensor} "
+            f"({worst.rare} of {worst.experts}): they are judged mostly by the mean of all experts"
+        )
+    return notes + (_untold(imatrix, model) if model else [])
+
+
+def _untold(imatrix: Imatrix, model: Model) -> list[str]:
+    routed = [tensor.name for tensor in model.tensors if tensor.routed]
+    missing = [name for name in routed if name not in imatrix.entries]
+    notes = []
+    if missing:
+        notes.append(
+            f"{imatrix.path.name} has no data for {len(missing)} of {len(routed)} expert tensors ({missing[0]})"
+        )
+    if len(missing) < len(routed) and not any(entry.routed for entry in imatrix.entries.values()):
+        notes.append(f"{imatrix.path.name} is of the legacy .dat form, which does not tell how often experts were hit")
+    return notes

@@ -18,6 +18,11 @@ def padded(size: int, alignment: int = GGUF_ALIGNMENT) -> int:
     return -(-size // alignment) * alignment
 
 
+def is_expert_name(name: str) -> bool:
+    """``ffn_up_exps``, ``ffn_down_chexps`` ...: experts in one tensor. Shared experts (``_shexp``) always run."""
+    return name.removesuffix(".weight").endswith("exps")
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """A weight by name, shape (ggml order: row length first) and stored type; ``offset`` is from the file's start."""
@@ -66,6 +71,11 @@ class Tensor:
         """Name without block number and ``.weight``: ``attn_v``, ``ffn_down_exps``, ``output``."""
         match = _BLOCK.search(self.name)
         return (match.group(2) if match else self.name).removesuffix(".weight")
+
+    @property
+    def routed(self) -> bool:
+        """Whether it stacks experts that a router chooses among; the stacked heads of MLA are none."""
+        return self.experts > 1 and is_expert_name(self.name)
 
 
 @dataclass(frozen=True)

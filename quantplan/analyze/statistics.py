@@ -61,6 +61,7 @@ class TensorStatistics:
     outliers: int  # columns that zd counts
     experts: int | None  # None in legacy files, which do not tell
     unseen_experts: tuple[int, ...]
+    rare_experts: tuple[int, ...]  # hit, but fewer than FEW_HITS times
     mean_input: float | None  # mean over columns of E[x_j], where the file carries in_sum
     mean_share: float | None  # percent of sum that is the squared mean input, sum_j E[x_j]^2 / sum_j E[x_j^2]
 
@@ -234,6 +235,7 @@ def _tensor(entry: ImatrixEntry, legacy: bool) -> TensorStatistics:
         outliers=int(outliers),
         experts=None if legacy else len(entry.counts),
         unseen_experts=() if legacy else tuple(int(index) for index in np.flatnonzero(entry.counts == 0)),
+        rare_experts=tuple(int(index) for index in np.flatnonzero(entry.rare)),
         mean_input=mean_input,
         mean_share=mean_share,
     )  # fmt: skip

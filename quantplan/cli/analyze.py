@@ -26,7 +26,9 @@ _PlotOption = Annotated[
     typer.Option("--plot", metavar="FILE", help="Draw --statistic by role and block: .png, .svg or .pdf."),
 ]
 _StatisticOption = Annotated[str, typer.Option("--statistic", metavar="FIELD", help="What --plot draws.")]
-_ExpertsOption = Annotated[bool, typer.Option("--experts", help="List the experts that no token was routed to.")]
+_ExpertsOption = Annotated[
+    bool, typer.Option("--experts", help="List the experts that no token was routed to, or few.")
+]
 
 
 def analyze(
@@ -41,13 +43,14 @@ def analyze(
     """Show the statistics of an imatrix: those of llama-imatrix --show-statistics, digit for digit.
 
     Statistics: sum min max mean std active n entropy entropy_norm zd cossim; active, entropy_norm and zd are
-    in percent. JSON and CSV carry the number of experts, those never hit, and the mean input (where the file
-    has it) as well.
+    in percent. JSON and CSV carry the number of experts, those never or seldom hit, and the mean input (where
+    the file has it) as well.
 
     Example: quantplan analyze imatrix/prose-10m.gguf --sort zd --plot zd.png --statistic zd
     """
     from quantplan.analyze.statistics import ordered_by, statistics
     from quantplan.formats.imatrix_files import read_imatrix
+    from quantplan.imatrix import coverage_notes
     from quantplan.report.imatrix_table import (
         NOTE,
         csv_text,
@@ -58,7 +61,8 @@ def analyze(
     )
 
     _check(as_json, as_csv, sort, statistic)
-    found = statistics(read_imatrix(_file(file)))
+    imatrix = read_imatrix(_file(file))
+    found = statistics(imatrix)
     tensors = ordered_by(found.tensors, sort)
     if plot:
         _draw(found, statistic, plot)
@@ -67,14 +71,14 @@ def analyze(
     elif as_csv:
         put(csv_text(tensors).rstrip("\n"))
     else:
-        unseen = any(each.unseen_experts for each in tensors)
+        partial = any(each.unseen_experts or each.rare_experts for each in tensors)
         put_table(
             tensor_table(tensors),
             layer_table(found.layers),
-            *([expert_table(tensors)] if experts and unseen else []),
+            *([expert_table(tensors)] if experts and partial else []),
         )
         say(NOTE)
-    _report_gaps(found, experts)
+    _report_gaps(found, coverage_notes(imatrix), experts)
 
 
 def _check(as_json: bool, as_csv: bool, sort: str, statistic: str) -> None:
@@ -101,18 +105,19 @@ def _draw(found: Statistics, statistic: str, plot: Path) -> None:
     say(f"{plot}: {statistic} by role and block")
 
 
-def _report_gaps(found: Statistics, experts: bool) -> None:
+def _report_gaps(found: Statistics, notes: list[str], experts: bool) -> None:
     """Says what the numbers leave out."""
+    from quantplan.imatrix import FEW_HITS
+
     for name in found.without_data:
         warn(f"{name} has no data (all its counts are zero) and is left out")
-    partial = [each for each in found.tensors if each.unseen_experts]
-    if partial:
-        worst = max(partial, key=lambda each: len(each.unseen_experts))
-        unseen = f"{len(worst.unseen_experts)} of {worst.experts}"
-        hint = "" if experts else "; --experts lists them"
-        warn(
-            f"{len(partial)} tensors have experts that no token reached, most {worst.name} ({unseen}); "
-            f"more or other calibration text may reach them{hint}"
+    for note in notes:
+        warn(note)
+    if notes and not experts:
+        say("--experts lists them")
+    if experts and not notes:
+        say(
+            "the legacy .dat form does not tell which experts were hit"
+            if found.legacy
+            else f"every expert was hit, {FEW_HITS} times at least"
         )
-    elif experts:
-        say("the legacy .dat form does not tell which experts were hit" if found.legacy else "every expert was hit")

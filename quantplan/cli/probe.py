@@ -46,12 +46,15 @@ def probe(
     from quantplan.experiments.planning import quantizable
     from quantplan.experiments.pricing import price
     from quantplan.formats.plan_files import write_damage
+    from quantplan.imatrix import coverage_notes
     from quantplan.quant_type import parse_types
 
     source = options.model(model)
     importance = options.imatrix(imatrix, source)
     if importance is None:
         console.warn("no imatrix: types that need one cannot be priced, and errors are not weighted by use")
+    for note in coverage_notes(importance, source) if importance else ():
+        console.warn(note)
     text = calibration_text(calibration)
     if text is None:
         raise BadUsage(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantplan.analyze.statistics import FIELDS, LayerStatistics, Statistics, TensorStatistics
 from quantplan.formats.records import finite
+from quantplan.imatrix import FEW_HITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,15 +62,18 @@ def layer_table(layers: Sequence[LayerStatistics]) -> Table:
 
 
 def expert_table(tensors: Sequence[TensorStatistics]) -> Table:
-    """The tensors with experts that no token of the calibration text was routed to."""
+    """The tensors with experts that no token of the calibration text was routed to, or few."""
     from rich.table import Table
 
-    table = Table(title="Experts never hit", title_justify="left")
-    for heading in ("Tensor", "Unseen", "Of", "Experts"):
-        table.add_column(heading, justify="left" if heading in ("Tensor", "Experts") else "right")
+    table = Table(title=f"Experts never hit, and hit fewer than {FEW_HITS} times", title_justify="left")
+    for heading, justify in (("Tensor", "left"), ("Of", "right"), ("Never", "right"), ("Experts", "left"),
+                             ("Few", "right"), ("Experts", "left")):  # fmt: skip
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for each in tensors:
-        if each.unseen_experts:
-            table.add_row(each.name, str(len(each.unseen_experts)), str(each.experts), ranges(each.unseen_experts))
+        if each.unseen_experts or each.rare_experts:
+            lists = (each.unseen_experts, each.rare_experts)
+            cells = [cell for numbers in lists for cell in (str(len(numbers)), ranges(numbers))]
+            table.add_row(each.name, str(each.experts), *cells)
     return table
 
 
@@ -110,5 +114,6 @@ def csv_text(tensors: Sequence[TensorStatistics]) -> str:
     writer = csv.DictWriter(out, [field.name for field in fields(TensorStatistics)], lineterminator="\n")
     writer.writeheader()
     for each in tensors:
-        writer.writerow(_plain(each) | {"unseen_experts": ranges(each.unseen_experts)})
+        lists = {name: ranges(getattr(each, name)) for name in ("unseen_experts", "rare_experts")}
+        writer.writerow(_plain(each) | lists)
     return out.getvalue()

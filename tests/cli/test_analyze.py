@@ -54,13 +54,17 @@ def test_tables(moe):
     assert "Experts never hit" not in out
     assert "compare only tensors of the same role" in err
     assert "blk.1.attn_q.weight has no data" in err
-    assert "1 tensors have experts that no token reached, most blk.1.ffn_up_exps.weight (1 of 4)" in err
+    assert "1 of 2 expert tensors have experts that no token reached, most blk.1.ffn_up_exps.weight (1 of 4)" in err
+    assert "1 of 2 expert tensors have experts with fewer than 32 hits, most blk.1.ffn_up_exps.weight (3 of 4)" in err
+    assert "--experts lists them" in err
 
 
 def test_experts_are_listed_on_demand(moe):
     out, _ = call(moe, "--experts")
     line = next(line for line in out.splitlines() if "blk.1.ffn_up_exps.weight" in line)
-    assert [cell.strip() for cell in line.split("│")[1:-1]] == ["blk.1.ffn_up_exps.weight", "1", "4", "2"]
+    assert [cell.strip() for cell in line.split("│")[1:-1]] == [
+        "blk.1.ffn_up_exps.weight", "4", "1", "2", "3", "0-1 3",
+    ]  # fmt: skip
 
 
 def test_json_is_all_of_stdout(moe):
@@ -74,6 +78,7 @@ def test_json_is_all_of_stdout(moe):
     assert set(content["layers"][0]) == {"layer", "sum", "zd", "cossim"}
     by_name = {each["name"]: each for each in content["tensors"]}
     assert by_name["blk.1.ffn_up_exps.weight"]["unseen_experts"] == [2]
+    assert by_name["blk.1.ffn_up_exps.weight"]["rare_experts"] == [0, 1, 3]
     assert by_name["output.weight"]["mean_input"] > 0 and by_name["blk.0.attn_q.weight"]["mean_input"] is None
     assert "no data" in err
 
@@ -84,7 +89,7 @@ def test_csv_reads_back(moe):
     names = [row["name"] for row in rows]
     assert names == sorted(names) and len(names) == 6
     row = rows[names.index("blk.1.ffn_up_exps.weight")]
-    assert (row["n"], row["experts"], row["unseen_experts"]) == ("192", "4", "2")
+    assert (row["n"], row["experts"], row["unseen_experts"], row["rare_experts"]) == ("192", "4", "2", "0-1 3")
 
 
 @pytest.mark.parametrize("kind, start", [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
