@@ -13,13 +13,30 @@ from quantplan.tensor import Model
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the solver says: ``bound`` is a proven lower limit of the objective, ``gap`` = (objective - bound) / objective."""
+    """What the solver says: ``bound`` is a proven lower limit of the objective, ``gap`` = (objective - bound) / objective.
+
+    ``minimised``: "sum" of damages, "tail" (root of the sum of their squares) or "max", all in nats per token, or
+    "bytes". ``prices``: what one more unit of a limit would save of the objective at the margin, by the limit's name
+    (the multipliers of the Lagrangian bound); a limit that does not bind has price 0.
+    """
 
     status: str  # "optimal", "feasible" (time ran out), or "given" for plans that were imported
-    objective: float | None = None  # sum of damages, nats/token
+    objective: float | None = None
     bound: float | None = None
     gap: float | None = None
     seconds: float = 0.0
+    minimised: str = "sum"
+    prices: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A limit that a plan was made under, in whole units ("bytes", "ns/token" ...), and what the plan uses of it."""
+
+    name: str
+    unit: str
+    limit: int
+    used: int
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,9 @@ class Plan:
     outcome: Outcome = Outcome("given")
     layer_types: tuple[tuple[int, str], ...] = ()  # layer mode: the FTYPE mix of each block
     flags: str = ""  # layer mode: embeddings and output, as --token-embedding-type and --output-tensor-type
+    limits: tuple[Limit, ...] = ()  # besides the size of the file
+    on_cpu: tuple[str, ...] = ()  # --override-tensor patterns of what stays in RAM when the rest is on a GPU
+    predicted_tps: dict[str, float] = field(default_factory=dict)  # tokens/s: generation, prompt and their errors
     made_from: dict[str, object] = field(default_factory=dict)
 
     @cached_property

@@ -1,50 +1,51 @@
-"""`quantplan solve`: from a budget to a plan."""
+"""`quantplan solve`: from a budget or a target to a plan."""
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from quantplan.cli import console, options
+from quantplan.cli import request_options as asked
 from quantplan.cli.pricing_options import SampleOption, WindowsOption
 
 if TYPE_CHECKING:
-    from quantplan.damage import DamageTable
     from quantplan.experiments.planning import Request
-    from quantplan.experiments.pricing import PricingOptions
-    from quantplan.solve.planner import Wishes
 
 
 def solve(
     budget: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--budget",
             "-b",
             help="File size: 17.9GB, 16.7GiB, 4.25bpw, 40%, =other.gguf or Q4_K_M (as large as that mix).",
         ),
-    ],
+    ] = None,
+    max_kld: Annotated[
+        float | None, typer.Option("--max-kld", help="The smallest file of at most this expected KLD (nats/token).")
+    ] = None,
+    objective: Annotated[
+        str, typer.Option("--objective", help="Minimise the sum of damages, their tail (root of squares), or the max.")
+    ] = "sum",
     model: options.ModelOption = None,
     imatrix: options.ImatrixOption = None,
     calibration: options.CalibrationOption = None,
     types: options.TypesOption = "all",
-    pin: Annotated[list[str] | None, typer.Option("--pin", help="SELECTOR=TYPE: these tensors take this type.")] = None,
-    minimum: Annotated[
-        list[str] | None, typer.Option("--min", help="SELECTOR=TYPE: at least as many bits as TYPE.")
-    ] = None,
-    per: Annotated[
-        str, typer.Option("--per", help="tensor, or layer: one FTYPE mix for each block (LAYER_TYPES).")
-    ] = "tensor",
-    damage: Annotated[
-        str | None, typer.Option("--damage", help="A damage table (FILE), or prior: read no weights.")
-    ] = None,
-    no_probe: Annotated[
-        bool, typer.Option("--no-probe", help="Weights and imatrix only; the plan is uncalibrated.")
-    ] = False,
+    pin: asked.PinOption = None,
+    minimum: asked.FloorOption = None,
+    maximum: asked.CeilingOption = None,
+    only: asked.OnlyOption = None,
+    tie: asked.TieOption = None,
+    max_types: asked.MostTypesOption = None,
+    allow_1_bit: asked.OneBitOption = False,
+    per: asked.PerOption = "tensor",
+    monotone: asked.MonotoneOption = False,
+    valley: asked.ValleyOption = False,
+    damage: asked.DamageOption = None,
+    no_probe: asked.NoProbeOption = False,
     ctx: options.CtxOption = None,
     windows: WindowsOption = 0,
     sample: SampleOption = "512k",
@@ -67,24 +68,19 @@ def solve(
     from quantplan.errors import BadUsage
     from quantplan.experiments import planning
     from quantplan.formats.plan_files import write_plan
-    from quantplan.quant_type import parse_types
 
-    if per not in ("tensor", "layer"):
-        raise BadUsage(f"--per {per}: tensor or layer")
-    source = options.model(model)
-    importance = options.imatrix(imatrix, source)
-    if importance is None:
-        console.warn("no imatrix: types that need one are left out; make one with `quantplan imatrix`")
-    command = shlex.join(["quantplan", *sys.argv[1:]])
-    request = planning.Request(source, importance, parse_types(types), budget, _wishes(pin, minimum), per, command)
-    planning.check(request)
-    wanted = pricing_options(source, planning.types_to_price(request), ctx, windows, sample, threads, gpu_layers)
+    if budget is None and max_kld is None:
+        raise BadUsage("how large may the file be? give --budget, or a target with --max-kld")
+    wanted = asked.wishes(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
+    request = asked.request(model, imatrix, types, budget, wanted, per, objective, max_kld)
+    source = request.model
+    prices = pricing_options(source, planning.types_to_price(request), ctx, windows, sample, threads, gpu_layers)
     if dry_run:
-        console.put(_intentions(request, damage, no_probe, calibration))
+        console.put(_intentions(request, asked.source_of_damage(damage, no_probe, calibration)))
         return
-    table = _table(request, wanted, damage, no_probe, calibration)
+    table = asked.damage_table(request, prices, damage, no_probe, calibration)
     plan, everything_fits = planning.plan_for(request, table)
-    if everything_fits:
+    if everything_fits and budget is not None and max_kld is None:
         console.warn(
             f"the budget exceeds the largest file that these types make ({plan.file_bytes:,} bytes): that file is the plan"
         )
@@ -95,65 +91,20 @@ def solve(
     print_plan(plan, source, path, as_json)
 
 
-def _wishes(pins: list[str] | None, floors: list[str] | None) -> Wishes:
-    from quantplan.quant_type import weight_type
-    from quantplan.selector import parse_assignment
-    from quantplan.solve.planner import Wishes
-
-    def parsed(texts: list[str] | None) -> tuple:
-        pairs = [parse_assignment(text) for text in texts or []]
-        return tuple((selector, weight_type(kind)) for selector, kind in pairs)
-
-    return Wishes(parsed(pins), parsed(floors))
-
-
 def _plan_name(request: Request) -> str:
-    size = Path(request.budget[1:]).stem if request.budget.startswith("=") else request.budget.lower()
+    if request.budget is None:
+        size = f"kld{request.most_kld:g}"
+    else:
+        size = Path(request.budget[1:]).stem if request.budget.startswith("=") else request.budget.lower()
     return f"{size}-layers" if request.per == "layer" else size
 
 
-def _intentions(request: Request, damage: str | None, no_probe: bool, calibration: Path | None) -> str:
+def _intentions(request: Request, source: str) -> str:
     from quantplan.experiments.planning import parse_budget, quantizable
 
-    how = (
-        f"damage table {damage}"
-        if damage
-        else "weights and prior"
-        if no_probe
-        else f"probe on {options.calibration(calibration)}"
-    )
+    budget = parse_budget(request)
+    within = f"within {budget.bytes:,} bytes" if budget else f"for an expected KLD of at most {request.most_kld:g}"
     return (
-        f"would choose among {len(request.types)} types for {len(quantizable(request.model))} tensors "
-        f"within {parse_budget(request).bytes:,} bytes; damage from: {how}"
+        f"would choose among {len(request.types)} types for {len(quantizable(request.model))} tensors {within}; "
+        f"damage from: {source}"
     )
-
-
-def _table(
-    request: Request, wanted: PricingOptions, damage: str | None, no_probe: bool, calibration: Path | None
-) -> DamageTable:
-    from quantplan.cli.pricing_options import calibration_text, stages
-    from quantplan.errors import BadUsage, ModelMismatch
-    from quantplan.experiments.planning import quantizable
-    from quantplan.experiments.pricing import price, prior_table
-    from quantplan.formats.plan_files import read_damage
-
-    model, tensors = request.model, quantizable(request.model)
-    if damage == "prior":
-        return prior_table(model, tensors, wanted.types, request.imatrix)
-    if damage is not None:
-        table = read_damage(damage)
-        if table.model_digest and table.model_digest != model.digest:
-            raise ModelMismatch(
-                f"{damage} was made for another model (digest {table.model_digest[:12]}, this is {model.digest[:12]})"
-            )
-        return table
-    text = None if no_probe else calibration_text(calibration)
-    if text is None and not no_probe:
-        raise BadUsage(
-            "no calibration text: give --calibration FILE to probe, or --no-probe to plan from weights and imatrix alone"
-        )
-    with stages() as tell:
-        priced = price(model, tensors, request.imatrix, text, wanted, options.cache_folder(), tell)
-    if priced.probe and priced.probe.overhead is not None:
-        console.say(f"probed {len(priced.probe.scales)} tensors in {priced.probe.seconds:.0f} s")
-    return priced.table

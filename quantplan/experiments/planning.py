@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantplan import __version__
 from quantplan.budget import Budget
-from quantplan.damage import DamageTable
-from quantplan.errors import BadUsage
+from quantplan.damage import DamageRow, DamageTable
+from quantplan.errors import BadFile, BadUsage, ModelMismatch
 from quantplan.experiments import pricing
 from quantplan.experiments.build import stock_plan
+from quantplan.experiments.cache import digest_of
 from quantplan.formats.gguf import metadata_bytes, shard_paths
+from quantplan.formats.layer_types import flags_for
+from quantplan.formats.plan_files import damage_content, read_damage, write_damage
 from quantplan.formats.planning import imatrix_note, imatrix_use, lacking_imatrix, make_plan
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import quantize
 from quantplan.plan import Outcome, Plan
-from quantplan.quant_type import BY_NAME, QuantType
+from quantplan.quant_type import QuantType
 from quantplan.solve import layers
-from quantplan.solve.planner import Wishes, allowed, check_budget, fixed_bytes, solve_within, tensor_groups
-from quantplan.tensor import Model, Tensor, padded
+from quantplan.solve.grouping import tensor_groups
+from quantplan.solve.planner import Goal, Posed, check_budget, fixed_bytes, pose, solve_posed
+from quantplan.solve.wishes import Allowed, Wishes, allowed, permission, types_by_tensor, unsafe
+from quantplan.tensor import Model, Tensor
 
 # one mix of each size and kind; S and L variants give layer mode its fine steps
 LAYER_FTYPES = (
@@ -30,15 +36,20 @@ LAYER_FTYPES = (
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be planned. ``per``: "tensor" or "layer"; ``command`` goes into the plan's provenance."""
+    """What is to be planned. ``per``: "tensor" or "layer"; ``command`` goes into the plan's provenance.
+
+    ``budget`` None: no limit on the file; then ``most_kld`` or another limit must say what is wanted.
+    """
 
     model: Model
     imatrix: Imatrix | None
     types: tuple[QuantType, ...]
-    budget: str
+    budget: str | None
     wishes: Wishes = Wishes()
     per: str = "tensor"
     command: str = ""
+    objective: str = "sum"
+    most_kld: float | None = None
 
 
 def quantizable(model: Model) -> tuple[Tensor, ...]:
@@ -50,10 +61,12 @@ def quantizable(model: Model) -> tuple[Tensor, ...]:
 
 
 def types_to_price(request: Request) -> tuple[QuantType, ...]:
-    """The candidate types, those that pins name, and in layer mode those that the mixes consist of; largest first."""
-    names = {kind.name: kind for kind in request.types} | {kind.name: kind for _, kind in request.wishes.pins}
+    """The candidate types, those that wishes name, and in layer mode those that the mixes consist of; largest first."""
+    wishes, tensors = request.wishes, quantizable(request.model)
+    named = [*request.types, *(kind for _, kind in wishes.pins), *(kind for _, kinds in wishes.only for kind in kinds)]
+    names = {kind.name: kind for kind in named if wishes.one_bit or not all(unsafe(each, kind) for each in tensors)}
     if request.per == "layer":
-        planned = {tensor.name for tensor in quantizable(request.model)}
+        planned = {tensor.name for tensor in tensors}
         mixes = layer_mixes(request)
         names |= {kind.name: kind for types in mixes.values() for name, kind in types.items() if name in planned}
     return tuple(sorted(names.values(), key=lambda kind: (-kind.bits, kind.name)))
@@ -74,8 +87,10 @@ def layer_mixes(request: Request) -> dict[str, dict[str, QuantType]]:
     return possible
 
 
-def parse_budget(request: Request) -> Budget:
+def parse_budget(request: Request) -> Budget | None:
     """The budget in bytes; the name of a stock mix such as Q4_K_M means the size of that mix, made with the same imatrix."""
+    if request.budget is None:
+        return None
     if request.budget.strip().upper() in quantize.ftypes():
         return Budget(
             stock_plan(request.model, request.budget.strip(), request.imatrix).file_bytes, request.budget.strip()
@@ -83,8 +98,12 @@ def parse_budget(request: Request) -> Budget:
     if request.budget.startswith("="):
         shards = shard_paths(Path(request.budget[1:].strip()).expanduser())
         return Budget(sum(Budget.parse(f"={each}", request.model).bytes for each in shards), request.budget)
-    note = imatrix_note(imatrix_use(request.imatrix)) if request.imatrix else None
-    return Budget.parse(request.budget, request.model, metadata_bytes(request.model, note))
+    return Budget.parse(request.budget, request.model, _metadata_bytes(request))
+
+
+def goal_of(request: Request) -> Goal:
+    """What the request asks for; BadUsage where it sets no limit at all."""
+    return Goal(parse_budget(request), request.objective, request.most_kld)
 
 
 def check(request: Request) -> None:
@@ -92,85 +111,156 @@ def check(request: Request) -> None:
 
     Raises BadUsage, BadFile, NothingSelected, BudgetImpossible.
     """
-    model, budget, tensors = request.model, parse_budget(request), quantizable(request.model)
-    if request.per == "layer":
-        _check_layer_mode(request)
-        layer_mixes(request)
-        return
-    left = _left(request, tensors)
-    smallest = sum(min(padded(tensor.bytes_as(kind)) for kind in left[tensor.name]) for tensor in tensors)
-    check_budget(model, budget, _fixed(request, tensors) + smallest)
+    tensors = quantizable(request.model)
+    nothing_known = {
+        tensor.name: DamageRow(tensor.name, {kind.name: 0.0 for kind in _every_type(request, tensor)})
+        for tensor in tensors
+    }
+    posed = pose_request(request, DamageTable(request.model.digest, nothing_known))
+    budget = goal_of(request).budget
+    if budget is not None:
+        check_budget(request.model, budget, posed.fixed_bytes + posed.problem.smallest_bytes)
 
 
-def _left(request: Request, tensors: tuple[Tensor, ...]) -> dict[str, tuple[QuantType, ...]]:
+def _every_type(request: Request, tensor: Tensor) -> tuple[QuantType, ...]:
+    wishes = request.wishes
+    named = (*types_to_price(request), *(kind for _, kind in wishes.pins))
+    return pricing.candidates(tensor, named, request.imatrix)
+
+
+def allowed_types(request: Request) -> Allowed:
     """What types and wishes leave to each tensor; NothingSelected where that is nothing."""
-    candidates = {tensor.name: pricing.candidates(tensor, request.types, request.imatrix) for tensor in tensors}
-    left = allowed(tensors, candidates, request.wishes)
+    tensors = quantizable(request.model)
+    wanted = types_by_tensor(tensors, request.types, request.wishes)
+    candidates = {tensor.name: pricing.candidates(tensor, wanted[tensor.name], request.imatrix) for tensor in tensors}
+    found = allowed(tensors, candidates, request.wishes)
     for tensor in tensors:
-        pricing.check_storable(tensor, left[tensor.name] or request.types, request.imatrix)
-    return left
+        pricing.check_storable(tensor, found.left[tensor.name] or wanted[tensor.name], request.imatrix)
+    return found
 
 
-def _fixed(request: Request, tensors: tuple[Tensor, ...]) -> int:
-    note = imatrix_note(imatrix_use(request.imatrix)) if request.imatrix else None
-    return fixed_bytes(request.model, tensors, metadata_bytes(request.model, note))
+def pose_request(request: Request, table: DamageTable) -> Posed:
+    """The problem that a request and a damage table make.
+
+    Raises ModelMismatch for a table without a row for some tensor, NothingSelected, BadUsage.
+    """
+    tensors = quantizable(request.model)
+    table.check_belongs_to(request.model, (tensor.name for tensor in tensors))
+    fixed = fixed_bytes(request.model, tensors, _metadata_bytes(request))
+    left = allowed_types(request).left
+    if request.per != "layer":
+        return pose(tensor_groups(tensors, left, table), fixed, parse_budget(request), request.wishes)
+    mixes = layer_mixes(request)
+    permits = permission(tensors, request.wishes)
+    grouping = layers.layer_groups(tensors, mixes, table, lambda tensor: left[tensor.name], permits)
+    sizes = {ftype: sum(each.bytes_as(types[each.name]) for each in tensors) for ftype, types in mixes.items()}
+    return pose(grouping, fixed, parse_budget(request), request.wishes, sorted(sizes, key=lambda name: sizes[name]))
 
 
 def plan_for(request: Request, table: DamageTable) -> tuple[Plan, bool]:
-    """The plan, and whether everything fits at the largest types.
-
-    Raises ModelMismatch for a table without a row for some tensor, BudgetImpossible, NothingSelected.
-    """
-    model, budget = request.model, parse_budget(request)
-    tensors = quantizable(model)
-    table.check_belongs_to(model, (tensor.name for tensor in tensors))
-    fixed = _fixed(request, tensors)
-    if request.per == "layer":
-        return _layer_plan(request, table, tensors, fixed, budget)
-    groups = tensor_groups(tensors, _left(request, tensors), table)
-    solution, everything_fits = solve_within(model, groups, fixed, budget)
-    labels = (group.choices[index].label for group, index in zip(groups, solution.choices, strict=True))
-    types = {group.name: BY_NAME[label] for group, label in zip(groups, labels, strict=True)}
-    return _finished(request, table, types, solution.outcome, budget), everything_fits
+    """The plan, and whether everything fits at the largest types. Raises BudgetImpossible and what posing raises."""
+    posed = pose_request(request, table)
+    solution = solve_posed(request.model, posed, goal_of(request), table)
+    return plan_of(request, table, posed, solution.choices, solution.outcome), posed.everything_fits
 
 
-def _layer_plan(
-    request: Request, table: DamageTable, tensors: tuple[Tensor, ...], fixed: int, budget: Budget
-) -> tuple[Plan, bool]:
-    _check_layer_mode(request)
-    grouped = layers.layer_groups(tensors, layer_mixes(request), table, request.types)
-    solution, everything_fits = solve_within(request.model, grouped.groups, fixed, budget)
-    plan = _finished(request, table, grouped.types(solution.choices), solution.outcome, budget)
-    return replace(
-        plan, layer_types=grouped.layer_types(solution.choices), flags=grouped.flags(solution.choices)
-    ), everything_fits
-
-
-def _check_layer_mode(request: Request) -> None:
-    if request.wishes != Wishes():
-        raise BadUsage(
-            "--pin and --min speak of tensors, layer mode chooses a mix for each block; leave them out or plan per tensor"
-        )
-
-
-def _ftype_allowed(ftype: str, names: set[str]) -> bool:
-    """Whether the main type of a mix is among the types to choose from: Q4_K_M needs Q4_K."""
-    return ftype in names or ftype.rsplit("_", 1)[0] in names or (ftype == "IQ2_M" and "IQ2_S" in names)
-
-
-def _finished(
-    request: Request, table: DamageTable, types: dict[str, QuantType], outcome: Outcome, budget: Budget
-) -> Plan:
+def plan_of(request: Request, table: DamageTable, posed: Posed, choices: Sequence[int], outcome: Outcome) -> Plan:
+    """The plan that these choices make."""
+    types = posed.grouping.types(choices)
     predicted, error = table.predict({name: kind.name for name, kind in types.items()})
-    made_from = table.made_from | {
+    budget = parse_budget(request)
+    plan = make_plan(
+        request.model, types, request.imatrix,
+        budget_bytes=budget.bytes if budget else None, budget_asked=budget.asked if budget else "",
+        predicted_kld=predicted, predicted_kld_err=error, calibrated=table.calibrated, outcome=outcome,
+        made_from=_made_from(request, table), limits=posed.limits(choices),
+    )  # fmt: skip
+    if request.per != "layer":
+        return plan
+    flags = flags_for({name: kind for name, kind in types.items() if request.model.by_name[name].block is None})
+    return replace(plan, layer_types=posed.grouping.layer_types(choices), flags=flags)
+
+
+def _made_from(request: Request, table: DamageTable) -> dict[str, object]:
+    return table.made_from | {
         "quantplan": __version__,
         "command": request.command,
         "types": [kind.name for kind in request.types],
         "backend": table.backend,
         "per": request.per,
+        "wishes": _spelled(request),
+        "damage_table": table_digest(table),
     }
-    return make_plan(
-        request.model, types, request.imatrix,
-        budget_bytes=budget.bytes, budget_asked=budget.asked, predicted_kld=predicted, predicted_kld_err=error,
-        calibrated=table.calibrated, outcome=outcome, made_from=made_from,
-    )  # fmt: skip
+
+
+def _spelled(request: Request) -> dict[str, object]:
+    """The wishes as options, those that were made."""
+    wishes = request.wishes
+    spelled: dict[str, object] = {
+        "pin": [f"{selector.text}={kind}" for selector, kind in wishes.pins],
+        "min": [f"{selector.text}={kind}" for selector, kind in wishes.floors],
+        "max": [f"{selector.text}={kind}" for selector, kind in wishes.ceilings],
+        "only": [f"{selector.text}={','.join(map(str, kinds))}" for selector, kinds in wishes.only],
+        "tie": list(wishes.ties),
+        "max_types": wishes.most_types,
+        "course": wishes.course,
+        "allow_1_bit": wishes.one_bit,
+        "objective": request.objective,
+        "max_kld": request.most_kld,
+    }
+    return {name: value for name, value in spelled.items() if value}
+
+
+# --- the damage table of a plan, kept for questions about it
+
+
+def table_digest(table: DamageTable) -> str:
+    return digest_of(damage_content(table))
+
+
+def keep_table(table: DamageTable, cache: Path) -> Path:
+    """The table in the cache under its digest, where ``table_of`` finds it."""
+    path = _table_path(cache, table_digest(table))
+    if not path.exists():
+        write_damage(table, path)
+    return path
+
+
+def table_of(plan: Plan, cache: Path) -> DamageTable:
+    """The damage table that a plan was made from; BadFile where the cache has lost it, or the plan was not solved."""
+    digest = plan.made_from.get("damage_table")
+    if not isinstance(digest, str):
+        raise BadFile("the plan was not made from a damage table; give one with --damage FILE")
+    path = _table_path(cache, digest)
+    if not path.exists():
+        raise BadFile(
+            f"the damage table of the plan is no longer in the cache ({path}); give it with --damage FILE, or solve again"
+        )
+    table = read_damage(path)
+    if table_digest(table) != digest:
+        raise BadFile(f"{path}: the table was altered; delete it, and solve again")
+    return table
+
+
+def read_table(path: Path | str, model: Model) -> DamageTable:
+    """A damage table file for a model; ModelMismatch where it was made for another."""
+    table = read_damage(path)
+    if table.model_digest and table.model_digest != model.digest:
+        raise ModelMismatch(
+            f"{path} was made for another model (digest {table.model_digest[:12]}, this is {model.digest[:12]})"
+        )
+    return table
+
+
+def _table_path(cache: Path, digest: str) -> Path:
+    return cache / f"damage-{digest[:32]}.json"
+
+
+def _metadata_bytes(request: Request) -> int:
+    note = imatrix_note(imatrix_use(request.imatrix)) if request.imatrix else None
+    return metadata_bytes(request.model, note)
+
+
+def _ftype_allowed(ftype: str, names: set[str]) -> bool:
+    """Whether the main type of a mix is among the types to choose from: Q4_K_M needs Q4_K."""
+    return ftype in names or ftype.rsplit("_", 1)[0] in names or (ftype == "IQ2_M" and "IQ2_S" in names)

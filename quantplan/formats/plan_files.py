@@ -10,10 +10,10 @@ from typing import Any
 from quantplan.damage import DamageRow, DamageTable, Interaction
 from quantplan.errors import BadFile
 from quantplan.formats.records import finite, read_record, write_record
-from quantplan.plan import ImatrixUse, Outcome, Plan, PlannedTensor
+from quantplan.plan import ImatrixUse, Limit, Outcome, Plan, PlannedTensor
 from quantplan.quant_type import quant_type
 
-PLAN_FORMAT, PLAN_VERSION = "quantplan-plan", 1  # 1: first
+PLAN_FORMAT, PLAN_VERSION = "quantplan-plan", 2  # 1: first; 2: what was minimised, prices, limits, devices, tokens/s
 DAMAGE_FORMAT, DAMAGE_VERSION = "quantplan-damage", 1  # 1: first
 
 
@@ -48,12 +48,15 @@ def _plan(content: dict[str, Any]) -> Plan:
     )
     fields["outcome"] = Outcome(**content["outcome"])
     fields["imatrix"] = ImatrixUse(**content["imatrix"]) if content["imatrix"] else None
+    fields["limits"] = tuple(Limit(**each) for each in content.get("limits", ()))
+    fields["on_cpu"] = tuple(content.get("on_cpu", ()))
     fields["layer_types"] = tuple((int(layer), str(ftype)) for layer, ftype in content["layer_types"])
     return Plan(**fields)
 
 
-def write_damage(table: DamageTable, path: Path) -> None:
-    content = {
+def damage_content(table: DamageTable) -> dict[str, Any]:
+    """What a damage table's record holds."""
+    return {
         "model_digest": table.model_digest,
         "unit": table.unit,
         "calibrated": table.calibrated,
@@ -62,7 +65,10 @@ def write_damage(table: DamageTable, path: Path) -> None:
         "made_from": table.made_from,
         "rows": [asdict(row) for row in table.rows.values()],
     }
-    write_record(path, DAMAGE_FORMAT, DAMAGE_VERSION, content)
+
+
+def write_damage(table: DamageTable, path: Path) -> None:
+    write_record(path, DAMAGE_FORMAT, DAMAGE_VERSION, damage_content(table))
 
 
 def read_damage(path: Path | str) -> DamageTable:

@@ -8,6 +8,7 @@ above the convex hull stay: an exact answer needs them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -64,16 +65,38 @@ def tabulate(problem: Problem) -> Tableau:
     damage = np.full(shape, np.inf)
     for row, group in zip(damage, problem.groups, strict=True):
         row[: len(group.choices)] = [choice.damage for choice in group.choices]
-    scaled = [_scaled(resource, shape) for resource in problem.limits]
+    scaled = [_scaled(resource, shape) for resource in binding(problem)]
     use, limit = zip(*scaled, strict=True)
     return Tableau(damage, np.stack(use), np.array(limit, dtype=np.int64))
+
+
+def binding(problem: Problem) -> tuple[Resource, ...]:
+    """The limits that not even the largest choices keep; where there are none, the bytes."""
+    limits = problem.limits
+    return tuple(each for each in limits if sum(map(max, each.use)) > each.limit) or limits[:1]
+
+
+def prices(problem: Problem) -> dict[str, float]:
+    """Damage that one more unit of each limit would save at the margin: the relaxation's prices, 0 where one does not bind."""
+    tableau = without_oversized(tabulate(problem))
+    found = dict.fromkeys((each.name for each in problem.limits), 0.0)
+    if tableau.empty:
+        return found
+    units = [max(_unit(each), 1) for each in binding(problem)]
+    priced_limits = zip(binding(problem), relax(tableau).prices.tolist(), units, strict=True)
+    return found | {each.name: price / unit for each, price, unit in priced_limits}
+
+
+def _unit(resource: Resource) -> int:
+    """Greatest common divisor of what choices use beyond their group's least."""
+    return math.gcd(*(use - min(uses) for uses in resource.use for use in uses))
 
 
 def _scaled(resource: Resource, shape: tuple[int, int]) -> tuple[np.ndarray, int]:
     use = np.zeros(shape, dtype=np.int64)
     for row, uses in zip(use, resource.use, strict=True):
         row[: len(uses)] = np.array(uses, dtype=np.int64) - min(uses)
-    unit = max(int(np.gcd.reduce(use, axis=None)), 1)
+    unit = max(_unit(resource), 1)
     return use // unit, (resource.limit - sum(map(min, resource.use))) // unit
 
 

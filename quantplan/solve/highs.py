@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from quantplan.solve.bound import Found, Relaxation, Tableau
+from quantplan.solve.problem import Chain
+
+if TYPE_CHECKING:
+    import pulp
 
 THREADS = 2
 LARGEST_COEFFICIENT = 1e6  # HiGHS takes rows as satisfied within 1e-6: larger numbers ask too much of float64
@@ -14,7 +19,12 @@ TOLERANCE = 1e-7  # HiGHS' own, on the objective that it sees
 
 
 def branch_and_bound(
-    tableau: Tableau, relaxation: Relaxation, target: float, accuracy: float, deadline: float
+    tableau: Tableau,
+    relaxation: Relaxation,
+    target: float,
+    accuracy: float,
+    deadline: float,
+    chains: tuple[Chain, ...] = (),
 ) -> Found:
     """The best plan of damage below ``target`` (inf: none is known), proven within ``accuracy`` nats/token.
 
@@ -22,6 +32,8 @@ def branch_and_bound(
     plan within the limits violates, so the bound stays true. ``deadline`` is on time.perf_counter's clock.
     """
     statement = _Statement(tableau, relaxation, target)
+    for chain in chains:
+        statement.add_chain(chain)
     bound = relaxation.bound
     while (seconds := deadline - time.perf_counter()) > 0:
         found = statement.solve(accuracy, seconds)
@@ -38,7 +50,7 @@ class _Statement:
     def __init__(self, tableau: Tableau, relaxation: Relaxation, target: float) -> None:
         import pulp
 
-        self.tableau, self.base = tableau, relaxation.choices
+        self.tableau, self.base, self.turning = tableau, relaxation.choices, 0
         self.ground = tableau.total_damage(self.base)
         self.unit = _unit(tableau, relaxation, target)
         self.program = pulp.LpProblem("plan", pulp.LpMinimize)
@@ -79,6 +91,42 @@ class _Statement:
             scale = LARGEST_COEFFICIENT / max(LARGEST_COEFFICIENT, *map(abs, more.values()))
             row = pulp.lpSum(more[key] * scale * x for key, x in self.x.items())
             self.program += row <= left * scale
+
+    def add_chain(self, chain: Chain) -> None:
+        """Neighbours a, b of a chain, for each rank r, with R(a, r) = 1 where a's rank is r or more: R(a, r) <= R(b, r)
+        where the chain rises, >= where it falls. A binary says which, for each pair of neighbours.
+        """
+        ranks = sorted({rank for each in chain.ranks for rank in each})[1:]
+        reached = [
+            [self._reached(*each, rank) for rank in ranks] for each in zip(chain.groups, chain.ranks, strict=True)
+        ]
+        rises = self._rises(chain.course, len(reached) - 1)
+        for one, two, rising in zip(reached, reached[1:], rises, strict=False):
+            for before, after in zip(one, two, strict=True):
+                self.program += before - after <= 1 - rising
+                self.program += after - before <= rising
+
+    def _reached(self, group: int, ranks: tuple[int, ...], rank: int) -> pulp.LpAffineExpression:
+        import pulp
+
+        high = [choice for choice, each in enumerate(ranks) if each >= rank]
+        if (group, int(self.base[group])) in self.x:
+            return pulp.lpSum(self.x[group, choice] for choice in high if (group, choice) in self.x)
+        return pulp.LpAffineExpression(constant=float(int(self.base[group]) in high))
+
+    def _rises(self, course: str, steps: int) -> list[pulp.LpVariable] | list[int]:
+        """For each step of a chain 1 where it rises, 0 where it falls."""
+        import pulp
+
+        if course in ("rising", "falling"):
+            return [int(course == "rising")] * steps
+        self.turning += 1
+        if course == "monotone":
+            return [self.program.add_variable(f"rises_{self.turning}", cat=pulp.LpBinary)] * steps
+        rises = [self.program.add_variable(f"rises_{self.turning}_{step}", cat=pulp.LpBinary) for step in range(steps)]
+        for one, two in zip(rises, rises[1:], strict=False):
+            self.program += one <= two
+        return rises
 
     def cut_off(self, choices: np.ndarray) -> None:
         """A cover cut: not all groups may use as much as they do in these choices, which break a limit."""

@@ -1,24 +1,22 @@
 """Layer mode: a group is a whole block, its choices are the types that llama.cpp's stock mixes give that
 block.
 
-The mixes come from one dry run for each FTYPE (``llamacpp.quantize.mix``); here they are only grouped and
-undone.
+The mixes come from one dry run for each FTYPE (``llamacpp.quantize.mix``); here they are only grouped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from quantplan.damage import DamageTable
 from quantplan.errors import BadUsage
-from quantplan.formats.layer_types import write_flags
-from quantplan.quant_type import BY_NAME, QuantType, fitted
-from quantplan.solve.problem import Choice, Group
+from quantplan.quant_type import QuantType, fitted
+from quantplan.solve.grouping import Grouping
+from quantplan.solve.problem import Chain, Choice, Group
 from quantplan.tensor import Tensor, padded
 
 Mixes = Mapping[str, Mapping[str, QuantType]]  # FTYPE -> tensor -> stored type
-EMBEDDINGS, OUTPUT = "token_embd.weight", "output.weight"
+Permits = Callable[[Tensor, QuantType], bool]  # whether wishes allow the type
 
 
 def ftype_mixes(
@@ -28,74 +26,60 @@ def ftype_mixes(
     return {ftype: resolve(ftype) for ftype in dict.fromkeys(ftypes)}
 
 
-@dataclass(frozen=True)
-class LayerGroups:
-    """``groups[i]`` stands for the tensors of block ``blocks[i]``, or for one tensor outside the blocks
-    (None).
-    """
-
-    groups: tuple[Group, ...]
-    blocks: tuple[int | None, ...]
-    tensors: tuple[tuple[Tensor, ...], ...]
-    mixes: Mixes
-
-    def types(self, choices: Sequence[int]) -> dict[str, QuantType]:
-        """The assignment {tensor: stored type} of one choice for each group."""
-        assignment: dict[str, QuantType] = {}
-        for block, group, tensors, index in zip(self.blocks, self.groups, self.tensors, choices, strict=True):
-            label = group.choices[index].label
-            for tensor in tensors:
-                assignment[tensor.name] = BY_NAME[label] if block is None else self.mixes[label][tensor.name]
-        return assignment
-
-    def layer_types(self, choices: Sequence[int]) -> tuple[tuple[int, str], ...]:
-        """(block, FTYPE) as in Plan.layer_types."""
-        taken = zip(self.blocks, self.groups, choices, strict=True)
-        return tuple(sorted((block, group.choices[index].label) for block, group, index in taken if block is not None))
-
-    def flags(self, choices: Sequence[int]) -> str:
-        """Embeddings and output as in Plan.flags."""
-        types = self.types(choices)
-        return write_flags(types.get(EMBEDDINGS), types.get(OUTPUT))
-
-
 def layer_groups(
-    quantizable: Iterable[Tensor], mixes: Mixes, damage: DamageTable, outside: Sequence[QuantType]
-) -> LayerGroups:
-    """One group a block with the mixes as choices, one a tensor outside the blocks with the types
-    ``outside``.
+    quantizable: Iterable[Tensor],
+    mixes: Mixes,
+    damage: DamageTable,
+    outside: Callable[[Tensor], Sequence[QuantType]],
+    permits: Permits = lambda *_: True,
+) -> Grouping:
+    """One group a block with the mixes as choices, one a tensor outside the blocks with the types ``outside`` of it.
 
-    Bytes include padding. A choice whose damage is not in the table for some tensor is left out; BadUsage
-    where that leaves none.
+    Bytes include padding. A choice is left out where the table has no damage of it for some tensor, or ``permits``
+    says no to some tensor's type; BadUsage where that leaves none.
     """
     inside: dict[int, list[Tensor]] = {}
     alone: list[Tensor] = []
     for tensor in quantizable:
         (alone if tensor.block is None else inside.setdefault(tensor.block, [])).append(tensor)
     numbers = sorted(inside)
-    groups = [_block(block, inside[block], mixes, damage) for block in numbers]
-    groups += [_tensor(tensor, outside, damage) for tensor in alone]
-    tensors = [tuple(inside[block]) for block in numbers] + [(tensor,) for tensor in alone]
-    return LayerGroups(tuple(groups), (*numbers, *(None for _ in alone)), tuple(tensors), mixes)
+    parts = [_block(block, inside[block], mixes, damage, permits) for block in numbers]
+    parts += [_tensor(tensor, outside(tensor), damage) for tensor in alone]
+    members = [tuple(inside[block]) for block in numbers] + [(tensor,) for tensor in alone]
+    blocks = [(block,) for block in numbers] + [() for _ in alone]
+    groups, kinds = zip(*parts, strict=True)
+    return Grouping(groups, tuple(members), kinds, tuple(blocks))
 
 
-def _block(block: int, tensors: Sequence[Tensor], mixes: Mixes, damage: DamageTable) -> Group:
-    choices = []
+def chain(grouping: Grouping, course: str, order: Sequence[str]) -> Chain:
+    """The blocks from first to last, their mixes ranked by their place in ``order`` (FTYPEs from small to large)."""
+    rank = {ftype: place for place, ftype in enumerate(order)}
+    numbered = sorted((min(blocks), at) for at, blocks in enumerate(grouping.blocks) if blocks)
+    groups = tuple(at for _, at in numbered)
+    return Chain(course, groups, tuple(tuple(rank[c.label] for c in grouping.groups[at].choices) for at in groups))
+
+
+def _block(block: int, tensors: Sequence[Tensor], mixes: Mixes, damage: DamageTable, permits: Permits) -> tuple:
+    choices, kinds = [], []
     for ftype, types in mixes.items():
-        damages = [_damage(tensor, types[tensor.name], damage) for tensor in tensors]
-        size = sum(padded(tensor.bytes_as(types[tensor.name])) for tensor in tensors)
-        if None not in damages:
-            choices.append(Choice(ftype, size, sum(each for each in damages if each)))
-    return _group(f"block {block}", choices)
+        taken = tuple(types[tensor.name] for tensor in tensors)
+        damages = [_damage(tensor, kind, damage) for tensor, kind in zip(tensors, taken, strict=True)]
+        if None in damages or not all(map(permits, tensors, taken)):
+            continue
+        size = sum(padded(tensor.bytes_as(kind)) for tensor, kind in zip(tensors, taken, strict=True))
+        choices.append(Choice(ftype, size, sum(each for each in damages if each)))
+        kinds.append(taken)
+    return _group(f"block {block}", choices), tuple(kinds)
 
 
-def _tensor(tensor: Tensor, kinds: Iterable[QuantType], damage: DamageTable) -> Group:
-    choices = []
+def _tensor(tensor: Tensor, kinds: Iterable[QuantType], damage: DamageTable) -> tuple:
+    choices, stored = [], []
     for kind in dict.fromkeys(fitted(each, tensor.columns) for each in kinds):
         each = _damage(tensor, kind, damage)
         if each is not None:
             choices.append(Choice(kind.name, padded(tensor.bytes_as(kind)), each))
-    return _group(tensor.name, choices)
+            stored.append((kind,))
+    return _group(tensor.name, choices), tuple(stored)
 
 
 def _group(name: str, choices: Sequence[Choice]) -> Group:

@@ -1,89 +1,111 @@
-"""The planner: a damage table, a budget and wishes become a problem; its solution becomes one type for each tensor."""
+"""The planner: groups, a budget, limits and wishes become a problem; its solution becomes one type for each tensor."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from quantplan.budget import Budget, human_bytes
 from quantplan.damage import DamageTable
-from quantplan.errors import BudgetImpossible, NothingSelected
-from quantplan.quant_type import QuantType, fitted
-from quantplan.selector import Selector
-from quantplan.solve.problem import Choice, Group, Problem
-from quantplan.solve.program import Solution, solve
+from quantplan.errors import BadUsage, BudgetImpossible
+from quantplan.plan import Limit
+from quantplan.solve import layers
+from quantplan.solve.grouping import Grouping, joined
+from quantplan.solve.objective import OBJECTIVES, minimise, smallest_within
+from quantplan.solve.problem import Distinct, Problem, Resource
+from quantplan.solve.program import Solution
+from quantplan.solve.ties import tied_groups
+from quantplan.solve.wishes import Wishes
 from quantplan.tensor import Model, Tensor, padded
 
-Candidates = Mapping[str, tuple[QuantType, ...]]
+COURSES = ("monotone", "valley")
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """``pins``: these tensors take exactly this type; ``floors``: at least as many bits as this type has."""
+class Goal:
+    """What to minimise and within what.
 
-    pins: tuple[tuple[Selector, QuantType], ...] = ()
-    floors: tuple[tuple[Selector, QuantType], ...] = ()
+    ``budget`` None: no limit on the file. ``most_kld``: minimise bytes at that predicted KLD instead of ``objective``.
+    """
+
+    budget: Budget | None
+    objective: str = "sum"
+    most_kld: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise BadUsage(f"--objective {self.objective}: choose {', '.join(OBJECTIVES)}")
+        if self.most_kld is not None and self.objective != "sum":
+            raise BadUsage("--max-kld minimises the size of the file; leave --objective out")
+
+
+@dataclass(frozen=True)
+class Posed:
+    """A problem, and what its choices stand for. ``fixed_bytes``: of the file, outside all choices."""
+
+    problem: Problem
+    grouping: Grouping
+    fixed_bytes: int
+    units: dict[str, str]  # of the resources, by name
+
+    @property
+    def largest_file(self) -> int:
+        return self.fixed_bytes + self.problem.largest_bytes
+
+    @property
+    def everything_fits(self) -> bool:
+        """Whether every group's largest choice keeps all limits."""
+        limits = self.problem.limits
+        return all(sum(map(max, each.use)) <= each.limit for each in limits) and not self.problem.distinct
+
+    def within(self, budget_bytes: int) -> Posed:
+        """The same for another size of the file."""
+        return replace(self, problem=replace(self.problem, budget_bytes=max(budget_bytes - self.fixed_bytes, 0)))
+
+    def limits(self, choices: Sequence[int]) -> tuple[Limit, ...]:
+        return tuple(
+            Limit(each.name, self.units[each.name], each.limit, each.used(choices)) for each in self.problem.resources
+        )
+
+
+def pose(grouping: Grouping, fixed: int, budget: Budget | None, wishes: Wishes, order: Sequence[str] = ()) -> Posed:
+    """Ties joined, and the conditions of the wishes stated. ``order``: FTYPEs from small to large, for a course.
+
+    Raises BadUsage and NothingSelected for wishes that make no sense for these groups.
+    """
+    grouping = joined(grouping, tied_groups(grouping, wishes.ties))
+    layered = any(grouping.blocks)
+    if wishes.course and not layered:
+        raise BadUsage(f"--{wishes.course} speaks of whole blocks; plan --per layer")
+    chains = (layers.chain(grouping, wishes.course, order),) if wishes.course else ()
+    distinct = None
+    if wishes.most_types is not None:
+        counted = (at for at, blocks in enumerate(grouping.blocks) if blocks or not layered)
+        distinct = Distinct(wishes.most_types, tuple(counted))
+    problem = Problem(grouping.groups, 0, distinct=distinct, chains=chains)
+    room = problem.largest_bytes if budget is None else max(budget.bytes - fixed, 0)
+    return Posed(replace(problem, budget_bytes=room), grouping, fixed, {})
+
+
+def limited(posed: Posed, resource: Resource, unit: str) -> Posed:
+    """With one limit more."""
+    problem = replace(posed.problem, resources=(*posed.problem.resources, resource))
+    return replace(posed, problem=problem, units=posed.units | {resource.name: unit})
+
+
+def solve_posed(model: Model, posed: Posed, goal: Goal, table: DamageTable, gap: float = 1e-6) -> Solution:
+    """The choices that a goal asks for. Raises BudgetImpossible naming the limit in the way and what would do."""
+    if goal.budget is not None:
+        check_budget(model, goal.budget, posed.fixed_bytes + posed.problem.smallest_bytes)
+    if goal.most_kld is not None:
+        return smallest_within(posed.problem, posed.grouping, table, goal.most_kld, gap)
+    return minimise(posed.problem, goal.objective, gap)
 
 
 def fixed_bytes(model: Model, tensors: tuple[Tensor, ...], metadata_bytes: int) -> int:
     """Bytes of the file that are not up for choice: header, and padded data of all tensors that are copied."""
     chosen = {tensor.name for tensor in tensors}
     return metadata_bytes + sum(padded(tensor.bytes) for tensor in model.tensors if tensor.name not in chosen)
-
-
-def allowed(tensors: tuple[Tensor, ...], candidates: Candidates, wishes: Wishes) -> dict[str, tuple[QuantType, ...]]:
-    """The candidates that pins and floors leave; later pins override earlier ones.
-
-    NothingSelected where a selector matches nothing or nothing is left for a tensor.
-    """
-    left = {tensor.name: tuple(candidates[tensor.name]) for tensor in tensors}
-    for selector, kind in wishes.floors:
-        for tensor in selector.select(tensors):
-            least = fitted(kind, tensor.columns).bits
-            left[tensor.name] = tuple(each for each in left[tensor.name] if each.bits >= least)
-            if not left[tensor.name]:
-                raise NothingSelected(
-                    f"--min {selector.text}={kind}: no allowed type has so many bits for {tensor.name}; add one to --types"
-                )
-    for selector, kind in wishes.pins:
-        for tensor in selector.select(tensors):
-            left[tensor.name] = (fitted(kind, tensor.columns),)
-    return left
-
-
-def tensor_groups(tensors: tuple[Tensor, ...], left: Candidates, table: DamageTable) -> tuple[Group, ...]:
-    """A group per tensor, sizes padded as they lie in the file.
-
-    Types without a damage value are no choice; a tensor with no choice left raises NothingSelected.
-    """
-    groups = []
-    for tensor in tensors:
-        row = table.rows[tensor.name]
-        choices = tuple(
-            Choice(kind.name, padded(tensor.bytes_as(kind)), row.damage(kind.name))
-            for kind in left[tensor.name]
-            if kind.name in row.weights
-        )
-        if not choices:
-            names = ", ".join(kind.name for kind in left[tensor.name]) or "nothing"
-            raise NothingSelected(
-                f"{tensor.name}: the damage table has no value for {names} (it has {', '.join(row.weights)}); "
-                "choose others with --types"
-            )
-        groups.append(Group(tensor.name, choices))
-    return tuple(groups)
-
-
-def solve_within(
-    model: Model, groups: tuple[Group, ...], fixed: int, budget: Budget, gap: float = 1e-6
-) -> tuple[Solution, bool]:
-    """The choices of least damage within the budget, and whether the largest choices fit as well.
-
-    ``fixed``: bytes of the file that no choice changes. Raises BudgetImpossible naming the smallest file.
-    """
-    problem = Problem(groups, max(budget.bytes - fixed, 0))
-    check_budget(model, budget, fixed + problem.smallest_bytes)
-    return solve(problem, gap), problem.largest_bytes <= problem.budget_bytes
 
 
 def check_budget(model: Model, budget: Budget, smallest: int) -> None:

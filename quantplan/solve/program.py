@@ -17,12 +17,14 @@ from quantplan.plan import Outcome
 from quantplan.solve.bound import (
     Found,
     Relaxation,
+    prices,
     relax,
     tabulate,
     without_dominated,
     without_oversized,
     without_worse,
 )
+from quantplan.solve.distinct import solve_distinct
 from quantplan.solve.highs import branch_and_bound
 from quantplan.solve.problem import Group, Problem
 from quantplan.solve.sweep import sweep
@@ -45,6 +47,11 @@ def solve(problem: Problem, gap: float = 1e-6, time_limit: float = 60.0) -> Solu
     The same problem gives the same choices unless time runs out. Raises BudgetImpossible with the fewest
     bytes that would do; QuantplanError when ``time_limit`` seconds found no plan within several limits.
     """
+    found = _solve_distinct(problem, gap, time_limit) if problem.distinct else _solve(problem, gap, time_limit)
+    return replace(found, outcome=replace(found.outcome, prices=prices(problem)))
+
+
+def _solve(problem: Problem, gap: float, time_limit: float) -> Solution:
     search = _Search(problem, gap, time_limit)
     if (search.tableau.limit < 0).any():
         raise _impossible(problem)
@@ -52,9 +59,29 @@ def solve(problem: Problem, gap: float = 1e-6, time_limit: float = 60.0) -> Solu
     return search.solution()
 
 
+def _solve_distinct(problem: Problem, gap: float, time_limit: float) -> Solution:
+    started = time.perf_counter()
+
+    def leaf(restricted: Problem, seconds: float) -> tuple[float, float, tuple[int, ...]] | None:
+        try:
+            found = _solve(restricted, gap, max(seconds, 1.0))
+        except BudgetImpossible:
+            return None
+        return found.outcome.objective, found.outcome.bound, found.choices
+
+    found = solve_distinct(problem, leaf, gap, started + time_limit)
+    seconds = time.perf_counter() - started
+    if found is None:
+        if seconds > time_limit:
+            raise _no_plan_in_time(seconds)
+        raise _impossible(problem)
+    damage, bound, choices = found
+    return Solution(_outcome(damage, bound, gap, seconds), choices)
+
+
 def smallest_bytes(problem: Problem) -> int:
-    """The fewest bytes of any plan within the other limits; BudgetImpossible where these allow none."""
-    if not problem.resources:
+    """The fewest bytes of any plan within the other conditions; BudgetImpossible where these allow none."""
+    if not problem.resources and not problem.distinct and not problem.chains:
         return problem.smallest_bytes
     groups = tuple(
         Group(group.name, tuple(replace(choice, damage=choice.bytes) for choice in group.choices))
@@ -75,14 +102,26 @@ def _impossible(problem: Problem) -> BudgetImpossible:
                 f"{resource.limit:,} on {resource.name}; raise that limit or allow smaller types"
             )
     if problem.budget_bytes >= problem.largest_bytes:
-        names = " and ".join(resource.name for resource in problem.resources)
-        return BudgetImpossible(f"no plan stays within the limits on {names} together; raise one of them")
+        names = [f"the limit on {resource.name}" for resource in problem.resources]
+        names += [f"at most {problem.distinct.most} types"] if problem.distinct else []
+        names += [f"a {chain.course} course over the blocks" for chain in problem.chains]
+        return BudgetImpossible(f"no plan keeps {' and '.join(names)} together; relax one of them")
     smallest = smallest_bytes(problem)
     return BudgetImpossible(
         f"the smallest plan has {smallest:,} bytes, {smallest - problem.budget_bytes:,} more than the budget "
         f"of {problem.budget_bytes:,}; raise the budget or allow smaller types",
         smallest,
     )
+
+
+def _no_plan_in_time(seconds: float) -> QuantplanError:
+    return QuantplanError(f"no plan within all limits was found in {seconds:.0f} s; allow more time or relax a limit")
+
+
+def _outcome(objective: float, bound: float, wanted: float, seconds: float) -> Outcome:
+    bound = min(bound, objective)  # equal but for rounding where it is not lower
+    gap = (objective - bound) / objective if objective else 0.0
+    return Outcome("optimal" if gap <= wanted else "feasible", objective, bound, gap, seconds)
 
 
 class _Search:
@@ -92,7 +131,8 @@ class _Search:
         self.problem, self.gap = problem, gap
         self.started = time.perf_counter()
         self.deadline = self.started + time_limit
-        self.tableau = without_dominated(tabulate(problem))
+        # what is dominated may still be the only choice that a chain's neighbours allow
+        self.tableau = tabulate(problem) if problem.chains else without_dominated(tabulate(problem))
         self.best: tuple[int, ...] | None = None
         self.objective, self.bound = math.inf, 0.0
 
@@ -105,7 +145,7 @@ class _Search:
         return time.perf_counter() > self.deadline
 
     def run(self) -> None:
-        for width in WIDTHS:
+        for width in () if self.problem.chains else WIDTHS:
             relaxation = self.narrow()
             if relaxation is None or self.late:
                 return
@@ -114,7 +154,8 @@ class _Search:
         while (relaxation := self.narrow()) and not self.late:
             before = self.objective
             accuracy = self.gap * self.bound
-            self._learn(branch_and_bound(self.tableau, relaxation, self.objective, accuracy, self.deadline))
+            chains = self.problem.chains
+            self._learn(branch_and_bound(self.tableau, relaxation, self.objective, accuracy, self.deadline, chains))
             if self.objective == before:
                 return
 
@@ -128,20 +169,23 @@ class _Search:
         self._raise_bound(relaxation.bound)
         self._take(relaxation.choices)
         self.tableau = without_worse(self.tableau, relaxation, self.objective)
+        if not self.done and not len(self.tableau.open):
+            self._take_last()
         return None if self.done else relaxation
+
+    def _take_last(self) -> None:
+        """At most one plan is open: whether or not it keeps a chain, nothing is left to prove."""
+        if not self.tableau.empty:
+            self._take(self.tableau.damage.argmin(axis=1))
+        self._raise_bound(math.inf)
 
     def solution(self) -> Solution:
         if self.best is None and self.bound == math.inf:
             raise _impossible(self.problem)
         seconds = time.perf_counter() - self.started
         if self.best is None:
-            raise QuantplanError(
-                f"no plan within all limits was found in {seconds:.0f} s; allow more time or relax a limit"
-            )
-        bound = min(self.bound, self.objective)  # equal but for rounding where it is not lower
-        gap = (self.objective - bound) / self.objective if self.objective else 0.0
-        status = "optimal" if gap <= self.gap else "feasible"
-        return Solution(Outcome(status, self.objective, bound, gap, seconds), self.best)
+            raise _no_plan_in_time(seconds)
+        return Solution(_outcome(self.objective, self.bound, self.gap, seconds), self.best)
 
     def _take(self, choices: np.ndarray) -> None:
         """Make these choices the best plan if they fit and are better."""

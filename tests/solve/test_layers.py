@@ -5,7 +5,7 @@ import pytest
 from quantplan.damage import DamageRow, DamageTable
 from quantplan.errors import BadUsage
 from quantplan.quant_type import BY_NAME
-from quantplan.solve.layers import ftype_mixes, layer_groups
+from quantplan.solve.layers import chain, ftype_mixes, layer_groups
 from quantplan.tensor import Tensor, padded
 
 F16, Q4, Q6, Q5_0 = (BY_NAME[name] for name in ("F16", "Q4_K", "Q6_K", "Q5_0"))
@@ -28,8 +28,8 @@ def table(without=()):
 
 
 def test_a_block_is_a_group_of_mixes():
-    layers = layer_groups(TENSORS, MIXES, table(), (Q4, Q6))
-    assert layers.blocks == (0, 1, None, None)
+    layers = layer_groups(TENSORS, MIXES, table(), lambda _: (Q4, Q6))
+    assert layers.blocks == ((0,), (1,), (), ())
     block = layers.groups[0]
     assert [choice.label for choice in block.choices] == ["Q4_K_M", "Q6_K", "F16"]
     assert [choice.damage for choice in block.choices] == [0.625, 0.25, 0.0]
@@ -41,7 +41,7 @@ def test_a_block_is_a_group_of_mixes():
 
 
 def test_tensors_outside_the_blocks_take_types_that_fit():
-    layers = layer_groups(TENSORS, MIXES, table(), (Q6, Q4, BY_NAME["Q5_K"]))
+    layers = layer_groups(TENSORS, MIXES, table(), lambda _: (Q6, Q4, BY_NAME["Q5_K"]))
     embeddings, output = layers.groups[2:]
     assert [choice.label for choice in embeddings.choices] == ["Q6_K", "Q4_K"]
     assert [choice.label for choice in output.choices] == ["Q5_0"]  # for Q6_K and Q5_K nothing was measured
@@ -49,7 +49,7 @@ def test_tensors_outside_the_blocks_take_types_that_fit():
 
 
 def test_every_choice_folds_back_to_types_and_text():
-    layers = layer_groups(TENSORS, MIXES, table(), (Q4, Q6))
+    layers = layer_groups(TENSORS, MIXES, table(), lambda _: (Q4, Q6))
     for choices in product(*(range(len(group.choices)) for group in layers.groups)):
         types = layers.types(choices)
         assert types.keys() == {each.name for each in TENSORS}
@@ -58,17 +58,31 @@ def test_every_choice_folds_back_to_types_and_text():
         for block, ftype in layers.layer_types(choices):
             assert types[f"blk.{block}.attn_v.weight"] == MIXES[ftype][f"blk.{block}.attn_v.weight"]
     assert layers.layer_types((0, 1, 0, 0)) == ((0, "Q4_K_M"), (1, "Q6_K"))
-    assert layers.flags((0, 1, 1, 0)) == "--token-embedding-type Q6_K --output-tensor-type Q5_0"
 
 
 def test_what_was_not_measured_is_not_offered():
     with pytest.raises(BadUsage, match=r"output\.weight"):
-        layer_groups(TENSORS, MIXES, table(without=("Q5_0",)), (Q4, Q6))
+        layer_groups(TENSORS, MIXES, table(without=("Q5_0",)), lambda _: (Q4, Q6))
     inside = tuple(each for each in TENSORS if each.block is not None)
-    layers = layer_groups(inside, MIXES, table(without=("Q4_K",)), ())
+    layers = layer_groups(inside, MIXES, table(without=("Q4_K",)), lambda _: ())
     assert [choice.label for choice in layers.groups[0].choices] == ["Q6_K", "F16"]
     with pytest.raises(BadUsage, match="block 0"):
-        layer_groups(inside, {"Q4_K_M": MIXES["Q4_K_M"]}, table(without=("Q4_K",)), ())
+        layer_groups(inside, {"Q4_K_M": MIXES["Q4_K_M"]}, table(without=("Q4_K",)), lambda _: ())
+
+
+def test_wishes_leave_out_mixes():
+    def no_q4_in_block_0(tensor, kind):
+        return not (tensor.block == 0 and kind.name == "Q4_K")
+
+    layers = layer_groups(TENSORS, MIXES, table(), lambda _: (Q4, Q6), no_q4_in_block_0)
+    assert [choice.label for choice in layers.groups[0].choices] == ["Q6_K", "F16"]
+    assert [choice.label for choice in layers.groups[1].choices] == ["Q4_K_M", "Q6_K", "F16"]
+
+
+def test_blocks_are_ranked_from_first_to_last():
+    layers = layer_groups(TENSORS, MIXES, table(), lambda _: (Q4, Q6))
+    found = chain(layers, "valley", ["Q4_K_M", "Q6_K", "F16"])
+    assert found.groups == (0, 1) and found.ranks == ((0, 1, 2), (0, 1, 2)) and found.course == "valley"
 
 
 def test_each_ftype_is_asked_once():

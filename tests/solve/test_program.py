@@ -135,7 +135,7 @@ def test_a_further_limit_in_the_way_is_named():
 def test_further_limits_that_exclude_each_other_are_named():
     base = problem([(3, 1.0), (7, 0.5)], budget=7)
     fast, cool = Resource("time", 1, ((1, 9),)), Resource("heat", 1, ((9, 1),))
-    with pytest.raises(BudgetImpossible, match="time and heat together"):
+    with pytest.raises(BudgetImpossible, match="the limit on time and the limit on heat together"):
         solve(replace(base, resources=(fast, cool)))
 
 

@@ -1,0 +1,147 @@
+"""Options that say what is to be planned, shared by the commands that solve, and what they stand for."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quantplan.cli import console, options
+
+if TYPE_CHECKING:
+    from quantplan.damage import DamageTable
+    from quantplan.experiments.planning import Request
+    from quantplan.experiments.pricing import PricingOptions
+    from quantplan.solve.wishes import Wishes
+
+PinOption = Annotated[list[str] | None, typer.Option("--pin", help="SELECTOR=TYPE: these tensors take this type.")]
+FloorOption = Annotated[list[str] | None, typer.Option("--min", help="SELECTOR=TYPE: at least as many bits as TYPE.")]
+CeilingOption = Annotated[list[str] | None, typer.Option("--max", help="SELECTOR=TYPE: at most as many bits as TYPE.")]
+OnlyOption = Annotated[
+    list[str] | None, typer.Option("--only", help="SELECTOR=TYPES: choose among these types there, not among --types.")
+]
+TieOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tie", help="One type for: qkv, gate-up, experts, SELECTOR,SELECTOR (in each block), blocks=4, blocks=0-7."
+    ),
+]
+MostTypesOption = Annotated[
+    int | None, typer.Option("--max-types", min=1, help="At most so many different types (or mixes).")
+]
+PerOption = Annotated[str, typer.Option("--per", help="tensor, or layer: one FTYPE mix for each block (LAYER_TYPES).")]
+MonotoneOption = Annotated[
+    bool,
+    typer.Option("--monotone", help="Layer mode: mixes only grow, or only shrink, from the first block to the last."),
+]
+ValleyOption = Annotated[
+    bool, typer.Option("--valley", help="Layer mode: mixes shrink from the first block on, then grow to the last.")
+]
+OneBitOption = Annotated[
+    bool, typer.Option("--allow-1-bit", help="Types below 2 bits outside experts too: they ruin most models.")
+]
+DamageOption = Annotated[str | None, typer.Option("--damage", help="A damage table (FILE), or prior: read no weights.")]
+NoProbeOption = Annotated[bool, typer.Option("--no-probe", help="Weights and imatrix only; the plan is uncalibrated.")]
+
+
+def wishes(
+    pin: list[str] | None = None,
+    minimum: list[str] | None = None,
+    maximum: list[str] | None = None,
+    only: list[str] | None = None,
+    tie: list[str] | None = None,
+    most_types: int | None = None,
+    monotone: bool = False,
+    valley: bool = False,
+    one_bit: bool = False,
+) -> Wishes:
+    """Raises BadUsage, NothingSelected for words that are no wish."""
+    from quantplan.errors import BadUsage
+    from quantplan.quant_type import parse_types, weight_type
+    from quantplan.selector import parse_assignment
+    from quantplan.solve.wishes import Wishes
+
+    def parsed(texts: list[str] | None) -> tuple:
+        pairs = [parse_assignment(text) for text in texts or []]
+        return tuple((selector, weight_type(kind)) for selector, kind in pairs)
+
+    if monotone and valley:
+        raise BadUsage("--monotone and --valley: choose one course over the blocks")
+    sets = [parse_assignment(text) for text in only or []]
+    course = "monotone" if monotone else "valley" if valley else None
+    choices = tuple((selector, parse_types(kinds)) for selector, kinds in sets)
+    ties = tuple(tie or ())
+    return Wishes(parsed(pin), parsed(minimum), parsed(maximum), choices, ties, most_types, course, one_bit)
+
+
+def request(
+    model: Path | None,
+    imatrix: Path | None,
+    types: str,
+    budget: str | None,
+    wanted: Wishes,
+    per: str,
+    objective: str = "sum",
+    most_kld: float | None = None,
+) -> Request:
+    """The request that the options make, checked as far as nothing need be measured for it."""
+    from quantplan.errors import BadUsage
+    from quantplan.experiments import planning
+    from quantplan.quant_type import parse_types
+
+    if per not in ("tensor", "layer"):
+        raise BadUsage(f"--per {per}: tensor or layer")
+    source = options.model(model)
+    importance = options.imatrix(imatrix, source)
+    if importance is None:
+        console.warn("no imatrix: types that need one are left out; make one with `quantplan imatrix`")
+    command = shlex.join(["quantplan", *sys.argv[1:]])
+    made = planning.Request(source, importance, parse_types(types), budget, wanted, per, command, objective, most_kld)
+    planning.check(made)
+    return made
+
+
+def damage_table(
+    made: Request, wanted: PricingOptions, damage: str | None, no_probe: bool, calibration: Path | None
+) -> DamageTable:
+    """The damage table for a request: from a file, from the prior, or measured; kept in the cache for later questions."""
+    from quantplan.experiments.planning import keep_table
+
+    table = _table(made, wanted, damage, no_probe, calibration)
+    keep_table(table, options.cache_folder())
+    return table
+
+
+def _table(
+    made: Request, wanted: PricingOptions, damage: str | None, no_probe: bool, calibration: Path | None
+) -> DamageTable:
+    from quantplan.cli.pricing_options import calibration_text, stages
+    from quantplan.errors import BadUsage
+    from quantplan.experiments.planning import quantizable, read_table
+    from quantplan.experiments.pricing import price, prior_table
+
+    model, tensors = made.model, quantizable(made.model)
+    if damage == "prior":
+        return prior_table(model, tensors, wanted.types, made.imatrix)
+    if damage is not None:
+        return read_table(damage, model)
+    text = None if no_probe else calibration_text(calibration)
+    if text is None and not no_probe:
+        raise BadUsage(
+            "no calibration text: give --calibration FILE to probe, or --no-probe to plan from weights and imatrix alone"
+        )
+    with stages() as tell:
+        priced = price(model, tensors, made.imatrix, text, wanted, options.cache_folder(), tell)
+    if priced.probe and priced.probe.overhead is not None:
+        console.say(f"probed {len(priced.probe.scales)} tensors in {priced.probe.seconds:.0f} s")
+    return priced.table
+
+
+def source_of_damage(damage: str | None, no_probe: bool, calibration: Path | None) -> str:
+    """Where the damage would come from, in words."""
+    if damage:
+        return f"damage table {damage}"
+    return "weights and prior" if no_probe else f"probe on {options.calibration(calibration)}"
