@@ -17,19 +17,27 @@ class Form(str, Enum):
     tensor_types = "tensor-types"
     args = "args"
     layer_types = "layer-types"
+    custom_q = "custom-q"
+    recipe = "recipe"
 
 
 def emit(
     plan: Annotated[Path, typer.Argument(help="A plan file.")],
     form: Annotated[
-        Form, typer.Option("--as", help="A rules file, a llama-quantize command line, or LAYER_TYPES.")
+        Form,
+        typer.Option(
+            "--as",
+            help="A rules file, a llama-quantize command line, LAYER_TYPES, --custom-q of ik_llama.cpp, or a recipe "
+            "of GGUF-Tool-Suite.",
+        ),
     ] = Form.tensor_types,
     model: options.ModelOption = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write there instead of to stdout.")] = None,
 ) -> None:
-    """Write a plan as rules for llama-quantize, as its whole command line, or as LAYER_TYPES.
+    """Write a plan as rules for llama-quantize, as its whole command line, as LAYER_TYPES, or for ik_llama.cpp.
 
-    The rules are anchored and disjoint: they mean the same whichever match wins.
+    The rules are few, anchored and disjoint: they mean the same whichever match wins. A type that the other tool lacks is
+    refused by name.
 
     Example: quantplan emit plans/prose-10m-q4_k_m.json --as args
     """

@@ -1,4 +1,5 @@
-"""Plans from what others publish: LAYER_TYPES, --tensor-type rules, or a quantized GGUF of the same model.
+"""Plans from what others publish: LAYER_TYPES, rules of llama.cpp and ik_llama.cpp, recipes, or a quantized GGUF of the
+same model.
 
 What a text means is asked of llama-quantize itself wherever it has a say: mixes, rules, types that do not
 fit.
@@ -7,12 +8,13 @@ fit.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantplan.errors import BadFile, BadUsage, ModelMismatch
+from quantplan.errors import BadFile, BadUsage, ModelMismatch, NothingSelected
 from quantplan.formats.gguf import read_model
+from quantplan.formats.ik_types import is_foreign, replace_foreign
 from quantplan.formats.layer_types import (
     EMBEDDINGS,
     OUTPUT,
@@ -21,8 +23,9 @@ from quantplan.formats.layer_types import (
     parse_layer_types,
     write_flags,
 )
-from quantplan.formats.planning import make_plan
-from quantplan.formats.rules import RuleText, check_all_match, matches, parse_rules, resolve
+from quantplan.formats.planning import make_plan, needs_imatrix
+from quantplan.formats.rule_texts import RuleText, parse_rules
+from quantplan.formats.rules import check_all_match, matches, near_roles, resolve, write_rules
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.quantize import dry_run, known_ftype, mix, quantizable
 from quantplan.plan import Plan
@@ -41,19 +44,21 @@ class Imported:
     warnings: tuple[str, ...]
 
 
-def import_file(path: Path, model: Model, imatrix: Imatrix | None = None, base: str | None = None) -> Imported:
-    """The plan that a file stands for: a GGUF, a LAYER_TYPES text, a rules file or a command line with rules.
+def import_file(
+    path: Path, model: Model, imatrix: Imatrix | None = None, base: str | None = None, nearest: bool = False
+) -> Imported:
+    """The plan that a file stands for: a GGUF, a LAYER_TYPES text, rules in any form that ``parse_rules`` reads.
 
-    ``base``: the FTYPE whose mix decides what the text leaves open. Raises BadFile for anything else,
-    BadUsage where something is left open, NothingSelected for names and types that do not exist,
-    ModelMismatch for another model's.
+    ``base``: the FTYPE whose mix decides what a text leaves open; ``nearest``: put the nearest type in the place of one
+    that llama.cpp lacks. Raises BadFile for anything else, BadUsage where something is left open, NothingSelected for names
+    and types that do not exist, ModelMismatch for another model's.
     """
     if _is_gguf(path):
         return _from_gguf(read_model(path), model, imatrix)
     text = _text(path)
     if looks_like_layer_types(text):
         return _from_layer_types(parse_layer_types(text, model.blocks, known_ftype), model, imatrix, base)
-    return _from_rules(parse_rules(text), model, imatrix, base)
+    return _from_rules(parse_rules(text), model, imatrix, base, nearest)
 
 
 def _is_gguf(path: Path) -> bool:
@@ -70,7 +75,7 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError:
         raise BadFile(f"{path} is neither a GGUF file nor text") from None
     if text.lstrip().startswith("{"):
-        raise BadFile(f"{path} is {_record(text)}; import takes a GGUF, LAYER_TYPES or --tensor-type rules")
+        raise BadFile(f"{path} is {_record(text)}; a plan is made from a GGUF, LAYER_TYPES, rules or a recipe")
     return text
 
 
@@ -85,15 +90,22 @@ def _record(text: str) -> str:
 
 
 def _from_layer_types(layers: LayerTypes, model: Model, imatrix: Imatrix | None, base: str | None) -> Imported:
-    warnings = [f"{flag} is in no public source of llama.cpp; it is ignored" for flag in layers.ignored]
+    warnings = [f"{flag} is in no public source of llama-quantize; it is ignored" for flag in layers.ignored]
+    if layers.lists > 1:
+        warnings.append(
+            f"the text holds {layers.lists} LAYER_TYPES lists; the first was read, cut it away to read the next"
+        )
     path = imatrix.path if imatrix else None
     mixes = {ftype: mix(model, ftype, path) for ftype in layers.ftypes}
     outside = mix(model, base, path) if base else {}
-    ftype_of, named = dict(layers.layers), _named(layers, model)
+    meaning, named = {block: layers.names[name] for block, name in layers.layers}, _named(layers, model)
     assignment: dict[str, QuantType] = {}
     for tensor in quantizable(model):
-        left_open = outside if tensor.block is None else mixes[ftype_of[tensor.block]]
-        asked = named.get(tensor.name) or left_open.get(tensor.name)
+        asked = named.get(tensor.name)
+        if asked is None and tensor.block is not None:
+            layer = meaning[tensor.block]
+            asked = layer.type_of(tensor.role) or mixes[layer.base][tensor.name]
+        asked = asked or outside.get(tensor.name)
         if asked is None:
             raise BadUsage(
                 f"the text does not say how to store {tensor.name}: give --base FTYPE, or add "
@@ -101,7 +113,9 @@ def _from_layer_types(layers: LayerTypes, model: Model, imatrix: Imatrix | None,
             )
         assignment[tensor.name] = _fitting(tensor, asked, warnings)
     flags = write_flags(layers.token_embedding, layers.output, layers.rules)
-    plan = make_plan(model, assignment, imatrix, layer_types=layers.layers, flags=flags)
+    extended = {name: str(each) for name, each in layers.extended.items()}
+    made_from = {"layer_names": extended} if extended else {}
+    plan = make_plan(model, assignment, imatrix, layer_types=layers.layers, flags=flags, made_from=made_from)
     return Imported(plan, tuple(warnings))
 
 
@@ -127,46 +141,94 @@ def _fitting(tensor: Tensor, asked: QuantType, warnings: list[str]) -> QuantType
 # --- rules
 
 
-def _from_rules(text: RuleText, model: Model, imatrix: Imatrix | None, base: str | None) -> Imported:
-    check_all_match(text.rules, model.by_name)
+def _from_rules(text: RuleText, model: Model, imatrix: Imatrix | None, said: str | None, nearest: bool) -> Imported:
+    warnings = _unmatched(text, model)
     tensors = quantizable(model)
-    asked = resolve(text.rules, (tensor.name for tensor in tensors)) | _options(text, tensors)
-    chosen = known_ftype(base or text.ftype) if base or text.ftype else None
-    if chosen in _FLOATS:
-        raise BadUsage(
-            f"llama-quantize ignores all rules with {chosen} as its file type; give --base with a quantized one"
-        )
-    open_names = [tensor.name for tensor in tensors if tensor.name not in asked]
-    if open_names and chosen is None:
-        raise BadUsage(
-            f"the rules say nothing about {open_names[0]}"
-            + (f" and {len(open_names) - 1} more tensors" if len(open_names) > 1 else "")
-            + "; give --base FTYPE, the mix that decides the rest"
-        )
+    asked = resolve(text.rules, (tensor.name for tensor in tensors), keep_case=text.keep_case) | _options(text, tensors)
+    base = _base(text, said, [tensor.name for tensor in tensors if tensor.name not in asked])
+    types, replaced = _of_llama_cpp(asked, model, imatrix, nearest)
+    if text.keep_case or replaced:  # said otherwise than llama-quantize reads it: in rules of one's own
+        text = RuleText(write_rules(types, model.by_name), pure=text.pure)
     stored = dry_run(
-        model.path, chosen or _ANY_QUANTIZED,
+        model.path, base,
         rules=text.rules, imatrix=imatrix and imatrix.path.absolute(), pure=text.pure,
         token_embedding_type=text.token_embedding, output_tensor_type=text.output, allow_requantize=True,
     )  # fmt: skip
-    plan = make_plan(model, {tensor.name: stored[tensor.name] for tensor in tensors}, imatrix)
-    return Imported(plan, (*_idle(text, model, tensors), *_changed(asked, stored, tensors)))
+    made_from = {"replaced_types": replaced} if replaced else {}
+    plan = make_plan(model, {tensor.name: stored[tensor.name] for tensor in tensors}, imatrix, made_from=made_from)
+    return Imported(plan, (*warnings, *replaced, *_changed(types, stored, tensors)))
+
+
+def _unmatched(text: RuleText, model: Model) -> list[str]:
+    """Warnings for rules that do nothing. NothingSelected for a rule that matches no tensor; where recipes and scripts
+    for ik_llama.cpp speak of tensors that this file leaves out, only if they match none at all."""
+    found = matches(text.rules, model.by_name, text.keep_case)
+    missed = [rule for rule in text.rules if not found[rule]]
+    if missed and (not text.keep_case or len(missed) == len(text.rules)):
+        raise NothingSelected(
+            f"the rule {missed[0]} matches no tensor of the model; {near_roles(missed[0], model.by_name)}"
+        )
+    warnings = [f"{len(missed)} rules match no tensor of the model, the first is {missed[0]}"] if missed else []
+    names = {tensor.name for tensor in quantizable(model)}
+    for rule in dict.fromkeys(text.rules):
+        copied = [name for name in found[rule] if model.by_name[name].type != rule.type]
+        if copied and not names.intersection(found[rule]):
+            warnings.append(
+                f"the rule {rule} names only tensors that llama-quantize never quantizes ({copied[0]}); it does nothing"
+            )
+    return warnings
 
 
 def _options(text: RuleText, tensors: tuple[Tensor, ...]) -> dict[str, QuantType]:
     """What --token-embedding-type and --output-tensor-type ask for: they come before all rules."""
-    pairs = (("token_embd.weight", text.token_embedding), ("output.weight", text.output))
+    pairs = ((EMBEDDINGS, text.token_embedding), (OUTPUT, text.output))
     names = {tensor.name for tensor in tensors}
     return {name: kind for name, kind in pairs if kind and name in names}
 
 
-def _idle(text: RuleText, model: Model, tensors: tuple[Tensor, ...]) -> list[str]:
-    names = {tensor.name for tensor in tensors}
-    found = matches(text.rules, model.by_name)
-    return [
-        f"the rule {rule} names only tensors that llama-quantize never quantizes ({found[rule][0]}); it does nothing"
-        for rule in text.rules
-        if not names.intersection(found[rule])
-    ]
+def _base(text: RuleText, said: str | None, open_names: Sequence[str]) -> str:
+    """The FTYPE that decides what the rules leave open; any quantized one where they leave nothing."""
+    if said is None and text.ftype is None:
+        if open_names:
+            more = f" and {len(open_names) - 1} more tensors" if len(open_names) > 1 else ""
+            raise BadUsage(
+                f"the rules say nothing about {open_names[0]}{more}; give --base FTYPE, the mix that decides the rest"
+            )
+        return _ANY_QUANTIZED
+    try:
+        chosen = known_ftype(said or text.ftype or "")
+    except NothingSelected as error:
+        if said is None and not open_names:
+            return _ANY_QUANTIZED
+        raise NothingSelected(f"{error}; give --base FTYPE, the mix that decides what the rules leave open") from None
+    if chosen in _FLOATS:
+        raise BadUsage(
+            f"llama-quantize ignores all rules with {chosen} as its file type; give --base with a quantized one"
+        )
+    return chosen
+
+
+def _of_llama_cpp(
+    asked: Mapping[str, QuantType], model: Model, imatrix: Imatrix | None, nearest: bool
+) -> tuple[dict[str, QuantType], list[str]]:
+    """The assignment without types that llama.cpp lacks, and in words what was replaced. NothingSelected where that was not
+    asked for."""
+
+    def allowed(name: str, kind: QuantType) -> bool:
+        tensor = model.by_name[name]
+        known = imatrix is not None and imatrix.quantize_weights(tensor) is not None
+        return kind.fits(tensor.columns) and (known or not needs_imatrix(name, kind))
+
+    if not any(is_foreign(kind) for kind in asked.values()):
+        return dict(asked), []
+    types, replaced = replace_foreign(asked, allowed)
+    if not nearest:
+        raise NothingSelected(
+            "the text asks for types of ik_llama.cpp that llama.cpp lacks: "
+            + "; ".join(str(each) for each in replaced)
+            + ". Give --nearest to take these instead, or change the text"
+        )
+    return types, [f"llama.cpp lacks {each}: taken" for each in replaced]
 
 
 def _changed(asked: Mapping[str, QuantType], stored: Mapping[str, QuantType], tensors: tuple[Tensor, ...]) -> list[str]:

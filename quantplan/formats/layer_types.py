@@ -1,25 +1,26 @@
 """LAYER_TYPES texts of hybrid layer quants: ``[[layer, "FTYPE"], ...]`` and FLAGS for embeddings and output.
 
-Each block takes the types that llama.cpp's mix FTYPE would give that block. The texts are found in model
-cards and shell scripts, so anything may stand around them; what they say themselves is taken strictly.
+Each block takes the types that llama.cpp's mix FTYPE would give that block; a text may define further names
+(``layer_names``). The texts are found in model cards and shell scripts, so anything may stand around them; what they say
+themselves is taken strictly.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quantplan.errors import BadFile
-from quantplan.formats.rules import parse_rule
+from quantplan.formats.layer_names import LayerName, definitions, layer_name
+from quantplan.formats.rule_texts import parse_rule
 from quantplan.llamacpp.quantize import Rule
 from quantplan.quant_type import QuantType, quant_type
 
 _MARK = re.compile(r"\bLAYER_TYPES\s*=\s*")
 _LIST = re.compile(r"\[\s*\[")
-_FLAGS = re.compile(r"\bFLAGS\s*=\s*([\"'])(.*?)\1", re.DOTALL)
+_FLAGS = re.compile(r"\bFLAGS\s*=\s*[\"']((?:[^\"'\n\\]|\\.|\\\n)*)")  # cards forget the closing quote
 _QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'"})  # word processors' quotes
 _EMBEDDING, _OUTPUT, _RULE = "--token-embedding-type", "--output-tensor-type", "--tensor-type"
 EMBEDDINGS, OUTPUT = "token_embd.weight", "output.weight"
@@ -28,8 +29,9 @@ _PER_LINE = 8
 
 @dataclass(frozen=True)
 class LayerTypes:
-    """``layers``: (block, FTYPE) in order of blocks, each block once; ``rules``: those among the flags, they come
-    before the layers' types; ``ignored``: flags that mean nothing here.
+    """``layers``: (block, name) in order of blocks, each block once; ``rules``: those among the flags, they come
+    before the layers' types; ``ignored``: flags that mean nothing here; ``names``: what each name means; ``lists``: how
+    many lists the text holds, of which the first was read.
     """
 
     layers: tuple[tuple[int, str], ...]
@@ -37,11 +39,18 @@ class LayerTypes:
     output: QuantType | None = None
     rules: tuple[Rule, ...] = ()
     ignored: tuple[str, ...] = ()
+    names: Mapping[str, LayerName] = field(default_factory=dict)
+    lists: int = 1
 
     @property
     def ftypes(self) -> tuple[str, ...]:
-        """The distinct FTYPEs, in order of first use."""
-        return tuple(dict.fromkeys(ftype for _, ftype in self.layers))
+        """The distinct FTYPEs that the names build on, in order of first use."""
+        return tuple(dict.fromkeys(self.names[name].base for _, name in self.layers))
+
+    @property
+    def extended(self) -> dict[str, LayerName]:
+        """The names in use that are no FTYPEs of llama.cpp."""
+        return {name: each for name, each in self.names.items() if each != LayerName(name)}
 
 
 def looks_like_layer_types(text: str) -> bool:
@@ -51,13 +60,15 @@ def looks_like_layer_types(text: str) -> bool:
 def parse_layer_types(text: str, blocks: int, known_ftype: Callable[[str], str] = str.upper) -> LayerTypes:
     """The layer types in a text for a model of ``blocks`` blocks.
 
-    ``known_ftype`` gives the proper name of an FTYPE or raises. Raises BadFile for what is no such list, and
-    for blocks that are missing, named twice or not in the model; NothingSelected for unknown types.
+    ``known_ftype`` gives the proper name of an FTYPE or raises NothingSelected. Raises BadFile for what is no such list,
+    and for blocks that are missing, named twice or not in the model; NothingSelected for unknown types and names.
     """
     text = text.translate(_QUOTES)
-    entries = [_entry(item, known_ftype) for item in _items(text)]
+    defined = definitions(text, known_ftype)
+    entries = [_entry(item) for item in _items(text)]
+    names = {name: layer_name(name, defined, known_ftype) for name in dict.fromkeys(name for _, name in entries)}
     _check_blocks([block for block, _ in entries], blocks)
-    return LayerTypes(tuple(sorted(entries)), *_flags(text))
+    return LayerTypes(tuple(sorted(entries)), *_flags(text), names, max(1, len(_MARK.findall(text))))
 
 
 def _items(text: str) -> list[object]:
@@ -74,12 +85,12 @@ def _items(text: str) -> list[object]:
         raise BadFile(f"the LAYER_TYPES list is broken at line {line} of the text: {error.msg}") from None
 
 
-def _entry(item: object, known_ftype: Callable[[str], str]) -> tuple[int, str]:
+def _entry(item: object) -> tuple[int, str]:
     match item:
         case [bool(), _]:
             pass
-        case [int(block), str(ftype)]:
-            return block, known_ftype(ftype)
+        case [int(block), str(name)]:
+            return block, name.strip().upper()
     raise BadFile(f'LAYER_TYPES holds {json.dumps(item)}, which is not [layer, "FTYPE"]')
 
 
@@ -104,18 +115,28 @@ def _flags(text: str) -> tuple[QuantType | None, QuantType | None, tuple[Rule, .
     found = _FLAGS.search(text)
     if not found:
         return *(_option(text, option) for option in (_EMBEDDING, _OUTPUT)), (), ()
-    words = iter(shlex.split(found.group(2)))
     types: dict[str, QuantType] = {}
     rules: list[Rule] = []
     ignored: list[str] = []
-    for word in words:
-        if word in (_EMBEDDING, _OUTPUT):
-            types[word] = quant_type(_value(word, next(words, None)))
-        elif word == _RULE:
-            rules.append(parse_rule(_value(word, next(words, None))))
+    for option, *values in _option_words(found.group(1).replace("\\\n", " ")):
+        if option in (_EMBEDDING, _OUTPUT):
+            types[option] = quant_type(_value(option, values))
+        elif option == _RULE:
+            rules.append(parse_rule(_value(option, values)))
         else:
-            ignored.append(word)
+            ignored.append(" ".join([option, *values]))
     return types.get(_EMBEDDING), types.get(_OUTPUT), tuple(rules), tuple(ignored)
+
+
+def _option_words(text: str) -> list[list[str]]:
+    """Each option with the words that follow it."""
+    found: list[list[str]] = []
+    for word in text.split():
+        if word.startswith("--") or not found:
+            found.append([word])
+        else:
+            found[-1].append(word)
+    return found
 
 
 def _option(text: str, option: str) -> QuantType | None:
@@ -123,19 +144,22 @@ def _option(text: str, option: str) -> QuantType | None:
     return quant_type(match.group(1)) if match else None
 
 
-def _value(option: str, word: str | None) -> str:
-    if word is None:
-        raise BadFile(f"FLAGS ends after {option}: the type is missing")
-    return word
+def _value(option: str, words: Sequence[str]) -> str:
+    if len(words) != 1:
+        raise BadFile(f"FLAGS ends after {option}: the type is missing" if not words else f"{option} takes one word")
+    return words[0]
 
 
-def write_layer_types(layers: Sequence[tuple[int, str]], flags: str = "") -> str:
-    """The text in the manner of the model cards: eight layers a line, aligned, then FLAGS."""
+def write_layer_types(
+    layers: Sequence[tuple[int, str]], flags: str = "", definitions: Mapping[str, object] | None = None
+) -> str:
+    """The text in the manner of the model cards: definitions of extended names, eight layers a line, aligned, then FLAGS."""
     wide = max((len(str(block)) for block, _ in layers), default=1)
     longest = max((len(ftype) for _, ftype in layers), default=1) + 2
     cells = [f"[{block:<{wide}},{json.dumps(ftype):<{longest}}]" for block, ftype in layers]
     lines = [",".join(cells[start : start + _PER_LINE]) for start in range(0, len(cells), _PER_LINE)]
-    text = "LAYER_TYPES='[\n" + ",\n".join(lines) + "\n]'\n"
+    text = "".join(f"{name} : {meaning}\n" for name, meaning in (definitions or {}).items())
+    text += "LAYER_TYPES='[\n" + ",\n".join(lines) + "\n]'\n"
     return text + (f'FLAGS="{flags}"\n' if flags else "")
 
 

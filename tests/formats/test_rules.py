@@ -1,11 +1,12 @@
 import random
 import re
 
+import numpy as np
 import pytest
 
-from quantplan.errors import BadFile, BadUsage, NothingSelected
-from quantplan.formats import rules as module
-from quantplan.formats.rules import check_all_match, check_rules, parse_rules, resolve, write_rules
+from quantplan.errors import BadUsage, NothingSelected
+from quantplan.formats.rule_texts import parse_rules
+from quantplan.formats.rules import check_all_match, check_rules, resolve, role_rules, write_rules
 from quantplan.llamacpp.quantize import Rule
 from quantplan.quant_type import BY_NAME
 
@@ -27,6 +28,42 @@ def test_rules_give_any_assignment_whichever_match_wins(seed):
         assert resolve(rules, names(), last_match) == assignment
     assert len(rules) <= len(ROLES) * 3 + 2
     assert all(rule.pattern == rule.pattern.lower() and " " not in str(rule) for rule in rules)
+
+
+def rank(assignment, kind):
+    """Of the table of blocks by roles that have the type: no disjoint cover by rectangles has fewer."""
+    table = [[assignment[f"blk.{block}.{role}.weight"] == kind for role in ROLES] for block in range(64)]
+    return np.linalg.matrix_rank(np.array(table, float))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_cover_of_a_random_plan_is_smaller(seed):
+    chance = random.Random(seed)
+    assignment = {name: chance.choice([Q4, Q6, Q8]) for name in names()}
+    rules = [rule for rule in write_rules(assignment) if "blk" in rule.pattern]
+    assert len(rules) == sum(rank(assignment, kind) for kind in (Q4, Q6, Q8))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_layers_of_one_kind_take_a_rule_for_each_kind(seed):
+    """Blocks that are alike in all roles, and one role apart: one rule a type instead of one a role and type."""
+    chance = random.Random(seed)
+    kinds = [chance.choice([Q4, Q6, Q8]) for _ in range(64)]
+    assignment = {name: Q8 if "attn_v" in name else kinds[int(name.split(".")[1])] for name in names() if "blk" in name}
+    rules = write_rules(assignment, names())
+    assert len(rules) == 4
+    assert len(role_rules(assignment, names())) == 3 * 4 + 1
+    assert rules[0].pattern == r"^blk\.[0-9]+\.attn_v\.weight$"
+
+
+def test_blocks_that_lack_a_role_do_not_part_rules():
+    """Two kinds of attention in turn, as in Qwen3.5: neither role is in all blocks, together they are one rule."""
+    assignment = {f"blk.{block}.{'attn_q' if block % 4 == 3 else 'attn_qkv'}.weight": Q4 for block in range(24)}
+    (rule,) = write_rules(assignment, ["blk.0.attn_norm.weight"])
+    assert str(rule) == r"^blk\.[0-9]+\.attn_q(kv|)\.weight$=q4_k"
+    odd = assignment | {"blk.0.attn_qkv.weight": Q6, "blk.1.attn_qkv.weight": Q6}
+    assert len(write_rules(odd)) == 2 + 1  # the rest of attn_qkv, all of attn_q, the two
+    assert resolve(write_rules(odd), odd, last_match=True) == odd
 
 
 def test_rules_are_disjoint_and_anchored():
@@ -52,16 +89,19 @@ def test_rules_are_disjoint_and_anchored():
 
 def test_blocks_become_an_alternation():
     assignment = {f"blk.{block}.attn_v.weight": Q4 for block in (3, 7, *range(10, 16))}
-    (rule,) = write_rules(assignment)
+    (rule,) = write_rules(assignment, ["blk.0.attn_v.weight"])
     assert str(rule) == r"^blk\.([37]|1[0-5])\.attn_v\.weight$=q4_k"
+    assert str(write_rules(assignment)[0]) == r"^blk\.[0-9]+\.attn_v\.weight$=q4_k"
 
 
 @pytest.mark.parametrize(
     "blocks", [[0], [9, 10], range(61), range(128), [0, 7, 100, 101, 110], [5, 15, 25, 99, 100, 199]]
 )
-def test_numbers_match_exactly_those_blocks(blocks):
-    pattern = re.compile(module._numbers(blocks))
-    assert [number for number in range(1100) if pattern.fullmatch(str(number))] == list(blocks)
+def test_rules_match_exactly_those_blocks(blocks):
+    every = [f"blk.{number}.attn_v.weight" for number in range(1100)]
+    (rule,) = write_rules({every[block]: Q4 for block in blocks}, every)
+    pattern = re.compile(rule.pattern)
+    assert [number for number in range(1100) if pattern.search(every[number])] == list(blocks)
 
 
 def test_capitals_survive_being_lower_cased():
@@ -98,47 +138,37 @@ def test_a_rule_that_matches_nothing_is_named_with_a_suggestion():
         check_rules((Rule("^output", Q6), Rule("ffn_down", Q4)), {"output.weight": Q6})
 
 
-def test_rules_file_is_split_at_white_space():
-    text = parse_rules("attn_v=Q6_K\n\n  ffn_.*=iq4_xs\toutput=q8_0 ")
-    assert [str(rule) for rule in text.rules] == ["attn_v=q6_k", "ffn_.*=iq4_xs", "output=q8_0"]
-    assert text.ftype is None
+def test_1100_tensors_and_300_rules_are_checked_in_one_pass(monkeypatch):
+    searched = 0
+
+    class Counting:
+        def __init__(self, pattern):
+            self.pattern = re.compile(pattern)
+
+        def search(self, name):
+            nonlocal searched
+            searched += 1
+            return self.pattern.search(name)
+
+    monkeypatch.setattr("quantplan.formats.rules._compiled", lambda rule, keep_case=False: Counting(rule.pattern))
+    assignment = {f"blk.{block}.{role}.weight": Q4 for block in range(220) for role in ROLES}
+    rules = [Rule(f"^{name}$".replace(".", r"\."), Q4) for name in list(assignment)[:300]]
+    check_rules(rules, dict(list(assignment.items())[:300]), list(assignment)[300:])
+    assert searched == 1100 * 300
 
 
-def test_written_rules_read_back():
-    assignment = {name: Q6 if "attn" in name else Q4 for name in names(12)}
-    rules = write_rules(assignment)
-    assert parse_rules("\n".join(map(str, rules))).rules == rules
-    assert parse_rules(" ".join(f"--tensor-type '{rule}'" for rule in rules)).rules == rules
+def test_case_is_kept_where_it_is_asked_for():
+    rules = (Rule("Attn_v", Q6),)
+    assert resolve(rules, ["blk.0.attn_v.weight"]) and not resolve(rules, ["blk.0.attn_v.weight"], keep_case=True)
 
 
-def test_command_line():
-    text = parse_rules(
-        "./llama-quantize --imatrix i.gguf --pure --token-embedding-type q4_k --tensor-type "
-        "'attn_(k|v)=q8_0' \\\n"
-        '  --tensor-type "ffn_down=q6_k" --output-tensor-type q6_k in-f16.gguf out.gguf Q4_K_M 8'
-    )
-    assert [str(rule) for rule in text.rules] == ["attn_(k|v)=q8_0", "ffn_down=q6_k"]
-    assert (text.ftype, text.pure, text.token_embedding, text.output) == ("Q4_K_M", True, Q4, Q6)
-
-
-@pytest.mark.parametrize(
-    ("text", "error", "words"),
-    [
-        ("", BadFile, "no rules"),
-        ("# mine\nattn_v=q6_k", BadFile, "no comments"),
-        ("attn_v:q6_k", BadFile, "PATTERN=TYPE"),
-        ("=q6_k", BadFile, "PATTERN=TYPE"),
-        ("attn_v=", BadFile, "PATTERN=TYPE"),
-        ("attn_v=q6k", NothingSelected, "Q6_K"),
-        ("--tensor-type", BadFile, "ends after"),
-        ("--tensor-type 'x", BadFile, "split"),
-        ("--pure a.gguf Q4_K", BadFile, "no --tensor-type"),
-        ("--tensor-type-file r.txt a.gguf Q4_K", BadFile, "r.txt"),
-    ],
-)
-def test_bad_rule_texts(text, error, words):
-    with pytest.raises(error, match=words):
-        parse_rules(text)
+def test_one_role_and_type_a_rule_in_the_models_order():
+    assignment = {name: Q6 if "attn" in name else Q4 for name in names(12)} | {"output.weight": Q8}
+    rules = role_rules(assignment, names(12))
+    assert [str(rule) for rule in rules[:3]] == [
+        r"^token_embd\.weight$=q4_k", r"^output\.weight$=q8_0", r"^blk\.([0-9]|1[01])\.attn_q\.weight$=q6_k"
+    ]  # fmt: skip
+    assert len(rules) == 2 + len(ROLES)
 
 
 def test_a_broken_expression_is_the_users_mistake():

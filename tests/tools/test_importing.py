@@ -212,4 +212,4 @@ def test_files_that_are_something_else(reference, text, tmp_path):
 
 def test_a_big_models_rules_stay_few(tmp_path):
     model = read_model(QWEN3_8B.write(tmp_path / "m.gguf"))
-    assert len(plan_rules(stock_plan(model, "Q4_K_M"))) == 11
+    assert len(plan_rules(stock_plan(model, "Q4_K_M"))) == 5
