@@ -33,23 +33,39 @@ class Budget:
         words = text.strip()
         if words.startswith("="):
             return cls(_size_of(Path(words[1:]).expanduser()), words)
-        match = _FORM.fullmatch(words)
-        if not match:
-            raise BadUsage(f"cannot read the budget {text!r}; write 17.9GB, 16.7GiB, 4.25bpw, 40% or =other.gguf")
-        number, unit = float(match.group(1)), match.group(2).upper()
-        if not 0 < number < _ABSURD:
-            raise BadUsage(
-                f"the budget {text!r} is {'more than any disk holds' if number else 'not more than nothing'}"
-            )
-        if unit == "BPW":
+        number, unit = _split(text, "budget", "17.9GB, 16.7GiB, 4.25bpw, 40% or =other.gguf")
+        if unit.upper() == "BPW":
             return cls(int(number * model.elements / 8) + metadata_bytes, words)
         if unit == "%":
             return cls(int(number / 100 * model.file_bytes), words)
-        if not unit and number < 10**4:
-            raise BadUsage(f"the budget {text!r} has no unit; write {text}GB, {text}GiB or {text}bpw")
-        if unit and unit not in _UNITS:
-            raise BadUsage(f"unknown unit {match.group(2)!r} in the budget {text!r}; known: GB GiB MB MiB bpw %")
-        return cls(int(number * _UNITS.get(unit, 1)), words)
+        return cls(_bytes(text, number, unit, "budget", ("bpw", "%")), words)
+
+
+def parse_size(text: str, what: str = "size") -> int:
+    """Bytes of ``24GiB``, ``24GB`` (1e9), ``800MiB`` or ``123456789``; BadUsage for anything else."""
+    number, unit = _split(text, what, "24GiB, 24GB or 800MiB")
+    return _bytes(text, number, unit, what)
+
+
+def _split(text: str, what: str, examples: str) -> tuple[float, str]:
+    """Number and unit; ``what`` the text is, for messages."""
+    match = _FORM.fullmatch(text.strip())
+    if not match:
+        raise BadUsage(f"cannot read the {what} {text!r}; write {examples}")
+    number = float(match.group(1))
+    if not 0 < number < _ABSURD:
+        raise BadUsage(f"the {what} {text!r} is {'more than any disk holds' if number else 'not more than nothing'}")
+    return number, match.group(2)
+
+
+def _bytes(text: str, number: float, unit: str, what: str, further: tuple[str, ...] = ()) -> int:
+    if not unit and number < 10**4:
+        words = [f"{text}{each}" for each in ("GB", "GiB", *(each for each in further if each != "%"))]
+        raise BadUsage(f"the {what} {text!r} has no unit; write {', '.join(words[:-1])} or {words[-1]}")
+    if unit and unit.upper() not in _UNITS:
+        known = " ".join(("GB", "GiB", "MB", "MiB", *further))
+        raise BadUsage(f"unknown unit {unit!r} in the {what} {text!r}; known: {known}")
+    return int(number * _UNITS.get(unit.upper(), 1))
 
 
 def _size_of(path: Path) -> int:

@@ -30,6 +30,7 @@ def _application() -> typer.Typer:
         import_,
         init,
         measure,
+        memory,
         probe,
         quantize,
         solve,
@@ -52,6 +53,7 @@ def _application() -> typer.Typer:
     app.command("quantize")(quantize.quantize)
     app.command("measure")(measure.measure)
     app.command("compare")(compare.compare)
+    app.command("memory")(memory.memory)
     app.callback()(_global)
     return app
 
