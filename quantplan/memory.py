@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from quantplan import patterns
 from quantplan.errors import BadUsage
 from quantplan.quant_type import QuantType, quant_type
+from quantplan.rectangles import IN_BLOCK, cover
 from quantplan.selector import Selector
 from quantplan.tensor import Model
 
@@ -22,8 +22,7 @@ KV_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "IQ4_NL", "Q4_
 ASKED, COMPUTED = "llama.cpp", "computed"
 
 _EMBEDDINGS = "token_embd.weight"
-_IN_BLOCK = re.compile(r"^(.*?\bblk\.)(\d+)\.(.+)$")
-_ANY_BLOCK = "[0-9]+"
+_CPU = "CPU"  # the processor's buffer type
 _EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"  # LLM_FFN_EXPS_REGEX, common.h
 _DENSE = r"\.ffn_(up|down|gate)\."  # LLM_FFN_DENSE_REGEX
 
@@ -163,7 +162,7 @@ class Placement:
         loaded = self.gpu | self.cpu
         if self.moved and self.moved == _searched(_EXPERTS, loaded):
             return "--cpu-moe"
-        blocks = {int(match.group(2)) for match in map(_IN_BLOCK.match, self.moved) if match}
+        blocks = {int(match.group(2)) for match in map(IN_BLOCK.match, self.moved) if match}
         count = max(blocks, default=-1) + 1
         for option, kind in (("--n-cpu-moe", _EXPERTS), ("--n-cpu-ffn", _DENSE)):
             first = frozenset().union(*(_searched(rf"blk\.{block}{kind}", loaded) for block in range(count)))
@@ -203,50 +202,18 @@ def overridden(argument: str, names: Iterable[str]) -> frozenset[str]:
     """
     pairs = [rule.partition("=") for rule in argument.split(",")]
     for pattern, _, buffer in pairs:
-        if buffer != "CPU":
-            raise BadUsage(f"{argument!r}: {pattern!r} has no buffer type CPU behind it")
+        if buffer != _CPU:
+            raise BadUsage(f"{argument!r}: {pattern!r} has no buffer type {_CPU} behind it")
     names = list(names)
     return frozenset(name for name in names if any(re.search(pattern, name) for pattern, _, _ in pairs))
 
 
 def _override_tensor(moved: frozenset[str], loaded: frozenset[str]) -> tuple[str, ...]:
-    outside = [name for name in moved if not _IN_BLOCK.match(name)]
-    kept = loaded - moved
-    rules = [f"^{patterns.words(outside)}$"] if outside else []
-    rules += min((_by_roles(moved, kept), _by_blocks(moved, kept)), key=len)
-    found = tuple(f"{rule}=CPU" for rule in rules)
-    if found and overridden(",".join(found), loaded) != moved:
-        wrong = sorted(overridden(",".join(found), loaded) ^ moved)
+    found = tuple(f"{pattern}={_CPU}" for pattern, _ in cover(dict.fromkeys(sorted(moved), _CPU), sorted(loaded)))
+    wrong = sorted(overridden(",".join(found), loaded) ^ moved) if found else []
+    if wrong:
         raise BadUsage(f"no pattern of --override-tensor tells {wrong[0]} from the tensors beside it")
     return found
-
-
-def _by_roles(moved: frozenset[str], kept: frozenset[str]) -> list[str]:
-    """Roles that are moved in the same blocks share a pattern."""
-    blocks: dict[tuple[str, str], set[int]] = {}
-    for match in filter(None, map(_IN_BLOCK.match, sorted(moved))):
-        blocks.setdefault((match.group(1), match.group(3)), set()).add(int(match.group(2)))
-    shared: dict[tuple[str, frozenset[int]], list[str]] = {}
-    for (before, role), where in blocks.items():
-        shared.setdefault((before, frozenset(where)), []).append(role)
-    return [_pattern(before, where, roles, kept) for (before, where), roles in shared.items()]
-
-
-def _by_blocks(moved: frozenset[str], kept: frozenset[str]) -> list[str]:
-    """Blocks that lose the same roles share a pattern."""
-    roles: dict[tuple[str, int], set[str]] = {}
-    for match in filter(None, map(_IN_BLOCK.match, sorted(moved))):
-        roles.setdefault((match.group(1), int(match.group(2))), set()).add(match.group(3))
-    shared: dict[tuple[str, frozenset[str]], list[int]] = {}
-    for (before, block), what in roles.items():
-        shared.setdefault((before, frozenset(what)), []).append(block)
-    return [_pattern(before, where, what, kept) for (before, what), where in shared.items()]
-
-
-def _pattern(before: str, blocks: Iterable[int], roles: Iterable[str], kept: frozenset[str]) -> str:
-    start, end = f"^{patterns.literal(before)}", f"\\.{patterns.words(roles)}$"
-    everywhere = start + _ANY_BLOCK + end
-    return start + patterns.numbers(blocks) + end if _searched(everywhere, kept) else everywhere
 
 
 def _searched(pattern: str, names: Iterable[str]) -> frozenset[str]:
