@@ -8,8 +8,8 @@ installed library.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cache
 
 from quantplan.errors import NothingSelected
 
@@ -31,6 +31,11 @@ class QuantType:
     def bits(self) -> float:
         """Stored bits per weight."""
         return 8 * self.block_bytes / self.block
+
+    @property
+    def one_bit(self) -> bool:
+        """Fewer than two bits: published files with such types anywhere but in experts are of little use."""
+        return self.bits < 2
 
     @property
     def for_weights(self) -> bool:
@@ -99,8 +104,18 @@ SETS = {
 # Ternary types and the 1- and 2-bit "_0" types are made for models that were trained for them, MXFP4 and NVFP4
 # for models published in them; a plan takes them only when they are named.
 SETS["all"] = SETS["k"] + SETS["iq"] + SETS["legacy"] + ("F16",)
-DEFAULT_SETS = ("all",)
-_WEIGHT_TYPES = tuple(kind.name for kind in _TABLE if kind.for_weights)
+ANY = "any"  # the set of every type that can be written
+
+
+def register(kind: QuantType) -> None:
+    """Makes a type known that the table lacks: plans, rules and files can name it from then on.
+
+    ValueError where its name or number stands for another type already.
+    """
+    for known in (BY_NAME.get(kind.name), BY_ID.get(kind.ggml_id)):
+        if known not in (None, kind):
+            raise ValueError(f"type {kind.ggml_id} {kind} cannot join the table, which has {known.ggml_id} {known}")
+    BY_NAME[kind.name] = BY_ID[kind.ggml_id] = kind
 
 
 def quant_type(name: str) -> QuantType:
@@ -108,29 +123,35 @@ def quant_type(name: str) -> QuantType:
     kind = BY_NAME.get(name.strip().upper())
     if kind is None:
         near = difflib.get_close_matches(name.upper(), BY_NAME, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known types: {', '.join(_WEIGHT_TYPES)}"
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known types: {', '.join(_weight_types())}"
         raise NothingSelected(f"there is no quantization type {name!r}; {hint}")
     return kind
+
+
+def _weight_types() -> tuple[str, ...]:
+    return tuple(kind.name for kind in BY_NAME.values() if kind.for_weights)
 
 
 def weight_type(name: str) -> QuantType:
     """``quant_type`` for what a tensor shall become; NothingSelected for types that are not for weights, too."""
     kind = quant_type(name)
     if not kind.for_weights:
-        raise NothingSelected(f"{kind} is no type for weights; choose one of {', '.join(_WEIGHT_TYPES)}")
+        raise NothingSelected(f"{kind} is no type for weights; choose one of {', '.join(_weight_types())}")
     return kind
 
 
-def parse_types(text: str) -> tuple[QuantType, ...]:
+def parse_types(text: str, writable: Collection[QuantType] | None = None) -> tuple[QuantType, ...]:
     """Types from a list of names and sets such as ``k,iq`` or ``Q4_K,Q6_K,legacy``, largest first.
 
-    A leading ``-`` removes: ``all,-iq``. NothingSelected for an unknown name or an empty result.
+    A leading ``-`` removes: ``all,-iq``. ``writable``: what can be encoded; sets are restricted to it, and the set
+    ``any`` is all of it (without it: every type for weights in the table). NothingSelected for an unknown name, for a
+    type that is named and not writable, or an empty result.
     """
+    possible = [kind.name for kind in writable] if writable is not None else list(_weight_types())
     chosen: dict[str, None] = {}
     for word in filter(None, (part.strip() for part in text.replace(" ", ",").split(","))):
         remove, name = word.startswith("-"), word.lstrip("-")
-        names = SETS.get(name.lower()) or _named(name)
-        for each in names:
+        for each in _names(name, possible):
             if remove:
                 chosen.pop(each, None)
             else:
@@ -140,14 +161,21 @@ def parse_types(text: str) -> tuple[QuantType, ...]:
     return tuple(sorted((BY_NAME[name] for name in chosen), key=lambda kind: (-kind.bits, kind.name)))
 
 
-def _named(name: str) -> tuple[str, ...]:
+def _names(word: str, possible: Collection[str]) -> list[str]:
+    """What a set holds that is possible, or the one type that is named."""
+    if word.lower() == ANY:
+        return list(possible)
+    if word.lower() in SETS:
+        return [name for name in SETS[word.lower()] if name in possible]
     try:
-        return (weight_type(name).name,)
+        name = weight_type(word).name
     except NothingSelected as error:
-        raise NothingSelected(f"{error} (sets: {', '.join(SETS)})") from None
+        raise NothingSelected(f"{error} (sets: {', '.join((*SETS, ANY))})") from None
+    if name not in possible:
+        raise NothingSelected(f"the installed llama.cpp cannot write {name}; it writes {', '.join(possible)}")
+    return [name]
 
 
-@cache
 def ggml_type(ggml_id: int) -> QuantType | None:
     """The type with that number in ggml's enum, or None for one that this version does not know."""
     return BY_ID.get(ggml_id)

@@ -4,7 +4,18 @@ import pytest
 
 from quantplan.errors import NothingSelected
 from quantplan.llamacpp import ggml
-from quantplan.quant_type import BY_ID, BY_NAME, SETS, fitted, ggml_type, parse_types, quant_type, weight_type
+from quantplan.quant_type import (
+    BY_ID,
+    BY_NAME,
+    SETS,
+    QuantType,
+    fitted,
+    ggml_type,
+    parse_types,
+    quant_type,
+    register,
+    weight_type,
+)
 
 ALL = sorted(BY_NAME.values(), key=lambda kind: kind.ggml_id)
 # as which ggml's enum stood when the table was made: numbers of types that were removed stay unused
@@ -80,6 +91,23 @@ def test_fitted(wanted, columns, stored):
     assert fitted(BY_NAME[wanted], columns).name == stored
 
 
+def test_types_of_one_bit():
+    assert {kind.name for kind in ALL if kind.one_bit} == {"IQ1_S", "IQ1_M", "TQ1_0", "Q1_0"}
+
+
+def test_a_type_joins_the_table_only_where_its_name_and_number_are_free(monkeypatch):
+    new = QuantType("Q7_X", 99, 32, 30, "other")
+    for table, key in ((BY_NAME, "Q7_X"), (BY_ID, 99)):
+        monkeypatch.setitem(table, key, new)
+        monkeypatch.delitem(table, key)  # gone again after the test
+    register(new)
+    register(new)
+    assert quant_type("q7_x") is ggml_type(99) is new
+    for other in (QuantType("Q7_X", 98, 32, 30, "other"), QuantType("Q7_Y", 99, 32, 30, "other")):
+        with pytest.raises(ValueError, match="cannot join the table"):
+            register(other)
+
+
 def test_names_in_any_case_and_near_names():
     assert quant_type(" q4_k ").name == "Q4_K"
     with pytest.raises(NothingSelected, match="did you mean Q6_K"):
@@ -106,6 +134,8 @@ def test_parse_types():
     assert names("all")[0] == "F16"
     bits = [kind.bits for kind in parse_types("all")]
     assert bits == sorted(bits, reverse=True)
+    assert set(names("any")) == {kind.name for kind in ALL if kind.for_weights}
+    assert set(names("any")) - set(names("any,-float")) == set(SETS["float"])
     assert "Q3_K" not in names("k,-Q3_K") and len(names("k,-Q3_K")) == 4
 
 

@@ -34,7 +34,11 @@ ThreadsOption = Annotated[int, typer.Option("--threads", min=0, help="Processor 
 GpuLayersOption = Annotated[int, typer.Option("--gpu-layers", "-ngl", help="Layers to run on a GPU.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
 TypesOption = Annotated[
-    str, typer.Option("--types", help="Types to choose from: names and sets k, iq, legacy, all; -NAME removes.")
+    str,
+    typer.Option(
+        "--types",
+        help="Types to choose from: names and sets k, iq, legacy, all, any (whatever can be written); -NAME removes.",
+    ),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
 

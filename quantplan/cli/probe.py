@@ -47,7 +47,7 @@ def probe(
     from quantplan.experiments.pricing import price
     from quantplan.formats.plan_files import write_damage
     from quantplan.imatrix import coverage_notes
-    from quantplan.quant_type import parse_types
+    from quantplan.llamacpp.writable import parse_writable
 
     source = options.model(model)
     importance = options.imatrix(imatrix, source)
@@ -60,7 +60,7 @@ def probe(
         raise BadUsage(
             "which text? give --calibration FILE (some hundred kB of the kind of text that the model is for)"
         )
-    wanted = pricing_options(source, parse_types(types), ctx, windows, sample, threads, gpu_layers)
+    wanted = pricing_options(source, parse_writable(types), ctx, windows, sample, threads, gpu_layers)
     tensors = quantizable(source)
     if dry_run:
         per_tensor = wanted.probe.base_windows(sys.maxsize)
