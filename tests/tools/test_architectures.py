@@ -117,7 +117,7 @@ def test_with_an_imatrix_the_smallest_types_join(model, budget, tmp_path):
     check_against_dry_run(plan, model, tmp_path)
 
 
-@pytest.mark.parametrize("model", ["attention and SSM", "MLA, 671B"], indirect=True)
+@pytest.mark.parametrize("model", ["attention and SSM", "MLA, 671B", "per-layer embeddings"], indirect=True)
 def test_layer_mode(model, tmp_path):
     plan = planned(model, "34%", "k,IQ4_XS,IQ3_S,Q8_0", per="layer")
     assert len(plan.layer_types) == model.blocks
