@@ -1,7 +1,8 @@
-"""At most K distinct types: branch and bound over the set of types, each node bounded by its Lagrangian relaxation.
+"""At most K distinct types: branch and bound over the set of types.
 
-A node allows some labels and has decided to use some of them. Leaving a label out can only raise the bound, so nodes
-are taken best first, and a set of K labels is a problem without the condition, solved exactly.
+A node allows some labels and has decided to use some of them. Without the condition it is a problem that the solver
+proves in a moment, and where that plan happens to use no more than K labels it is the node's best. Else one of its
+labels is either decided on or left out; leaving a label out only raises the bound, so nodes are taken best first.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ Leaf = Callable[[Problem, float], Solved | None]  # solves within the seconds gi
 
 @dataclass(order=True)
 class _Node:
-    """``bound`` <= the damage of every plan of allowed labels; ``used``: of the relaxation, most bytes first."""
+    """``bound`` <= the damage of every plan of allowed labels. ``used``: labels of the node's best plan without the
+    condition, most bytes first; empty until that is solved.
+    """
 
     bound: float
     number: int
     allowed: Labels = field(compare=False)
     decided: Labels = field(compare=False)
-    used: tuple[str, ...] = field(compare=False)
+    used: tuple[str, ...] = field(compare=False, default=())
 
 
 def solve_distinct(problem: Problem, leaf: Leaf, gap: float, deadline: float) -> Solved | None:
@@ -55,15 +58,16 @@ class _Search:
         self.seen: set[Labels] = set()
 
     def run(self) -> Solved | None:
-        everything = frozenset(self.label[self.label != ""].tolist())
-        self._push(everything, frozenset())
-        if self.heap:
-            self._try(frozenset(self.heap[0].used[: self.most]))
+        self._push(frozenset(self.label[self.label != ""].tolist()), frozenset(), 0.0)
         while self.heap and self.heap[0].bound < self._enough and time.perf_counter() < self.deadline:
-            self._branch(heapq.heappop(self.heap))
+            node = heapq.heappop(self.heap)
+            if node.used:
+                self._branch(node)
+            else:
+                self._solve(node)
         if self.best is None:
             return None
-        bound = min([self.damage, self.unproven, *(self.heap[0:1] and [self.heap[0].bound])])
+        bound = min([self.damage, self.unproven, *(node.bound for node in self.heap[:1])])
         return self.damage, bound, self.best
 
     @property
@@ -71,53 +75,74 @@ class _Search:
         return self.damage * (1 - self.gap)
 
     def _branch(self, node: _Node) -> None:
-        """With and without the undecided label that the relaxation puts most bytes into."""
-        if len(node.allowed) <= self.most:
-            self._try(node.allowed)
-            return
-        undecided = [label for label in (*node.used, *sorted(node.allowed)) if label not in node.decided]
-        decided = node.decided | {undecided[0]}
-        self._push(decided if len(decided) == self.most else node.allowed, decided)
-        self._push(node.allowed - {undecided[0]}, node.decided)
+        """With and without the undecided label that its best plan puts most bytes into."""
+        label = next(label for label in node.used if label not in node.decided)
+        decided = node.decided | {label}
+        if len(decided) == self.most:
+            self._push(decided, decided, node.bound)
+        else:
+            heapq.heappush(self.heap, replace(node, number=self._number(), decided=decided))
+        self._push(node.allowed - {label}, node.decided, node.bound)
 
-    def _push(self, allowed: Labels, decided: Labels) -> None:
-        relaxation = self._relaxed(allowed)
-        if relaxation is None or relaxation.bound >= self._enough:
+    def _push(self, allowed: Labels, decided: Labels, bound: float) -> None:
+        """A node to be solved, bounded by its relaxation for now."""
+        if allowed in self.seen:
             return
+        relaxation = self._relaxed(allowed)
+        if relaxation is not None and (bound := max(bound, relaxation.bound)) < self._enough:
+            heapq.heappush(self.heap, _Node(bound, self._number(), allowed, decided))
+
+    def _number(self) -> int:
         self.made += 1
-        heapq.heappush(self.heap, _Node(relaxation.bound, self.made, allowed, decided, self._used(relaxation)))
+        return self.made
 
     def _relaxed(self, allowed: Labels) -> Relaxation | None:
         """None where no plan of these labels keeps the limits."""
-        ruled_out = ~np.isin(self.label, [*allowed, ""])
-        tableau = self.tableau.without(ruled_out)
+        tableau = self.tableau.without(~np.isin(self.label, [*allowed, ""]))
         if tableau.empty:
             return None
         tableau = without_oversized(tableau)
         return None if tableau.empty else relax(tableau)
 
-    def _used(self, relaxation: Relaxation) -> tuple[str, ...]:
-        taken = np.take_along_axis(self.label, relaxation.choices[:, None], axis=1)[:, 0]
-        weight: dict[str, int] = {}
-        for label, group, choice in zip(taken.tolist(), self.problem.groups, relaxation.choices.tolist(), strict=True):
-            if label:
-                weight[label] = weight.get(label, 0) + group.choices[choice].bytes
-        return tuple(sorted(weight, key=lambda label: (-weight[label], label)))
-
-    def _try(self, allowed: Labels) -> None:
-        """Solve the problem that a set of labels leaves, once."""
-        if allowed in self.seen:
+    def _solve(self, node: _Node) -> None:
+        found = self._best_of(node.allowed)
+        if found is None:
             return
+        damage, bound, choices = found
+        used = self._by_bytes(choices)
+        if len(used) <= self.most:
+            self._take(damage, bound, choices)
+            return
+        heapq.heappush(self.heap, replace(node, bound=max(node.bound, bound), used=used))
+        self._guess(frozenset(used[: self.most]))
+
+    def _guess(self, allowed: Labels) -> None:
+        """A plan of the labels that matter most, so that the bound has something to prune with."""
+        if allowed not in self.seen and (found := self._best_of(allowed)):
+            self._take(*found)
+
+    def _best_of(self, allowed: Labels) -> Solved | None:
+        """The best plan of these labels, however many of them it uses."""
         self.seen.add(allowed)
         restricted, kept = _restricted(self.problem, allowed)
         found = self.leaf(restricted, self.deadline - time.perf_counter()) if restricted else None
         if found is None:
-            return
+            return None
         damage, bound, choices = found
-        self.unproven = min(self.unproven, bound if bound < damage * (1 - self.gap) else math.inf)
+        return damage, bound, tuple(index[choice] for index, choice in zip(kept, choices, strict=True))
+
+    def _take(self, damage: float, bound: float, choices: tuple[int, ...]) -> None:
+        if bound < damage * (1 - self.gap):
+            self.unproven = min(self.unproven, bound)
         if damage < self.damage:
-            self.damage = damage
-            self.best = tuple(index[choice] for index, choice in zip(kept, choices, strict=True))
+            self.damage, self.best = damage, choices
+
+    def _by_bytes(self, choices: tuple[int, ...]) -> tuple[str, ...]:
+        weight: dict[str, int] = {}
+        for group in self.problem.distinct.groups:
+            choice = self.problem.groups[group].choices[choices[group]]
+            weight[choice.label] = weight.get(choice.label, 0) + choice.bytes
+        return tuple(sorted(weight, key=lambda label: (-weight[label], label)))
 
 
 def _labels(problem: Problem, tableau: Tableau) -> np.ndarray:
