@@ -2,6 +2,7 @@
 
 import random
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,6 +93,11 @@ def planned(model, budget, types="all", imatrix=None, per="tensor"):
     return plan
 
 
+def any_types(model):
+    chance, kinds = random.Random(0), parse_types("any")
+    return {tensor.name: chance.choice(candidates(tensor, kinds, None)) for tensor in quantizable(model)}
+
+
 @every_shape
 @pytest.mark.parametrize("budget, types", [("28%", "all"), ("4.8bpw", "k,Q8_0,IQ4_NL,F16"), ("60%", "all")])
 def test_planned_types_are_those_of_the_dry_run(model, budget, types, tmp_path):
@@ -101,9 +107,18 @@ def test_planned_types_are_those_of_the_dry_run(model, budget, types, tmp_path):
 @every_shape
 def test_any_types_are_those_of_the_dry_run(model, tmp_path):
     """No solver would plan this: every tensor in a type of its own."""
-    chance, kinds = random.Random(0), parse_types("all,BF16")
-    types = {tensor.name: chance.choice(candidates(tensor, kinds, None)) for tensor in quantizable(model)}
-    check_against_dry_run(make_plan(model, types), model, tmp_path)
+    check_against_dry_run(make_plan(model, any_types(model)), model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "shape, stored",
+    [("SSM, rows of 48", "F32"), ("SSM, rows of 48", "BF16"), ("rows of 896", "F32"), ("rows of 896", "Q8_0"),
+     ("fused qkv", "BF16"), ("fused qkv", "Q8_0")],
+)  # fmt: skip
+def test_whatever_the_source_is_stored_in(shape, stored, tmp_path):
+    model = read_model(replace(SHAPES[shape], stored=stored).write(tmp_path / "m.gguf"))
+    check_against_dry_run(make_plan(model, any_types(model)), model, tmp_path)
+    check_against_dry_run(planned(model, "5.5bpw"), model, tmp_path)
 
 
 @pytest.mark.parametrize("model, budget", LEAST.items(), indirect=["model"])
