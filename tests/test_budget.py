@@ -1,7 +1,7 @@
 import pytest
 from model_parts import model_of
 
-from quantplan.budget import Budget, human_bytes
+from quantplan.budget import Budget, human_bytes, parse_size
 from quantplan.errors import BadFile, BadUsage
 
 MODEL = model_of({"a.weight": (256, 1000)}, file_bytes=600_000)  # 256,000 weights
@@ -59,6 +59,28 @@ def test_nonsense(text, message):
 def test_no_file_to_be_as_large_as(text):
     with pytest.raises(BadFile, match="cannot take the budget from"):
         Budget.parse(text, MODEL)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("24GiB", 24 << 30), ("8 gb", 8 * 10**9), ("800MiB", 800 << 20), ("65536", 65536)]
+)
+def test_sizes(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("24", "the VRAM '24' has no unit; write 24GB or 24GiB"),
+        ("4bpw", "unknown unit 'bpw' in the VRAM '4bpw'; known: GB GiB MB MiB$"),
+        ("40%", "unknown unit '%'"),
+        ("much", "cannot read the VRAM 'much'; write 24GiB"),
+        ("0GB", "not more than nothing"),
+    ],
+)
+def test_sizes_that_are_none(text, message):
+    with pytest.raises(BadUsage, match=message):
+        parse_size(text, "VRAM")
 
 
 def test_human_bytes():
