@@ -51,7 +51,7 @@ def damage_table(
     Raises BadUsage for holes, ModelMismatch for another model's measurements, NothingSelected where no type is left.
     """
     unknown = _check_model(published, target) if target else ()
-    kinds, dropped = _kinds(published)
+    kinds, dropped, zero = _kinds(published)
     shares = {name: value for name, value in _shares(published, split).items() if name not in unknown}
     names = [tensor.name for tensor in target.tensors] if target else [*shares, *published.unmeasured]
     lent = _lent([name for name in names if name not in shares], shares, fill)
@@ -64,20 +64,20 @@ def damage_table(
     digest = target.model.digest if target and not unknown else ""
     made_from = _made_from(published, split, tuple(lent), dropped)
     table = DamageTable(digest, rows, Interaction(relative_error=_LEVEL_ERROR), made_from=made_from)
-    return ImportedDamage(table, tuple(_warnings(published, split, kinds, unknown, dropped, tuple(lent))))
+    return ImportedDamage(table, tuple(_warnings(published, split, (unknown, dropped, zero, tuple(lent)))))
 
 
-def _warnings(
-    published: Published, split: bool, kinds: Mapping[str, QuantType], unknown: Sequence[str], dropped: Sequence[str],
-    lent: Sequence[str],
-) -> Iterator[str]:  # fmt: skip
+def _warnings(published: Published, split: bool, odd: Sequence[Sequence[str]]) -> Iterator[str]:
+    unknown, dropped, zero, lent = odd
     if unknown:
         yield f"{len(unknown)} tensors of the table are not in the model: {_some(unknown)}"
     if dropped:
         yield f"{len(dropped)} types that llama.cpp lacks were left out: {_some(dropped)}"
-    zero = [label for label, kind in kinds.items() if published.curve[label] == 0 and kind.block > 1]
     if zero:
-        yield f"the curve is 0 at {', '.join(zero)}: the measurements were against a model stored so, not the original"
+        yield (
+            f"the curve is 0 at {_some(zero)}: the measurements were against a model stored so, which prices neither that "
+            "type nor those near it; it was left out"
+        )
     if published.together and split:
         yield f"{len(published.together)} groups were measured together; their tensors share the value evenly"
     if lent:
@@ -95,37 +95,40 @@ def _check_model(published: Published, target: Target) -> tuple[str, ...]:
             "are another model's"
         )
     for name, shape in published.shapes.items():
-        if (
-            name in model.by_name
-            and model.by_name[name].shape != shape
-            and math.prod(shape) != model.by_name[name].elements
-        ):
+        here = model.by_name.get(name)
+        if here and here.elements != math.prod(shape):
             raise ModelMismatch(
-                f"{name} has shape {model.by_name[name].shape} in {model.path.name} and {shape} where it was measured: it is "
-                "another model"
+                f"{name} has shape {here.shape} in {model.path.name} and {shape} where it was measured: it is another model"
             )
     return unknown
 
 
-def _kinds(published: Published) -> tuple[dict[str, QuantType], tuple[str, ...]]:
-    """Label -> type for what llama.cpp has and the curve knows, and the labels that it lacks."""
+def _kinds(published: Published) -> tuple[dict[str, QuantType], tuple[str, ...], tuple[str, ...]]:
+    """Label -> type for what llama.cpp has and the curve prices; the labels that it lacks; those at 0. A quantized type at 0
+    was not measured: it is what the measurements were compared with."""
     kinds: dict[str, QuantType] = {}
-    dropped = []
+    dropped, zero = [], []
     for label in published.labels:
-        try:
-            kind = any_type(label)
-        except NothingSelected:
+        kind = _known(label)
+        if kind is None:
             dropped.append(label)
-            continue
-        if is_foreign(kind):
-            dropped.append(label)
+        elif published.curve.get(label) == 0 and kind.block > 1:
+            zero.append(label)
         elif label in published.curve:
             kinds[label] = kind
     if not kinds:
         raise NothingSelected(
             f"none of the {len(published.labels)} types that were measured is one of llama.cpp: {_some(published.labels)}"
         )
-    return kinds, tuple(dropped)
+    return kinds, tuple(dropped), tuple(zero)
+
+
+def _known(label: str) -> QuantType | None:
+    try:
+        kind = any_type(label)
+    except NothingSelected:
+        return None
+    return None if is_foreign(kind) else kind
 
 
 def _shares(published: Published, split: bool) -> dict[str, float]:

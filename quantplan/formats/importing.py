@@ -33,6 +33,7 @@ from quantplan.quant_type import QuantType, fitted
 from quantplan.tensor import Model, Tensor
 
 _FLOATS = ("F32", "F16", "BF16")
+_OTHER_FLAGS = ("--allow-requantize", "--imatrix", "--keep-split", "--override-kv")
 _ANY_QUANTIZED = "Q8_0"  # a base for rules that leave nothing to the base
 
 
@@ -90,7 +91,7 @@ def _record(text: str) -> str:
 
 
 def _from_layer_types(layers: LayerTypes, model: Model, imatrix: Imatrix | None, base: str | None) -> Imported:
-    warnings = [f"{flag} is in no public source of llama-quantize; it is ignored" for flag in layers.ignored]
+    warnings = [_ignored(flag) for flag in layers.ignored]
     if layers.lists > 1:
         warnings.append(
             f"the text holds {layers.lists} LAYER_TYPES lists; the first was read, cut it away to read the next"
@@ -117,6 +118,12 @@ def _from_layer_types(layers: LayerTypes, model: Model, imatrix: Imatrix | None,
     made_from = {"layer_names": extended} if extended else {}
     plan = make_plan(model, assignment, imatrix, layer_types=layers.layers, flags=flags, made_from=made_from)
     return Imported(plan, tuple(warnings))
+
+
+def _ignored(flag: str) -> str:
+    if flag.split()[0] in _OTHER_FLAGS:
+        return f"{flag} changes no type; it is ignored"
+    return f"{flag} is in no public source of llama-quantize; it is ignored"
 
 
 def _named(layers: LayerTypes, model: Model) -> dict[str, QuantType]:
@@ -168,7 +175,11 @@ def _unmatched(text: RuleText, model: Model) -> list[str]:
         raise NothingSelected(
             f"the rule {missed[0]} matches no tensor of the model; {near_roles(missed[0], model.by_name)}"
         )
-    warnings = [f"{len(missed)} rules match no tensor of the model, the first is {missed[0]}"] if missed else []
+    warnings = (
+        [f"{len(missed)} of {len(text.rules)} rules match no tensor of the model, the first is {missed[0]}"]
+        if missed
+        else []
+    )
     names = {tensor.name for tensor in quantizable(model)}
     for rule in dict.fromkeys(text.rules):
         copied = [name for name in found[rule] if model.by_name[name].type != rule.type]

@@ -23,7 +23,7 @@ from quantplan.quant_type import BY_NAME, QuantType, quant_type
 _ROLES = {"attn_o": "attn_output", "ffn_d": "ffn_down", "ffn_u": "ffn_up", "ffn_g": "ffn_gate"}
 _PAIR = r"[a-z]+_\w+\s*=\s*\w+"
 _DEFINITION = re.compile(
-    rf"^[\s>*|`-]*(?P<name>I?Q\d\w*)\s*:\s*(?P<base>I?Q\d\w*)?\s*\+?\s*(?P<pairs>(?:{_PAIR}[\s,+]*)*)[\s|`]*$",
+    rf"^[\s>*|`-]*(?P<name>I?Q\d\w*)\s*:\s*(?P<base>(?i:i?q\d\w*))?\s*\+?\s*(?P<pairs>(?:{_PAIR}[\s,+]*)*)[\s|`]*$",
     re.MULTILINE,
 )
 

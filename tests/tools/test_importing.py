@@ -2,17 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from model_shapes import GEMMA_3N_E2B, QWEN3_8B, QWQ_32B
+from model_shapes import GEMMA_3N_E2B, GLM_4_5_AIR, QWEN3_8B, QWQ_32B, dense
 from tiny_models import tiny_moe, tiny_tied
 
 from quantplan.errors import BadFile, BadUsage, ModelMismatch, NothingSelected
 from quantplan.experiments.build import build, build_mix, plan_rules, stock_plan
 from quantplan.experiments.emit import plan_text
 from quantplan.formats.gguf import read_model
+from quantplan.formats.header import write_header_only
 from quantplan.formats.imatrix_files import read_imatrix
 from quantplan.formats.importing import import_file
-from quantplan.llamacpp.quantize import quantizable
+from quantplan.formats.rules import check_rules, role_rules
+from quantplan.llamacpp.quantize import dry_run, quantizable
 
 pytestmark = pytest.mark.tools
 SEED = Path(__file__).parents[3] / "shared" / "seeds" / "002_098483952eacee31.txt"
@@ -124,7 +127,57 @@ def test_per_layer_embeddings_follow_the_embeddings_unless_a_rule_names_them(tex
     assert (types["per_layer_token_embd.weight"].name, types["token_embd.weight"].name) == ("Q3_K", "Q4_K")
 
 
+def listed(runs):
+    """A LAYER_TYPES list from (name, how many layers)."""
+    layers = [name for name, count in runs for _ in range(count)]
+    return "LAYER_TYPES='[" + ",".join(f'[{block},"{name}"]' for block, name in enumerate(layers)) + "]'\n"
+
+
+def test_published_size_of_extended_names(text, tmp_path):
+    """GLM-4.6V Q4_P_H, 61.9e9 on its card: GLM-4.5-Air's shapes, inner widths padded as the card says, without MTP tensors."""
+    wide = {1408: 1536, 10944: 11008}
+    tensors = (
+        (name, tuple(wide.get(size, size) for size in shape), kind)
+        for name, shape, kind in GLM_4_5_AIR.tensors()
+        if not name.startswith("blk.46.")
+    )
+    numbers = {f"glm4moe.{key}": value for key, value in GLM_4_5_AIR.numbers.items()}
+    numbers |= {"glm4moe.feed_forward_length": 11008, "glm4moe.expert_feed_forward_length": 1536}
+    model = read_model(write_header_only(tmp_path / "glm.gguf", "glm4moe", numbers, tensors))
+    runs = [("Q4_K_M", 1), ("Q4_K_S", 2), ("Q3_K_L", 2), ("Q3_K_M", 1), ("Q3_K_L", 1), ("Q3_K_M", 1), ("Q3_K_L", 1)]
+    runs += [("Q3_K_M", 15)] + [("Q3_K_L", 1), ("Q3_K_M", 1)] * 3 + [("Q3_K_L", 1), ("Q4_K_S", 2), ("Q3_K_L", 1)]
+    runs += [("Q4_K_S", 1), ("Q3_K_L", 1), ("Q4_K_S", 3), ("Q4_K_M", 3), ("Q4_K_L", 1), ("Q5_K_S", 1), ("Q5_K_M", 1)]
+    imported = import_file(text(listed([*runs, ("Q5_K_L", 1), ("Q6_K_S", 1)]) + FLAGS), model)
+    assert imported.plan.tensor_bytes == pytest.approx(61.9e9, abs=0.05e9)
+    types = {role: imported.plan.types[f"blk.45.{role}.weight"].name for role in ("attn_v", "attn_output", "attn_q")}
+    assert types == {"attn_v": "Q8_0", "attn_output": "Q6_K", "attn_q": "Q5_K"}
+    assert imported.plan.types["blk.45.ffn_down_exps.weight"].name == "Q6_K"
+    assert imported.plan.types["blk.42.attn_output.weight"].name == "Q6_K"
+
+
+def test_a_plan_of_extended_names_is_written_with_their_meaning(text, tmp_path):
+    """Llama-3.1-8B Q6_K_H: as large as the stock Q6_K, as its card says."""
+    model = read_model(dense("llama", 32, 4096, 14336, 32, 8, 128256).write(tmp_path / "m.gguf"))
+    runs = [("Q6_K_S", 2), ("Q5_K_L", 2), ("Q5_K_M", 8), ("Q5_K_L", 4), ("Q6_K_S", 4), ("Q6_K_M", 4), ("Q6_K_L", 4)]
+    imported = import_file(text(listed([*runs, ("Q8_0", 4)]) + FLAGS.replace("Q4_K", "Q6_K")), model)
+    assert imported.plan.file_bytes == pytest.approx(stock_plan(model, "Q6_K").file_bytes, rel=0.005)
+    written = plan_text(imported.plan, "layer-types")
+    assert "Q5_K_L : Q5_K_M + attn_v = q8_0 attn_output = q6_k ffn_down = q6_k\n" in written
+    assert import_file(text(written), model).plan == imported.plan
+    own = "Q5_K_L : Q5_K_S + attn_v = q6_k\n" + written.split("\n", 2)[2]
+    assert import_file(text(own), model).plan.types["blk.2.attn_v.weight"].name == "Q6_K"
+
+
+def test_a_text_of_two_lists_is_read_up_to_the_second(reference, text):
+    both = listed([("Q4_K_S", 10)]) + FLAGS + "\n" + listed([("Q6_K", 10)]) + FLAGS
+    imported = import_file(text(both), reference)
+    assert "2 LAYER_TYPES lists" in imported.warnings[0]
+    assert imported.plan.layer_types[0] == (0, "Q4_K_S")
+
+
 def test_bad_layer_types(reference, text):
+    with pytest.raises(NothingSelected, match=r"'Q4_K_X'.*Q4_K_L, Q5_K_L.*`Q4_K_X : Q4_K_M"):
+        import_file(text(listed([("Q4_K_X", 10)])), reference)
     with pytest.raises(NothingSelected, match="Q4_K_M"):
         import_file(text('[[0,"Q4_KM"]]'), reference)
     with pytest.raises(BadFile, match="layers 0 to 9"):
@@ -175,6 +228,85 @@ def test_rules_that_do_little_are_told(reference, text, tmp_path):
     imported = import_file(text(".*=q4_k"), odd)
     assert imported.plan.types["blk.0.ffn_down.weight"].name == "Q5_0"
     assert "becomes Q5_0, not Q4_K" in imported.warnings[0]
+
+
+# --- ik_llama.cpp and recipes
+
+
+@pytest.mark.parametrize("form", ["tensor-types", "args", "custom-q", "recipe"])
+def test_every_form_reads_back_as_the_plan(reference, text, form):
+    plan = import_file(text("attn_v=q8_0 ffn_down=iq4_xs blk.[2-4].*=q3_k"), reference, base="Q4_K_M").plan
+    imported = import_file(text(plan_text(plan, form)), reference)
+    assert imported.plan.types == plan.types
+    assert imported.warnings == ()
+
+
+def test_recipes_name_every_tensor_and_spell_types_as_ik_llama_cpp_does(reference, text):
+    recipe = plan_text(stock_plan(reference, "Q4_K_M"), "recipe")
+    lines = [line for line in recipe.splitlines() if line and not line.startswith("#")]
+    assert r"^blk\.[0-9]\.attn_norm\.weight$=f32" in lines
+    assert r"^output\.weight$=q6_K" in lines
+    assert recipe.index("## Attention") < recipe.index(r"attn_q\.") < recipe.index("## Feed-forward")
+    with pytest.raises(BadUsage, match="ik_llama.cpp has no type TQ2_0"):
+        plan_text(import_file(text(".*=tq2_0"), reference).plan, "custom-q")
+
+
+def test_types_of_ik_llama_cpp_are_named_and_replaced_when_asked(reference, text):
+    recipe = "# mixed\n^blk\\..*\\.attn_.*$=iq5_k_r4\n^blk\\..*\\.ffn_.*$=iq2_k\n^.*norm.*$=f32\n^.*$=q6_0\n"
+    with pytest.raises(NothingSelected) as error:
+        import_file(text(recipe), reference)
+    assert "IQ2_K (2.375 bits; 30 tensors, first blk.0.ffn_gate.weight), nearest: Q2_K (2.625 bits)" in str(error.value)
+    assert "Q6_0 (6.5 bits; 2 tensors" in str(error.value) and "--nearest" in str(error.value)
+    imported = import_file(text(recipe), reference, nearest=True)
+    assert len(imported.warnings) == 3
+    assert {kind.name for name, kind in imported.plan.types.items() if "norm" not in name} == {"Q5_K", "Q2_K", "Q6_K"}
+    assert len(imported.plan.made_from["replaced_types"]) == 3
+
+
+def test_nearest_types_need_what_there_is(reference, reference_imatrix, text):
+    words = "llama-quantize --custom-q '.*=iq2_kt' --output-tensor-type iq6_k m.gguf o.gguf IQ2_KT 8"
+    types = import_file(text(words), reference, nearest=True).plan.types
+    assert types["blk.0.attn_q.weight"].name == "Q2_K"  # what is nearer needs an imatrix
+    assert types["output.weight"].name == "Q6_K"
+    types = import_file(text(words), reference, read_imatrix(reference_imatrix), nearest=True).plan.types
+    assert types["blk.0.attn_q.weight"].name == "IQ2_XXS"
+
+
+def test_rules_of_ik_llama_cpp_keep_their_case(reference, text):
+    with pytest.raises(NothingSelected, match="ATTN_V"):
+        import_file(text("ATTN_V=q8_0,FFN=q8_0"), reference, base="Q4_K_S")
+    imported = import_file(text("ATTN_V=q8_0,attn_k=q6_K"), reference, base="Q4_K_S")
+    assert names(imported.plan.types, "Q6_K") >= {"blk.0.attn_k.weight"}
+    assert not names(imported.plan.types, "Q8_0")
+    assert "1 of 2 rules match no tensor" in imported.warnings[0]
+    with pytest.raises(NothingSelected, match="IQ4_KS.*--base"):
+        import_file(text("llama-quantize --custom-q attn_k=q6_K a.gguf b.gguf IQ4_KS"), reference)
+
+
+# --- the fewest rules
+
+
+def rank(assignment, kind):
+    """Of the table of blocks by roles that have the type: no disjoint cover by rectangles has fewer."""
+    places = [name.split(".") for name in assignment if name.startswith("blk.")]
+    roles = sorted({role for _, _, role, _ in places})
+    table = np.zeros((64, len(roles)))
+    for _, block, role, _ in places:
+        table[int(block), roles.index(role)] = assignment[f"blk.{block}.{role}.weight"] == kind
+    return np.linalg.matrix_rank(table)
+
+
+@pytest.mark.parametrize("precedence", ["first", "last"])
+def test_few_rules_mean_the_same_to_the_tool(qwq, text, precedence):
+    """The published hybrid: 27 rules of a role and type each are 13, and llama-quantize reads them in any order as the plan."""
+    plan = import_file(text(hybrid_qwq()), qwq).plan
+    assignment = {each.name: each.type for each in plan.tensors if each.rule}
+    few, many = plan_rules(plan), role_rules(assignment, plan.types)
+    assert (len(few), len(many)) == (13, 27)
+    assert len(few) == 2 + sum(rank(assignment, kind) for kind in set(assignment.values()))
+    check_rules(few, assignment, plan.types)
+    ordered = few if precedence == "first" else few[::-1]
+    assert dry_run(qwq.path, plan.base_ftype, rules=ordered) == plan.types
 
 
 # --- GGUF
