@@ -107,17 +107,7 @@ def request(
 def damage_table(
     made: Request, wanted: PricingOptions, damage: str | None, no_probe: bool, calibration: Path | None
 ) -> DamageTable:
-    """The damage table for a request: from a file, from the prior, or measured; kept in the cache for later questions."""
-    from quantplan.experiments.planning import keep_table
-
-    table = _table(made, wanted, damage, no_probe, calibration)
-    keep_table(table, options.cache_folder())
-    return table
-
-
-def _table(
-    made: Request, wanted: PricingOptions, damage: str | None, no_probe: bool, calibration: Path | None
-) -> DamageTable:
+    """The damage table for a request: from a file, from the prior, or measured."""
     from quantplan.cli.pricing_options import calibration_text, stages
     from quantplan.errors import BadUsage
     from quantplan.experiments.planning import quantizable, read_table

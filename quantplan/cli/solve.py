@@ -69,6 +69,8 @@ def solve(
     from quantplan.experiments import planning
     from quantplan.formats.plan_files import write_plan
 
+    if max_kld is not None and not max_kld > 0:
+        raise BadUsage(f"--max-kld {max_kld:g}: a KLD in nats per token above 0")
     if budget is None and max_kld is None:
         raise BadUsage("how large may the file be? give --budget, or a target with --max-kld")
     wanted = asked.wishes(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
@@ -88,6 +90,7 @@ def solve(
         console.warn("uncalibrated plan: scales are a prior, not measured; give --calibration TEXT to probe")
     path = out or default_plan_path(source, _plan_name(request))
     write_plan(plan, path)
+    planning.keep_table(table, options.cache_folder())  # for `quantplan explain`
     print_plan(plan, source, path, as_json)
 
 

@@ -21,7 +21,8 @@ from quantplan.solve.program import Solution, smallest_bytes, solve
 from quantplan.tensor import Tensor
 
 OBJECTIVES = ("sum", "tail", "max")
-_STEPS = 10**12  # a limit on damage is counted in as many integer steps
+_STEPS = 10**13  # a limit on damage is counted in as many integer steps
+_ROUNDING = 1e-9  # what counting in steps, rounded down, may let through, relative
 _TANGENTS = 20
 
 
@@ -120,7 +121,7 @@ def smallest_within(
         tangents.append(_tangent(grouping, table, room, touching))
         found = _fewest_bytes(problem, tangents, gap, time_limit, lambda: _unreachable(problem, grouping, table, kld))
         types = {name: kind.name for name, kind in grouping.types(found.choices).items()}
-        if table.predict(types)[0] <= kld:
+        if table.predict(types)[0] <= kld * (1 + _ROUNDING):
             seconds = time.perf_counter() - started
             return _least_damage(
                 problem, grouping, table, kld, replace(found, outcome=replace(found.outcome, seconds=seconds))
@@ -144,7 +145,7 @@ def _decided(table: DamageTable, name: str, kind: str) -> bool:
 
 
 def _tangent(grouping: Grouping, table: DamageTable, room: float, at: float) -> Resource:
-    """(1 + 2 c s) S - c s^2 + K <= room, which touches the curve at s = ``at``; rounded so that a limit kept is kept."""
+    """(1 + 2 c s) S - c s^2 + K <= room, which touches the curve at s = ``at``. What breaks the limit alone counts as twice the limit."""
     curvature = table.interaction.curvature
     limit, slope = room + curvature * at**2, 1 + 2 * curvature * at
     step = limit / _STEPS
@@ -153,7 +154,7 @@ def _tangent(grouping: Grouping, table: DamageTable, room: float, at: float) -> 
         row = table.rows.get(tensor.name)
         if row is None or kind.name not in row.weights:
             return 0  # stays as it is stored
-        return math.ceil((slope * row.weights[kind.name] + row.kernel.get(kind.name, 0.0)) / step)
+        return int(min((slope * row.weights[kind.name] + row.kernel.get(kind.name, 0.0)) / step, 2.0 * _STEPS))
 
     return grouping.resource("predicted KLD", _STEPS, use)
 
@@ -184,7 +185,7 @@ def _least_damage(problem: Problem, grouping: Grouping, table: DamageTable, kld:
     """Of all plans as small as the one found, the one of least damage, unless its prediction is beyond the target."""
     best = solve(replace(problem, budget_bytes=problem.bytes(found.choices)))
     types = {name: kind.name for name, kind in grouping.types(best.choices).items()}
-    if table.predict(types)[0] > kld:
+    if table.predict(types)[0] > kld * (1 + _ROUNDING):
         return found
     return Solution(replace(found.outcome, prices=best.outcome.prices), best.choices)
 

@@ -173,12 +173,24 @@ def odd_files(workplace, small_model, small_imatrix):
         (["--pin", "attn_w=Q4_K"], 5, "did you mean attn_"),
         (["--pin", "attn_v"], 2, "SELECTOR=TYPE"),
         (["--pin", "attn_v=I8"], 5, "I8 is no type for weights"),
-        (["--pin", "attn_v=IQ1_S"], 5, "blk.0.attn_v.weight cannot be stored as IQ1_S"),
+        (["--pin", "attn_v=IQ1_S"], 2, "--pin attn_v=IQ1_S: IQ1_S has 1.5625 bits, which ruins anything but experts"),
+        (["--pin", "attn_v=IQ1_S", "--allow-1-bit"], 5, "blk.0.attn_v.weight cannot be stored as IQ1_S"),
         (["--pin", "/(/=Q4_K"], 2, "is not a regular expression"),
-        (["--min", "attn_v=F32"], 5, "no allowed type has so many bits"),
+        (["--min", "attn_v=F32"], 5, "--min attn_v=F32: nothing is left for blk.0.attn_v.weight"),
         (["-b", "30%", "--min", "*=Q6_K"], 6, "the smallest has"),
         (["--per", "block"], 2, "--per block: tensor or layer"),
-        (["--per", "layer", "--pin", "attn_v=Q4_K"], 2, "layer mode chooses a mix"),
+        (["--per", "layer", "--tie", "qkv"], 2, "in layer mode a mix decides for all tensors of a block"),
+        (["--per", "layer", "--max", "attn_v=Q2_K"], 2, "no mix and no type that is allowed for block"),
+        (["--monotone"], 2, "--monotone speaks of whole blocks; plan --per layer"),
+        (["--per", "layer", "--monotone", "--valley"], 2, "choose one course over the blocks"),
+        (["--pin", "attn_v=Q4_K", "--pin", "blk.0.*=Q5_K"], 2, "conflict: both name blk.0.attn_v.weight"),
+        (["--pin", "attn_v=Q2_K", "--min", "attn_v=Q4_K"], 2, "the nearest that both allow is --pin"),
+        (["--tie", "qkx"], 5, "no quantizable tensor matches 'qkx'"),
+        (["--tie", "blocks=0-99"], 2, "the model has blocks 0 to"),
+        (["--only", "attn_v=Q9"], 5, "there is no quantization type 'Q9'"),
+        (["--objective", "mean"], 2, "choose sum, tail, max"),
+        (["--max-kld", "0"], 2, "--max-kld 0"),
+        (["-b", "95%", "--max-kld", "1e-9"], 6, "the least is"),
         # texts, found out before the round trip
         (["--damage", "", "--calibration", "few.txt"], 10, "the text has 4 tokens, at least 1024 are needed"),
         (["--damage", "", "--calibration", "empty.txt"], 3, "the text is empty"),
@@ -196,9 +208,10 @@ def odd_files(workplace, small_model, small_imatrix):
 def test_refused(command, odd_files, files, small_model, words, code, message):
     before = files()
     options = {"-m": small_model, "-b": "45%", "--damage": "prior", "--types": "k"}
-    options |= dict(zip(words[::2], words[1::2], strict=True))
-    given = [word for pair in options.items() if pair != ("--damage", "") for word in pair]
-    done = command("solve", *given)
+    given = [word for option, value in options.items() if option not in words for word in (option, value)]
+    if words[:2] == ["--damage", ""]:
+        words = words[2:]
+    done = command("solve", *given, *words)
     assert done.code == code and message in done.error and done.out == ""
     assert files() == before
     assert not (odd_files / "cache").exists()
@@ -210,7 +223,7 @@ def test_refused(command, odd_files, files, small_model, words, code, message):
         ["--pin", "attn_w=Q4_K"],
         ["--min", "attn_v=F32"],
         ["-b", "10%"],
-        ["--per", "layer", "--pin", "attn_v=Q4_K"],
+        ["--per", "layer", "--tie", "qkv"],
     ],
 )
 def test_refused_before_anything_is_measured(solve, workplace, small_text, words):

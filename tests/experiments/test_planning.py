@@ -1,13 +1,24 @@
 """Requests become plans whose size is that of the file to be built."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from quantplan.errors import BadFile, BadUsage, BudgetImpossible, ModelMismatch, NothingSelected
 from quantplan.experiments.build import stock_plan
-from quantplan.experiments.planning import Request, check, parse_budget, plan_for, types_to_price
+from quantplan.experiments.planning import (
+    Request,
+    check,
+    keep_table,
+    layer_mixes,
+    parse_budget,
+    plan_for,
+    quantizable,
+    table_of,
+    types_to_price,
+)
 from quantplan.experiments.pricing import prior_table
 from quantplan.formats.gguf import quantized_bytes, read_model
 from quantplan.formats.importing import import_file
@@ -15,7 +26,7 @@ from quantplan.formats.layer_types import write_layer_types
 from quantplan.llamacpp.tools import run
 from quantplan.quant_type import BY_NAME, parse_types
 from quantplan.selector import Selector
-from quantplan.solve.planner import Wishes
+from quantplan.solve.wishes import Wishes
 
 pytestmark = pytest.mark.tools
 
@@ -129,11 +140,55 @@ def test_layer_mode_prices_what_its_mixes_consist_of(request_for):
     assert {"Q4_K", "Q6_K", "Q5_0"} <= names
 
 
-def test_layer_mode_speaks_of_no_tensors(request_for, table):
-    asked = request_for(per="layer", wishes=wishes(pins=[("attn_v", "Q4_K")]))
+def test_wishes_leave_out_mixes_of_layer_mode(request_for, table):
+    asked = request_for("60%", types="all", per="layer", wishes=wishes(floors=[("attn_v", "Q5_K"), ("token_embd", "Q6_K")]))
+    check(asked)
+    plan, _ = plan_for(asked, table)
+    assert all(kind.bits >= 5.5 for name, kind in plan.types.items() if "attn_v" in name)
+    assert plan.types["token_embd.weight"].bits >= 6.5
+    assert len(plan.layer_types) == asked.model.blocks
+
+
+def test_wishes_that_no_mix_keeps(request_for, table):
+    asked = request_for(per="layer", wishes=wishes(pins=[("attn_v", "Q5_1")]))
     for refuse in (check, lambda request: plan_for(request, table)):
-        with pytest.raises(BadUsage, match="layer mode chooses a mix for each block"):
+        with pytest.raises(BadUsage, match="no mix and no type that is allowed for block 0"):
             refuse(asked)
+
+
+@pytest.mark.parametrize("course", ["monotone", "valley"])
+def test_a_course_over_the_blocks(request_for, table, course):
+    asked = request_for("45%", types="k", per="layer")
+    free, _ = plan_for(asked, table)
+    plan, _ = plan_for(replace(asked, wishes=Wishes(course=course)), table)
+    mixes = layer_mixes(asked)
+    size = {ftype: sum(t.bytes_as(types[t.name]) for t in quantizable(asked.model)) for ftype, types in mixes.items()}
+    steps = [size[ftype] for _, ftype in plan.layer_types]
+    turns = [two - one for one, two in pairwise(steps) if two != one]
+    assert all(step > 0 for step in turns) or all(step < 0 for step in turns) or course == "valley"
+    assert plan.outcome.objective >= free.outcome.objective * (1 - 1e-6)
+
+
+def test_the_smallest_file_of_an_expected_kld(request_for, table):
+    of_a_size, _ = plan_for(request_for("45%", types="k"), table)
+    asked = replace(request_for(None, types="k"), most_kld=of_a_size.predicted_kld)
+    check(asked)
+    plan, _ = plan_for(asked, table)
+    assert plan.file_bytes <= of_a_size.file_bytes and plan.predicted_kld <= of_a_size.predicted_kld * (1 + 1e-9)
+    assert plan.budget_bytes is None and plan.outcome.minimised == "bytes"
+
+
+def test_the_table_of_a_plan_is_found_again(request_for, table, tmp_path):
+    plan, _ = plan_for(request_for("45%", types="k"), table)
+    with pytest.raises(BadFile, match="no longer in the cache"):
+        table_of(plan, tmp_path)
+    kept = keep_table(table, tmp_path)
+    assert table_of(plan, tmp_path) == table
+    kept.write_text(kept.read_text().replace('"unit": "nats/token"', '"unit": "bits/token"'))
+    with pytest.raises(BadFile, match="the table was altered"):
+        table_of(plan, tmp_path)
+    with pytest.raises(BadFile, match="was not made from a damage table"):
+        table_of(replace(plan, made_from={}), tmp_path)
 
 
 def test_layer_mode_without_any_mix(request_for):
@@ -159,7 +214,7 @@ def test_layer_mode_without_any_mix(request_for):
             "blk.0.attn_v.weight cannot be stored as IQ2_XXS",
         ),
         ({"wishes": wishes(pins=[("attn_v", "F32")])}, NothingSelected, "cannot be stored as F32"),
-        ({"wishes": wishes(floors=[("attn_v", "F32")])}, NothingSelected, "no allowed type has so many bits"),
+        ({"wishes": wishes(floors=[("attn_v", "F32")])}, NothingSelected, "--min attn_v=F32: nothing is left for"),
         ({"wishes": wishes(floors=[("*", "Q8_0")])}, BudgetImpossible, "the smallest has"),
     ],
 )
