@@ -111,6 +111,12 @@ def test_a_log_that_was_cut_off_gives_whole_mib_and_says_so(lost):
     assert 43.27 <= answer.cache <= 45 and 493 <= answer.compute <= 494.01 and 12.02 <= answer.host_compute <= 13
 
 
+def test_a_device_that_holds_nothing_is_none():
+    """Where the device's memory is the processor's all stands under Host."""
+    answer = fit.parse(LOG.replace("CUDA0 3590 43 493 ", "CUDA0 0 0 0 ").replace("Host 970 0 12 ", "Host 4560 43 505 "))
+    assert answer.devices == () and 505 <= answer.compute <= 506
+
+
 def test_a_log_that_says_nothing():
     with pytest.raises(UnreadableLog, match="did not say what it would allocate"):
         fit.parse("CUDA0 3590 43 493 \n")
@@ -134,7 +140,7 @@ def test_the_cache_is_exact_and_the_buffers_are_bounds(name, run, models):
     assert answer.exact
     assert answer.cache == pytest.approx(formulas.kv_cache(model, wanted).bytes / MIB, abs=0.03)
     bound = formulas.compute_buffer(model, wanted).bytes / MIB
-    assert answer.compute <= bound <= 4.5 * answer.compute
+    assert answer.compute <= bound <= 4 * answer.compute
 
 
 @pytest.mark.tools
