@@ -77,6 +77,8 @@ def read_damage(path: Path | str) -> DamageTable:
         rows = [DamageRow(**row) for row in content["rows"]]
         for row in rows:
             _check_row(row)
+        if len({row.tensor for row in rows}) != len(rows):
+            raise ValueError("a tensor is named twice")
         return DamageTable(
             content["model_digest"],
             {row.tensor: row for row in rows},

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from quantplan.cli import emit, import_, options, quantize
 from quantplan.cli.plan_output import _ranges, default_plan_path
-from quantplan.errors import BadUsage, ModelMismatch
+from quantplan.errors import BadUsage, ModelMismatch, NothingSelected
 from quantplan.formats.gguf import read_model
 from quantplan.formats.plan_files import read_plan
 
@@ -91,6 +91,55 @@ def test_emitted_command_builds_the_plan(quantplan, plan_path, folder):
 def test_layer_types_only_of_layer_plans(quantplan, plan_path):
     with pytest.raises(BadUsage, match="tensor by tensor"):
         quantplan("emit", plan_path, "--as", "layer-types")
+
+
+def test_forms_for_other_tools_read_back(quantplan, reference_model, plan_path, folder):
+    for form in ("custom-q", "recipe"):
+        quantplan("emit", plan_path, "--as", form, "--out", f"{form}.txt")
+        quantplan("import", f"{form}.txt", "-m", reference_model, "--out", "again.json")
+        assert read_plan(folder / "again.json").types == read_plan(plan_path).types
+    assert (folder / "custom-q.txt").read_text().startswith("--custom-q '^")
+
+
+def test_import_of_types_that_llama_cpp_lacks(quantplan, reference_model, folder):
+    (folder / "r.recipe").write_text("# mine\n^output\\.weight$=q6_0\n^.*$=iq4_kt\n")
+    with pytest.raises(NothingSelected, match="--nearest"):
+        quantplan("import", "r.recipe", "-m", reference_model)
+    result = quantplan("import", "r.recipe", "-m", reference_model, "--nearest")
+    assert "warning: llama.cpp lacks IQ4_KT (4 bits; 71 tensors" in result.stderr.replace("\n", " ")
+
+
+KLDS = "QTYPE,{names}\niq1_kt,{values}\n"
+CURVE = "QTYPE,group0\nq4_K,0.05\nq6_K,0.004\nq8_0,0.0014\niq4_kt,0.07\n"
+
+
+@pytest.fixture
+def klds(reference_model, folder):
+    from quantplan.llamacpp.quantize import quantizable
+
+    names = [tensor.name for tensor in quantizable(read_model(reference_model))]
+    (folder / "klds.csv").write_text(KLDS.format(names=",".join(names), values=",".join(["0.01"] * len(names))))
+    (folder / "curve.csv").write_text(CURVE)
+    return names
+
+
+def test_published_klds_become_a_table_that_scores(quantplan, reference_model, klds, folder):
+    result = quantplan("import", "klds.csv", "--curve", "curve.csv", "-m", reference_model, "--json")
+    figures = json.loads(result.stdout)
+    assert figures == {
+        "damage": "klds-damage.json", "tensors": len(klds), "types": ["Q4_K", "Q6_K", "Q8_0"], "borrowed": 0,
+        "model_digest": read_model(reference_model).digest,
+    }  # fmt: skip
+    (folder / "all.txt").write_text(".*=q6_k")
+    scored = ("import", "all.txt", "-m", reference_model, "--damage", "klds-damage.json", "--out", "p.json")
+    out = quantplan(*scored).stdout
+    assert read_plan(folder / "p.json").predicted_kld == pytest.approx(len(klds) * 0.01 * 0.004)
+    assert "expected  KLD 0.00288 +- 0.00288 nats/token (not calibrated: for ranking only)" in out
+
+
+def test_published_klds_without_a_model(quantplan, klds):
+    out = quantplan("import", "klds.csv", "--curve", "curve.csv", "--as", "damage", "--out", "d.json").stdout
+    assert "any with these tensors" in out and "d.json" in out
 
 
 def test_quantize_builds_under_a_telling_name(quantplan, plan_path, folder):
