@@ -13,6 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantplan.errors import BadFile, BadUsage, ModelMismatch, NothingSelected
+from quantplan.formats.category_recipes import (
+    looks_like_category_recipe,
+    parse_category_recipe,
+    resolve_recipe,
+)
 from quantplan.formats.gguf import read_model
 from quantplan.formats.ik_types import is_foreign, replace_foreign
 from quantplan.formats.layer_types import (
@@ -48,7 +53,8 @@ class Imported:
 def import_file(
     path: Path, model: Model, imatrix: Imatrix | None = None, base: str | None = None, nearest: bool = False
 ) -> Imported:
-    """The plan that a file stands for: a GGUF, a LAYER_TYPES text, rules in any form that ``parse_rules`` reads.
+    """The plan that a file stands for: a GGUF, a LAYER_TYPES text, a recipe by category, rules in any form that
+    ``parse_rules`` reads.
 
     ``base``: the FTYPE whose mix decides what a text leaves open; ``nearest``: put the nearest type in the place of one
     that llama.cpp lacks. Raises BadFile for anything else, BadUsage where something is left open, NothingSelected for names
@@ -59,6 +65,8 @@ def import_file(
     text = _text(path)
     if looks_like_layer_types(text):
         return _from_layer_types(parse_layer_types(text, model.blocks, known_ftype), model, imatrix, base)
+    if looks_like_category_recipe(text):
+        return _from_category_recipe(text, model, imatrix, nearest)
     return _from_rules(parse_rules(text), model, imatrix, base, nearest)
 
 
@@ -164,6 +172,19 @@ def _from_rules(text: RuleText, model: Model, imatrix: Imatrix | None, said: str
     made_from = {"replaced_types": replaced} if replaced else {}
     plan = make_plan(model, {tensor.name: stored[tensor.name] for tensor in tensors}, imatrix, made_from=made_from)
     return Imported(plan, (*warnings, *replaced, *_changed(types, stored, tensors)))
+
+
+def _from_category_recipe(text: str, model: Model, imatrix: Imatrix | None, nearest: bool) -> Imported:
+    recipe = parse_category_recipe(text)
+    asked = resolve_recipe(recipe, model, quantizable(model), imatrix is not None)
+    imported = _from_rules(RuleText(write_rules(asked, model.by_name), keep_case=True), model, imatrix, None, nearest)
+    if not recipe.asks_for_model_type:
+        return imported
+    size = model.metadata.get("general.size_label") or "none"
+    warning = (
+        f"model_type in the recipe is compared with general.size_label ({size}), llama.cpp goes by the number of layers"
+    )
+    return Imported(imported.plan, (warning, *imported.warnings))
 
 
 def _unmatched(text: RuleText, model: Model) -> list[str]:
