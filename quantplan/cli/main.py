@@ -34,6 +34,7 @@ def _application() -> typer.Typer:
         probe,
         quantize,
         solve,
+        speed,
     )
 
     app = typer.Typer(
@@ -54,6 +55,7 @@ def _application() -> typer.Typer:
     app.command("measure")(measure.measure)
     app.command("compare")(compare.compare)
     app.command("memory")(memory.memory)
+    app.command("speed")(speed.speed)
     app.callback()(_global)
     return app
 

@@ -10,7 +10,7 @@ import ctypes
 import hashlib
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -56,7 +56,8 @@ def _lib() -> ctypes.CDLL:
         "gguf_get_n_kv": (number, [handle]), "gguf_get_key": (name, [handle, number]),
         "gguf_find_key": (number, [handle, name]), "gguf_get_kv_type": (ctypes.c_int, [handle, number]),
         "gguf_get_arr_type": (ctypes.c_int, [handle, number]), "gguf_get_arr_n": (ctypes.c_size_t, [handle, number]),
-        "gguf_get_arr_str": (name, [handle, number, ctypes.c_size_t]),
+        "gguf_get_arr_str": (name, [handle, number, ctypes.c_size_t]), "gguf_get_arr_data": (ctypes.c_void_p, [handle, number]),
+        "gguf_set_arr_data": (None, [handle, name, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]),
         "gguf_get_data_offset": (ctypes.c_size_t, [handle]), "gguf_get_version": (ctypes.c_uint32, [handle]),
         "gguf_get_n_tensors": (number, [handle]), "gguf_get_tensor_offset": (ctypes.c_size_t, [handle, number]),
         "gguf_get_tensor_name": (name, [handle, number]), "gguf_get_tensor_type": (ctypes.c_int, [handle, number]),
@@ -328,3 +329,61 @@ def _add_tensors(out: int, memory: int, tensors: tuple[Tensor, ...]) -> None:
         handle = lib.ggml_new_tensor(memory, tensor.type.ggml_id, len(tensor.shape), shape)
         lib.ggml_set_name(handle, tensor.name.encode())
         lib.gguf_add_tensor(out, handle)
+
+
+def shortened_header(
+    model: Model, tensors: tuple[Tensor, ...], blocks: Sequence[int], changes: Mapping[str, int | str | None]
+) -> bytes:
+    """The header of a file with these tensors and the model's metadata, made to fit the ``blocks`` of it that are kept.
+
+    Arrays with an item per block keep those of ``blocks``; ``changes`` sets keys (int as uint32), None removes one. The tokenizer
+    stays away: its strings would be most of the file.
+    """
+    lib = _lib()
+    with _opened(model.path) as source:
+        out = lib.gguf_init_empty()
+        memory = lib.ggml_init(_ContextParams((len(tensors) + 1) * lib.ggml_tensor_overhead(), None, True))
+        try:
+            lib.gguf_set_kv(out, source)
+            _keep_blocks(source, out, model, blocks)
+            for key in [key for key in _keys(out) if key.startswith(("tokenizer.", "split.", "general.alignment"))]:
+                lib.gguf_remove_key(out, key.encode())
+            for key, value in changes.items():
+                _change(out, key, value)
+            _add_tensors(out, memory, tensors)
+            header = ctypes.create_string_buffer(lib.gguf_get_meta_size(out))
+            lib.gguf_get_meta_data(out, header)
+            return header.raw
+        finally:
+            lib.ggml_free(memory)
+            lib.gguf_free(out)
+
+
+def _keys(context: int) -> list[str]:
+    lib = _lib()
+    return [lib.gguf_get_key(context, index).decode() for index in range(lib.gguf_get_n_kv(context))]
+
+
+def _change(out: int, key: str, value: int | str | None) -> None:
+    lib = _lib()
+    if value is None:
+        lib.gguf_remove_key(out, key.encode())
+    elif isinstance(value, str):
+        lib.gguf_set_val_str(out, key.encode(), value.encode())
+    else:
+        lib.gguf_set_val_u32(out, key.encode(), value)
+
+
+def _keep_blocks(source: int, out: int, model: Model, blocks: Sequence[int]) -> None:
+    """Arrays of the architecture that are as long as the model has blocks: the items of the kept ones."""
+    lib = _lib()
+    for index, key in enumerate(_keys(source)):
+        if not key.startswith(f"{model.architecture}.") or lib.gguf_get_kv_type(source, index) != _ARRAY:
+            continue
+        kind = lib.gguf_get_arr_type(source, index)
+        item = _CTYPES.get(_SCALARS.get(kind, "str"))
+        if lib.gguf_get_arr_n(source, index) != model.blocks or item in (None, ctypes.c_char_p) or "sections" in key:
+            continue
+        every = (item * model.blocks).from_address(lib.gguf_get_arr_data(source, index))
+        kept = (item * len(blocks))(*(every[block] for block in blocks))
+        lib.gguf_set_arr_data(out, key.encode(), kind, kept, len(blocks))

@@ -68,9 +68,14 @@ def library_folder() -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "lib"
 
 
+def library_path(stem: str) -> Path:
+    """The installed library called ``stem``: ggml, ggml-base, ggml-cpu."""
+    return library_folder() / f"{_PREFIX}{stem}{_SUFFIX}"
+
+
 @cache
 def _load(stem: str) -> ctypes.CDLL:
-    path = library_folder() / f"{_PREFIX}{stem}{_SUFFIX}"
+    path = library_path(stem)
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:

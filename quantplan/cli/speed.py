@@ -1,0 +1,82 @@
+"""`quantplan speed`: tokens per second of any choice of types, predicted from what this machine was measured to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quantplan.cli import console, options
+
+if TYPE_CHECKING:
+    from quantplan.experiments.speed import Compared, SpeedOptions
+    from quantplan.quant_type import QuantType
+    from quantplan.speed import SpeedTable
+    from quantplan.tensor import Model
+
+_CheckOption = Annotated[
+    list[Path] | None, typer.Option("--check", help="Run llama-bench on this built file too, and compare.")
+]
+_RepetitionsOption = Annotated[int, typer.Option("--repetitions", "-r", min=1, help="Repetitions of llama-bench.")]
+_AgainOption = Annotated[bool, typer.Option("--again", help="Measure anew what the cache holds.")]
+
+
+def speed(
+    model: options.ModelOption = None,
+    types: options.TypesOption = "all",
+    check: _CheckOption = None,
+    repetitions: _RepetitionsOption = 5,
+    again: _AgainOption = False,
+    threads: options.ThreadsOption = 0,
+    gpu_layers: options.GpuLayersOption = 0,
+    dry_run: options.DryRunOption = False,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Measure this machine's speed by type and matrix shape, and predict tokens per second.
+
+    Products of every type in the model's shapes are timed at batch 1 and 512, the rest of a forward pass with llama-bench on
+    small synthetic models; weights are not read. Figures are kept for this machine, llama.cpp build and number of threads.
+    Other programs make it slow and wrong: let the machine be quiet.
+
+    Example, in a project: quantplan speed --types Q4_K,Q8_0 --threads 1
+    """
+    from quantplan.experiments.speed import SpeedOptions, check_against_bench, speed_table
+    from quantplan.formats.gguf import read_model
+    from quantplan.quant_type import parse_types
+
+    source = read_model(options.model_path(model))
+    kinds = parse_types(types)
+    wanted = SpeedOptions(threads, gpu_layers, repetitions, again)
+    if dry_run:
+        console.put(_announced(source, kinds, wanted))
+        return
+    built = [read_model(path) for path in check or ()]
+    from quantplan.cli.pricing_options import stages
+
+    with stages() as tell:
+        table = speed_table(source, kinds, wanted, options.cache_folder(), tell)
+    compared = {each.path.name: check_against_bench(table, each, wanted, echo=console.say) for each in built}
+    _show(table, kinds, compared, as_json)
+
+
+def _announced(model: Model, kinds: tuple[QuantType, ...], wanted: SpeedOptions) -> str:
+    from quantplan.experiments.speed import check_layers, pending
+
+    check_layers(model, wanted)
+    todo, known = pending(model, kinds, wanted, options.cache_folder())
+    return f"{todo} products to be timed, {known} known already; then llama-bench on synthetic models of two sizes"
+
+
+def _show(
+    table: SpeedTable, kinds: tuple[QuantType, ...], compared: dict[str, list[Compared]], as_json: bool
+) -> None:  # fmt: skip
+    from quantplan.report.speed_table import as_fields, check_fields, check_table, shapes_table, uniform_table
+    from quantplan.speed import GENERATION, PROMPT
+
+    if as_json:
+        checks = {name: check_fields(rows) for name, rows in compared.items()}
+        console.put_json(as_fields(table, kinds) | {"check": checks})
+        return
+    console.put_table(shapes_table(table, GENERATION), shapes_table(table, PROMPT), uniform_table(table, kinds))
+    console.put_table(*(check_table(name, rows) for name, rows in compared.items()))

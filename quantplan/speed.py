@@ -1,0 +1,191 @@
+"""How fast a machine runs a model's matrices: nanoseconds per weight by type and shape, and what a token costs beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from quantplan.errors import ModelMismatch, QuantplanError
+from quantplan.measurement import Estimate
+from quantplan.quant_type import QuantType
+from quantplan.tensor import Model, Tensor
+
+GENERATION, PROMPT = 1, 512  # tokens processed together: one at a time, or llama.cpp's default n_ubatch
+BATCHES = (GENERATION, PROMPT)
+_LOOKED_UP = ("token_embd", "per_layer_token_embd")  # a row per token is fetched, nothing is multiplied
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Shape:
+    """A matrix of ``columns`` x ``rows`` weights; with ``experts`` of them, each token is multiplied by ``used``."""
+
+    columns: int
+    rows: int
+    experts: int = 1
+    used: int = 1
+
+    @property
+    def active(self) -> int:
+        """Weights that one token is multiplied by."""
+        return self.columns * self.rows * self.used
+
+    def __str__(self) -> str:
+        mixture = f" ({self.used} of {self.experts})" if self.experts > 1 else ""
+        return f"{self.columns}x{self.rows}{mixture}"
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """The matrix product that a tensor takes part in.
+
+    ``last_only``: of a prompt's batch only the last token comes here. So it is for the output matrix, and for the
+    feed-forward part of the last block: llama.cpp drops all other tokens behind its attention (``inp_out_ids``).
+    """
+
+    shape: Shape
+    last_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Nanoseconds per active weight and token of one type in one shape, with standard errors.
+
+    ``working_set``: bytes of distinct weights that were visited in turn; caches are faster than memory.
+    """
+
+    type: str
+    shape: Shape
+    generation: Estimate
+    prompt: Estimate
+    working_set: int
+
+    def at(self, batch: int) -> Estimate:
+        return self.generation if batch == GENERATION else self.prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """Nanoseconds per token that are no product of a planned matrix: attention, norms, routers, starting the graph.
+
+    ``fixed`` + ``per_block`` x blocks; ``stderr`` is that of the sum for the model's own number of blocks.
+    """
+
+    fixed: float
+    per_block: float
+    stderr: float
+
+    def of(self, blocks: int) -> float:
+        return self.fixed + self.per_block * blocks
+
+
+@dataclass(frozen=True)
+class SpeedTable:
+    """All that predicts tokens per second of one model on one machine, whatever types its tensors take."""
+
+    machine: str
+    build: str  # of llama.cpp
+    backend: str
+    threads: int
+    model_digest: str
+    blocks: int  # that are run
+    products: Mapping[str, Product]  # by tensor name; what is not here costs nothing that depends on its type
+    speeds: tuple[Speed, ...]
+    overhead: Mapping[int, Overhead]  # by batch
+    stored: Mapping[str, QuantType] = field(default_factory=dict)  # types of the products' tensors in the model
+
+    @cached_property
+    def _by_key(self) -> dict[tuple[str, Shape], Speed]:
+        return {(speed.type, speed.shape): speed for speed in self.speeds}
+
+    def check_belongs_to(self, model: Model) -> None:
+        """ModelMismatch unless the table was measured for this model's shapes."""
+        if model.digest != self.model_digest:
+            raise ModelMismatch(
+                f"these speeds were measured for another model than {model.path}; run `quantplan speed --model {model.path}`"
+            )
+
+    def speed(self, kind: QuantType, shape: Shape) -> Speed:
+        """QuantplanError naming what to measure where this type and shape are missing."""
+        found = self._by_key.get((kind.name, shape))
+        if found is None:
+            raise QuantplanError(
+                f"no speed of {kind} in matrices of {shape} was measured on this machine; "
+                f"run `quantplan speed` with {kind} among its --types"
+            )
+        return found
+
+    def product_ns(self, product: Product, kind: QuantType, batch: int, like: Shape | None = None) -> Estimate:
+        """Nanoseconds per token of a product; ``like``: the measured shape that stands for one of fewer rows."""
+        speed = self.speed(kind, like or product.shape)
+        # a product of the last token alone costs what one of generation costs, once for the whole batch
+        per_weight = speed.at(GENERATION if product.last_only else batch)
+        weights = product.shape.active / (batch if product.last_only else 1)
+        return Estimate(weights * per_weight.value, weights * (per_weight.stderr or 0.0))
+
+    def tensor_ns(self, name: str, kind: QuantType, batch: int) -> float:
+        """Nanoseconds per token of the tensor stored as ``kind``; 0 for one that is no product (see ``products``)."""
+        product = self.products.get(name)
+        return self.product_ns(product, kind, batch).value if product else 0.0
+
+    def token_ns(self, types: Mapping[str, QuantType], batch: int) -> Estimate:
+        """Nanoseconds per token of a file with these types; tensors that are not named stay as they are stored.
+
+        Tensors of one type and shape share their error, others are independent.
+        """
+        total = 0.0
+        errors: dict[tuple, float] = {}
+        for name, product in self.products.items():
+            kind = types.get(name, self.stored[name])
+            cost = self.product_ns(product, kind, batch)
+            total += cost.value
+            key = kind.name, product.shape, product.last_only
+            errors[key] = errors.get(key, 0.0) + (cost.stderr or 0.0)
+        beside = self.overhead[batch]
+        error = math.hypot(beside.stderr, *errors.values())
+        return Estimate(total + beside.of(self.blocks), error)
+
+    def tokens_per_second(self, types: Mapping[str, QuantType], batch: int) -> Estimate:
+        """Predicted tokens per second: generation (tg) at batch ``GENERATION``, prompt processing (pp) at ``PROMPT``."""
+        ns = self.token_ns(types, batch)
+        return Estimate(1e9 / ns.value, 1e9 * (ns.stderr or 0.0) / ns.value**2)
+
+
+def blocks_run(model: Model) -> int:
+    """Blocks of a forward pass: those that only predict further tokens (``nextn``) are not run."""
+    return model.blocks - _number(model, "nextn_predict_layers", 0)
+
+
+def products(model: Model, tensors: Iterable[Tensor]) -> dict[str, Product]:
+    """The matrix products of ``tensors`` (those whose type a plan chooses), by name.
+
+    token_embd is a lookup, unless it is the output matrix too. Of a tensor ``*_exps`` a token meets
+    ``<architecture>.expert_used_count`` of its ``expert_count`` matrices.
+    """
+    last = blocks_run(model) - 1
+    found = {}
+    for tensor in tensors:
+        output = tensor.role == "output" or (tensor.role == "token_embd" and model.tied)
+        if (tensor.role in _LOOKED_UP and not output) or (tensor.block or 0) > last:
+            continue
+        tail = tensor.block == last and tensor.role.startswith("ffn_")
+        found[tensor.name] = Product(_shape(model, tensor), output or tail)
+    return found
+
+
+def _shape(model: Model, tensor: Tensor) -> Shape:
+    if "_exps" not in tensor.role or tensor.experts == 1:
+        return Shape(tensor.columns, tensor.rows)  # heads stacked in one tensor are all multiplied
+    used = _number(model, "expert_used_count", 0)
+    if not 0 < used <= tensor.experts:
+        raise QuantplanError(
+            f"{model.path}: {tensor.name} has {tensor.experts} experts, but {model.architecture}.expert_used_count "
+            f"is {used or 'missing'}: how many a token meets is not known; convert the model again"
+        )
+    return Shape(tensor.columns, tensor.rows // tensor.experts, tensor.experts, used)
+
+
+def _number(model: Model, key: str, default: int) -> int:
+    value = model.metadata.get(f"{model.architecture}.{key}", default)
+    return value if isinstance(value, int) else default
