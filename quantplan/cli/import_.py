@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from quantplan.formats.damage_imports import ImportedDamage, Target
 
 
+_SUFFIXES = (".gguf", ".txt", ".recipe", ".sh", ".md")  # others may be part of a name, as in GLM-4.5
+
+
 class Result(str, Enum):
     """What becomes of the file."""
 
@@ -85,7 +88,7 @@ def import_plan(
     for warning in imported.warnings:
         console.warn(warning)
     plan = scored(imported.plan, read_damage(damage), of) if damage else imported.plan
-    path = out or default_plan_path(of, file.name.removesuffix(".gguf").removesuffix(".txt"))
+    path = out or default_plan_path(of, file.stem if file.suffix in _SUFFIXES else file.name)
     write_plan(plan, path)
     print_plan(plan, of, path, as_json)
 

@@ -19,7 +19,7 @@ from quantplan.llamacpp.quantize import Rule
 from quantplan.quant_type import QuantType, quant_type
 
 _MARK = re.compile(r"\bLAYER_TYPES\s*=\s*")
-_LIST = re.compile(r"\[\s*\[")
+_LIST = re.compile(r"\[\s*\[(?!:)")  # [[: opens a class in a pattern
 _FLAGS = re.compile(r"\bFLAGS\s*=\s*[\"']((?:[^\"'\n\\]|\\.|\\\n)*)")  # cards forget the closing quote
 _QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'"})  # word processors' quotes
 _EMBEDDING, _OUTPUT, _RULE = "--token-embedding-type", "--output-tensor-type", "--tensor-type"

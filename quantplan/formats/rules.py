@@ -18,6 +18,8 @@ from quantplan.llamacpp.quantize import Rule
 from quantplan.quant_type import QuantType
 from quantplan.rectangles import IN_BLOCK, cover
 
+_CLASSES = {"digit": "0-9", "alpha": "a-zA-Z", "alnum": "0-9a-zA-Z", "lower": "a-z", "upper": "A-Z", "space": r"\s"}
+
 # --- writing
 
 
@@ -71,8 +73,10 @@ def _found(rules: Sequence[Rule], names: Iterable[str], keep_case: bool = False)
 
 
 def _compiled(rule: Rule, keep_case: bool = False) -> re.Pattern[str]:
+    """The pattern as std::regex reads it; its classes such as [[:digit:]] are spelled out, which Python does not know."""
+    pattern = rule.pattern if keep_case else rule.pattern.lower()
     try:
-        return re.compile(rule.pattern if keep_case else rule.pattern.lower())
+        return re.compile(re.sub(r"\[:(\w+):\]", lambda match: _CLASSES.get(match[1], match[0]), pattern))
     except re.error as error:
         raise BadUsage(f"the rule {rule} is not a regular expression: {error}") from None
 

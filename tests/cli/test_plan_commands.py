@@ -57,11 +57,12 @@ def test_import_prints_json_for_programs(quantplan, reference_model, folder):
     result = quantplan("import", "rules.txt", "-m", reference_model, "--base", "q4_k_s", "--out", "p/a.json", "--json")
     figures = json.loads(result.stdout)
     plan = read_plan(folder / "p" / "a.json")
-    assert figures == {
+    expected = {
         "plan": "p/a.json", "file_bytes": plan.file_bytes,
         "bpw": plan.bits_per_weight(read_model(reference_model)),
         "predicted_kld": None, "predicted_kld_err": None, "status": "given", "gap": None, "bound": None,
     }  # fmt: skip
+    assert expected.items() <= figures.items()
     assert "warning: the rule attn_norm=q8_0" in result.stderr
 
 

@@ -45,6 +45,10 @@ def test_forms(text):
     assert layers.token_embedding is layers.output is None
 
 
+def test_a_class_in_a_rule_is_no_list():
+    assert not looks_like_layer_types("blk.[[:digit:]].attn_v=q6_k")
+
+
 def test_flags_may_be_bare_options():
     text = '[[0,"Q6_K"]]\nllama-quantize --output-tensor-type q6_K --token-embedding-type=q5_0 a b'
     layers = parse_layer_types(text, 1)

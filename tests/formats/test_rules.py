@@ -131,6 +131,13 @@ def test_patterns_are_searched_lower_cased_as_the_tool_does():
     }
 
 
+def test_classes_of_std_regex_are_read():
+    rules = (Rule(r"^blk\.[[:digit:]]+\.attn_[[:alpha:]]\.weight$", Q6),)
+    assert list(resolve(rules, ["blk.12.attn_v.weight", "blk.x.attn_v.weight", "blk.1.attn_1.weight"])) == [
+        "blk.12.attn_v.weight"
+    ]
+
+
 def test_a_rule_that_matches_nothing_is_named_with_a_suggestion():
     with pytest.raises(NothingSelected, match="did you mean ffn_up"):
         check_all_match(parse_rules(r"^blk\.3\.ffn_upp\.weight$=q6_k").rules, names())
