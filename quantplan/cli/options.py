@@ -30,6 +30,10 @@ CalibrationOption = Annotated[
 CtxOption = Annotated[
     int | None, typer.Option("--ctx", "-c", min=8, help="Tokens of a window (default: the project's, or 512).")
 ]
+WindowOption = Annotated[
+    int | None,
+    typer.Option("--window", min=8, help="Tokens of a window of the probe (default: the project's, or 512)."),
+]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=0, help="Processor threads; 0 takes all cores.")]
 GpuLayersOption = Annotated[int, typer.Option("--gpu-layers", "-ngl", help="Layers to run on a GPU.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]

@@ -11,7 +11,7 @@ from quantplan.cli import console, options
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from quantplan.plan import Plan
+    from quantplan.plan import Limit, Plan
     from quantplan.tensor import Model
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
@@ -60,6 +60,13 @@ def _figures(plan: Plan, model: Model, path: Path | str) -> dict[str, object]:
         "status": plan.outcome.status,
         "gap": finite(plan.outcome.gap),
         "bound": finite(plan.outcome.bound),
+        "minimised": plan.outcome.minimised,
+        "prices": plan.outcome.prices,
+        "limits": [
+            {"name": each.name, "unit": each.unit, "limit": each.limit, "used": each.used} for each in plan.limits
+        ],
+        "override_tensor": list(plan.on_cpu),
+        "predicted_tps": plan.predicted_tps or None,
     }
 
 
@@ -113,12 +120,30 @@ def _summary(plan: Plan, model: Model, path: Path | str) -> list[str]:
     return [size, *_expectation(plan), f"plan      {path}"]
 
 
+def _limit(limit: Limit) -> str:
+    from quantplan.budget import human_bytes
+
+    if limit.unit == "bytes":
+        return f"{limit.name}: {human_bytes(limit.used)} of {human_bytes(limit.limit)} that are left for weights"
+    share = 1e-6  # picoseconds to microseconds
+    return f"{limit.name}: {limit.used * share:,.0f} of {limit.limit * share:,.0f} us that are left for matrices"
+
+
 def _expectation(plan: Plan) -> list[str]:
     lines = []
     if plan.predicted_kld is not None:
         error = f" +- {plan.predicted_kld_err:.5f}" if plan.predicted_kld_err is not None else ""
         note = "" if plan.calibrated else " (not calibrated: for ranking only)"
         lines.append(f"expected  KLD {plan.predicted_kld:.5f}{error} nats/token{note}")
+    lines += [f"limit     {_limit(each)}" for each in plan.limits]
+    if plan.predicted_tps:
+        pairs = (("generation", "generation"), ("prompt", "prompt processing"))
+        rates = (
+            f"{plan.predicted_tps[key]:.4g} +- {plan.predicted_tps[f'{key}_err']:.2g} ({words})" for key, words in pairs
+        )
+        lines.append(f"speed     {', '.join(rates)} tokens/s on this machine")
+    if plan.on_cpu:
+        lines.append(f"run with  -ngl 999 --override-tensor '{','.join(plan.on_cpu)}'")
     if plan.outcome.status != "given":
         gap = f", gap {plan.outcome.gap:.2%}" if plan.outcome.gap is not None else ""
         lines.append(f"solver    {plan.outcome.status}{gap} after {plan.outcome.seconds:.1f} s")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +14,15 @@ from quantplan.cli import console, options
 
 if TYPE_CHECKING:
     from quantplan.damage import DamageTable
+    from quantplan.experiments.devices import Devices
     from quantplan.experiments.planning import Request
     from quantplan.experiments.pricing import PricingOptions
+    from quantplan.quant_type import QuantType
     from quantplan.solve.wishes import Wishes
+    from quantplan.speed import SpeedTable
+    from quantplan.tensor import Model
+
+DEFAULT_CONTEXT = 4096  # llama.cpp's own default
 
 PinOption = Annotated[list[str] | None, typer.Option("--pin", help="SELECTOR=TYPE: these tensors take this type.")]
 FloorOption = Annotated[list[str] | None, typer.Option("--min", help="SELECTOR=TYPE: at least as many bits as TYPE.")]
@@ -46,6 +53,24 @@ OneBitOption = Annotated[
 DamageOption = Annotated[str | None, typer.Option("--damage", help="A damage table (FILE), or prior: read no weights.")]
 NoProbeOption = Annotated[bool, typer.Option("--no-probe", help="Weights and imatrix only; the plan is uncalibrated.")]
 
+VramOption = Annotated[
+    str | None,
+    typer.Option("--vram", "--gpu", help="What the file, its KV cache and buffers may take on the GPU: 24GiB."),
+]
+RamOption = Annotated[
+    str | None,
+    typer.Option("--ram", "--cpu", help="What may be taken in RAM by what --on-cpu names (default: experts)."),
+]
+ContextOption = Annotated[
+    int | None, typer.Option("--ctx", "-c", min=1, help="Context to run with, for --vram (default 4096).")
+]
+KvOption = Annotated[str | None, typer.Option("--kv", help="Type of the KV cache for --vram: f16, q8_0, or K,V.")]
+OnCpuOption = Annotated[list[str] | None, typer.Option("--on-cpu", help="SELECTOR: these tensors stay in RAM.")]
+MinTpsOption = Annotated[
+    float | None,
+    typer.Option("--min-tps", help="At least so many tokens/s at generation, by this machine's measured speeds."),
+]
+
 
 def wishes(
     pin: list[str] | None = None,
@@ -60,7 +85,8 @@ def wishes(
 ) -> Wishes:
     """Raises BadUsage, NothingSelected for words that are no wish."""
     from quantplan.errors import BadUsage
-    from quantplan.quant_type import parse_types, weight_type
+    from quantplan.llamacpp.writable import parse_writable
+    from quantplan.quant_type import weight_type
     from quantplan.selector import parse_assignment
     from quantplan.solve.wishes import Wishes
 
@@ -72,7 +98,7 @@ def wishes(
         raise BadUsage("--monotone and --valley: choose one course over the blocks")
     sets = [parse_assignment(text) for text in only or []]
     course = "monotone" if monotone else "valley" if valley else None
-    choices = tuple((selector, parse_types(kinds)) for selector, kinds in sets)
+    choices = tuple((selector, parse_writable(kinds)) for selector, kinds in sets)
     ties = tuple(tie or ())
     return Wishes(parsed(pin), parsed(minimum), parsed(maximum), choices, ties, most_types, course, one_bit)
 
@@ -86,11 +112,14 @@ def request(
     per: str,
     objective: str = "sum",
     most_kld: float | None = None,
+    devices: Callable[[Model], Devices | None] = lambda _: None,
+    least_tps: float | None = None,
 ) -> Request:
     """The request that the options make, checked as far as nothing need be measured for it."""
     from quantplan.errors import BadUsage
     from quantplan.experiments import planning
-    from quantplan.quant_type import parse_types
+    from quantplan.imatrix import coverage_notes
+    from quantplan.llamacpp.writable import parse_writable
 
     if per not in ("tensor", "layer"):
         raise BadUsage(f"--per {per}: tensor or layer")
@@ -98,10 +127,41 @@ def request(
     importance = options.imatrix(imatrix, source)
     if importance is None:
         console.warn("no imatrix: types that need one are left out; make one with `quantplan imatrix`")
+    for note in coverage_notes(importance, source) if importance else ():
+        console.warn(note)
     command = shlex.join(["quantplan", *sys.argv[1:]])
-    made = planning.Request(source, importance, parse_types(types), budget, wanted, per, command, objective, most_kld)
+    made = planning.Request(source, importance, parse_writable(types), budget, wanted, per, command, objective, most_kld,
+        devices(source), least_tps,
+    )  # fmt: skip
     planning.check(made)
     return made
+
+
+def devices(
+    vram: str | None, ram: str | None, ctx: int | None, kv: str | None, on_cpu: list[str] | None
+) -> Callable[[Model], Devices | None]:
+    """What the options say of the machine that shall run the file, for a model; BadUsage where they do not go together."""
+    from quantplan.budget import parse_size
+    from quantplan.errors import BadUsage
+    from quantplan.experiments.devices import Devices, default_on_cpu
+    from quantplan.memory import parse_kv
+    from quantplan.selector import Selector
+
+    if vram is None and ram is None:
+        alone = {"--ctx": ctx, "--kv": kv, "--on-cpu": on_cpu}
+        if odd := [name for name, value in alone.items() if value]:
+            raise BadUsage(
+                f"{odd[0]} speaks of memory: give --vram (and --ram) too; the probe's windows are set with --window"
+            )
+        return lambda _: None
+    sizes = [parse_size(text, name) if text else None for text, name in ((vram, "--vram"), (ram, "--ram"))]
+    selectors = tuple(Selector(text) for text in on_cpu or ())
+
+    def for_model(model: Model) -> Devices:
+        moved = selectors or (default_on_cpu(model) if ram is not None else ())
+        return Devices(*sizes, ctx or DEFAULT_CONTEXT, parse_kv(kv or "f16"), moved)
+
+    return for_model
 
 
 def damage_table(
@@ -128,6 +188,18 @@ def damage_table(
     if priced.probe and priced.probe.overhead is not None:
         console.say(f"probed {len(priced.probe.scales)} tensors in {priced.probe.seconds:.0f} s")
     return priced.table
+
+
+def speeds(made: Request, types: tuple[QuantType, ...], threads: int, gpu_layers: int) -> SpeedTable | None:
+    """This machine's speeds: measured where a limit needs them, else only where they are all known already."""
+    from quantplan.cli.pricing_options import stages
+    from quantplan.experiments.speed import SpeedOptions, pending, speed_table
+
+    wanted, folder = SpeedOptions(threads, gpu_layers), options.cache_folder()
+    if made.least_tps is None and (gpu_layers or pending(made.model, types, wanted, folder)[0]):
+        return None
+    with stages() as tell:
+        return speed_table(made.model, types, wanted, folder, tell)
 
 
 def source_of_damage(damage: str | None, no_probe: bool, calibration: Path | None) -> str:

@@ -44,9 +44,15 @@ def solve(
     per: asked.PerOption = "tensor",
     monotone: asked.MonotoneOption = False,
     valley: asked.ValleyOption = False,
+    vram: asked.VramOption = None,
+    ram: asked.RamOption = None,
+    ctx: asked.ContextOption = None,
+    kv: asked.KvOption = None,
+    on_cpu: asked.OnCpuOption = None,
+    min_tps: asked.MinTpsOption = None,
     damage: asked.DamageOption = None,
     no_probe: asked.NoProbeOption = False,
-    ctx: options.CtxOption = None,
+    window: options.WindowOption = None,
     windows: WindowsOption = 0,
     sample: SampleOption = "512k",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write the plan.")] = None,
@@ -71,17 +77,19 @@ def solve(
 
     if max_kld is not None and not max_kld > 0:
         raise BadUsage(f"--max-kld {max_kld:g}: a KLD in nats per token above 0")
-    if budget is None and max_kld is None:
-        raise BadUsage("how large may the file be? give --budget, or a target with --max-kld")
+    if budget is None and max_kld is None and vram is None and ram is None and min_tps is None:
+        raise BadUsage("how large may the file be? give --budget, --vram, or a target: --max-kld, --min-tps")
     wanted = asked.wishes(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
-    request = asked.request(model, imatrix, types, budget, wanted, per, objective, max_kld)
+    machine = asked.devices(vram, ram, ctx, kv, on_cpu)
+    request = asked.request(model, imatrix, types, budget, wanted, per, objective, max_kld, machine, min_tps)
     source = request.model
-    prices = pricing_options(source, planning.types_to_price(request), ctx, windows, sample, threads, gpu_layers)
+    prices = pricing_options(source, planning.types_to_price(request), window, windows, sample, threads, gpu_layers)
     if dry_run:
         console.put(_intentions(request, asked.source_of_damage(damage, no_probe, calibration)))
         return
     table = asked.damage_table(request, prices, damage, no_probe, calibration)
-    plan, everything_fits = planning.plan_for(request, table)
+    speeds = asked.speeds(request, prices.types, threads, gpu_layers)
+    plan, everything_fits = planning.plan_for(request, table, speeds)
     if everything_fits and budget is not None and max_kld is None:
         console.warn(
             f"the budget exceeds the largest file that these types make ({plan.file_bytes:,} bytes): that file is the plan"
@@ -95,19 +103,30 @@ def solve(
 
 
 def _plan_name(request: Request) -> str:
-    if request.budget is None:
-        size = f"kld{request.most_kld:g}"
-    else:
-        size = Path(request.budget[1:]).stem if request.budget.startswith("=") else request.budget.lower()
-    return f"{size}-layers" if request.per == "layer" else size
+    words = [_size_name(request.budget)] if request.budget else []
+    words += [f"kld{request.most_kld:g}"] if request.most_kld else []
+    words += [f"tps{request.least_tps:g}"] if request.least_tps else []
+    if request.devices:
+        sizes = (("vram", request.devices.vram), ("ram", request.devices.ram))
+        words += [f"{name}{size / 2**30:.4g}GiB" for name, size in sizes if size]
+    words += ["layers"] if request.per == "layer" else []
+    return "-".join(words)
+
+
+def _size_name(budget: str) -> str:
+    return Path(budget[1:]).stem if budget.startswith("=") else budget.lower()
 
 
 def _intentions(request: Request, source: str) -> str:
     from quantplan.experiments.planning import parse_budget, quantizable
 
-    budget = parse_budget(request)
-    within = f"within {budget.bytes:,} bytes" if budget else f"for an expected KLD of at most {request.most_kld:g}"
+    budget, devices = parse_budget(request), request.devices
+    within = [f"{budget.bytes:,} bytes"] if budget else []
+    within += [f"an expected KLD of {request.most_kld:g}"] if request.most_kld else []
+    within += [f"{devices.vram:,} bytes of VRAM"] if devices and devices.vram else []
+    within += [f"{devices.ram:,} bytes of RAM"] if devices and devices.ram else []
+    within += [f"{request.least_tps:g} tokens/s"] if request.least_tps else []
     return (
-        f"would choose among {len(request.types)} types for {len(quantizable(request.model))} tensors {within}; "
-        f"damage from: {source}"
+        f"would choose among {len(request.types)} types for {len(quantizable(request.model))} tensors within "
+        f"{' and '.join(within)}; damage from: {source}"
     )

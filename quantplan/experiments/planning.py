@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantplan import __version__
 from quantplan.budget import Budget
 from quantplan.damage import DamageRow, DamageTable
-from quantplan.errors import BadFile, BadUsage, ModelMismatch
-from quantplan.experiments import pricing
+from quantplan.errors import BadFile, BadUsage, BudgetImpossible, ModelMismatch
+from quantplan.experiments import devices, pricing
 from quantplan.experiments.build import stock_plan
 from quantplan.experiments.cache import digest_of
+from quantplan.experiments.devices import Devices
 from quantplan.formats.gguf import metadata_bytes, shard_paths
 from quantplan.formats.layer_types import flags_for
 from quantplan.formats.plan_files import damage_content, read_damage, write_damage
@@ -23,8 +24,10 @@ from quantplan.plan import Outcome, Plan
 from quantplan.quant_type import QuantType
 from quantplan.solve import layers
 from quantplan.solve.grouping import tensor_groups
-from quantplan.solve.planner import Goal, Posed, check_budget, fixed_bytes, pose, solve_posed
+from quantplan.solve.planner import Goal, Posed, best_answer, check_budget, fixed_bytes, pose, solve_posed
+from quantplan.solve.program import Solution
 from quantplan.solve.wishes import Allowed, Wishes, allowed, permission, types_by_tensor, unsafe
+from quantplan.speed import SpeedTable
 from quantplan.tensor import Model, Tensor
 
 # one mix of each size and kind; S and L variants give layer mode its fine steps
@@ -50,6 +53,8 @@ class Request:
     command: str = ""
     objective: str = "sum"
     most_kld: float | None = None
+    devices: Devices | None = None
+    least_tps: float | None = None  # tokens per second at generation
 
 
 def quantizable(model: Model) -> tuple[Tensor, ...]:
@@ -117,6 +122,8 @@ def check(request: Request) -> None:
         for tensor in tensors
     }
     posed = pose_request(request, DamageTable(request.model.digest, nothing_known))
+    for _ in _problems(replace(request, least_tps=None), posed, None):
+        pass
     budget = goal_of(request).budget
     if budget is not None:
         check_budget(request.model, budget, posed.fixed_bytes + posed.problem.smallest_bytes)
@@ -157,11 +164,49 @@ def pose_request(request: Request, table: DamageTable) -> Posed:
     return pose(grouping, fixed, parse_budget(request), request.wishes, sorted(sizes, key=lambda name: sizes[name]))
 
 
-def plan_for(request: Request, table: DamageTable) -> tuple[Plan, bool]:
-    """The plan, and whether everything fits at the largest types. Raises BudgetImpossible and what posing raises."""
-    posed = pose_request(request, table)
-    solution = solve_posed(request.model, posed, goal_of(request), table)
-    return plan_of(request, table, posed, solution.choices, solution.outcome), posed.everything_fits
+def plan_for(request: Request, table: DamageTable, speeds: SpeedTable | None = None) -> tuple[Plan, bool]:
+    """The plan, and whether everything fits at the largest types. ``speeds`` must be there for ``least_tps``.
+
+    Raises BudgetImpossible and what posing raises.
+    """
+    problems = list(_problems(request, pose_request(request, table), speeds))
+    posed, solution = _best(request, problems, table)
+    plan = plan_of(request, table, posed, solution.choices, solution.outcome)
+    if request.devices is not None:
+        plan = devices.with_devices(plan, request.model, request.devices)
+    if speeds is not None:
+        plan = devices.with_speed(plan, speeds)
+    return plan, any(each.everything_fits for each in problems)
+
+
+def _problems(request: Request, posed: Posed, speeds: SpeedTable | None) -> Iterator[Posed]:
+    """One problem, or with memory to keep one for each size of the largest moved tensor."""
+    every = [posed] if request.devices is None else devices.within_memory(posed, request.model, request.devices)
+    for each in every:
+        yield each if request.least_tps is None else devices.fast_enough(each, _given(speeds), request.least_tps)
+
+
+def _given(speeds: SpeedTable | None) -> SpeedTable:
+    if speeds is None:
+        raise BadUsage("a limit on tokens per second needs this machine's speeds; run `quantplan speed`")
+    return speeds
+
+
+def _best(request: Request, problems: Sequence[Posed], table: DamageTable) -> tuple[Posed, Solution]:
+    """The best answer of all problems, with the bound that holds for all of them."""
+    answers, refused = [], []
+    for posed in problems:
+        try:
+            answers.append((posed, solve_posed(request.model, posed, goal_of(request), table)))
+        except BudgetImpossible as error:
+            refused.append(error)
+    if not answers:
+        raise refused[-1]  # the smallest copy on the GPU: no other leaves more room
+    posed, best = answers[best_answer([solution for _, solution in answers])]
+    outcome = best.outcome
+    bound = min(solution.outcome.bound for _, solution in answers)
+    gap = (outcome.objective - bound) / outcome.objective if outcome.objective else 0.0
+    return posed, replace(best, outcome=replace(outcome, bound=bound, gap=gap))
 
 
 def plan_of(request: Request, table: DamageTable, posed: Posed, choices: Sequence[int], outcome: Outcome) -> Plan:
@@ -207,8 +252,21 @@ def _spelled(request: Request) -> dict[str, object]:
         "allow_1_bit": wishes.one_bit,
         "objective": request.objective,
         "max_kld": request.most_kld,
-    }
+        "min_tps": request.least_tps,
+    } | _spelled_devices(request.devices)
     return {name: value for name, value in spelled.items() if value}
+
+
+def _spelled_devices(wanted: Devices | None) -> dict[str, object]:
+    if wanted is None:
+        return {}
+    return {
+        "vram": wanted.vram,
+        "ram": wanted.ram,
+        "ctx": wanted.ctx,
+        "kv": ",".join(kind.name.lower() for kind in wanted.kv),
+        "on_cpu": [selector.text for selector in wanted.on_cpu],
+    }
 
 
 # --- the damage table of a plan, kept for questions about it

@@ -145,7 +145,10 @@ def _decided(table: DamageTable, name: str, kind: str) -> bool:
 
 
 def _tangent(grouping: Grouping, table: DamageTable, room: float, at: float) -> Resource:
-    """(1 + 2 c s) S - c s^2 + K <= room, which touches the curve at s = ``at``. What breaks the limit alone counts as twice the limit."""
+    """(1 + 2 c s) S - c s^2 + K <= room, which touches the curve at s = ``at``.
+
+    What breaks the limit by itself counts as twice the limit.
+    """
     curvature = table.interaction.curvature
     limit, slope = room + curvature * at**2, 1 + 2 * curvature * at
     step = limit / _STEPS

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from quantplan.budget import Budget, human_bytes
 from quantplan.damage import DamageTable
 from quantplan.errors import BadUsage, BudgetImpossible
 from quantplan.plan import Limit
+from quantplan.quant_type import QuantType
 from quantplan.solve import layers
+from quantplan.solve.distinct import choosing
 from quantplan.solve.grouping import Grouping, joined
 from quantplan.solve.objective import OBJECTIVES, minimise, smallest_within
 from quantplan.solve.problem import Distinct, Problem, Resource
@@ -93,13 +95,51 @@ def limited(posed: Posed, resource: Resource, unit: str) -> Posed:
     return replace(posed, problem=problem, units=posed.units | {resource.name: unit})
 
 
+def keeping(posed: Posed, permits: Callable[[Tensor, QuantType], bool]) -> Posed | None:
+    """With only the choices whose every tensor's type is permitted; None where a group has none left. Before ``limited``."""
+    grouping, distinct = posed.grouping, posed.problem.distinct
+    kept = [
+        [at for at, each in enumerate(kinds) if all(map(permits, members, each))]
+        for members, kinds in zip(grouping.members, grouping.kinds, strict=True)
+    ]
+    problem = choosing(posed.problem, kept)
+    if problem is None:
+        return None
+    kinds = tuple(tuple(every[at] for at in index) for every, index in zip(grouping.kinds, kept, strict=True))
+    grouping = replace(grouping, groups=problem.groups, kinds=kinds)
+    return replace(posed, problem=replace(problem, distinct=distinct), grouping=grouping)
+
+
+def best_answer(answers: Sequence[Solution]) -> int:
+    """Index of the best of several problems' solutions for one goal; of equals the first."""
+    return min(range(len(answers)), key=lambda at: answers[at].outcome.objective)
+
+
 def solve_posed(model: Model, posed: Posed, goal: Goal, table: DamageTable, gap: float = 1e-6) -> Solution:
     """The choices that a goal asks for. Raises BudgetImpossible naming the limit in the way and what would do."""
     if goal.budget is not None:
         check_budget(model, goal.budget, posed.fixed_bytes + posed.problem.smallest_bytes)
+    _check_limits(posed)
     if goal.most_kld is not None:
         return smallest_within(posed.problem, posed.grouping, table, goal.most_kld, gap)
     return minimise(posed.problem, goal.objective, gap)
+
+
+def _check_limits(posed: Posed) -> None:
+    """BudgetImpossible naming the first limit that not even the smallest choices keep, and what would do."""
+    for each in posed.problem.resources:
+        least = sum(map(min, each.use))
+        if least > each.limit:
+            unit = posed.units[each.name]
+            show = human_bytes if unit == "bytes" else _microseconds
+            raise BudgetImpossible(
+                f"{each.name}: the smallest types take {show(least)}, {show(each.limit)} are left for them; allow "
+                f"{show(least - each.limit)} more ({least - each.limit:,} {unit}), or smaller types with --types"
+            )
+
+
+def _microseconds(picoseconds: float) -> str:
+    return f"{picoseconds / 1e6:,.1f} us"
 
 
 def fixed_bytes(model: Model, tensors: tuple[Tensor, ...], metadata_bytes: int) -> int:

@@ -26,6 +26,7 @@ from quantplan.solve.bound import (
 )
 from quantplan.solve.distinct import solve_distinct
 from quantplan.solve.highs import branch_and_bound
+from quantplan.solve.parts import part_of, parts
 from quantplan.solve.problem import Group, Problem
 from quantplan.solve.sweep import sweep
 
@@ -47,7 +48,7 @@ def solve(problem: Problem, gap: float = 1e-6, time_limit: float = 60.0) -> Solu
     The same problem gives the same choices unless time runs out. Raises BudgetImpossible with the fewest
     bytes that would do; QuantplanError when ``time_limit`` seconds found no plan within several limits.
     """
-    found = _solve_distinct(problem, gap, time_limit) if problem.distinct else _solve(problem, gap, time_limit)
+    found = _solve_distinct(problem, gap, time_limit) if problem.distinct else _solve_parts(problem, gap, time_limit)
     return replace(found, outcome=replace(found.outcome, prices=prices(problem)))
 
 
@@ -57,6 +58,26 @@ def _solve(problem: Problem, gap: float, time_limit: float) -> Solution:
         raise _impossible(problem)
     search.run()
     return search.solution()
+
+
+def _solve_parts(problem: Problem, gap: float, time_limit: float) -> Solution:
+    """Each part that shares no limit with the others by itself."""
+    found = parts(problem)
+    if len(found) < 2:
+        return _solve(problem, gap, time_limit)
+    choices = [0] * len(problem.groups)
+    bound, started = 0.0, time.perf_counter()
+    for groups in found:
+        part = part_of(problem, groups)
+        try:
+            solution = _solve(part, gap, time_limit)
+        except BudgetImpossible:
+            raise _impossible(problem) from None
+        bound += solution.outcome.bound
+        for group, choice in zip(groups, solution.choices, strict=True):
+            choices[group] = choice
+    seconds = time.perf_counter() - started
+    return Solution(_outcome(problem.damage(choices), bound, gap, seconds), tuple(choices))
 
 
 def _solve_distinct(problem: Problem, gap: float, time_limit: float) -> Solution:

@@ -15,7 +15,6 @@ from quantplan.selector import Selector
 from quantplan.tensor import Tensor
 
 Candidates = Mapping[str, tuple[QuantType, ...]]
-_SAFE_BITS = 2.0  # published 1-bit files of anything but experts of very large models babble
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,11 @@ def permission(tensors: tuple[Tensor, ...], wishes: Wishes) -> Callable[[Tensor,
 
 
 def unsafe(tensor: Tensor, kind: QuantType) -> bool:
-    """Whether a type is below the safe floor: fewer than 2 bits for anything but experts."""
-    return kind.bits < _SAFE_BITS and tensor.experts == 1
+    """Whether a type is below the safe floor: fewer than 2 bits for anything but experts.
+
+    Published 1-bit files of anything but the experts of very large models babble.
+    """
+    return kind.one_bit and not tensor.routed
 
 
 def _by_tensor(

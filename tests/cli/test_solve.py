@@ -13,7 +13,21 @@ from quantplan.formats.plan_files import read_plan
 
 pytestmark = pytest.mark.tools
 PRIOR = ("--damage", "prior", "--types", "k,Q8_0,F16")
-FIGURES = {"plan", "file_bytes", "bpw", "predicted_kld", "predicted_kld_err", "status", "gap", "bound"}
+FIGURES = {
+    "plan",
+    "file_bytes",
+    "bpw",
+    "predicted_kld",
+    "predicted_kld_err",
+    "status",
+    "gap",
+    "bound",
+    "minimised",
+    "prices",
+    "limits",
+    "override_tensor",
+    "predicted_tps",
+}
 
 
 @pytest.fixture
@@ -43,6 +57,51 @@ def test_json(solve, workplace, small_model):
     assert "warning: uncalibrated plan" in done.err
 
 
+def test_a_card(solve, command, workplace, small_model):
+    """--vram alone, with its context and cache; what is planned is what `quantplan memory` says."""
+    free = solve("--vram", "1TiB", *PRIOR, "--json", "--ctx", "256", "--out", "free.json")
+    assert free.code == 0, free.err
+    needs = json.loads(command("memory", "free.json", "-m", small_model, "--ctx", "256", "--json").out)
+    room = needs["contexts"][0]["vram"] - 300_000
+    done = solve("--vram", str(room), "--ctx", "256", *PRIOR, "--json", "--out", "card.json")
+    assert done.code == 0, done.err
+    figures = json.loads(done.out)
+    (limit,) = figures["limits"]
+    assert limit["name"] == "VRAM" and 0 < limit["used"] <= limit["limit"] and figures["prices"]["VRAM"] > 0
+    found = json.loads(command("memory", "card.json", "-m", small_model, "--ctx", "256", "--json").out)
+    assert room - 20_000 < found["contexts"][0]["vram"] <= room
+    wishes = read_plan(workplace / "card.json").made_from["wishes"]
+    assert (wishes["vram"], wishes["ctx"], wishes["kv"]) == (room, 256, "f16,f16")
+
+
+def test_a_target(solve, workplace):
+    done = solve("--max-kld", "0.02", *PRIOR)
+    plan = read_plan(workplace / "plans" / "tied-kld0.02.json")
+    assert done.code == 0 and plan.predicted_kld <= 0.02 * (1 + 1e-9) and plan.outcome.minimised == "bytes"
+
+
+def test_wishes_of_all_kinds_in_one_plan(solve, workplace):
+    words = [
+        "--tie",
+        "qkv",
+        "--tie",
+        "blocks=2",
+        "--max",
+        "ffn_*=Q5_K",
+        "--min",
+        "attn_v=Q4_K",
+        "--only",
+        "token_embd=Q6_K,Q8_0",
+    ]
+    done = solve("-b", "45%", *PRIOR, *words, "--max-types", "4", "--out", "plan.json")
+    assert done.code == 0, done.err
+    plan = read_plan(workplace / "plan.json")
+    types = {name: kind.name for name, kind in plan.types.items() if kind.block > 1}
+    assert len(set(types.values())) <= 4 and types["token_embd.weight"] in ("Q6_K", "Q8_0")
+    assert len({kind for name, kind in types.items() if "attn_q" in name or "attn_k" in name or "attn_v" in name}) == 1
+    assert plan.made_from["wishes"]["tie"] == ["qkv", "blocks=2"]
+
+
 def test_for_people(solve, workplace):
     done = solve("-b", "4.5bpw", *PRIOR)
     plan = read_plan(workplace / "plans" / "tied-4.5bpw.json")
@@ -66,7 +125,7 @@ def test_a_probe_is_made_where_there_is_a_text(solve, workplace, small_text, sma
         "Q4_0,Q8_0",
         "--threads",
         "1",
-        "--ctx",
+        "--window",
         "128",
         "--windows",
         "8",
@@ -227,7 +286,7 @@ def test_refused(command, odd_files, files, small_model, words, code, message):
     ],
 )
 def test_refused_before_anything_is_measured(solve, workplace, small_text, words):
-    options = {"-b": "45%", "--types": "k", "--calibration": small_text, "--ctx": "128"}
+    options = {"-b": "45%", "--types": "k", "--calibration": small_text, "--window": "128"}
     options |= dict(zip(words[::2], words[1::2], strict=True))
     done = solve(*(word for pair in options.items() for word in pair))
     assert done.code in (2, 5, 6) and done.error and "..." not in done.err
