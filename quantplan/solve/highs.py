@@ -9,6 +9,7 @@ import numpy as np
 
 from quantplan.solve.bound import Found, Relaxation, Tableau
 from quantplan.solve.problem import Chain
+from quantplan.solve.statement import add_chain, steps
 
 if TYPE_CHECKING:
     import pulp
@@ -50,7 +51,7 @@ class _Statement:
     def __init__(self, tableau: Tableau, relaxation: Relaxation, target: float) -> None:
         import pulp
 
-        self.tableau, self.base, self.turning = tableau, relaxation.choices, 0
+        self.tableau, self.base, self.chains = tableau, relaxation.choices, 0
         self.ground = tableau.total_damage(self.base)
         self.unit = _unit(tableau, relaxation, target)
         self.program = pulp.LpProblem("plan", pulp.LpMinimize)
@@ -93,40 +94,20 @@ class _Statement:
             self.program += row <= left * scale
 
     def add_chain(self, chain: Chain) -> None:
-        """Neighbours a, b of a chain, for each rank r, with R(a, r) = 1 where a's rank is r or more: R(a, r) <= R(b, r)
-        where the chain rises, >= where it falls. A binary says which, for each pair of neighbours.
-        """
-        ranks = sorted({rank for each in chain.ranks for rank in each})[1:]
-        reached = [
-            [self._reached(*each, rank) for rank in ranks] for each in zip(chain.groups, chain.ranks, strict=True)
-        ]
-        rises = self._rises(chain.course, len(reached) - 1)
-        for one, two, rising in zip(reached, reached[1:], rises, strict=False):
-            for before, after in zip(one, two, strict=True):
-                self.program += before - after <= 1 - rising
-                self.program += after - before <= rising
+        self.chains += 1
+        ranks = steps(chain)
+        every = zip(chain.groups, chain.ranks, strict=True)
+        reached = [[self._reached(group, of_choice, rank) for rank in ranks] for group, of_choice in every]
+        add_chain(self.program, chain, reached, f"rises_{self.chains}")
 
     def _reached(self, group: int, ranks: tuple[int, ...], rank: int) -> pulp.LpAffineExpression:
+        """1 where the group's choice has that rank or more."""
         import pulp
 
         high = [choice for choice, each in enumerate(ranks) if each >= rank]
         if (group, int(self.base[group])) in self.x:
             return pulp.lpSum(self.x[group, choice] for choice in high if (group, choice) in self.x)
         return pulp.LpAffineExpression(constant=float(int(self.base[group]) in high))
-
-    def _rises(self, course: str, steps: int) -> list[pulp.LpVariable] | list[int]:
-        """For each step of a chain 1 where it rises, 0 where it falls."""
-        import pulp
-
-        if course in ("rising", "falling"):
-            return [int(course == "rising")] * steps
-        self.turning += 1
-        if course == "monotone":
-            return [self.program.add_variable(f"rises_{self.turning}", cat=pulp.LpBinary)] * steps
-        rises = [self.program.add_variable(f"rises_{self.turning}_{step}", cat=pulp.LpBinary) for step in range(steps)]
-        for one, two in zip(rises, rises[1:], strict=False):
-            self.program += one <= two
-        return rises
 
     def cut_off(self, choices: np.ndarray) -> None:
         """A cover cut: not all groups may use as much as they do in these choices, which break a limit."""
