@@ -32,7 +32,7 @@ from quantplan.formats.planning import make_plan, needs_imatrix
 from quantplan.formats.rule_texts import RuleText, parse_rules
 from quantplan.formats.rules import check_all_match, matches, near_roles, resolve, write_rules
 from quantplan.imatrix import Imatrix
-from quantplan.llamacpp.quantize import dry_run, known_ftype, mix, quantizable
+from quantplan.llamacpp.quantize import Rule, dry_run, known_ftype, mix, quantizable
 from quantplan.plan import Plan
 from quantplan.quant_type import QuantType, fitted
 from quantplan.tensor import Model, Tensor
@@ -196,17 +196,30 @@ def _unmatched(text: RuleText, model: Model) -> list[str]:
         raise NothingSelected(
             f"the rule {missed[0]} matches no tensor of the model; {near_roles(missed[0], model.by_name)}"
         )
-    warnings = (
-        [f"{len(missed)} of {len(text.rules)} rules match no tensor of the model, the first is {missed[0]}"]
-        if missed
-        else []
-    )
+    warnings = []
+    if missed:
+        warnings.append(
+            f"{len(missed)} of {len(text.rules)} rules match no tensor of the model, the first is {missed[0]}"
+        )
+    return warnings + _idle(found, model)
+
+
+def _idle(found: Mapping[Rule, Sequence[str]], model: Model) -> list[str]:
+    """Warnings for rules that match tensors and decide none: only copied ones, or all taken by rules before them."""
     names = {tensor.name for tensor in quantizable(model)}
-    for rule in dict.fromkeys(text.rules):
-        copied = [name for name in found[rule] if model.by_name[name].type != rule.type]
-        if copied and not names.intersection(found[rule]):
+    taken: dict[str, Rule] = {}
+    warnings = []
+    for rule, matched in found.items():
+        first = {taken.setdefault(name, rule) for name in matched}
+        wanted = [name for name in matched if model.by_name[name].type != rule.type]
+        if wanted and not names.intersection(matched):
             warnings.append(
-                f"the rule {rule} names only tensors that llama-quantize never quantizes ({copied[0]}); it does nothing"
+                f"the rule {rule} names only tensors that llama-quantize never quantizes ({wanted[0]}); it does nothing"
+            )
+        elif rule not in first and any(each.type != rule.type for each in first):
+            warnings.append(
+                f"the rule {rule} decides nothing: {taken[matched[0]]} is found in {matched[0]} before it; should that one "
+                "begin with ^?"
             )
     return warnings
 

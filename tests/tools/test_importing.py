@@ -272,6 +272,19 @@ def test_nearest_types_need_what_there_is(reference, reference_imatrix, text):
     assert types["blk.0.attn_q.weight"].name == "IQ2_XXS"
 
 
+def test_a_rule_that_another_takes_everything_from_is_told(reference, text):
+    """Recipes without anchors: output.weight is found in attn_output.weight too, by every tool that reads them."""
+    recipe = "# old\noutput\\.weight=q8_0\nblk\\..*\\.attn_output\\.weight=q4_K\n.*=q4_K\n"
+    imported = import_file(text(recipe), reference)
+    assert imported.plan.types["blk.0.attn_output.weight"].name == "Q8_0"
+    (warning,) = imported.warnings
+    assert (
+        r"attn_output\.weight=q4_k decides nothing: output\.weight=q8_0 is found in blk.0.attn_output.weight before"
+        in warning
+    )
+    assert import_file(text(recipe.replace("output", "^output", 1)), reference).warnings == ()
+
+
 def test_rules_of_ik_llama_cpp_keep_their_case(reference, text):
     with pytest.raises(NothingSelected, match="ATTN_V"):
         import_file(text("ATTN_V=q8_0,FFN=q8_0"), reference, base="Q4_K_S")
