@@ -21,6 +21,8 @@ from quantplan.quant_type import QuantType, quant_type
 _MARK = re.compile(r"\bLAYER_TYPES\s*=\s*")
 _LIST = re.compile(r"\[\s*\[(?!:)")  # [[: opens a class in a pattern
 _FLAGS = re.compile(r"\bFLAGS\s*=\s*[\"']((?:[^\"'\n\\]|\\.|\\\n)*)")  # cards forget the closing quote
+_LINE = r"^[ \t]*{what}[ \t]*:[ \t]*(\w+)[ \t]*$"
+_RANGE = re.compile(_LINE.format(what=r"(\d+)(?:\.\.(\d+))?"), re.MULTILINE)  # 0..5 : Q4_K_M, as earlier cards have it
 _QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'"})  # word processors' quotes
 _EMBEDDING, _OUTPUT, _RULE = "--token-embedding-type", "--output-tensor-type", "--tensor-type"
 EMBEDDINGS, OUTPUT = "token_embd.weight", "output.weight"
@@ -54,7 +56,7 @@ class LayerTypes:
 
 
 def looks_like_layer_types(text: str) -> bool:
-    return bool(_MARK.search(text) or _LIST.search(text))
+    return bool(_MARK.search(text) or _LIST.search(text) or any(match[2] for match in _RANGE.finditer(text)))
 
 
 def parse_layer_types(text: str, blocks: int, known_ftype: Callable[[str], str] = str.upper) -> LayerTypes:
@@ -74,6 +76,8 @@ def parse_layer_types(text: str, blocks: int, known_ftype: Callable[[str], str] 
 def _items(text: str) -> list[object]:
     mark = _MARK.search(text)
     start = _LIST.search(text, mark.end() if mark else 0)
+    if not start and (ranges := list(_RANGE.finditer(text))):
+        return [[block, each[3]] for each in ranges for block in range(int(each[1]), int(each[2] or each[1]) + 1)]
     if not start:
         raise BadFile(
             'there is no LAYER_TYPES list in the text; it looks like LAYER_TYPES=\'[[0,"Q4_K_M"],[1,"Q4_K_S"]]\''
@@ -140,7 +144,8 @@ def _option_words(text: str) -> list[list[str]]:
 
 
 def _option(text: str, option: str) -> QuantType | None:
-    match = re.search(rf"{option}(?:\s+|=)(\w+)", text)
+    where = {_EMBEDDING: "embed", _OUTPUT: "output"}[option]
+    match = re.search(rf"{option}(?:\s+|=)(\w+)", text) or re.search(_LINE.format(what=where), text, re.MULTILINE)
     return quant_type(match.group(1)) if match else None
 
 

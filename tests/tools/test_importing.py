@@ -168,6 +168,17 @@ def test_a_plan_of_extended_names_is_written_with_their_meaning(text, tmp_path):
     assert import_file(text(own), model).plan.types["blk.2.attn_v.weight"].name == "Q6_K"
 
 
+def test_published_size_of_ranges(text, tmp_path):
+    """Qwen3-8B Q6_K_H as its card has it: about 6e9 bytes."""
+    model = read_model(QWEN3_8B.write(tmp_path / "m.gguf"))
+    card = "embed  : Q6_K\n0..5   : Q4_K_M\n6..11  : Q5_K_S\n12..29 : Q5_K_M\n30..32 : Q6_K\n33..35 : Q8_0\noutput : Q6_K\n"
+    plan = import_file(text(f"The layer quants are as follows:\n\n{card}\nThese were selected."), model).plan
+    assert plan.tensor_bytes == pytest.approx(6e9, rel=0.02)
+    assert plan.layer_types[5:7] == ((5, "Q4_K_M"), (6, "Q5_K_S"))
+    with pytest.raises(BadFile, match="does not name layer 5"):
+        import_file(text(card.replace("0..5", "0..4")), model)
+
+
 def test_a_text_of_two_lists_is_read_up_to_the_second(reference, text):
     both = listed([("Q4_K_S", 10)]) + FLAGS + "\n" + listed([("Q6_K", 10)]) + FLAGS
     imported = import_file(text(both), reference)
