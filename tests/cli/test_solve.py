@@ -69,7 +69,7 @@ def test_a_card(solve, command, workplace, small_model):
     (limit,) = figures["limits"]
     assert limit["name"] == "VRAM" and 0 < limit["used"] <= limit["limit"] and figures["prices"]["VRAM"] > 0
     found = json.loads(command("memory", "card.json", "-m", small_model, "--ctx", "256", "--json").out)
-    assert room - 20_000 < found["contexts"][0]["vram"] <= room
+    assert room - 100_000 < found["contexts"][0]["vram"] <= room
     wishes = read_plan(workplace / "card.json").made_from["wishes"]
     assert (wishes["vram"], wishes["ctx"], wishes["kv"]) == (room, 256, "f16,f16")
 
