@@ -98,7 +98,7 @@ def test_version(command):
     "words, message",
     [
         (["frobnicate"], "No such command 'frobnicate'"),
-        (["solve"], "Missing option '--budget'"),
+        (["solve"], "how large may the file be? give --budget"),
         (["solve", "--budget"], "requires an argument"),
         (["solve", "-b", "5bpw", "--frob"], "No such option: --frob"),
         (["solve", "-b", "5bpw", "--threads", "-3"], "--threads"),
