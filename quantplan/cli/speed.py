@@ -43,10 +43,10 @@ def speed(
     """
     from quantplan.experiments.speed import SpeedOptions, check_against_bench, speed_table
     from quantplan.formats.gguf import read_model
-    from quantplan.quant_type import parse_types
+    from quantplan.llamacpp.writable import parse_writable
 
     source = read_model(options.model_path(model))
-    kinds = parse_types(types)
+    kinds = parse_writable(types)
     wanted = SpeedOptions(threads, gpu_layers, repetitions, again)
     if dry_run:
         console.put(_announced(source, kinds, wanted))
@@ -65,7 +65,7 @@ def _announced(model: Model, kinds: tuple[QuantType, ...], wanted: SpeedOptions)
 
     check_layers(model, wanted)
     todo, known = pending(model, kinds, wanted, options.cache_folder())
-    return f"{todo} products to be timed, {known} known already; then llama-bench on synthetic models of two sizes"
+    return f"{todo} measurements to be made (products, and llama-bench on synthetic models), {known} known already"
 
 
 def _show(
@@ -74,9 +74,14 @@ def _show(
     from quantplan.report.speed_table import as_fields, check_fields, check_table, shapes_table, uniform_table
     from quantplan.speed import GENERATION, PROMPT
 
+    if any(row.disturbed for rows in compared.values() for row in rows):
+        console.warn(
+            "repetitions of llama-bench differ by more than 5 %: other programs run, the ratios are worth little"
+        )
     if as_json:
         checks = {name: check_fields(rows) for name, rows in compared.items()}
         console.put_json(as_fields(table, kinds) | {"check": checks})
         return
+    console.say(f"{table.machine}, {table.backend}, {table.threads} threads, llama.cpp {table.build}")
     console.put_table(shapes_table(table, GENERATION), shapes_table(table, PROMPT), uniform_table(table, kinds))
     console.put_table(*(check_table(name, rows) for name, rows in compared.items()))

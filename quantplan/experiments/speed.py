@@ -47,6 +47,7 @@ _LEAST_BLOCKS, _MOST_BLOCKS = 2, 16
 _SYNTHETIC_TYPE = BY_NAME["Q4_0"]  # fits rows of any model, needs no imatrix, and is fast: little is taken away again
 _TURNS = 3  # both sizes in turn: what disturbs the machine for a second shall not hit one of them alone
 _LEAST_ERROR = 0.01  # of a figure: the same measurement a minute later differs by as much on a quiet machine
+_DISTURBED = 0.05  # repetitions on a quiet machine differ by 0.3 to 2 %
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,11 @@ class Compared:
     @property
     def ratio(self) -> float:
         return self.predicted.value / self.measured.mean
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether llama-bench's repetitions differ so much that something else ran beside them."""
+        return self.measured.deviation > _DISTURBED * self.measured.mean
 
 
 @dataclass(frozen=True)
@@ -130,11 +136,12 @@ def speed_table(
 def pending(
     model: Model, types: tuple[QuantType, ...], options: SpeedOptions, cache_folder: Path
 ) -> tuple[int, int]:  # fmt: skip
-    """How many products ``speed_table`` would time, and how many it knows already."""
+    """How many measurements ``speed_table`` would make, and how many it knows already: products and runs of llama-bench."""
     journal = _journal(options, cache_folder)
-    todo = tasks(model, products(model, quantizable(model)), types)
-    known = sum(task.key in journal.results for task in todo)
-    return len(todo) - known, known
+    found = products(model, quantizable(model))
+    keys = [task.key for task in tasks(model, found, types)] + [key for _, key in _synthetic_runs(model, found)]
+    known = sum(key in journal.results for key in keys)
+    return len(keys) - known, known
 
 
 def check_layers(model: Model, options: SpeedOptions) -> None:
@@ -205,27 +212,34 @@ def _with_overhead(
 ) -> SpeedTable:  # fmt: skip
     """llama-bench on synthetic models of two sizes, less their products: a fixed part and one per block."""
     types = uniform_types(table, _SYNTHETIC_TYPE)
-    sizes = block_counts(model, types)
-    keys = [
-        (turn, blocks, f"synthetic {model.digest} {blocks} blocks {turn}") for turn in range(_TURNS) for blocks in sizes
-    ]
-    for done, (_, blocks, key) in enumerate(keys, 1):
+    runs = _synthetic_runs(model, table.products)
+    for done, (blocks, key) in enumerate(runs, 1):
         if key not in journal.results:
             journal.put(key, _bench_synthetic(model, blocks, types, options, journal.path.parent))
-            tell("speed of synthetic models", done, len(keys))
+            tell("speed of synthetic models", done, len(runs))
     fits = {}
     for batch in BATCHES:
-        points = {}
-        for size in sizes:
-            samples = [ns for _, blocks, key in keys if blocks == size for ns in journal.results[key][str(batch)]]
-            points[size] = _beside(model, table, size, types, batch, samples)
+        samples: dict[int, list[float]] = {}
+        for blocks, key in runs:
+            samples.setdefault(blocks, []).extend(journal.results[key][str(batch)])
+        points = {blocks: _beside(model, table, blocks, types, batch, samples[blocks]) for blocks in samples}
         fits[batch] = _line(points, table.blocks)
     return replace(table, overhead=fits)
 
 
+def _synthetic_runs(model: Model, found: Mapping[str, Product]) -> list[tuple[int, str]]:
+    """Number of blocks and journal key of each run of llama-bench, the sizes in turn."""
+    sizes = block_counts(model, _uniform(found, _SYNTHETIC_TYPE))
+    return [(size, f"synthetic {model.digest} {size} blocks {turn}") for turn in range(_TURNS) for size in sizes]
+
+
 def uniform_types(table: SpeedTable, kind: QuantType) -> dict[str, QuantType]:
     """All products' tensors in one type, or in its fallback where rows do not fit."""
-    return {name: fitted(kind, product.shape.columns) for name, product in table.products.items()}
+    return _uniform(table.products, kind)
+
+
+def _uniform(found: Mapping[str, Product], kind: QuantType) -> dict[str, QuantType]:
+    return {name: fitted(kind, product.shape.columns) for name, product in found.items()}
 
 
 def block_counts(model: Model, types: Mapping[str, QuantType]) -> tuple[int, ...]:

@@ -37,13 +37,16 @@ class BenchRow:
     @property
     def name(self) -> str:
         """``pp512``, ``tg128`` or ``pp512+tg128``."""
-        parts = [f"pp{self.prompt}"] * (self.prompt > 0) + [f"tg{self.generation}"] * (self.generation > 0)
-        return "+".join(parts)
+        return _name(self.prompt, self.generation)
 
     @property
     def stderr(self) -> float | None:
         """Standard error of the mean; None for a single repetition."""
         return self.deviation / math.sqrt(len(self.samples)) if len(self.samples) > 1 else None
+
+
+def _name(prompt: int, generation: int) -> str:
+    return "+".join([f"pp{prompt}"] * (prompt > 0) + [f"tg{generation}"] * (generation > 0))
 
 
 def bench(
@@ -95,7 +98,7 @@ def parse(
     for test in tests:
         found = rows.get(test)
         if found is None:
-            raise _unreadable(command, f"no result for pp{test[0]}+tg{test[1]}", log[-300:])
+            raise _unreadable(command, f"no result for {_name(*test)}", log[-300:])
         if len(found.samples) != repetitions:
             raise _unreadable(command, f"{len(found.samples)} of {repetitions} repetitions of {found.name}", log[-300:])
     return [rows[test] for test in tests]

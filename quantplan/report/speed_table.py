@@ -15,9 +15,7 @@ from quantplan.speed import GENERATION, PROMPT, SpeedTable
 
 def uniform_table(table: SpeedTable, types: Sequence[QuantType]) -> Table:
     """Predicted tokens per second of files whose matrices are all of one type."""
-    title = (
-        f"{table.machine}, {table.backend}, {table.threads} threads, llama.cpp {table.build}: tokens/s of uniform files"
-    )
+    title = "tokens/s of files of one type"
     shown = Table("type", title=title, title_justify="left")
     for heading in ("bits", "generation ± s.e.", "prompt ± s.e.", "products, % of a generated token"):
         shown.add_column(heading, justify="right")
