@@ -90,6 +90,19 @@ def test_part_of_the_blocks_on_a_gpu_is_refused():
     speeding.check_layers(model, SpeedOptions(gpu_layers=11))
 
 
+def test_the_faster_of_two_timings_counts(tmp_path):
+    from quantplan.experiments.cache import Journal
+
+    task = speeding.Task(Q8, Shape(256, 64), GENERATION, 1 << 20)
+    journal = Journal(tmp_path, "speed")
+    for batch in (GENERATION, PROMPT):
+        for key, ns in zip(replace(task, batch=batch).keys, (3.0 * batch, 2.0 * batch), strict=True):
+            journal.put(key, {"ns": ns, "stderr": 0.0})
+    (found,) = speeding._speeds([task, replace(task, batch=PROMPT)], journal)
+    assert (found.generation.value, found.prompt.value) == (2.0, 2.0 * PROMPT)
+    assert found.generation.stderr == pytest.approx(0.01 * 2.0)
+
+
 # --- with it
 
 
@@ -139,7 +152,7 @@ def test_interrupted_measurement_goes_on(reference_model, tmp_path, moments, mon
     todo, known = pending(model, (Q8,), OPTIONS, tmp_path)
     assert known == 3
     runs = 2 * 3  # of llama-bench: two sizes, three turns
-    assert todo + known - runs == len(tasks(model, products(model, speeding.quantizable(model)), (Q8,)))
+    assert todo + known - runs == 2 * len(tasks(model, products(model, speeding.quantizable(model)), (Q8,)))
 
 
 @pytest.mark.tools

@@ -22,7 +22,7 @@ def few_runs(monkeypatch):
 def test_time_is_positive_and_finite(name, tokens):
     timing = time_product(BY_NAME[name], Shape(256, 64), Load(tokens, 1 << 18, 1))
     assert 0 < timing.ns < 1e9
-    assert timing.runs >= 7
+    assert timing.runs >= 5
 
 
 @pytest.mark.parametrize("tokens", [1, 32])
