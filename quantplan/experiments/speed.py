@@ -6,6 +6,7 @@ Every figure is journalled by machine, llama.cpp build, threads and backend: the
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from quantplan.errors import BadUsage, ModelMismatch, NoSpace
 from quantplan.experiments.cache import Journal
 from quantplan.experiments.probe import Tell
+from quantplan.formats.records import make_folder
 from quantplan.formats.synthetic import synthetic_tensors, write_synthetic
 from quantplan.llamacpp import ggml, matmul, tools
 from quantplan.llamacpp.bench import BenchRow, bench
@@ -276,11 +278,12 @@ def _bench_synthetic(
     model: Model, blocks: int, types: Mapping[str, QuantType], options: SpeedOptions, folder: Path
 ) -> dict[str, list[float]]:
     """Nanoseconds per token of each repetition, by batch."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    _remove_orphans(folder)
     needed = sum(tensor.bytes for tensor in synthetic_tensors(model, blocks, types).values())
     if shutil.disk_usage(folder).free < needed + (1 << 20):
         raise NoSpace(f"{folder}: {needed / 1e6:.0f} MB are needed for a synthetic model of {blocks} blocks; free some")
-    with tempfile.TemporaryDirectory(dir=folder, prefix="synthetic-") as place:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f"synthetic-{os.getpid()}-") as place:
         path = write_synthetic(model, blocks, types, Path(place) / "synthetic.gguf")
         rows = bench(
             path, prompt=(PROMPT,), generation=(GENERATED,), repetitions=options.repetitions,
@@ -290,6 +293,24 @@ def _bench_synthetic(
         str(batch): [1e9 / speed for speed in row.samples]
         for batch, row in zip((PROMPT, GENERATION), rows, strict=True)
     }
+
+
+def _remove_orphans(folder: Path) -> None:
+    """Synthetic models of processes that were killed: up to hundreds of megabytes that nobody would miss."""
+    for orphan in folder.glob("synthetic-*-*"):
+        owner = orphan.name.split("-")[1]
+        if os.name == "posix" and owner.isdigit() and not _runs(int(owner)):
+            shutil.rmtree(orphan, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # asks, and sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _beside(

@@ -103,6 +103,21 @@ def test_the_faster_of_two_timings_counts(tmp_path):
     assert found.generation.stderr == pytest.approx(0.01 * 2.0)
 
 
+def test_synthetic_models_of_killed_processes_are_removed(tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    dead, alive = tmp_path / f"synthetic-{process.pid}-abc", tmp_path / f"synthetic-{os.getpid()}-abc"
+    for folder in (dead, alive):
+        folder.mkdir()
+        (folder / "synthetic.gguf").write_bytes(b"x")
+    speeding._remove_orphans(tmp_path)
+    assert (dead.exists(), alive.exists()) == (False, True)
+
+
 # --- with it
 
 
