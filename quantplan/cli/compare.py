@@ -13,6 +13,7 @@ import typer
 from quantplan.cli import console, options
 from quantplan.cli.measure import WindowsOption
 from quantplan.cli.plan_output import model_stem, with_stem
+from quantplan.hub import is_reference
 
 if TYPE_CHECKING:
     from quantplan.comparison import Comparison
@@ -40,6 +41,7 @@ def compare(
     others: _OthersArgument = None,
     contenders: _WithOption = "",
     model: options.ModelOption = None,
+    hub: options.HubOption = None,
     imatrix: options.ImatrixOption = None,
     text: options.TextOption = None,
     calibration: options.CalibrationOption = None,
@@ -63,7 +65,8 @@ def compare(
     from quantplan.experiments.measure import MeasureOptions
     from quantplan.project import read_text
 
-    base = options.model(_base(model, plan))
+    plan = options.local(plan)
+    base = options.model(_base(options.local_or_hub(model, hub), plan))
     path = options.heldout(text)
     judging = read_text(path)
     _warn_of_overlap(path, judging, options.calibration(calibration))
@@ -71,6 +74,7 @@ def compare(
     check_options(chosen)
     with _folder(out) as folder:
         words = [str(each) for each in others or ()] + [word.strip() for word in contenders.split(",") if word.strip()]
+        words = [str(options.local(Path(word))) if is_reference(word) else word for word in words]
         entries = _entries(plan, words, _workshop(base, folder, _imatrix(imatrix, plan), threads))
         with console.progress("measuring", 100) as bar:
             found = run(base.path, entries, judging, chosen, lambda share: bar(100 * share), options.cache_folder())

@@ -45,7 +45,7 @@ def emit(
     from quantplan.formats.plan_files import read_plan
     from quantplan.formats.records import replacing
 
-    text = plan_text(read_plan(plan), form.value, model)
+    text = plan_text(read_plan(plan), form.value, model and options.local(model))
     if out is None:
         console.put(text.removesuffix("\n"))
         return

@@ -12,8 +12,9 @@ from quantplan.cli import console, options
 
 def imatrix(
     model: Annotated[
-        Path | None, typer.Argument(help="GGUF model (default: the project's).", show_default=False)
+        Path | None, typer.Argument(help="GGUF model, hf:// too (default: the project's).", show_default=False)
     ] = None,
+    hub: options.HubOption = None,
     text: Annotated[
         list[Path] | None,
         typer.Option("--file", "-f", "--calibration", help="Text files or folders (default: the project's)."),
@@ -44,6 +45,7 @@ def imatrix(
     from quantplan.llamacpp import imatrix as tool
     from quantplan.project import read_text
 
+    model = options.local_or_hub(model, hub)
     source = options.model(model)
     here = options.project()
     texts = text or [each for each in [options.calibration(None)] if each]

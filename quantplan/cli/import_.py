@@ -35,9 +35,13 @@ class Fill(str, Enum):
 
 def import_plan(
     file: Annotated[
-        Path, typer.Argument(help="LAYER_TYPES, rules of any form, a recipe, a quantized GGUF, or published KLDs.")
+        Path,
+        typer.Argument(
+            help="LAYER_TYPES, rules of any form, a recipe, a quantized GGUF (hf:// too), or published KLDs."
+        ),
     ],
     model: options.ModelOption = None,
+    hub: options.HubOption = None,
     imatrix: options.ImatrixOption = None,
     result: Annotated[Result, typer.Option("--as", help="A plan or a damage table (auto: by the file).")] = Result.auto,
     base: Annotated[
@@ -76,6 +80,7 @@ def import_plan(
 
     Example: quantplan emit plans/prose-10m-q4_k_m.json --out rules.txt && quantplan import rules.txt
     """
+    file, model = options.local(file), options.local_or_hub(model, hub)
     if result is Result.damage or (result is Result.auto and _is_damage(file)):
         _import_damage(file, model, (curve, groups, row), fill and fill.value, whole_groups, out, as_json)
         return

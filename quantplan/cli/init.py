@@ -12,7 +12,11 @@ from quantplan.cli import console, options
 
 
 def init(
-    model: Annotated[Path, typer.Argument(help="GGUF model that the project is about; stays where it is.")],
+    model: Annotated[
+        Path | None,
+        typer.Argument(help="GGUF model that the project is about, hf:// too; stays where it is.", show_default=False),
+    ] = None,
+    hub: options.HubOption = None,
     folder: Annotated[Path, typer.Option("--folder", help="The project's folder.")] = Path(),
     calibration: options.CalibrationOption = None,
     text: options.TextOption = None,
@@ -32,19 +36,25 @@ def init(
     from quantplan.formats.records import make_folder, replacing
     from quantplan.project import FILE, FOLDERS, project_text
 
-    source = read_model(model)
     target = folder / FILE
     if target.exists() and not force:
         raise BadUsage(f"{target} exists already; --force writes it anew (nothing else is touched)")
+    found = options.local_or_hub(model, hub)
+    if found is None:
+        raise BadUsage("which model? give MODEL.gguf, hf://owner/repo/file.gguf, or -hf owner/repo:quant")
+    source = read_model(found)
     for name in FOLDERS:
         make_folder(folder / name)
 
     def relative(path: Path | None, default: str) -> str:
-        return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix() if path else default
+        if path is None:
+            return default
+        # only its folder is resolved: in a hub's cache the file is a link to a blob without a name or shards
+        return Path(os.path.relpath(path.parent.resolve() / path.name, folder.resolve())).as_posix()
 
     stem = model_stem(source)
     content = project_text(
-        relative(model, ""),
+        relative(found, ""),
         relative(imatrix, f"imatrix/{stem}.gguf"),
         relative(calibration, "calibration/calibration.txt"),
         relative(text, "calibration/heldout.txt"),

@@ -29,7 +29,7 @@ BaseOption = Annotated[
 WindowsOption = Annotated[
     int | None, typer.Option("--windows", "-n", min=1, help="Windows of the text to take (default: all).")
 ]
-_FilesArgument = Annotated[list[Path], typer.Argument(help="GGUF files to measure.", show_default=False)]
+_FilesArgument = Annotated[list[Path], typer.Argument(help="GGUF files to measure, hf:// too.", show_default=False)]
 _EngineOption = Annotated[
     EngineName,
     typer.Option("--engine", help="in-process: float32, exact; llama-perplexity: 16-bit, with a floor."),
@@ -42,6 +42,7 @@ _OutOption = Annotated[
 def measure(
     files: _FilesArgument,
     base: BaseOption = None,
+    hub: options.HubOption = None,
     text: options.TextOption = None,
     ctx: options.CtxOption = None,
     windows: WindowsOption = None,
@@ -63,12 +64,12 @@ def measure(
     """
     from quantplan.project import read_text
 
-    model = options.model(base)
+    model = options.model(options.local_or_hub(base, hub))
     judging, chosen = (
         read_text(options.heldout(text)),
         _options(options.ctx(ctx, model), windows, threads, gpu_layers),
     )
-    found = _measure(engine, model.path, files, judging, chosen)
+    found = _measure(engine, model.path, [options.local(each) for each in files], judging, chosen)
     _write(found, out)
     _show(found, as_json)
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from quantplan.tensor import Model
 
 _WhatArgument = Annotated[
-    Path | None, typer.Argument(help="A plan or a GGUF file (default: the project's model).", show_default=False)
+    Path | None,
+    typer.Argument(help="A plan or a GGUF file, hf:// too (default: the project's model).", show_default=False),
 ]
 _ContextsOption = Annotated[str, typer.Option("--ctx", "-c", help="Tokens of context, several with commas.")]
 KvOption = Annotated[str, typer.Option("--kv", help="Type of the KV cache, or those of K and V: q8_0,q5_1.")]
@@ -41,6 +42,7 @@ FlashAttentionOption = Annotated[FlashAttention, typer.Option("--flash-attn", he
 def memory(
     what: _WhatArgument = None,
     model: options.ModelOption = None,
+    hub: options.HubOption = None,
     ctx: _ContextsOption = "4096,16384,32768",
     kv: KvOption = "f16",
     on_cpu: OnCpuOption = None,
@@ -60,7 +62,7 @@ def memory(
     from quantplan.memory import parse_kv, placement
     from quantplan.selector import Selector
 
-    subject, sizes = _subject(what, model)
+    subject, sizes = _subject(what and options.local(what), options.local_or_hub(model, hub))
     kinds = parse_kv(kv)
     attention = {"auto": None, "on": True, "off": False}[flash_attn.value]
     where = placement(subject, [Selector(text) for text in on_cpu or ()])

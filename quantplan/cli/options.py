@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quantplan.errors import BadFile, BadUsage
+from quantplan.hub import is_reference, parse_reference
 from quantplan.project import Project, find_project
 
 if TYPE_CHECKING:
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
 
 DEFAULT_CTX = 512  # llama-perplexity's default window
 
-ModelOption = Annotated[Path | None, typer.Option("--model", "-m", help="GGUF model (default: the project's).")]
+ModelOption = Annotated[
+    Path | None, typer.Option("--model", "-m", help="GGUF model, or hf://owner/repo/file (default: the project's).")
+]
+HubOption = Annotated[
+    str | None,
+    typer.Option("-hf", "--hf-repo", metavar="OWNER/REPO[:QUANT]", help="A model on the hub, as llama.cpp's."),
+]
 ImatrixOption = Annotated[Path | None, typer.Option("--imatrix", help="Importance matrix (default: the project's).")]
 TextOption = Annotated[
     Path | None, typer.Option("--text", "-t", help="Text that judges, file or folder (default: the project's heldout).")
@@ -64,9 +71,31 @@ def _seen_from_here(path: Path, folder: Path) -> Path:
     return Path(os.path.relpath(path)) if inside else path
 
 
+def local(path: Path) -> Path:
+    """The path itself, or where the model on a hub lies that it names: it is downloaded unless it is there."""
+    return _fetched(path.as_posix()) if is_reference(path) else path
+
+
+def local_or_hub(path: Path | None, hub: str | None) -> Path | None:
+    """The file that a path or -hf names, here; BadUsage where both do."""
+    if path is not None and hub is not None:
+        raise BadUsage(f"two models, {path} and -hf {hub}; give one of them")
+    if hub is not None:
+        return _fetched(hub)
+    return local(path) if path is not None else None
+
+
+@cache
+def _fetched(reference: str) -> Path:
+    from quantplan.cli.console import say, transfer
+    from quantplan.formats.hub_files import fetch
+
+    return fetch(parse_reference(reference), say, transfer)
+
+
 def model_path(option: Path | None) -> Path:
     if option is not None:
-        return option
+        return local(option)
     here = project()
     if here is None:
         raise BadUsage("which model? give --model MODEL.gguf, or make a project with `quantplan init MODEL.gguf`")

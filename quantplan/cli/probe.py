@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 def probe(
     model: options.ModelOption = None,
+    hub: options.HubOption = None,
     imatrix: options.ImatrixOption = None,
     calibration: options.CalibrationOption = None,
     types: options.TypesOption = "all",
@@ -49,7 +50,7 @@ def probe(
     from quantplan.imatrix import coverage_notes
     from quantplan.llamacpp.writable import parse_writable
 
-    source = options.model(model)
+    source = options.model(options.local_or_hub(model, hub))
     importance = options.imatrix(imatrix, source)
     if importance is None:
         console.warn("no imatrix: types that need one cannot be priced, and errors are not weighted by use")

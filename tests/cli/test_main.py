@@ -105,7 +105,7 @@ def test_version(command):
         (["probe", "--ctx", "3"], "--ctx"),
         (["probe", "--ctx", "many"], "--ctx"),
         (["imatrix", "--chunks", "-1"], "--chunks"),
-        (["init"], "Missing argument"),
+        (["init"], "which model? give MODEL.gguf, hf://"),
     ],
 )
 def test_usage_errors(command, files, words, message):

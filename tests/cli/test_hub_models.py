@@ -1,0 +1,117 @@
+"""Models named by where they lie on a hub, ``hf://owner/repo/file.gguf`` or ``-hf owner/repo:quant``; the hub runs here."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hub_server import FakeHub, serving
+
+from quantplan.project import read_project
+
+
+@pytest.fixture(scope="module")
+def hub(small_model):
+    data = small_model.read_bytes()
+    with serving(
+        FakeHub({"owner/tied-GGUF": {"README.md": b"", "tied-F16.gguf": data}, "owner/none": {"README.md": b""}})
+    ) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def shell(hub, home, workplace):
+    """The command in a process of its own, because huggingface_hub reads the environment once."""
+
+    def call(*words, code=0, **environment):
+        line = [sys.executable, "-m", "quantplan.cli.main", *map(str, words)]
+        settings = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "XDG_CACHE_HOME": str(home)}
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+        done = subprocess.run(
+            line, cwd=workplace, env=clean | settings | environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout, done.stderr
+
+    return call
+
+
+def test_a_project_names_the_file_in_the_cache(shell, workplace, home, small_model):
+    out, err = shell("init", "hf://owner/tied-GGUF/tied-F16.gguf", "--folder", "mine", "--ctx", 128)
+    assert out == "mine/quantplan.toml\n"
+    assert "downloading tied-F16.gguf of owner/tied-GGUF" in err and "24 tensors" in err
+    model = read_project(workplace / "mine" / "quantplan.toml").model
+    assert model.name == "tied-F16.gguf" and home in model.resolve().parents
+    assert model.read_bytes() == small_model.read_bytes()
+    again, err = shell("init", "-hf", "owner/tied-GGUF:f16", "--folder", "other")
+    assert again == "other/quantplan.toml\n" and "downloading" not in err
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize(
+    "words",
+    [["hf://owner/tied-GGUF:F16"], ["--model", "hf://owner/tied-GGUF/tied-F16.gguf@main"], ["-hf", "owner/tied-GGUF"]],
+    ids=" ".join,
+)
+def test_memory_of_a_model_on_the_hub(shell, words):
+    out, _ = shell("memory", *words, "--ctx", 256, "--json")
+    assert json.loads(out)["contexts"][0]["ctx"] == 256
+
+
+@pytest.mark.tools
+def test_files_that_are_measured_may_lie_on_the_hub(shell, small_text):
+    name = "hf://owner/tied-GGUF/tied-F16.gguf"
+    out, _ = shell(
+        "measure",
+        name,
+        "-hf",
+        "owner/tied-GGUF:F16",
+        "--text",
+        small_text,
+        "--ctx",
+        64,
+        "-n",
+        2,
+        "--threads",
+        1,
+        "--json",
+    )
+    (found,) = json.loads(out)
+    assert found["file"].endswith("/tied-F16.gguf") and found["kld"] == 0
+
+
+@pytest.mark.parametrize(
+    "words, code, message",
+    [
+        (["-hf", "owner/none"], 5, "owner/none holds no GGUF model"),
+        (["-hf", "owner/tied-GGUF:Q4_K_M"], 5, "has no quant Q4_K_M; there are: tied-F16.gguf"),
+        (["-hf", "owner/nowhere"], 5, "no repository owner/nowhere"),
+        (["-hf", "owner"], 2, "cannot read 'owner'"),
+        (["-hf", "owner/none", "model.gguf"], 2, "two models, model.gguf and -hf owner/none"),
+    ],
+)
+def test_one_sentence_for_what_is_not_there(shell, words, code, message):
+    out, err = shell("init", *words, code=code)
+    assert out == "" and err.startswith("error: ") and message in err and err.count("\n") == 1
+
+
+def test_offline(shell, tmp_path):
+    _, err = shell("init", "-hf", "owner/tied-GGUF", code=3, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+    assert "is not in the cache" in err and "HF_HUB_OFFLINE is set; unset it" in err
+    shell("init", "-hf", "owner/tied-GGUF", "--folder", "a")
+    _, err = shell("init", "-hf", "owner/tied-GGUF", "--folder", "b", HF_HUB_OFFLINE="1")
+    assert "HF_HUB_OFFLINE is set: taking tied-F16.gguf of owner/tied-GGUF as it lies in the cache" in err
+
+
+def test_an_existing_project_costs_no_download(shell, hub, workplace):
+    (workplace / "quantplan.toml").write_text('model = "x.gguf"\n')
+    before = len(hub.asked)
+    shell("init", "-hf", "owner/tied-GGUF", code=2)
+    assert len(hub.asked) == before
