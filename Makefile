@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 # llama.cpp's tools are built and installed by installing llama-cpp-python with these options
-TOOLS  := -DLLAMA_BUILD_TOOLS=ON -DLLAMA_TOOLS_INSTALL=ON -DLLAMA_BUILD_SERVER=OFF -DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF
+TOOLS  := -DLLAMA_BUILD_TOOLS=ON -DLLAMA_TOOLS_INSTALL=ON -DLLAMA_BUILD_SERVER=OFF -DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF -DGGML_RPC=ON
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: install demo test lint clean
@@ -15,7 +15,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
 	CMAKE_ARGS="$(TOOLS) $(CMAKE_ARGS)" $(PIP) install -e ".[test]"
-	@ls $(VENV)/lib/python*/site-packages/bin/llama-quantize >/dev/null 2>&1 || { \
+	@ls $(VENV)/lib/python*/site-packages/bin/llama-quantize $(VENV)/lib/python*/site-packages/bin/ggml-rpc-server >/dev/null 2>&1 || { \
 	  $(PIP) cache remove llama_cpp_python; \
 	  CMAKE_ARGS="$(TOOLS) $(CMAKE_ARGS)" $(PIP) install --force-reinstall --no-deps llama-cpp-python; }
 	$(BIN)/quantplan doctor

@@ -11,7 +11,8 @@
     |- NotAsPlanned           9   a built file differs from its plan
     |- TextTooShort          10   not enough text for the windows asked for
     |- NoSpace               11   the disk cannot hold what is to be written
-    `- ConditionsDiffer      12   measurements that were not taken under the same conditions
+    |- ConditionsDiffer      12   measurements that were not taken under the same conditions
+    `- WorkersLost           13   workers or RPC servers went away; what was finished is kept
 
 Messages say what happened, where, and what to do next. Only ``cli.main.main`` catches them.
 Ctrl-C ends with 130, as shells expect.
@@ -74,3 +75,7 @@ class NoSpace(QuantplanError):
 
 class ConditionsDiffer(QuantplanError):
     exit_code = 12
+
+
+class WorkersLost(QuantplanError):
+    exit_code = 13

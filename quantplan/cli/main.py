@@ -13,7 +13,10 @@ from quantplan.errors import QuantplanError
 _EPILOG = (
     "Exit codes: 0 done, 1 other, 2 usage, 3 bad file, 4 wrong model, 5 nothing selected, 6 budget, 7 tool missing, "
 )
-_EPILOG += "8 tool failed, 9 not as planned, 10 text too short, 11 disk full, 12 conditions differ, 130 interrupted."
+_EPILOG += (
+    "8 tool failed, 9 not as planned, 10 text too short, 11 disk full, 12 conditions differ, 13 workers lost, "
+    "130 interrupted."
+)
 
 
 INTERRUPTED = 130  # typer's exit code for Ctrl-C, which it answers without a word
@@ -33,6 +36,7 @@ def _application() -> typer.Typer:
         memory,
         probe,
         quantize,
+        report,
         solve,
         speed,
     )
@@ -54,6 +58,7 @@ def _application() -> typer.Typer:
     app.command("quantize")(quantize.quantize)
     app.command("measure")(measure.measure)
     app.command("compare")(compare.compare)
+    app.command("report")(report.report)
     app.command("memory")(memory.memory)
     app.command("speed")(speed.speed)
     app.callback()(_global)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from quantplan.experiments.cache import Journal
-from quantplan.experiments.probe import window_order
+from quantplan.experiments.prober import window_order
 from quantplan.formats.gguf import tensor_rows
 from quantplan.llamacpp import ggml
 from quantplan.llamacpp.engine import Engine, EngineOptions, GgmlTensor, node_rows

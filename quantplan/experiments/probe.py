@@ -2,58 +2,48 @@
 
 For each tensor: quantize it (with the imatrix), put the rounded weights in its place in memory, run the calibration
 windows, take the KLD against the untouched logits, put the original back. The ratio of KLD to error is constant
-over four orders of magnitude, so one probe prices every type.
+over four orders of magnitude, so one probe prices every type. The swaps are made here or by other processes; this
+one chooses them and alone writes the journal.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
-from quantplan.analyze.scoring import BaseRows, base_rows, divergence
-from quantplan.errors import BadUsage, QuantplanError
+from quantplan.errors import WorkersLost
 from quantplan.experiments.cache import Journal
-from quantplan.formats.gguf import tensor_bytes, tensor_rows
+from quantplan.experiments.crew import Lost, shortened
+from quantplan.experiments.probe_tasks import ProbeCrew
+from quantplan.experiments.prober import (
+    NUDGE,
+    PROBE,
+    ProbeOptions,
+    Prober,
+    Survey,
+    Swap,
+    Swapped,
+    affordable,
+)
 from quantplan.imatrix import Imatrix
-from quantplan.llamacpp import ggml
-from quantplan.llamacpp.engine import Engine, EngineOptions, windows_per_batch
-from quantplan.quant_type import BY_NAME, QuantType, fitted
 from quantplan.tensor import Model, Tensor
 
 VERSION = 3  # 3: errors of experts with few hits; 2: uniform swaps by window, on more text; 1: first
-# 2048 tokens price a model: plans from 2 and from 64 windows of 256 tokens differ by 1 to 4 % in held-out KLD
-DEFAULT_TOKENS = 2048
 _EXTEND_ABOVE = 0.05  # a relative standard error that is worth more windows, where the tensor matters
 _EXTEND_FACTOR = 4
 _UNIFORM = ("Q2_K", "Q3_K", "Q4_K")
 # Scales need few windows because they only rank; the level of a prediction is that of the text, so the few
 # swaps of everything at once run on more of it: 18 % standard error at 2k tokens, 4 % at 16k on the reference model
 _LEVEL_TOKENS = 16384
-_LOGIT_BYTES = 2 << 30  # of untouched logits kept in memory: 13 windows of 512 tokens with a vocabulary of 150,000
 _BOOTSTRAPS = 500
 
 Tell = Callable[[str, float, float], None]
 """Called with (stage, done, total)."""
-
-
-@dataclass(frozen=True)
-class ProbeOptions:
-    """``windows`` 0: as many as make ``DEFAULT_TOKENS`` tokens; ``extend``: more windows where the error decides."""
-
-    n_ctx: int
-    windows: int = 0
-    extend: bool = True
-    threads: int = 0
-    gpu_layers: int = 0
-
-    def base_windows(self, available: int) -> int:
-        """Windows per tensor: whole batches, as many as asked for, no more than the text has."""
-        batch = windows_per_batch(self.n_ctx)
-        wanted = self.windows or max(4, DEFAULT_TOKENS // self.n_ctx)
-        return min(-(-wanted // batch) * batch, available)
 
 
 @dataclass(frozen=True)
@@ -83,16 +73,6 @@ class Probe:
     seconds: float = 0.0
 
 
-def window_order(count: int) -> np.ndarray:
-    """Indices of ``count`` windows so that every beginning of the order is spread over the whole text.
-
-    Van der Corput sequence: more windows only add to those that were used before.
-    """
-    bits = max(1, (count - 1).bit_length())
-    reversed_bits = np.array([int(f"{index:0{bits}b}"[::-1], 2) for index in range(1 << bits)])
-    return reversed_bits[reversed_bits < count]
-
-
 def bootstrap_error(values: np.ndarray, seed: int = 0) -> float:
     """Standard error of the mean of window values by resampling windows, widened by n/(n-1) for few windows."""
     count = len(values)
@@ -102,112 +82,32 @@ def bootstrap_error(values: np.ndarray, seed: int = 0) -> float:
     return float(values[draws].mean(axis=1).std() * np.sqrt(count / (count - 1)))
 
 
-def probe_type(stored: QuantType, columns: int) -> QuantType:
-    """The type to probe with: clearly below the stored one, so that its error stands out from re-encoding."""
-    wanted = "Q4_K" if stored.bits > 5 else "Q3_K" if stored.bits > 4 else "Q2_K"
-    return fitted(BY_NAME[wanted], columns)
+class Workforce(Protocol):
+    """Who makes the swaps. Results come in any order; ``Lost`` names those that could not be had, after all others."""
+
+    def survey(self, names: list[str]) -> Survey: ...
+
+    def run(self, swaps: list[Swap]) -> Iterator[tuple[Swap, Swapped]]: ...
 
 
-class Prober:
-    """The loaded model, its untouched logits, and one swap at a time. Use as a context manager."""
+class _Alone:
+    """This process."""
 
-    def __init__(self, model: Model, imatrix: Imatrix | None, text: str, options: ProbeOptions) -> None:
-        if model.header_only:
-            raise BadUsage(
-                f"{model.path} holds a header without weights: nothing to probe; use --damage FILE or --damage prior"
-            )
-        self.model, self.imatrix, self.options = model, imatrix, options
-        self.engine = Engine(
-            model.path, EngineOptions(options.n_ctx, options.threads, options.gpu_layers, swappable=True)
-        )
-        try:
-            windows = self.engine.windows(text)
-        except QuantplanError:
-            self.engine.close()
-            raise
-        self.windows = windows[window_order(len(windows))]
-        self._base: list[BaseRows] = []
-        self.forward_seconds, self.forward_passes = 0.0, 0
+    def __init__(self, prober: Prober) -> None:
+        self._prober = prober
 
-    def __enter__(self) -> Prober:
-        return self
+    def survey(self, names: list[str]) -> Survey:
+        return self._prober.survey(names)
 
-    def __exit__(self, *_: object) -> None:
-        self.engine.close()
-
-    def find(self, tensors: Iterable[Tensor]) -> set[str]:
-        return self.engine.find_weights({tensor.name for tensor in tensors})
-
-    def window_klds(self, start: int, stop: int) -> np.ndarray:
-        """float64 [windows]: mean KLD per token of windows start..stop of the model as it is now in memory.
-
-        ``start`` is a multiple of the engine's batch; the untouched logits must have been taken before any swap.
-        """
-        size, out = self.engine.windows_per_batch, []
-        batches = self.engine.logits(self.windows[start:stop])
-        for index in range(start // size, -(-stop // size)):
-            began = time.perf_counter()
-            logits = next(batches)
-            self.forward_seconds += time.perf_counter() - began
-            self.forward_passes += 1
-            out.append(divergence(self._base[index], logits).reshape(len(logits), -1).mean(axis=1))
-        klds = np.concatenate(out)
-        if not np.isfinite(klds).all():
-            raise QuantplanError("the model gives NaN logits with rounded weights; is the model file damaged?")
-        return klds
-
-    def take_base(self, windows: int) -> None:
-        """Keeps the untouched logits of the first ``windows`` windows."""
-        done = len(self._base) * self.engine.windows_per_batch
-        for logits in self.engine.logits(self.windows[done:windows]):
-            self._base.append(base_rows(logits))
-            if not np.isfinite(self._base[-1].log_sum).all():
-                raise QuantplanError(f"{self.model.path}: the model gives NaN or infinite logits; is the file damaged?")
-
-    def affordable(self, windows: int) -> int:
-        """So many windows in whole batches, or fewer where the text or the memory for their logits ends."""
-        engine = self.engine
-        scored = self.options.n_ctx - engine.first_scored
-        room = _LOGIT_BYTES // (4 * scored * engine.vocabulary)
-        batch = engine.windows_per_batch
-        return min(max(1, min(windows, room) // batch) * batch, len(self.windows))
-
-    def swap(self, tensor: Tensor, kind: QuantType) -> float:
-        """Puts the tensor rounded to ``kind`` in memory; returns the relative squared error that it now has."""
-        original = tensor_rows(self.model, tensor)
-        importance = self.imatrix.quantize_weights(tensor) if self.imatrix else None
-        if importance is None and ggml.aborts_without_imatrix(kind):
-            raise ValueError(f"{kind} cannot be probed without an imatrix")
-        rounded = ggml.dequantize(ggml.quantize(original, kind, importance), kind, tensor.columns)
-        return self._place(tensor, original, rounded)
-
-    def nudge(self, tensor: Tensor) -> float:
-        """Moves every weight by about the last bit of half precision; returns the relative squared error."""
-        original = tensor_rows(self.model, tensor)
-        random = np.random.default_rng(0).choice(np.float32([-1, 1]), original.shape)
-        return self._place(tensor, original, original * (1 + random * np.float32(2**-11)))
-
-    def _place(self, tensor: Tensor, original: np.ndarray, changed: np.ndarray) -> float:
-        stored = self.engine.stored_type(tensor.name)
-        importance = self.imatrix.quantize_weights(tensor) if self.imatrix else None
-        encoded = ggml.quantize(changed, stored, importance)
-        self.engine.put(tensor.name, encoded)
-        landed = ggml.dequantize(encoded, stored, tensor.columns)
-        return relative_error(original, landed, self.imatrix.error_weights(tensor) if self.imatrix else None)
-
-    def restore(self, tensor: Tensor) -> None:
-        self.engine.put(tensor.name, tensor_bytes(self.model, tensor))
+    def run(self, swaps: list[Swap]) -> Iterator[tuple[Swap, Swapped]]:
+        for swap in swaps:
+            yield swap, self._prober.run(swap)
 
 
-def relative_error(weights: np.ndarray, changed: np.ndarray, importance: np.ndarray | None) -> float:
-    """e of round_trip.py for whole tensors; ``importance``: float32 [experts, columns] or None for ones."""
-    difference = changed - weights
-    if importance is None:
-        return float(np.vdot(difference, difference)) / max(float(np.vdot(weights, weights)), 1e-30)
-    experts, columns = importance.shape
-    per_column = np.einsum("erc,erc->ec", *(2 * [difference.reshape(experts, -1, columns)]))
-    energy = np.einsum("erc,erc->ec", *(2 * [weights.reshape(experts, -1, columns)]))
-    return float((per_column * importance).sum()) / max(float((energy * importance).sum()), 1e-30)
+@contextmanager
+def _alone(model: Model, imatrix: Imatrix | None, text: str, options: ProbeOptions) -> Iterator[_Alone]:
+    with Prober(model, imatrix, text, options) as prober:
+        yield _Alone(prober)
 
 
 def probe(
@@ -222,35 +122,32 @@ def probe(
     """Scales of all tensors, from the journal where they are in it; each finished tensor is journalled at once.
 
     ``tell`` is called with (stage, done, total), and not at all where the journal holds everything. Raises TextTooShort,
-    BadFile, BadUsage.
+    BadFile, BadUsage, WorkersLost.
     """
     began = time.perf_counter()
     found = Probe()
     if _complete(journal, tensors, options):
         return _from_journal(journal, tensors, found)
-    with Prober(model, imatrix, text, options) as prober:
-        reachable = prober.find(tensors)
-        journal.put("#available", len(prober.windows))
-        first = options.base_windows(len(prober.windows))
-        prober.take_base(first)
-        swaps_began, forward_before = time.perf_counter(), prober.forward_seconds
-        for done, tensor in enumerate(tensors, 1):
-            if tensor.name in reachable:
-                _probe_tensor(prober, tensor, first, journal)
-            else:
-                journal.put(tensor.name, None)
-            tell("probe", done, len(tensors))
-        if options.extend and not options.windows:
-            _extend(prober, [t for t in tensors if t.name in reachable], first, journal, tell)
-        spent = time.perf_counter() - swaps_began
-        forward = prober.forward_seconds - forward_before
-        probed = [tensor for tensor in tensors if tensor.name in reachable]
-        _floor(prober, probed, first, journal)
-        _uniform(prober, probed, max(first, prober.affordable(_LEVEL_TOKENS // options.n_ctx)), journal, tell)
-        found.overhead = (spent - forward) / forward if forward > 0 else None
-        found.forward_passes = prober.forward_passes
+    force: AbstractContextManager[Workforce] = (ProbeCrew if options.machines.many else _alone)(
+        model, imatrix, text, options
+    )
+    try:
+        with force as workers:
+            _Stages(workers, tensors, options, journal, tell, found).run()
+    except Lost as lost:
+        raise WorkersLost(_missing(lost, journal, tensors)) from None
     found.seconds = time.perf_counter() - began
     return _from_journal(journal, tensors, found)
+
+
+def _missing(lost: Lost, journal: Journal, tensors: tuple[Tensor, ...]) -> str:
+    """What is not there, in words, and that the rest is."""
+    done = sum(tensor.name in journal.results for tensor in tensors)
+    what = shortened([swap.key.lstrip("#") for swap in lost.items])
+    return (
+        f"{lost.reason}. Not probed: {what}; {done} of {len(tensors)} tensors are and are kept: "
+        "run the same command again to do the rest"
+    )
 
 
 def _complete(journal: Journal, tensors: tuple[Tensor, ...], options: ProbeOptions) -> bool:
@@ -262,70 +159,101 @@ def _complete(journal: Journal, tensors: tuple[Tensor, ...], options: ProbeOptio
     return all(results[t.name] is None or len(results[t.name]["klds"]) >= windows for t in tensors)
 
 
-def _probe_tensor(prober: Prober, tensor: Tensor, windows: int, journal: Journal) -> None:
-    """Runs the windows that the journal does not hold yet."""
-    earlier = journal.results.get(tensor.name) or {"error": None, "klds": []}
-    done = len(earlier["klds"])
-    if done >= windows:
-        return
-    try:
-        error = prober.swap(tensor, probe_type(prober.engine.stored_type(tensor.name), tensor.columns))
-        klds = prober.window_klds(done, windows)
-    finally:
-        prober.restore(tensor)
-    journal.put(tensor.name, {"error": error, "klds": earlier["klds"] + klds.tolist()})
+class _Stages:
+    """The stages of a probe: each asks for the swaps that the journal lacks, and writes down what comes back."""
 
+    def __init__(
+        self, workers: Workforce, tensors: tuple[Tensor, ...], options: ProbeOptions, journal: Journal, tell: Tell,
+        found: Probe,
+    ) -> None:  # fmt: skip
+        self.workers, self.options, self.journal, self.tell, self.found = workers, options, journal, tell, found
+        self.tensors = tensors
+        self._seconds, self._forward_seconds = 0.0, 0.0
 
-def _extend(prober: Prober, tensors: list[Tensor], first: int, journal: Journal, tell: Tell) -> None:
-    """More windows for the tensors whose error decides: unsure themselves, and a large part of the sum's uncertainty."""
-    limit = prober.affordable(first * _EXTEND_FACTOR)
-    if limit > first:
-        # the first windows alone: what an interrupted run has added since must not change who is chosen
-        values = {t: np.array(journal.results[t.name]["klds"][:first]) for t in tensors}
-        errors = {t: bootstrap_error(klds) for t, klds in values.items()}
-        share = sum(error**2 for error in errors.values()) / max(len(tensors), 1)
-        deciding = [t for t in tensors if errors[t] > _EXTEND_ABOVE * values[t].mean() and errors[t] ** 2 > share]
-        if deciding:
-            prober.take_base(limit)
-        for done, tensor in enumerate(deciding, 1):
-            _probe_tensor(prober, tensor, limit, journal)
-            tell("probe, more text where the error decides", done, len(deciding))
-    journal.put("#extended", limit)
+    def run(self) -> None:
+        self.survey = self.workers.survey([tensor.name for tensor in self.tensors])
+        self.journal.put("#available", self.survey.windows)
+        self.first = self.options.base_windows(self.survey.windows)
+        self.names = [tensor.name for tensor in self.tensors if tensor.name in self.survey.reachable]
+        for tensor in self.tensors:
+            if tensor.name not in self.survey.reachable:
+                self.journal.put(tensor.name, None)
+        self._probe(self.names, self.first, "probe", len(self.tensors))
+        if self.options.extend and not self.options.windows:
+            self._extend()
+        self._overhead()
+        self._floor()
+        self._uniform()
 
+    def _run(self, swaps: list[Swap]) -> Iterator[tuple[Swap, Swapped]]:
+        for swap, result in self.workers.run(swaps):
+            self.found.forward_passes += result.forward_passes
+            self._seconds += result.seconds
+            self._forward_seconds += result.forward_seconds
+            yield swap, result
 
-def _floor(prober: Prober, tensors: list[Tensor], windows: int, journal: Journal) -> None:
-    """KLD of a nudge by the last bit, less what its error explains: what rounding in the forward pass adds."""
-    if "#floor" in journal.results:
-        return
-    left = []
-    for tensor in tensors[:: max(1, len(tensors) // 4)][:4]:
-        known = journal.results[tensor.name]
-        slope = float(np.mean(known["klds"])) / known["error"]
-        try:
-            error = prober.nudge(tensor)
-            left.append(float(prober.window_klds(0, windows).mean()) - slope * error)
-        finally:
-            prober.restore(tensor)
-    journal.put("#floor", max(0.0, float(np.median(left))) if left else 0.0)
+    def _probe(self, names: list[str], windows: int, stage: str, total: int) -> None:
+        """Runs the windows that the journal does not hold yet."""
+        swaps = []
+        for name in names:
+            done = len((self.journal.results.get(name) or {"klds": []})["klds"])
+            if done < windows:
+                swaps.append(Swap(name, (name,), PROBE, done, windows))
+        for done, (swap, result) in enumerate(self._run(swaps), total - len(swaps) + 1):
+            earlier = self.journal.results.get(swap.key) or {"klds": []}
+            entry = {"error": result.errors[swap.key], "klds": earlier["klds"] + result.klds}
+            self.journal.put(swap.key, entry)
+            self.tell(stage, done, total)
 
+    def _extend(self) -> None:
+        """More windows for the tensors whose error decides: unsure themselves, and a large part of the sum's uncertainty."""
+        first, limit = self.first, affordable(self.first * _EXTEND_FACTOR, self.options, self.survey)
+        if limit > first:
+            # the first windows alone: what an interrupted run has added since must not change who is chosen
+            values = {name: np.array(self.journal.results[name]["klds"][:first]) for name in self.names}
+            errors = {name: bootstrap_error(klds) for name, klds in values.items()}
+            share = sum(error**2 for error in errors.values()) / max(len(self.names), 1)
+            deciding = [
+                name
+                for name in self.names
+                if errors[name] > _EXTEND_ABOVE * values[name].mean() and errors[name] ** 2 > share
+            ]
+            self._probe(deciding, limit, "probe, more text where the error decides", len(deciding))
+        self.journal.put("#extended", limit)
 
-def _uniform(prober: Prober, tensors: list[Tensor], windows: int, journal: Journal, tell: Tell) -> None:
-    """All tensors swapped at once, for a few types: how single damages add up."""
-    for done, name in enumerate(_UNIFORM):
-        tell("probe, all tensors at once", done, len(_UNIFORM))
-        key = f"#uniform {name}"
-        if key in journal.results:
-            continue
-        prober.take_base(windows)
-        errors = {}
-        try:
-            for tensor in tensors:
-                errors[tensor.name] = prober.swap(tensor, fitted(BY_NAME[name], tensor.columns))
-            klds = prober.window_klds(0, windows)
-        finally:
-            for tensor in tensors:
-                prober.restore(tensor)
-        journal.put(key, {"klds": klds.tolist(), "errors": errors})
+    def _overhead(self) -> None:
+        forward = self._forward_seconds
+        self.found.overhead = (self._seconds - forward) / forward if forward > 0 else None
+
+    def _floor(self) -> None:
+        """KLD of a nudge by the last bit, less what its error explains: what rounding in the forward pass adds."""
+        if "#floor" in self.journal.results:
+            return
+        names = self.names[:: max(1, len(self.names) // 4)][:4]
+        swaps = [Swap(f"#floor {name}", (name,), NUDGE, 0, self.first) for name in names]
+        left = []
+        for swap, result in self._run(swaps):
+            (name,) = swap.tensors
+            known = self.journal.results[name]
+            slope = float(np.mean(known["klds"])) / known["error"]
+            left.append(float(np.mean(result.klds)) - slope * result.errors[name])
+        self.journal.put("#floor", max(0.0, float(np.median(left))) if left else 0.0)
+
+    def _uniform(self) -> None:
+        """All tensors swapped at once, for a few types: how single damages add up."""
+        windows = max(self.first, affordable(_LEVEL_TOKENS // self.options.n_ctx, self.options, self.survey))
+        keys = {name: f"#uniform {name}" for name in _UNIFORM}
+        swaps = [
+            Swap(key, tuple(self.names), name, 0, windows)
+            for name, key in keys.items()
+            if key not in self.journal.results
+        ]
+        stage, done = "probe, all tensors at once", len(_UNIFORM) - len(swaps)
+        self.tell(stage, done, len(_UNIFORM))
+        for swap, result in self._run(swaps):
+            self.journal.put(swap.key, {"klds": result.klds, "errors": result.errors})
+            done += 1
+            self.tell(stage, done, len(_UNIFORM))
 
 
 def _from_journal(journal: Journal, tensors: tuple[Tensor, ...], found: Probe) -> Probe:

@@ -16,10 +16,11 @@ from types import TracebackType
 import numpy as np
 
 from quantplan.errors import BadFile, QuantplanError, TextTooShort
-from quantplan.llamacpp import ggml
+from quantplan.llamacpp import ggml, rpc
 from quantplan.quant_type import QuantType, ggml_type
 
 _BATCH_TOKENS = 2048  # llama-perplexity's default n_batch: windows are decoded together up to this many tokens
+_ALL_LAYERS = -1  # llama_model_params.n_gpu_layers, llama.h
 _MAX_SRC, _MAX_NAME, _OP_PARAM_BYTES = 10, 64, 64
 
 
@@ -48,7 +49,8 @@ NodeWatcher = Callable[[GgmlTensor, bool], bool]
 class EngineOptions:
     """How a model is run. ``threads`` 0: all cores. Only ``n_ctx`` and the backend change logits.
 
-    ``vocabulary_only``: no weights are read, the engine cuts texts into windows and does nothing else.
+    ``vocabulary_only``: no weights are read, the engine cuts texts into windows and does nothing else. ``rpc``: servers
+    that hold all layers, or the last ``gpu_layers`` of them; a server that goes away ends the process, see ``isolated``.
     """
 
     n_ctx: int = 256
@@ -56,6 +58,7 @@ class EngineOptions:
     gpu_layers: int = 0
     swappable: bool = False
     vocabulary_only: bool = False
+    rpc: tuple[str, ...] = ()
 
 
 def windows_per_batch(n_ctx: int) -> int:
@@ -63,9 +66,9 @@ def windows_per_batch(n_ctx: int) -> int:
     return max(1, _BATCH_TOKENS // n_ctx)
 
 
-def backend_name(gpu_layers: int = 0) -> str:
-    """The name under which kernel rounding is filed."""
-    return "cpu" if gpu_layers == 0 else "gpu"
+def backend_name(gpu_layers: int = 0, servers: tuple[str, ...] = ()) -> str:
+    """The name under which results are filed: cpu, gpu, or RPC[host:port]."""
+    return rpc.backend_name(servers) if servers else "cpu" if gpu_layers == 0 else "gpu"
 
 
 class Engine:
@@ -123,6 +126,11 @@ class Engine:
         parameters = self._llama.llama_model_default_params()
         parameters.n_gpu_layers = self.options.gpu_layers
         parameters.vocab_only = self.options.vocabulary_only
+        if self.options.rpc and not self.options.vocabulary_only:
+            devices = rpc.devices(self.options.rpc)
+            self._devices = (ctypes.c_void_p * (len(devices) + 1))(*devices, None)
+            parameters.devices = ctypes.cast(self._devices, ctypes.c_void_p)
+            parameters.n_gpu_layers = self.options.gpu_layers or _ALL_LAYERS
         if self.options.swappable:
             parameters.load_mode = self._llama.LLAMA_LOAD_MODE_NONE
         model = self._llama.llama_model_load_from_file(str(path).encode(), parameters)

@@ -23,7 +23,7 @@ from quantplan.quant_type import QuantType
 
 INSTALL_HINT = (
     'CMAKE_ARGS="-DLLAMA_BUILD_TOOLS=ON -DLLAMA_TOOLS_INSTALL=ON -DLLAMA_BUILD_SERVER=OFF -DLLAVA_BUILD=OFF '
-    '-DLLAMA_OPENSSL=OFF" pip install --force-reinstall --no-deps --no-cache-dir llama-cpp-python'
+    '-DLLAMA_OPENSSL=OFF -DGGML_RPC=ON" pip install --force-reinstall --no-deps --no-cache-dir llama-cpp-python'
 )
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 _PREFIX = "" if sys.platform == "win32" else "lib"

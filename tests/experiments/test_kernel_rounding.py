@@ -7,7 +7,7 @@ from tiny_models import tiny_moe
 from quantplan.experiments import kernel_rounding as kernel
 from quantplan.experiments.cache import Journal
 from quantplan.experiments.kernel_rounding import kernel_rounding
-from quantplan.experiments.probe import window_order
+from quantplan.experiments.prober import window_order
 from quantplan.formats.gguf import read_model, tensor_rows
 from quantplan.llamacpp import ggml, quantize
 from quantplan.llamacpp.engine import Engine, EngineOptions, node_rows

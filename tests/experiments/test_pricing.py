@@ -87,7 +87,7 @@ def test_again_from_the_cache(case, priced, monkeypatch):
     def none(*_arguments, **_named):
         raise AssertionError("nothing should be measured")
 
-    monkeypatch.setattr(probing, "Engine", none)
+    monkeypatch.setattr(probing, "Prober", none)
     monkeypatch.setattr(pricing, "Engine", none)
     monkeypatch.setattr("quantplan.llamacpp.ggml.quantize", none)
     again = price(case.model, case.tensors, case.imatrix, case.text, options(case), cache)
@@ -95,7 +95,7 @@ def test_again_from_the_cache(case, priced, monkeypatch):
 
 
 def test_a_new_type_costs_a_round_trip_and_no_probe(case, priced, monkeypatch):
-    monkeypatch.setattr(probing, "Engine", None)
+    monkeypatch.setattr(probing, "Prober", None)
     table = price(
         case.model, case.tensors, case.imatrix, case.text, options(case, types=parse_types("Q4_1")), priced[1]
     ).table

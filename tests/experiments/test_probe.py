@@ -13,12 +13,15 @@ import pytest
 
 from quantplan.errors import BadUsage, QuantplanError, TextTooShort
 from quantplan.experiments import probe as probing
+from quantplan.experiments import prober as probers
 from quantplan.experiments.cache import Journal
-from quantplan.experiments.probe import (
+from quantplan.experiments.probe import bootstrap_error, probe
+from quantplan.experiments.prober import (
     ProbeOptions,
     Prober,
-    bootstrap_error,
-    probe,
+    Survey,
+    Swapped,
+    affordable,
     probe_type,
     relative_error,
     window_order,
@@ -27,6 +30,7 @@ from quantplan.formats.gguf import read_model, tensor_rows
 from quantplan.formats.header import write_header_only
 from quantplan.formats.imatrix_files import read_imatrix
 from quantplan.llamacpp import quantize
+from quantplan.llamacpp.engine import windows_per_batch
 from quantplan.llamacpp.quantize import Recipe
 from quantplan.quant_type import BY_NAME
 from quantplan.tensor import Tensor
@@ -263,25 +267,30 @@ def test_who_gets_more_windows_is_decided_by_the_first_ones(tmp_path, monkeypatc
         for name, klds in first.items():
             journal.put(name, {"error": 0.1, "klds": klds + ([1.0] * 12 if name in already else [])})
         asked = []
-        monkeypatch.setattr(
-            probing,
-            "_probe_tensor",
-            lambda _prober, tensor, windows, _journal: asked.append((tensor.name, windows)),
+
+        def swapped(swaps):
+            for swap in swaps:
+                asked.append((swap.key, swap.start, swap.stop))
+                yield swap, Swapped(dict.fromkeys(swap.tensors, 0.1), [1.0] * (swap.stop - swap.start), 0, 0, 1)
+
+        stages = probing._Stages(
+            SimpleNamespace(run=swapped), tensors, ProbeOptions(512), journal, lambda *_: None, probing.Probe()
         )
-        prober = SimpleNamespace(affordable=lambda windows: windows, take_base=lambda _windows: None)
-        probing._extend(prober, tensors, 4, journal, lambda *_: None)
+        stages.first, stages.names, stages.survey = 4, list("abcd"), Survey(frozenset("abcd"), 100, 256)
+        stages._extend()
         assert journal.results["#extended"] == 16
+        assert [len(journal.results[name]["klds"]) for name in "abcd"] == [16, 16, 4, 4]
         return asked
 
-    assert chosen("") == [("a", 16), ("b", 16)]
-    assert chosen("a") == chosen("ab") == chosen("")
+    assert chosen("") == [("a", 4, 16), ("b", 4, 16)]
+    assert chosen("a") == [("b", 4, 16)] and chosen("ab") == []
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
 def test_after_kill_9_the_journal_goes_on(case, whole, tmp_path):
     code = (
         "import os, pickle, signal, sys; from pathlib import Path; from quantplan.experiments.cache import Journal\n"
-        "from quantplan.experiments.probe import Prober, probe\n"
+        "from quantplan.experiments.probe import probe\nfrom quantplan.experiments.prober import Prober\n"
         "swap, swaps = Prober.swap, []\n"
         "def killed(*arguments):\n"
         "    swaps.append(swap(*arguments))\n"
@@ -307,7 +316,7 @@ def test_a_second_probe_runs_nothing(case, whole, monkeypatch):
     def none(*_arguments):
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(probing, "Engine", none)
+    monkeypatch.setattr(probers, "Engine", none)
     told = []
     options = replace(case.options, windows=0, extend=True)
     again = probe(
@@ -367,10 +376,8 @@ def test_a_swap_below_the_noise_costs_the_noise_and_is_unsure():
 
 
 def test_windows_end_where_text_or_memory_does(case, monkeypatch):
-    with Prober(case.model, case.imatrix, case.text, case.options) as prober:
-        batch, available = prober.engine.windows_per_batch, len(prober.windows)
-        assert prober.affordable(10**6) == available
-        assert prober.affordable(batch) == min(batch, available)
-        one = 4 * (case.options.n_ctx - prober.engine.first_scored) * prober.engine.vocabulary
-        monkeypatch.setattr(probing, "_LOGIT_BYTES", one * 3 * batch // 2)
-        assert prober.affordable(10**6) == min(batch, available)
+    survey, batch, options = Survey(frozenset(), 21, 1000), windows_per_batch(case.options.n_ctx), case.options
+    assert affordable(10**6, options, survey) == 21
+    assert affordable(batch, options, survey) == batch < 21
+    monkeypatch.setattr(probers, "_LOGIT_BYTES", 4 * (options.n_ctx // 2) * 1000 * 3 * batch // 2)
+    assert affordable(10**6, options, survey) == batch

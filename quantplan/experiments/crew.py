@@ -1,0 +1,168 @@
+"""Work cut into joblib tasks: for processes on this machine, or for the workers of a Dask cluster.
+
+A task whose worker dies is given to another once; what is lost then too is named, after all the rest is done.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from quantplan import __version__
+from quantplan.errors import QuantplanError, ToolMissing
+from quantplan.llamacpp import ggml
+from quantplan.machines import Machines
+
+if TYPE_CHECKING:
+    import distributed
+
+_ATTEMPTS = 2
+_CONNECT_SECONDS = 10
+_SHOWN = 5
+
+Item = TypeVar("Item")
+
+
+class Lost(Exception):
+    """Workers died, and with them what is in ``items``; ``reason``: a sentence."""
+
+    def __init__(self, items: Sequence[Any], reason: str) -> None:
+        super().__init__(items, reason)
+        self.items, self.reason = list(items), reason
+
+
+class Broken(Exception):
+    """The workers are gone, or a task has brought one after the other down; the message says which."""
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The first few, and how many more."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def versions() -> dict[str, str]:
+    """What must be the same wherever a result is to be the same."""
+    return {"quantplan": __version__, "llama-cpp-python": version("llama-cpp-python")}
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One task: what joblib sends."""
+
+    function: Callable[..., Any]
+    job: object
+    index: int
+    item: Any
+    versions: dict[str, str]
+
+    def __call__(self) -> tuple[int, Any]:
+        own = versions()
+        differing = [
+            f"{name} {own[name]} instead of {wanted}" for name, wanted in self.versions.items() if own[name] != wanted
+        ]
+        if differing:
+            import socket
+
+            raise QuantplanError(
+                f"the worker on {socket.gethostname()} has {', '.join(differing)}; install the same there"
+            )
+        return self.index, self.function(self.job, self.item)
+
+
+class Crew:
+    """Processes that work on tasks. Use as a context manager; raises ToolMissing, QuantplanError where there is no cluster."""
+
+    def __init__(self, machines: Machines) -> None:
+        self.machines = machines
+        self._client = _connect(machines.scheduler) if machines.scheduler is not None else None
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._client is not None:
+            self._client.close()
+            return
+        from joblib.externals.loky import get_reusable_executor
+
+        get_reusable_executor().shutdown(wait=True, kill_workers=True)  # each holds a model
+
+    @property
+    def size(self) -> int:
+        """Processes that work at the same time."""
+        if self._client is None:
+            return self.machines.jobs
+        from quantplan.experiments import dask_backend
+
+        return max(1, dask_backend.workers(self._client))
+
+    def threads(self, wanted: int) -> int:
+        """Threads of each process: those asked for, else its share of the cores; 0 leaves it to the Dask worker."""
+        if wanted or self._client is not None:
+            return wanted
+        return max(1, ggml.cores() // self.machines.jobs)
+
+    def run(
+        self, function: Callable[[Any, Item], Any], job: object, items: Sequence[Item]
+    ) -> Iterator[tuple[Item, Any]]:
+        """``function(job, item)`` of all items as they are finished; Lost at the end for those whose worker died twice."""
+        waiting, attempts = dict(enumerate(items)), Counter[int]()
+        given_up: list[Item] = []
+        reason = ""
+        while waiting:
+            under_way: set[int] = set()
+            # those that may have brought a worker down come last: they must not keep the rest from being done
+            order = sorted(waiting, key=lambda index: (attempts[index], index))
+            calls = [_Call(function, job, index, items[index], versions()) for index in order]
+            try:
+                for index, result in self._results(calls, under_way):
+                    under_way.discard(index)
+                    yield waiting.pop(index), result
+            except (Broken, BrokenProcessPool) as error:
+                reason = self._reason(error)
+                attempts.update(under_way)
+                done_with = [index for index in under_way if attempts[index] >= _ATTEMPTS]
+                if isinstance(error, Broken) or not under_way:
+                    done_with = list(waiting)
+                given_up += [waiting.pop(index) for index in sorted(done_with)]
+        if given_up:
+            raise Lost(given_up, reason)
+
+    def _reason(self, error: Exception) -> str:
+        if self._client is None:
+            return f"a process of {self.machines.jobs} died {_ATTEMPTS} times over the same work: was memory short?"
+        return f"the cluster at {self.machines.scheduler} lost its workers: {error}"
+
+    def _results(self, calls: list[_Call], under_way: set[int]) -> Iterator[tuple[int, Any]]:
+        import joblib
+
+        def dispatched() -> Iterator[Any]:
+            for call in calls:
+                under_way.add(call.index)
+                yield joblib.delayed(call)()
+
+        if self._client is None:
+            size, backend = self.machines.jobs, "loky"  # never fewer: a pool that shrinks drops loaded models
+        else:
+            from quantplan.experiments.dask_backend import WatchedCluster
+
+            size, backend = self.size, WatchedCluster(client=self._client)
+        with joblib.parallel_config(backend=backend):
+            parallel = joblib.Parallel(n_jobs=size, batch_size=1, pre_dispatch=size, return_as="generator_unordered")
+            yield from parallel(dispatched())
+
+
+def _connect(address: str) -> distributed.Client:
+    try:
+        import distributed
+    except ImportError:
+        raise ToolMissing("--scheduler needs Dask; run: pip install 'quantplan[cluster]'") from None
+    try:
+        return distributed.Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+    except OSError:
+        raise QuantplanError(f"no Dask scheduler answers at {address}; start one with `dask scheduler`") from None

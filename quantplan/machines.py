@@ -1,0 +1,46 @@
+"""Where models are run: in this process, in several here, by the workers of a Dask cluster, or on the devices of RPC servers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from quantplan.errors import BadUsage
+
+_SCHEDULER = re.compile(r"(tcp|tls|ws|wss|ucx|inproc)://\S+")
+_ENDPOINT = re.compile(r"[^\s:,/]+:\d{1,5}")
+
+
+@dataclass(frozen=True)
+class Machines:
+    """``jobs``: processes on this machine; ``scheduler``: address of a Dask scheduler; ``rpc``: servers, host:port each."""
+
+    jobs: int = 1
+    scheduler: str | None = None
+    rpc: tuple[str, ...] = ()
+
+    @property
+    def many(self) -> bool:
+        """Whether work is cut into tasks for several processes."""
+        return self.jobs > 1 or self.scheduler is not None
+
+
+def machines(jobs: int = 1, scheduler: str | None = None, rpc: str | None = None) -> Machines:
+    """What ``--jobs``, ``--scheduler`` and ``--rpc`` say; BadUsage where they cannot be meant."""
+    given = [f"--jobs {jobs}"] if jobs > 1 else []
+    given += [f"--scheduler {scheduler}"] if scheduler is not None else []
+    given += [f"--rpc {rpc}"] if rpc is not None else []
+    if len(given) > 1:
+        # a server answers one client at a time, and one model is spread over all of its devices
+        raise BadUsage(f"{given[0]} and {given[1]}: choose one; workers hold the model whole, RPC servers share it")
+    if jobs < 1:
+        raise BadUsage(f"--jobs {jobs}: a number of processes from 1 on")
+    if scheduler is not None and not _SCHEDULER.fullmatch(scheduler):
+        raise BadUsage(f"--scheduler {scheduler}: write the address that dask scheduler prints, tcp://host:8786")
+    servers = tuple(word.strip() for word in rpc.split(",")) if rpc is not None else ()
+    for server in servers:
+        if not _ENDPOINT.fullmatch(server) or not 0 < int(server.rsplit(":", 1)[1]) < 65536:
+            raise BadUsage(f"--rpc {server or rpc}: write host:port, several with commas between")
+    if len(set(servers)) < len(servers):
+        raise BadUsage(f"--rpc {rpc}: a server is named twice")
+    return Machines(jobs, scheduler, servers)
