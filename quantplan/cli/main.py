@@ -36,7 +36,6 @@ def _application() -> typer.Typer:
         memory,
         probe,
         quantize,
-        report,
         solve,
         speed,
     )
@@ -58,7 +57,6 @@ def _application() -> typer.Typer:
     app.command("quantize")(quantize.quantize)
     app.command("measure")(measure.measure)
     app.command("compare")(compare.compare)
-    app.command("report")(report.report)
     app.command("memory")(memory.memory)
     app.command("speed")(speed.speed)
     app.callback()(_global)
