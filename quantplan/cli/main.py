@@ -27,8 +27,11 @@ def _application() -> typer.Typer:
         analyze,
         compare,
         demo,
+        diff,
         doctor,
         emit,
+        explain,
+        frontier,
         imatrix,
         import_,
         init,
@@ -52,6 +55,9 @@ def _application() -> typer.Typer:
     app.command("analyze")(analyze.analyze)
     app.command("probe")(probe.probe)
     app.command("solve")(solve.solve)
+    app.command("frontier")(frontier.frontier)
+    app.command("explain")(explain.explain)
+    app.command("diff")(diff.diff)
     app.command("emit")(emit.emit)
     app.command("import")(import_.import_plan)
     app.command("quantize")(quantize.quantize)

@@ -1,0 +1,68 @@
+"""`quantplan diff`: two plans or GGUFs, tensor by tensor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quantplan.cli import console, options
+
+if TYPE_CHECKING:
+    from quantplan.damage import DamageTable
+    from quantplan.formats.stored import Stored
+
+_FileArgument = Annotated[Path, typer.Argument(help="A plan (.json) or a GGUF of the same model.", show_default=False)]
+
+
+def diff(
+    one: _FileArgument,
+    other: _FileArgument,
+    damage: Annotated[
+        Path | None, typer.Option("--damage", help="Damage table to judge both by (default: a plan's own).")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Show tensors that are stored alike, too.")] = False,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Show where two plans or GGUFs of one model differ, tensor by tensor: types, bytes and expected damage.
+
+    Only headers are read. Damage comes from --damage, else from the table that one of the plans was made from, while
+    the cache has it; without one, types and bytes are shown.
+
+    Example: quantplan diff plans/prose-10m-q4_k_m.json prose-10m-f16.gguf
+    """
+    from quantplan.experiments.difference import difference
+    from quantplan.formats.stored import read_stored
+    from quantplan.report.difference_table import difference_fields, difference_table
+
+    both = (read_stored(one), read_stored(other))
+    found = difference(*both, _table(damage, both))
+    if as_json:
+        console.put_json(difference_fields(found, every))
+        return
+    console.put_table(difference_table(found, _names(one, other), every))
+    console.put(f"{len(found.changed)} of {len(found.lines)} tensors differ")
+
+
+def _names(one: Path, other: Path) -> tuple[str, str]:
+    """Headings: file names where they tell the two apart."""
+    return (one.stem, other.stem) if one.stem != other.stem else (str(one), str(other))
+
+
+def _table(damage: Path | None, both: tuple[Stored, Stored]) -> DamageTable | None:
+    from quantplan.errors import BadFile
+    from quantplan.experiments.planning import table_of
+    from quantplan.formats.plan_files import read_damage
+
+    if damage is not None:
+        return read_damage(damage)
+    reasons = []
+    for plan in (each.plan for each in both if each.plan):
+        try:
+            return table_of(plan, options.cache_folder())
+        except BadFile as error:
+            reasons.append(str(error))
+    if reasons:
+        console.say(f"no damage is shown: {reasons[0]}")
+    return None
