@@ -47,8 +47,7 @@ class Conditions:
 
     def differences(self, other: Conditions) -> list[str]:
         """What is not the same, as ``n_ctx 256 / 512``."""
-        pairs = ((field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
-        return [f"{name} {_short(own)} / {_short(theirs)}" for name, own, theirs in pairs if own != theirs]
+        return differing_fields(self, other)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +88,25 @@ class Measurement(Figures):
 
 def check_comparable(measurements: Sequence[Measurement]) -> None:
     """ConditionsDiffer naming what differs, unless all were taken under the same conditions."""
-    for other in measurements[1:]:
-        first = measurements[0]
-        differences = first.conditions.differences(other.conditions)
+    check_conditions([(each.file, each.conditions) for each in measurements], "measure")
+
+
+def check_conditions(taken: Sequence[tuple[str, object]], what: str) -> None:
+    """ConditionsDiffer unless all (file, conditions) agree with the first; ``what``: the options that measure them again."""
+    for file, conditions in taken[1:]:
+        first, expected = taken[0]
+        differences = differing_fields(expected, conditions)
         if differences:
             raise ConditionsDiffer(
-                f"{first.file} and {other.file} were not measured under the same conditions "
-                f"({'; '.join(differences)}); measure both again in one `quantplan measure`"
+                f"{first} and {file} were not measured under the same conditions "
+                f"({'; '.join(differences)}); measure both again in one `quantplan {what}`"
             )
+
+
+def differing_fields(own: object, theirs: object) -> list[str]:
+    """The fields in which two dataclasses of one kind are not equal, as ``n_ctx 256 / 512``."""
+    pairs = ((field.name, getattr(own, field.name), getattr(theirs, field.name)) for field in fields(own))  # type: ignore[arg-type]
+    return [f"{name} {_short(one)} / {_short(other)}" for name, one, other in pairs if one != other]
 
 
 def _short(value: object) -> str:

@@ -5,24 +5,41 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quantplan.cli import console, options
+from quantplan.cli import console, evidence_options, options
+from quantplan.cli.evidence_options import RepetitionsOption, SpeedOption, TaskOption, TasksOption, Wanted
 from quantplan.cli.measure import WindowsOption
 from quantplan.cli.plan_output import model_stem, with_stem
 from quantplan.hub import is_reference
 
 if TYPE_CHECKING:
-    from quantplan.comparison import Comparison
-    from quantplan.experiments.compare import Entry
+    from quantplan.comparison import Comparison, Contestant
+    from quantplan.experiments.compare import Entry, Judging
     from quantplan.experiments.contenders import Workshop
+    from quantplan.experiments.measure import MeasureOptions
     from quantplan.tensor import Model
 
-_PlanArgument = Annotated[Path, typer.Argument(help="A plan (.json), built if need be, or a GGUF.", show_default=False)]
-_OthersArgument = Annotated[list[Path] | None, typer.Argument(help="More GGUF files.", show_default=False)]
+
+class Form(str, Enum):
+    """How the result is printed."""
+
+    table = "table"
+    markdown = "markdown"
+    csv = "csv"
+    json = "json"
+    html = "html"
+
+
+_PlanArgument = Annotated[
+    Path,
+    typer.Argument(help="A plan (.json), built if need be, a GGUF, or a record of `measure`.", show_default=False),
+]
+_OthersArgument = Annotated[list[Path] | None, typer.Argument(help="More GGUF files, or records.", show_default=False)]
 _WithOption = Annotated[
     str,
     typer.Option(
@@ -33,6 +50,15 @@ _WithOption = Annotated[
 ]
 _OutOption = Annotated[
     Path | None, typer.Option("--out", "-o", help="Folder that keeps the built files and the result.")
+]
+_FormOption = Annotated[Form, typer.Option("--format", "-f", help="How to print the result.")]
+_SortOption = Annotated[
+    str | None,
+    typer.Option("--sort", help="Leaderboard by kld, ppl, size, average, a task's name, pp512, tg128 or pp512+tg128."),
+]
+_ReferenceOption = Annotated[
+    str | None,
+    typer.Option("--reference", help="GGUF or stock mix that shrinkage is counted from (default: the base model)."),
 ]
 
 
@@ -47,39 +73,81 @@ def compare(
     calibration: options.CalibrationOption = None,
     ctx: options.CtxOption = None,
     windows: WindowsOption = None,
+    task: TaskOption = None,
+    tasks: TasksOption = None,
+    speed: SpeedOption = False,
+    repetitions: RepetitionsOption = 5,
+    reference: _ReferenceOption = None,
+    sort: _SortOption = None,
     threads: options.ThreadsOption = 0,
     gpu_layers: options.GpuLayersOption = 0,
     out: _OutOption = None,
+    form: _FormOption = Form.table,
     as_json: options.JsonOption = False,
 ) -> None:
     """Compare a plan with stock mixes or other files, and say in one sentence which loses less.
 
-    kld_ratio is the plan's KLD over the other file's: below 1 the plan is better. Its interval comes from a
-    bootstrap over windows, the same for both files. Stock mixes are built with the plan's imatrix. Built
-    files are kept in --out, or in the project's reports/builds; elsewhere they are removed at the end.
+    The first file, or with --sort the best, is what all others are held against: kld_ratio is its KLD over the other
+    file's, below 1 the first is better. Intervals come from a bootstrap over windows, the same for both files; ≈ marks
+    what is inside the noise. Stock mixes are built with the plan's imatrix. Built files are kept in --out, or in the
+    project's reports/builds; elsewhere they are removed at the end. Records that `quantplan measure` wrote compare
+    without measuring anything.
 
     Example: quantplan compare plans/prose-10m-q4_k_m.json --with Q4_K_M --text calibration/heldout.txt
     """
-    from quantplan.experiments.compare import check_options
-    from quantplan.experiments.compare import compare as run
+    from quantplan.experiments.compare import check_options, judge_contestants
+    from quantplan.experiments.contestants import are_records
     from quantplan.experiments.measure import MeasureOptions
-    from quantplan.project import read_text
 
+    form = Form.json if as_json else form
+    if are_records([plan, *(others or ())]):
+        _show(_of_records([plan, *(others or ())], reference, sort), form)
+        return
+    asked = evidence_options.wanted(task, tasks, speed, repetitions)
+    asked.check_sort(sort)
     plan = options.local(plan)
     base = options.model(_base(options.local_or_hub(model, hub), plan))
-    path = options.heldout(text)
-    judging = read_text(path)
-    _warn_of_overlap(path, judging, options.calibration(calibration))
     chosen = MeasureOptions(options.ctx(ctx, base), windows, threads, gpu_layers)
     check_options(chosen)
+    judged = _judged(options.heldout(text), options.calibration(calibration))
     with _folder(out) as folder:
         words = [str(each) for each in others or ()] + [word.strip() for word in contenders.split(",") if word.strip()]
         words = [str(options.local(Path(word))) if is_reference(word) else word for word in words]
-        entries = _entries(plan, words, _workshop(base, folder, _imatrix(imatrix, plan), threads))
-        with console.progress("measuring", 100) as bar:
-            found = run(base.path, entries, judging, chosen, lambda share: bar(100 * share), options.cache_folder())
+        workshop = _workshop(base, folder, _imatrix(imatrix, plan), threads)
+        judging = _judging(plan, workshop, reference, sort)
+        entries = _entries(plan, words, workshop)
+        found = judge_contestants(_measured(base, entries, judged, chosen, asked), judging)
     _write(found, plan, out)
-    _show(found, as_json)
+    _show(found, form)
+
+
+def _of_records(files: list[Path], reference: str | None, sort: str | None) -> Comparison:
+    """What was measured earlier, perhaps elsewhere."""
+    from quantplan.experiments.compare import Judging, judge_contestants
+    from quantplan.experiments.contestants import read_contestants, reference_size
+
+    found = read_contestants(files)
+    size = reference_size(reference, None) if reference else None
+    return judge_contestants(found, Judging(size, found[0].name, sort))
+
+
+def _judging(plan: Path, workshop: Workshop, reference: str | None, sort: str | None) -> Judging:
+    from quantplan.experiments.compare import Judging
+    from quantplan.experiments.contestants import reference_size
+
+    base = workshop.source
+    size = reference_size(reference, workshop) if reference else (base.path.name, base.file_bytes)
+    return Judging(size, plan.name if plan.suffix == ".gguf" else "the plan", sort)
+
+
+def _measured(base: Model, entries: list[Entry], text: str, chosen: MeasureOptions, asked: Wanted) -> list[Contestant]:
+    from quantplan.experiments.compare import contestants
+    from quantplan.experiments.measure import measure
+
+    files = [entry.file for entry in entries]
+    with console.progress("measuring", 100) as bar:
+        losses = measure(base.path, files, text, chosen, lambda share: bar(100 * share), options.cache_folder())
+    return contestants(entries, losses, *evidence_options.gather(files, asked, chosen))
 
 
 @contextmanager
@@ -137,16 +205,19 @@ def _entries(plan: Path, words: list[str], workshop: Workshop) -> list[Entry]:
     return [first, *(contender(word, workshop) for word in words)]
 
 
-def _warn_of_overlap(path: Path, judging: str, calibration: Path | None) -> None:
+def _judged(path: Path, calibration: Path | None) -> str:
+    """The text that judges, with a warning where calibration saw it."""
     from quantplan.analyze.overlap import WORRYING, overlap
     from quantplan.project import read_text
 
-    share = overlap(judging, read_text(calibration)) if calibration else 0.0
+    text = read_text(path)
+    share = overlap(text, read_text(calibration)) if calibration else 0.0
     if share > WORRYING:
         console.warn(
             f"{share:.0%} of the long lines of {path} stand in the calibration text {calibration} "
             "too: the plan was tuned on them; judge on a text that calibration never saw"
         )
+    return text
 
 
 def _write(found: Comparison, plan: Path, out: Path | None) -> None:
@@ -159,12 +230,21 @@ def _write(found: Comparison, plan: Path, out: Path | None) -> None:
         console.say(f"written: {folder / plan.stem}.comparison.json")
 
 
-def _show(found: Comparison, as_json: bool) -> None:
-    from quantplan.formats.comparison_files import comparison_fields
-    from quantplan.report.measurement_table import comparison_table
+def _show(found: Comparison, form: Form) -> None:
+    from quantplan.formats.comparison_files import comparison_csv, comparison_fields
+    from quantplan.report.comparison_tables import comparison_grids
+    from quantplan.report.grid import as_html, as_markdown, as_rich
 
-    if as_json:
+    if form is Form.json:
         console.put_json(comparison_fields(found))
-        return
-    console.put_table(comparison_table(found))
-    console.put(found.verdict)
+    elif form is Form.csv:
+        console.put(comparison_csv(found).removesuffix("\n"))
+    elif form is Form.markdown:
+        console.put(as_markdown(comparison_grids(found), found.verdict).removesuffix("\n"))
+    elif form is Form.html:
+        console.put(
+            as_html(comparison_grids(found), f"{found.rows[0].name} compared", found.verdict).removesuffix("\n")
+        )
+    else:
+        console.put_table(*(as_rich(grid) for grid in comparison_grids(found)))
+        console.put(found.verdict)

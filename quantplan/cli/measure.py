@@ -1,4 +1,4 @@
-"""`quantplan measure`: PPL, KLD and the rest of files against their base model."""
+"""`quantplan measure`: PPL, KLD and the rest of files against their base model, scores at tasks, tokens per second."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quantplan.cli import console, options
+from quantplan.cli import console, evidence_options, options
+from quantplan.cli.evidence_options import RepetitionsOption, SpeedOption, TaskOption, TasksOption, Wanted
 
 if TYPE_CHECKING:
     from quantplan.experiments.measure import MeasureOptions
     from quantplan.measurement import Measurement
+    from quantplan.report.grid import Grid
+    from quantplan.task_score import TaskScore
+    from quantplan.throughput import Throughput
 
 
 class EngineName(str, Enum):
@@ -47,9 +51,14 @@ def measure(
     ctx: options.CtxOption = None,
     windows: WindowsOption = None,
     engine: _EngineOption = EngineName.in_process,
+    task: TaskOption = None,
+    tasks: TasksOption = None,
+    speed: SpeedOption = False,
+    repetitions: RepetitionsOption = 5,
     threads: options.ThreadsOption = 0,
     gpu_layers: options.GpuLayersOption = 0,
     out: _OutOption = None,
+    dry_run: options.DryRunOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
     """Measure what files lose against their base: PPL, KLD, change of probabilities, same top, with errors.
@@ -59,19 +68,38 @@ def measure(
     that tool prints them; kld_window_err (JSON) is over windows. Finished files are not run again for the
     same text.
 
+    --task and --speed measure scores (percent solved, kept task by task) and tokens per second with llama.cpp's own
+    tools; where one of them is given, PPL and KLD are measured only if --text is given too.
+
     Example: quantplan measure prose-10m-f16.gguf --base prose-10m-f16.gguf --text calibration/heldout.txt
     --windows 16
     """
+    asked = evidence_options.wanted(task, tasks, speed, repetitions)
+    losses = text is not None or not asked
+    model = options.model(options.local_or_hub(base, hub)) if losses else None
+    chosen = _options(options.ctx(ctx, model), windows, threads, gpu_layers)
+    if dry_run:
+        _announce(files, options.heldout(text) if losses else None, engine, asked)
+        return
+    files = [options.local(each) for each in files]
+    found = _measure(engine, model.path, files, _judging(text), chosen) if model else []
+    _write(found, out)
+    scores, speeds = evidence_options.gather(files, asked, chosen)
+    _write_evidence(scores, speeds, out)
+    _show(files, found, scores, speeds, as_json)
+
+
+def _judging(text: Path | None) -> str:
     from quantplan.project import read_text
 
-    model = options.model(options.local_or_hub(base, hub))
-    judging, chosen = (
-        read_text(options.heldout(text)),
-        _options(options.ctx(ctx, model), windows, threads, gpu_layers),
-    )
-    found = _measure(engine, model.path, [options.local(each) for each in files], judging, chosen)
-    _write(found, out)
-    _show(found, as_json)
+    return read_text(options.heldout(text))
+
+
+def _announce(files: list[Path], text: Path | None, engine: EngineName, asked: Wanted) -> None:
+    if text:
+        console.put(f"PPL and KLD on {text} ({engine.value}): the base once, then {len(files)} files")
+    for line in asked.lines(files):
+        console.put(line)
 
 
 def _options(n_ctx: int, windows: int | None, threads: int, gpu_layers: int) -> MeasureOptions:
@@ -94,24 +122,79 @@ def _measure(engine: EngineName, base: Path, files: list[Path], text: str, chose
         return in_process(base, files, text, chosen, advance, options.cache_folder())
 
 
+def _folder(out: Path | None) -> Path | None:
+    here = options.project()
+    return out or (here.reports if here else None)
+
+
+def _record(folder: Path, of: Measurement | TaskScore | Throughput, kind: str) -> Path:
+    """The record's place; its name has the file's and the beginning of its digest."""
+    return folder / f"{Path(of.file).stem}-{of.model_digest[:8]}.{kind}.json"
+
+
 def _write(found: list[Measurement], out: Path | None) -> None:
     from quantplan.formats.measurement_files import write_measurement
 
-    here = options.project()
-    folder = out or (here.reports if here else None)
+    folder = _folder(out)
     for each in found if folder else ():
-        path = folder / f"{Path(each.file).stem}-{each.model_digest[:8]}.measurement.json"
+        path = _record(folder, each, "measurement")  # type: ignore[arg-type]
         write_measurement(each, path)
         console.say(f"written: {path}")
 
 
-def _show(found: list[Measurement], as_json: bool) -> None:
-    from quantplan.formats.measurement_files import as_fields
+def _write_evidence(scores: list[list[TaskScore]], speeds: list[Throughput], out: Path | None) -> None:
+    from quantplan.formats.task_score_files import write_task_score
+    from quantplan.formats.throughput_files import write_throughput
+
+    folder = _folder(out)
+    if folder is None:
+        return
+    for score in (each for own in scores for each in own):
+        path = _record(folder, score, f"{score.task}.task")
+        write_task_score(score, path)
+        console.say(f"written: {path}")
+    for each in speeds:
+        path = _record(folder, each, "speed")
+        write_throughput(each, path)
+        console.say(f"written: {path}")
+
+
+def _show(
+    files: list[Path], found: list[Measurement], scores: list[list[TaskScore]], speeds: list[Throughput], as_json: bool
+) -> None:  # fmt: skip
+    from quantplan.report.grid import as_rich
     from quantplan.report.measurement_table import measurement_table
 
     for note in (f"{each.file}: {note}" for each in found for note in each.notes):
         console.warn(note)
     if as_json:
-        console.put_json([as_fields(each) for each in found])
-    else:
+        console.put_json(_fields(files, found, scores, speeds))
+        return
+    if found:
         console.put_table(measurement_table(found))
+    console.put_table(*(as_rich(grid) for grid in _grids(files, scores, speeds)))
+
+
+def _grids(files: list[Path], scores: list[list[TaskScore]], speeds: list[Throughput]) -> list[Grid]:
+    from quantplan.report.comparison_tables import speed_grid, tasks_grid
+
+    names = [str(file) for file in files]
+    grids = [tasks_grid(names, scores)] if scores else []
+    return grids + ([speed_grid(names, speeds)] if speeds else [])
+
+
+def _fields(
+    files: list[Path], found: list[Measurement], scores: list[list[TaskScore]], speeds: list[Throughput]
+) -> list[dict[str, object]]:  # fmt: skip
+    """One object a file: the figures flat, ``tasks`` and ``throughput`` where they were measured."""
+    from quantplan.formats import measurement_files, task_score_files, throughput_files
+
+    fields: list[dict[str, object]] = [{"file": str(file)} for file in files]
+    for index, each in enumerate(fields):
+        if found:
+            each |= measurement_files.as_fields(found[index])
+        if scores:
+            each["tasks"] = [task_score_files.as_fields(score) for score in scores[index]]
+        if speeds:
+            each["throughput"] = throughput_files.as_fields(speeds[index])
+    return fields

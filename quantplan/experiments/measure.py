@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import psutil
 
 from quantplan.analyze.figures import figures
 from quantplan.analyze.scoring import BaseRows, TokenScores, base_rows, token_scores
-from quantplan.errors import BadFile, ModelMismatch
+from quantplan.errors import BadFile
 from quantplan.experiments.cache import Journal, text_digest
+from quantplan.experiments.same_tokens import Cut, check_same_tokens, check_vocabulary, cut
 from quantplan.formats.gguf import read_model
 from quantplan.formats.measurement_files import as_fields, from_fields
-from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name
+from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name, windows_per_batch
 from quantplan.measurement import Conditions, Measurement
 from quantplan.tensor import Model
 
@@ -62,23 +62,16 @@ def measure(
     models = {Path(file): read_model(file) for file in files}
     for model in models.values():
         check_vocabulary(base, model)
-    with _Reference(base, text, options) as reference:
-        done = _Done(cache, reference.conditions)
-        left = {model.digest: model for model in models.values() if model.digest not in done}
-        share = 1 / (len(reference.windows) * (len(left) + 1))
-        for scored in _run(reference, list(left.values()), lambda windows: advance(windows * share)):
-            done.put(scored)
+    reference = _Reference(base, text, options)
+    done = _Done(cache, reference.conditions)
+    left = {model.digest: model for model in models.values() if model.digest not in done}
+    check_same_tokens(base, reference.cut, left.values(), text, options.windows)
+    share = 1 / (len(reference.windows) * (len(left) + 1))
+    for scored in _run(reference, list(left.values()), lambda windows: advance(windows * share)):
+        done.put(scored)
     if not left:
         advance(1)
     return [done.measurement(Path(file), models[Path(file)].digest) for file in files]
-
-
-def check_vocabulary(base: Model, other: Model) -> None:
-    """ModelMismatch unless both have as many tokens: logits of different vocabularies do not compare."""
-    found = [model.by_name.get("token_embd.weight") for model in (base, other)]
-    sizes = [tensor.rows for tensor in found if tensor]
-    if len(set(sizes)) > 1:
-        raise _mismatch(base, other, f"it has a vocabulary of {sizes[1]} tokens, the base has {sizes[0]}")
 
 
 def bits_per_weight(model: Model) -> float:
@@ -93,25 +86,10 @@ class _Reference:
 
     def __init__(self, base: Model, text: str, options: MeasureOptions) -> None:
         self.base, self.text, self.options = base, text, options
-        self._engine: Engine | None = Engine(base.path, options.engine)
-        try:
-            self.windows = self._engine.windows(text, options.windows)
-        except BaseException:
-            self._engine.close()
-            raise
-        self.vocabulary = self._engine.vocabulary
-        self.groups = _groups(self._engine, len(self.windows), options.memory_bytes)
+        self.cut = cut(base, text, options.n_ctx, options.windows)
+        self.windows = self.cut.windows
+        self.groups = _groups(self.cut, options)
         self._kept: np.ndarray | None = None
-
-    def __enter__(self) -> _Reference:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._engine:
-            self._engine.close()
-        self._kept = None
 
     @property
     def conditions(self) -> Conditions:
@@ -129,9 +107,7 @@ class _Reference:
         """The base's logits for a group. Its model is freed before a file is loaded; the last group's rows
         are overwritten.
         """
-        engine = self._engine or Engine(self.base.path, self.options.engine)
-        self._engine = None
-        with engine:
+        with Engine(self.base.path, self.options.engine) as engine:
             windows = self.windows[group]
             per_window = _scored(self.options.n_ctx)
             if self._kept is None:
@@ -153,14 +129,14 @@ def _scored(n_ctx: int) -> int:
     return n_ctx - n_ctx // 2 - 1
 
 
-def _groups(engine: Engine, windows: int, memory_bytes: int) -> list[slice]:
+def _groups(cut: Cut, options: MeasureOptions) -> list[slice]:
     """Whole batches of windows, so that results do not depend on the memory: a batch's size may change its
     rounding.
     """
-    room = min(memory_bytes, psutil.virtual_memory().available // 2)
-    per_window = _scored(engine.options.n_ctx) * engine.vocabulary * np.dtype(np.float32).itemsize
-    batches = room // (per_window * engine.windows_per_batch)
-    size = max(1, batches) * engine.windows_per_batch
+    windows, together = len(cut.windows), windows_per_batch(options.n_ctx)
+    room = min(options.memory_bytes, psutil.virtual_memory().available // 2)
+    per_window = _scored(options.n_ctx) * cut.vocabulary * np.dtype(np.float32).itemsize
+    size = max(1, room // (per_window * together)) * together
     return [slice(start, min(start + size, windows)) for start in range(0, windows, size)]
 
 
@@ -179,7 +155,6 @@ def _score(model: Model, reference: _Reference, group: slice, base: BaseRows, st
     """The model's scores on a group of windows."""
     windows, found, first = reference.windows[group], [], 0
     with Engine(model.path, reference.options.engine) as engine:
-        _check_tokens(engine, reference, model)
         for logits in engine.logits(windows):
             batch = windows[len(found) * engine.windows_per_batch :][: len(logits)]
             targets = batch[:, engine.first_scored + 1 :].reshape(-1)
@@ -196,27 +171,12 @@ def _joined(parts: list[TokenScores]) -> TokenScores:
     return TokenScores(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def _check_tokens(engine: Engine, reference: _Reference, model: Model) -> None:
-    if engine.vocabulary != reference.vocabulary:
-        sizes = f"it has {engine.vocabulary} tokens, the base has {reference.vocabulary}"
-        raise _mismatch(reference.base, model, sizes)
-    own = engine.windows(reference.text, reference.options.windows)
-    if not np.array_equal(own, reference.windows):
-        raise _mismatch(reference.base, model, "it cuts the same text into other tokens")
-
-
 def _check_finite(values: list[np.ndarray], model: Model) -> None:
     if not all(np.isfinite(each).all() for each in values):
         raise BadFile(
             f"{model.path}: its logits are not all numbers on this text: is the file damaged? "
             "Build or download it again"
         )
-
-
-def _mismatch(base: Model, other: Model, what: str) -> ModelMismatch:
-    return ModelMismatch(
-        f"{other.path} does not belong to the base {base.path}: {what}; give the model it was made from as --base"
-    )
 
 
 class _Done:

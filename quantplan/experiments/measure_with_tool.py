@@ -15,10 +15,11 @@ from pathlib import Path
 from quantplan.budget import human_bytes
 from quantplan.errors import NoSpace
 from quantplan.experiments.cache import text_digest
-from quantplan.experiments.measure import Advance, MeasureOptions, bits_per_weight, check_vocabulary
+from quantplan.experiments.measure import Advance, MeasureOptions, bits_per_weight
+from quantplan.experiments.same_tokens import check_same_tokens, cut
 from quantplan.formats.gguf import read_model
 from quantplan.llamacpp import perplexity
-from quantplan.llamacpp.engine import Engine, backend_name
+from quantplan.llamacpp.engine import backend_name
 from quantplan.llamacpp.perplexity import Parsed, ToolOptions
 from quantplan.llamacpp.tools import Echo, build
 from quantplan.measurement import Conditions, Measurement
@@ -38,10 +39,9 @@ def measure_with_tool(
     """
     options, advance = options or MeasureOptions(), advance or (lambda _share: None)
     base, models = read_model(base_path), [read_model(file) for file in files]
-    for model in models:
-        check_vocabulary(base, model)
-    with Engine(base.path, options.engine) as engine:  # for its tokenizer: how many windows the text has
-        windows, vocabulary = len(engine.windows(text, options.windows)), engine.vocabulary
+    expected = cut(base, text, options.n_ctx, options.windows)
+    check_same_tokens(base, expected, models, text, options.windows)
+    windows, vocabulary = len(expected.windows), expected.vocabulary
     tool, share = (
         ToolOptions(options.n_ctx, options.threads, options.gpu_layers),
         1 / (windows * (len(models) + 1)),

@@ -71,6 +71,16 @@ def read_record(path: Path | str, format_name: str, version: int) -> dict[str, A
     return content
 
 
+def format_of(path: Path | str) -> str | None:
+    """The format that a JSON file says it is of; None for anything else."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    found = content.get("format") if isinstance(content, dict) else None
+    return found if isinstance(found, str) else None
+
+
 def finite(value: float | None) -> float | None:
     """JSON has no NaN: a value that does not exist is null."""
     return None if value is None or not math.isfinite(value) else float(value)

@@ -1,4 +1,4 @@
-"""Measurements and comparisons as tables. Nothing is computed here."""
+"""Measurements as a table. Nothing is computed here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from quantplan.comparison import Comparison, Row
 from quantplan.measurement import Estimate, Measurement
 
 if TYPE_CHECKING:
@@ -43,35 +42,10 @@ def measurement_table(measurements: Sequence[Measurement]) -> Table:
     return table
 
 
-def comparison_table(comparison: Comparison) -> Table:
-    """The plan and the others, with the ratio of their KLDs and its interval."""
-    table = _table("KLD ratio: the plan's KLD over this file's, below 1 where the plan is better")
-    table.add_column("File", overflow="fold", min_width=16)
-    headings = ("Bytes", "bpw", "PPL", "KLD", "KLD ratio", "95 % interval", "RMS Δp %", "Same top %")
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("")
-    for index, row in enumerate(comparison.rows):
-        each = row.measurement
-        table.add_row(
-            row.name, f"{each.file_bytes:,}", f"{each.bpw:.3f}", estimate(each.ppl), estimate(each.kld),
-            f"{row.kld_ratio:.3f}", f"{row.low:.3f} .. {row.high:.3f}" if index else "",
-            estimate(each.rms_dp), estimate(each.same_top), _remark(row) if index else "the plan",
-        )  # fmt: skip
-    return table
-
-
 def _table(title: str) -> Table:
     from rich.table import Table
 
     return Table(title=title, title_justify="left")
-
-
-def _remark(row: Row) -> str:
-    remarks = ["larger"] if row.larger else []
-    if not row.told_apart:
-        remarks.append("inside the noise")
-    return ", ".join(remarks)
 
 
 def estimate(figure: Estimate | None) -> str:

@@ -7,7 +7,7 @@ import pytest
 from test_measurement import MEASUREMENT
 
 from quantplan.errors import BadUsage, ConditionsDiffer
-from quantplan.experiments.compare import Entry, MeasureOptions, compare, judge
+from quantplan.experiments.compare import MeasureOptions, check_options, judge
 from quantplan.formats.comparison_files import comparison_fields
 from quantplan.measurement import Estimate
 
@@ -50,7 +50,10 @@ def test_files_that_cannot_be_told_apart():
     rival = found.rows[1]
     assert not rival.told_apart and rival.low < 1 < rival.high and rival.windows_needed > 16
     assert "the plan and Q4_K_M cannot be told apart (KLD 0.00" in found.verdict
-    assert f"about {rival.windows_needed} windows would be needed, this text gave 16)" in found.verdict
+    assert (
+        f"about {rival.windows_needed:,} windows ({256 * rival.windows_needed:,} tokens) of such text" in found.verdict
+    )
+    assert "would decide, this text gave 16)" in found.verdict
 
 
 def test_the_same_file_twice():
@@ -98,9 +101,9 @@ def test_measurements_of_other_conditions_are_refused():
         judge(["plan", "other"], [measured(1), replace(measured(1), conditions=other)])
 
 
-def test_one_window_is_refused_before_anything_runs(reference_model):
+def test_one_window_is_refused_before_anything_runs():
     with pytest.raises(BadUsage, match="at least two windows"):
-        compare(reference_model, [Entry("plan", reference_model)], "text", MeasureOptions(windows=1))
+        check_options(MeasureOptions(windows=1))
 
 
 def test_json_rows_carry_ratio_interval_and_all_figures():

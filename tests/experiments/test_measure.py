@@ -11,9 +11,10 @@ import tiny_models
 from quantplan.analyze.scoring import base_rows, divergence
 from quantplan.errors import BadFile, ModelMismatch, TextTooShort
 from quantplan.experiments import measure as module
-from quantplan.experiments.measure import MeasureOptions, check_vocabulary, measure
+from quantplan.experiments.measure import MeasureOptions, measure
+from quantplan.experiments.same_tokens import Cut, check_same_tokens, check_vocabulary, cut
 from quantplan.formats.gguf import read_model
-from quantplan.llamacpp.engine import Engine, EngineOptions
+from quantplan.llamacpp.engine import Engine, EngineOptions, windows_per_batch
 
 OPTIONS = MeasureOptions(n_ctx=128, windows=9, threads=1)
 
@@ -62,22 +63,28 @@ def test_the_kld_is_that_of_the_logits(reference_model, rounded, text):
 
 def test_little_memory_gives_the_same_figures(monkeypatch, reference_model, rounded, text):
     monkeypatch.setattr(Engine, "windows_per_batch", 4)  # 9 windows: groups of 4, 4 and 1
+    monkeypatch.setattr(module, "windows_per_batch", lambda _n_ctx: 4)
     loads = []
     start = Engine.__init__
-    monkeypatch.setattr(Engine, "__init__", lambda self, path, *rest: loads.append(path) or start(self, path, *rest))
+
+    def load(self, path, options, *rest):
+        loads.append(not options.vocabulary_only)
+        start(self, path, options, *rest)
+
+    monkeypatch.setattr(Engine, "__init__", load)
     at_once = measure(reference_model, [rounded, reference_model], text, OPTIONS)
-    assert len(loads) == 3
+    assert sum(loads) == 3
     in_groups = measure(reference_model, [rounded, reference_model], text, replace(OPTIONS, memory_bytes=1))
-    assert len(loads) == 3 + 9
+    assert sum(loads) == 3 + 9
     assert in_groups == at_once
 
 
-def test_never_more_than_half_of_the_free_memory(monkeypatch, reference_model):
-    with Engine(reference_model, EngineOptions(128)) as engine:
-        batch = engine.windows_per_batch * 63 * engine.vocabulary * 4
-        monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 2 * batch * 3})())
-        (first, *_) = module._groups(engine, 1000, memory_bytes=2**60)
-    assert first.stop == 3 * engine.windows_per_batch
+def test_never_more_than_half_of_the_free_memory(monkeypatch):
+    batch = windows_per_batch(128) * 63 * 8192 * 4
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 2 * batch * 3})())
+    text = Cut(np.zeros((1000, 128), np.int32), 8192)
+    (first, *_) = module._groups(text, MeasureOptions(n_ctx=128, memory_bytes=2**60))
+    assert first.stop == 3 * windows_per_batch(128)
 
 
 def test_finished_files_are_not_run_again(monkeypatch, tmp_path, reference_model, rounded, text):
@@ -109,6 +116,18 @@ def test_another_vocabulary_is_refused(reference_model):
     ]
     with pytest.raises(ModelMismatch, match="a vocabulary of 8000 tokens, the base has 8192"):
         check_vocabulary(base, replace(base, tensors=tuple(smaller)))
+    other = replace(base, tensors=tuple(smaller), metadata=base.metadata | {"tokenizer.ggml.model": "llama"})
+    with pytest.raises(ModelMismatch, match="tokenizer.ggml.model is llama, of the base gpt2"):
+        check_vocabulary(base, other)
+
+
+def test_a_foreign_tokenizer_is_found_before_anything_runs(monkeypatch, reference_model, text):
+    """The tool's engine refuses it too."""
+    base = read_model(reference_model)
+    own = cut(base, text, 128)
+    changed = replace(own, windows=own.windows + (own.windows == own.windows[3, 5]))
+    with pytest.raises(ModelMismatch, match=rf"first at token \d+: number {own.windows[3, 5]}"):
+        check_same_tokens(base, changed, [base], text)
 
 
 def test_another_tokenizer_is_refused(monkeypatch, tmp_path, reference_model, text):
@@ -120,7 +139,7 @@ def test_another_tokenizer_is_refused(monkeypatch, tmp_path, reference_model, te
     vocabulary["tokenizer.ggml.tokens"] = (tokens, *kinds)
     monkeypatch.setattr(tiny_models, "_vocabulary", lambda: vocabulary)
     other = tiny_models.tiny_tied(tmp_path / "other.gguf")
-    with pytest.raises(ModelMismatch, match="cuts the same text into other tokens"):
+    with pytest.raises(ModelMismatch, match=r"cuts the same text into other tokens \(first at token \d+: number"):
         measure(reference_model, [other], "z ez jez zez. " * 50 + text, OPTIONS)
 
 
