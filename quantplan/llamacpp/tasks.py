@@ -22,6 +22,7 @@ _LINES = {
     WINOGRANDE: re.compile(r"^(\d+)\t([\d.]+)\t *\S+ +\S+ +[12] +[12][ \t]*\r?\n", re.MULTILINE),
     MULTIPLE_CHOICE: re.compile(r"^(\d+)\t([\d.]+)[ \t]*\r?\n", re.MULTILINE),
 }
+_ROUNDING = 1e-6  # of a share that is printed in percent to 4 decimals
 _TOO_LONG = re.compile(r"task (\d+) does not fit in the context window \(requires (\d+) tokens\)")
 
 
@@ -83,8 +84,9 @@ def parse(finished: Finished, mode: str) -> tuple[bool, ...]:
     """The outcomes of the whole lines that are there; ToolFailed where they are not those of one task after another."""
     solved, found = 0, []
     for number, line in enumerate(_LINES[mode].finditer(finished.log), 1):
-        now = round(float(line[2]) * number / 100)
-        if int(line[1]) != number or now - solved not in (0, 1):
+        count = float(line[2]) * number / 100
+        now = round(count)
+        if int(line[1]) != number or now - solved not in (0, 1) or abs(count - now) > _ROUNDING * number:
             raise _unreadable(finished, line[0])
         found.append(now > solved)
         solved = now
