@@ -1,0 +1,45 @@
+import pytest
+
+from quantplan.errors import BadUsage
+from quantplan.experiments.frontier import Entry, Frontier, Mix
+from quantplan.report.frontier_plot import frontier_figure, frontier_plot
+from quantplan.report.frontier_table import frontier_fields
+from quantplan.solve.frontier import Point
+
+
+def made(*klds, knee=None, mixes=()):
+    entries = tuple(
+        Entry(Point(at, at, kld, kld, 0.0, 1e-9, ()), 100 * at, 100 * at, 2.0 + at, kld, 2 * kld, 0.0, 1)
+        for at, kld in enumerate(klds, 1)
+    )
+    return Frontier(entries, 10, knee, mixes, (), True)
+
+
+def test_the_curve_leaves_out_what_has_no_logarithm(tmp_path):
+    mixes = (Mix("Q4_K_M", 150, 4.5, 0.02, 0.001, 0.01), Mix("F16", 300, 16.0, 0.0, 0.0, 0.0))
+    found = made(0.1, 0.01, 0.0, knee=1, mixes=mixes)
+    axes = frontier_figure(found, "a model").axes[0]
+    curve, knee, stock = axes.get_lines()
+    assert list(curve.get_ydata()) == [0.1, 0.01] and list(knee.get_ydata()) == [0.01]
+    assert list(stock.get_ydata()) == [0.02] and [text.get_text() for text in axes.texts] == ["Q4_K_M"]
+    assert axes.get_yscale() == "log"
+    for kind in ("png", "svg"):
+        frontier_plot(found, "a model", tmp_path / f"curve.{kind}")
+        assert (tmp_path / f"curve.{kind}").stat().st_size > 1000
+
+
+def test_without_knee_and_mixes():
+    assert len(frontier_figure(made(0.1, 0.01), "a model").axes[0].get_lines()) == 1
+
+
+def test_other_kinds_of_pictures(tmp_path):
+    with pytest.raises(BadUsage, match="must end in"):
+        frontier_plot(made(0.1), "a model", tmp_path / "curve.gif")
+
+
+def test_fields():
+    mixes = (Mix("Q4_K_M", 150, 4.5, 0.02, 0.001, 0.01), Mix("Q2_K", 50, 2.5, 0.2, 0.001, None))
+    fields = frontier_fields(made(0.1, 0.01, knee=1, mixes=mixes))
+    assert [each["knee"] for each in fields["points"]] == [False, True]
+    assert [each["price_per_100_mb"] for each in fields["points"]] == pytest.approx([0.1, 0.1])
+    assert [each["ratio"] for each in fields["mixes"]] == [0.5, None]
