@@ -5,6 +5,7 @@ A task whose worker dies is given to another once; what is lost then too is name
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -60,18 +61,18 @@ class _Call:
     item: Any
     versions: dict[str, str]
 
-    def __call__(self) -> tuple[int, Any]:
-        own = versions()
-        differing = [
-            f"{name} {own[name]} instead of {wanted}" for name, wanted in self.versions.items() if own[name] != wanted
-        ]
-        if differing:
-            import socket
 
-            raise QuantplanError(
-                f"the worker on {socket.gethostname()} has {', '.join(differing)}; install the same there"
-            )
-        return self.index, self.function(self.job, self.item)
+def _there(call: _Call) -> tuple[int, Any]:
+    """What a worker runs."""
+    own = versions()
+    differing = [
+        f"{name} {own[name]} instead of {wanted}" for name, wanted in call.versions.items() if own[name] != wanted
+    ]
+    if differing:
+        import socket
+
+        raise QuantplanError(f"the worker on {socket.gethostname()} has {', '.join(differing)}; install the same there")
+    return call.index, call.function(call.job, call.item)
 
 
 class Crew:
@@ -136,7 +137,7 @@ class Crew:
     def _reason(self, error: Exception) -> str:
         if self._client is None:
             return f"a process of {self.machines.jobs} died {_ATTEMPTS} times over the same work: was memory short?"
-        return f"the cluster at {self.machines.scheduler} lost its workers: {error}"
+        return f"the cluster at {self.machines.scheduler} lost its workers: {str(error).splitlines()[0].rstrip('.')}"
 
     def _results(self, calls: list[_Call], under_way: set[int]) -> Iterator[tuple[int, Any]]:
         import joblib
@@ -144,7 +145,7 @@ class Crew:
         def dispatched() -> Iterator[Any]:
             for call in calls:
                 under_way.add(call.index)
-                yield joblib.delayed(call)()
+                yield joblib.delayed(_there)(call)
 
         if self._client is None:
             size, backend = self.machines.jobs, "loky"  # never fewer: a pool that shrinks drops loaded models
@@ -154,7 +155,16 @@ class Crew:
             size, backend = self.size, WatchedCluster(client=self._client)
         with joblib.parallel_config(backend=backend):
             parallel = joblib.Parallel(n_jobs=size, batch_size=1, pre_dispatch=size, return_as="generator_unordered")
-            yield from parallel(dispatched())
+            results = parallel(dispatched())
+            try:
+                for result in results:  # noqa: UP028 - yield from would close them before the warning is silenced
+                    yield result
+            finally:
+                with warnings.catch_warnings():
+                    warnings.simplefilter(
+                        "ignore", UserWarning
+                    )  # joblib's advice to whoever stops early, as Ctrl-C does
+                    results.close()
 
 
 def _connect(address: str) -> distributed.Client:

@@ -18,8 +18,8 @@ import numpy as np
 from quantplan.experiments.cache import Journal
 from quantplan.experiments.prober import window_order
 from quantplan.formats.gguf import tensor_rows
-from quantplan.llamacpp import ggml
-from quantplan.llamacpp.engine import Engine, EngineOptions, GgmlTensor, node_rows
+from quantplan.llamacpp import ggml, rpc
+from quantplan.llamacpp.engine import Engine, EngineOptions, GgmlTensor, backend_name, node_rows
 from quantplan.quant_type import BY_NAME
 from quantplan.tensor import Model, Tensor
 
@@ -29,6 +29,7 @@ _ROWS = 1024  # activations per tensor, spread over the windows: outliers come i
 _ROWS_AT_ONCE = 128
 _WEIGHT_ROWS = 2048
 _WINDOWS = 16
+_LIKE_CPU = "rounds like the cpu"
 
 
 @dataclass(frozen=True)
@@ -44,19 +45,38 @@ class KernelRounding:
 
 
 def kernel_rounding(
-    model: Model, tensors: tuple[Tensor, ...], text: str, n_ctx: int, threads: int, journal: Journal
-) -> KernelRounding:
+    model: Model, tensors: tuple[Tensor, ...], text: str, n_ctx: int, threads: int, journal: Journal,
+    servers: tuple[str, ...] = (),
+) -> KernelRounding:  # fmt: skip
     """Measures r of all tensors that are multiplied with activations, or takes it from the journal."""
     if "relative" not in journal.results:
-        journal.put("relative", _measured(model, tensors, text, n_ctx, threads))
+        journal.put("relative", _measured(model, tensors, text, EngineOptions(n_ctx, threads, rpc=servers)))
     stored = journal.results["relative"]
     return KernelRounding(
-        "cpu", {name: {int(feed): value for feed, value in by.items()} for name, by in stored.items()}
+        backend_name(0, servers),
+        {name: {int(feed): value for feed, value in by.items()} for name, by in stored.items()},
     )
 
 
+def rounding_of_servers(
+    model: Model, tensors: tuple[Tensor, ...], text: str, n_ctx: int, threads: int, journal: Journal,
+    servers: tuple[str, ...],
+) -> KernelRounding | None:  # fmt: skip
+    """The same on RPC servers; None where a device rounds otherwise than ggml's CPU kernels do."""
+    if _LIKE_CPU not in journal.results:
+        journal.put(_LIKE_CPU, rpc.rounds_like_the_cpu(servers))
+    if not journal.results[_LIKE_CPU]:
+        return None
+    return kernel_rounding(model, tensors, text, n_ctx, threads, journal, servers)
+
+
+def known(journal: Journal) -> bool:
+    """Whether ``rounding_of_servers`` would ask the servers nothing."""
+    return journal.results.get(_LIKE_CPU) is False or "relative" in journal.results
+
+
 def _measured(
-    model: Model, tensors: tuple[Tensor, ...], text: str, n_ctx: int, threads: int
+    model: Model, tensors: tuple[Tensor, ...], text: str, options: EngineOptions
 ) -> dict[str, dict[int, float]]:
     wanted = {tensor.name: tensor for tensor in tensors}
     energies: dict[str, np.ndarray] = {}
@@ -78,7 +98,7 @@ def _measured(
         seen[name] = seen.get(name, 0) + len(rows)
         return True
 
-    with Engine(model.path, EngineOptions(n_ctx, threads), watch=watch) as engine:
+    with Engine(model.path, options, watch=watch) as engine:
         windows = engine.windows(text)
         for _ in engine.logits(windows[window_order(len(windows))[:_WINDOWS]]):
             pass

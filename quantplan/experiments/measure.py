@@ -1,4 +1,4 @@
-"""Measuring files against their base model in this process, on float32 logits.
+"""Measuring files against their base model on float32 logits, in this process unless others are named.
 
 The base runs once and its logits stay in memory; then each file is loaded alone and runs on the same
 windows. Where the logits of all windows are too many, the windows are taken in groups and the files are
@@ -8,7 +8,7 @@ loaded anew for each group.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,17 +17,22 @@ import psutil
 
 from quantplan.analyze.figures import figures
 from quantplan.analyze.scoring import BaseRows, TokenScores, base_rows, token_scores
-from quantplan.errors import BadFile
+from quantplan.errors import BadFile, WorkersLost
 from quantplan.experiments.cache import Journal, text_digest
+from quantplan.experiments.crew import Crew, Lost
+from quantplan.experiments.probe_tasks import dask_threads, model_here
+from quantplan.experiments.remote import on_servers
 from quantplan.experiments.same_tokens import Cut, check_same_tokens, check_vocabulary, cut
 from quantplan.formats.gguf import read_model
 from quantplan.formats.measurement_files import as_fields, from_fields
 from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name, windows_per_batch
+from quantplan.machines import Machines
 from quantplan.measurement import Conditions, Measurement
 from quantplan.tensor import Model
 
 ENGINE = "in-process"
 Advance = Callable[[float], None]
+Put = Callable[[Measurement], None]
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,11 @@ class MeasureOptions:
     threads: int = 0
     gpu_layers: int = 0
     memory_bytes: int = 2 << 30
+    machines: Machines = field(default_factory=Machines)
 
     @property
     def engine(self) -> EngineOptions:
-        return EngineOptions(n_ctx=self.n_ctx, threads=self.threads, gpu_layers=self.gpu_layers)
+        return EngineOptions(n_ctx=self.n_ctx, threads=self.threads, gpu_layers=self.gpu_layers, rpc=self.machines.rpc)
 
 
 def measure(
@@ -55,7 +61,7 @@ def measure(
 
     ``advance`` gets shares of the whole work that add up to 1. In the folder ``cache`` finished files are
     kept, and taken from there while nothing that matters has changed. Raises BadFile, ModelMismatch,
-    TextTooShort.
+    TextTooShort, WorkersLost.
     """
     options, advance = options or MeasureOptions(), advance or (lambda _share: None)
     base = read_model(base_path)
@@ -66,12 +72,63 @@ def measure(
     done = _Done(cache, reference.conditions)
     left = {model.digest: model for model in models.values() if model.digest not in done}
     check_same_tokens(base, reference.cut, left.values(), text, options.windows)
-    share = 1 / (len(reference.windows) * (len(left) + 1))
-    for scored in _run(reference, list(left.values()), lambda windows: advance(windows * share)):
-        done.put(scored)
-    if not left:
+    if left:
+        _measure(reference, list(left.values()), done, advance)
+    else:
         advance(1)
     return [done.measurement(Path(file), models[Path(file)].digest) for file in files]
+
+
+def _measure(reference: _Reference, models: list[Model], done: _Done, advance: Advance) -> None:
+    """Puts the measurements of all models into ``done``, by whoever shall run them."""
+    machines = reference.options.machines
+    try:
+        if machines.many:
+            _by_crew(reference, models, done.put, advance)
+        elif machines.rpc:
+            on_servers(machines.rpc, _here, reference, models, put=done.put, advance=advance)
+        else:
+            _here(reference, models, done.put, advance)
+    except Lost as lost:
+        names = ", ".join(str(model.path) for model in models if model.digest not in done)
+        raise WorkersLost(
+            f"{lost.reason}. Not measured: {names}; what was finished is kept: run the same command again for the rest"
+        ) from None
+
+
+def _here(reference: _Reference, models: list[Model], put: Put, advance: Advance) -> None:
+    share = 1 / (len(reference.windows) * (len(models) + 1))
+    for model, scores in _run(reference, models, lambda windows: advance(windows * share)):
+        put(_measurement(model, scores, reference.conditions))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker is told: files by path and digest."""
+
+    base: Path
+    base_digest: str
+    text: str
+    options: MeasureOptions
+
+
+def _by_crew(reference: _Reference, models: list[Model], put: Put, advance: Advance) -> None:
+    """A file is a task, and the base runs for each."""
+    base, options = reference.base, reference.options
+    with Crew(options.machines) as crew:
+        alone = replace(options, machines=Machines(), threads=crew.threads(options.threads))
+        job = _Job(base.path.absolute(), base.digest, reference.text, alone)
+        for _, found in crew.run(_there, job, [(model.path.absolute(), model.digest) for model in models]):
+            put(found)
+            advance(1 / len(models))
+
+
+def _there(job: _Job, file: tuple[Path, str]) -> Measurement:
+    """What a worker runs."""
+    model_here(job.base, job.base_digest)
+    model_here(*file)
+    options = replace(job.options, threads=job.options.threads or dask_threads())
+    return measure(job.base, [file[0]], job.text, options)[0]
 
 
 def bits_per_weight(model: Model) -> float:
@@ -99,7 +156,7 @@ class _Reference:
             windows=len(self.windows),
             base_digest=self.base.digest,
             engine=ENGINE,
-            backend=backend_name(self.options.gpu_layers),
+            backend=backend_name(self.options.gpu_layers, self.options.machines.rpc),
             llama_cpp=f"llama-cpp-python {version('llama-cpp-python')}",
         )
 
@@ -179,11 +236,21 @@ def _check_finite(values: list[np.ndarray], model: Model) -> None:
         )
 
 
+def _measurement(model: Model, scores: TokenScores, conditions: Conditions) -> Measurement:
+    return Measurement(
+        **vars(figures(scores, conditions.windows)),
+        file=str(model.path),
+        model_digest=model.digest,
+        file_bytes=model.file_bytes,
+        bpw=bits_per_weight(model),
+        conditions=conditions,
+    )
+
+
 class _Done:
     """Finished measurements by model digest, kept in a journal where there is a folder for it."""
 
     def __init__(self, folder: Path | None, conditions: Conditions) -> None:
-        self._conditions = conditions
         self._journal = Journal(folder, "measure", asdict(conditions)) if folder else None
         self._found: dict[str, Measurement] = {}
         for digest, content in (self._journal.results if self._journal else {}).items():
@@ -192,19 +259,10 @@ class _Done:
     def __contains__(self, digest: str) -> bool:
         return digest in self._found
 
-    def put(self, scored: tuple[Model, TokenScores]) -> None:
-        model, scores = scored
-        measurement = Measurement(
-            **vars(figures(scores, self._conditions.windows)),
-            file=str(model.path),
-            model_digest=model.digest,
-            file_bytes=model.file_bytes,
-            bpw=bits_per_weight(model),
-            conditions=self._conditions,
-        )
-        self._found[model.digest] = measurement
+    def put(self, measurement: Measurement) -> None:
+        self._found[measurement.model_digest] = measurement
         if self._journal:
-            self._journal.put(model.digest, as_fields(measurement))
+            self._journal.put(measurement.model_digest, as_fields(measurement))
 
     def measurement(self, file: Path, digest: str) -> Measurement:
         return replace(self._found[digest], file=str(file))

@@ -12,12 +12,14 @@ from quantplan import __version__
 from quantplan.analyze import prior, round_trip
 from quantplan.analyze.round_trip import stored_candidates
 from quantplan.damage import DamageRow, DamageTable, Interaction
-from quantplan.errors import BadUsage, NothingSelected
+from quantplan.errors import BadUsage, NothingSelected, WorkersLost
 from quantplan.experiments import kernel_rounding as kernel
 from quantplan.experiments import probe as probing
 from quantplan.experiments.cache import Journal, text_digest
+from quantplan.experiments.crew import Lost
+from quantplan.experiments.remote import on_servers
 from quantplan.imatrix import Imatrix
-from quantplan.llamacpp import tools
+from quantplan.llamacpp import rpc, tools
 from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name
 from quantplan.quant_type import QuantType
 from quantplan.tensor import Model, Tensor
@@ -125,7 +127,7 @@ def price(
     for tensor in tensors:
         check_storable(tensor, options.types, imatrix)
     if calibration is not None:
-        _check_text(model, imatrix, calibration, options, cache)
+        _check_before(model, tensors, imatrix, calibration, options, cache)
     errors = errors_of(model, tensors, imatrix, options, cache, tell)
     made_from = _made_from(model, imatrix, calibration, options)
     if calibration is None:
@@ -147,9 +149,19 @@ def price(
     return Pricing(table, found)
 
 
-def _check_text(model: Model, imatrix: Imatrix | None, calibration: str, options: PricingOptions, cache: Path) -> None:
-    """A text that is too short is found before the round trip, which may take an hour."""
-    if "#available" not in probe_journal(model, imatrix, calibration, options, cache).results:
+def _check_before(
+    model: Model,
+    tensors: tuple[Tensor, ...],
+    imatrix: Imatrix | None,
+    calibration: str,
+    options: PricingOptions,
+    cache: Path,
+) -> None:
+    """A text that is too short and a server that is not there are found before the round trip, which may take an hour."""
+    journal, servers = probe_journal(model, imatrix, calibration, options, cache), options.probe.machines.rpc
+    if servers and not probing.complete(journal, tensors, options.probe):
+        rpc.check(servers)
+    if "#available" not in journal.results:
         with Engine(model.path, EngineOptions(options.probe.n_ctx, vocabulary_only=True)) as engine:
             engine.windows(calibration)
 
@@ -163,16 +175,23 @@ def run_probe(
     cache: Path,
     tell: probing.Tell,
 ) -> probing.Probe:
-    """The probe of all tensors, resumed from its journal."""
-    journal = probe_journal(model, imatrix, calibration, options, cache)
-    return probing.probe(model, tensors, imatrix, calibration, options.probe, journal, tell)
+    """The probe of all tensors, resumed from its journal. Raises what ``probe`` raises."""
+    journal, servers = probe_journal(model, imatrix, calibration, options, cache), options.probe.machines.rpc
+    given = (model, tensors, imatrix, calibration, options.probe, journal)
+    if not servers or probing.complete(journal, tensors, options.probe):
+        return probing.probe(*given, tell)
+    try:
+        return on_servers(servers, probing.probe, *given, tell=tell)
+    except Lost as lost:  # the other process has written the journal
+        journal = probe_journal(model, imatrix, calibration, options, cache)
+        raise WorkersLost(probing.missing(lost, journal, tensors)) from None
 
 
 def probe_journal(
     model: Model, imatrix: Imatrix | None, calibration: str, options: PricingOptions, cache: Path
 ) -> Journal:
     # threads and the number of windows are left out: they change speed and precision, not what a window's KLD is
-    backend = backend_name(options.probe.gpu_layers)
+    backend = backend_name(options.probe.gpu_layers, options.probe.machines.rpc)
     parts = (
         probing.VERSION,
         model.digest,
@@ -191,11 +210,23 @@ def _imatrix_digest(imatrix: Imatrix | None) -> str | None:
 def _rounding(
     model: Model, tensors: tuple[Tensor, ...], calibration: str, options: PricingOptions, cache: Path
 ) -> kernel.KernelRounding | None:
-    """The CPU's rounding of activations; None for other backends, whose kernels cannot be asked."""
+    """The CPU's rounding of activations, here or behind RPC; None for other backends, whose kernels cannot be asked."""
+    n_ctx, servers = options.probe.n_ctx, options.probe.machines.rpc
+    made_from = (kernel.VERSION, model.digest, text_digest(calibration), n_ctx)
+    given = (model, tensors, calibration, n_ctx, options.threads)
+    if servers:
+        journal = Journal(cache, "kernel", *made_from, backend_name(0, servers))
+        if kernel.known(journal):
+            return kernel.rounding_of_servers(*given, journal, servers)
+        try:
+            return on_servers(servers, kernel.rounding_of_servers, *given, journal, servers)
+        except Lost as lost:
+            raise WorkersLost(
+                f"{lost.reason}. The probe is kept; the rounding of the kernels is missing: run the same command again"
+            ) from None
     if options.probe.gpu_layers:
         return None
-    journal = Journal(cache, "kernel", kernel.VERSION, model.digest, text_digest(calibration), options.probe.n_ctx)
-    return kernel.kernel_rounding(model, tensors, calibration, options.probe.n_ctx, options.threads, journal)
+    return kernel.kernel_rounding(*given, Journal(cache, "kernel", *made_from))
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def probe(
     """
     began = time.perf_counter()
     found = Probe()
-    if _complete(journal, tensors, options):
+    if complete(journal, tensors, options):
         return _from_journal(journal, tensors, found)
     force: AbstractContextManager[Workforce] = (ProbeCrew if options.machines.many else _alone)(
         model, imatrix, text, options
@@ -135,22 +135,24 @@ def probe(
         with force as workers:
             _Stages(workers, tensors, options, journal, tell, found).run()
     except Lost as lost:
-        raise WorkersLost(_missing(lost, journal, tensors)) from None
+        raise WorkersLost(missing(lost, journal, tensors)) from None
     found.seconds = time.perf_counter() - began
     return _from_journal(journal, tensors, found)
 
 
-def _missing(lost: Lost, journal: Journal, tensors: tuple[Tensor, ...]) -> str:
+def missing(lost: Lost, journal: Journal, tensors: tuple[Tensor, ...]) -> str:
     """What is not there, in words, and that the rest is."""
-    done = sum(tensor.name in journal.results for tensor in tensors)
-    what = shortened([swap.key.lstrip("#") for swap in lost.items])
+    left = [tensor.name for tensor in tensors if tensor.name not in journal.results]
+    swaps = [swap.key.lstrip("#") for swap in lost.items] or left
+    what = f"Not probed: {shortened(swaps)}; " if swaps else ""
     return (
-        f"{lost.reason}. Not probed: {what}; {done} of {len(tensors)} tensors are and are kept: "
-        "run the same command again to do the rest"
+        f"{lost.reason}. {what}{len(tensors) - len(left)} of {len(tensors)} tensors are done and kept: "
+        "run the same command again for the rest"
     )
 
 
-def _complete(journal: Journal, tensors: tuple[Tensor, ...], options: ProbeOptions) -> bool:
+def complete(journal: Journal, tensors: tuple[Tensor, ...], options: ProbeOptions) -> bool:
+    """Whether the journal holds all that the probe would measure."""
     results = journal.results
     wanted = {tensor.name for tensor in tensors} | {"#available", "#floor"} | {f"#uniform {name}" for name in _UNIFORM}
     if not wanted <= results.keys() or (options.extend and not options.windows and "#extended" not in results):

@@ -142,7 +142,7 @@ _held = _Held()
 def _load(job: ProbeJob) -> Prober:
     model = model_here(job.model, job.model_digest)
     imatrix = _imatrix_here(job)
-    threads = job.options.threads or _dask_threads()
+    threads = job.options.threads or dask_threads()
     return Prober(model, imatrix, job.text, replace(job.options, threads=threads))
 
 
@@ -178,7 +178,7 @@ def _host() -> str:
     return socket.gethostname()
 
 
-def _dask_threads() -> int:
+def dask_threads() -> int:
     """The cores that Dask gives this worker; 0, all, where this is no Dask worker."""
     try:
         from distributed import get_worker
