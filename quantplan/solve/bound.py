@@ -78,10 +78,9 @@ def binding(problem: Problem) -> tuple[Resource, ...]:
 
 def prices(problem: Problem) -> dict[str, float]:
     """Damage that one more unit of each limit would save at the margin: the relaxation's prices, 0 where one does not bind."""
-    tableau = without_oversized(tabulate(problem))
+    # with what is too large for any plan: at the smallest size, too, the next step has a price
+    tableau = tabulate(problem)
     found = dict.fromkeys((each.name for each in problem.limits), 0.0)
-    if tableau.empty:
-        return found
     units = [max(_unit(each), 1) for each in binding(problem)]
     priced_limits = zip(binding(problem), relax(tableau).prices.tolist(), units, strict=True)
     return found | {each.name: price / unit for each, price, unit in priced_limits}
