@@ -19,7 +19,7 @@ class SpeedConditions:
     """Everything but the measured file that tokens per second depend on, as far as it can be known."""
 
     processor: str
-    devices: str  # llama-bench's list of backends
+    devices: str  # llama-bench's backends and GPUs
     threads: int
     gpu_layers: int
     repetitions: int

@@ -45,7 +45,7 @@ def _throughput(file: Path, model: Model, rows: Sequence[BenchRow], gpu_layers: 
         tests=tuple(SpeedTest(row.name, row.samples) for row in rows),
         conditions=SpeedConditions(
             processor=first.processor,
-            devices=first.backend,
+            devices=", ".join(filter(None, (first.backend, first.gpu))),
             threads=first.threads,
             gpu_layers=gpu_layers,
             repetitions=len(first.samples),

@@ -33,6 +33,7 @@ class BenchRow:
     build: str  # commit (number) of the llama.cpp that ran
     backend: str
     processor: str
+    gpu: str = ""  # as the tool names it; empty without one
 
     @property
     def name(self) -> str:
@@ -118,6 +119,7 @@ def _row(line: str, command: str) -> BenchRow:
             build=f"{entry['build_commit']} ({entry['build_number']})",
             backend=str(entry["backends"]),
             processor=str(entry["cpu_info"]),
+            gpu=str(entry.get("gpu_info", "")),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise _unreadable(command, f"a damaged result ({type(error).__name__}: {error})", line[:300]) from None
