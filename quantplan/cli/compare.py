@@ -81,6 +81,9 @@ def compare(
     sort: _SortOption = None,
     threads: options.ThreadsOption = 0,
     gpu_layers: options.GpuLayersOption = 0,
+    jobs: options.JobsOption = 1,
+    scheduler: options.SchedulerOption = None,
+    rpc: options.RpcOption = None,
     out: _OutOption = None,
     form: _FormOption = Form.table,
     as_json: options.JsonOption = False,
@@ -107,7 +110,8 @@ def compare(
     asked.check_sort(sort)
     plan = options.local(plan)
     base = options.model(_base(options.local_or_hub(model, hub), plan))
-    chosen = MeasureOptions(options.ctx(ctx, base), windows, threads, gpu_layers)
+    where = options.machines(jobs, scheduler, rpc, "--task and --speed" if asked else "")
+    chosen = MeasureOptions(options.ctx(ctx, base), windows, threads, gpu_layers, machines=where)
     check_options(chosen)
     judged = _judged(options.heldout(text), options.calibration(calibration))
     with _folder(out) as folder:

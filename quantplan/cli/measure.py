@@ -13,6 +13,7 @@ from quantplan.cli.evidence_options import RepetitionsOption, SpeedOption, TaskO
 
 if TYPE_CHECKING:
     from quantplan.experiments.measure import MeasureOptions
+    from quantplan.machines import Machines
     from quantplan.measurement import Measurement
     from quantplan.report.grid import Grid
     from quantplan.task_score import TaskScore
@@ -57,6 +58,9 @@ def measure(
     repetitions: RepetitionsOption = 5,
     threads: options.ThreadsOption = 0,
     gpu_layers: options.GpuLayersOption = 0,
+    jobs: options.JobsOption = 1,
+    scheduler: options.SchedulerOption = None,
+    rpc: options.RpcOption = None,
     out: _OutOption = None,
     dry_run: options.DryRunOption = False,
     as_json: options.JsonOption = False,
@@ -77,7 +81,9 @@ def measure(
     asked = evidence_options.wanted(task, tasks, speed, repetitions)
     losses = text is not None or not asked
     model = options.model(options.local_or_hub(base, hub)) if losses else None
-    chosen = _options(options.ctx(ctx, model), windows, threads, gpu_layers)
+    by_tool = "--task and --speed" if asked else "--engine llama-perplexity" if engine is EngineName.tool else ""
+    where = options.machines(jobs, scheduler, rpc, by_tool)
+    chosen = _options(options.ctx(ctx, model), windows, threads, gpu_layers, where)
     if dry_run:
         _announce(files, options.heldout(text) if losses else None, engine, asked)
         return
@@ -102,10 +108,10 @@ def _announce(files: list[Path], text: Path | None, engine: EngineName, asked: W
         console.put(line)
 
 
-def _options(n_ctx: int, windows: int | None, threads: int, gpu_layers: int) -> MeasureOptions:
+def _options(n_ctx: int, windows: int | None, threads: int, gpu_layers: int, where: Machines) -> MeasureOptions:
     from quantplan.experiments.measure import MeasureOptions
 
-    return MeasureOptions(n_ctx=n_ctx, windows=windows, threads=threads, gpu_layers=gpu_layers)
+    return MeasureOptions(n_ctx=n_ctx, windows=windows, threads=threads, gpu_layers=gpu_layers, machines=where)
 
 
 def _measure(engine: EngineName, base: Path, files: list[Path], text: str, chosen: MeasureOptions) -> list[Measurement]:

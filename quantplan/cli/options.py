@@ -16,6 +16,7 @@ from quantplan.project import Project, find_project
 
 if TYPE_CHECKING:
     from quantplan.imatrix import Imatrix
+    from quantplan.machines import Machines
     from quantplan.tensor import Model
 
 DEFAULT_CTX = 512  # llama-perplexity's default window
@@ -43,6 +44,19 @@ WindowOption = Annotated[
 ]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=0, help="Processor threads; 0 takes all cores.")]
 GpuLayersOption = Annotated[int, typer.Option("--gpu-layers", "-ngl", help="Layers to run on a GPU.")]
+JobsOption = Annotated[
+    int,
+    typer.Option(
+        "--jobs", "-j", min=1, help="Processes on this machine; each holds the model and a share of the cores."
+    ),
+]
+SchedulerOption = Annotated[
+    str | None, typer.Option("--scheduler", help="Dask scheduler whose workers do the work: tcp://host:8786.")
+]
+RpcOption = Annotated[
+    str | None,
+    typer.Option("--rpc", help="llama.cpp RPC servers that hold the model: host:port, several with commas between."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
 TypesOption = Annotated[
     str,
@@ -163,6 +177,15 @@ def ctx(option: int | None, of: Model | None = None) -> int:
     if option is None and isinstance(trained, int) and 8 <= trained < chosen:
         return trained
     return chosen
+
+
+def machines(jobs: int, scheduler: str | None, rpc: str | None, by_tool: str = "") -> Machines:
+    """Where models run; BadUsage with ``by_tool``, options that start llama.cpp's own tools, for they run here alone."""
+    from quantplan.machines import machines as parsed
+
+    if by_tool and (jobs > 1 or scheduler or rpc):
+        raise BadUsage(f"{by_tool}: llama.cpp's tools run on this machine; leave --jobs, --scheduler and --rpc out")
+    return parsed(jobs, scheduler, rpc)
 
 
 def cache_folder() -> Path:

@@ -13,8 +13,10 @@ import typer
 from quantplan.cli import console, options
 
 if TYPE_CHECKING:
+    from quantplan.damage import DamageTable
     from quantplan.experiments.pricing import PricingOptions
     from quantplan.experiments.probe import Tell
+    from quantplan.machines import Machines
     from quantplan.quant_type import QuantType
     from quantplan.tensor import Model
 
@@ -35,14 +37,16 @@ def pricing_options(
     sample: str,
     threads: int,
     gpu_layers: int,
+    machines: Machines | None = None,
 ) -> PricingOptions:
     from quantplan.errors import BadUsage
     from quantplan.experiments.pricing import PricingOptions
-    from quantplan.experiments.probe import ProbeOptions
+    from quantplan.experiments.prober import ProbeOptions
+    from quantplan.machines import Machines
 
     if windows < 0:
         raise BadUsage(f"--windows {windows}: a number of windows, or 0 for the default")
-    probe = ProbeOptions(options.ctx(ctx, model), windows, windows == 0, threads, gpu_layers)
+    probe = ProbeOptions(options.ctx(ctx, model), windows, windows == 0, threads, gpu_layers, machines or Machines())
     return PricingOptions(types, probe, parse_sample(sample), threads)
 
 
@@ -88,6 +92,15 @@ def stages() -> Iterator[Tell]:
 
     with bars:
         yield tell
+
+
+def warn_of_kernels(table: DamageTable) -> None:
+    """Says so where a measured table lacks the rounding of activations."""
+    if table.calibrated and not table.backend:
+        console.warn(
+            "this backend's kernels round activations in a way of their own, which is not in the table: "
+            "above 5.5 bits predictions are too low"
+        )
 
 
 def calibration_text(option: Path | None) -> str | None:

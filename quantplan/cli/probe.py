@@ -32,6 +32,9 @@ def probe(
     ] = None,
     threads: options.ThreadsOption = 0,
     gpu_layers: options.GpuLayersOption = 0,
+    jobs: options.JobsOption = 1,
+    scheduler: options.SchedulerOption = None,
+    rpc: options.RpcOption = None,
     dry_run: options.DryRunOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -42,7 +45,7 @@ def probe(
 
     Example, in a project: quantplan probe --windows 8
     """
-    from quantplan.cli.pricing_options import calibration_text, pricing_options, stages
+    from quantplan.cli.pricing_options import calibration_text, pricing_options, stages, warn_of_kernels
     from quantplan.errors import BadUsage
     from quantplan.experiments.planning import quantizable
     from quantplan.experiments.pricing import price
@@ -61,7 +64,8 @@ def probe(
         raise BadUsage(
             "which text? give --calibration FILE (some hundred kB of the kind of text that the model is for)"
         )
-    wanted = pricing_options(source, parse_writable(types), ctx, windows, sample, threads, gpu_layers)
+    machines = options.machines(jobs, scheduler, rpc)
+    wanted = pricing_options(source, parse_writable(types), ctx, windows, sample, threads, gpu_layers, machines)
     tensors = quantizable(source)
     if dry_run:
         per_tensor = wanted.probe.base_windows(sys.maxsize)
@@ -71,6 +75,7 @@ def probe(
         return
     with stages() as tell:
         priced = price(source, tensors, importance, text, wanted, options.cache_folder(), tell)
+    warn_of_kernels(priced.table)
     if out:
         write_damage(priced.table, out)
         console.say(f"damage table written to {out}")

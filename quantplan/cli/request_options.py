@@ -168,7 +168,7 @@ def damage_table(
     made: Request, wanted: PricingOptions, damage: str | None, no_probe: bool, calibration: Path | None
 ) -> DamageTable:
     """The damage table for a request: from a file, from the prior, or measured."""
-    from quantplan.cli.pricing_options import calibration_text, stages
+    from quantplan.cli.pricing_options import calibration_text, stages, warn_of_kernels
     from quantplan.errors import BadUsage
     from quantplan.experiments.planning import quantizable, read_table
     from quantplan.experiments.pricing import price, prior_table
@@ -185,6 +185,7 @@ def damage_table(
         )
     with stages() as tell:
         priced = price(model, tensors, made.imatrix, text, wanted, options.cache_folder(), tell)
+    warn_of_kernels(priced.table)
     if priced.probe and priced.probe.overhead is not None:
         console.say(f"probed {len(priced.probe.scales)} tensors in {priced.probe.seconds:.0f} s")
     return priced.table

@@ -58,6 +58,9 @@ def solve(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write the plan.")] = None,
     threads: options.ThreadsOption = 0,
     gpu_layers: options.GpuLayersOption = 0,
+    jobs: options.JobsOption = 1,
+    scheduler: options.SchedulerOption = None,
+    rpc: options.RpcOption = None,
     dry_run: options.DryRunOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -83,7 +86,9 @@ def solve(
     machine = asked.devices(vram, ram, ctx, kv, on_cpu)
     request = asked.request(model, imatrix, types, budget, wanted, per, objective, max_kld, machine, min_tps)
     source = request.model
-    prices = pricing_options(source, planning.types_to_price(request), window, windows, sample, threads, gpu_layers)
+    where = options.machines(jobs, scheduler, rpc)
+    priced = planning.types_to_price(request)
+    prices = pricing_options(source, priced, window, windows, sample, threads, gpu_layers, where)
     if dry_run:
         console.put(_intentions(request, asked.source_of_damage(damage, no_probe, calibration)))
         return
