@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from quantplan.errors import BadUsage
-from quantplan.experiments.frontier import Frontier
 from quantplan.report.plots import _FORMATS, _save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+class Priced(Protocol):
+    """A file of some size, made or not; mixes have a ``name`` too."""
+
+    @property
+    def file_bytes(self) -> int: ...
+    @property
+    def bpw(self) -> float: ...
+    @property
+    def kld(self) -> float: ...
+    @property
+    def kld_err(self) -> float: ...
+
+
+class Curve(Protocol):
+    """What is drawn: an experiment's Frontier, or plans of another kind. ``knee``: index of an entry, or None."""
+
+    @property
+    def entries(self) -> Sequence[Priced]: ...
+    @property
+    def mixes(self) -> Sequence[Priced]: ...
+    @property
+    def knee(self) -> int | None: ...
+    @property
+    def calibrated(self) -> bool: ...
 
 
 def check_picture(path: Path) -> None:
@@ -20,13 +46,13 @@ def check_picture(path: Path) -> None:
         raise BadUsage(f"--plot {path}: the picture's name must end in {', '.join(_FORMATS)}")
 
 
-def frontier_plot(found: Frontier, title: str, path: Path) -> None:
+def frontier_plot(found: Curve, title: str, path: Path) -> None:
     """Draws the curve with its errors, the knee and the mixes into ``path`` (.png, .svg or .pdf)."""
     check_picture(path)
     _save(frontier_figure(found, title), path)
 
 
-def frontier_figure(found: Frontier, title: str) -> Figure:
+def frontier_figure(found: Curve, title: str) -> Figure:
     """On a logarithmic scale; points without any damage have no place on it and are left out."""
     from matplotlib.figure import Figure
 
@@ -44,7 +70,7 @@ def frontier_figure(found: Frontier, title: str) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, found: Frontier, scale: float) -> None:
+def _curve(axes: Axes, found: Curve, scale: float) -> None:
     lossy = [each for each in found.entries if each.kld > 0]
     sizes, klds = [each.file_bytes / scale for each in lossy], [each.kld for each in lossy]
     low = [max(each.kld - each.kld_err, each.kld / 10) for each in lossy]  # the axis has no 0
@@ -57,13 +83,11 @@ def _curve(axes: Axes, found: Frontier, scale: float) -> None:
         )  # fmt: skip
 
 
-def _mixes(axes: Axes, found: Frontier, scale: float) -> None:
+def _mixes(axes: Axes, found: Curve, scale: float) -> None:
     lossy = [each for each in found.mixes if each.kld > 0]
     if not lossy:
         return
     sizes, klds = [each.file_bytes / scale for each in lossy], [each.kld for each in lossy]
     axes.plot(sizes, klds, "x", markersize=5, color="tab:red", label="stock mixes")
-    for at, (each, size) in enumerate(zip(lossy, sizes, strict=True)):
-        # neighbours lie close together: one name above, the next below
-        place = {"xytext": (4, 3)} if at % 2 else {"xytext": (-4, -9), "ha": "right"}
-        axes.annotate(each.name, (size, each.kld), textcoords="offset points", fontsize=7, **place)
+    for each, size in zip(lossy, sizes, strict=True):  # away from the curve, which runs below on the left
+        axes.annotate(each.name, (size, each.kld), textcoords="offset points", fontsize=7, xytext=(5, 3))

@@ -1,0 +1,209 @@
+"""What a report page shows, as one structure of plain JSON values. Nothing is computed here but its form.
+
+The fields are described in docs/formats.md. Types of tensors are letters: ``data["types"]`` lists the types, the letter
+of the n-th type is ``LETTERS[n]``, and ``plan["types"]`` has one letter for each tensor of ``data["tensors"]``. So the
+types of 1,100 tensors in 100 plans take 110 kB.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from quantplan import __version__
+from quantplan.analyze.statistics import FIELDS, Statistics
+from quantplan.experiments.findings import Findings, Planned, Sized
+from quantplan.experiments.planning import table_digest
+from quantplan.formats.measurement_files import as_fields
+from quantplan.formats.records import finite
+from quantplan.quant_type import QuantType
+from quantplan.report.commands import Commands
+from quantplan.tensor import Tensor
+
+PAGE_FORMAT, PAGE_VERSION = "quantplan-report", 1  # 1: first
+LETTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits
+_DIGITS = 4  # of a damage: its error is seldom below 1 %
+_WINDOWS = ("per_window_kld", "per_window_nll", "per_window_base_nll")
+_SINCE_VERSION_2 = {"average": None, "average_err": None}  # what rows of older comparisons lack
+_GROUPS = ("attn", "ssm", "ffn")  # roles in the order in which a block runs them
+
+
+def page_data(findings: Findings, commands: Commands, command: str, made: str) -> dict[str, Any]:
+    """``command``: the one that made the report; ``made``: when, in words. ValueError for more types than letters."""
+    chosen = findings.plans[0].types
+    tensors = [each for each in findings.model.tensors if each.name in chosen]
+    types = _types(findings)
+    letters = {kind.name: letter for kind, letter in zip(types, LETTERS, strict=False)}
+    if len(types) > len(LETTERS):
+        raise ValueError(f"{len(types)} types, {len(LETTERS)} letters")
+    return {
+        "format": PAGE_FORMAT,
+        "version": PAGE_VERSION,
+        "made": made,
+        "model": _model(findings),
+        "calibrated": findings.table.calibrated,
+        "scales": findings.table.made_from.get("scales", "imported"),
+        "notes": list(findings.notes),
+        "types": [
+            {"name": kind.name, "bits": kind.bits, "block": kind.block, "block_bytes": kind.block_bytes}
+            for kind in types
+        ],
+        "roles": roles(tensors),
+        "tensors": [_tensor(findings, each) for each in tensors],
+        "damage": [_damages(findings, each, types) for each in tensors],
+        "plans": [_plan(findings, commands, each, tensors, letters) for each in findings.plans],
+        "opens_at": findings.opens_at,
+        "mixes": [{"name": mix.name} | _sized(mix, tensors, letters) for mix in findings.mixes],
+        "statistics": _statistics(findings.statistics, tensors) if findings.statistics else None,
+        "comparisons": [
+            {"verdict": each["verdict"], "rows": [_SINCE_VERSION_2 | _without_windows(row) for row in each["rows"]]}
+            for each in findings.comparisons
+        ],
+        "measurements": [_without_windows(as_fields(each)) for each in findings.measurements],
+        "provenance": _provenance(findings, command, made),
+    }
+
+
+def types_of(data: Mapping[str, Any], sized: Mapping[str, Any]) -> dict[str, str]:
+    """{tensor: name of its type} of a plan or mix of the data."""
+    names = {letter: kind["name"] for kind, letter in zip(data["types"], LETTERS, strict=False)}
+    return {tensor["name"]: names[letter] for tensor, letter in zip(data["tensors"], sized["types"], strict=True)}
+
+
+def roles(tensors: Sequence[Tensor]) -> list[str]:
+    """Roles inside blocks: attention, state spaces, feed-forward, others; within these as the file has them."""
+    found = dict.fromkeys(each.role for each in tensors if each.block is not None)
+    return sorted(found, key=lambda role: next((at for at, word in enumerate(_GROUPS) if role.startswith(word)), 9))
+
+
+def _types(findings: Findings) -> list[QuantType]:
+    """All types that a plan or a mix has or that were priced, largest first."""
+    found = {kind.name: kind for sized in (*findings.plans, *findings.mixes) for kind in sized.types.values()}
+    found |= {kind.name: kind for kind in findings.request.types}
+    return sorted(found.values(), key=lambda kind: (-kind.bits, kind.name))
+
+
+def _model(findings: Findings) -> dict[str, Any]:
+    model = findings.model
+    return {
+        "name": model.name or model.path.stem,
+        "file": model.path.name,
+        "architecture": model.architecture,
+        "blocks": model.blocks,
+        "weights": model.elements,
+        "tensors": len(model.tensors),
+        "file_bytes": model.file_bytes,
+        "file_type": model.file_type,
+        "digest": model.digest,
+        "copied_bytes": findings.fixed_bytes,
+    }
+
+
+def _tensor(findings: Findings, tensor: Tensor) -> dict[str, Any]:
+    row = findings.table.rows[tensor.name]
+    return {
+        "name": tensor.name,
+        "block": tensor.block,
+        "role": tensor.role,
+        "shape": list(tensor.shape),
+        "source": row.source,
+        "error": _short(row.relative_error),
+    }
+
+
+def _damages(findings: Findings, tensor: Tensor, types: Sequence[QuantType]) -> list[float | None]:
+    row = findings.table.rows[tensor.name]
+    return [_short(row.damage(kind.name)) if kind.name in row.weights else None for kind in types]
+
+
+def _plan(
+    findings: Findings, commands: Commands, plan: Planned, tensors: Sequence[Tensor], letters: Mapping[str, str]
+) -> dict[str, Any]:
+    return {
+        "budget": plan.budget_bytes,
+        "asked": plan.asked,
+        "gap": plan.gap,
+        **_sized(plan, tensors, letters),
+        "commands": {
+            "quantplan": commands.by_quantplan(plan),
+            "llama-quantize": commands.by_llama_quantize(findings, plan),
+        },
+    }
+
+
+def _sized(sized: Sized, tensors: Sequence[Tensor], letters: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "bytes": sized.file_bytes,
+        "bpw": round(sized.bpw, 4),
+        "kld": _short(sized.kld, 6),
+        "kld_err": _short(sized.kld_err),
+        "unpriced": sized.unpriced,
+        "types": "".join(letters[sized.types[each.name].name] for each in tensors),
+    }
+
+
+def _statistics(statistics: Statistics, tensors: Sequence[Tensor]) -> dict[str, Any]:
+    """``rows`` hold the fields in their order. Digits as they are shown: others would be weight for nothing."""
+    shown = {each.name: at for at, each in enumerate(tensors)}
+    return {
+        "fields": [{"name": name} | asdict(field) for name, field in FIELDS.items()],
+        "rows": [
+            {
+                "name": each.name,
+                "block": each.layer,
+                "role": each.role,
+                "tensor": shown.get(each.name),
+                "values": [finite(_rounded(getattr(each, name), field.decimals)) for name, field in FIELDS.items()],
+            }
+            for each in statistics.tensors
+        ],
+        "without_data": list(statistics.without_data),
+    }
+
+
+def _rounded(value: float, decimals: int) -> float:
+    """To the decimals that are shown, and to as many significant digits where that would leave fewer."""
+    return value if value != value else float(max((f"{value:.{decimals}f}", f"{value:.4g}"), key=len))
+
+
+def _without_windows(row: Mapping[str, Any]) -> dict[str, Any]:
+    """All figures of a measurement but those of each window."""
+    return {name: value for name, value in row.items() if name not in _WINDOWS}
+
+
+def _provenance(findings: Findings, command: str, made: str) -> list[list[str]]:
+    table, request = findings.table, findings.request
+    facts: dict[str, Any] = {
+        "made": made,
+        "command": command,
+        "quantplan": __version__,
+        "model": findings.model.path.name,
+        "model_digest": findings.model.digest,
+        "imatrix_file": request.imatrix.path.name if request.imatrix else None,
+        "imatrix_data_set": ", ".join(request.imatrix.datasets) if request.imatrix else None,
+        "imatrix_chunks": request.imatrix.chunk_count if request.imatrix else None,
+        "damage_table": table_digest(table),
+        "interaction_factor": table.interaction.factor,
+        "interaction_curvature": table.interaction.curvature,
+        "backend": table.backend or None,
+        "candidate_types": ", ".join(kind.name for kind in request.types),
+        "plans_per": request.per,
+    }
+    facts |= {name: value for name, value in table.made_from.items() if name not in facts}
+    return [[_words(name), _shown(value)] for name, value in facts.items() if value not in (None, "", [], {})]
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _short(value: float | None, digits: int = _DIGITS) -> float | None:
+    return None if value is None else float(f"{value:.{digits}g}")
