@@ -39,6 +39,7 @@ def _application() -> typer.Typer:
         memory,
         probe,
         quantize,
+        report,
         solve,
         speed,
     )
@@ -63,6 +64,7 @@ def _application() -> typer.Typer:
     app.command("quantize")(quantize.quantize)
     app.command("measure")(measure.measure)
     app.command("compare")(compare.compare)
+    app.command("report")(report.report)
     app.command("memory")(memory.memory)
     app.command("speed")(speed.speed)
     app.callback()(_global)
