@@ -85,6 +85,7 @@ def compare(
     scheduler: options.SchedulerOption = None,
     rpc: options.RpcOption = None,
     out: _OutOption = None,
+    dry_run: options.DryRunOption = False,
     form: _FormOption = Form.table,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -119,10 +120,31 @@ def compare(
         words = [str(options.local(Path(word))) if is_reference(word) else word for word in words]
         workshop = _workshop(base, folder, _imatrix(imatrix, plan), threads)
         judging = _judging(plan, workshop, reference, sort)
+        if dry_run:
+            _announce(plan, words, workshop, asked)
+            return
         entries = _entries(plan, words, workshop)
         found = judge_contestants(_measured(base, entries, judged, chosen, asked), judging)
     _write(found, plan, out)
     _show(found, form)
+
+
+def _announce(plan: Path, words: list[str], workshop: Workshop, asked: Wanted) -> None:
+    """Files and their sizes, then what would be measured of each."""
+    from quantplan.experiments.contenders import nearest_mix
+    from quantplan.experiments.contestants import reference_size
+    from quantplan.formats.plan_files import read_plan
+
+    is_file = plan.suffix == ".gguf"
+    own = reference_size(str(plan), workshop)[1] if is_file else read_plan(plan).file_bytes
+    words = words or [nearest_mix(workshop.source, own, workshop.imatrix)]
+    sizes = [(plan.name, own), *(reference_size(word, workshop) for word in words)]
+    for name, size in sizes:
+        made = "" if name.endswith(".gguf") else ", built unless it is there"
+        console.put(f"{name}: {size:,} bytes{made}")
+    console.put(f"PPL and KLD: {workshop.source.path.name} once, then {len(sizes)} files")
+    for line in asked.lines([Path(name) for name, _ in sizes]):
+        console.put(line)
 
 
 def _of_records(files: list[Path], reference: str | None, sort: str | None) -> Comparison:

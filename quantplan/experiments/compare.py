@@ -171,11 +171,14 @@ def _gaps(first: Contestant, other: Contestant) -> dict[str, Gap]:
 
 
 def best_of(rows: Sequence[Row], by: str) -> str:
-    """Who leads by that figure, and who cannot be told apart from the leader."""
+    """Who leads by that figure, who comes next, and who cannot be told apart from the leader."""
     leader, others = rows[0], rows[1:]
+    sentence = f"{leader.name} leads by {by} ({figure(leader, by):.4g})"
+    if others:
+        sentence += f", then {others[0].name} ({figure(others[0], by):.4g})"
     alike = [row.name for row in others if row.alike(by)]
-    unsure = f" Not told apart from it: {', '.join(alike)}." if alike else ""
-    return f"{leader.name} leads by {by}.{unsure} {_basis(rows)[2:]}"
+    unsure = f". Not told apart from {leader.name}: {', '.join(alike)}" if alike else ""
+    return sentence + unsure + _basis(rows)
 
 
 def verdict(rows: Sequence[Row], subject: str = "the plan") -> str:

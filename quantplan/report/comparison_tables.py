@@ -48,7 +48,7 @@ def _sizes(comparison: Comparison) -> Grid:
     if len({row.blocks for row in rows}) > 1:
         columns.append(("Layers", lambda row: str(row.blocks or UNKNOWN)))
     if len({row.elements for row in rows}) > 1:
-        columns.append(("Weights", lambda row: f"{row.elements / 1e9:.3f} B" if row.elements else UNKNOWN))
+        columns.append(("Weights", lambda row: _weights(row.elements)))
     columns.append(("Remark", _remark))
     notes = (f"Shrinkage: against {comparison.reference}.",) if comparison.reference else ()
     return _grid("Sizes", rows, columns, notes)
@@ -56,6 +56,12 @@ def _sizes(comparison: Comparison) -> Grid:
 
 def _size(row: Row, scale: float) -> str:
     return f"{row.measurement.file_bytes / scale:.2f}"
+
+
+def _weights(count: int | None) -> str:
+    if count is None:
+        return UNKNOWN
+    return f"{count / 1e9:.2f} B" if count >= _SMALL else f"{count / 1e6:.2f} M"
 
 
 def _remark(row: Row) -> str:
@@ -121,7 +127,8 @@ def tasks_grid(names: Sequence[str], scores: Sequence[Sequence[TaskScore]], rows
     for index, (name, own) in enumerate(zip(names, scores, strict=True)):
         row = rows[index] if rows else None
         figures = [marked(row, score.task, score.score) for score in own]
-        cells.append((name, *figures, marked(row, AVERAGE, average(own))))
+        against = [_points(row)] if row else []
+        cells.append((name, *figures, marked(row, AVERAGE, average(own)), *against))
     counts = ", ".join(f"{score.task} {score.conditions.tasks}" for score in scores[0])
     notes = [f"Percent solved, llama-perplexity, --ctx {scores[0][0].conditions.n_ctx}; tasks: {counts}."]
     if any(row.alike(name) for row in rows for name in (*kinds, AVERAGE)):
@@ -130,7 +137,13 @@ def tasks_grid(names: Sequence[str], scores: Sequence[Sequence[TaskScore]], rows
             "errors of its tasks."
         )
         notes += filter(None, (_tasks_needed(row, kinds) for row in rows))
-    return Grid("Tasks", ("File", *kinds, "Average"), tuple(cells), tuple(notes))
+    headings = ("File", *kinds, "Average", *([f"against {names[0]}"] if rows else []))
+    return Grid("Tasks", headings, tuple(cells), tuple(notes))
+
+
+def _points(row: Row) -> str:
+    """Percentage points that the average is above the first row's."""
+    return f"{row.gaps[AVERAGE].difference:+.2f}" if row.gaps else ""
 
 
 def _tasks_needed(row: Row, kinds: Sequence[str]) -> str:

@@ -87,7 +87,9 @@ def test_what_is_inside_the_noise_is_marked(three):
     assert losses.rows[1][3].startswith("≈ ") and not losses.rows[2][3].startswith("≈")
     assert "windows" in against.rows[0][-1] and "tokens) would decide" in against.rows[0][-1]
     assert against.rows[1][-1] == "less"
-    assert tasks.headings == ("File", "arc", "mmlu", "Average") and tasks.rows[1][1].startswith("≈ ")
+    assert tasks.headings == ("File", "arc", "mmlu", "Average", "against mine")
+    assert tasks.rows[1][-1] == "+0.00" and float(tasks.rows[2][-1]) == pytest.approx(20, abs=4)
+    assert tasks.rows[1][1].startswith("≈ ")
     assert speeds.rows[2][1] == "200.00 ± 0.58" and speeds.rows[1][1].startswith("≈ ")
     assert sizes.rows[0][1:3] == ("6.74", "66.7 %") and sizes.rows[2][-1] == "larger"
     assert any("McNemar" in note for note in tasks.notes) and any("EPYC" in note for note in speeds.notes)
@@ -96,14 +98,27 @@ def test_what_is_inside_the_noise_is_marked(three):
 def test_a_leaderboard(three):
     found = judge_contestants(three, Judging(sort_by="kld"))
     assert [row.name for row in found.rows] == ["large", "mine", "theirs"]
-    assert found.verdict == "large leads by kld. Judged on 16 windows of 256 tokens."
+    kld = three[0].measurement.kld.value
+    leader = three[2].measurement.kld.value
+    expected = f"large leads by kld ({leader:.4g}), then mine ({kld:.4g}). Judged on 16 windows of 256 tokens."
+    assert found.verdict == expected
     assert [row[:2] for row in comparison_grids(found)[0].rows] == [("large", "1"), ("mine", "2"), ("theirs", "3")]
     assert [row.name for row in judge_contestants(three, Judging(sort_by="average")).rows][0] == "large"
     fastest = judge_contestants(three, Judging(sort_by="tg128"))
-    assert "Not told apart from it: theirs." in fastest.verdict
+    assert fastest.verdict.startswith("mine leads by tg128 (30), then theirs (30). Not told apart from mine: theirs.")
     assert judge_contestants(three, Judging(sort_by="size")).rows[-1].name == "large"
     with pytest.raises(BadUsage, match=r"--sort hellaswag: not measured of mine; there is kld, ppl"):
         judge_contestants(three, Judging(sort_by="hellaswag"))
+
+
+def test_layers_and_weights_where_they_differ(three):
+    """Surgery: a model with two layers more."""
+    sizes = comparison_grids(judge_contestants(three))[0]
+    assert "Layers" not in sizes.headings and "Weights" not in sizes.headings
+    longer = replace(three[1], blocks=12, elements=1_820_000_000)
+    sizes = comparison_grids(judge_contestants([three[0], longer]))[0]
+    at = sizes.headings.index("Layers")
+    assert [row[at : at + 2] for row in sizes.rows] == [("10", "10.10 M"), ("12", "1.82 B")]
 
 
 def test_the_first_file_has_its_own_name(three):
@@ -199,7 +214,7 @@ def test_markdown(three):
     assert text.endswith(f"\n{found.verdict}\n")
     lines = [line for line in text.splitlines() if line.startswith("| mine")]
     assert len(lines) == 4  # its own row is not held against itself
-    assert "| File | arc | mmlu | Average |\n| --- | ---: | ---: | ---: |\n| mine |" in text
+    assert "| File | arc | mmlu | Average | against mine |\n| --- | ---: | ---: | ---: | ---: |\n| mine |" in text
     assert "a\\|b" in as_markdown([Grid("t", ("File",), (("a|b",),))], "")
 
 

@@ -149,6 +149,8 @@ def test_compare_with_tasks(shell):
     heading, *lines = out.splitlines()
     assert {"arc", "arc_err", "arc_alike", "hellaswag", "average"} <= set(heading.split(",")) and len(lines) == 2
     assert lines[0].startswith("q4.gguf,") and lines[1].startswith("model.gguf,")
+    out, err = shell(*words[:-1], "html")
+    assert out.startswith("<!doctype html>") and "Shrinkage" in out and "+ llama-perplexity" not in err
 
 
 @pytest.mark.parametrize(
@@ -173,3 +175,7 @@ def test_a_figure_that_will_not_be_there_is_no_order(shell):
 def test_dry_run_says_what_would_be_measured(shell):
     out, err = shell("measure", "model.gguf", *TASKS, "--speed", "--dry-run")
     assert "arc: 6 tasks (multiple-choice)" in out and "llama-bench, 5 repetitions, 1 files" in out and "+ " not in err
+    words = ["compare", "q4.gguf", "-m", "model.gguf", "--text", "judge.txt", *TASKS, "--dry-run"]
+    out, err = shell(*words)
+    assert "q4.gguf: 6,735,744 bytes\n" in out and "bytes, built unless it is there" in out and "+ " not in err
+    assert "PPL and KLD: model.gguf once, then 2 files" in out and "hellaswag: 6 tasks" in out
