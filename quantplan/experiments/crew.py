@@ -91,7 +91,7 @@ class Crew:
             return
         from joblib.externals.loky import get_reusable_executor
 
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)  # each holds a model
+        get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)  # each holds a model
 
     @property
     def size(self) -> int:
