@@ -25,6 +25,7 @@ INTERRUPTED = 130  # typer's exit code for Ctrl-C, which it answers without a wo
 def _application() -> typer.Typer:
     from quantplan.cli import (
         analyze,
+        card,
         compare,
         demo,
         diff,
@@ -64,6 +65,7 @@ def _application() -> typer.Typer:
     app.command("quantize")(quantize.quantize)
     app.command("measure")(measure.measure)
     app.command("compare")(compare.compare)
+    app.command("card")(card.card)
     app.command("report")(report.report)
     app.command("memory")(memory.memory)
     app.command("speed")(speed.speed)

@@ -20,7 +20,7 @@ _WhatArgument = Annotated[
     Path | None,
     typer.Argument(help="A plan or a GGUF file, hf:// too (default: the project's model).", show_default=False),
 ]
-_ContextsOption = Annotated[str, typer.Option("--ctx", "-c", help="Tokens of context, several with commas.")]
+ContextsOption = Annotated[str, typer.Option("--ctx", "-c", help="Tokens of context, several with commas.")]
 KvOption = Annotated[str, typer.Option("--kv", help="Type of the KV cache, or those of K and V: q8_0,q5_1.")]
 OnCpuOption = Annotated[
     list[str] | None, typer.Option("--on-cpu", help="Keep the tensors of SELECTOR in RAM, as ffn_*_exps. Repeatable.")
@@ -43,7 +43,7 @@ def memory(
     what: _WhatArgument = None,
     model: options.ModelOption = None,
     hub: options.HubOption = None,
-    ctx: _ContextsOption = "4096,16384,32768",
+    ctx: ContextsOption = "4096,16384,32768",
     kv: KvOption = "f16",
     on_cpu: OnCpuOption = None,
     ubatch: UbatchOption = 512,
@@ -66,7 +66,7 @@ def memory(
     kinds = parse_kv(kv)
     attention = {"auto": None, "on": True, "off": False}[flash_attn.value]
     where = placement(subject, [Selector(text) for text in on_cpu or ()])
-    needs = [memory_needs(subject, tokens, kinds, ubatch, attention) for tokens in _contexts(ctx)]
+    needs = [memory_needs(subject, tokens, kinds, ubatch, attention) for tokens in parse_contexts(ctx)]
     _show([where.use(each, sizes) for each in needs], where, (what or subject.path).name, as_json)
 
 
@@ -87,7 +87,7 @@ def _subject(what: Path | None, option: Path | None) -> tuple[Model, Mapping[str
     return found, {tensor.name: tensor.bytes for tensor in plan.tensors}
 
 
-def _contexts(text: str) -> list[int]:
+def parse_contexts(text: str) -> list[int]:
     words = [word.strip() for word in text.split(",")]
     wrong = next(
         (word for word in words if not word.isascii() or not word.isdigit() or not 8 <= int(word) < 2**31), None

@@ -1,0 +1,74 @@
+"""The commands of a model card that run its files."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+
+from quantplan.errors import NothingSelected
+from quantplan.experiments.publication import Publication, PublishedFile
+from quantplan.hub import HubReference, model_files
+from quantplan.report.markdown import block
+from quantplan.report.modelfile import CHAT_TEMPLATE
+
+
+def tag_of(name: str, names: Sequence[str]) -> str | None:
+    """The shortest end of a file's name that ``-hf repo:tag`` resolves to it among all of them; None where there is none."""
+    words = re.split(r"(?<=-)|(?<=\.)(?!\d)", name.removesuffix(".gguf"))
+    for start in range(len(words) - 1, -1, -1):
+        tag = "".join(words[start:])
+        try:
+            if model_files(HubReference("o/r", quant=tag), sorted(names))[0] == name:
+                return tag
+        except NothingSelected:
+            continue
+    return None
+
+
+def _names(found: Publication) -> list[str]:
+    return [each.name for each in found.files]
+
+
+def _moved(file: PublishedFile) -> str:
+    rules = ",".join(file.plan.on_cpu) if file.plan else ""
+    return f" -ngl 999 --override-tensor {shlex.quote(rules)}" if rules else ""
+
+
+def llama_cpp(found: Publication, repo: str | None) -> str:
+    main = found.main
+    context = f" -c {main.memory[0].needs.ctx}" if main.memory else ""
+    lines = []
+    if repo:
+        tag = tag_of(main.name, _names(found))
+        which = f"-hf {repo}:{tag}" if tag else f"-hf {repo} -hff {shlex.quote(main.name)}"
+        lines.append(f"llama-cli {which}{context}{_moved(main)}")
+    lines.append(f"llama-cli -m {shlex.quote(main.name)}{context}{_moved(main)}")
+    return block("\n".join(lines), "sh")
+
+
+def llama_cpp_python(found: Publication, repo: str | None, metadata: Mapping[str, object]) -> str:
+    main = found.main
+    context = f", n_ctx={main.memory[0].needs.ctx}" if main.memory else ""
+    if repo:
+        made = f"Llama.from_pretrained(repo_id={repo!r}, filename={main.name!r}{context})"
+    else:
+        made = f"Llama(model_path={main.name!r}{context})"
+    asked = 'llm("Once upon a time", max_tokens=64)["choices"][0]["text"]'
+    if isinstance(metadata.get(CHAT_TEMPLATE), str):
+        asked = (
+            'llm.create_chat_completion([{"role": "user", "content": "Hello!"}])["choices"][0]["message"]["content"]'
+        )
+    return block(f"from llama_cpp import Llama\n\nllm = {made}\nprint({asked})", "python")
+
+
+def ollama(found: Publication, repo: str | None) -> str:
+    main = found.main
+    if main.shards > 1:
+        return "Ollama takes no split files: join them first with `llama-gguf-split --merge`."
+    name = re.sub(r"[^a-z0-9._-]+", "-", main.name.removesuffix(".gguf").lower())
+    lines = [f"ollama create {name} -f Modelfile", f"ollama run {name}"]
+    tag = tag_of(main.name, _names(found))
+    if repo and tag:
+        lines = [f"ollama run hf.co/{repo}:{tag}", "# or from the file and the Modelfile beside it", *lines]
+    return block("\n".join(lines), "sh")

@@ -1,0 +1,107 @@
+"""The Modelfile that Ollama makes a model of: what the GGUF's metadata says, and nothing that would be a guess.
+
+Ollama's templates are in Go's language, GGUF's in Jinja. One is put into the other's place only where both are sure to say the
+same: the GGUF's template is rendered for several conversations and must give, to the character, what a well-known format gives.
+Otherwise the line is left out, and Ollama looks at the GGUF's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+Message = Mapping[str, str]
+
+# general.sampling.* (llama-arch.cpp) and Ollama's names for them
+SAMPLING = {
+    "temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p", "penalty_last_n": "repeat_last_n",
+    "penalty_repeat": "repeat_penalty",
+}  # fmt: skip
+CHAT_TEMPLATE = "tokenizer.chat_template"
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """A format of conversations: ``rendered`` up to where the assistant is to speak, and the same in Ollama's language."""
+
+    name: str
+    rendered: Callable[[Sequence[Message]], str]
+    ollama: str
+
+
+def _chatml(messages: Sequence[Message]) -> str:
+    turns = (f"<|im_start|>{each['role']}\n{each['content']}<|im_end|>\n" for each in messages)
+    return "".join(turns) + "<|im_start|>assistant\n"
+
+
+def _llama3(messages: Sequence[Message]) -> str:
+    turns = (f"<|start_header_id|>{each['role']}<|end_header_id|>\n\n{each['content']}<|eot_id|>" for each in messages)
+    return "".join(turns) + "<|start_header_id|>assistant<|end_header_id|>\n\n"
+
+
+FORMATS = (
+    ChatFormat(
+        "ChatML", _chatml,
+        "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n",
+    ),
+    ChatFormat(
+        "Llama 3", _llama3,
+        "{{- range .Messages }}<|start_header_id|>{{ .Role }}<|end_header_id|>\n\n{{ .Content }}<|eot_id|>{{ end }}"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+    ),
+)  # fmt: skip
+_ASKED, _ANSWERED, _AGAIN = (
+    {"role": role, "content": f"{role} says {number}"}
+    for role, number in (("user", "one"), ("assistant", "two"), ("user", "three"))
+)
+_CONVERSATIONS = ([_ASKED], [_ASKED, _ANSWERED, _AGAIN], [{"role": "system", "content": "system says zero"}, _ASKED])
+
+
+def chat_format(template: str) -> ChatFormat | None:
+    """The format that a GGUF's chat template is, in all that it says; None for one that knows more, as of tools or thinking."""
+    from jinja2 import TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    if any(word in template for word in ("tools", "enable_thinking", "reasoning_content")):
+        return None
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    try:
+        compiled = environment.from_string(template)
+        said = [
+            compiled.render(messages=each, add_generation_prompt=True, bos_token="", eos_token="")
+            for each in _CONVERSATIONS
+        ]
+    except (TemplateError, TypeError, ValueError, KeyError, IndexError):  # it wants more than a conversation
+        return None
+    return next((each for each in FORMATS if said == [each.rendered(talk) for talk in _CONVERSATIONS]), None)
+
+
+def modelfile_text(file: str, metadata: Mapping[str, object], others: Sequence[str] = ()) -> str:
+    """The Modelfile of a GGUF beside it. ``others``: further files that may stand in its place."""
+    lines = ["# ollama create NAME -f Modelfile", f"FROM ./{file}", *(f"# FROM ./{each}" for each in others)]
+    return "\n".join([*lines, *_template(metadata), *_parameters(metadata), ""])
+
+
+def _template(metadata: Mapping[str, object]) -> list[str]:
+    template = metadata.get(CHAT_TEMPLATE)
+    if not isinstance(template, str):
+        return ["# The GGUF has no chat template: prompts are passed on as they are.", 'TEMPLATE """{{ .Prompt }}"""']
+    found = chat_format(template)
+    if found is None:
+        return ["# No TEMPLATE: Ollama takes the chat template of the GGUF itself (tokenizer.chat_template)."]
+    return [f"# The GGUF's chat template is {found.name}.", f'TEMPLATE """{found.ollama}"""']
+
+
+def _parameters(metadata: Mapping[str, object]) -> list[str]:
+    """The sampling that the GGUF recommends, and as a comment how much context it was trained for."""
+    lines = [
+        f"PARAMETER {name} {value:g}"
+        for key, name in SAMPLING.items()
+        if isinstance(value := metadata.get(f"general.sampling.{key}"), (int, float))
+    ]
+    trained = metadata.get(f"{metadata.get('general.architecture')}.context_length")
+    if isinstance(trained, int):
+        lines.append(f"# Trained with {trained} tokens of context; PARAMETER num_ctx says how many Ollama keeps.")
+    return lines

@@ -1,0 +1,154 @@
+"""quantplan card in a small project: planned, built, measured and compared by the tools."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from quantplan.formats.gguf import read_model
+from quantplan.formats.importing import import_file
+from quantplan.formats.plan_files import read_plan
+
+pytestmark = pytest.mark.tools
+FEW = ("--ctx", 64, "--windows", 4, "--threads", 1)
+
+
+@pytest.fixture
+def project(command, workplace, small_model, small_text):
+    """Two plans, of which ``small`` is built, measured and compared with a stock mix."""
+    shutil.copy(small_model, workplace / "tied-F16.gguf")
+    assert command("init", "tied-F16.gguf", "--text", small_text, "--ctx", 64).code == 0
+    for name, budget in (("small", "40%"), ("large", "60%")):
+        words = ("--damage", "prior", "--types", "k,Q8_0", "--out", f"plans/{name}.json")
+        assert command("solve", "-b", budget, *words).code == 0
+    assert command("compare", "plans/small.json", "--with", "Q8_0", *FEW).code == 0
+    return workplace
+
+
+def card_of(project, name="reports/card"):
+    return (project / name / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_card_of_a_project(command, project):
+    done = command("card", "--repo", "me/tied-GGUF", "--license", "mit", "--ctx", "256,512,4096")
+    assert done.code == 0
+    written = ["README.md", "Modelfile", "tied-small.tensor-types.txt", "tied-large.tensor-types.txt"]
+    assert done.out.split() == [f"reports/card/{name}" for name in written]
+    assert "tied-large.gguf is not built" in done.err and "tied-small.gguf is not built" not in done.err
+    text = card_of(project)
+    files = dict(
+        re.findall(r"^\| `(tied-\w+.gguf)` \| .* \| ([\d.]+) \| [\d.]+ \| (?=[^|]* \| [^|]*\|$)", text, re.MULTILINE)
+    )
+    plans = {name: read_plan(project / f"plans/{name}.json") for name in ("small", "large")}
+    assert files == {f"tied-{name}.gguf": f"{plan.file_bytes / 1e9:.4f}" for name, plan in plans.items()}
+    (record,) = (project / "reports").glob("*.comparison.json")
+    kld = json.loads(record.read_text())["rows"][0]["kld"]
+    shown = re.search(r"^\| `tied-small.gguf` .* \| ([\d.]+) ± [\d.]+ \| [^|]* \|$", text, re.MULTILINE)
+    assert float(shown[1]) == pytest.approx(kld, rel=0.05)
+    assert (
+        "Not measured under these conditions: `tied-large.gguf`" in text and "Not built yet: `tied-large.gguf`." in text
+    )
+    assert "> " + json.loads(record.read_text())["verdict"].split(" (")[0].split("_")[0] in text
+    assert {
+        line.split(" | ")[1] for line in text.splitlines() if re.match(r"\| `tied-\w+.gguf` \| [\d,]+ \|", line)
+    } == {"256", "512"}
+    assert "-hf me/tied-GGUF:large -c 256" in text and "license: mit" in text
+    for name in ("small", "large"):
+        command = next(line for line in text.splitlines() if line.startswith("quantplan solve") and name in line)
+        assert (
+            command
+            == f"quantplan solve -b {'40%' if name == 'small' else '60%'} --damage prior --types k,Q8_0 --out plans/{name}.json"
+        )
+    assert str(project) not in text
+    assert "FROM ./tied-large.gguf\n# FROM ./tied-small.gguf\n" in (project / "reports/card/Modelfile").read_text()
+
+
+def test_the_rules_beside_the_card_make_the_plan(command, project):
+    command("card", "plans/small.json", "--out", "mine")
+    model, plan = read_model(project / "tied-F16.gguf"), read_plan(project / "plans/small.json")
+    again = import_file(project / "mine" / "tied-small.tensor-types.txt", model, None, plan.base_ftype)
+    assert again.plan.types == plan.types
+    assert "LAYER_TYPES" not in card_of(project, "mine")
+
+
+def test_a_file_that_was_built_anew_takes_no_old_figures(command, project):
+    for each in (project / "reports" / "builds").glob("*.gguf"):
+        each.unlink()
+    done = command("card", "plans/small.json")
+    assert "small.comparison.json is of a file that is not among these (or was built anew since): left out" in done.err
+    assert "Nothing was measured" in card_of(project) and "not measured" in card_of(project)
+
+
+def test_a_gguf_finds_its_plan(command, project):
+    (built,) = (project / "reports" / "builds").glob("small-*.gguf")
+    built.rename(project / "published.gguf")
+    done = command("card", "published.gguf", "--json")
+    (file,) = json.loads(done.out)["files"]
+    assert file["name"] == "published.gguf" and len(file["measured"]) == 1 and file["digest"]
+    assert "quantplan solve -b 40%" in card_of(project) and "### published.gguf" in card_of(project)
+
+
+def test_measurements_alone(command, project):
+    command("quantize", "plans/large.json", "--threads", 1)
+    assert command("measure", "tied-large.gguf", *FEW).code == 0
+    command("card", "tied-large.gguf", "plans/small.json")
+    text = card_of(project)
+    assert "Not measured under" not in text and "loses least of those measured" in text
+    command("card", "tied-large.gguf", "tied-F16.gguf", "--force")
+    text = card_of(project)
+    assert "`tied-F16.gguf` | F16" in text and "Published as it is" in text
+
+
+def test_layer_types_stand_on_the_card(command, project):
+    words = ("--per", "layer", "--damage", "prior", "--types", "k,Q8_0", "--out", "plans/layers.json")
+    assert command("solve", "-b", "60%", *words).code == 0
+    command("card", "plans/layers.json")
+    assert re.search(
+        r"LAYER_TYPES='\[\n\[0,\"\w+\" *\],\[1,\"\w+\" *\]\n\]'\nFLAGS=\"--token-embedding-type \w+\"", card_of(project)
+    )
+
+
+def test_dry_run_and_what_is_there_already(command, project, files):
+    before = files()
+    done = command("card", "--dry-run")
+    assert done.code == 0 and "reports/card/README.md" in done.out and files() == before
+    command("card", "plans/small.json")
+    (project / "reports/card/README.md").write_text("mine")
+    again = command("card", "plans/small.json")
+    assert again.code == 2 and "README.md exists already; --force writes it anew" in again.error
+    assert card_of(project) == "mine"
+    assert command("card", "plans/small.json", "--force").code == 0 and card_of(project) != "mine"
+
+
+@pytest.mark.parametrize(
+    "words, code, message",
+    [
+        ([], 2, "a card of what?"),
+        (["gone.gguf"], 3, "gone.gguf: No such file"),
+        (["gone.json"], 3, "cannot read gone.json"),
+        (["x.gguf", "--repo", "me"], 2, "--repo me: write OWNER/REPO"),
+        (["x.gguf", "--base-model", "a/b/c"], 2, "--base-model a/b/c: write OWNER/REPO"),
+        (["x.gguf", "--reports", "nowhere"], 2, "--reports nowhere: no such folder"),
+        (["x.gguf", "--ctx", "many"], 2, "cannot read the context 'many'"),
+    ],
+)
+def test_mistakes(command, files, words, code, message):
+    done = command("card", *words)
+    assert done.code == code and message in done.error and files() == []
+
+
+def test_two_files_of_one_name(command, small_model, workplace):
+    for folder in ("a", "b"):
+        (workplace / folder).mkdir()
+        shutil.copy(small_model, workplace / folder / "m.gguf")
+    done = command("card", "a/m.gguf", "b/m.gguf")
+    assert done.code == 2 and "two files are called m.gguf" in done.error
+
+
+def test_a_damaged_record(command, project):
+    (project / "reports" / "bad.comparison.json").write_text(
+        '{"format": "quantplan-comparison", "version": 1, "rows": [{}]}'
+    )
+    done = command("card")
+    assert done.code == 3 and "bad.comparison.json: damaged comparison" in done.error
