@@ -37,7 +37,11 @@ class Lost(Exception):
 
 
 class Broken(Exception):
-    """The workers are gone, or a task has brought one after the other down; the message says which."""
+    """There are no workers any more, and none came back."""
+
+
+class TaskDied(Exception):
+    """A task has brought its workers down; others may go on."""
 
 
 def shortened(names: Sequence[str]) -> str:
@@ -117,14 +121,14 @@ class Crew:
         reason = ""
         while waiting:
             under_way: set[int] = set()
-            # those that may have brought a worker down come last: they must not keep the rest from being done
-            order = sorted(waiting, key=lambda index: (attempts[index], index))
+            # whatever was under way when a worker died comes last and alone: one of them did it, the others did not
+            order = [index for index in waiting if not attempts[index]] or list(waiting)[:1]
             calls = [_Call(function, job, index, items[index], versions()) for index in order]
             try:
                 for index, result in self._results(calls, under_way):
                     under_way.discard(index)
                     yield waiting.pop(index), result
-            except (Broken, BrokenProcessPool) as error:
+            except (Broken, TaskDied, BrokenProcessPool) as error:
                 reason = self._reason(error)
                 attempts.update(under_way)
                 done_with = [index for index in under_way if attempts[index] >= _ATTEMPTS]
@@ -137,7 +141,10 @@ class Crew:
     def _reason(self, error: Exception) -> str:
         if self._client is None:
             return f"a process of {self.machines.jobs} died {_ATTEMPTS} times over the same work: was memory short?"
-        return f"the cluster at {self.machines.scheduler} lost its workers: {str(error).splitlines()[0].rstrip('.')}"
+        what = (
+            "lost its workers" if isinstance(error, Broken) else f"lost a worker {_ATTEMPTS} times over the same work"
+        )
+        return f"the cluster at {self.machines.scheduler} {what}: {str(error).splitlines()[0].rstrip('.')}"
 
     def _results(self, calls: list[_Call], under_way: set[int]) -> Iterator[tuple[int, Any]]:
         import joblib

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 import distributed
 from joblib._dask import DaskDistributedBackend
 
-from quantplan.experiments.crew import Broken
+from quantplan.experiments.crew import Broken, TaskDied
 
 _WATCH_SECONDS = 1.0
 PATIENCE_SECONDS = 30.0  # a cluster without a worker may be starting one
 
 
 class WatchedCluster(DaskDistributedBackend):
-    """Raises Broken, from ``joblib.Parallel``, where work cannot be finished any more."""
+    """Raises from ``joblib.Parallel``: TaskDied where Dask gave a task up, Broken where nobody is left to work."""
 
     def start_call(self) -> None:
         super().start_call()
@@ -45,9 +45,10 @@ class WatchedCluster(DaskDistributedBackend):
 
     def retrieve_result_callback(self, out: Any) -> Any:
         if isinstance(out, Future):
-            raise Broken(str(out.exception()))
-        if isinstance(out, BaseException):  # of a task that was cancelled: the scheduler is gone
-            raise Broken(f"{type(out).__name__}: {out}")
+            error = out.exception()
+            raise error if isinstance(error, Broken) else TaskDied(str(error))
+        if isinstance(out, CancelledError):
+            raise Broken("the scheduler does not answer any more")
         return super().retrieve_result_callback(out)
 
     def _watch(self) -> None:
