@@ -234,7 +234,9 @@ def test_names_cannot_run(browser, tmp_path):
         "kld_ratio_high": 1.0, "larger": False, "told_apart": True, "model_digest": HOSTILE,
         "conditions": {"windows": 1, "n_ctx": 8, "text_digest": HOSTILE, "engine": HOSTILE, "base_digest": ""},
     } | {field: HOSTILE for field in fields}  # fmt: skip
-    data = made_up_data(name=HOSTILE, notes=(HOSTILE,), comparisons=({"verdict": HOSTILE, "rows": [row, row]},))
+    odd = {"larger": True, "told_apart": False}
+    data = made_up_data(name=HOSTILE, notes=(HOSTILE,), comparisons=({"verdict": HOSTILE, "rows": [row, row | odd]},))
+    assert "larger, inside the noise" in page(data)
     for each in data["tensors"][1:]:
         each["name"] += HOSTILE
         each["role"] += HOSTILE

@@ -85,7 +85,7 @@ function axes(scale, width, height) {
     marks.push(draw('text', { x, y: foot + 18, 'text-anchor': 'middle' }, String(+value.toPrecision(6))));
   }
   marks.push(draw('text', { x: width - MARGIN.right, y: foot + 34, 'text-anchor': 'end' }, `size of the file, ${unit}`));
-  marks.push(draw('text', { x: 12, y: MARGIN.top + 4, transform: `rotate(-90 12 ${MARGIN.top + 4})`, 'text-anchor': 'end' }, 'expected KLD'));
+  marks.push(draw('text', { x: 12, y: MARGIN.top + 4, transform: `rotate(-90 12 ${MARGIN.top + 4})`, 'text-anchor': 'end' }, 'KLD'));
   return marks;
 }
 

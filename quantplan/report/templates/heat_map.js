@@ -26,9 +26,15 @@ const measures = {
   if (field.name === 'n') return;
   measures[field.name] = {
     title: `inputs: ${field.meaning}${field.unit ? `, ${field.unit}` : ''}`, log: !field.unit && field.name !== 'cossim',
-    value: (_, at) => statisticRow.get(at)?.values[index] ?? null,
+    value: (_, at) => statisticOf(at, field.name, index),
   };
 });
+
+/** A cosine of 0 stands for a tensor without an earlier block: no value, and it would look like the outlier. */
+function statisticOf(at, name, index) {
+  const value = statisticRow.get(at)?.values[index] ?? null;
+  return name === 'cossim' && value === 0 ? null : value;
+}
 
 /** Builds the grid once. `look(index)` is called for the tensor that is pointed at, `keep(index)` for one that is clicked. */
 function buildMap(look, keep) {

@@ -11,16 +11,27 @@ const shown = () => data.mixes.find(mix => mix.name === state.shown) ?? plan();
 function choose(index) {
   state.plan = Math.min(Math.max(index, 0), data.plans.length - 1);
   byId('size').value = state.plan;
-  history.replaceState(null, '', `#${plan().budget}`);
   showPlan();
+}
+
+/** The address names the plan. Some browsers refuse after a hundred changes in half a minute, which harms nothing. */
+function keepAddress() {
+  try {
+    history.replaceState(null, '', `#${plan().budget}`);
+  } catch { /* it names an earlier plan until the next change */ }
+}
+
+function chooseAndKeep(index) {
+  choose(index);
+  keepAddress();
 }
 
 function showPlan() {
   const current = plan();
   const facts = [['size', size(current.bytes)], ['bits per weight', current.bpw.toFixed(3)], ['expected KLD', withError(current.kld, current.kld_err)]];
   const alike = data.mixes.find(mix => mix.name === current.asked);
-  if (alike) facts.push(['as large as', alike.name]);
   byId('figures').replaceChildren(...facts.map(([name, value]) => make('span', {}, `${name} `, make('b', {}, value))));
+  if (alike) facts.push(['as large as', alike.name]);
   byId('size').setAttribute('aria-valuetext', facts.map(([name, value]) => `${name} ${value}`).join(', '));
   byId('like').value = alike?.name ?? '';
   byId('smaller').disabled = state.plan === 0;
@@ -107,7 +118,7 @@ async function copy(button) {
 }
 
 function redrawChart() {
-  markPlan = drawChart(choose);
+  markPlan = drawChart(chooseAndKeep);
   markPlan(plan());
 }
 
@@ -119,15 +130,16 @@ function fromAddress() {
 function start() {
   fromAddress();
   byId('size').addEventListener('input', event => choose(Number(event.target.value)));
-  byId('smaller').addEventListener('click', () => choose(state.plan - 1));
-  byId('larger').addEventListener('click', () => choose(state.plan + 1));
+  byId('size').addEventListener('change', keepAddress);
+  byId('smaller').addEventListener('click', () => chooseAndKeep(state.plan - 1));
+  byId('larger').addEventListener('click', () => chooseAndKeep(state.plan + 1));
   for (const mix of data.mixes) {
     byId('shown').append(make('option', { value: mix.name }, mix.name));
     if (planWithin(mix.bytes)) byId('like').append(make('option', { value: mix.name }, mix.name));
   }
   byId('like').addEventListener('change', event => {
     const mix = data.mixes.find(each => each.name === event.target.value);
-    if (mix) choose(data.plans.indexOf(planWithin(mix.bytes)));
+    if (mix) chooseAndKeep(data.plans.indexOf(planWithin(mix.bytes)));
   });
   for (const [name, measure] of Object.entries(measures)) byId('colour').append(make('option', { value: name }, measure.title));
   byId('shown').addEventListener('change', event => { state.shown = event.target.value; repaint(); });
@@ -137,9 +149,9 @@ function start() {
   document.querySelectorAll('table.sortable').forEach(makeSortable);
   cells = buildMap(look, keep);
   chartLegend();
-  byId('mixes').append(mixesTable(choose));
+  byId('mixes').append(mixesTable(chooseAndKeep));
   lazily('statistics', statisticsTable);
-  lazily('every-plan', () => plansTable(choose));
+  lazily('every-plan', () => plansTable(chooseAndKeep));
   redrawChart();
   byId('size').value = state.plan;
   showPlan();
