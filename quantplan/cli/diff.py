@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from quantplan.damage import DamageTable
     from quantplan.formats.stored import Stored
 
-_FileArgument = Annotated[Path, typer.Argument(help="A plan (.json) or a GGUF of the same model.", show_default=False)]
+_FileArgument = Annotated[Path, typer.Argument(help="A plan (.json) or a GGUF of the same model, hf:// too.", show_default=False)]
 
 
 def diff(
@@ -36,6 +36,7 @@ def diff(
     from quantplan.formats.stored import read_stored
     from quantplan.report.difference_table import difference_fields, difference_table
 
+    one, other = options.local(one), options.local(other)
     both = (read_stored(one), read_stored(other))
     found = difference(*both, _table(damage, both))
     if as_json:

@@ -155,7 +155,7 @@ def _files_table(found: Publication) -> str:
     conditions, measured = found.on_common_ground()
     rows = [
         [
-            code(each.name), _types(each), f"{each.file_bytes / 1e9:.{2 if each.file_bytes >= 1e9 else 4}f}",
+            _name(each), _types(each), f"{each.file_bytes / 1e9:.{2 if each.file_bytes >= 1e9 else 4}f}",
             f"{each.bpw:.3f}", _kld(each, measured), _advice(each, found, measured),
         ]
         for each in found.files
@@ -163,6 +163,10 @@ def _files_table(found: Publication) -> str:
     return table(
         ["File", "Types", "Size, GB", "bpw", "KLD, nats per token", "When to choose it"], rows, texts=(0, 1, -1)
     )
+
+
+def _name(file: PublishedFile) -> str:
+    return code(file.name) + (f" and {file.shards - 1} more" if file.shards > 1 else "")
 
 
 def _types(file: PublishedFile) -> str:

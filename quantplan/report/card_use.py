@@ -41,7 +41,7 @@ def llama_cpp(found: Publication, repo: str | None) -> str:
     lines = []
     if repo:
         tag = tag_of(main.name, _names(found))
-        which = f"-hf {repo}:{tag}" if tag else f"-hf {repo} -hff {shlex.quote(main.name)}"
+        which = f"-hf {shlex.quote(f'{repo}:{tag}')}" if tag else f"-hf {repo} -hff {shlex.quote(main.name)}"
         lines.append(f"llama-cli {which}{context}{_moved(main)}")
     lines.append(f"llama-cli -m {shlex.quote(main.name)}{context}{_moved(main)}")
     return block("\n".join(lines), "sh")
@@ -70,5 +70,9 @@ def ollama(found: Publication, repo: str | None) -> str:
     lines = [f"ollama create {name} -f Modelfile", f"ollama run {name}"]
     tag = tag_of(main.name, _names(found))
     if repo and tag:
-        lines = [f"ollama run hf.co/{repo}:{tag}", "# or from the file and the Modelfile beside it", *lines]
+        lines = [
+            f"ollama run {shlex.quote(f'hf.co/{repo}:{tag}')}",
+            "# or from the file and the Modelfile beside it",
+            *lines,
+        ]
     return block("\n".join(lines), "sh")

@@ -249,6 +249,21 @@ def test_commands_name_the_repository():
     assert "create_chat_completion" in card(published([]), metadata={"tokenizer.chat_template": "{{ x }}"})
 
 
+def test_a_split_file_is_said_to_be_one():
+    file = replace(file_of("m-00001-of-00003.gguf", 1), shards=3)
+    text = card(Publication((file,), {}), Identity("o/r"))
+    assert "| `m-00001-of-00003.gguf` and 2 more |" in text
+    assert (
+        "Ollama takes no split files: join them first with `llama-gguf-split --merge`." in text and "ollama" not in text
+    )
+
+
+def test_names_with_spaces_are_quoted():
+    text = card(Publication((file_of("a b.gguf", 1),), {}), Identity("o/r"))
+    assert "llama-cli -hf 'o/r:a b'\nllama-cli -m 'a b.gguf'\n" in text
+    assert "ollama run 'hf.co/o/r:a b'\n" in text and "ollama create a-b -f Modelfile" in text
+
+
 def test_tensors_in_ram_are_part_of_the_command():
     plan = plan_of(on_cpu=(r"^blk\.1\.attn_v\.weight$=CPU",))
     text = card(Publication((file_of("m.gguf", 1000, plan=plan),), {}))
