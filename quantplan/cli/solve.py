@@ -78,8 +78,9 @@ def solve(
     from quantplan.experiments import planning
     from quantplan.formats.plan_files import write_plan
 
-    if max_kld is not None and not max_kld > 0:
-        raise BadUsage(f"--max-kld {max_kld:g}: a KLD in nats per token above 0")
+    for option, value in (("--max-kld", max_kld), ("--min-tps", min_tps)):
+        if value is not None and not 0 < value < float("inf"):
+            raise BadUsage(f"{option} {value:g}: a number above 0")
     if budget is None and max_kld is None and vram is None and ram is None and min_tps is None:
         raise BadUsage("how large may the file be? give --budget, --vram, or a target: --max-kld, --min-tps")
     wanted = asked.wishes(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)

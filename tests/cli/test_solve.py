@@ -248,7 +248,10 @@ def odd_files(workplace, small_model, small_imatrix):
         (["--tie", "blocks=0-99"], 2, "the model has blocks 0 to"),
         (["--only", "attn_v=Q9"], 5, "there is no quantization type 'Q9'"),
         (["--objective", "mean"], 2, "choose sum, tail, max"),
-        (["--max-kld", "0"], 2, "--max-kld 0"),
+        (["--max-kld", "0"], 2, "--max-kld 0: a number above 0"),
+        (["--max-kld", "nan"], 2, "--max-kld nan: a number above 0"),
+        (["--min-tps", "0"], 2, "--min-tps 0: a number above 0"),
+        (["--min-tps", "inf"], 2, "--min-tps inf: a number above 0"),
         (["-b", "95%", "--max-kld", "1e-9"], 6, "the least is"),
         # texts, found out before the round trip
         (["--damage", "", "--calibration", "few.txt"], 10, "the text has 4 tokens, at least 1024 are needed"),
