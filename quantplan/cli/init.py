@@ -22,6 +22,7 @@ def init(
     text: options.TextOption = None,
     imatrix: Annotated[Path | None, typer.Option("--imatrix", help="An imatrix that you have already.")] = None,
     ctx: options.CtxOption = None,
+    dry_run: options.DryRunOption = False,
     force: Annotated[bool, typer.Option("--force", help="Write quantplan.toml anew where there is one.")] = False,
 ) -> None:
     """Make a project folder: quantplan.toml, imatrix/, calibration/, plans/ and reports/.
@@ -39,6 +40,9 @@ def init(
     target = folder / FILE
     if target.exists() and not force:
         raise BadUsage(f"{target} exists already; --force writes it anew (nothing else is touched)")
+    if dry_run:
+        _announce(model, hub, target)
+        return
     found = options.local_or_hub(model, hub)
     if found is None:
         raise BadUsage("which model? give MODEL.gguf, hf://owner/repo/file.gguf, or -hf owner/repo:quant")
@@ -69,3 +73,15 @@ def init(
     )
     if not calibration and not (folder / "calibration/calibration.txt").exists():
         console.say("put texts at calibration/calibration.txt and calibration/heldout.txt (they must not overlap)")
+
+
+def _announce(model: Path | None, hub: str | None, target: Path) -> None:
+    """What would be written, and what would be downloaded for it."""
+    from quantplan.budget import human_bytes
+    from quantplan.formats.hub_files import wanted_files
+
+    reference = options.reference(model, hub)
+    for each in wanted_files(reference) if reference else ():
+        there = "it is in the cache" if each.cached else f"{human_bytes(each.size - each.done)} to be downloaded"
+        console.put(f"takes     {each.name} ({human_bytes(each.size)}, {there})")
+    console.put(f"writes    {target}")

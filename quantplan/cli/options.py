@@ -15,6 +15,7 @@ from quantplan.hub import is_reference, parse_reference
 from quantplan.project import Project, find_project
 
 if TYPE_CHECKING:
+    from quantplan.hub import HubReference
     from quantplan.imatrix import Imatrix
     from quantplan.machines import Machines
     from quantplan.tensor import Model
@@ -85,26 +86,34 @@ def _seen_from_here(path: Path, folder: Path) -> Path:
     return Path(os.path.relpath(path)) if inside else path
 
 
+def reference(path: Path | None, hub: str | None = None) -> HubReference | None:
+    """What a path or -hf means on a hub; None for a file that is here, or nothing. BadUsage where both name a model."""
+    if path is not None and hub is not None:
+        raise BadUsage(f"two models, {path} and -hf {hub}; give one of them")
+    if path is not None and not is_reference(path):
+        return None
+    text = hub if path is None else path.as_posix()
+    return None if text is None else parse_reference(text)
+
+
 def local(path: Path) -> Path:
     """The path itself, or where the model on a hub lies that it names: it is downloaded unless it is there."""
-    return _fetched(path.as_posix()) if is_reference(path) else path
+    found = reference(path)
+    return _fetched(found) if found else path
 
 
 def local_or_hub(path: Path | None, hub: str | None) -> Path | None:
     """The file that a path or -hf names, here; BadUsage where both do."""
-    if path is not None and hub is not None:
-        raise BadUsage(f"two models, {path} and -hf {hub}; give one of them")
-    if hub is not None:
-        return _fetched(hub)
-    return local(path) if path is not None else None
+    found = reference(path, hub)
+    return _fetched(found) if found else path
 
 
 @cache
-def _fetched(reference: str) -> Path:
+def _fetched(wanted: HubReference) -> Path:
     from quantplan.cli.console import say, transfer
     from quantplan.formats.hub_files import fetch
 
-    return fetch(parse_reference(reference), say, transfer)
+    return fetch(wanted, say, transfer)
 
 
 def model_path(option: Path | None) -> Path:

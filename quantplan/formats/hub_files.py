@@ -52,6 +52,7 @@ class RemoteFile:
     etag: str
     url: str
     blob: Path
+    lock: Path  # huggingface_hub's own for this file
     cached: bool
 
     @property
@@ -82,11 +83,18 @@ def fetch(reference: HubReference, say: Callable[[str], None], transfer: Transfe
             if isinstance(error, HfHubHTTPError):  # the hub did answer
                 raise
             return _from_cache(reference, hub, say, error)
-        wanted = [_described(name, reference, commit, hub) for name in model_files(reference, names)]
+        wanted = _wanted(reference, commit, names, hub)
         _check_room(wanted, hub)
         for each in wanted:
             _download(each, reference, say, transfer)
         return [_linked(each, reference, hub) for each in wanted][0]
+
+
+def wanted_files(reference: HubReference, hub: Hub | None = None) -> list[RemoteFile]:
+    """What ``fetch`` would take from the hub, with what is there of it already; nothing is downloaded. Raises as ``fetch``."""
+    hub = hub or Hub()
+    with _explained(reference, hub):
+        return _wanted(reference, *_listing(reference, hub), hub)
 
 
 # --- what the hub has
@@ -102,6 +110,10 @@ def _listing(reference: HubReference, hub: Hub) -> tuple[str, list[str]]:
     return found.sha, [each.rfilename for each in found.siblings or ()]
 
 
+def _wanted(reference: HubReference, commit: str, names: Sequence[str], hub: Hub) -> list[RemoteFile]:
+    return [_described(name, reference, commit, hub) for name in model_files(reference, names)]
+
+
 def _described(name: str, reference: HubReference, commit: str, hub: Hub) -> RemoteFile:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
@@ -111,9 +123,10 @@ def _described(name: str, reference: HubReference, commit: str, hub: Hub) -> Rem
         raise BadFile(
             f"the hub says neither ETag nor size of {name} in {reference.repo}: a download could not be checked"
         )
-    blob = _repository(reference, hub) / "blobs" / found.etag
+    folder = _repository(reference, hub)
+    blob, lock = folder / "blobs" / found.etag, hub.folder / ".locks" / folder.name / f"{found.etag}.lock"
     cached = blob.exists() or isinstance(try_to_load_from_cache(reference.repo, name, hub.folder, commit), str)
-    return RemoteFile(name, found.size, found.etag, url, blob, cached)
+    return RemoteFile(name, found.size, found.etag, url, blob, lock, cached)
 
 
 def _repository(reference: HubReference, hub: Hub) -> Path:
@@ -172,8 +185,9 @@ def _download(file: RemoteFile, reference: HubReference, say: Callable[[str], No
     if file.size > _NOT_OVER_HTTP:
         say("it comes by hf_xet, which begins anew after an interruption")
         return
-    file.blob.parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(f"{file.part}.lock"), transfer(file.name, file.size) as advance:
+    for folder in (file.blob.parent, file.lock.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(str(file.lock)), transfer(file.name, file.size) as advance:
         if not file.blob.exists():  # another process may have been faster
             _receive(file, advance)
             _check(file)

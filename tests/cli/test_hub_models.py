@@ -110,6 +110,13 @@ def test_offline(shell, tmp_path):
     assert "HF_HUB_OFFLINE is set: taking tied-F16.gguf of owner/tied-GGUF as it lies in the cache" in err
 
 
+def test_a_dry_run_downloads_nothing(shell, small_model, tmp_path, workplace):
+    out, _ = shell("init", "-hf", "owner/tied-GGUF", "--dry-run", HF_HOME=str(tmp_path))
+    size = f"{small_model.stat().st_size / 1e6:.2f} MB"
+    assert out == f"takes     tied-F16.gguf ({size}, {size} to be downloaded)\nwrites    quantplan.toml\n"
+    assert not list(tmp_path.rglob("*.gguf")) and not list(workplace.rglob("*.toml"))
+
+
 def test_an_existing_project_costs_no_download(shell, hub, workplace):
     (workplace / "quantplan.toml").write_text('model = "x.gguf"\n')
     before = len(hub.asked)

@@ -10,7 +10,7 @@ from hub_server import COMMIT, TOKEN, FakeHub, serving
 
 from quantplan.errors import BadFile, BadUsage, NoSpace, NothingSelected
 from quantplan.formats import hub_files
-from quantplan.formats.hub_files import Hub, fetch
+from quantplan.formats.hub_files import Hub, fetch, wanted_files
 from quantplan.hub import HubReference
 
 CHUNK = 1 << 14
@@ -66,7 +66,20 @@ def test_a_file_comes_whole_and_only_once(hub, place):
     assert person.shown == person.total == len(DATA)
     assert person.said == ["downloading m-Q4_K_M.gguf of o/r: 327.76 kB"]
     assert person.fetch(FILE, place) == path == person.fetch(HubReference("o/r"), place)
-    assert hub.downloads == [None] and len(person.said) == 1 and parts(place) == []
+    assert hub.downloads == [None] and len(person.said) == 1
+    assert len(list((place.folder / "models--o--r" / "blobs").iterdir())) == 1  # no part, no lock is left there
+
+
+def test_what_would_come_is_known_before(hub, place):
+    reference = HubReference("o/r", "s-00001-of-00002.gguf")
+    found = wanted_files(reference, place)
+    assert [(each.name, each.size, each.done, each.cached) for each in found] == [
+        (name, len(data), 0, False) for name, data in SHARDS.items()
+    ]
+    Person().fetch(reference, place)
+    assert all(each.cached and each.done == each.size for each in wanted_files(reference, place))
+    with pytest.raises(NothingSelected, match="no repository"):
+        wanted_files(HubReference("o/wrong"), place)
 
 
 def test_all_shards_come(place):
