@@ -41,6 +41,7 @@ def _application() -> typer.Typer:
         probe,
         quantize,
         report,
+        run,
         solve,
         speed,
     )
@@ -65,6 +66,7 @@ def _application() -> typer.Typer:
     app.command("quantize")(quantize.quantize)
     app.command("measure")(measure.measure)
     app.command("compare")(compare.compare)
+    app.command("run")(run.run)
     app.command("card")(card.card)
     app.command("report")(report.report)
     app.command("memory")(memory.memory)

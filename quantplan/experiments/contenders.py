@@ -7,7 +7,7 @@ believed only after its types and size were read back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,14 +53,9 @@ def plan_entry(path: Path, workshop: Workshop, earlier: Path | None = None) -> E
         return Entry(path.name, _existing(path))
     plan = read_plan(path)
     plan.check_belongs_to(workshop.source)
-    if earlier and _as_planned(earlier, plan):
+    if earlier and as_planned(earlier, plan):
         return Entry(path.stem, earlier)
-    given = workshop.imatrix if plan.imatrix else None
-
-    def make(out: Path) -> None:
-        build(plan, workshop.source, out, imatrix_path=given, threads=workshop.threads, echo=workshop.echo)
-
-    return Entry(path.stem, _built(plan, path.stem, workshop, make))
+    return Entry(path.stem, built(plan, path.stem, workshop))
 
 
 def contender(word: str, workshop: Workshop) -> Entry:
@@ -72,12 +67,7 @@ def contender(word: str, workshop: Workshop) -> Entry:
     except NothingSelected as error:
         raise NothingSelected(f"{error}; or give the path of a .gguf file") from None
     plan = stock_plan(workshop.source, ftype, _imatrix(workshop.imatrix))
-    name = f"{workshop.source.path.stem}-{ftype}"
-
-    def make(out: Path) -> None:
-        build_mix(workshop.source, ftype, out, workshop.imatrix, threads=workshop.threads, echo=workshop.echo)
-
-    return Entry(ftype, _built(plan, name, workshop, make))
+    return Entry(ftype, built(plan, f"{workshop.source.path.stem}-{ftype}", workshop, ftype))
 
 
 def nearest_mix(model: Model, size: int, imatrix: Path | None) -> str:
@@ -87,11 +77,16 @@ def nearest_mix(model: Model, size: int, imatrix: Path | None) -> str:
     Sizes are exact and nothing is built for them. Mixes that cannot be made without an imatrix are left out
     without one.
     """
-    sizes = dict(_sizes(model, [each for each in USUAL_MIXES if each in ftypes()], _imatrix(imatrix)))
+    sizes = mix_sizes(model, _imatrix(imatrix))
     if not sizes:
         raise NothingSelected(f"llama-quantize makes no stock mix of {model.path}; name files with --with")
     fitting = [name for name, each in sizes.items() if each <= size * (1 + SAME_SIZE)]
     return max(fitting, key=lambda name: sizes[name]) if fitting else min(sizes, key=lambda name: sizes[name])
+
+
+def mix_sizes(model: Model, imatrix: Imatrix | None) -> dict[str, int]:
+    """Exact file sizes of the usual stock mixes; those that need an imatrix are left out without one."""
+    return dict(_sizes(model, [each for each in USUAL_MIXES if each in ftypes()], imatrix))
 
 
 def _sizes(model: Model, names: Iterable[str], imatrix: Imatrix | None) -> Iterable[tuple[str, int]]:
@@ -114,16 +109,26 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _built(plan: Plan, name: str, workshop: Workshop, make: Callable[[Path], None]) -> Path:
-    made_from = [plan.model_digest, plan.imatrix.digest if plan.imatrix else None, tools_build()]
-    made_from.append({each.name: each.type.name for each in plan.tensors})
-    out = workshop.folder / f"{name}-{digest_of(made_from)[:12]}.gguf"
-    if not _as_planned(out, plan):
-        make(out)
+def built(plan: Plan, name: str, workshop: Workshop, ftype: str = "") -> Path:
+    """The file of a plan, or of the stock mix ``ftype`` that it stands for, in the workshop's folder; built if need be."""
+    out = built_path(plan, name, workshop)
+    if not as_planned(out, plan):
+        given = workshop.imatrix if plan.imatrix else None
+        if ftype:
+            build_mix(workshop.source, ftype, out, given, threads=workshop.threads, echo=workshop.echo)
+        else:
+            build(plan, workshop.source, out, imatrix_path=given, threads=workshop.threads, echo=workshop.echo)
     return out
 
 
-def _as_planned(file: Path, plan: Plan) -> bool:
+def built_path(plan: Plan, name: str, workshop: Workshop) -> Path:
+    """Where ``built`` puts it: the name holds a digest of all that the file is made from."""
+    made_from = [plan.model_digest, plan.imatrix.digest if plan.imatrix else None, tools_build()]
+    made_from.append({each.name: each.type.name for each in plan.tensors})
+    return workshop.folder / f"{name}-{digest_of(made_from)[:12]}.gguf"
+
+
+def as_planned(file: Path, plan: Plan) -> bool:
     """Whether the file is there and whole; anything else is built again."""
     if not file.is_file():
         return False

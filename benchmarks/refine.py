@@ -1,0 +1,97 @@
+"""What refinement gains: held-out KLD of plans before and after, beside stock mixes of the same size.
+
+    python benchmarks/refine.py MODEL.gguf --calibration calibration.txt --heldout heldout.txt [--ctx 256] [--budgets Q3_K_M,5bpw]
+
+The calibration text is split as `quantplan run` splits it; imatrix and probe see the one part, refinement the other. The
+held-out text judges at the end and decides nothing but whether the mix is handed over instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from quantplan.analyze.text_parts import probing_and_refinement
+from quantplan.experiments.contenders import Workshop
+from quantplan.experiments.measure import MeasureOptions
+from quantplan.experiments.planning import Request
+from quantplan.experiments.pricing import PricingOptions
+from quantplan.experiments.probe import ProbeOptions
+from quantplan.experiments.run import Delivery, Order, RunOptions, Texts, make_imatrix, run
+from quantplan.formats.gguf import read_model
+from quantplan.formats.imatrix_files import read_imatrix
+from quantplan.llamacpp.imatrix import ImatrixOptions
+from quantplan.llamacpp.writable import parse_writable
+from quantplan.project import read_text
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--calibration", type=Path, required=True)
+    parser.add_argument("--heldout", type=Path, required=True)
+    parser.add_argument("--ctx", type=int, default=256)
+    parser.add_argument("--windows", type=int, default=0, help="of the probe; 0: the default")
+    parser.add_argument("--refine-windows", type=int, default=0)
+    parser.add_argument("--judge-windows", type=int, default=None)
+    parser.add_argument("--types", default="all")
+    parser.add_argument("--budgets", default="IQ3_XXS,Q3_K_M,IQ4_XS,Q4_K_M,Q5_K_M,Q6_K")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--work", type=Path, help="folder to keep cache and files in; temporary where it is not given")
+    return parser.parse_args()
+
+
+def main() -> None:
+    asked = options()
+    if asked.work:
+        asked.work.mkdir(parents=True, exist_ok=True)
+        trial(asked, asked.work)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            trial(asked, Path(folder))
+
+
+def trial(asked: argparse.Namespace, work: Path) -> None:
+    model = read_model(asked.model)
+    probing, refinement = probing_and_refinement(read_text(asked.calibration))
+    path = work / "imatrix.gguf"
+    if not path.exists():
+        made = ImatrixOptions(n_ctx=asked.ctx, threads=asked.threads)
+        make_imatrix(model, probing, "calibration.txt", path, made, None, lambda *_: None)
+    probe = ProbeOptions(asked.ctx, asked.windows, asked.windows == 0, asked.threads)
+    pricing = PricingOptions(parse_writable(asked.types), probe, threads=asked.threads)
+    measuring = MeasureOptions(asked.ctx, asked.judge_windows, asked.threads)
+    request = Request(model, read_imatrix(path), pricing.types, None)
+    orders = [
+        Order(Request(model, request.imatrix, pricing.types, budget), f"size-{budget}", work / f"{budget}.gguf")
+        for budget in asked.budgets.split(",")
+    ]
+    texts = Texts(probing, refinement, read_text(asked.heldout))
+    shop = Workshop(model, work / "builds", path, asked.threads)
+    found = run(
+        orders,
+        texts,
+        RunOptions(pricing, measuring, asked.refine_windows),
+        shop,
+        work / "cache",
+        say=lambda text: print(text, flush=True),
+    )
+    print("size of    best KLD   mix KLD    best / mix (95 % interval)   refined / plan (95 % interval)   handed over")
+    for each in found:
+        print(line(each))
+
+
+def line(each: Delivery) -> str:
+    """Of a table, on the held-out text."""
+    best, *others = each.comparison.rows
+    mix = next(row for row in others if not row.name.startswith(each.order.name))
+    gain = f"{each.gain.ratio:.4f} ({each.gain.low:.4f} to {each.gain.high:.4f})" if each.gain else "does not count"
+    return (
+        f"{each.order.request.budget:10s} {best.measurement.kld.value:.6f}  {mix.measurement.kld.value:.6f}   "
+        f"{mix.kld_ratio:.3f} ({mix.low:.3f} to {mix.high:.3f})     {gain:30s}   {each.kept}: {each.reason}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,294 @@
+"""`quantplan run`: the whole chain from a model to the best file of each size, resumable at every step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quantplan.cli import console, options
+from quantplan.cli import request_options as asked
+from quantplan.cli.pricing_options import SampleOption, WindowsOption
+
+if TYPE_CHECKING:
+    from quantplan.experiments.contenders import Workshop
+    from quantplan.experiments.planning import Request
+    from quantplan.experiments.pricing import PricingOptions
+    from quantplan.experiments.run import Delivery, Order, RunOptions, Texts
+    from quantplan.machines import Machines
+    from quantplan.solve.wishes import Wishes
+    from quantplan.tensor import Model
+
+_BudgetsOption = Annotated[
+    list[str],
+    typer.Option(
+        "--budget", "-b", help="File size as for solve: 17.9GB, 4.25bpw, 40%, =other.gguf, Q4_K_M; repeatable."
+    ),
+]
+_RefineTextOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--refine-text", help="Text to refine on, file or folder (default: a quarter of the calibration text)."
+    ),
+]
+_RefineWindowsOption = Annotated[
+    int, typer.Option("--refine-windows", min=0, help="Windows of the refinement text; 0 takes 65536 tokens.")
+]
+_JudgeWindowsOption = Annotated[
+    int | None, typer.Option("--judge-windows", min=2, help="Windows of the text that judges (default: all).")
+]
+_WithOption = Annotated[
+    str, typer.Option("--with", help="Further stock mixes to measure, separated by commas; those that fit guard, too.")
+]
+
+
+def run(
+    budget: _BudgetsOption,
+    model: options.ModelOption = None,
+    imatrix: options.ImatrixOption = None,
+    calibration: options.CalibrationOption = None,
+    refine_text: _RefineTextOption = None,
+    text: options.TextOption = None,
+    types: options.TypesOption = "all",
+    pin: asked.PinOption = None,
+    minimum: asked.FloorOption = None,
+    maximum: asked.CeilingOption = None,
+    only: asked.OnlyOption = None,
+    tie: asked.TieOption = None,
+    max_types: asked.MostTypesOption = None,
+    allow_1_bit: asked.OneBitOption = False,
+    per: asked.PerOption = "tensor",
+    monotone: asked.MonotoneOption = False,
+    valley: asked.ValleyOption = False,
+    contenders: _WithOption = "",
+    refine: Annotated[bool, typer.Option(help="Correct the plan by what built files lose.")] = True,
+    ctx: options.CtxOption = None,
+    windows: WindowsOption = 0,
+    sample: SampleOption = "512k",
+    refine_windows: _RefineWindowsOption = 0,
+    judge_windows: _JudgeWindowsOption = None,
+    keep_all: Annotated[bool, typer.Option("--keep-all", help="Keep the files that were built on the way.")] = False,
+    threads: options.ThreadsOption = 0,
+    gpu_layers: options.GpuLayersOption = 0,
+    jobs: options.JobsOption = 1,
+    scheduler: options.SchedulerOption = None,
+    rpc: options.RpcOption = None,
+    dry_run: options.DryRunOption = False,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Make the best file of each size: imatrix, probe, plan, build, refine, proof against stock mixes, in one go.
+
+    What is there already is not made again: the same command goes on after Ctrl-C or kill -9, and several --budget share all
+    that does not depend on the size. The stock mix nearest in size stands guard: it is handed over where the plan is not
+    surely better. Plans go to plans/, records to reports/, the files into the project's folder.
+
+    Example, in a project: quantplan run --budget 5bpw --budget Q4_K_M --dry-run
+    """
+    from quantplan.llamacpp.writable import parse_writable
+
+    wanted = asked.wishes(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
+    parse_writable(types)  # a typing mistake shall not cost an imatrix
+    source = options.model(model)
+    texts = _texts(calibration, refine_text, text)
+    path = _imatrix_path(imatrix, source)
+    if not path.exists():
+        if dry_run:
+            console.put(f"imatrix   {path} would be made first; then the same command tells the rest")
+            return
+        _make_imatrix(source, texts, _name_of(calibration), path, options.ctx(ctx, source), threads, gpu_layers)
+    orders = _orders(source, path, types, list(dict.fromkeys(budget)), wanted, per)
+    where = options.machines(jobs, scheduler, rpc)
+    prices = _prices(orders, ctx, windows, sample, threads, gpu_layers, where)
+    chosen = _run_options(prices, judge_windows, refine_windows, refine, contenders, keep_all)
+    if dry_run:
+        _explain(orders, texts, chosen, path)
+        return
+    _show(_carry_out(orders, texts, chosen, path), as_json)
+
+
+def _texts(calibration: Path | None, refine_text: Path | None, text: Path | None) -> Texts:
+    """The three texts; BadUsage where one lacks, or where what refines would judge as well."""
+    from quantplan.analyze.overlap import WORRYING, overlap
+    from quantplan.analyze.text_parts import probing_and_refinement
+    from quantplan.cli.pricing_options import calibration_text
+    from quantplan.errors import BadUsage
+    from quantplan.experiments.run import Texts
+    from quantplan.project import read_text
+
+    whole = calibration_text(calibration)
+    if whole is None:
+        raise BadUsage(
+            "no calibration text: give --calibration FILE (some hundred kB of the kind that the model is for)"
+        )
+    judging = read_text(options.heldout(text))
+    probing, refining = (whole, read_text(refine_text)) if refine_text else probing_and_refinement(whole)
+    if not refining.strip() or not probing.strip():
+        raise BadUsage(
+            "the calibration text is too short to leave a part for refinement; give --refine-text FILE, or more"
+        )
+    for name, other in (("calibration text", probing), ("refinement text", refining)):
+        share = overlap(judging, other)
+        if share > WORRYING and name == "refinement text" and refine_text:
+            raise BadUsage(
+                f"{share:.0%} of the long lines of the text that judges stand in {refine_text}: refine on another"
+            )
+        if share > WORRYING:
+            console.warn(
+                f"{share:.0%} of the long lines of the text that judges stand in the {name} too: judge on another"
+            )
+    return Texts(probing, refining, judging)
+
+
+def _name_of(calibration: Path | None) -> str:
+    """The text's bare name, which becomes part of the imatrix."""
+    path = options.calibration(calibration)
+    assert path is not None
+    return path.name if path.is_file() else f"{path.resolve().name}.txt"
+
+
+def _imatrix_path(option: Path | None, source: Model) -> Path:
+    found = options.imatrix_path(option)
+    here = options.project()
+    return found or (here.imatrix if here and here.imatrix else Path(f"{source.path.stem}.imatrix.gguf"))
+
+
+def _make_imatrix(source: Model, texts: Texts, name: str, path: Path, ctx: int, threads: int, gpu_layers: int) -> None:
+    from quantplan.cli.pricing_options import stages
+    from quantplan.experiments.run import make_imatrix
+    from quantplan.llamacpp.imatrix import ImatrixOptions
+
+    wanted = ImatrixOptions(ctx, threads=threads, gpu_layers=gpu_layers)
+    with stages() as tell:
+        make_imatrix(source, texts.probing, name, path, wanted, console.say, tell)
+
+
+def _orders(source: Model, imatrix: Path, types: str, budgets: list[str], wanted: Wishes, per: str) -> list[Order]:
+    from quantplan.experiments import planning
+    from quantplan.experiments.run import Order
+
+    first = asked.request(source.path, imatrix, types, budgets[0], wanted, per)
+    requests = [first, *(replace(first, budget=each) for each in budgets[1:])]
+    for request in requests[1:]:
+        planning.check(request)
+    here = options.project()
+    folder = here.folder if here else Path()
+    stems = [_stem(request) for request in requests]
+    return [Order(request, stem, Path(folder) / f"{stem}.gguf") for request, stem in zip(requests, stems, strict=True)]
+
+
+def _stem(request: Request) -> str:
+    """The name that `quantplan solve` and `quantplan quantize` give."""
+    from quantplan.cli.plan_output import default_plan_path
+    from quantplan.cli.solve import _plan_name
+
+    return default_plan_path(request.model, _plan_name(request)).stem
+
+
+def _prices(
+    orders: list[Order], ctx: int | None, windows: int, sample: str, threads: int, gpu_layers: int, where: Machines
+) -> PricingOptions:
+    from quantplan.cli.pricing_options import pricing_options
+    from quantplan.experiments.planning import types_to_price
+
+    first = orders[0].request
+    return pricing_options(first.model, types_to_price(first), ctx, windows, sample, threads, gpu_layers, where)
+
+
+def _run_options(
+    prices: PricingOptions,
+    judge_windows: int | None,
+    refine_windows: int,
+    refine: bool,
+    contenders: str,
+    keep_all: bool,
+) -> RunOptions:
+    from quantplan.errors import BadUsage
+    from quantplan.experiments.measure import MeasureOptions
+    from quantplan.experiments.refine import LEAST_WINDOWS
+    from quantplan.experiments.run import RunOptions
+    from quantplan.llamacpp.quantize import known_ftype
+
+    if 0 < refine_windows < LEAST_WINDOWS:
+        raise BadUsage(
+            f"--refine-windows {refine_windows}: at least {LEAST_WINDOWS}, half to learn from, half to test on"
+        )
+    probe = prices.probe
+    measuring = MeasureOptions(probe.n_ctx, judge_windows, probe.threads, probe.gpu_layers, machines=probe.machines)
+    mixes = tuple(known_ftype(word.strip()) for word in contenders.split(",") if word.strip())
+    return RunOptions(prices, measuring, refine_windows, refine, mixes, keep_all)
+
+
+def _carry_out(orders: list[Order], texts: Texts, chosen: RunOptions, imatrix: Path) -> list[Delivery]:
+    from quantplan.cli.pricing_options import stages
+    from quantplan.experiments.run import run as carry_out
+
+    with stages() as tell:
+        found = carry_out(
+            orders, texts, chosen, _shop(orders, chosen, imatrix), options.cache_folder(), tell, console.say
+        )
+    for each in found:
+        _write(each)
+    return found
+
+
+def _shop(orders: list[Order], chosen: RunOptions, imatrix: Path) -> Workshop:
+    from quantplan.experiments.contenders import Workshop
+
+    folder = orders[0].file.parent / ".quantplan" / "builds"
+    return Workshop(orders[0].request.model, folder, imatrix, chosen.measuring.threads, console.say)
+
+
+def _write(delivery: Delivery) -> None:
+    """The plan of the file, the comparison on the text that judges, and how it came about."""
+    from quantplan.cli.plan_output import default_plan_path
+    from quantplan.cli.solve import _plan_name
+    from quantplan.formats.comparison_files import write_comparison
+    from quantplan.formats.plan_files import write_plan
+    from quantplan.formats.records import write_record
+    from quantplan.report.run_table import RUN_FORMAT, RUN_VERSION, delivery_fields
+
+    order = delivery.order
+    write_plan(delivery.plan, default_plan_path(order.request.model, _plan_name(order.request)))
+    here = options.project()
+    reports = here.reports if here else Path("reports")
+    write_comparison(delivery.comparison, reports / f"{order.name}.comparison.json")
+    write_record(reports / f"{order.name}.run.json", RUN_FORMAT, RUN_VERSION, delivery_fields(delivery))
+
+
+def _show(found: list[Delivery], as_json: bool) -> None:
+    from quantplan.report.run_table import delivery_fields, run_table
+
+    if as_json:
+        console.put_json([delivery_fields(each) for each in found])
+        return
+    console.put_table(run_table(found))
+    for each in found:
+        console.put(f"{each.order.file.name}: {each.reason}. {each.comparison.verdict}")
+
+
+def _explain(orders: list[Order], texts: Texts, chosen: RunOptions, imatrix: Path) -> None:
+    """What is done, what is left, and the disk that it takes."""
+    import shutil
+
+    from quantplan.budget import human_bytes
+    from quantplan.experiments.run import disk_needed, standing
+
+    parts = ", ".join(f"{len(each) / 1e3:,.0f} kB" for each in (texts.probing, texts.refinement, texts.judging))
+    console.put(f"imatrix   {imatrix} is there")
+    console.put(f"texts     {parts} (to probe, to refine, to judge)")
+    found = standing(orders, texts, chosen, _shop(orders, chosen, imatrix), options.cache_folder())
+    console.put(f"prices    {'in the cache' if found[0].priced else 'round trip, probe and kernels to measure'}")
+    for each in found:
+        steps = f"{each.planned} plans solved, {each.measured} of them measured" if each.planned else "to plan"
+        steps += ", judged" if each.judged else ""
+        steps += ", the file is there" if each.there else ""
+        console.put(
+            f"{each.order.request.budget:9s} {each.order.file}, at most {each.order.budget_bytes:,} bytes: {steps}"
+        )
+    least, most = disk_needed([order.budget_bytes for order in orders])
+    free = human_bytes(shutil.disk_usage(orders[0].file.absolute().parent).free)
+    console.put(
+        f"disk      {human_bytes(least)} at least, up to {human_bytes(most)} where there is room; {free} are free"
+    )

@@ -1,0 +1,102 @@
+"""`quantplan run` as typed: a project with a tiny model, two sizes, and what is left to do when all is done."""
+
+import json
+
+import pytest
+
+from quantplan.experiments import contenders
+from quantplan.formats.gguf import read_model
+from quantplan.formats.plan_files import read_plan
+
+pytestmark = pytest.mark.tools
+FEW = (
+    "--threads",
+    "1",
+    "--windows",
+    "4",
+    "--sample",
+    "32k",
+    "--refine-windows",
+    "8",
+    "--judge-windows",
+    "8",
+    "--types",
+    "k,Q8_0",
+)
+
+
+@pytest.fixture
+def project(command, workplace, small_model, small_text, calibration_text, monkeypatch):
+    monkeypatch.setattr(contenders, "USUAL_MIXES", ("Q3_K_M", "Q4_K_M", "Q5_K_M"))
+    heldout = workplace / "heldout.txt"
+    heldout.write_text(calibration_text.read_text(encoding="utf-8")[50_000:58_000], encoding="utf-8")
+    made = command("init", small_model, "--folder", "p", "--calibration", small_text, "--text", heldout, "--ctx", "64")
+    assert made.code == 0, made.err
+    monkeypatch.chdir(workplace / "p")
+    return workplace / "p"
+
+
+def test_two_sizes_from_nothing_and_again(command, project):
+    before = command("run", "-b", "5.5bpw", "-b", "Q4_K_M", *FEW, "--dry-run")
+    assert before.code == 0 and "imatrix/tied.gguf would be made first" in before.out
+
+    done = command("run", "-b", "5.5bpw", "-b", "Q4_K_M", *FEW, "--json")
+    assert done.code == 0, done.err
+    assert "+ (cd" in done.err and "llama-imatrix -m" in done.err
+    found = json.loads(done.out)
+    assert [each["budget"] for each in found] == ["5.5bpw", "Q4_K_M"]
+    for each, stem in zip(found, ("tied-5.5bpw", "tied-q4_k_m"), strict=True):
+        built = read_model(project / f"{stem}.gguf")
+        assert each["file"] == f"{stem}.gguf" and each["file_bytes"] == built.file_bytes <= each["budget_bytes"]
+        read_plan(project / "plans" / f"{stem}.json").check_built(built)
+        record = json.loads((project / "reports" / f"{stem}.run.json").read_text())
+        assert record["format"] == "quantplan-run" and record["kld"] == each["kld"]
+        compared = json.loads((project / "reports" / f"{stem}.comparison.json").read_text())
+        assert len(compared["rows"]) == len(each["judged"]) >= 2
+        assert each["handed_over"] in ("plan", "mix") and each["refinement"]["measured"]
+    assert list((project / "imatrix").glob("*.gguf"))
+
+    again = command("run", "-b", "5.5bpw", "-b", "Q4_K_M", *FEW, "--dry-run")
+    assert again.code == 0, again.err
+    assert "prices    in the cache" in again.out and again.out.count("judged, the file is there") == 2
+
+
+def test_the_table_says_what_was_handed_over(command, project):
+    done = command("run", "-b", "Q4_K_M", *FEW, "--no-refine")
+    assert done.code == 0, done.err
+    assert "tied-q4_k_m.gguf" in done.out and "Judged on 8 windows of 64 tokens." in done.out
+    assert "the plan as it was solved" in done.out or "the mix is handed over" in done.out
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("--types", "Q99"), "there is no quantization type 'Q99'"),
+        (("--refine-windows", "4"), "at least 8, half to learn from"),
+        (("--with", "Q9_X"), "Q9_X"),
+        (("--pin", "attn_w=Q8_0"), "no quantizable tensor matches 'attn_w'"),
+        (("--text", "nowhere.txt"), "cannot read the text nowhere.txt"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_measured(command, project, small_imatrix, files, words, message):
+    before = files()
+    ended = command("run", "-b", "Q4_K_M", "--imatrix", small_imatrix, *words)
+    assert ended.code in (2, 3, 5) and message in ended.error
+    assert files() == before
+
+
+def test_a_size_that_does_not_exist(command, project, small_imatrix):
+    ended = command("run", "-b", "Q4_K_M", "-b", "1bpw", "--imatrix", small_imatrix)
+    assert ended.code == 6 and "no file of 1bpw" in ended.error
+
+
+def test_what_refines_must_not_judge(command, project, small_imatrix, workplace):
+    text = workplace / "heldout.txt"
+    ended = command("run", "-b", "Q4_K_M", "--imatrix", small_imatrix, "--refine-text", text)
+    assert ended.code == 2 and "refine on another" in ended.error
+
+
+def test_without_calibration_text(command, project, small_imatrix, monkeypatch):
+    (project / "quantplan.toml").write_text('model = "../nowhere.gguf"\n', encoding="utf-8")
+    ended = command("run", "-b", "Q4_K_M", "--imatrix", small_imatrix, "-m", "nowhere.gguf")
+    assert ended.code == 3 and "nowhere.gguf" in ended.error
