@@ -47,7 +47,12 @@ def tasks_gap(own: Sequence[bool], other: Sequence[bool]) -> Gap:
 
 
 def average_gap(pairs: Sequence[tuple[Sequence[bool], Sequence[bool]]]) -> Gap:
-    """Difference of the averages over kinds of tasks, from the paired errors of each; the kinds are independent."""
+    """Difference of the averages over kinds of tasks, from the paired errors of each; the kinds are independent.
+
+    A single kind is its own average: McNemar's test decides.
+    """
+    if len(pairs) == 1:
+        return tasks_gap(*pairs[0])
     each = [100 * (np.array(own, np.float64) - np.array(other, np.float64)) for own, other in pairs]
     middle = float(np.mean([gaps.mean() for gaps in each]))
     reach = _NORMAL * math.hypot(*(_error(gaps) for gaps in each)) / len(each)

@@ -25,12 +25,14 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
     if measured:
         grids.append(speed_grid([row.name for row in rows], measured, rows))
     if comparison.sorted_by:
-        grids = [_ranked(grid) for grid in grids]
+        grids = [_ranked(grid, len(rows)) for grid in grids]
     return grids
 
 
-def _ranked(grid: Grid) -> Grid:
-    rows = tuple((row[0], str(rank), *row[1:]) for rank, row in enumerate(grid.rows, 1))
+def _ranked(grid: Grid, of: int) -> Grid:
+    """With a column of ranks; a table that leaves out the first file begins with 2."""
+    first = 1 + of - len(grid.rows)
+    rows = tuple((row[0], str(rank), *row[1:]) for rank, row in enumerate(grid.rows, first))
     return Grid(grid.title, (grid.headings[0], "Rank", *grid.headings[1:]), rows, grid.notes)
 
 

@@ -62,6 +62,11 @@ def test_average_of_kinds():
     assert gap.decided == (abs(gap.difference) > 1.96 * np.hypot(*errors) / 2)
 
 
+def test_a_single_kind_is_its_own_average():
+    pair = outcomes(100, 0.7, 1), outcomes(100, 0.5, 2)
+    assert average_gap([pair]) == tasks_gap(*pair)
+
+
 def test_one_task_of_a_kind_decides_nothing():
     assert not average_gap([((True,), (False,))]).decided and not tasks_gap((True,), (False,)).decided
 

@@ -103,6 +103,7 @@ def test_a_leaderboard(three):
     expected = f"large leads by kld ({leader:.4g}), then mine ({kld:.4g}). Judged on 16 windows of 256 tokens."
     assert found.verdict == expected
     assert [row[:2] for row in comparison_grids(found)[0].rows] == [("large", "1"), ("mine", "2"), ("theirs", "3")]
+    assert [row[:2] for row in comparison_grids(found)[2].rows] == [("mine", "2"), ("theirs", "3")]
     assert [row.name for row in judge_contestants(three, Judging(sort_by="average")).rows][0] == "large"
     fastest = judge_contestants(three, Judging(sort_by="tg128"))
     assert fastest.verdict.startswith("mine leads by tg128 (30), then theirs (30). Not told apart from mine: theirs.")
