@@ -10,6 +10,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -40,7 +41,7 @@ def call(
     """
     reports = reports or {}
     context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
+    here, there = context.Pipe()
     process = context.Process(target=_serve, args=(there, function, arguments, tuple(reports)), daemon=True)
     process.start()
     there.close()
@@ -68,6 +69,7 @@ def _listen(
         if kind == "report":
             name, told = content
             reports[name](*told)
+            here.send(None)
         elif kind == "said":
             said = content[0]
         elif kind == "raised":
@@ -89,9 +91,13 @@ def _serve(there: Connection, function: Callable[..., Any], arguments: tuple, na
             os._exit(1)
 
     kept = _tell_of_aborts(lambda text: send("said", text))
-    reports = {name: (lambda *told, name=name: send("report", name, told)) for name in names}
+
+    def report(name: str, *told: object) -> None:
+        send("report", name, told)
+        there.recv()  # no work is done that the other side would not hear of
+
     try:
-        result = function(*arguments, **reports)
+        result = function(*arguments, **{name: partial(report, name) for name in names})
     except BaseException as error:  # noqa: BLE001 - raised again where the caller is
         send("raised", error, traceback.format_exc())
     else:
