@@ -51,11 +51,13 @@ def made_up(
         _sized(model, table, (damage + price * bits).argmin(axis=1)) for price in np.geomspace(1e-3, 1e-12, budgets)
     ]
     mixes = {kind: np.full(len(tensors), [each.name for each in TYPES].index(kind)) for kind in ("Q4_K", "Q8_0")}
+    mixes_shown = tuple(Mix(**_sized(model, table, each), name=name) for name, each in mixes.items())
+    tiny = Mix(1000, 0.1, None, None, mixes_shown[0].types, "IQ1_S", "IQ1_S")  # smaller than every plan, and not priced
     request = Request(model, imatrix, TYPES, None)
     fields = {
         "plans": tuple(Planned(**each, budget_bytes=each["file_bytes"] + 7, asked=str(each["file_bytes"] + 7)) for each in plans),
         "opens_at": budgets // 2,
-        "mixes": tuple(Mix(**_sized(model, table, each), name=name) for name, each in mixes.items()),
+        "mixes": (tiny, *mixes_shown),
         "statistics": statistics(imatrix), "measurements": (), "comparisons": (), "notes": notes,
     }  # fmt: skip
     return Findings(request=request, table=table, fixed_bytes=0, **fields | further)

@@ -43,6 +43,8 @@ def report(
     max_types: asked.MostTypesOption = None,
     allow_1_bit: asked.OneBitOption = False,
     per: asked.PerOption = "tensor",
+    monotone: asked.MonotoneOption = False,
+    valley: asked.ValleyOption = False,
     damage: asked.DamageOption = None,
     no_probe: asked.NoProbeOption = False,
     window: options.WindowOption = None,
@@ -69,7 +71,7 @@ def report(
     from quantplan.report.page import write_page
     from quantplan.report.page_data import page_data
 
-    wanted = asked.wishes(pin, minimum, maximum, only, tie, max_types, one_bit=allow_1_bit)
+    wanted = asked.wishes(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
     request = asked.request(model, imatrix, types, budget, wanted, per)
     path = out or _default_page()
     prices = pricing_options(

@@ -101,6 +101,11 @@ def test_a_point_of_the_chart_leads_to_its_plan(shown, data):
     assert "Q8_0" in shown.text("#tip")
 
 
+def test_a_mix_without_a_price_or_a_plan_says_so(shown):
+    row = shown.value("[...document.querySelectorAll('#mixes tbody tr')].map(row => row.textContent)")[0]
+    assert "smaller than every plan" in row and "no price for IQ1_S" in row
+
+
 def test_the_map_shows_a_stock_mix_too(shown, data):
     shown.value("(s => { s.value = 'Q8_0'; s.dispatchEvent(new Event('change')); })(document.getElementById('shown'))")
     assert set(types_on_map(shown).values()) == {"Q8_0"}
@@ -144,7 +149,7 @@ def test_tables_sort_by_value(shown):
     for order in (sorted, lambda values: sorted(values, reverse=True)):
         shown.point(heading, click=True)
         values = shown.value(column)
-        assert values == order(values) and len(values) == 2
+        assert values == order(values) and len(values) == 3
     assert shown.value("document.querySelector('#mixes th:nth-child(2)').getAttribute('aria-sort')") == "descending"
 
 

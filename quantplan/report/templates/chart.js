@@ -58,7 +58,7 @@ function scales(width, height) {
   return {
     bounds,
     x: value => MARGIN.left + inner.x * (value - bounds.left) / (bounds.right - bounds.left),
-    y: value => MARGIN.top + inner.y * (bounds.high - Math.log10(Math.max(value, 10 ** bounds.low))) / (bounds.high - bounds.low),
+    y: value => MARGIN.top + inner.y * (bounds.high - Math.min(Math.max(Math.log10(value), bounds.low), bounds.high)) / (bounds.high - bounds.low),
     bytes: x => bounds.left + (x - MARGIN.left) / inner.x * (bounds.right - bounds.left),
   };
 }

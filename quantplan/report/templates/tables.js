@@ -7,7 +7,7 @@ function table(columns, rows, sortable = true) {
   const body = rows.map(row => make('tr', {}, ...columns.map(([, value, show = figure], at) => {
     const content = value(row);
     const attributes = { class: kind(show), 'data-value': typeof content === 'number' ? content : undefined };
-    const shown = content instanceof Node ? content : show(content);
+    const shown = content instanceof Node || typeof content === 'string' ? content : show(content);
     return at ? make('td', attributes, shown) : make('th', { ...attributes, scope: 'row' }, shown);
   })));
   const found = make('table', { class: sortable ? 'sortable' : '' }, make('thead', {}, make('tr', {}, ...headings)), make('tbody', {}, ...body));
