@@ -5,11 +5,16 @@ A task whose worker dies is given to another once; what is lost then too is name
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 2
 _CONNECT_SECONDS = 10
+_WATCH_SECONDS = 2.0
 _SHOWN = 5
 
 Item = TypeVar("Item")
@@ -64,10 +70,13 @@ class _Call:
     index: int
     item: Any
     versions: dict[str, str]
+    parent: int  # process that a worker on this machine must not outlive; 0 for those of a cluster
 
 
 def _there(call: _Call) -> tuple[int, Any]:
     """What a worker runs."""
+    if call.parent:
+        _belong_to(call.parent)
     own = versions()
     differing = [
         f"{name} {own[name]} instead of {wanted}" for name, wanted in call.versions.items() if own[name] != wanted
@@ -77,6 +86,20 @@ def _there(call: _Call) -> tuple[int, Any]:
 
         raise QuantplanError(f"the worker on {socket.gethostname()} has {', '.join(differing)}; install the same there")
     return call.index, call.function(call.job, call.item)
+
+
+@cache
+def _belong_to(parent: int) -> None:
+    """Leaves Ctrl-C to the parent, which ends its workers, and ends this process after a parent that was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_SECONDS)
+        os._exit(1)
+
+    if os.getppid() == parent:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 class Crew:
@@ -123,7 +146,8 @@ class Crew:
             under_way: set[int] = set()
             # whatever was under way when a worker died comes last and alone: one of them did it, the others did not
             order = [index for index in waiting if not attempts[index]] or list(waiting)[:1]
-            calls = [_Call(function, job, index, items[index], versions()) for index in order]
+            parent = os.getpid() if self._client is None else 0
+            calls = [_Call(function, job, index, items[index], versions(), parent) for index in order]
             try:
                 for index, result in self._results(calls, under_way):
                     under_way.discard(index)

@@ -14,7 +14,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-_END_SECONDS = 10  # for a process that has sent its result; one that hangs in a library is killed
+_END_SECONDS = 30  # for a process to end by itself; one that hangs in a library is killed
 
 
 class Died(Exception):
@@ -52,6 +52,10 @@ def call(
     finally:
         here.close()
         if process.is_alive():
+            # it ends after the request under way: llama.cpp's RPC server dies of SIGPIPE with a client that does not wait
+            process.terminate()
+            process.join(_END_SECONDS)
+        if process.is_alive():
             process.kill()
         process.join()
 
@@ -81,6 +85,7 @@ def _listen(
 def _serve(there: Connection, function: Callable[..., Any], arguments: tuple, names: tuple[str, ...]) -> None:
     """The other process: everything goes back through one pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
     lock = threading.Lock()
 
     def send(*message: object) -> None:
