@@ -117,3 +117,17 @@ def test_kill_in_the_middle_of_writing(tmp_path):
     assert found.discarded <= 1
     assert all(value[1] == int(key) for key, value in found.results.items())
     assert json.loads(found.path.read_bytes().split(b"\n")[0].split(b" ", 1)[1])[0] == "0"
+
+
+def test_two_processes_write_to_one_journal(tmp_path):
+    """Two commands in one project at the same time: every line of both is there, none is torn."""
+    code = (
+        "import sys; from pathlib import Path; from quantplan.experiments.cache import Journal\n"
+        f"journal = Journal(Path({str(tmp_path)!r}), 'stage', 'model', 1)\n"
+        "for index in range(100): journal.put(f'{sys.argv[1]} {index}', [index] * 4000)\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, name], cwd=ROOT) for name in "ab"]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    found = again(tmp_path)
+    assert found.discarded == 0
+    assert found.results == {f"{name} {index}": [index] * 4000 for name in "ab" for index in range(100)}
