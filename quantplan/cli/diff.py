@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from quantplan.damage import DamageTable
     from quantplan.formats.stored import Stored
 
-_FileArgument = Annotated[Path, typer.Argument(help="A plan (.json) or a GGUF of the same model, hf:// too.", show_default=False)]
+_FileArgument = Annotated[
+    Path, typer.Argument(help="A plan (.json) or a GGUF of the same model, hf:// too.", show_default=False)
+]
 
 
 def diff(

@@ -86,12 +86,16 @@ def run(
 
     Example, in a project: quantplan run --budget 5bpw --budget Q4_K_M --dry-run
     """
+    from quantplan.experiments.preflight import check_source
+    from quantplan.experiments.run import check_texts
     from quantplan.llamacpp.writable import parse_writable
 
     wanted = asked.wishes(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
     parse_writable(types)  # a typing mistake shall not cost an imatrix
     source = options.model(model)
+    check_source(source)
     texts = _texts(calibration, refine_text, text)
+    check_texts(source, texts, options.ctx(ctx, source))
     path = _imatrix_path(imatrix, source)
     if not path.exists():
         if dry_run:

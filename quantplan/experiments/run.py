@@ -15,7 +15,7 @@ from pathlib import Path
 from quantplan.analyze.bootstrap import Ratio, ratio_interval
 from quantplan.comparison import Comparison
 from quantplan.damage import DamageTable
-from quantplan.errors import BadUsage
+from quantplan.errors import BadUsage, TextTooShort
 from quantplan.experiments import refine
 from quantplan.experiments.build import stock_plan
 from quantplan.experiments.cache import Journal, digest_of, text_digest
@@ -37,7 +37,7 @@ from quantplan.formats.imatrix_files import read_imatrix
 from quantplan.formats.plan_files import read_damage, read_plan, write_plan
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import imatrix as imatrix_tool
-from quantplan.llamacpp.engine import backend_name
+from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name
 from quantplan.llamacpp.tools import Echo
 from quantplan.measurement import Measurement
 from quantplan.plan import Plan
@@ -187,7 +187,24 @@ def run(
     Raises what the steps raise. The files of all orders are there when it returns; the shop's folder is emptied unless
     ``keep_all``.
     """
+    check_texts(orders[0].request.model, texts, options.measuring.n_ctx)
     return _Chain(orders, texts, options, shop, cache, tell, say).deliveries()
+
+
+def check_texts(model: Model, texts: Texts, n_ctx: int) -> None:
+    """TextTooShort, naming the text, where one has too few windows for what is asked of it."""
+    asked = (("calibration", texts.probing, 2), ("refinement", texts.refinement, refine.LEAST_WINDOWS))
+    with Engine(model.path, EngineOptions(n_ctx, vocabulary_only=True)) as engine:
+        for name, text, least in (*asked, ("judging", texts.judging, 2)):
+            try:
+                found = len(engine.windows(text))
+            except TextTooShort:
+                found = 0
+            if found < least:
+                raise TextTooShort(
+                    f"the {name} text has {found} windows of {n_ctx} tokens, at least {least} are needed; give more text"
+                    f"{' with --refine-text' if name == 'refinement' else ''}, or a smaller --ctx"
+                )
 
 
 def standing(orders: Sequence[Order], texts: Texts, options: RunOptions, shop: Workshop, cache: Path) -> list[Standing]:

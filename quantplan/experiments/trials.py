@@ -13,7 +13,6 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from quantplan.errors import TextTooShort
 from quantplan.experiments.build import rules_file
 from quantplan.experiments.cache import Journal, digest_of, text_digest
 from quantplan.experiments.contenders import Workshop, as_planned, built, built_path
@@ -121,7 +120,7 @@ class Trials:
         """In the order of ``wanted``; what was not measured yet is built and measured, the base once for all that fit on the
         disk together.
 
-        Raises what building and measuring raise, TextTooShort for a text of a single window.
+        Raises what building and measuring raise.
         """
         todo = list({one.key: one for one in wanted if not self.knows(one)}.values())
         total, done = len(todo), 0
@@ -142,8 +141,6 @@ class Trials:
 
         found = measure(self.builds.shop.source.path, files, self.text, self.options, step, self._cache)
         for one, each in zip(batch, found, strict=True):
-            if len(each.per_window_kld) < 2:
-                raise TextTooShort("a text of one window tells no difference from chance; give more text")
             self._journal.put(one.key, as_fields(each))
 
     def found(self, one: Candidate) -> Measurement:

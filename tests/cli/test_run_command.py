@@ -100,3 +100,23 @@ def test_without_calibration_text(command, project, small_imatrix, monkeypatch):
     (project / "quantplan.toml").write_text('model = "../nowhere.gguf"\n', encoding="utf-8")
     ended = command("run", "-b", "Q4_K_M", "--imatrix", small_imatrix, "-m", "nowhere.gguf")
     assert ended.code == 3 and "nowhere.gguf" in ended.error
+
+
+def test_texts_that_are_too_short(command, project, files, workplace):
+    (workplace / "short.txt").write_text("A few words that make no window at all.\n", encoding="utf-8")
+    before = files()
+    ended = command("run", "-b", "Q4_K_M", "--refine-text", workplace / "short.txt")
+    assert ended.code == 10 and "the refinement text has 0 windows of 64 tokens, at least 8 are needed" in ended.error
+    ended = command("run", "-b", "Q4_K_M", "--text", workplace / "short.txt")
+    assert ended.code == 10 and "the judging text has 0 windows" in ended.error
+    assert files() == before
+
+
+def test_a_header_without_weights(command, project, workplace):
+    from quantplan.formats.header import write_header_only
+    from quantplan.quant_type import BY_NAME
+
+    shapes = [("blk.0.attn_q.weight", (4096, 65536), BY_NAME["F16"])]
+    path = write_header_only(workplace / "header.gguf", "llama", {}, shapes)
+    ended = command("run", "-b", "5bpw", "-m", path)
+    assert ended.code == 3 and "a header without weights" in ended.error

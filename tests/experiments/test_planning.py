@@ -141,7 +141,9 @@ def test_layer_mode_prices_what_its_mixes_consist_of(request_for):
 
 
 def test_wishes_leave_out_mixes_of_layer_mode(request_for, table):
-    asked = request_for("60%", types="all", per="layer", wishes=wishes(floors=[("attn_v", "Q5_K"), ("token_embd", "Q6_K")]))
+    asked = request_for(
+        "60%", types="all", per="layer", wishes=wishes(floors=[("attn_v", "Q5_K"), ("token_embd", "Q6_K")])
+    )
     check(asked)
     plan, _ = plan_for(asked, table)
     assert all(kind.bits >= 5.5 for name, kind in plan.types.items() if "attn_v" in name)
