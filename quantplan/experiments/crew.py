@@ -181,9 +181,9 @@ class Crew:
         if self._client is None:
             size, backend = self.machines.jobs, "loky"  # never fewer: a pool that shrinks drops loaded models
         else:
-            from quantplan.experiments.dask_backend import WatchedCluster
+            from quantplan.experiments import dask_backend
 
-            size, backend = self.size, WatchedCluster(client=self._client)
+            size, backend = self.size, dask_backend.watched(self._client)
         with joblib.parallel_config(backend=backend):
             parallel = joblib.Parallel(n_jobs=size, batch_size=1, pre_dispatch=size, return_as="generator_unordered")
             results = parallel(dispatched())

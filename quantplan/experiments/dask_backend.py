@@ -34,7 +34,10 @@ class WatchedCluster(DaskDistributedBackend):
 
     def effective_n_jobs(self, n_jobs: int) -> int:
         """Worker processes, not cores: a worker takes all of its cores for one task. With 1 joblib would not ask them."""
-        super().effective_n_jobs(n_jobs)  # waits for a first worker
+        try:
+            super().effective_n_jobs(n_jobs)  # waits for a first worker
+        except TimeoutError:
+            raise Broken(f"it has none, and none came within {PATIENCE_SECONDS:.0f} s") from None
         return max(2, workers(self.client))
 
     def submit(self, func: Any, callback: Callable[[Any], None] | None = None) -> Future:
@@ -59,6 +62,11 @@ class WatchedCluster(DaskDistributedBackend):
                 for future in list(self._results.values()):
                     future.set_exception(Broken(f"no worker came back within {PATIENCE_SECONDS:.0f} s"))
                 return
+
+
+def watched(client: distributed.Client) -> WatchedCluster:
+    """The backend for ``joblib.parallel_config``."""
+    return WatchedCluster(client=client, wait_for_workers_timeout=PATIENCE_SECONDS)
 
 
 def workers(client: distributed.Client) -> int:

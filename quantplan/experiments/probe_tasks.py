@@ -56,7 +56,10 @@ class ProbeCrew:
         self._crew.__exit__(*error)
 
     def survey(self, names: list[str]) -> Survey:
-        ((_, found),) = self._crew.run(survey_there, self._job, [tuple(names)])
+        try:
+            ((_, found),) = self._crew.run(survey_there, self._job, [tuple(names)])
+        except Lost as lost:  # nothing is known yet of single tensors
+            raise Lost([], lost.reason) from None
         return found
 
     def run(self, swaps: list[Swap]) -> Iterator[tuple[Swap, Swapped]]:

@@ -142,6 +142,22 @@ def deadly(job, swaps):
 _honest = probe_tasks.swaps_there
 
 
+def test_nobody_to_make_the_survey(small, tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    from dask.distributed import LocalCluster
+
+    from quantplan.experiments import dask_backend
+
+    monkeypatch.setattr(dask_backend, "PATIENCE_SECONDS", 1.0)
+    with (
+        LocalCluster(n_workers=0, processes=True, dashboard_address=":0") as empty,
+        pytest.raises(
+            WorkersLost, match="it has none, and none came within 1 s. Not probed: .*; 0 of 6 tensors are done"
+        ),
+    ):
+        run(small, tmp_path, Machines(scheduler=empty.scheduler_address))
+
+
 def test_a_corrupt_line_is_made_again(small, alone, tmp_path):
     journal = Journal(alone[1], "probe")
     lines = journal.path.read_bytes().split(b"\n")
