@@ -30,7 +30,7 @@ ERROR_RATE = 0.05  # one-sided: a plan that is no better takes the place of anot
 REGION = (
     0.2  # of the weights may be stored otherwise than the plan has it; halved after a round that found nothing better
 )
-LEAST_WINDOWS = 8  # four to learn from, four to test on
+LEAST_WINDOWS = 4  # two to learn from, two to test on: fewer have no error
 SAMPLED = 3
 _FAMILIES = ("k", "iq", "legacy")
 _LEAST_SHARE = 0.05  # of the bytes: leaving out less than that would tell nothing

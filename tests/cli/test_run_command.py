@@ -72,7 +72,7 @@ def test_the_table_says_what_was_handed_over(command, project):
     "words, message",
     [
         (("--types", "Q99"), "there is no quantization type 'Q99'"),
-        (("--refine-windows", "4"), "at least 8, half to learn from"),
+        (("--refine-windows", "3"), "at least 4, half to learn from"),
         (("--with", "Q9_X"), "Q9_X"),
         (("--pin", "attn_w=Q8_0"), "no quantizable tensor matches 'attn_w'"),
         (("--text", "nowhere.txt"), "cannot read the text nowhere.txt"),
@@ -106,7 +106,7 @@ def test_texts_that_are_too_short(command, project, files, workplace):
     (workplace / "short.txt").write_text("A few words that make no window at all.\n", encoding="utf-8")
     before = files()
     ended = command("run", "-b", "Q4_K_M", "--refine-text", workplace / "short.txt")
-    assert ended.code == 10 and "the refinement text has 0 windows of 64 tokens, at least 8 are needed" in ended.error
+    assert ended.code == 10 and "the refinement text has 0 windows of 64 tokens, at least 4 are needed" in ended.error
     ended = command("run", "-b", "Q4_K_M", "--text", workplace / "short.txt")
     assert ended.code == 10 and "the judging text has 0 windows" in ended.error
     assert files() == before
