@@ -62,13 +62,14 @@ class Step:
 @dataclass(frozen=True)
 class Refinement:
     """``measured``: all plans and mixes that were built, each of which informs the correction; ``own``: those that keep the
-    request's wishes, the plan first; ``region``: of the next round.
+    request's wishes, the plan first; ``region``: of the next round; ``withdrawn``: the text that judges took it back.
     """
 
     own: tuple[Scored, ...]
     mixes: tuple[Scored, ...] = ()
     region: float = REGION
     steps: tuple[Step, ...] = ()
+    withdrawn: bool = False
 
     @property
     def plan(self) -> Scored:
@@ -92,7 +93,7 @@ class Refinement:
 
     @property
     def counts(self) -> bool:
-        return self.test is not None and lower(self.test)
+        return not self.withdrawn and self.test is not None and lower(self.test)
 
     @property
     def best(self) -> Scored:

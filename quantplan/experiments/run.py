@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from quantplan.analyze.bootstrap import Ratio, ratio_interval
@@ -299,7 +300,7 @@ class _Chain:
         )
 
     def _guards(self, order: Order) -> list[str]:
-        sizes = self._sizes()
+        sizes = self._sizes
         fitting = [name for name, size in sizes.items() if size <= order.budget_bytes]
         nearest = [max(fitting, key=lambda name: sizes[name])] if fitting else []
         wanted = [name for name in self._contenders() if self._mix(name).file_bytes <= order.budget_bytes]
@@ -308,10 +309,9 @@ class _Chain:
     def _contenders(self) -> list[str]:
         return list(self.options.contenders)
 
+    @cached_property
     def _sizes(self) -> dict[str, int]:
-        if not hasattr(self, "_mix_sizes"):
-            self._mix_sizes = mix_sizes(self.model, self.imatrix)
-        return self._mix_sizes
+        return mix_sizes(self.model, self.imatrix)
 
     def _mix(self, name: str) -> Plan:
         return stock_plan(self.model, name, self.imatrix)
@@ -360,10 +360,17 @@ class _Chain:
     def _finish(self, works: list[_Work]) -> list[Delivery]:
         wanted = [each for work in works for each in self._judged(work)]
         self.judging.measured(wanted, self.tell, "judge")
-        deliveries = [self._delivery(work) for work in works]
+        deliveries = [self._delivery(self._confirmed(work)) for work in works]
         if not self.options.keep_all:
             self.builds.drop_all_but(())
         return deliveries
+
+    def _confirmed(self, work: _Work) -> _Work:
+        """A refined plan that loses more than the plan before on the text that judges is taken back."""
+        if not work.state.counts:
+            return work
+        refined, before = (self.judging.found(each).kld.value for each in (work.best, work.plan))
+        return work if refined <= before else replace(work, state=replace(work.state, withdrawn=True))
 
     def _judged(self, work: _Work) -> list[Candidate]:
         """Best plan, the plan before where that is another, and all mixes."""
@@ -376,7 +383,7 @@ class _Chain:
 
     def _smallest(self) -> list[str]:
         """Where no mix is as small as the budget the smallest of all stands beside the plan, and guards nothing."""
-        sizes = self._sizes()
+        sizes = self._sizes
         return [min(sizes, key=lambda name: sizes[name])] if sizes else []
 
     def _delivery(self, work: _Work) -> Delivery:
@@ -420,6 +427,8 @@ def _words(state: Refinement) -> str:
         return "the plan as it was solved: no plan that was tried led on the windows to learn from"
     before = sum(refine.testing(state.plan.klds)) / len(refine.testing(state.plan.klds))
     change = f"{100 * state.test.difference / before:+.2f} % on the windows that test, p {state.test.p / 2:.2g}"
+    if state.withdrawn:
+        return f"the plan as it was solved: the refined one ({change}) loses more than it on the text that judges"
     if state.counts:
         return f"the refined plan ({change})"
     return f"the plan as it was solved: the refined one does not count ({change})"

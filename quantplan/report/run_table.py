@@ -101,6 +101,7 @@ def _refinement(state: Refinement) -> dict[str, Any]:
         "leader": state.leader.name,
         "test": {name: getattr(test, name) for name in ("difference", "stderr", "low", "high", "p")} if test else None,
         "counts": state.counts,
+        "withdrawn": state.withdrawn,
     }
 
 

@@ -256,6 +256,32 @@ def test_a_plan_from_a_wrong_table_is_not_handed_over(whole, model, texts, tmp_p
     assert two.is_mix and two.reason == "the plan is worse than Q4_K_M on the text that judges: the mix is handed over"
 
 
+def test_a_refinement_that_the_judging_text_refutes_is_taken_back(whole, model, texts, tmp_path, monkeypatch):
+    """The refined plan of an inverted table counts; were it worse where it is judged, the plan before would stand."""
+    import shutil
+
+    shutil.copytree(whole[1] / "cache", tmp_path / "cache")
+    monkeypatch.setattr(running, "price", rigged(running.price))
+    monkeypatch.setattr(refine, "surely_better", lambda *_: True)
+    (one,) = carry_out(model, texts, tmp_path, budgets=("Q4_K_M",))
+    assert (
+        one.refinement.counts
+        and one.gain.ratio < 1
+        and one.before.kld.value > one.comparison.rows[0].measurement.kld.value
+    )
+    honest = trying.Trials.found
+
+    def refuted(self, each):
+        found = honest(self, each)
+        worse = "refined" in each.name and self.text == texts.judging
+        return replace(found, kld=replace(found.kld, value=10 * found.kld.value)) if worse else found
+
+    monkeypatch.setattr(trying.Trials, "found", refuted)
+    (two,) = carry_out(model, texts, tmp_path, budgets=("Q4_K_M",))
+    assert two.refinement.withdrawn and not two.refinement.counts and two.gain is None
+    assert two.comparison.rows[0].name == two.order.name
+
+
 def test_below_all_mixes_nothing_guards(whole, model, texts, tmp_path):
     import shutil
 
