@@ -14,7 +14,7 @@ from quantplan.llamacpp import ggml, quantize, tools
 from quantplan.llamacpp.quantize import Rule
 from quantplan.quant_type import BY_ID, BY_NAME
 
-_PACKAGES = ("llama-cpp-python", "numpy", "scipy", "pulp", "highspy", "matplotlib", "typer", "rich", "gguf")
+_PACKAGES = ("llama-cpp-python", "numpy", "scipy", "pulp", "highspy", "joblib", "matplotlib", "typer", "rich", "gguf")
 
 
 @dataclass(frozen=True)
