@@ -16,7 +16,6 @@ TOOL = "llama-imatrix"
 _SPARE_BYTES = 1 << 16  # a disk with less than that is full
 _CHUNK = re.compile(r"\[(\d+)\]\s*[\d.]+,")
 _TOTAL = re.compile(r"computing over (\d+) chunks")
-_TOO_SHORT = re.compile(r"you need at least (\d+) tokens.*?tokenizes to only (\d+) tokens", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -82,13 +81,8 @@ def make(
     try:
         command = argv(model.resolve(), Path(text.name), part, options)
         finished = tools.run(command, cwd=text.resolve().parent, echo=echo, on_text=ChunkCounter(tell), check=False)
-        short = _TOO_SHORT.search(finished.log)
-        if short:
-            raise TextTooShort(
-                f"{text.name}: the text has {short.group(2)} tokens, at least {short.group(1)} are needed for chunks of "
-                f"{options.n_ctx}; give more text or a smaller --ctx"
-            )
         if finished.code != 0:
+            _check_length(model, text, options.n_ctx)
             raise tools.failure(finished)
         if not part.is_file():
             raise tools.failure(finished, "ended well but wrote no imatrix")
@@ -99,6 +93,19 @@ def make(
             raise BadFile(f"cannot write {out}: {error.strerror}") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def _check_length(model: Path, text: Path, n_ctx: int) -> None:
+    """TextTooShort for fewer than two chunks, which the tool refuses; what it says of that is cut off at times."""
+    from quantplan.llamacpp.engine import Engine, EngineOptions
+
+    with Engine(model, EngineOptions(n_ctx, vocabulary_only=True)) as engine:
+        tokens = len(engine.tokenize(text.read_text(encoding="utf-8", errors="replace")))
+    if tokens < 2 * n_ctx:
+        raise TextTooShort(
+            f"{text.name}: the text has {tokens} tokens, at least {2 * n_ctx} are needed for chunks of "
+            f"{n_ctx}; give more text or a smaller --ctx"
+        )
 
 
 def _check_place(out: Path) -> None:
