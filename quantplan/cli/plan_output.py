@@ -11,6 +11,7 @@ from quantplan.cli import console, options
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from quantplan.experiments.planning import Request
     from quantplan.plan import Limit, Plan
     from quantplan.tensor import Model
 
@@ -31,6 +32,22 @@ def default_plan_path(model: Model, what: str) -> Path:
     folder = here.plans if here else Path("plans")
     words = re.sub(r"[^A-Za-z0-9._=%+-]+", "-", what).strip("-")
     return folder / f"{with_stem(model_stem(model), words)}.json"
+
+
+def plan_name(request: Request) -> str:
+    """What a plan is called after: its size and other limits."""
+    words = [_size_name(request.budget)] if request.budget else []
+    words += [f"kld{request.most_kld:g}"] if request.most_kld else []
+    words += [f"tps{request.least_tps:g}"] if request.least_tps else []
+    if request.devices:
+        sizes = (("vram", request.devices.vram), ("ram", request.devices.ram))
+        words += [f"{name}{size / 2**30:.4g}GiB" for name, size in sizes if size]
+    words += ["layers"] if request.per == "layer" else []
+    return "-".join(words)
+
+
+def _size_name(budget: str) -> str:
+    return Path(budget[1:]).stem if budget.startswith("=") else budget.lower()
 
 
 def with_stem(stem: str, name: str) -> str:

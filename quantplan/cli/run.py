@@ -184,10 +184,9 @@ def _orders(source: Model, imatrix: Path, types: str, budgets: list[str], wanted
 
 def _stem(request: Request) -> str:
     """The name that `quantplan solve` and `quantplan quantize` give."""
-    from quantplan.cli.plan_output import default_plan_path
-    from quantplan.cli.solve import _plan_name
+    from quantplan.cli.plan_output import default_plan_path, plan_name
 
-    return default_plan_path(request.model, _plan_name(request)).stem
+    return default_plan_path(request.model, plan_name(request)).stem
 
 
 def _prices(
@@ -246,15 +245,14 @@ def _shop(orders: list[Order], chosen: RunOptions, imatrix: Path) -> Workshop:
 
 def _write(delivery: Delivery) -> None:
     """The plan of the file, the comparison on the text that judges, and how it came about."""
-    from quantplan.cli.plan_output import default_plan_path
-    from quantplan.cli.solve import _plan_name
+    from quantplan.cli.plan_output import default_plan_path, plan_name
     from quantplan.formats.comparison_files import write_comparison
     from quantplan.formats.plan_files import write_plan
     from quantplan.formats.records import write_record
     from quantplan.report.run_table import RUN_FORMAT, RUN_VERSION, delivery_fields
 
     order = delivery.order
-    write_plan(delivery.plan, default_plan_path(order.request.model, _plan_name(order.request)))
+    write_plan(delivery.plan, default_plan_path(order.request.model, plan_name(order.request)))
     here = options.project()
     reports = here.reports if here else Path("reports")
     write_comparison(delivery.comparison, reports / f"{order.name}.comparison.json")

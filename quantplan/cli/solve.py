@@ -72,7 +72,7 @@ def solve(
 
     Example, in a project: quantplan solve --budget 5bpw --min output=Q6_K
     """
-    from quantplan.cli.plan_output import default_plan_path, print_plan
+    from quantplan.cli.plan_output import default_plan_path, plan_name, print_plan
     from quantplan.cli.pricing_options import pricing_options
     from quantplan.errors import BadUsage
     from quantplan.experiments import planning
@@ -102,25 +102,10 @@ def solve(
         )
     if not plan.calibrated:
         console.warn("uncalibrated plan: scales are a prior, not measured; give --calibration TEXT to probe")
-    path = out or default_plan_path(source, _plan_name(request))
+    path = out or default_plan_path(source, plan_name(request))
     write_plan(plan, path)
     planning.keep_table(table, options.cache_folder())  # for `quantplan explain`
     print_plan(plan, source, path, as_json)
-
-
-def _plan_name(request: Request) -> str:
-    words = [_size_name(request.budget)] if request.budget else []
-    words += [f"kld{request.most_kld:g}"] if request.most_kld else []
-    words += [f"tps{request.least_tps:g}"] if request.least_tps else []
-    if request.devices:
-        sizes = (("vram", request.devices.vram), ("ram", request.devices.ram))
-        words += [f"{name}{size / 2**30:.4g}GiB" for name, size in sizes if size]
-    words += ["layers"] if request.per == "layer" else []
-    return "-".join(words)
-
-
-def _size_name(budget: str) -> str:
-    return Path(budget[1:]).stem if budget.startswith("=") else budget.lower()
 
 
 def _intentions(request: Request, source: str) -> str:

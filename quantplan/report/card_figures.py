@@ -14,7 +14,7 @@ from quantplan.experiments.findings import Findings, Mix, Planned, Sized
 from quantplan.quant_type import QuantType
 from quantplan.report.frontier_plot import frontier_figure
 from quantplan.report.page_data import roles
-from quantplan.report.plots import _NUMBERS_UP_TO, _save
+from quantplan.report.plots import NUMBERS_UP_TO, save
 from quantplan.tensor import Model, Tensor
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def draw(found: Findings, folder: Path) -> list[Path]:
     for stem, figure in figures.items():
         for kind in _KINDS:
             paths.append(folder / f"{stem}{kind}")
-            _save(figure, paths[-1])
+            save(figure, paths[-1])
     return paths
 
 
@@ -60,7 +60,7 @@ def type_map(model: Model, sized: Sized, title: str) -> Figure:
     inside = [each for each in tensors if each.block is not None]
     names = roles(tensors)
     blocks = 1 + max((each.block or 0 for each in inside), default=0)
-    cell = 0.58 if blocks <= _NUMBERS_UP_TO else max(0.16, 0.58 * _NUMBERS_UP_TO / blocks)
+    cell = 0.58 if blocks <= NUMBERS_UP_TO else max(0.16, 0.58 * NUMBERS_UP_TO / blocks)
     figure = Figure(figsize=(max(7.0, 3.2 + cell * blocks), 1.6 + 0.34 * max(len(names), 1)), layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=11)
@@ -86,7 +86,7 @@ def _cells(axes: Axes, tensors: Sequence[Tensor], names: Sequence[str], blocks: 
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_xticks(range(0, blocks, next(step for step in (1, 2, 5, 10, 20, 50) if blocks <= 36 * step)))
     axes.tick_params(axis="x", labelsize=8)
-    for each in tensors if blocks <= _NUMBERS_UP_TO else ():
+    for each in tensors if blocks <= NUMBERS_UP_TO else ():
         kind = sized.types[each.name]
         red, green, blue, _ = image.cmap(image.norm(kind.bits))
         ink = "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else "black"

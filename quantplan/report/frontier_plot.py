@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from quantplan.errors import BadUsage
-from quantplan.report.plots import _FORMATS, _save
+from quantplan.report.plots import FORMATS, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,14 +42,14 @@ class Curve(Protocol):
 
 def check_picture(path: Path) -> None:
     """BadUsage unless the name ends as a picture's does."""
-    if path.suffix.lower() not in _FORMATS:
-        raise BadUsage(f"--plot {path}: the picture's name must end in {', '.join(_FORMATS)}")
+    if path.suffix.lower() not in FORMATS:
+        raise BadUsage(f"--plot {path}: the picture's name must end in {', '.join(FORMATS)}")
 
 
 def frontier_plot(found: Curve, title: str, path: Path) -> None:
     """Draws the curve with its errors, the knee and the mixes into ``path`` (.png, .svg or .pdf)."""
     check_picture(path)
-    _save(frontier_figure(found, title), path)
+    save(frontier_figure(found, title), path)
 
 
 def frontier_figure(found: Curve, title: str) -> Figure:

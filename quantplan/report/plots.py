@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 # Sizes of inputs differ between roles by orders of magnitude and are comparable within a role only.
 RELATIVE = ("sum", "min", "max", "mean", "std", "n", "entropy")
-_FORMATS = (".png", ".svg", ".pdf")
-_NUMBERS_UP_TO = 20  # blocks: beyond, figures in the cells would be too small to read
+FORMATS = (".png", ".svg", ".pdf")
+NUMBERS_UP_TO = 20  # blocks: beyond, figures in the cells would be too small to read
 _MISSING = "#e4e4e4"
 
 
@@ -35,12 +35,12 @@ def heat_map(tensors: Sequence[TensorStatistics], field: str, path: Path | str) 
     """
     path = Path(path)
     check_field(field)
-    if path.suffix.lower() not in _FORMATS:
-        raise BadUsage(f"--plot {path}: the picture's name must end in {', '.join(_FORMATS)}")
-    _save(_heat_map(tensors, field), path)
+    if path.suffix.lower() not in FORMATS:
+        raise BadUsage(f"--plot {path}: the picture's name must end in {', '.join(FORMATS)}")
+    save(_heat_map(tensors, field), path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     """Writes the picture; an .svg is the same bytes for the same figure."""
     from matplotlib import rc_context
 
@@ -70,7 +70,7 @@ def _heat_map(tensors: Sequence[TensorStatistics], field: str) -> Figure:
 
     roles, values = grid(tensors, field)
     blocks = values.shape[1]
-    cell = 0.52 if blocks <= _NUMBERS_UP_TO else max(0.15, 0.52 * _NUMBERS_UP_TO / blocks)
+    cell = 0.52 if blocks <= NUMBERS_UP_TO else max(0.15, 0.52 * NUMBERS_UP_TO / blocks)
     width = max(7.5, 3.4 + cell * blocks)
     below = _outside([each for each in tensors if each.layer is None], field, characters=int(width * 11))
     figure = Figure(figsize=(width, 1.5 + 0.38 * len(roles) + 0.18 * below.count("\n")), layout="constrained")
@@ -106,7 +106,7 @@ def _cells(axes: Axes, roles: list[str], values: np.ndarray, field: str) -> Axes
     step = next(step for step in (1, 2, 5, 10, 20, 50) if values.shape[1] <= 36 * step)
     axes.set_xticks(range(0, values.shape[1], step))
     axes.tick_params(axis="x", labelsize=8)
-    if values.shape[1] <= _NUMBERS_UP_TO:
+    if values.shape[1] <= NUMBERS_UP_TO:
         _write_numbers(axes, image, values, shown)
     return image
 

@@ -128,14 +128,14 @@ def _dearer(costs: Sequence[float], most: int) -> list[float]:
 
 
 @dataclass(frozen=True)
-class _States:
+class States:
     """``reached``: as in an ordinary sweep; ``far``: int64 [plans, states], groups that differ, counted up to the wanted."""
 
-    reached: sweep._States
+    reached: sweep.States
     far: np.ndarray
 
-    def __getitem__(self, which: np.ndarray) -> _States:
-        return _States(self.reached[which], self.far[:, which])
+    def __getitem__(self, which: np.ndarray) -> States:
+        return States(self.reached[which], self.far[:, which])
 
 
 class _Sweep:
@@ -147,7 +147,7 @@ class _Sweep:
         self.ground = tableau.total_damage(self.base)
         self.room = tableau.limit - tableau.total_use(self.base)
         self.prices = np.outer(sweep.PRICE_FACTORS, relaxation.prices)
-        self.stages = sweep._stages(tableau, relaxation, self.prices)
+        self.stages = sweep.make_stages(tableau, relaxation, self.prices)
 
     def run(self, target: float, width: int, deadline: float) -> Found:
         """The best such plan of damage below ``target``, as ``sweep.sweep`` returns it."""
@@ -156,10 +156,10 @@ class _Sweep:
             if time.perf_counter() > deadline:
                 return Found(None, self.relaxation.bound)
             children = self._extended(states, stage)
-            promise = self._promise(children, stage, lack)
+            promise = self.promised(children, stage, lack)
             worth = np.flatnonzero(promise < target - self.ground)
-            worth = worth[_undominated(children[worth])]
-            worth, missed = sweep._most_promising(worth, promise, width)
+            worth = worth[undominated(children[worth])]
+            worth, missed = sweep.most_promising(worth, promise, width)
             proven = min(proven, missed)
             states = children[worth]
             trail.append(worth)
@@ -167,14 +167,14 @@ class _Sweep:
         if not len(damage):
             return Found(None, self.ground + proven)
         best = int(damage.argmin())
-        choices = sweep._follow(trail, self.stages, self.base, best)
+        choices = sweep.follow(trail, self.stages, self.base, best)
         return Found(choices, self.ground + min(proven, float(damage[best])))
 
-    def _start(self) -> _States:
+    def _start(self) -> States:
         """One state, with what the groups without a choice differ; none where nothing is left to choose and it does not do."""
         closed = np.setdiff1d(np.arange(len(self.base)), self.tableau.open)
         far = np.minimum((self.base[closed] != self.earlier[:, closed]).sum(axis=1), self.differing)
-        start = _States(sweep._States(np.zeros((len(self.room), 1), dtype=np.int64), np.zeros(1)), far[:, None])
+        start = States(sweep.States(np.zeros((len(self.room), 1), dtype=np.int64), np.zeros(1)), far[:, None])
         does = bool(self.stages) or ((far >= self.differing).all() and (self.room >= 0).all())
         return start if does else start[np.zeros(0, dtype=np.int64)]
 
@@ -192,22 +192,22 @@ class _Sweep:
                     del costs[self.differing :]
         return reversed(lacking)
 
-    def _extended(self, states: _States, stage: sweep._Stage) -> _States:
+    def _extended(self, states: States, stage: sweep.Stage) -> States:
         differs = stage.choices != self.earlier[:, stage.group, None]
         far = states.far[:, :, None] + differs[:, None, :]
-        return _States(stage.extend(states.reached), np.minimum(far, self.differing).reshape(len(far), -1))
+        return States(stage.extend(states.reached), np.minimum(far, self.differing).reshape(len(far), -1))
 
-    def _promise(self, children: _States, stage: sweep._Stage, lack: np.ndarray) -> np.ndarray:
+    def promised(self, children: States, stage: sweep.Stage, lack: np.ndarray) -> np.ndarray:
         """float64 [children]: as ``sweep``'s, and at the relaxation's own prices with the differences that are lacking."""
         reached = children.reached
-        plain = sweep._promise(reached, stage, self.prices, self.room)
+        plain = sweep.promised(reached, stage, self.prices, self.room)
         left = self.room[:, None] - reached.use
         own = sweep.PRICE_FACTORS.index(1)
         dearer = np.take_along_axis(lack, self.differing - children.far, axis=1).max(axis=0)
         return np.maximum(plain, reached.damage + stage.later_cost[own] - priced(self.prices[own], left) + dearer)
 
 
-def _undominated(states: _States) -> np.ndarray:
+def undominated(states: States) -> np.ndarray:
     """Indices of the states to keep: of those that differ alike, and with several resources use alike, the best."""
     damage, use = states.reached.damage, states.reached.use
     order = np.lexsort((damage, *use[::-1], *states.far))

@@ -20,18 +20,18 @@ PRICE_FACTORS = (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1, 1.005, 1.01, 1.02
 
 
 @dataclass(frozen=True)
-class _States:
+class States:
     """``use``: int64 [resources, states], ``damage``: float64 [states], both above the relaxation's plan."""
 
     use: np.ndarray
     damage: np.ndarray
 
-    def __getitem__(self, which: np.ndarray) -> _States:
-        return _States(self.use[:, which], self.damage[which])
+    def __getitem__(self, which: np.ndarray) -> States:
+        return States(self.use[:, which], self.damage[which])
 
 
 @dataclass(frozen=True)
-class _Stage:
+class Stage:
     """One group: what each of its choices adds, and the least that the groups after it can add.
 
     ``choices``: int64 [k]; ``use``: int64 [resources, k]; ``damage``: float64 [k];
@@ -45,10 +45,10 @@ class _Stage:
     later_cost: np.ndarray
     later_use: np.ndarray
 
-    def extend(self, states: _States) -> _States:
+    def extend(self, states: States) -> States:
         """Every state with every choice, [states * k]: child i comes of state i // k by choice i % k."""
         use = (states.use[:, :, None] + self.use[:, None, :]).reshape(len(self.use), -1)
-        return _States(use, (states.damage[:, None] + self.damage).ravel())
+        return States(use, (states.damage[:, None] + self.damage).ravel())
 
 
 def sweep(tableau: Tableau, relaxation: Relaxation, target: float, width: int, deadline: float) -> Found:
@@ -60,51 +60,51 @@ def sweep(tableau: Tableau, relaxation: Relaxation, target: float, width: int, d
     ground = tableau.total_damage(base)
     room = tableau.limit - tableau.total_use(base)
     prices = np.outer(PRICE_FACTORS, relaxation.prices)
-    states = _States(np.zeros((len(room), 1), dtype=np.int64), np.zeros(1))
+    states = States(np.zeros((len(room), 1), dtype=np.int64), np.zeros(1))
     proven = target - ground
-    stages, trail = _stages(tableau, relaxation, prices), []
+    stages, trail = make_stages(tableau, relaxation, prices), []
     for stage in stages:
         if time.perf_counter() > deadline:
             return Found(None, relaxation.bound)
         children = stage.extend(states)
-        promise = _promise(children, stage, prices, room)
+        promise = promised(children, stage, prices, room)
         worth = np.flatnonzero(promise < target - ground)
-        worth = worth[_undominated(children[worth])]
-        worth, missed = _most_promising(worth, promise, width)
+        worth = worth[undominated(children[worth])]
+        worth, missed = most_promising(worth, promise, width)
         proven = min(proven, missed)
         states = children[worth]
         trail.append(worth)
     if not len(states.damage):
         return Found(None, ground + proven)
     best = int(states.damage.argmin())
-    return Found(_follow(trail, stages, base, best), ground + min(proven, float(states.damage[best])))
+    return Found(follow(trail, stages, base, best), ground + min(proven, float(states.damage[best])))
 
 
-def _stages(tableau: Tableau, relaxation: Relaxation, prices: np.ndarray) -> list[_Stage]:
+def make_stages(tableau: Tableau, relaxation: Relaxation, prices: np.ndarray) -> list[Stage]:
     """Open groups, most at stake first: many small groups have a tight bound and fill what is left."""
     stake = np.where(tableau.offered, priced(relaxation.prices, tableau.use), 0.0).max(axis=1)
     order = sorted(tableau.open, key=lambda group: (-stake[group], group))
     later_cost, later_use = np.zeros(len(prices)), np.zeros(len(tableau.limit), dtype=np.int64)
-    stages: list[_Stage] = []
+    stages: list[Stage] = []
     for group in reversed(order):
         base = relaxation.choices[group]
         choices = np.flatnonzero(tableau.offered[group])
         use = tableau.use[:, group, choices] - tableau.use[:, group, base, None]
         damage = tableau.damage[group, choices] - tableau.damage[group, base]
-        stages.append(_Stage(int(group), choices, use, damage, later_cost, later_use))
+        stages.append(Stage(int(group), choices, use, damage, later_cost, later_use))
         later_cost = later_cost + (damage + priced(prices, use)).min(axis=1)
         later_use = later_use + use.min(axis=1)
     return stages[::-1]
 
 
-def _promise(children: _States, stage: _Stage, prices: np.ndarray, room: np.ndarray) -> np.ndarray:
+def promised(children: States, stage: Stage, prices: np.ndarray, room: np.ndarray) -> np.ndarray:
     """float64 [children]: a bound of the damage it ends with, inf where it cannot end within the limits."""
     left = room[:, None] - children.use
     bound = children.damage + (stage.later_cost[:, None] - priced(prices, left)).max(axis=0)
     return np.where((left >= stage.later_use[:, None]).all(axis=0), bound, np.inf)
 
 
-def _undominated(states: _States) -> np.ndarray:
+def undominated(states: States) -> np.ndarray:
     """Indices of the states to keep, by use. With several resources only states of equal use are compared."""
     order = np.lexsort((states.damage, *states.use[::-1]))
     damage, use = states.damage[order], states.use[:, order]
@@ -116,7 +116,7 @@ def _undominated(states: _States) -> np.ndarray:
     return order[better]
 
 
-def _most_promising(worth: np.ndarray, promise: np.ndarray, width: int) -> tuple[np.ndarray, float]:
+def most_promising(worth: np.ndarray, promise: np.ndarray, width: int) -> tuple[np.ndarray, float]:
     """At most ``width`` of them, and the best promise of those left behind (inf where none is)."""
     if len(worth) <= width:
         return worth, np.inf
@@ -124,7 +124,7 @@ def _most_promising(worth: np.ndarray, promise: np.ndarray, width: int) -> tuple
     return worth[np.sort(order[:width])], float(promise[worth[order[width]]])
 
 
-def _follow(trail: list[np.ndarray], stages: list[_Stage], base: np.ndarray, state: int) -> np.ndarray:
+def follow(trail: list[np.ndarray], stages: list[Stage], base: np.ndarray, state: int) -> np.ndarray:
     """The choices that led to a state of the last stage; ``trail``: each stage's children that went on."""
     choices = base.copy()
     for stage, kept in zip(reversed(stages), reversed(trail), strict=True):
