@@ -28,6 +28,7 @@ def explain(
         Path | None, typer.Option("--damage", help="The plan's damage table (default: from the cache).")
     ] = None,
     model: options.ModelOption = None,
+    hub: options.HubOption = None,
     imatrix: options.ImatrixOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -43,7 +44,7 @@ def explain(
     from quantplan.selector import Selector
 
     made = read_plan(plan)
-    source = _model(made, model)
+    source = _model(made, options.local_or_hub(model, hub))
     table = _table(made, damage, source)
     found = explain_plan(_request(made, source, _imatrix(made, imatrix, source), table), made, table)
     if tensor is None:

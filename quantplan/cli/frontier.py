@@ -38,6 +38,7 @@ def frontier(
         int | None, typer.Option("--stability", min=1, help="Instead: solve --at again with N redrawn damages.")
     ] = None,
     model: options.ModelOption = None,
+    hub: options.HubOption = None,
     imatrix: options.ImatrixOption = None,
     calibration: options.CalibrationOption = None,
     types: options.TypesOption = "all",
@@ -77,7 +78,7 @@ def frontier(
         check_picture(plot)
     step_bytes = _step(step)
     wanted = asked.wishes(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
-    request = asked.request(model, imatrix, types, at, wanted, per)
+    request = asked.request(options.local_or_hub(model, hub), imatrix, types, at, wanted, per)
     prices = pricing_options(
         request.model, planning.types_to_price(request), window, windows, sample, threads, gpu_layers
     )

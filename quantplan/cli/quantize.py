@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def quantize(
     plan: Annotated[Path, typer.Argument(help="A plan file.")],
     model: options.ModelOption = None,
+    hub: options.HubOption = None,
     imatrix: Annotated[
         Path | None,
         typer.Option("--imatrix", help="Importance matrix (default: the plan's own; must be the same)."),
@@ -36,7 +37,7 @@ def quantize(
     from quantplan.formats.plan_files import read_plan
 
     wanted = read_plan(plan)
-    source = _source(wanted, model)
+    source = _source(wanted, options.local_or_hub(model, hub))
     imatrix = imatrix or _imatrix(wanted)
     target = out or _default_out(source, plan)
     if dry_run:

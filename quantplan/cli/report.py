@@ -32,6 +32,7 @@ def report(
     ] = False,
     open_page: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
     model: options.ModelOption = None,
+    hub: options.HubOption = None,
     imatrix: options.ImatrixOption = None,
     calibration: options.CalibrationOption = None,
     types: options.TypesOption = "all",
@@ -72,7 +73,7 @@ def report(
     from quantplan.report.page_data import page_data
 
     wanted = asked.wishes(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
-    request = asked.request(model, imatrix, types, budget, wanted, per)
+    request = asked.request(options.local_or_hub(model, hub), imatrix, types, budget, wanted, per)
     path = out or _default_page()
     prices = pricing_options(
         request.model, planning.types_to_price(request), window, windows, sample, threads, gpu_layers

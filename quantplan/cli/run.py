@@ -47,6 +47,7 @@ _WithOption = Annotated[
 def run(
     budget: _BudgetsOption,
     model: options.ModelOption = None,
+    hub: options.HubOption = None,
     imatrix: options.ImatrixOption = None,
     calibration: options.CalibrationOption = None,
     refine_text: _RefineTextOption = None,
@@ -92,7 +93,7 @@ def run(
 
     wanted = asked.wishes(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
     parse_writable(types)  # a typing mistake shall not cost an imatrix
-    source = options.model(model)
+    source = options.model(options.local_or_hub(model, hub))
     check_source(source)
     texts = _texts(calibration, refine_text, text)
     check_texts(source, texts, options.ctx(ctx, source))

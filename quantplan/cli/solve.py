@@ -31,6 +31,7 @@ def solve(
         str, typer.Option("--objective", help="Minimise the sum of damages, their tail (root of squares), or the max.")
     ] = "sum",
     model: options.ModelOption = None,
+    hub: options.HubOption = None,
     imatrix: options.ImatrixOption = None,
     calibration: options.CalibrationOption = None,
     types: options.TypesOption = "all",
@@ -85,7 +86,9 @@ def solve(
         raise BadUsage("how large may the file be? give --budget, --vram, or a target: --max-kld, --min-tps")
     wanted = asked.wishes(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
     machine = asked.devices(vram, ram, ctx, kv, on_cpu)
-    request = asked.request(model, imatrix, types, budget, wanted, per, objective, max_kld, machine, min_tps)
+    request = asked.request(
+        options.local_or_hub(model, hub), imatrix, types, budget, wanted, per, objective, max_kld, machine, min_tps
+    )
     source = request.model
     where = options.machines(jobs, scheduler, rpc)
     priced = planning.types_to_price(request)

@@ -24,6 +24,7 @@ _AgainOption = Annotated[bool, typer.Option("--again", help="Measure anew what t
 
 def speed(
     model: options.ModelOption = None,
+    hub: options.HubOption = None,
     types: options.TypesOption = "all",
     check: _CheckOption = None,
     repetitions: _RepetitionsOption = 5,
@@ -45,7 +46,7 @@ def speed(
     from quantplan.formats.gguf import read_model
     from quantplan.llamacpp.writable import parse_writable
 
-    source = read_model(options.model_path(model))
+    source = read_model(options.model_path(options.local_or_hub(model, hub)))
     kinds = parse_writable(types)
     wanted = SpeedOptions(threads, gpu_layers, repetitions, again)
     if dry_run:

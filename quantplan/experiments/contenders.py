@@ -27,11 +27,16 @@ from quantplan.plan import Plan
 from quantplan.tensor import Model
 
 # The mixes that people choose from: what llama.cpp's own table of quantizations lists, ternary types left out
-USUAL_MIXES = (
+_USUAL = (
     "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "Q2_K_S", "Q2_K",
     "IQ3_XXS", "IQ3_XS", "Q3_K_S", "IQ3_S", "IQ3_M", "Q3_K_M", "Q3_K_L",
     "IQ4_XS", "IQ4_NL", "Q4_0", "Q4_K_S", "Q4_K_M", "Q5_0", "Q5_K_S", "Q5_K_M", "Q6_K", "Q8_0",
 )  # fmt: skip
+
+
+def usual_mixes() -> tuple[str, ...]:
+    """The mixes that people publish, those that the installed llama-quantize knows, from small to large."""
+    return tuple(each for each in _USUAL if each in ftypes())
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def nearest_mix(model: Model, size: int, imatrix: Path | None) -> str:
 
 def mix_sizes(model: Model, imatrix: Imatrix | None) -> dict[str, int]:
     """Exact file sizes of the usual stock mixes; those that need an imatrix are left out without one."""
-    return dict(_sizes(model, [each for each in USUAL_MIXES if each in ftypes()], imatrix))
+    return dict(_sizes(model, usual_mixes(), imatrix))
 
 
 def _sizes(model: Model, names: Iterable[str], imatrix: Imatrix | None) -> Iterable[tuple[str, int]]:

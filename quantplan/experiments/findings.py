@@ -12,13 +12,12 @@ from quantplan.analyze.statistics import Statistics, statistics
 from quantplan.damage import DamageTable
 from quantplan.errors import BadFile, BadUsage, NothingSelected
 from quantplan.experiments.build import stock_plan
-from quantplan.experiments.contenders import USUAL_MIXES
+from quantplan.experiments.contenders import usual_mixes
 from quantplan.experiments.planning import Request, goal_of, pose_request
 from quantplan.experiments.score import score
 from quantplan.formats.comparison_files import COMPARISON_FORMAT, COMPARISON_VERSION
 from quantplan.formats.measurement_files import MEASUREMENT_FORMAT, from_fields, read_measurement
 from quantplan.formats.records import read_record
-from quantplan.llamacpp.quantize import ftypes
 from quantplan.measurement import Measurement
 from quantplan.plan import Plan
 from quantplan.quant_type import QuantType
@@ -107,7 +106,7 @@ def findings(request: Request, table: DamageTable, points: int = 100, reports: P
 def stock_mixes(request: Request, table: DamageTable) -> tuple[Mix, ...]:
     """The usual mixes with the request's imatrix, smallest first; those that need one are left out where there is none."""
     found = []
-    for name in (each for each in USUAL_MIXES if each in ftypes()):
+    for name in usual_mixes():
         try:
             plan = stock_plan(request.model, name, request.imatrix)
         except BadUsage:  # needs imatrix data that is not there

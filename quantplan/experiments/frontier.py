@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from quantplan.damage import DamageTable
 from quantplan.errors import BadUsage
 from quantplan.experiments.build import stock_plan
+from quantplan.experiments.contenders import usual_mixes
 from quantplan.experiments.planning import Request, parse_budget, pose_request, quantizable
 from quantplan.formats.planning import lacking_imatrix
 from quantplan.llamacpp import quantize
@@ -18,10 +19,6 @@ from quantplan.solve.frontier import NEXT_BYTES, Point, differing, even_budgets,
 from quantplan.solve.planner import Posed, check_budget
 from quantplan.solve.program import Solution, solve
 from quantplan.solve.stability import Stability, stability
-
-MIXES = ("IQ2_M", "Q2_K", "IQ3_XXS", "Q3_K_S", "IQ3_M", "Q3_K_M", "Q3_K_L", "IQ4_XS", "Q4_K_S", "Q4_K_M", "Q5_K_S",
-    "Q5_K_M", "Q6_K", "Q8_0",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,7 @@ def _bpw(request: Request, types: dict[str, QuantType]) -> float:
 
 
 def _predicted(posed: Posed, table: DamageTable, choices: Sequence[int]) -> tuple[float, float]:
-    return table.predict({name: kind.name for name, kind in posed.grouping.types(choices).items()})
+    return table.predict(posed.grouping.priced(choices, table))
 
 
 # --- stock mixes
@@ -144,7 +141,7 @@ def _stock(
 ) -> tuple[dict[str, tuple[int, float, float, float]], list[str]]:
     """Mix -> (bytes of its file, bpw, KLD, error), and why others were left out; named ones must not be."""
     found, left_out = {}, []
-    for name in names if names is not None else MIXES:
+    for name in names if names is not None else usual_mixes():
         reason = _unscorable(request, table, name)
         if reason and names is not None:
             raise BadUsage(f"--mixes {name}: {reason}")

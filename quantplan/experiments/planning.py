@@ -212,7 +212,7 @@ def _best(request: Request, problems: Sequence[Posed], table: DamageTable) -> tu
 def plan_of(request: Request, table: DamageTable, posed: Posed, choices: Sequence[int], outcome: Outcome) -> Plan:
     """The plan that these choices make."""
     types = posed.grouping.types(choices)
-    predicted, error = table.predict({name: kind.name for name, kind in types.items()})
+    predicted, error = table.predict(posed.grouping.priced(choices, table))
     budget = parse_budget(request)
     plan = make_plan(
         request.model, types, request.imatrix,

@@ -38,6 +38,15 @@ class Grouping:
             tensor.name: kind for members, kinds, at in taken for tensor, kind in zip(members, kinds[at], strict=True)
         }
 
+    def priced(self, choices: Sequence[int], table: DamageTable) -> dict[str, str]:
+        """The assignment as ``table.predict`` takes it: a tensor that stays as it is stored costs nothing, priced or not."""
+        stored = {tensor.name: tensor.type for members in self.members for tensor in members}
+        return {
+            name: kind.name
+            for name, kind in self.types(choices).items()
+            if kind != stored[name] or kind.name in table.rows[name].weights
+        }
+
     def layer_types(self, choices: Sequence[int]) -> tuple[tuple[int, str], ...]:
         """(block, FTYPE) as in Plan.layer_types; empty in tensor mode."""
         taken = zip(self.blocks, self.groups, choices, strict=True)

@@ -120,13 +120,13 @@ def smallest_within(
             tangents.clear()
         tangents.append(_tangent(grouping, table, room, touching))
         found = _fewest_bytes(problem, tangents, gap, time_limit, lambda: _unreachable(problem, grouping, table, kld))
-        types = {name: kind.name for name, kind in grouping.types(found.choices).items()}
+        types = grouping.priced(found.choices, table)
         if table.predict(types)[0] <= kld * (1 + _ROUNDING):
             seconds = time.perf_counter() - started
             return _least_damage(
                 problem, grouping, table, kld, replace(found, outcome=replace(found.outcome, seconds=seconds))
             )
-        touching = sum(table.rows[name].weights[kind] for name, kind in types.items() if _decided(table, name, kind))
+        touching = sum(table.rows[name].weights[kind] for name, kind in types.items())
     raise QuantplanError(
         f"no plan of a predicted KLD of {kld:g} was found in {_TANGENTS} rounds; ask for a little more"
     )
@@ -138,10 +138,6 @@ def _single_sum(curve: Interaction, total: float) -> float:
     if c <= 0:
         return total
     return (math.sqrt(1 + 4 * c * total) - 1) / (2 * c)
-
-
-def _decided(table: DamageTable, name: str, kind: str) -> bool:
-    return name in table.rows and kind in table.rows[name].weights
 
 
 def _tangent(grouping: Grouping, table: DamageTable, room: float, at: float) -> Resource:
@@ -173,22 +169,20 @@ def _fewest_bytes(
         )
         for group, use in zip(problem.groups, first.use, strict=True)
     )
-    sizes = Resource("bytes", problem.budget_bytes, problem.limits[0].use)
+    sizes = Resource("size of the file", problem.budget_bytes, problem.limits[0].use)
     swapped = replace(problem, groups=groups, budget_bytes=first.limit, resources=(sizes, *problem.resources, *others))
     try:
         found = solve(swapped, gap, time_limit)
     except BudgetImpossible:
         raise unreachable() from None
-    prices = {name: price for name, price in found.outcome.prices.items() if name != "bytes"}
-    # the swapped problem calls its limit on damage "bytes": bytes saved per step of damage
-    return replace(found, outcome=replace(found.outcome, minimised="bytes", prices=prices))
+    # prices would be bytes per step of damage: ``smallest_within`` takes those of the plan's own size
+    return replace(found, outcome=replace(found.outcome, minimised="bytes", prices={}))
 
 
 def _least_damage(problem: Problem, grouping: Grouping, table: DamageTable, kld: float, found: Solution) -> Solution:
     """Of all plans as small as the one found, the one of least damage, unless its prediction is beyond the target."""
     best = solve(replace(problem, budget_bytes=problem.bytes(found.choices)))
-    types = {name: kind.name for name, kind in grouping.types(best.choices).items()}
-    if table.predict(types)[0] > kld * (1 + _ROUNDING):
+    if table.predict(grouping.priced(best.choices, table))[0] > kld * (1 + _ROUNDING):
         return found
     return Solution(replace(found.outcome, prices=best.outcome.prices), best.choices)
 
@@ -196,7 +190,7 @@ def _least_damage(problem: Problem, grouping: Grouping, table: DamageTable, kld:
 def _unreachable(problem: Problem, grouping: Grouping, table: DamageTable, kld: float) -> Exception:
     """What stands in the way of a target: it itself, or the other limits (then they are named by their own solve)."""
     best = solve(problem)
-    least, _ = table.predict({name: kind.name for name, kind in grouping.types(best.choices).items()})
+    least, _ = table.predict(grouping.priced(best.choices, table))
     return BudgetImpossible(
         f"no plan within these types and limits has a predicted KLD of {kld:g} nats/token: the least is {least:.3g}; "
         f"ask for --max-kld {math.ceil(least * 1e6) / 1e6:g} or more, or allow larger types"

@@ -50,7 +50,7 @@ def few_mixes(monkeypatch):
     """Sizes of 25 mixes take a second; five will do."""
     from quantplan.experiments import contenders
 
-    monkeypatch.setattr(contenders, "USUAL_MIXES", ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"))
+    monkeypatch.setattr(contenders, "_USUAL", ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"))
 
 
 def orders(model, folder, budgets=BUDGETS):
@@ -78,7 +78,7 @@ def whole(model, texts, tmp_path_factory):
         honest(self, key, value)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contenders, "USUAL_MIXES", ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"))
+        patch.setattr(contenders, "_USUAL", ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"))
         patch.setattr(Journal, "put", noting)
         found = carry_out(model, texts, folder)
     return found, folder, lines
@@ -170,7 +170,7 @@ from pathlib import Path
 from quantplan.experiments import build, contenders
 from quantplan.experiments.cache import Journal
 from quantplan.experiments.run import run
-contenders.USUAL_MIXES = ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K")
+contenders._USUAL = ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K")
 log, last = Path(sys.argv[1]), int(sys.argv[2])
 done = 0
 def note(what):

@@ -70,6 +70,16 @@ def test_what_was_not_measured_is_not_offered():
         layer_groups(inside, {"Q4_K_M": MIXES["Q4_K_M"]}, table(without=("Q4_K",)), lambda _: ())
 
 
+def test_what_stays_as_it_is_stored_needs_no_price():
+    """F16 is in no row of the table, and the blocks of an F16 model may stay so."""
+    layers = layer_groups(TENSORS, MIXES, table(), lambda _: (Q4, Q6))
+    stays = next(at for at, choice in enumerate(layers.groups[0].choices) if choice.label == "F16")
+    priced = layers.priced((stays, 0, 0, 0), table())
+    assert not [name for name in priced if name.startswith("blk.0.")]
+    expected = sum(group.choices[0].damage for group in layers.groups[1:])
+    assert table().predict(priced)[0] == expected
+
+
 def test_wishes_leave_out_mixes():
     def no_q4_in_block_0(tensor, kind):
         return not (tensor.block == 0 and kind.name == "Q4_K")
