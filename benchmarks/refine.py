@@ -15,10 +15,11 @@ from pathlib import Path
 from quantplan.analyze.text_parts import probing_and_refinement
 from quantplan.experiments.contenders import Workshop
 from quantplan.experiments.measure import MeasureOptions
+from quantplan.experiments.orders import Delivery, Order, RunOptions, Texts, make_imatrix
 from quantplan.experiments.planning import Request
 from quantplan.experiments.pricing import PricingOptions
 from quantplan.experiments.probe import ProbeOptions
-from quantplan.experiments.run import Delivery, Order, RunOptions, Texts, make_imatrix, run
+from quantplan.experiments.run import run
 from quantplan.formats.gguf import read_model
 from quantplan.formats.imatrix_files import read_imatrix
 from quantplan.llamacpp.imatrix import ImatrixOptions

@@ -14,9 +14,9 @@ from quantplan.cli.pricing_options import SampleOption, WindowsOption
 
 if TYPE_CHECKING:
     from quantplan.experiments.contenders import Workshop
+    from quantplan.experiments.orders import Delivery, Order, RunOptions, Texts
     from quantplan.experiments.planning import Request
     from quantplan.experiments.pricing import PricingOptions
-    from quantplan.experiments.run import Delivery, Order, RunOptions, Texts
     from quantplan.machines import Machines
     from quantplan.solve.wishes import Wishes
     from quantplan.tensor import Model
@@ -87,8 +87,8 @@ def run(
 
     Example, in a project: quantplan run --budget 5bpw --budget Q4_K_M --dry-run
     """
+    from quantplan.experiments.orders import check_texts
     from quantplan.experiments.preflight import check_source
-    from quantplan.experiments.run import check_texts
     from quantplan.llamacpp.writable import parse_writable
 
     wanted = asked.wishes(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
@@ -119,7 +119,7 @@ def _texts(calibration: Path | None, refine_text: Path | None, text: Path | None
     from quantplan.analyze.text_parts import probing_and_refinement
     from quantplan.cli.pricing_options import calibration_text
     from quantplan.errors import BadUsage
-    from quantplan.experiments.run import Texts
+    from quantplan.experiments.orders import Texts
     from quantplan.project import read_text
 
     whole = calibration_text(calibration)
@@ -161,7 +161,7 @@ def _imatrix_path(option: Path | None, source: Model) -> Path:
 
 def _make_imatrix(source: Model, texts: Texts, name: str, path: Path, ctx: int, threads: int, gpu_layers: int) -> None:
     from quantplan.cli.pricing_options import stages
-    from quantplan.experiments.run import make_imatrix
+    from quantplan.experiments.orders import make_imatrix
     from quantplan.llamacpp.imatrix import ImatrixOptions
 
     wanted = ImatrixOptions(ctx, threads=threads, gpu_layers=gpu_layers)
@@ -171,7 +171,7 @@ def _make_imatrix(source: Model, texts: Texts, name: str, path: Path, ctx: int, 
 
 def _orders(source: Model, imatrix: Path, types: str, budgets: list[str], wanted: Wishes, per: str) -> list[Order]:
     from quantplan.experiments import planning
-    from quantplan.experiments.run import Order
+    from quantplan.experiments.orders import Order
 
     first = asked.request(source.path, imatrix, types, budgets[0], wanted, per)
     requests = [first, *(replace(first, budget=each) for each in budgets[1:])]
@@ -210,8 +210,8 @@ def _run_options(
 ) -> RunOptions:
     from quantplan.errors import BadUsage
     from quantplan.experiments.measure import MeasureOptions
+    from quantplan.experiments.orders import RunOptions
     from quantplan.experiments.refine import LEAST_WINDOWS
-    from quantplan.experiments.run import RunOptions
     from quantplan.llamacpp.quantize import known_ftype
 
     if 0 < refine_windows < LEAST_WINDOWS:
@@ -276,7 +276,8 @@ def _explain(orders: list[Order], texts: Texts, chosen: RunOptions, imatrix: Pat
     import shutil
 
     from quantplan.budget import human_bytes
-    from quantplan.experiments.run import disk_needed, standing
+    from quantplan.experiments.orders import disk_needed
+    from quantplan.experiments.run import standing
 
     parts = ", ".join(f"{len(each) / 1e3:,.0f} kB" for each in (texts.probing, texts.refinement, texts.judging))
     console.put(f"imatrix   {imatrix} is there")

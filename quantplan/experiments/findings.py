@@ -150,7 +150,7 @@ def _plans(request: Request, table: DamageTable, posed: Posed, budgets: Mapping[
 
 def _planned(model: Model, table: DamageTable, posed: Posed, point: Point, budgets: Mapping[int, str]) -> Planned:
     types = posed.grouping.types(point.choices)
-    kld, error = table.predict({name: kind.name for name, kind in types.items()})
+    kld, error = table.predict(posed.grouping.priced(point.choices, table))
     size = sum(each.bytes_as(types.get(each.name, each.type)) for each in model.tensors)
     budget = point.budget_bytes + posed.fixed_bytes
     file_bytes = posed.fixed_bytes + point.bytes

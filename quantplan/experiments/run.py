@@ -7,150 +7,35 @@ base's logits of one round of measurements.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from quantplan.analyze.bootstrap import Ratio, ratio_interval
-from quantplan.comparison import Comparison
+from quantplan.analyze.bootstrap import ratio_interval
 from quantplan.damage import DamageTable
-from quantplan.errors import BadUsage, TextTooShort
 from quantplan.experiments import refine
 from quantplan.experiments.build import stock_plan
 from quantplan.experiments.cache import Journal, digest_of, text_digest
 from quantplan.experiments.compare import judge
 from quantplan.experiments.contenders import Workshop, as_planned, mix_sizes
-from quantplan.experiments.measure import MeasureOptions
+from quantplan.experiments.kept_plans import KeptPlans
+from quantplan.experiments.orders import Delivery, Order, RunOptions, Standing, Texts, check_texts
 from quantplan.experiments.planning import (
-    Request,
     keep_table,
-    parse_budget,
     plan_for,
     quantizable,
     table_digest,
 )
-from quantplan.experiments.pricing import PricingOptions, price
+from quantplan.experiments.pricing import price
 from quantplan.experiments.refine import Refinement, Scored
 from quantplan.experiments.trials import Builds, Candidate, Tell, Trials
-from quantplan.formats.imatrix_files import read_imatrix
-from quantplan.formats.plan_files import read_damage, read_plan, write_plan
-from quantplan.imatrix import Imatrix
-from quantplan.llamacpp import imatrix as imatrix_tool
-from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name
-from quantplan.llamacpp.tools import Echo
+from quantplan.formats.plan_files import read_damage
+from quantplan.llamacpp.engine import backend_name
 from quantplan.measurement import Measurement
 from quantplan.plan import Plan
-from quantplan.tensor import Model
 
 VERSION = 1  # 1: first
-# Half of it teaches, half tests: plans of one size that differ by 1 % are told apart by some 128 windows of 256 tokens
-REFINE_TOKENS = 65536
-
-
-@dataclass(frozen=True)
-class Texts:
-    """``probing``: imatrix, probe and kernels; ``refinement``: disjoint from it; ``judging``: seen by nothing but the end."""
-
-    probing: str
-    refinement: str
-    judging: str
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """``measuring``: how the text that judges is read; ``refine_windows`` 0: as many as make REFINE_TOKENS tokens;
-    ``contenders``: stock mixes to measure besides the nearest in size.
-    """
-
-    pricing: PricingOptions
-    measuring: MeasureOptions
-    refine_windows: int = 0
-    refine: bool = True
-    contenders: tuple[str, ...] = ()
-    keep_all: bool = False
-
-    @property
-    def refining(self) -> MeasureOptions:
-        """How the refinement text is read."""
-        windows = self.refine_windows or max(refine.LEAST_WINDOWS, REFINE_TOKENS // self.measuring.n_ctx)
-        return replace(self.measuring, windows=windows)
-
-
-@dataclass(frozen=True)
-class Order:
-    """A file that is wanted: ``name`` is that of plan, file and records; its request has a budget."""
-
-    request: Request
-    name: str
-    file: Path
-
-    @property
-    def budget_bytes(self) -> int:
-        budget = parse_budget(self.request)
-        if budget is None:
-            raise BadUsage("a run needs the size of the file: give --budget")
-        return budget.bytes
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """What was handed over for an order. ``comparison``: the best plan first, then the stock ``mixes``, on the text that judges.
-
-    ``before``: there, too, the plan before refinement, and ``gain``: KLD of the refined plan over its; None where refinement
-    does not count.
-    """
-
-    order: Order
-    plan: Plan
-    kept: str
-    reason: str
-    measurement: Measurement
-    refinement: Refinement
-    comparison: Comparison
-    mixes: tuple[str, ...]
-    before: Measurement | None
-    gain: Ratio | None
-
-    @property
-    def is_mix(self) -> bool:
-        return self.kept in self.mixes
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How far an order has come: plans solved so far and how many of them are measured on the refinement text, whether
-    some plan was judged at the end, whether the file of one of those is there.
-    """
-
-    order: Order
-    priced: bool = False
-    planned: int = 0
-    measured: int = 0
-    judged: bool = False
-    there: bool = False
-
-
-# --- imatrix
-
-
-def make_imatrix(
-    model: Model, text: str, name: str, out: Path, options: imatrix_tool.ImatrixOptions, echo: Echo | None, tell: Tell
-) -> Imatrix:
-    """llama-imatrix over a text that becomes known as ``name``."""
-    with tempfile.TemporaryDirectory(prefix="quantplan-") as folder:
-        file = Path(folder) / name
-        file.write_text(text, encoding="utf-8")
-        imatrix_tool.make(
-            model.path, file, out, options, echo=echo,
-            tell=lambda done, total: tell("imatrix", done, total),
-            check=lambda part: read_imatrix(part).check_belongs_to(model),
-        )  # fmt: skip
-    return read_imatrix(out)
-
-
-# --- the chain
 
 
 @dataclass(frozen=True)
@@ -192,33 +77,9 @@ def run(
     return _Chain(orders, texts, options, shop, cache, tell, say).deliveries()
 
 
-def check_texts(model: Model, texts: Texts, n_ctx: int) -> None:
-    """TextTooShort, naming the text, where one has too few windows for what is asked of it."""
-    asked = (("calibration", texts.probing, 2), ("refinement", texts.refinement, refine.LEAST_WINDOWS))
-    with Engine(model.path, EngineOptions(n_ctx, vocabulary_only=True)) as engine:
-        for name, text, least in (*asked, ("judging", texts.judging, 2)):
-            try:
-                found = len(engine.windows(text))
-            except TextTooShort:
-                found = 0
-            if found < least:
-                raise TextTooShort(
-                    f"the {name} text has {found} windows of {n_ctx} tokens, at least {least} are needed; give more text"
-                    f"{' with --refine-text' if name == 'refinement' else ''}, or a smaller --ctx"
-                )
-
-
 def standing(orders: Sequence[Order], texts: Texts, options: RunOptions, shop: Workshop, cache: Path) -> list[Standing]:
     """How far each order has come, by what the cache holds."""
     return _Chain(orders, texts, options, shop, cache, lambda *_: None, lambda _: None).standing()
-
-
-def disk_needed(budgets: Sequence[int]) -> tuple[int, int]:
-    """Bytes beside the sources: the least that will do, and what keeps every file until nobody asks for it any more.
-
-    The least is one file under trial and those delivered so far; else the plan, its mix, its neighbours and a round's plan.
-    """
-    return sum(budgets) + max(budgets), sum(budgets) * (2 + 1 + refine.SAMPLED + 1)
 
 
 class _Chain:
@@ -281,7 +142,7 @@ class _Chain:
         return Standing(order, True, len(tried), measured, bool(judged), there)
 
     def _open_plans(self, table: DamageTable) -> None:
-        self.plans = _KeptPlans(self.cache, VERSION, table_digest(table), self.refining.made_from)
+        self.plans = KeptPlans(self.cache, VERSION, table_digest(table), self.refining.made_from)
 
     # --- plans and guards
 
@@ -440,30 +301,3 @@ def _told(work: _Work, number: int, tried: bool) -> str:
     step = work.state.steps[-1]
     where = f"KLD {100 * step.relative:+.2f} % against the best so far on the windows to learn from"
     return f"{work.order.name}, round {number}: {where}, {100 * step.moved:.0f} % of the weights moved"
-
-
-class _KeptPlans:
-    """Plans that were solved for, so that after an interruption the same ones go on, were the solver's time as it may."""
-
-    def __init__(self, cache: Path, *made_from: object) -> None:
-        self._cache = cache
-        self._journal = Journal(cache, "run", *made_from)
-
-    def get(self, key: str, make: Callable[[], Plan | None]) -> Plan | None:
-        return self.several(key, lambda: {"": plan} if (plan := make()) else {}).get("")
-
-    def several(self, key: str, make: Callable[[], dict[str, Plan]]) -> dict[str, Plan]:
-        kept = self._journal.results.get(key)
-        if kept is not None and all((self._cache / file).is_file() for file in kept.values()):
-            return {name: read_plan(self._cache / file) for name, file in kept.items()}
-        made = make()
-        files = {name: f"plan-{digest_of(self._journal.path.name, key, name)[:32]}.json" for name in made}
-        for name, plan in made.items():
-            write_plan(plan, self._cache / files[name])
-        self._journal.put(key, files)
-        return made
-
-    def like(self, beginning: str) -> list[Plan]:
-        """All that were kept under keys of that beginning."""
-        files = [f for key, kept in self._journal.results.items() if key.startswith(beginning) for f in kept.values()]
-        return [read_plan(self._cache / file) for file in files if (self._cache / file).is_file()]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from quantplan.analyze.bootstrap import Ratio
 from quantplan.comparison import Row
+from quantplan.experiments.orders import Delivery
 from quantplan.experiments.refine import Refinement, Scored
-from quantplan.experiments.run import Delivery
 from quantplan.formats.records import finite
 from quantplan.report.measurement_table import estimate
 

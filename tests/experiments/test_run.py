@@ -19,10 +19,11 @@ from quantplan.experiments.build import stock_plan
 from quantplan.experiments.cache import Journal
 from quantplan.experiments.contenders import Workshop
 from quantplan.experiments.measure import MeasureOptions
+from quantplan.experiments.orders import Order, RunOptions, Standing, Texts
 from quantplan.experiments.planning import Request
 from quantplan.experiments.pricing import PricingOptions
 from quantplan.experiments.probe import ProbeOptions
-from quantplan.experiments.run import Order, RunOptions, Texts, run
+from quantplan.experiments.run import run
 from quantplan.formats.gguf import read_model
 from quantplan.quant_type import parse_types
 
@@ -158,7 +159,7 @@ def test_standing_tells_what_is_done(whole, model, texts, tmp_path):
         assert each.priced and each.judged and each.there
         assert each.measured == each.planned >= 2
     for each in running.standing(orders(model, tmp_path), texts, OPTIONS, shop, tmp_path / "cache"):
-        assert each == running.Standing(each.order)
+        assert each == Standing(each.order)
     assert not (tmp_path / "cache").exists()
 
 

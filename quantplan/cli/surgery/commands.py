@@ -1,0 +1,14 @@
+"""The commands of `quantplan surgery` under one name."""
+
+from __future__ import annotations
+
+import typer
+
+
+def application() -> typer.Typer:
+    app = typer.Typer(
+        name="surgery", no_args_is_help=True, pretty_exceptions_enable=False,
+        help="Cut, repeat, swap and blend the blocks of a model; search over it, score it, publish it.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )  # fmt: skip
+    return app
