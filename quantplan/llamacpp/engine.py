@@ -83,9 +83,9 @@ class Engine:
         self._llama = llama_cpp
         self._handles: dict[str, list[int]] = {}
         self._silence()
-        self._model = self._load(Path(path))
-        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
-        self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
+        self.model = self._load(Path(path))
+        self.vocab = llama_cpp.llama_model_get_vocab(self.model)
+        self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self.vocab))
         self._watch = watch
         self._context = None
         self._raised: BaseException | None = None
@@ -103,9 +103,9 @@ class Engine:
         if self._context is not None:
             self._llama.llama_free(self._context)
             self._context = None
-        if self._model is not None:
-            self._llama.llama_model_free(self._model)
-            self._model = None
+        if self.model is not None:
+            self._llama.llama_model_free(self.model)
+            self.model = None
 
     # -- loading ---------------------------------------------------------------------------------------------------
 
@@ -139,16 +139,24 @@ class Engine:
             raise BadFile(f"{path}: llama.cpp cannot load this model: {reason}")
         return model
 
-    def _new_context(self, n_ctx: int, windows: int, watch: NodeWatcher | None) -> int:
+    def new_context(
+        self, n_ctx: int, windows: int, watch: NodeWatcher | None = None, **settings: int
+    ) -> int:  # fmt: skip
+        """A context for ``windows`` sequences of ``n_ctx`` tokens, to be freed by the caller with ``llama_free``.
+
+        ``settings``: fields of llama_context_params that are not to have their defaults.
+        """
         parameters = self._llama.llama_context_default_params()
         parameters.n_ctx = n_ctx * windows
         parameters.n_batch = n_ctx * windows
         parameters.n_seq_max = windows
         parameters.n_threads = parameters.n_threads_batch = self.options.threads or ggml.cores()
+        for name, value in settings.items():
+            setattr(parameters, name, value)
         if watch is not None:
             self._eval = self._llama.ggml_backend_sched_eval_callback(self._guarded(watch))
             parameters.cb_eval = self._eval
-        context = self._llama.llama_init_from_model(self._model, parameters)
+        context = self._llama.llama_init_from_model(self.model, parameters)
         if not context:
             raise QuantplanError(
                 f"llama.cpp cannot make a context of {n_ctx} tokens: {self._log[-1] if self._log else ''}"
@@ -161,13 +169,13 @@ class Engine:
         def call(node: int, ask: bool, _data: int) -> bool:
             try:
                 return watch(ctypes.cast(node, ctypes.POINTER(GgmlTensor)).contents, ask)
-            except BaseException as error:  # noqa: BLE001 - raised again in _run
+            except BaseException as error:  # noqa: BLE001 - raised again in run
                 self._raised = error
                 return False
 
         return call
 
-    def _run(self, context: int, batch: object) -> None:
+    def run(self, context: int, batch: object) -> None:
         """One llama_decode; raises what a watcher raised, or QuantplanError where llama.cpp fails."""
         self._raised = None
         code = self._llama.llama_decode(context, batch)
@@ -180,12 +188,12 @@ class Engine:
 
     # -- text ------------------------------------------------------------------------------------------------------
 
-    def tokenize(self, text: str) -> np.ndarray:
-        """int32 [tokens] as llama-perplexity tokenizes: special tokens added, none parsed."""
+    def tokenize(self, text: str, parse_special: bool = False) -> np.ndarray:
+        """int32 [tokens] as llama-perplexity tokenizes: special tokens added, none parsed unless that is asked for."""
         raw = text.encode()
         room = len(raw) + 16
         tokens = (self._llama.llama_token * room)()
-        count = self._llama.llama_tokenize(self._vocab, raw, len(raw), tokens, room, True, False)
+        count = self._llama.llama_tokenize(self.vocab, raw, len(raw), tokens, room, True, parse_special)
         if count < 0:
             raise QuantplanError(f"llama.cpp could not tokenize a text of {len(raw)} bytes")
         return np.frombuffer(tokens, np.int32, count).copy()
@@ -203,8 +211,8 @@ class Engine:
             )
         count = len(tokens) // n_ctx
         cut = tokens[: count * n_ctx].reshape(count, n_ctx)[:limit].copy()
-        if self._llama.llama_vocab_get_add_bos(self._vocab):
-            cut[:, 0] = self._llama.llama_vocab_bos(self._vocab)
+        if self._llama.llama_vocab_get_add_bos(self.vocab):
+            cut[:, 0] = self._llama.llama_vocab_bos(self.vocab)
         return cut
 
     # -- logits ----------------------------------------------------------------------------------------------------
@@ -226,7 +234,7 @@ class Engine:
         """
         size = self.windows_per_batch
         if self._context is None:
-            self._context = self._new_context(self.options.n_ctx, size, self._watch)
+            self._context = self.new_context(self.options.n_ctx, size, self._watch)
         for start in range(0, len(windows), size):
             yield self._decode(windows[start : start + size])
 
@@ -236,7 +244,7 @@ class Engine:
         batch = llama.llama_batch_init(count * n_ctx, 0, 1)
         try:
             self._fill(batch, windows)
-            self._run(self._context, batch)
+            self.run(self._context, batch)
         finally:
             llama.llama_batch_free(batch)
         scored = n_ctx - self.first_scored
@@ -277,11 +285,11 @@ class Engine:
             return False
 
         tokens = min(self.options.n_ctx, 32)
-        context = self._new_context(tokens, 1, look)
+        context = self.new_context(tokens, 1, look)
         try:
             batch = self._llama.llama_batch_init(tokens, 0, 1)
             self._fill(batch, np.zeros((1, tokens), np.int32))
-            self._run(context, batch)
+            self.run(context, batch)
             self._llama.llama_batch_free(batch)
         finally:
             self._llama.llama_free(context)

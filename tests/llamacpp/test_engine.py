@@ -54,7 +54,7 @@ def test_windows_are_whole_and_in_order(source, text):
 
 def piece(engine, token):
     buffer = ctypes.create_string_buffer(64)
-    size = engine._llama.llama_token_to_piece(engine._vocab, int(token), buffer, 64, 0, True)
+    size = engine._llama.llama_token_to_piece(engine.vocab, int(token), buffer, 64, 0, True)
     return buffer.raw[:size]
 
 
