@@ -5,17 +5,20 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # llama.cpp's tools are built and installed by installing llama-cpp-python with these options
 TOOLS  := -DLLAMA_BUILD_TOOLS=ON -DLLAMA_TOOLS_INSTALL=ON -DLLAMA_BUILD_SERVER=OFF -DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF -DGGML_RPC=ON
+# GCC before 12.4 and 13.3 drops the tile configuration of llama.cpp's AMX kernels: they crash (llama.cpp 20824, 26954)
+TOOLS  += $(shell grep -qsw amx_int8 /proc/cpuinfo && echo -DCMAKE_CXX_FLAGS=-mno-amx-int8)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: install demo test lint clean
 
 install: $(VENV)/.installed
 
-# A wheel that pip built earlier without the tools would be taken from its cache in silence: then it is built again.
+# A wheel that pip built earlier without the tools, or one that crashes here, would be taken from its cache in silence: then
+# it is built again.
 $(VENV)/.installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
 	CMAKE_ARGS="$(TOOLS) $(CMAKE_ARGS)" $(PIP) install -e ".[test]"
-	@ls $(VENV)/lib/python*/site-packages/bin/llama-quantize $(VENV)/lib/python*/site-packages/bin/ggml-rpc-server >/dev/null 2>&1 || { \
+	@{ ls $(VENV)/lib/python*/site-packages/bin/ggml-rpc-server && $(BIN)/quantplan doctor; } >/dev/null 2>&1 || { \
 	  $(PIP) cache remove llama_cpp_python; \
 	  CMAKE_ARGS="$(TOOLS) $(CMAKE_ARGS)" $(PIP) install --force-reinstall --no-deps llama-cpp-python; }
 	$(BIN)/quantplan doctor

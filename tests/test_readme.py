@@ -2,21 +2,16 @@
 
 from pathlib import Path
 
-import typer
-
-from quantplan.cli.main import _application
+from all_commands import all_commands
 
 ROOT = Path(__file__).parents[1]
-
-
-def commands():
-    return typer.main.get_command(_application()).commands
 
 
 def table() -> str:
     """The command table as README must have it."""
     rows = [
-        f"| `{name}` | {' '.join(command.help.split(chr(10) * 2)[0].split())} |" for name, command in commands().items()
+        f"| `{name}` | {' '.join(command.help.split(chr(10) * 2)[0].split())} |"
+        for name, command in all_commands().items()
     ]
     return "\n".join(rows)
 
@@ -26,7 +21,7 @@ def test_readme_lists_every_command():
 
 
 def test_every_help_has_an_example():
-    lacking = [name for name, command in commands().items() if "Example" not in command.help]
+    lacking = [name for name, command in all_commands().items() if "Example" not in command.help]
     assert not lacking
 
 

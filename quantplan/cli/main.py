@@ -45,6 +45,7 @@ def _application() -> typer.Typer:
         solve,
         speed,
     )
+    from quantplan.cli.surgery import commands as surgery
 
     app = typer.Typer(
         name="quantplan", no_args_is_help=True, pretty_exceptions_enable=False, epilog=_EPILOG,
@@ -71,6 +72,7 @@ def _application() -> typer.Typer:
     app.command("report")(report.report)
     app.command("memory")(memory.memory)
     app.command("speed")(speed.speed)
+    app.add_typer(surgery.application())
     app.callback()(_global)
     return app
 

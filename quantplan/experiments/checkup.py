@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from quantplan.errors import QuantplanError
+from quantplan.errors import QuantplanError, ToolFailed
 from quantplan.llamacpp import ggml, quantize, tools
-from quantplan.llamacpp.quantize import Rule
+from quantplan.llamacpp.quantize import Recipe, Rule
 from quantplan.quant_type import BY_ID, BY_NAME
 
 _PACKAGES = ("llama-cpp-python", "numpy", "scipy", "pulp", "highspy", "joblib", "matplotlib", "typer", "rich", "gguf")
+_KERNELS = "kernels for quantized weights"
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ def checkup() -> list[Finding]:
     found += [_tool(name) for name in tools.REQUIRED]
     if all(finding.state != "missing" for finding in found):
         found += [_tried("llama.cpp build", _build), _tried("rules of llama-quantize", _rules)]
+        found += [_tried(_KERNELS, _kernels)]
     return found
 
 
@@ -90,7 +93,7 @@ def _rules() -> Finding:
     Between llama.cpp PRs 19770 and 22572 (spring 2026) a rule equal to the mix's default type was ignored and the mix's
     own choice taken; in mid-2025 the last hit won, not the first.
     """
-    model = Path(str(files("quantplan") / "data" / "prose-10m-f16.gguf"))
+    model = _bundled()
     q2, q4, q6 = BY_NAME["Q2_K"], BY_NAME["Q4_K"], BY_NAME["Q6_K"]
     rules = (
         Rule(r"^blk\.0\.ffn_down\.weight$", q4),
@@ -111,3 +114,20 @@ def _rules() -> Finding:
             "update llama-cpp-python; plans cannot be built with this one",
         )
     return Finding(what, "ok", f"{order}; quantplan's rules are disjoint and hold either way")
+
+
+def _kernels() -> Finding:
+    """The bundled model in Q8_0, run: builds whose kernels crash on this processor look sound until then."""
+    with tempfile.TemporaryDirectory(prefix="quantplan-") as folder:
+        file = Path(folder) / "q8_0.gguf"
+        quantize.quantize(_bundled(), Recipe("Q8_0"), file)
+        try:
+            tools.run(["llama-bench", "-m", str(file), "-p", "16", "-n", "1", "-r", "1", "-t", "2"])
+        except ToolFailed:
+            mend = f"llama.cpp was built for another processor, or its AMX kernels crash; run: {ggml.INSTALL_HINT}"
+            return Finding(_KERNELS, "missing", "llama-bench dies on a model in Q8_0", mend)
+    return Finding(_KERNELS, "ok", "a model in Q8_0 runs")
+
+
+def _bundled() -> Path:
+    return Path(str(files("quantplan") / "data" / "prose-10m-f16.gguf"))

@@ -21,9 +21,21 @@ import numpy as np
 from quantplan.errors import ToolMissing
 from quantplan.quant_type import QuantType
 
+
+def _build_options() -> str:
+    """CMAKE_ARGS for this machine. llama.cpp's AMX kernels crash where the compiler drops their tile configuration, as GCC
+    before 12.4 and 13.3 does (llama.cpp 20824, 26954): processors that have AMX do without.
+    """
+    options = (
+        "-DLLAMA_BUILD_TOOLS=ON -DLLAMA_TOOLS_INSTALL=ON -DLLAMA_BUILD_SERVER=OFF -DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF"
+    )
+    cpu = Path("/proc/cpuinfo")
+    amx = cpu.is_file() and "amx_int8" in cpu.read_text(encoding="utf-8", errors="replace").split()
+    return f"{options} -DGGML_RPC=ON{' -DCMAKE_CXX_FLAGS=-mno-amx-int8' if amx else ''}"
+
+
 INSTALL_HINT = (
-    'CMAKE_ARGS="-DLLAMA_BUILD_TOOLS=ON -DLLAMA_TOOLS_INSTALL=ON -DLLAMA_BUILD_SERVER=OFF -DLLAVA_BUILD=OFF '
-    '-DLLAMA_OPENSSL=OFF -DGGML_RPC=ON" pip install --force-reinstall --no-deps --no-cache-dir llama-cpp-python'
+    f'CMAKE_ARGS="{_build_options()}" pip install --force-reinstall --no-deps --no-cache-dir llama-cpp-python'
 )
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 _PREFIX = "" if sys.platform == "win32" else "lib"

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from quantplan.errors import ToolFailed
 from quantplan.experiments import checkup
 from quantplan.llamacpp import tools
 from quantplan.quant_type import BY_NAME
@@ -21,6 +22,7 @@ def test_all_is_well_here(command):
     assert findings["llama.cpp build"]["detail"] == tools.build()
     assert "33 types" in findings["ggml library"]["detail"]
     assert "hit wins" in findings["rules of llama-quantize"]["detail"]
+    assert "runs" in findings["kernels for quantized weights"]["detail"]
 
 
 def test_the_table_is_on_stdout(command):
@@ -85,3 +87,13 @@ def test_bad_builds_are_told_by_what_they_do(monkeypatch, down_0, down_1, state,
     monkeypatch.setattr(checkup.quantize, "dry_run", lambda *_, **__: types)
     finding = next(each for each in checkup.checkup() if each.what == "rules of llama-quantize")
     assert (finding.state, words in finding.detail) == (state, True)
+
+
+def test_kernels_that_crash(monkeypatch):
+    def crash(argv, **_):
+        raise ToolFailed(f"{argv[0]} ended with exit code -11")
+
+    monkeypatch.setattr(checkup.tools, "run", crash)
+    monkeypatch.setattr(checkup.quantize, "quantize", lambda *_: None)
+    found = checkup._kernels()
+    assert found.state == "missing" and "AMX" in found.mend and "CMAKE_ARGS" in found.mend

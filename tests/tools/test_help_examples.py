@@ -1,16 +1,16 @@
 """Each command's help has an example; here all of them run as printed, in a project like that of the demo."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import typer
+from all_commands import all_commands
 
 from quantplan.cli.demo import MIX, MODEL, PLAN
-from quantplan.cli.main import _application
 from quantplan.experiments.demo_text import demo_texts
 
 pytestmark = pytest.mark.tools
@@ -19,7 +19,7 @@ DATA = Path(__file__).parents[2] / "quantplan" / "data" / MODEL
 
 def examples():
     found = {}
-    for name, command in typer.main.get_command(_application()).commands.items():
+    for name, command in all_commands().items():
         paragraph = next(part for part in command.help.split("\n\n") if part.startswith("Example"))
         found[name] = " ".join(paragraph.partition(": ")[2].split())
     return found
@@ -28,7 +28,7 @@ def examples():
 def run(command, folder):
     """Runs a command line of quantplan commands joined by &&; the last one's result."""
     for part in command.split(" && "):
-        program, *words = part.split()
+        program, *words = shlex.split(part)
         assert program == "quantplan"
         line = [sys.executable, "-m", "quantplan.cli.main", *words]
         result = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
