@@ -1,4 +1,4 @@
-"""quantplan quantize: builds what a plan says."""
+"""quantplan quantize: builds what a plan says, or a stock mix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def quantize(
-    plan: Annotated[Path, typer.Argument(help="A plan file.")],
+    plan: Annotated[Path, typer.Argument(help="A plan file, or the name of a stock mix: Q4_K_M.", show_default=False)],
     model: options.ModelOption = None,
     hub: options.HubOption = None,
     imatrix: Annotated[
@@ -29,24 +29,60 @@ def quantize(
 ) -> None:
     """Build a plan with llama-quantize, read the file back and check every type and the size.
 
-    Nothing is left behind when the build fails or is interrupted.
+    A stock mix is built by its name, with the project's imatrix, and checked in the same way. Nothing is left behind when
+    the build fails or is interrupted.
 
     Example: quantplan quantize plans/prose-10m-q4_k_m.json --out prose-10m-q4_k_m.gguf
     """
-    from quantplan.experiments.build import build
+    from quantplan.experiments.build import build, build_command, check_build
     from quantplan.formats.plan_files import read_plan
 
+    if mix := _mix(plan):
+        _quantize_mix(mix, options.local_or_hub(model, hub), options.imatrix_path(imatrix), out, threads, dry_run)
+        return
     wanted = read_plan(plan)
     source = _source(wanted, options.local_or_hub(model, hub))
     imatrix = imatrix or _imatrix(wanted)
     target = out or _default_out(source, plan)
     if dry_run:
-        _explain(wanted, source, target, imatrix, threads)
+        check_build(wanted, source, target, imatrix)
+        _explain(build_command(wanted, source, target, imatrix, threads), source, target, wanted.file_bytes)
         return
     with console.progress("quantizing", len(source.tensors)) as advance:
         built = build(wanted, source, target, imatrix_path=imatrix, threads=threads, echo=console.say, advance=advance)
+    _tell(built, target)
+
+
+def _tell(built: Model, target: Path) -> None:
     console.say(f"all {len(built.tensors)} tensors and {built.file_bytes:,} bytes as planned")
     console.put(str(target))
+
+
+def _mix(plan: Path) -> str | None:
+    """The stock mix that is named in a plan's place, None for a file."""
+    from quantplan.llamacpp.quantize import ftypes
+
+    word = str(plan).upper()
+    return word if not plan.exists() and word in ftypes() else None
+
+
+def _quantize_mix(
+    mix: str, model: Path | None, imatrix: Path | None, out: Path | None, threads: int, dry_run: bool
+) -> None:  # fmt: skip
+    from quantplan.experiments.build import build_mix, mix_command, stock_plan
+    from quantplan.formats.imatrix_files import read_imatrix
+
+    source = options.model(model)
+    if imatrix is None:
+        console.warn(f"no imatrix: {mix} is made without one; `quantplan imatrix` makes one")
+    target = out or _default_out(source, Path(mix))
+    if dry_run:
+        size = stock_plan(source, mix, read_imatrix(imatrix) if imatrix else None).file_bytes
+        _explain(mix_command(source, mix, target, imatrix, threads), source, target, size)
+        return
+    with console.progress("quantizing", len(source.tensors)) as advance:
+        built = build_mix(source, mix, target, imatrix, threads=threads, echo=console.say, advance=advance)
+    _tell(built, target)
 
 
 def _source(plan: Plan, option: Path | None) -> Model:
@@ -75,16 +111,14 @@ def _default_out(source: Model, plan: Path) -> Path:
     return (here.folder if here else Path()) / f"{with_stem(model_stem(source), plan.stem)}.gguf"
 
 
-def _explain(plan: Plan, source: Model, target: Path, imatrix: Path | None, threads: int) -> None:
+def _explain(command: str, source: Model, target: Path, size: int) -> None:
     """What would be done, after the checks that cost nothing."""
     import shutil
 
     from quantplan.budget import human_bytes
-    from quantplan.experiments.build import build_command, check_build
 
-    check_build(plan, source, target, imatrix)
     folder = next(each for each in (target.absolute().parent, *target.absolute().parents) if each.is_dir())
-    console.put(build_command(plan, source, target, imatrix, threads))
+    console.put(command)
     console.put(f"builds    {target}")
-    console.put(f"size      {plan.file_bytes:,} bytes ({human_bytes(plan.file_bytes)}) of {source.file_bytes:,}")
+    console.put(f"size      {size:,} bytes ({human_bytes(size)}) of {source.file_bytes:,}")
     console.put(f"free disk {human_bytes(shutil.disk_usage(folder).free)} in {folder}")

@@ -115,6 +115,14 @@ def build_command(plan: Plan, source: Model, out: Path, imatrix_path: Path | Non
     return command_line(tool.argv(source.path, recipe, out, threads), cwd)
 
 
+def mix_command(model: Model, ftype: str, out: Path, imatrix_path: Path | None = None, threads: int = 0) -> str:
+    """The llama-quantize command line that builds a stock mix, to be pasted."""
+    plan = stock_plan(model, ftype, read_imatrix(imatrix_path) if imatrix_path else None)
+    recipe = Recipe(tool.known_ftype(ftype), imatrix=imatrix_path, allow_requantize=requantizes(plan, model))
+    recipe, cwd = _inside_folder(recipe)
+    return command_line(tool.argv(model.path, recipe, out, threads), cwd)
+
+
 def rules_file(out: Path) -> Path:
     """Where a built file's rules are kept: beside it, so that the command can be run again."""
     return out.with_name(f"{out.name.removesuffix('.gguf')}.tensor-types.txt")

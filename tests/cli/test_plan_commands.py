@@ -150,6 +150,16 @@ def test_quantize_builds_under_a_telling_name(quantplan, plan_path, folder):
     assert "+ llama-quantize " in result.stderr
 
 
+def test_a_stock_mix_by_its_name(quantplan, reference_model, reference_imatrix, folder):
+    said = quantplan("quantize", "q4_k_m", "-m", reference_model, "--imatrix", reference_imatrix, "--dry-run").stdout
+    assert "llama-quantize --imatrix" in said and "--tensor-type" not in said and list(folder.iterdir()) == []
+    result = quantplan("quantize", "q4_k_m", "-m", reference_model, "--imatrix", reference_imatrix, "--threads", "1")
+    assert result.stdout == "prose-10m-Q4_K_M.gguf\n"
+    built = read_model(folder / "prose-10m-Q4_K_M.gguf")
+    assert f"{built.file_bytes:,} bytes" in said and built.metadata["quantize.imatrix.file"] == reference_imatrix.name
+    assert "no imatrix: Q8_0" in quantplan("quantize", "Q8_0", "-m", reference_model, "--dry-run").stderr
+
+
 def test_dry_run_writes_nothing(quantplan, plan_path, folder):
     before = sorted(folder.rglob("*"))
     out = quantplan("quantize", plan_path, "--dry-run", "--out", "sub/out.gguf").stdout
