@@ -137,7 +137,18 @@ def _gguf(path: Path, plans: Sequence[Path], option: Path | None) -> PublishedFi
     from quantplan.experiments.publication import plan_of, published_gguf
 
     plan = plan_of(path, plans)
-    return _plan(plan, option, path) if plan else published_gguf(path)
+    return _plan(plan, option, path) if plan else _named(published_gguf(path), option)
+
+
+def _named(file: PublishedFile, option: Path | None) -> PublishedFile:
+    """The file with its mix, where the model that it was made of is known."""
+    from quantplan.experiments.publication import with_mix
+
+    here = options.project()
+    if option is None and here is None:
+        return file
+    source = options.model(option)
+    return with_mix(file, source, options.imatrix(None, source))
 
 
 def _metadata(found: Publication) -> dict[str, object]:

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from quantplan.errors import BadFile, BadUsage, NotAsPlanned
+from quantplan.experiments.build import stock_plan
 from quantplan.formats import measurement_files, task_score_files, throughput_files
 from quantplan.formats.comparison_files import COMPARISON_FORMAT, COMPARISON_VERSION
 from quantplan.formats.gguf import read_model
 from quantplan.formats.plan_files import read_plan
 from quantplan.formats.records import read_record
+from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.fit import memory_needs
+from quantplan.llamacpp.quantize import ftypes
 from quantplan.measurement import Conditions, Measurement
 from quantplan.memory import MemoryUse, placement
 from quantplan.plan import Plan
@@ -51,6 +54,7 @@ class PublishedFile:
     plan: Plan | None = None
     digest: str | None = None
     shards: int = 1
+    mix: str = ""  # the stock mix that it is, to the byte
     memory: tuple[MemoryUse, ...] = ()
 
     @property
@@ -139,6 +143,29 @@ def published_gguf(path: Path) -> PublishedFile:
         found.path.name, found, {each.name: each.type for each in found.tensors},
         {each.name: each.bytes for each in found.tensors}, found.file_bytes, digest=found.digest, shards=len(found.paths),
     )  # fmt: skip
+
+
+def with_mix(file: PublishedFile, source: Model, imatrix: Imatrix | None) -> PublishedFile:
+    """The file with the name of the stock mix that it is, where llama-quantize makes just such a file of ``source``."""
+    mix = _ftype_name(file.header)
+    if mix not in ftypes():
+        return file
+    noted = "quantize.imatrix.file" in file.header.metadata
+    try:
+        plan = stock_plan(source, mix, imatrix if noted else None)
+    except BadUsage:  # it needs an imatrix, and there is none
+        return file
+    return replace(file, mix=mix) if _as_planned(file.header, plan) else file
+
+
+def _ftype_name(model: Model) -> str:
+    """What the header says that it was made as (enum llama_ftype), empty where it says nothing known."""
+    from gguf import LlamaFileType
+
+    try:
+        return LlamaFileType(model.metadata.get("general.file_type")).name.removeprefix("MOSTLY_")
+    except ValueError:
+        return ""
 
 
 def plan_of(gguf: Path, plans: Iterable[Path]) -> Path | None:

@@ -266,6 +266,8 @@ def rules_text(file: PublishedFile) -> str | None:
 def _made(file: PublishedFile) -> str:
     parts = [f"### {escaped(file.name)}"]
     plan = file.plan
+    if file.mix:
+        return "\n\n".join([*parts, _stock(file)])
     if plan is None:
         return "\n\n".join([*parts, "Published as it is; how it was made is not recorded here."])
     parts.append(_chosen(file))
@@ -280,6 +282,14 @@ def _made(file: PublishedFile) -> str:
         parts.append(_maybe_folded("LAYER_TYPES and FLAGS", layer_types_text(plan)))
     parts.append(_maybe_folded(f"Rules for --tensor-type-file, {rules_name(file)}", rules_text(file) or ""))
     return "\n\n".join(parts)
+
+
+def _stock(file: PublishedFile) -> str:
+    """The stock mix beside the plans, and the command that makes it."""
+    used = file.header.metadata.get("quantize.imatrix.file")
+    recipe = Recipe(file.mix, imatrix=Path(str(used)) if used else None)
+    command = command_line([TOOL, *recipe.options(), "SOURCE.gguf", file.name, file.mix])
+    return f"The stock mix {code(file.mix)} of llama.cpp, {'with' if used else 'without'} an imatrix.\n\n{block(command, 'sh')}"
 
 
 def _maybe_folded(summary: str, text: str) -> str:

@@ -100,6 +100,17 @@ def test_measurements_alone(command, project):
     assert "`tied-F16.gguf` | F16" in text and "Published as it is" in text
 
 
+def test_a_stock_mix_is_told_by_its_bytes(command, project):
+    command("quantize", "Q5_K_M", "--threads", 1)
+    command("quantize", "plans/small.json", "--out", "mine.gguf", "--threads", 1)
+    (project / "plans" / "small.json").unlink()
+    command("card", "tied-Q5_K_M.gguf", "mine.gguf")
+    text = card_of(project)
+    assert "The stock mix `Q5_K_M` of llama.cpp, without an imatrix." in text
+    assert "llama-quantize SOURCE.gguf tied-Q5_K_M.gguf Q5_K_M" in text
+    assert text.count("Published as it is") == 1  # mine.gguf
+
+
 def test_layer_types_stand_on_the_card(command, project):
     words = ("--per", "layer", "--damage", "prior", "--types", "k,Q8_0", "--out", "plans/layers.json")
     assert command("solve", "-b", "60%", *words).code == 0
