@@ -135,9 +135,15 @@ class Engine:
             parameters.load_mode = self._llama.LLAMA_LOAD_MODE_NONE
         model = self._llama.llama_model_load_from_file(str(path).encode(), parameters)
         if not model:
-            reason = self._log[-1] if self._log else "no reason given"
-            raise BadFile(f"{path}: llama.cpp cannot load this model: {reason}")
+            raise BadFile(f"{path}: llama.cpp cannot load this model: {self._reason()}")
         return model
+
+    def _reason(self) -> str:
+        """The last that llama.cpp said, but for the line that it ends with whatever the reason."""
+        said = next(
+            (line for line in reversed(self._log) if not line.endswith("failed to load model")), "no reason given"
+        )
+        return said.rpartition("error loading model: ")[2]
 
     def new_context(
         self, n_ctx: int, windows: int, watch: NodeWatcher | None = None, **settings: int

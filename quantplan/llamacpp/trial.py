@@ -1,0 +1,43 @@
+"""Whether llama.cpp runs a file: loaded, and some tokens decoded, in a process of its own, for llama.cpp may end it."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+
+from quantplan.errors import BadFile, QuantplanError
+from quantplan.llamacpp import isolated
+
+TOKENS = 8
+
+
+def check_runs(path: Path | str, threads: int = 0) -> None:
+    """BadFile with llama.cpp's own reason where it does not load the file, cannot decode, or gives logits that are no numbers."""
+    try:
+        isolated.call(_decode, str(path), threads)
+    except isolated.Died as ended:
+        raise BadFile(f"llama.cpp broke off: {ended.said or f'exit code {ended.code}'}") from None
+
+
+def _decode(path: str, threads: int) -> None:
+    import llama_cpp
+
+    from quantplan.llamacpp.engine import Engine, EngineOptions
+
+    with Engine(path, EngineOptions(threads=threads)) as engine:
+        tokens = (llama_cpp.llama_token * TOKENS)(*(np.arange(TOKENS) % engine.vocabulary))
+        context = engine.new_context(TOKENS, 1)
+        try:
+            engine.run(context, llama_cpp.llama_batch_get_one(tokens, TOKENS))
+            logits = llama_cpp.llama_get_logits_ith(context, -1)
+            # encoders have no logits
+            if ctypes.cast(logits, ctypes.c_void_p).value and not _all_finite(logits, engine.vocabulary):
+                raise QuantplanError("the logits are not all numbers")
+        finally:
+            llama_cpp.llama_free(context)
+
+
+def _all_finite(logits: object, count: int) -> bool:
+    return bool(np.isfinite(np.ctypeslib.as_array(logits, (count,))).all())

@@ -1,0 +1,112 @@
+"""The file of an operated model: written beside its place, read back, run by llama.cpp, and only then there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from quantplan.errors import BadFile, BadUsage, NotAsPlanned
+from quantplan.experiments.preflight import check_output, check_source, check_space
+from quantplan.formats.gguf import read_model, shard_paths
+from quantplan.formats.records import replacing
+from quantplan.imatrix import Imatrix
+from quantplan.layer_map import LayerMap
+from quantplan.llamacpp.trial import check_runs
+from quantplan.surgery.assembly import part_pieces
+from quantplan.surgery.operation import Operation, operate
+from quantplan.tensor import Model, padded
+
+_WRITTEN_AT_ONCE = 1 << 26  # bytes between two words of progress
+
+Advance = Callable[[float], None]
+
+
+def write_operated(
+    model: Model, layer_map: LayerMap, out: Path, *, imatrix: Imatrix | None = None, name: str | None = None,
+    forced: bool = False, proved: bool = True, advance: Advance | None = None,
+) -> Model:  # fmt: skip
+    """The model that the map makes of ``model``, in one file: ``operate`` and ``write``, see there."""
+    operation = operate(model, layer_map, imatrix=imatrix, name=name, forced=forced)
+    return write(operation, out, proved=proved, advance=advance)
+
+
+def write(
+    operation: Operation, out: Path, *, proved: bool = True, threads: int = 0, advance: Advance | None = None
+) -> Model:
+    """Writes ``out`` and reads it back; an older file there is replaced at the end, nothing is left of one that failed.
+
+    ``proved``: llama.cpp loads it and decodes some tokens, on ``threads`` cores (0: all), before it is there; leave that out
+    only where the file is run at once. ``advance`` gets bytes. Raises BadFile (a source without weights, a result that
+    llama.cpp does not run), BadUsage, NoSpace, NotAsPlanned.
+    """
+    check_target(operation.model, out)
+    check_source(operation.model)
+    check_space(out, operation.file_bytes)
+    with replacing(out, "wb") as file:
+        _write(operation, file, advance)
+        file.flush()
+        part = Path(file.name)
+        check_written(operation, read_model(part))
+        if proved:
+            _prove(part, operation, threads)
+    return read_model(out)
+
+
+def check_target(model: Model, out: Path) -> None:
+    """BadUsage where the output is the model itself, a folder, or called as if it were a shard."""
+    check_output(model, out)
+    if out.name != shard_paths_name(out):
+        raise BadUsage(f"{out} is the name of one shard of several; give a plain name, and --split-max-size for shards")
+
+
+def shard_paths_name(out: Path) -> str:
+    try:
+        return out.name if shard_paths(out) == (out,) else ""
+    except BadFile:
+        return ""
+
+
+def _write(operation: Operation, file: IO[bytes], advance: Advance | None) -> None:
+    tell = advance or (lambda _bytes: None)
+    alignment, left = operation.layout.alignment, operation.file_bytes
+    header = operation.layout.header
+    file.write(header)
+    left -= len(header)
+    for part in operation.parts:
+        for piece in part_pieces(operation.model, part, operation.imatrix):
+            flat = piece.reshape(-1)
+            for start in range(0, flat.size, _WRITTEN_AT_ONCE):
+                some = flat[start : start + _WRITTEN_AT_ONCE]
+                file.write(some.data)
+                tell(some.size)
+        left -= part.bytes
+        padding = min(left, padded(part.bytes, alignment) - part.bytes)
+        file.write(bytes(padding))
+        left -= padding
+
+
+def check_written(operation: Operation, written: Model) -> None:
+    """NotAsPlanned naming what differs, unless names, shapes, types, order, layers and size are those of the operation."""
+    planned = [(part.name, part.first.shape, part.type) for part in operation.parts]
+    found = [(tensor.name, tensor.shape, tensor.type) for tensor in written.tensors]
+    wrong = [
+        f"{have[0]} stands where {want[0]} should" for want, have in zip(planned, found, strict=False) if want != have
+    ]
+    if len(planned) != len(found):
+        wrong.append(f"{len(found)} tensors instead of {len(planned)}")
+    if written.blocks != len(operation.layer_map):
+        wrong.append(f"{written.blocks} layers instead of {len(operation.layer_map)}")
+    if written.file_bytes != operation.file_bytes:
+        wrong.append(f"{written.file_bytes:,} bytes instead of {operation.file_bytes:,}")
+    if wrong:
+        raise NotAsPlanned(
+            f"{written.path}: what was written is not what was to be: {'; '.join(wrong[:3])}; report this"
+        )
+
+
+def _prove(part: Path, operation: Operation, threads: int) -> None:
+    try:
+        check_runs(part, threads)
+    except BadFile as error:
+        raise BadFile(f"the result of {len(operation.layer_map)} layers was not kept: {error}") from None
