@@ -387,3 +387,17 @@ def _keep_blocks(source: int, out: int, model: Model, blocks: Sequence[int]) -> 
         every = (item * model.blocks).from_address(lib.gguf_get_arr_data(source, index))
         kept = (item * len(blocks))(*(every[block] for block in blocks))
         lib.gguf_set_arr_data(out, key.encode(), kind, kept, len(blocks))
+
+
+def number_arrays(path: Path) -> dict[str, tuple[float, ...]]:
+    """Arrays of numbers (booleans as 0 and 1) in a header by key, those of the tokenizer left out. Raises BadFile."""
+    lib, found = _lib(), {}
+    with _opened(path) as context:
+        for index, key in enumerate(_keys(context)):
+            if lib.gguf_get_kv_type(context, index) != _ARRAY or key.startswith("tokenizer."):
+                continue
+            item = _CTYPES.get(_SCALARS.get(lib.gguf_get_arr_type(context, index), "str"))
+            count = lib.gguf_get_arr_n(context, index)
+            if count and item not in (None, ctypes.c_char_p):
+                found[key] = tuple((item * count).from_address(lib.gguf_get_arr_data(context, index)))
+    return found

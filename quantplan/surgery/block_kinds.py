@@ -1,0 +1,221 @@
+"""The kinds of a model's blocks, as llama.cpp tells them apart: the table of architectures applied to a header."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from quantplan.formats.gguf import number_arrays
+from quantplan.surgery.architecture_table import RULES, Cycle, Item, Lead, Rules
+from quantplan.surgery.layer_arrays import is_per_layer_array
+from quantplan.tensor import Model
+
+Numbers = tuple[float, ...]
+_SCALES = (".scale", ".input_scale")  # come with some stored types, and say nothing about the block
+
+
+@dataclass(frozen=True)
+class Trait:
+    """One way in which blocks differ. ``kinds``: of each block of the original, those that predict further tokens not counted.
+
+    ``expected``: what llama.cpp takes the block at a position for; no function where the kind moves with the block. ``cause``:
+    key and value, or where else llama.cpp has it from; ``rule``: what follows, said behind it. ``leading``: the kind that only
+    the first blocks have, as many as ``key`` says. ``period``: positions repeat after so many, 0 where they do not.
+    """
+
+    kinds: tuple[str, ...]
+    cause: str
+    expected: Callable[[int], str] | None = None
+    rule: str = ""
+    period: int = 0
+    leading: str | None = None
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class BlockKinds:
+    """``main``: number of blocks but for the ``trailing`` ones that predict further tokens. ``items``: arrays with an item per
+    block by key without architecture. ``sizes``: shapes of blocks of one kind that no metadata explains. ``images``: number of
+    first blocks that take features of images. ``refused``: why no map is possible.
+    """
+
+    main: int
+    trailing: int
+    traits: tuple[Trait, ...]
+    items: dict[str, Numbers]
+    sizes: Trait | None = None
+    images: int = 0
+    first_not: tuple[str, ...] = ()
+    refused: str | None = None
+
+    def name(self, block: int) -> str:
+        """The block's kind in words, empty where there is only one."""
+        if block >= self.main:
+            return "predicts further tokens"
+        return ", ".join(trait.kinds[block] for trait in self.traits if len(set(trait.kinds)) > 1)
+
+
+def block_kinds(model: Model) -> BlockKinds:
+    """What is known of the model's blocks. Reads the header once per model object; searches ask thousands of times."""
+    return _block_kinds(_Same(model))
+
+
+class _Same:
+    """A model as a key: the same object. To hash all its tensors would take longer than the check."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def __hash__(self) -> int:
+        return id(self.model)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.model is self.model
+
+
+@lru_cache(maxsize=16)
+def _block_kinds(same: _Same) -> BlockKinds:
+    model = same.model
+    rules = RULES.get(model.architecture, Rules())
+    trailing = _trailing(model)
+    main = model.blocks - trailing
+    every = number_arrays(model.path)
+    items = {_bare(model, key): array for key, array in every.items() if _per_block(model, main, key, array)}
+    reader = _Reader(model, main, {_bare(model, key): array for key, array in every.items()})
+    found = [*map(reader.cycle, rules.cycles), *map(reader.lead, rules.leads), *map(reader.item, rules.items)]
+    found += [reader.halved(rules.halved), reader.opens(rules.opens), reader.listed(rules.listed)]
+    traits = tuple(trait for trait in found if trait)
+    images = int(reader.number("n_deepstack_layers", 0))
+    sizes = _sizes(model, main, traits, items)
+    return BlockKinds(main, trailing, traits, items, sizes, images, rules.first_not, reader.refused(rules))
+
+
+def _bare(model: Model, key: str) -> str:
+    return key.removeprefix(f"{model.architecture}.")
+
+
+def _per_block(model: Model, main: int, key: str, array: Numbers) -> bool:
+    return len(array) >= main and is_per_layer_array(model.architecture, key, len(array), model.blocks)
+
+
+def _trailing(model: Model) -> int:
+    """llama_model_base::load_hparams; deepseek4.cpp looks whether the blocks are there at all."""
+    count = model.metadata.get(f"{model.architecture}.nextn_predict_layers", 0)
+    count = count if isinstance(count, int) and 0 < count < model.blocks else 0
+    if model.architecture == "deepseek4" and f"blk.{model.blocks - count}.nextn.eh_proj.weight" not in model.by_name:
+        return 0
+    return count
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Turns rules of the table into traits of one model; None where its metadata say that blocks do not differ so."""
+
+    model: Model
+    main: int
+    arrays: dict[str, Numbers]
+
+    def number(self, key: str, default: float) -> float:
+        value = self.model.metadata.get(f"{self.model.architecture}.{key}", default)
+        return value if isinstance(value, int | float) else default
+
+    def _key(self, key: str) -> str:
+        return f"{self.model.architecture}.{key}"
+
+    def cycle(self, cycle: Cycle) -> Trait | None:
+        if cycle.blocks is not None and self.main != cycle.blocks:
+            return None
+        if cycle.when is not None and self.number(*cycle.when) <= 0:
+            return None
+        if cycle.array in self.arrays:
+            return self.item(Item(cycle.array, cycle.nth, cycle.others))
+        period = int(self.number(cycle.key, cycle.period)) if cycle.key else cycle.period
+        if period < 2:
+            return None
+        stated = cycle.key and self._key(cycle.key) in self.model.metadata
+        cause = (
+            f"{self._key(cycle.key or '')} = {period}"
+            if stated
+            else f"{self.model.architecture} has periods of {period}"
+        )
+        rule = f", {'first' if cycle.first else 'last'} of them {cycle.nth}, the others {cycle.others}"
+        kinds = tuple(cycle.kind(block, period) for block in range(self.main))
+        return Trait(kinds, cause, lambda place: cycle.kind(place, period), rule, period)
+
+    def lead(self, lead: Lead) -> Trait | None:
+        count = int(self.number(lead.key, 0))
+        if count <= 0:
+            return None
+        kinds = tuple(lead.leading if block < count else lead.rest for block in range(self.main))
+        return Trait(kinds, f"{self._key(lead.key)} = {count}", leading=lead.leading, key=self._key(lead.key))
+
+    def item(self, item: Item) -> Trait | None:
+        items = self.arrays.get(item.key, ())
+        if len(items) < self.main:
+            return None
+        return Trait(tuple(item.other if each else item.zero for each in items[: self.main]), self._key(item.key))
+
+    def halved(self, key: str | None) -> Trait | None:
+        every = int(self.number(key, 0)) if key else 0
+        if every <= 0:
+            return None
+
+        def kind(place: int) -> str:
+            return f"with weights halved {place // every} times"
+
+        return Trait(tuple(map(kind, range(self.main))), f"{self._key(key or '')} = {every}", kind)
+
+    def opens(self, does: str | None) -> Trait | None:
+        if does is None:
+            return None
+
+        def kind(place: int) -> str:
+            return "a later one" if place else "the first"
+
+        return Trait(tuple(map(kind, range(self.main))), f"the first block of {self.model.architecture} {does}", kind)
+
+    def listed(self, listed: tuple[str, str] | None) -> Trait | None:
+        if listed is None or listed[0] not in self.arrays:
+            return None
+        key, what = listed
+        numbers = set(self.arrays[key])
+
+        def kind(place: int) -> str:
+            return f"with {what}" if place in numbers else f"without {what}"
+
+        return Trait(tuple(map(kind, range(self.main))), f"{self._key(key)} lists it by number", kind)
+
+    def refused(self, rules: Rules) -> str | None:
+        for key, why in rules.refused_with:
+            if self.number(key, 0) > 0 or any(self.arrays.get(key, ())):
+                return f"{why} ({self._key(key)})"
+        if rules.refused_without is not None:
+            array, key, least, why = rules.refused_without
+            if array not in self.arrays and self.number(key, 0) >= least:
+                return f"{why}, and the file has no {self._key(array)}"
+        return rules.refused
+
+
+def _sizes(model: Model, main: int, traits: tuple[Trait, ...], arrays: dict[str, Numbers]) -> Trait | None:
+    """Blocks of one kind, and with the same items in all arrays, whose tensors of one role differ in shape."""
+    shapes: list[dict[str, tuple[int, ...]]] = [{} for _ in range(main)]
+    for tensor in model.tensors:
+        if tensor.block is not None and tensor.block < main and not tensor.name.endswith(_SCALES):
+            shapes[tensor.block][tensor.role] = tensor.shape
+    seen: dict[tuple[object, ...], tuple[int, ...]] = {}
+    for block in range(main):
+        kind = tuple(trait.kinds[block] for trait in traits) + tuple(items[block] for items in arrays.values())
+        for role, shape in shapes[block].items():
+            if seen.setdefault((*kind, role), shape) != shape:
+                return _sizes_trait(role, [shapes[each].get(role) for each in range(main)])
+    return None
+
+
+def _sizes_trait(role: str, shapes: list[tuple[int, ...] | None]) -> Trait:
+    def name(shape: tuple[int, ...] | None) -> str:
+        return f"{role} of {' x '.join(map(str, shape))}" if shape else f"without {role}"
+
+    kinds = tuple(map(name, shapes))
+    cause = "no metadata say which block has which size"
+    return Trait(kinds, cause, lambda place: kinds[min(place, len(kinds) - 1)])

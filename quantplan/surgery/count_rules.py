@@ -1,0 +1,119 @@
+"""Architectures of which llama.cpp takes something from the number of blocks, besides a name for the size."""
+
+from __future__ import annotations
+
+from quantplan.surgery.architecture_table import MAX_BLOCKS
+from quantplan.tensor import Model
+
+_SOFTMAX, _SIGMOID = 1, 2  # llama_expert_gating_func_type, llama-hparams.h
+
+
+def count_violation(model: Model, old: int, new: int) -> str | None:
+    """Why a model with ``old`` blocks (those that predict further tokens not counted) cannot have ``new``; None where it can."""
+    total = model.blocks - old + new
+    loops = (
+        _number(model, "num_loops", 1) if model.architecture == "nanbeige" else 1
+    )  # nanbeige.cpp runs its blocks in loops
+    if total * loops > MAX_BLOCKS:
+        times = f" run {loops} times" if loops > 1 else ""
+        return f"{total} blocks{times} are more than the {MAX_BLOCKS} that llama.cpp holds"
+    rule = _RULES.get(model.architecture)
+    return rule(model, old, new) if rule and old != new else None
+
+
+def count_changes(model: Model, old: int, new: int) -> dict[str, int]:
+    """Keys to be written that hold what llama.cpp took from the number of blocks."""
+    if model.architecture not in ("deepseek2", "mistral4") or old == new:
+        return {}
+    changes = {}
+    if not _has(model, "attention.q_lora_rank") and not _is_lite(model, new):
+        changes["attention.q_lora_rank"] = (
+            0  # deepseek2.cpp reads it unless the count is that of a lite model, 0 is none
+        )
+    if not _number(model, "expert_gating_func", 0) and _gating(model, old) != _gating(model, new):
+        changes["expert_gating_func"] = _gating(model, old)
+    return {f"{model.architecture}.{key}": value for key, value in changes.items()}
+
+
+def _has(model: Model, key: str) -> bool:
+    return f"{model.architecture}.{key}" in model.metadata
+
+
+def _number(model: Model, key: str, default: int) -> int:
+    value = model.metadata.get(f"{model.architecture}.{key}", default)
+    return int(value) if isinstance(value, int | float) else default
+
+
+def _vocabulary(model: Model) -> int:
+    embeddings = model.by_name.get("token_embd.weight")
+    return embeddings.rows if embeddings else 0
+
+
+def _is_lite(model: Model, blocks: int) -> bool:
+    """deepseek2.cpp: DeepSeek-V2-Lite, GigaChat and Kanana, known by their number of blocks."""
+    return blocks in (26, 27) or (blocks == 48 and _vocabulary(model) == 128256)
+
+
+def _gating(model: Model, blocks: int) -> int:
+    """deepseek2.cpp: what a file without the key gets; GLM 4.7 Lite is known by its number of blocks."""
+    return _SIGMOID if blocks in (47, 48) and _vocabulary(model) == 154880 else _SOFTMAX
+
+
+def _deepseek2(model: Model, old: int, new: int) -> str | None:
+    if _number(model, "attention.q_lora_rank", 0) and _is_lite(model, new):
+        return f"with {new} blocks llama.cpp takes it for a lite model and looks for attn_q, which it has not"
+    return None
+
+
+def _baichuan(model: Model, old: int, new: int) -> str | None:
+    return (
+        f"llama.cpp knows the 7B by 32 blocks and the 13B by 40, and how they know positions by that: {new} is neither"
+    )
+
+
+def _command_r(model: Model, old: int, new: int) -> str | None:
+    if (old >= 64) == (new >= 64):
+        return None
+    return f"llama.cpp looks for attn_q_norm from 64 blocks on: {old} cannot become {new}"
+
+
+def _exaone4(model: Model, old: int, new: int) -> str | None:
+    if 64 not in (old, new):
+        return None
+    return f"llama.cpp lets blocks slide in a model of 64 blocks and in no other: {old} cannot become {new}"
+
+
+def _gemma(model: Model, old: int, new: int, largest: int) -> str | None:
+    """gemma2.cpp, gemma3.cpp: the 27B scales its queries by width / heads instead of the length of a head."""
+    heads, width = _number(model, "attention.head_count", 0), _number(model, "embedding_length", 0)
+    per_head = width // heads if heads else 0
+    if largest not in (old, new) or per_head == _number(model, "attention.key_length", per_head):
+        return None
+    return f"llama.cpp scales the queries of the 27B otherwise, and knows it by {largest} blocks: {old} cannot become {new}"
+
+
+def _minicpm(model: Model, old: int, new: int) -> str | None:
+    """minicpm.cpp"""
+    if _has(model, "residual_scale"):
+        return None
+    return f"without residual_scale in the file llama.cpp scales each block by 1.4 / sqrt({old}), its number; convert anew"
+
+
+def _minicpm3(model: Model, old: int, new: int) -> str | None:
+    """minicpm3.cpp"""
+    return (
+        f"llama.cpp scales each block by 1.4 / sqrt({old}), its number of blocks: {new} would change every one of them"
+    )
+
+
+_RULES = {
+    "deepseek2": _deepseek2,
+    "mistral4": _deepseek2,
+    "baichuan": _baichuan,
+    "command-r": _command_r,
+    "exaone4": _exaone4,
+    "gemma2": lambda model, old, new: _gemma(model, old, new, 46),
+    "gemma3": lambda model, old, new: _gemma(model, old, new, 62),
+    "minicpm": _minicpm,
+    "minicpm3": _minicpm3,
+}
