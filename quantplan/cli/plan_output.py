@@ -30,13 +30,17 @@ def default_plan_path(model: Model, what: str) -> Path:
     """``<model>-<what>.json`` in the project's plans, or in ./plans outside any project."""
     here = options.project()
     folder = here.plans if here else Path("plans")
-    words = re.sub(r"[^A-Za-z0-9._=%+-]+", "-", what).strip("-")
-    return folder / f"{with_stem(model_stem(model), words)}.json"
+    return folder / f"{plan_stem(model_stem(model), what)}.json"
+
+
+def plan_stem(model: str, what: str) -> str:
+    """The name of a plan and its file: the model's stem, and what it was made for as far as file names allow."""
+    return with_stem(model, re.sub(r"[^A-Za-z0-9._=%+-]+", "-", what).strip("-"))
 
 
 def plan_name(request: Request) -> str:
     """What a plan is called after: its size and other limits."""
-    words = [_size_name(request.budget)] if request.budget else []
+    words = [size_name(request.budget)] if request.budget else []
     words += [f"kld{request.most_kld:g}"] if request.most_kld else []
     words += [f"tps{request.least_tps:g}"] if request.least_tps else []
     if request.devices:
@@ -46,7 +50,8 @@ def plan_name(request: Request) -> str:
     return "-".join(words)
 
 
-def _size_name(budget: str) -> str:
+def size_name(budget: str) -> str:
+    """What a budget is called in names of files."""
     return Path(budget[1:]).stem if budget.startswith("=") else budget.lower()
 
 
