@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -14,6 +14,7 @@ from quantplan.imatrix import Imatrix
 from quantplan.layer_map import MATRICES, Layer, LayerMap
 from quantplan.llamacpp import ggml
 from quantplan.quant_type import QuantType
+from quantplan.surgery.follow_imatrix import followed_entry
 from quantplan.tensor import Model, Tensor
 
 PREFIX = "blk."
@@ -195,8 +196,11 @@ def check_encodable(parts: Sequence[Part], imatrix: Imatrix | None = None) -> No
 
 
 def _importance(part: Part, imatrix: Imatrix | None) -> np.ndarray | None:
-    """float32 [experts, columns]: of the source of the largest share, what its inputs weigh."""
-    return imatrix.quantize_weights(part.first) if imatrix and part.type.family != "float" else None
+    """float32 [experts, columns]: what the inputs of the new tensor weigh, from the original's imatrix (``followed_entry``)."""
+    if imatrix is None or part.type.family == "float":
+        return None
+    entry = followed_entry(part, imatrix)
+    return replace(imatrix, entries={part.first.name: entry}).quantize_weights(part.first) if entry else None
 
 
 def part_pieces(model: Model, part: Part, imatrix: Imatrix | None = None) -> Iterator[np.ndarray]:

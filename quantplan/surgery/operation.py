@@ -59,7 +59,20 @@ def operate(
     infos = {info.name: info for layout in layouts for info in layout.tensors}
     layout = layouts[0].changed(_entries(layouts[0], model, layer_map, name, forced), _split_keys(layouts[0]))
     layout = layout.with_tensors((_info(part, infos), part.bytes) for part in parts)
-    return Operation(model, layer_map, parts, layout, _size(model, parts, layout), tuple(notes), imatrix)
+    return Operation(
+        model, layer_map, parts, layout, _size(model, parts, layout), (*notes, *_reencoded_notes(parts)), imatrix
+    )
+
+
+def _reencoded_notes(parts: Sequence[Part]) -> list[str]:
+    lossy = [part for part in parts if not part.copied and part.type.family != "float"]
+    if not lossy:
+        return []
+    kinds = ", ".join(sorted({part.type.name for part in lossy}))
+    return [
+        f"{len(lossy)} blended or scaled tensors are decoded, added up and encoded again as {kinds}, which loses some of what "
+        "quantization had left: better operate on the unquantized model, then quantize"
+    ]
 
 
 def _info(part: Part, infos: dict[str, TensorInfo]) -> TensorInfo:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from quantplan.cli.surgery import apply
+
 
 def application() -> typer.Typer:
     app = typer.Typer(
@@ -11,4 +13,5 @@ def application() -> typer.Typer:
         help="Cut, repeat, swap and blend the blocks of a model; search over it, score it, publish it.",
         context_settings={"help_option_names": ["-h", "--help"]},
     )  # fmt: skip
+    app.command("apply")(apply.apply)
     return app

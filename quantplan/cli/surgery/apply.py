@@ -1,0 +1,215 @@
+"""quantplan surgery apply: the edits of a text made to a model."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from quantplan.cli import console, options
+from quantplan.surgery import edits as grammar
+
+if TYPE_CHECKING:
+    from quantplan.imatrix import Imatrix
+    from quantplan.layer_map import LayerMap
+    from quantplan.plan import Plan
+    from quantplan.surgery.operation import Operation
+    from quantplan.surgery.products import Orders, Products
+    from quantplan.tensor import Model
+
+_LONGEST_NAME = 60  # of the edits in a file name
+
+
+def _forms() -> str:
+    """The grammar as the library has it, a form and what it does a line, folded for narrow terminals."""
+    lines = (grammar.__doc__ or "").partition("\n\n")[2].strip().splitlines()
+    pairs = (re.split(r"\s{2,}", line, maxsplit=1) for line in lines)
+    return "\n".join(
+        textwrap.fill(what, 78, initial_indent=form.ljust(19), subsequent_indent=" " * 19) for form, what in pairs
+    )
+
+
+HELP = (
+    "Delete, repeat, move, swap, blend and scale layers of a GGUF, and write the result.\n\n"
+    "Layers are counted from 0, each edit counts them as the one before left them. Copied layers keep their bytes, whatever "
+    "they are stored as; blended and scaled ones are encoded anew. The result is read back and run by llama.cpp before it is "
+    "there; the layer map is kept beside it as OUT.layers.json, which can be given in place of the edits.\n\n"
+    "\b\n" + _forms() + "\n\n"
+    'Example: quantplan surgery apply prose-10m-f16.gguf "delete 3; swap 3 4" --dry-run'
+)  # fmt: skip
+
+
+def apply(
+    model: Annotated[Path, typer.Argument(help="GGUF model (any shard of a split one), or hf://owner/repo/file.")],
+    edits: Annotated[
+        str, typer.Argument(help='Edits with ";" between them, a file with them, or a .layers.json file.')
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write (default: MODEL-EDITS.gguf in this folder).")
+    ] = None,
+    imatrix: Annotated[
+        Path | None, typer.Option("--imatrix", help="The model's importance matrix: follows as OUT.imatrix.gguf.")
+    ] = None,
+    plan: Annotated[Path | None, typer.Option("--plan", help="A plan of the model: follows as OUT.plan.json.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the new model in its metadata (default: as it was).")
+    ] = None,
+    split_max_size: Annotated[
+        str | None, typer.Option("--split-max-size", help="Write shards of at most this size: 5G, 500M.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also what the rules for the architecture cannot vouch for.")
+    ] = False,
+    threads: options.ThreadsOption = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the layer map, the exact size and what is encoded anew, and stop.")
+    ] = False,
+    as_json: options.JsonOption = False,
+) -> None:
+    from quantplan.formats.gguf import read_model
+    from quantplan.surgery.operation import operate
+    from quantplan.surgery.products import Orders, check_orders
+
+    source = read_model(options.local(model))
+    text, layer_map = _edits(edits, source, force)
+    weights, followed = _followed(imatrix, plan)
+    orders = Orders(text, out or default_out(source, text, layer_map), weights, followed, split_max_size, threads)
+    check_orders(source, orders)
+    operation = operate(source, layer_map, imatrix=weights, name=name, forced=force)
+    if layer_map.is_identity:
+        console.warn("these edits leave every layer where it is")
+    if dry_run:
+        _show(operation, orders, as_json)
+        return
+    _write(operation, orders, as_json)
+
+
+apply.__doc__ = HELP
+
+
+def _edits(text: str, model: Model, force: bool) -> tuple[str, LayerMap]:
+    """The edits as they are typed, and their map: from the text, a file with it, or a record."""
+    from quantplan.formats.layer_map_files import LAYER_MAP_FORMAT, read_layer_map
+    from quantplan.formats.records import format_of
+    from quantplan.surgery.edits import edits_text, parse_edits
+    from quantplan.surgery.suggestions import checked_map
+
+    path = Path(text)
+    with suppress(OSError, ValueError):  # a text too long for a path
+        if path.suffix == ".json" or format_of(path) == LAYER_MAP_FORMAT:
+            record = read_layer_map(path)
+            return record.edits, record.layer_map
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+    edits = parse_edits(text)
+    layer_map, _ = checked_map(model, edits, force)
+    return edits_text(edits), layer_map
+
+
+def _followed(imatrix: Path | None, plan: Path | None) -> tuple[Imatrix | None, Plan | None]:
+    """Imatrix and plan that are to follow; a plan brings the imatrix that it was made with, where that is still there."""
+    from quantplan.experiments.preflight import check_imatrix
+    from quantplan.formats.imatrix_files import read_imatrix
+    from quantplan.formats.plan_files import read_plan
+
+    followed = read_plan(plan) if plan else None
+    if followed and followed.imatrix:
+        imatrix = imatrix or Path(followed.imatrix.path)
+        check_imatrix(followed.imatrix, imatrix)
+    return (read_imatrix(imatrix) if imatrix else None), followed
+
+
+def default_out(model: Model, edits: str, layer_map: LayerMap) -> Path:
+    """The model's file name with the edits in it, in the project's or this folder."""
+    slug = re.sub(r"[^\w.]+", "-", re.sub(r";\s*", "_", edits)).strip("-")
+    if len(slug) > _LONGEST_NAME:
+        slug = f"edits-{layer_map.digest[:8]}"
+    stem = re.sub(r"-\d{5}-of-\d{5}$", "", model.path.name.removesuffix(".gguf"))
+    here = options.project()
+    return (here.folder if here else Path()) / f"{stem}-{slug}.gguf"
+
+
+# --- printing
+
+
+def _write(operation: Operation, orders: Orders, as_json: bool) -> None:
+    from quantplan.surgery.products import produce
+
+    with console.transfer("writing", operation.file_bytes) as advance:
+        made = produce(operation, orders, advance, console.say)
+    for note in made.record.notes:
+        console.warn(note)
+    if as_json:
+        console.put_json(_json(operation, orders, made))
+        return
+    console.say(_counts(operation))
+    console.say(_encoded(operation))
+    beside = (made.record_file, made.imatrix_file, made.plan_file)
+    console.say(f"beside it: {', '.join(path.name for path in beside if path)}")
+    console.put(str(made.model.path))
+
+
+def _show(operation: Operation, orders: Orders, as_json: bool) -> None:
+    if orders.shards:
+        from quantplan.surgery.shards import check_shard_size
+
+        check_shard_size(operation, orders.shards)
+    for note in operation.notes:
+        console.warn(note)
+    if as_json:
+        console.put_json(_json(operation, orders))
+        return
+    from quantplan.report.grid import as_rich
+    from quantplan.report.layer_table import layer_grid
+
+    console.put_table(as_rich(layer_grid(operation.layer_map, f"{operation.model.path.name}: {orders.edits}")))
+    console.put(_counts(operation))
+    console.put(f"file      {operation.file_bytes:,} bytes, the source has {operation.model.file_bytes:,}")
+    console.put(_encoded(operation))
+    console.put(f"writes    {orders.out}")
+
+
+def _counts(operation: Operation) -> str:
+    model = operation.model
+    layers = f"layers    {model.blocks} -> {len(operation.layer_map)}"
+    return f"{layers}, parameters {model.elements:,} -> {operation.elements:,}"
+
+
+def _encoded(operation: Operation) -> str:
+    anew = operation.reencoded
+    if not anew:
+        return f"tensors   {len(operation.parts)}, all copied byte for byte"
+    size = sum(part.bytes for part in anew)
+    kinds = ", ".join(sorted({part.type.name for part in anew}))
+    return f"tensors   {len(operation.parts)}, {len(anew)} of them encoded anew as {kinds} ({size:,} bytes), the others copied"
+
+
+def _json(operation: Operation, orders: Orders, made: Products | None = None) -> dict[str, Any]:
+    from quantplan.formats.layer_map_files import layers_content
+
+    def path(file: Path | None) -> str | None:
+        return str(file) if file else None
+
+    model, record = operation.model, made.record if made else None
+    return {
+        "out": str(made.model.path if made else orders.out),
+        "written": made is not None,
+        "edits": orders.edits,
+        "map": str(operation.layer_map),
+        "layers": layers_content(operation.layer_map),
+        "layers_before": model.blocks,
+        "layers_after": len(operation.layer_map),
+        "parameters_before": model.elements,
+        "parameters_after": operation.elements,
+        "file_bytes": operation.file_bytes,
+        "result_digest": record.result.digest if record else None,
+        "reencoded": [{"tensor": part.name, "type": part.type.name} for part in operation.reencoded],
+        "notes": list(record.notes if record else operation.notes),
+        "record": path(made.record_file) if made else None,
+        "imatrix": path(made.imatrix_file) if made else None,
+        "plan": path(made.plan_file) if made else None,
+    }

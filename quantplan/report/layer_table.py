@@ -1,0 +1,70 @@
+"""A layer map as a table: what each layer of the new model is made of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from quantplan.layer_map import Layer, LayerMap
+from quantplan.report.grid import Grid
+
+IN_PLACE, MOVED, COPY, SCALED, BLEND = "in place", "moved", "copy", "scaled", "blend"
+
+
+def layer_kinds(layer_map: LayerMap) -> list[str]:
+    """What has become of each new layer; of a layer that is there several times the first is no copy."""
+    seen: Counter[int] = Counter()
+    return [_kind(index, layer, seen) for index, layer in enumerate(layer_map.layers)]
+
+
+def _kind(index: int, layer: Layer, seen: Counter[int]) -> str:
+    if layer.copied is None:
+        return BLEND if len(layer.blocks) > 1 else SCALED
+    seen[layer.copied] += 1
+    if seen[layer.copied] > 1:
+        return COPY
+    return IN_PLACE if layer.copied == index else MOVED
+
+
+def layer_grid(layer_map: LayerMap, title: str) -> Grid:
+    """Runs of layers with one fate share a row."""
+    rows = tuple(_rows(layer_map))
+    gone = _gone(layer_map)
+    notes = (f"left out: {gone}",) if gone else ()
+    return Grid(title, ("new layer", "made of", "kind"), rows, notes)
+
+
+def _rows(layer_map: LayerMap) -> Iterator[tuple[str, str, str]]:
+    layers, kinds = layer_map.layers, layer_kinds(layer_map)
+    start = 0
+    for index in range(1, len(layers) + 1):
+        if index < len(layers) and kinds[index] == kinds[start] and _follows(layers[index - 1], layers[index]):
+            continue
+        yield _span(start, index - 1), _made_of(layers[start], layers[index - 1]), kinds[start]
+        start = index
+
+
+def _follows(one: Layer, other: Layer) -> bool:
+    return one.copied is not None and other.copied == one.copied + 1
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def _made_of(first: Layer, last: Layer) -> str:
+    if first.copied is None or last.copied is None:
+        return str(first)
+    return _span(first.copied, last.copied)
+
+
+def _gone(layer_map: LayerMap) -> str:
+    used = {block for layer in layer_map.layers for block in layer.blocks}
+    left = [block for block in range(layer_map.original) if block not in used]
+    runs: list[list[int]] = []
+    for block in left:
+        if runs and block == runs[-1][1] + 1:
+            runs[-1][1] = block
+        else:
+            runs.append([block, block])
+    return " ".join(_span(first, last) for first, last in runs)
