@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from quantplan.cli.surgery import apply
+from quantplan.cli.surgery import apply, score
 
 
 def application() -> typer.Typer:
@@ -14,4 +14,5 @@ def application() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )  # fmt: skip
     app.command("apply")(apply.apply)
+    app.command("score")(score.score)
     return app

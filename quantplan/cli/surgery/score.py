@@ -1,0 +1,197 @@
+"""`quantplan surgery score`: models' answers to a suite of short tasks, scored out of 100 with their uncertainty."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from quantplan.cli import console, options
+from quantplan.errors import BadUsage
+
+if TYPE_CHECKING:
+    from quantplan.analyze.suite_gap import SuiteGap
+    from quantplan.measurement import Estimate
+    from quantplan.suite import Suite
+    from quantplan.suite_score import SuiteScore
+    from quantplan.surgery.scoring import ScoreOptions
+
+_FilesArgument = Annotated[list[Path], typer.Argument(help="GGUF files to score, hf:// too.", show_default=False)]
+_SuiteOption = Annotated[
+    list[str] | None,
+    typer.Option("--suite", "-s", help="Suite file, or default for the shipped one; several are scored together."),
+]
+_BaseOption = Annotated[
+    Path | None, typer.Option("--base", help="Original model to compare with (default: the project's).")
+]
+_TextOption = Annotated[
+    Path | None, typer.Option("--text", "-t", help="Text for the perplexity part, file or folder (default: none).")
+]
+_WindowsOption = Annotated[
+    int | None, typer.Option("--windows", "-n", min=1, help="Windows of the text to take (default: all).")
+]
+_AnswersOption = Annotated[bool, typer.Option("--show-answers", help="Print each answer with its credit.")]
+_OutOption = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder for the records (default: the project's reports).")
+]
+
+
+def score(
+    files: _FilesArgument,
+    suite: _SuiteOption = None,
+    base: _BaseOption = None,
+    text: _TextOption = None,
+    ctx: options.CtxOption = None,
+    windows: _WindowsOption = None,
+    threads: options.ThreadsOption = 0,
+    gpu_layers: options.GpuLayersOption = 0,
+    show_answers: _AnswersOption = False,
+    out: _OutOption = None,
+    dry_run: options.DryRunOption = False,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Score models by their greedy answers to short tasks: facts, coherence, math, reasoning and more, out of 100.
+
+    Questions go through the model's own chat template. Each part and the whole have their standard errors, and the
+    original model, scored on the same items, stands beside. The perplexity part takes --text and --base. Answers of finished
+    models are kept. docs/suites.md describes the suites, which are short YAML files, and every formula.
+
+    Example: quantplan surgery score prose-10m-f16.gguf --base prose-10m-f16.gguf --text calibration/heldout.txt
+    --windows 8
+    """
+    from quantplan.surgery.scoring import ScoreOptions
+
+    wanted, original = _suite(suite), _base(base)
+    _check(text, original, ctx, windows)
+    how = ScoreOptions(threads=threads, gpu_layers=gpu_layers)
+    files = [options.local(each) for each in files]
+    if dry_run:
+        _announce(files, original, wanted, how, text)
+        return
+    ratios = _ratios(files, original, text, ctx, windows, how) if text and original else {}
+    scores, reference = _score(files, original, wanted, how, ratios, bool(text))
+    _write([*scores, *([reference] if reference else [])], out)
+    _show(scores, reference, show_answers, as_json)
+
+
+def _suite(sources: list[str] | None) -> Suite:
+    from quantplan.formats.suite_files import DEFAULT, read_suite
+    from quantplan.suite import joined
+
+    found = [read_suite(source) for source in sources or [DEFAULT]]
+    return found[0] if len(found) == 1 else joined(found)
+
+
+def _base(option: Path | None) -> Path | None:
+    here = options.project()
+    return options.local(option) if option else here.model if here else None
+
+
+def _check(text: Path | None, base: Path | None, ctx: int | None, windows: int | None) -> None:
+    if text and base is None:
+        raise BadUsage("--text: perplexity is judged against the original model; name it with --base ORIGINAL.gguf")
+    if not text and (ctx or windows):
+        raise BadUsage("--ctx and --windows cut the text of the perplexity part; name one with --text FILE")
+
+
+def _announce(files: list[Path], base: Path | None, suite: Suite, how: ScoreOptions, text: Path | None) -> None:
+    from quantplan.formats.gguf import read_model
+    from quantplan.surgery.scoring import Kept, tokens_at_most
+
+    console.put(f"suite {suite.name}: {suite.items} items, at most {tokens_at_most(suite)} tokens a model")
+    for part in suite.parts:
+        share = 100 * part.weight / suite.total_weight
+        console.put(f"  {part.name} ({part.kind}): {len(part.items)} items, {share:.3g} % of the score")
+    kept = Kept(options.cache_folder(), suite, how)
+    for file in dict.fromkeys([*files, *([base] if base else [])]):
+        console.put(f"{file}: {'kept' if kept.find(read_model(file)) else 'to be asked'}")
+    if text:
+        console.put(f"perplexity on {text}, against {base}")
+
+
+def _ratios(
+    files: list[Path], base: Path, text: Path, ctx: int | None, windows: int | None, how: ScoreOptions
+) -> dict[Path, Estimate]:  # fmt: skip
+    """PPL of each file over that of the base."""
+    from quantplan.experiments.measure import MeasureOptions, measure
+    from quantplan.formats.gguf import read_model
+    from quantplan.project import read_text
+    from quantplan.surgery.scoring import ppl_ratio
+
+    chosen = MeasureOptions(options.ctx(ctx, read_model(base)), windows, how.threads, how.gpu_layers)
+    with console.progress("perplexity", 100) as bar:
+        found = measure(
+            base, files, read_text(text), chosen, lambda share: bar(100 * share), options.cache_folder()
+        )  # fmt: skip
+    return {file: ppl_ratio(each.ln_ppl_ratio) for file, each in zip(files, found, strict=True)}
+
+
+def _score(
+    files: list[Path], base: Path | None, suite: Suite, how: ScoreOptions, ratios: dict[Path, Estimate], judged: bool
+) -> tuple[list[SuiteScore], SuiteScore | None]:  # fmt: skip
+    """The files' scores and the base's."""
+    from quantplan.surgery.scoring import score_file
+
+    names = [*files, *([base] if base else [])]
+    with console.progress("scoring", 100 * len(names)) as bar:
+
+        def one(file: Path, ratio: Estimate | float | None) -> SuiteScore:
+            return score_file(file, suite, how, ratio, lambda share: bar(100 * share), options.cache_folder())
+
+        scores = [one(file, ratios.get(file)) for file in files]
+        return scores, one(base, 1.0 if judged else None) if base else None
+
+
+def _write(scores: list[SuiteScore], out: Path | None) -> None:
+    from quantplan.formats.suite_score_files import write_suite_score
+
+    here = options.project()
+    folder = out or (here.reports if here else None)
+    for each in {each.model_digest: each for each in scores}.values() if folder else ():
+        suite = each.conditions.suite_digest[:8]
+        path = folder / f"{Path(each.file).stem}-{each.model_digest[:8]}-{suite}.suite.json"  # type: ignore[operator]
+        write_suite_score(each, path)
+        console.say(f"written: {path}")
+
+
+def _show(scores: list[SuiteScore], base: SuiteScore | None, answers: bool, as_json: bool) -> None:
+    from quantplan.report.grid import as_rich
+    from quantplan.report.suite_table import answer_lines, gaps_grid, suite_grid
+
+    gaps = _gaps(scores, base)
+    for note in dict.fromkeys(f"{each.file}: {note}" for each in scores for note in each.notes):
+        console.warn(note)
+    if as_json:
+        console.put_json([_fields(each, base, gaps.get(each.file)) for each in scores])
+        return
+    shown = list({each.file: each for each in [*scores, *([base] if base else [])]}.values())
+    console.put_table(as_rich(suite_grid(shown)))
+    if gaps and base:
+        console.put_table(as_rich(gaps_grid(gaps, base.file, [part.name for part in base.parts])))
+    for each in scores:
+        console.put(f"{each.file}: {_sentence(each, base, gaps.get(each.file))}")
+    for line in (line for each in shown for line in [each.file, *answer_lines(each)]) if answers else ():
+        console.put(line)
+
+
+def _gaps(scores: list[SuiteScore], base: SuiteScore | None) -> dict[str, SuiteGap]:
+    from quantplan.analyze.suite_gap import suite_gap
+
+    others = [each for each in scores if base and each.model_digest != base.model_digest]
+    return {each.file: suite_gap(each, base) for each in others if base}
+
+
+def _sentence(score: SuiteScore, base: SuiteScore | None, gap: SuiteGap | None) -> str:
+    from quantplan.surgery.judgement import against, alone
+
+    return f"{alone(score)}; {against(gap, base.file)}" if gap and base else alone(score)
+
+
+def _fields(score: SuiteScore, base: SuiteScore | None, gap: SuiteGap | None) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from quantplan.formats.suite_score_files import as_fields
+
+    against = {"file": base.file, "score": base.overall.value} | asdict(gap) if gap and base else None
+    return as_fields(score) | {"against": against, "judgement": _sentence(score, base, gap)}

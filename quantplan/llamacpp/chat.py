@@ -1,0 +1,102 @@
+"""How a question is put to a model: its own chat template, or a plain form where the file has none.
+
+The template (``tokenizer.chat_template`` of the GGUF) is rendered by llama-cpp-python's Jinja2ChatFormatter with one user
+message and no system message. ``enable_thinking`` is handed to it: templates of models that can think with and without
+(Qwen3 and its like) read it, others ignore it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from quantplan.errors import BadFile
+from quantplan.llamacpp.engine import Engine
+
+TEMPLATE_KEY = "tokenizer.chat_template"
+OPENED, CLOSED = "<think>", "</think>"
+ALWAYS, SWITCH, NEVER = "always", "switch", "never"  # what a template knows of thinking
+PLAIN = "Question: {question}\nAnswer:"
+_PLAIN_STOP = ("\nQuestion:",)  # a model without a template goes on with questions of its own
+_A_DAY = "01 Jan 2025"  # for templates that write today's date into the prompt: answers must not change overnight
+_TAG = re.compile(r"</?think>")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """``text`` as the model reads it. ``special``: its special tokens are parsed. ``stop``: texts that end the answer.
+
+    ``thinking``: the prompt ends inside a block of thinking, so that the answer begins there.
+    """
+
+    text: str
+    special: bool = False
+    stop: tuple[str, ...] = ()
+    thinking: bool = False
+
+
+class ChatForm:
+    """Prompts for one model. ``thinks``: ALWAYS, SWITCH (with and without) or NEVER."""
+
+    def __init__(self, metadata: Mapping[str, object], engine: Engine) -> None:
+        """``metadata``: of the model's header. BadFile where its template cannot be rendered."""
+        template = metadata.get(TEMPLATE_KEY)
+        self.template = str(template) if template else None
+        self._bos, self._formatter = "", None
+        if self.template:
+            self._bos = _added_bos(engine)
+            self._formatter = _formatter(self.template, engine)
+        self.thinks = self._kind()
+
+    def prompt(self, question: str, thinking: bool = False) -> Prompt:
+        """The question as the user's only message, up to where the answer begins."""
+        if self._formatter is None:
+            return Prompt(PLAIN.format(question=question), stop=_PLAIN_STOP)
+        # a BOS that the tokenizer adds anyway would stand there twice
+        text = self._render(question, thinking).removeprefix(self._bos)
+        tags = _TAG.findall(text)
+        return Prompt(text, special=True, thinking=bool(tags) and tags[-1] == OPENED)
+
+    def _kind(self) -> str:
+        if self._formatter is None:
+            return NEVER
+        if self._render("?", True) != self._render("?", False):
+            return SWITCH
+        return ALWAYS if OPENED in self.template or CLOSED in self.template else NEVER  # type: ignore[operator]
+
+    def _render(self, question: str, thinking: bool) -> str:
+        messages = [{"role": "user", "content": question}]
+        try:
+            return self._formatter(messages=messages, enable_thinking=thinking).prompt  # type: ignore[misc]
+        except Exception as error:  # noqa: BLE001 - a template is a program of someone else's and may fail in any way
+            raise BadFile(
+                f"the model's chat template cannot be rendered ({type(error).__name__}: {error}); "
+                f"mend {TEMPLATE_KEY} in the file, or score a file without it"
+            ) from None
+
+
+def _formatter(template: str, engine: Engine):
+    from jinja2 import TemplateError
+    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+    try:
+        found = Jinja2ChatFormatter(template, eos_token=_special(engine, "eos"), bos_token=_special(engine, "bos"))
+    except TemplateError as error:
+        raise BadFile(f"the model's chat template is not Jinja ({error}); mend {TEMPLATE_KEY} in the file") from None
+    found.strftime_now = lambda _format: _A_DAY
+    return found
+
+
+def _added_bos(engine: Engine) -> str:
+    """The text of the BOS token where the tokenizer puts one in front, else nothing."""
+    import llama_cpp
+
+    return _special(engine, "bos") if llama_cpp.llama_vocab_get_add_bos(engine.vocab) else ""
+
+
+def _special(engine: Engine, name: str) -> str:
+    import llama_cpp
+
+    token = getattr(llama_cpp, f"llama_vocab_{name}")(engine.vocab)
+    return llama_cpp.llama_vocab_get_text(engine.vocab, token).decode("utf-8", "replace") if token >= 0 else ""

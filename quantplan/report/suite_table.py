@@ -1,0 +1,77 @@
+"""Scores at a suite as tables. Nothing is computed here but what stands beside what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from quantplan.analyze.suite_gap import SuiteGap
+from quantplan.report.grid import Grid
+from quantplan.suite_score import SuiteScore
+
+UNKNOWN = "-"
+
+
+def suite_grid(scores: Sequence[SuiteScore]) -> Grid:
+    """One row a model: the parts in percent with their standard errors, the overall score last."""
+    first = scores[0]
+    return Grid(
+        title=f"Suite {first.conditions.suite}: percent ± standard error",
+        headings=("Model", *(part.name for part in first.parts), "Score"),
+        rows=tuple((score.file, *_parts(score), _overall(score)) for score in scores),
+        notes=(_weights(first), *_missing(scores)),
+    )
+
+
+def gaps_grid(gaps: Mapping[str, SuiteGap], other: str, parts: Sequence[str]) -> Grid:
+    """One row a model: its difference from another one, part by part, paired item by item."""
+    rows = tuple(
+        (file, *(_gap(gap, name) for name in parts), _reach(gap.overall.difference, gap.overall.high))
+        for file, gap in gaps.items()
+    )
+    return Grid(f"Difference from {other}: points ± half of the 95 % interval", ("Model", *parts, "Score"), rows)
+
+
+def answer_lines(score: SuiteScore) -> list[str]:
+    """Every item with its credit, what is missing, and its answer."""
+    return [
+        f"{part.name}: {item.name}  {item.credit:.2f}{f' ({item.remark})' if item.remark else ''}  {item.text.strip()!r}"
+        for part in score.applicable
+        for item in part.items
+    ]
+
+
+def _parts(score: SuiteScore) -> list[str]:
+    return [
+        f"{100 * part.credit.value:.0f} ± {100 * (part.credit.stderr or 0):.0f}" if part.applies else UNKNOWN
+        for part in score.parts
+    ]
+
+
+def _overall(score: SuiteScore) -> str:
+    return f"{score.overall.value:.1f} ± {score.overall.stderr or 0:.1f}"
+
+
+def _gap(gap: SuiteGap, name: str) -> str:
+    found = gap.parts.get(name)
+    return UNKNOWN if found is None else _reach(100 * found.difference, 100 * found.high, 0)
+
+
+def _reach(difference: float, high: float, decimals: int = 1) -> str:
+    return f"{difference:+.{decimals}f} ± {high - difference:.{decimals}f}"
+
+
+def _weights(score: SuiteScore) -> str:
+    shares = ", ".join(f"{part.name} {score.share(part):.3g} %" for part in score.applicable)
+    return f"Weights in the score, which is out of 100: {shares}."
+
+
+def _missing(scores: Sequence[SuiteScore]) -> tuple[str, ...]:
+    """Parts that do not apply, each reason once, and what became of their weight."""
+    missing: dict[str, set[str]] = {}
+    for score in scores:
+        for part in score.parts:
+            if not part.applies:
+                missing.setdefault(part.reason, set()).add(part.name)
+    order = [part.name for part in scores[0].parts]
+    notes = [f"Without {', '.join(sorted(names, key=order.index))}: {reason}." for reason, names in missing.items()]
+    return (*notes, "The weight of parts that do not apply is spread over the others.") if notes else ()

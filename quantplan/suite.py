@@ -1,0 +1,99 @@
+"""A suite: short tasks by which a model's answers are scored, in weighted parts. The files are described in docs/suites.md.
+
+A suite's digest covers everything that can change a score, so two scores of one digest were asked and judged alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+
+from quantplan.errors import BadUsage
+
+FACTS, COHERENCE, REPETITION, THINKING, DIRECT = "facts", "coherence", "repetition", "thinking", "direct"
+MATH, FEELINGS, REASONING, PERPLEXITY = "math", "feelings", "reasoning", "perplexity"
+KINDS = (FACTS, COHERENCE, REPETITION, THINKING, DIRECT, MATH, FEELINGS, REASONING, PERPLEXITY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One task. ``text``: the question, the beginning of a text or a dialogue; the other fields as its kind needs them.
+
+    ``accept``, ``reject``: words, or patterns between slashes. ``answer``: a number as written, or one of ``choices``.
+    ``feelings``: names with intensities from 0 to 10 of ``who``. ``at_least``: words of an answer, ``needed``: keywords.
+    """
+
+    name: str
+    text: str
+    max_tokens: int
+    accept: tuple[str, ...] = ()
+    reject: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+    needed: int = 1
+    at_least: int = 0
+    answer: str = ""
+    choices: tuple[str, ...] = ()
+    who: str = ""
+    feelings: tuple[tuple[str, float], ...] = ()
+    topic: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Items of one kind. ``weight``: of the part in the overall score, in any unit; ``thinking``: the mode it is asked in.
+
+    ``instruction`` is said with every question. ``common_words``: the most frequent words of the language (coherence).
+    """
+
+    name: str
+    kind: str
+    weight: float
+    items: tuple[Item, ...] = ()
+    instruction: str = ""
+    thinking: bool = False
+    common_words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """``thinking_tokens``: added to those of an item where a model thinks and nothing can stop it."""
+
+    name: str
+    parts: tuple[Part, ...]
+    thinking_tokens: int = 0
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that is asked and accepted; its name and comments in the file are left out."""
+        content = [self.thinking_tokens, *(asdict(part) for part in self.parts)]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def items(self) -> int:
+        return sum(len(part.items) for part in self.parts)
+
+    @property
+    def total_weight(self) -> float:
+        return sum(part.weight for part in self.parts)
+
+
+def joined(suites: Sequence[Suite]) -> Suite:
+    """One suite of all parts, weights as they stand; a name that comes again gets its suite's in front of it.
+
+    BadUsage where that does not tell parts apart: the same suite twice.
+    """
+    parts: dict[str, Part] = {}
+    for suite in suites:
+        for part in suite.parts:
+            name = part.name if part.name not in parts else f"{suite.name}:{part.name}"
+            if name in parts:
+                raise BadUsage(f"two suites have the name {suite.name} and a part {part.name}; rename one of them")
+            parts[name] = replace(part, name=name)
+    return Suite(
+        name="+".join(suite.name for suite in suites),
+        parts=tuple(parts.values()),
+        thinking_tokens=max(suite.thinking_tokens for suite in suites),
+    )

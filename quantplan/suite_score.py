@@ -1,0 +1,161 @@
+"""A model's score at a suite: a credit from 0 to 1 for each item, with the answer that earned it, and what follows from them.
+
+A part's figure is the mean of its credits; its standard error is that of the mean with one more item added, half right and
+half wrong: for credits of 0 and 1 this is the standard deviation of Jeffreys' posterior Beta(right + 1/2, wrong + 1/2) (Brown,
+Cai and DasGupta, Statistical Science 16, 2001), so that 17 of 17 has an error too. The overall score is 100 times the weighted
+mean of the parts that apply to the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from quantplan.measurement import Estimate
+from quantplan.suite import PERPLEXITY
+
+GRADING_VERSION = 1  # 1: first; raised when questions are worded, answered or judged in another way
+QUANTILE = 1.959963984540054  # of the normal distribution, for 95 %
+
+
+@dataclass(frozen=True)
+class SuiteConditions:
+    """Everything but the model that credits depend on. ``suite``: a name for people; the digest says what was asked."""
+
+    suite: str
+    suite_digest: str
+    backend: str
+    llama_cpp: str
+    grading: int = GRADING_VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemScore:
+    """``text``: the whole answer, thinking and special tokens written out; ``ending``: see llamacpp.generation.
+
+    ``remark``: what is missing where the credit is not full.
+    """
+
+    name: str
+    credit: float
+    text: str
+    tokens: int
+    ending: str
+    remark: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartScore:
+    """``given``: the figure of a part without items (perplexity). ``reason``: why the part does not apply to the model."""
+
+    name: str
+    kind: str
+    weight: float
+    items: tuple[ItemScore, ...] = ()
+    given: Estimate | None = None
+    reason: str = ""
+
+    @property
+    def applies(self) -> bool:
+        return not self.reason
+
+    @property
+    def credits(self) -> tuple[float, ...]:
+        return tuple(item.credit for item in self.items)
+
+    @cached_property
+    def credit(self) -> Estimate:
+        """From 0 to 1; ValueError where the part does not apply."""
+        if self.reason:
+            raise ValueError(f"{self.name} does not apply: {self.reason}")
+        return self.given or mean_credit(self.credits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteScore:
+    """``template``: questions went through the model's own chat template. ``thinks``: what it knows of thinking."""
+
+    file: str
+    model_digest: str
+    parts: tuple[PartScore, ...]
+    conditions: SuiteConditions
+    template: bool
+    thinks: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def applicable(self) -> tuple[PartScore, ...]:
+        return tuple(part for part in self.parts if part.applies)
+
+    @property
+    def items(self) -> int:
+        """Items that were asked."""
+        return sum(len(part.items) for part in self.applicable)
+
+    @cached_property
+    def overall(self) -> Estimate:
+        """Out of 100, the weights of parts that do not apply spread over the others."""
+        return weighted([(part.weight, part.credit) for part in self.applicable])
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the overall score."""
+        reach = QUANTILE * (self.overall.stderr or 0.0)
+        return max(0.0, self.overall.value - reach), min(100.0, self.overall.value + reach)
+
+    def share(self, part: PartScore) -> float:
+        """The part's weight in the overall score, percent."""
+        return 100 * part.weight / sum(each.weight for each in self.applicable) if part.applies else 0.0
+
+
+def mean_credit(credits: Sequence[float]) -> Estimate:
+    """The mean of credits from 0 to 1, and its standard error, which is never 0; ValueError where there is none."""
+    return Estimate(math.fsum(credits) / len(credits), _error(credits, (0.0, 1.0)))
+
+
+def mean_difference(pairs: Sequence[tuple[float, float]]) -> Estimate:
+    """Mean of (own - other) over the same items; one more is added for the error, half won and half lost outright."""
+    gaps = [own - other for own, other in pairs]
+    return Estimate(math.fsum(gaps) / len(gaps), _error(gaps, (-1.0, 1.0)))
+
+
+def _error(values: Sequence[float], ends: tuple[float, float]) -> float:
+    """sqrt(variance / (n + 2)), the variance over n + 1 values: the last one is half the one end, half the other."""
+    if not values:
+        raise ValueError("a part without items has no mean")
+    count = len(values) + 1
+    mean = (math.fsum(values) + sum(ends) / 2) / count
+    square = (math.fsum(value**2 for value in values) + sum(end**2 for end in ends) / 2) / count
+    return math.sqrt(max(0.0, square - mean**2) / (count + 1))
+
+
+def weighted(figures: Sequence[tuple[float, Estimate]]) -> Estimate:
+    """100 times the weighted mean of figures that are independent of one another."""
+    total = math.fsum(weight for weight, _ in figures)
+    value = math.fsum(weight * figure.value for weight, figure in figures) / total
+    error = math.hypot(*(weight * (figure.stderr or 0.0) for weight, figure in figures)) / total
+    return Estimate(100 * value, 100 * error)
+
+
+def with_perplexity(score: SuiteScore, ratio: Estimate | float | None) -> SuiteScore:
+    """The score with its perplexity part filled in: credit = min(1, 1 / ratio).
+
+    ``ratio``: PPL of this model over PPL of the original, above 0; None where it was not measured. A ratio that is no
+    number counts as infinite. ValueError for one of 0 or less.
+    """
+    return replace(
+        score, parts=tuple(_filled(part, ratio) if part.kind == PERPLEXITY else part for part in score.parts)
+    )
+
+
+def _filled(part: PartScore, ratio: Estimate | float | None) -> PartScore:
+    if ratio is None:
+        return replace(part, given=None, reason="not measured: it takes a text and the original model")
+    value, error = (ratio.value, ratio.stderr or 0.0) if isinstance(ratio, Estimate) else (float(ratio), 0.0)
+    if value <= 0:
+        raise ValueError(f"a ratio of perplexities is above 0, not {value}")
+    if not math.isfinite(value):
+        return replace(part, given=Estimate(0.0, 0.0), reason="")
+    return replace(part, given=Estimate(min(1.0, 1 / value), error / value**2), reason="")
