@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 
 import numpy as np
@@ -106,6 +106,11 @@ def token_scores(base: BaseRows, logits: np.ndarray, targets: np.ndarray) -> Tok
     _each_block(logits, work)
     base_nll = base.log_sum - base.logits[np.arange(count), targets]
     return TokenScores(nll, base_nll, kld, np.exp(-nll) - np.exp(-base_nll), same_top)
+
+
+def joined(parts: Sequence[TokenScores]) -> TokenScores:
+    """The scores of consecutive parts of a text as those of the whole."""
+    return TokenScores(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(TokenScores)))
 
 
 # -- one block of rows

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 
 from quantplan.analyze.figures import figures
-from quantplan.analyze.scoring import BaseRows, TokenScores, base_rows, token_scores
+from quantplan.analyze.scoring import BaseRows, TokenScores, base_rows, joined, token_scores
 from quantplan.errors import BadFile, WorkersLost
 from quantplan.experiments.cache import Journal, text_digest
 from quantplan.experiments.crew import Crew, Lost
@@ -205,7 +205,7 @@ def _run(reference: _Reference, models: list[Model], step: Advance) -> Iterator[
         for model in models:
             parts[model.digest].append(_score(model, reference, group, base, step))
             if group is reference.groups[-1]:
-                yield model, _joined(parts.pop(model.digest))
+                yield model, joined(parts.pop(model.digest))
 
 
 def _score(model: Model, reference: _Reference, group: slice, base: BaseRows, step: Advance) -> TokenScores:
@@ -220,12 +220,7 @@ def _score(model: Model, reference: _Reference, group: slice, base: BaseRows, st
             first = rows.stop
             step(len(logits))
     _check_finite([scores.kld + scores.nll for scores in found], model)
-    return _joined(found)
-
-
-def _joined(parts: list[TokenScores]) -> TokenScores:
-    names = ("nll", "base_nll", "kld", "delta_p", "same_top")
-    return TokenScores(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    return joined(found)
 
 
 def _check_finite(values: list[np.ndarray], model: Model) -> None:

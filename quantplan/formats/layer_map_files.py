@@ -74,7 +74,7 @@ def read_layer_map(path: Path | str) -> LayerMapRecord:
     """A record as it was written; BadFile where fields are missing, or a layer is made of a block that is not there."""
     content = read_record(path, LAYER_MAP_FORMAT, LAYER_MAP_VERSION)
     try:
-        layers = tuple(_layer(each) for each in content["layers"])
+        layers = layers_from(content["layers"])
         record = LayerMapRecord(
             edits=str(content["edits"]),
             layer_map=LayerMap(int(content["original"]), layers),
@@ -91,6 +91,11 @@ def read_layer_map(path: Path | str) -> LayerMapRecord:
             f"{path}: damaged layer map ({type(error).__name__}: {error}); give the text of the edits instead"
         ) from None
     return record
+
+
+def layers_from(content: list[Any]) -> tuple[Layer, ...]:
+    """What ``layers_content`` wrote; KeyError, TypeError, AttributeError or ValueError for anything else."""
+    return tuple(_layer(each) for each in content)
 
 
 def _layer(content: Any) -> Layer:
