@@ -20,34 +20,38 @@ EXPERTS, EXPERTS_USED, UNREACHABLE = 8, 2, 7  # the last block never routes to e
 def tiny_moe(path: Path | str, seed: int = 0) -> Path:
     """A qwen3moe model of 3 blocks, width 256, 8 experts of 256, 2 used; output.weight of its own (20 MB)."""
     random, blocks = np.random.default_rng(seed), 3
-    writer = _writer(path, "qwen3moe", blocks, feed_forward=256)
+    writer = start(path, "qwen3moe", blocks, feed_forward=256)
     writer.add_expert_count(EXPERTS)
     writer.add_expert_used_count(EXPERTS_USED)
     writer.add_expert_feed_forward_length(256)
-    _matrix(writer, random, "output.weight", (_vocabulary_size(), WIDTH))
+    matrix(writer, random, "output.weight", (_vocabulary_size(), WIDTH))
     for block in range(blocks):
-        _attention(writer, random, block)
+        attention(writer, random, block)
         router = _router(random, unreachable=block == blocks - 1)
         writer.add_tensor(f"blk.{block}.ffn_gate_inp.weight", router)
-        _matrix(writer, random, f"blk.{block}.ffn_gate_exps.weight", (EXPERTS, 256, WIDTH))
-        _matrix(writer, random, f"blk.{block}.ffn_up_exps.weight", (EXPERTS, 256, WIDTH))
-        _matrix(writer, random, f"blk.{block}.ffn_down_exps.weight", (EXPERTS, WIDTH, 256))
-    return _finish(writer, random, path)
+        matrix(writer, random, f"blk.{block}.ffn_gate_exps.weight", (EXPERTS, 256, WIDTH))
+        matrix(writer, random, f"blk.{block}.ffn_up_exps.weight", (EXPERTS, 256, WIDTH))
+        matrix(writer, random, f"blk.{block}.ffn_down_exps.weight", (EXPERTS, WIDTH, 256))
+    return finish(writer, random, path)
 
 
 def tiny_tied(path: Path | str, seed: int = 0, feed_forward: int = 288) -> Path:
     """A dense qwen3 model of 2 blocks without output.weight (6 MB); ffn_down has rows of ``feed_forward``."""
     random, blocks = np.random.default_rng(seed), 2
-    writer = _writer(path, "qwen3", blocks, feed_forward)
+    writer = start(path, "qwen3", blocks, feed_forward)
     for block in range(blocks):
-        _attention(writer, random, block)
-        _matrix(writer, random, f"blk.{block}.ffn_gate.weight", (feed_forward, WIDTH))
-        _matrix(writer, random, f"blk.{block}.ffn_up.weight", (feed_forward, WIDTH))
-        _matrix(writer, random, f"blk.{block}.ffn_down.weight", (WIDTH, feed_forward))
-    return _finish(writer, random, path)
+        attention(writer, random, block)
+        matrix(writer, random, f"blk.{block}.ffn_gate.weight", (feed_forward, WIDTH))
+        matrix(writer, random, f"blk.{block}.ffn_up.weight", (feed_forward, WIDTH))
+        matrix(writer, random, f"blk.{block}.ffn_down.weight", (WIDTH, feed_forward))
+    return finish(writer, random, path)
 
 
-def _writer(path: Path | str, architecture: str, blocks: int, feed_forward: int) -> gguf.GGUFWriter:
+def start(
+    path: Path | str, architecture: str, blocks: int, feed_forward: int, kv_heads: int | list[int] = KV_HEADS,
+    keys: int = HEAD, values: int = HEAD,
+) -> gguf.GGUFWriter:  # fmt: skip
+    """A writer with the usual metadata. ``keys``, ``values``: sizes of a head."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name(f"tiny-{architecture}")
     writer.add_block_count(blocks)
@@ -55,9 +59,9 @@ def _writer(path: Path | str, architecture: str, blocks: int, feed_forward: int)
     writer.add_embedding_length(WIDTH)
     writer.add_feed_forward_length(feed_forward)
     writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
-    writer.add_key_length(HEAD)
-    writer.add_value_length(HEAD)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_key_length(keys)
+    writer.add_value_length(values)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(10000.0)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
@@ -81,16 +85,16 @@ def _vocabulary_size() -> int:
     return len(_vocabulary()["tokenizer.ggml.tokens"][0])  # type: ignore[arg-type]
 
 
-def _matrix(writer: gguf.GGUFWriter, random: np.random.Generator, name: str, shape: tuple[int, ...]) -> None:
+def matrix(writer: gguf.GGUFWriter, random: np.random.Generator, name: str, shape: tuple[int, ...]) -> None:
     """Normal weights of variance 1/columns: activations keep their size through the model."""
     weights = random.standard_normal(shape, np.float32) / np.sqrt(shape[-1])
     writer.add_tensor(name, weights.astype(np.float16))
 
 
-def _attention(writer: gguf.GGUFWriter, random: np.random.Generator, block: int) -> None:
-    for name, rows in (("attn_q", HEADS * HEAD), ("attn_k", KV_HEADS * HEAD), ("attn_v", KV_HEADS * HEAD)):
-        _matrix(writer, random, f"blk.{block}.{name}.weight", (rows, WIDTH))
-    _matrix(writer, random, f"blk.{block}.attn_output.weight", (WIDTH, HEADS * HEAD))
+def attention(writer: gguf.GGUFWriter, random: np.random.Generator, block: int, kv_heads: int = KV_HEADS) -> None:
+    for name, rows in (("attn_q", HEADS * HEAD), ("attn_k", kv_heads * HEAD), ("attn_v", kv_heads * HEAD)):
+        matrix(writer, random, f"blk.{block}.{name}.weight", (rows, WIDTH))
+    matrix(writer, random, f"blk.{block}.attn_output.weight", (WIDTH, HEADS * HEAD))
     for name, size in (
         ("attn_norm", WIDTH),
         ("ffn_norm", WIDTH),
@@ -112,9 +116,11 @@ def _router(random: np.random.Generator, unreachable: bool) -> np.ndarray:
     return rows.astype(np.float32)
 
 
-def _finish(writer: gguf.GGUFWriter, random: np.random.Generator, path: Path | str) -> Path:
-    _matrix(writer, random, "token_embd.weight", (_vocabulary_size(), WIDTH))
-    writer.add_tensor("output_norm.weight", np.ones(WIDTH, np.float32))
+def finish(
+    writer: gguf.GGUFWriter, random: np.random.Generator, path: Path | str, norm: str = "output_norm.weight"
+) -> Path:
+    matrix(writer, random, "token_embd.weight", (_vocabulary_size(), WIDTH))
+    writer.add_tensor(norm, np.ones(WIDTH, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -55,14 +55,20 @@ class Item:
     other: str
 
 
+# llama.cpp makes a store for each of these, and ends the process where no block is left to use it (llama-model.cpp,
+# create_memory: is_swa_any; llama-memory-hybrid.cpp)
+_STORES = (frozenset({"sliding"}), frozenset({"chunked"}), frozenset({"recurrent"}), frozenset({"attention"}))
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """Of one architecture. None of them: llama.cpp treats all blocks alike, but for the arrays of their metadata.
 
     ``halved``: key of the number of blocks after which activations are halved, with weights that allow for it. ``opens``: what
     only the first block does. ``listed``: (key of an array of block numbers, what those blocks are). ``first_not``: kinds that
-    need a block before them. ``refused``: why no map is possible; ``refused_with``: (key, why) where it is above zero;
-    ``refused_without``: (array, key, number, why) where that array is missing and the key is at least the number.
+    need a block before them. ``stays``: kinds of which one block must stay where there is any. ``refused``: why no map is
+    possible; ``refused_with``: (key, why) where it is above zero; ``refused_without``: (array, key, number, why) where that
+    array is missing and the key is at least the number.
     """
 
     cycles: tuple[Cycle, ...] = ()
@@ -72,6 +78,7 @@ class Rules:
     opens: str | None = None
     listed: tuple[str, str] | None = None
     first_not: tuple[str, ...] = ()
+    stays: tuple[frozenset[str], ...] = _STORES
     refused: str | None = None
     refused_with: tuple[tuple[str, str], ...] = ()
     refused_without: tuple[str, str, int, str] | None = None
@@ -158,7 +165,14 @@ RULES: dict[str, Rules] = {
     **dict.fromkeys(("jamba", "granitehybrid", "plamo2", "lfm2"), Rules(items=(_STATE,))),
     **dict.fromkeys(("lfm2moe", "kimi-linear", "bailingmoe3"), Rules(leads=(_DENSE,), items=(_STATE,))),
     # deci.cpp, nemotron-h.cpp: neither attention nor feed-forward is a recurrent block in the latter
-    **dict.fromkeys(("deci", "nemotron_h", "nemotron_h_moe"), Rules(items=(_ATTENTION, _NETWORK))),
+    "deci": Rules(items=(_ATTENTION, _NETWORK)),
+    **dict.fromkeys(
+        ("nemotron_h", "nemotron_h_moe"),
+        Rules(
+            items=(_ATTENTION, _NETWORK),
+            stays=(frozenset({"no attention", "no feed-forward"}), frozenset({"attention"})),
+        ),
+    ),
     # residuals of whole groups of blocks: kimi-k3.cpp
     "kimi-k3": Rules(
         (Cycle("inside a group", "opens a group", 0, "attn_res.block_size", first=True),), (_DENSE,), (_STATE,)

@@ -29,7 +29,9 @@ def check(model: Model, layer_map: LayerMap, forced: bool = False) -> tuple[str,
     """
     wrong, doubtful = violations(model, layer_map), doubts(model, layer_map)
     if wrong:
-        raise BadUsage(f"{model.path.name} ({model.architecture}): {'; '.join([*wrong, *_shown(doubtful, wrong)])}")
+        raise BadUsage(
+            f"{model.path.name} ({model.architecture}): {'; '.join([*wrong, *_cut_short(model, layer_map)])}"
+        )
     if doubtful and not forced:
         raise BadUsage(f"{model.path.name} ({model.architecture}): {'; '.join(doubtful)}; --force does it anyway")
     return (*doubtful, *notes(model, layer_map))
@@ -63,7 +65,7 @@ def violations(model: Model, layer_map: LayerMap) -> tuple[str, ...]:
     order = _order(kinds, layer_map)
     found = [_mixed(kinds, layer_map), *(_misplaced(trait, order) for trait in kinds.traits if trait.expected)]
     found += [_not_leading(trait, order) for trait in kinds.traits if trait.leading]
-    found += [_first(kinds, order), count_violation(model, kinds.main, len(order))]
+    found += [_first(kinds, order), _gone(kinds, order), count_violation(model, kinds.main, len(order))]
     return tuple(each for each in found if each)
 
 
@@ -74,10 +76,9 @@ def doubts(model: Model, layer_map: LayerMap) -> tuple[str, ...]:
     if model.architecture not in RULES:
         return (f"the rules for the blocks of {model.architecture} models are unknown",)
     kinds = block_kinds(model)
-    order = _order(kinds, layer_map)
-    found = [_cut_short(trait, kinds.main, len(order)) for trait in kinds.traits]
-    found += [_misplaced(kinds.sizes, order)] if kinds.sizes else []
-    return tuple(dict.fromkeys(each for each in found if each))
+    found = _cut_short(model, layer_map)
+    sizes = kinds.sizes and _misplaced(kinds.sizes, _order(kinds, layer_map))
+    return tuple([*found, sizes] if sizes else found)
 
 
 def notes(model: Model, layer_map: LayerMap) -> tuple[str, ...]:
@@ -90,6 +91,10 @@ def notes(model: Model, layer_map: LayerMap) -> tuple[str, ...]:
     changed = [key for key in _SIZES if key in kinds.items and kinds.items[key][order[0]] != kinds.items[key][0]]
     if changed:
         found.append(f"llama.cpp takes some sizes from the first block, whose {', '.join(changed)} is another now")
+    for trait in kinds.traits:
+        unknown = trait.older and _misplaced(trait.older, order)
+        if unknown:
+            found.append(f"builds of llama.cpp that do not read {trait.cause} will not run it as meant: {unknown}")
     if kinds.images and order[: kinds.images] != list(range(kinds.images)):
         found.append(f"features of images go into the first {kinds.images} blocks, which are others now")
     blended = [(layer.blocks[0], other) for layer in layer_map.layers for other in layer.blocks[1:]]
@@ -160,14 +165,23 @@ def _misplaced(trait: Trait, order: Sequence[int]) -> str | None:
     more = f", and {len(wrong) - 1} more like it" if len(wrong) > 1 else ""
     return (
         f"layer {place} would be block {block} ({trait.kinds[block]}){more}, but llama.cpp takes layer {place} as "
-        f"{trait.expected(place)}: {trait.cause}{trait.rule}"
+        f"{trait.expected(place)} ({trait.cause}{trait.rule})"
     )
 
 
-def _cut_short(trait: Trait, old: int, new: int) -> str | None:
-    if trait.period < 2 or old % trait.period or new % trait.period == 0:
-        return None
-    return f"{new} layers are no multiple of {trait.period}, as the original's {old} are ({trait.cause})"
+def _cut_short(model: Model, layer_map: LayerMap) -> list[str]:
+    """Periods that the original has whole numbers of and the result has not."""
+    if model.architecture not in RULES or layer_map.original != model.blocks:
+        return []
+    kinds = block_kinds(model)
+    new = len(_order(kinds, layer_map))
+    whole = [trait for trait in kinds.traits if trait.period > 1 and kinds.main % trait.period == 0]
+    found = [
+        f"{new} layers are no multiple of {trait.period}, as the original's {kinds.main} are ({trait.cause})"
+        for trait in whole
+        if new % trait.period
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _not_leading(trait: Trait, order: Sequence[int]) -> str | None:
@@ -196,6 +210,15 @@ def _first(kinds: BlockKinds, order: Sequence[int]) -> str | None:
     return None
 
 
-def _shown(doubtful: Sequence[str], wrong: Sequence[str]) -> list[str]:
-    """A cut period explains what is wrong; it goes with it."""
-    return [each for each in doubtful if "multiple" in each] if wrong else []
+def _gone(kinds: BlockKinds, order: Sequence[int]) -> str | None:
+    for needed in kinds.stays:
+        had = [block for block in range(kinds.main) if kinds.are(block, needed)]
+        if had and not any(block in had for block in order):
+            which = " and ".join(sorted(needed))
+            return f"of {_some(had)} ({which}) at least one must stay: llama.cpp does not run the model without"
+    return None
+
+
+def _some(blocks: Sequence[int]) -> str:
+    shown = ", ".join(map(str, blocks[:8]))
+    return f"blocks {shown}{' ...' if len(blocks) > 8 else ''}" if len(blocks) > 1 else f"block {shown}"

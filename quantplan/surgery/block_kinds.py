@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from quantplan.formats.gguf import number_arrays
@@ -21,7 +21,8 @@ class Trait:
 
     ``expected``: what llama.cpp takes the block at a position for; no function where the kind moves with the block. ``cause``:
     key and value, or where else llama.cpp has it from; ``rule``: what follows, said behind it. ``leading``: the kind that only
-    the first blocks have, as many as ``key`` says. ``period``: positions repeat after so many, 0 where they do not.
+    the first blocks have, as many as ``key`` says. ``period``: positions repeat after so many, 0 where they do not. ``older``:
+    what builds of llama.cpp go by that do not know the array.
     """
 
     kinds: tuple[str, ...]
@@ -31,13 +32,14 @@ class Trait:
     period: int = 0
     leading: str | None = None
     key: str = ""
+    older: Trait | None = None
 
 
 @dataclass(frozen=True)
 class BlockKinds:
     """``main``: number of blocks but for the ``trailing`` ones that predict further tokens. ``items``: arrays with an item per
     block by key without architecture. ``sizes``: shapes of blocks of one kind that no metadata explains. ``images``: number of
-    first blocks that take features of images. ``refused``: why no map is possible.
+    first blocks that take features of images. ``first_not``, ``stays``: see Rules. ``refused``: why no map is possible.
     """
 
     main: int
@@ -47,7 +49,12 @@ class BlockKinds:
     sizes: Trait | None = None
     images: int = 0
     first_not: tuple[str, ...] = ()
+    stays: tuple[frozenset[str], ...] = ()
     refused: str | None = None
+
+    def are(self, block: int, kinds: frozenset[str]) -> bool:
+        """Whether the block is of all these kinds."""
+        return kinds <= {trait.kinds[block] for trait in self.traits}
 
     def name(self, block: int) -> str:
         """The block's kind in words, empty where there is only one."""
@@ -88,7 +95,7 @@ def _block_kinds(same: _Same) -> BlockKinds:
     traits = tuple(trait for trait in found if trait)
     images = int(reader.number("n_deepstack_layers", 0))
     sizes = _sizes(model, main, traits, items)
-    return BlockKinds(main, trailing, traits, items, sizes, images, rules.first_not, reader.refused(rules))
+    return BlockKinds(main, trailing, traits, items, sizes, images, rules.first_not, rules.stays, reader.refused(rules))
 
 
 def _bare(model: Model, key: str) -> str:
@@ -128,8 +135,14 @@ class _Reader:
             return None
         if cycle.when is not None and self.number(*cycle.when) <= 0:
             return None
+        by_position = self._by_position(cycle)
         if cycle.array in self.arrays:
-            return self.item(Item(cycle.array, cycle.nth, cycle.others))
+            listed = self.item(Item(cycle.array, cycle.nth, cycle.others))
+            same = listed and by_position and listed.kinds == by_position.kinds
+            return replace(listed, older=by_position) if listed and same else listed
+        return by_position
+
+    def _by_position(self, cycle: Cycle) -> Trait | None:
         period = int(self.number(cycle.key, cycle.period)) if cycle.key else cycle.period
         if period < 2:
             return None
@@ -139,7 +152,7 @@ class _Reader:
             if stated
             else f"{self.model.architecture} has periods of {period}"
         )
-        rule = f", {'first' if cycle.first else 'last'} of them {cycle.nth}, the others {cycle.others}"
+        rule = f": the {'first' if cycle.first else 'last'} block of every {period} is {cycle.nth}, the others {cycle.others}"
         kinds = tuple(cycle.kind(block, period) for block in range(self.main))
         return Trait(kinds, cause, lambda place: cycle.kind(place, period), rule, period)
 

@@ -96,7 +96,9 @@ def _minicpm(model: Model, old: int, new: int) -> str | None:
     """minicpm.cpp"""
     if _has(model, "residual_scale"):
         return None
-    return f"without residual_scale in the file llama.cpp scales each block by 1.4 / sqrt({old}), its number; convert anew"
+    return (
+        f"without residual_scale in the file llama.cpp scales each block by 1.4 / sqrt({old}), its number; convert anew"
+    )
 
 
 def _minicpm3(model: Model, old: int, new: int) -> str | None:
@@ -104,6 +106,11 @@ def _minicpm3(model: Model, old: int, new: int) -> str | None:
     return (
         f"llama.cpp scales each block by 1.4 / sqrt({old}), its number of blocks: {new} would change every one of them"
     )
+
+
+def _gemma4(model: Model, old: int, new: int) -> str | None:
+    """llama-model.cpp, create_memory: n_layer_kv_from_start"""
+    return "llama.cpp wants at least two blocks of a gemma4 model" if new < 2 else None
 
 
 _RULES = {
@@ -114,6 +121,7 @@ _RULES = {
     "exaone4": _exaone4,
     "gemma2": lambda model, old, new: _gemma(model, old, new, 46),
     "gemma3": lambda model, old, new: _gemma(model, old, new, 62),
+    "gemma4": _gemma4,
     "minicpm": _minicpm,
     "minicpm3": _minicpm3,
 }
