@@ -48,7 +48,7 @@ def load(path: Path, what: str, instead: str) -> Any:
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise BadFile(
             f"{path}{where}: not YAML ({getattr(error, 'problem', None) or error}); "
-            "mend that line: texts with `: ` or ` #` in them need quotes"
+            "mend that line: texts with `: ` or ` #` in them need quotes, within braces and brackets with `?` or `,` too"
         ) from None
 
 
