@@ -65,10 +65,10 @@ class Rules:
     """Of one architecture. None of them: llama.cpp treats all blocks alike, but for the arrays of their metadata.
 
     ``halved``: key of the number of blocks after which activations are halved, with weights that allow for it. ``opens``: what
-    only the first block does. ``listed``: (key of an array of block numbers, what those blocks are). ``first_not``: kinds that
-    need a block before them. ``stays``: kinds of which one block must stay where there is any. ``refused``: why no map is
-    possible; ``refused_with``: (key, why) where it is above zero; ``refused_without``: (array, key, number, why) where that
-    array is missing and the key is at least the number.
+    only the first block does. ``placed``: (kind, why) of blocks that cannot leave their place. ``listed``: (key of an array of
+    block numbers, what those blocks are). ``first_not``: kinds that need a block before them. ``stays``: kinds of which one
+    block must stay where there is any. ``refused``: why no map is possible; ``refused_with``: (key, why) where it is above
+    zero; ``refused_without``: (array, key, number, why) where that array is missing and the key is at least the number.
     """
 
     cycles: tuple[Cycle, ...] = ()
@@ -76,6 +76,7 @@ class Rules:
     items: tuple[Item, ...] = ()
     halved: str | None = None
     opens: str | None = None
+    placed: tuple[str, str] | None = None
     listed: tuple[str, str] | None = None
     first_not: tuple[str, ...] = ()
     stays: tuple[frozenset[str], ...] = _STORES
@@ -124,7 +125,7 @@ RULES: dict[str, Rules] = {
     **dict.fromkeys(_UNIFORM, Rules()),
     # a state in most blocks, attention in every nth: qwen35.cpp, qwen35moe.cpp, qwen3next.cpp, minimax-01.cpp
     **dict.fromkeys(("qwen35", "qwen35moe", "qwen3next"), Rules((_hybrid(4),))),
-    "minimax-01": Rules((_hybrid(8),)),
+    "minimax-01": Rules((_hybrid(8),), placed=("recurrent", "its states decay by 1 - place / (blocks - 1)")),
     # with one block of n-gram embeddings, named by its number: qwen4exp.cpp
     "qwen4exp": Rules((_hybrid(4),), listed=("ple.layers", "n-gram embeddings")),
     # a window in most blocks: gemma2.cpp, gemma3.cpp, cohere2.cpp, openai-moe.cpp, olmo2.cpp, plamo3.cpp, mellum.cpp,

@@ -92,6 +92,7 @@ def _block_kinds(same: _Same) -> BlockKinds:
     reader = _Reader(model, main, {_bare(model, key): array for key, array in every.items()})
     found = [*map(reader.cycle, rules.cycles), *map(reader.lead, rules.leads), *map(reader.item, rules.items)]
     found += [reader.halved(rules.halved), reader.opens(rules.opens), reader.listed(rules.listed)]
+    found += [reader.placed(rules.placed, [trait for trait in found if trait])]
     traits = tuple(trait for trait in found if trait)
     images = int(reader.number("n_deepstack_layers", 0))
     sizes = _sizes(model, main, traits, items)
@@ -187,6 +188,14 @@ class _Reader:
             return "a later one" if place else "the first"
 
         return Trait(tuple(map(kind, range(self.main))), f"the first block of {self.model.architecture} {does}", kind)
+
+    def placed(self, placed: tuple[str, str] | None, traits: list[Trait]) -> Trait | None:
+        if placed is None:
+            return None
+        kind, why = placed
+        tied = [any(trait.kinds[block] == kind for trait in traits) for block in range(self.main)]
+        kinds = tuple(f"made for place {block}" if each else "for any place" for block, each in enumerate(tied))
+        return Trait(kinds, f"{self.model.architecture}: {why}", lambda place: kinds[min(place, self.main - 1)])
 
     def listed(self, listed: tuple[str, str] | None) -> Trait | None:
         if listed is None or listed[0] not in self.arrays:

@@ -113,6 +113,11 @@ def _gemma4(model: Model, old: int, new: int) -> str | None:
     return "llama.cpp wants at least two blocks of a gemma4 model" if new < 2 else None
 
 
+def _minimax01(model: Model, old: int, new: int) -> str | None:
+    """minimax-01.cpp: slope_scale"""
+    return f"llama.cpp makes states decay by 1 - place / ({old} - 1), from the number of blocks: {new} would change all of them"
+
+
 _RULES = {
     "deepseek2": _deepseek2,
     "mistral4": _deepseek2,
@@ -122,6 +127,7 @@ _RULES = {
     "gemma2": lambda model, old, new: _gemma(model, old, new, 46),
     "gemma3": lambda model, old, new: _gemma(model, old, new, 62),
     "gemma4": _gemma4,
+    "minimax-01": _minimax01,
     "minicpm": _minicpm,
     "minicpm3": _minicpm3,
 }

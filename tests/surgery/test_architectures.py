@@ -142,7 +142,7 @@ PERIODS = [
     ("gpt-oss", {}, 2, "sliding", "full"),
     ("olmo2", {"attention__sliding_window": 8}, 4, "sliding", "full"),
     ("smollm3", {}, 4, "rope", "no rope"),
-    ("minimax-01", {"full_attention_interval": 6}, 6, "recurrent", "attention"),
+    ("qwen3next", {"full_attention_interval": 6}, 6, "recurrent", "attention"),
     ("llama4", {"attention__sliding_window": 0, "interleave_moe_layer_step": 2}, 2, "dense", "MoE"),
 ]
 
@@ -307,6 +307,14 @@ def test_halved_weights_stay_in_their_group(made):
     assert allowed(model, "swap 0 5; swap 7 11; delete 11")[0] == 11
     assert "with weights halved 1 times" in refused(model, "swap 5 6")
     assert allowed(made("rwkv6", 12, rescale_every_n_layers=0), "swap 5 6")[0] == 12
+
+
+def test_states_that_decay_by_their_place_stay_there(made):
+    model = made("minimax-01", 16)
+    assert pattern(model)[6:8] == ("recurrent, made for place 6", "attention, for any place")
+    assert allowed(model, "swap 7 15")[0] == 16
+    assert "layer 2 would be block 3 (made for place 3)" in refused(model, "swap 2 3")
+    assert "from the number of blocks: 24 would change all of them" in refused(model, "repeat 8-15")
 
 
 def test_a_block_that_is_named_by_its_number(made):
