@@ -17,6 +17,8 @@ def check_runs(path: Path | str, threads: int = 0) -> None:
     """BadFile with llama.cpp's own reason where it does not load the file, cannot decode, or gives logits that are no numbers."""
     try:
         isolated.call(_decode, str(path), threads)
+    except QuantplanError as error:
+        raise BadFile(str(error)) from None
     except isolated.Died as ended:
         raise BadFile(f"llama.cpp broke off: {ended.said or f'exit code {ended.code}'}") from None
 

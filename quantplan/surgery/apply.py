@@ -24,11 +24,11 @@ Advance = Callable[[float], None]
 
 def write_operated(
     model: Model, layer_map: LayerMap, out: Path, *, imatrix: Imatrix | None = None, name: str | None = None,
-    forced: bool = False, proved: bool = True, advance: Advance | None = None,
+    forced: bool = False, proved: bool = True, threads: int = 0, advance: Advance | None = None,
 ) -> Model:  # fmt: skip
     """The model that the map makes of ``model``, in one file: ``operate`` and ``write``, see there."""
     operation = operate(model, layer_map, imatrix=imatrix, name=name, forced=forced)
-    return write(operation, out, proved=proved, advance=advance)
+    return write(operation, out, proved=proved, threads=threads, advance=advance)
 
 
 def write(
@@ -49,7 +49,7 @@ def write(
         part = Path(file.name)
         check_written(operation, read_model(part))
         if proved:
-            _prove(part, operation, threads)
+            prove(part, operation, threads)
     return read_model(out)
 
 
@@ -105,8 +105,19 @@ def check_written(operation: Operation, written: Model) -> None:
         )
 
 
-def _prove(part: Path, operation: Operation, threads: int) -> None:
+def prove(part: Path, operation: Operation, threads: int) -> None:
+    """BadFile with llama.cpp's reason where it does not run the file."""
     try:
         check_runs(part, threads)
     except BadFile as error:
-        raise BadFile(f"the result of {len(operation.layer_map)} layers was not kept: {error}") from None
+        reason = str(error).replace(f"{part}: ", "")
+        also = "" if _runs(operation.model.path, threads) else "; it does not run the original either"
+        raise BadFile(f"the result of {len(operation.layer_map)} layers was not kept: {reason}{also}") from None
+
+
+def _runs(path: Path, threads: int) -> bool:
+    try:
+        check_runs(path, threads)
+    except BadFile:
+        return False
+    return True

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from quantplan.errors import BadFile, BadUsage, NotAsPlanned
-from quantplan.experiments.preflight import check_source, check_space
+from quantplan.errors import BadFile, BadUsage, NoSpace, NotAsPlanned, ToolFailed
+from quantplan.experiments.preflight import SPARE_BYTES, check_source, check_space
 from quantplan.formats.gguf import read_model
 from quantplan.llamacpp.split import shard_bytes, split
 from quantplan.llamacpp.tools import Echo
-from quantplan.surgery.apply import Advance, check_target, write
+from quantplan.surgery.apply import Advance, check_target, prove, write
 from quantplan.surgery.operation import Operation
 from quantplan.tensor import Model
 
@@ -31,12 +32,24 @@ def write_shards(
     stem = out.name.removesuffix(".gguf")
     with _workplace(out) as folder:
         whole = folder / "whole.gguf"
-        write(operation, whole, threads=threads, advance=advance)
-        split(whole, folder / stem, size, echo)
-        whole.unlink()
-        shards = sorted(folder.glob("*.gguf"))
-        _check_shards(operation, shards)
+        write(operation, whole, proved=False, advance=advance)
+        shards = _split(operation, whole, folder / stem, size, echo)
+        prove(shards[0], operation, threads)
         return _moved(operation, shards, out.parent)
+
+
+def _split(operation: Operation, whole: Path, prefix: Path, size: str, echo: Echo | None) -> list[Path]:
+    """The shards, checked; the whole file is gone then."""
+    try:
+        split(whole, prefix, size, echo)
+        whole.unlink()
+        shards = sorted(prefix.parent.glob("*.gguf"))
+        _check_shards(operation, shards)
+    except (ToolFailed, NotAsPlanned) as error:
+        if shutil.disk_usage(prefix.parent).free < SPARE_BYTES:
+            raise NoSpace(f"the disk of {prefix.parent.parent} is full: {error}") from None
+        raise
+    return shards
 
 
 def _workplace(out: Path) -> AbstractContextManager[Path]:
