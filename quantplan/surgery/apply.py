@@ -56,15 +56,15 @@ def write(
 def check_target(model: Model, out: Path) -> None:
     """BadUsage where the output is the model itself, a folder, or called as if it were a shard."""
     check_output(model, out)
-    if out.name != shard_paths_name(out):
+    if _named_as_shard(out):
         raise BadUsage(f"{out} is the name of one shard of several; give a plain name, and --split-max-size for shards")
 
 
-def shard_paths_name(out: Path) -> str:
+def _named_as_shard(out: Path) -> bool:
     try:
-        return out.name if shard_paths(out) == (out,) else ""
-    except BadFile:
-        return ""
+        return shard_paths(out) != (out,)
+    except BadFile:  # the other shards are not there
+        return True
 
 
 def _write(operation: Operation, file: IO[bytes], advance: Advance | None) -> None:
