@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -101,11 +102,18 @@ def layers_from(content: list[Any]) -> tuple[Layer, ...]:
 def _layer(content: Any) -> Layer:
     if isinstance(content, int) and not isinstance(content, bool):
         return copy_of(content)
-    return Layer(
-        tuple(
-            Term(int(each["block"]), float(each["weight"]), tuple(sorted(each["scales"].items()))) for each in content
-        )
-    )
+    return Layer(tuple(Term(int(each["block"]), _number(each["weight"]), _scales(each["scales"])) for each in content))
+
+
+def _scales(content: Any) -> tuple[tuple[str, float], ...]:
+    return tuple(sorted((str(role), _number(factor)) for role, factor in content.items()))
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value} is no number")
+    return number
 
 
 def _check(layer_map: LayerMap) -> None:
