@@ -24,7 +24,8 @@ from quantplan.llamacpp.engine import Engine
 AT_ONCE = 32  # sequences that are decoded together
 _CELLS = 16384  # tokens of all their caches: below 2 GiB for models up to 2B, whatever memory there is
 _CELL_BLOCK = 256  # llama.cpp rounds a sequence's share of the context up to this
-ENDED, LENGTH, STOPPED, BROKEN, TOO_LONG = "ended", "length", "stop", "broken", "too long"
+ENDED, LENGTH, STOPPED, BROKEN = "ended", "length", "stop", "broken"
+TOO_LONG, EMPTY = "too long", "empty"
 Step = Callable[[int], None]
 
 
@@ -39,7 +40,7 @@ class Generation:
     """``text``: the answer, special tokens written out, the one that ends it left out; ``tokens`` that it took.
 
     ``ending``: ENDED by the model, LENGTH: all tokens used, STOPPED at a text that ends answers, BROKEN: the model's logits
-    are no numbers, TOO_LONG: the prompt does not fit the context that the model was trained for.
+    are no numbers, TOO_LONG: the prompt does not fit the context that the model was trained for, EMPTY: it has no token.
     """
 
     text: str
@@ -85,7 +86,7 @@ class _Sequence:
         self.most = min(self.request.max_tokens, self.trained - len(self.tokens))
         self._stops = [each.encode() for each in prompt.stop]
         if self.most < 1 or not len(self.tokens):
-            self.ending = TOO_LONG if self.most < 1 else BROKEN
+            self.ending = TOO_LONG if self.most < 1 else EMPTY
 
     @property
     def length(self) -> int:

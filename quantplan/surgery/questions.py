@@ -7,8 +7,8 @@ from quantplan.llamacpp.generation import Request
 from quantplan.suite import COHERENCE, DIRECT, FEELINGS, PERPLEXITY, THINKING, Item, Part, Suite
 
 _FEELINGS = (
-    "How strongly does {who} feel each of these at the end, from 0 (not at all) to 10 (as strongly as can be)? "
-    "Answer with one line for each, as name: number."
+    "How strongly does {who} feel each of these at the end: {feelings}? Rate each with a number from 0 (not at all) "
+    "to 10 (as strongly as can be). Answer with one line for each, in this form:"
 )
 
 
@@ -38,5 +38,6 @@ def wording(part: Part, item: Item) -> str:
     """What the user says."""
     if part.kind != FEELINGS:
         return f"{item.text} {part.instruction}".strip()
-    names = "\n".join(f"{name}: " for name, _ in item.feelings).rstrip()
-    return f"{item.text}\n\n{(part.instruction or _FEELINGS).replace('{who}', item.who)}\n{names}"
+    names = [name for name, _ in item.feelings]
+    asked = (part.instruction or _FEELINGS).replace("{who}", item.who).replace("{feelings}", ", ".join(names))
+    return "\n".join([f"Read this dialogue.\n\n{item.text}\n\n{asked}", *(f"{name}: number" for name in names)])
