@@ -12,7 +12,7 @@ from quantplan.formats.plan_files import write_plan
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.tools import Echo
 from quantplan.plan import Plan
-from quantplan.surgery.apply import Advance, write
+from quantplan.surgery.apply import Advance, check_target, write
 from quantplan.surgery.follow_imatrix import follow_imatrix, imatrix_notes
 from quantplan.surgery.follow_plan import follow_plan
 from quantplan.surgery.operation import Operation
@@ -49,7 +49,10 @@ class Products:
 
 
 def check_orders(model: Model, orders: Orders) -> None:
-    """ModelMismatch where imatrix or plan are another model's, BadUsage for a plan whose imatrix is not given."""
+    """ModelMismatch where imatrix or plan are another model's, BadUsage for a plan whose imatrix is not given and for an output
+    that would overwrite the model.
+    """
+    check_target(model, orders.out)
     if orders.imatrix:
         orders.imatrix.check_belongs_to(model)
     if orders.plan is None:
