@@ -15,6 +15,7 @@ from quantplan.errors import BadUsage
 if TYPE_CHECKING:
     from quantplan.experiments.publication import Publication, PublishedFile
     from quantplan.report.card import Identity
+    from quantplan.surgery.history import History
 
 _WhatArgument = Annotated[
     list[Path] | None,
@@ -70,14 +71,17 @@ def card(
         raise BadUsage(f"{folder / 'README.md'} exists already; --force writes it anew, --out another")
     records = _records(reports)
     found = publication(_files(what, options.local_or_hub(model, hub)), records)
+    history = _history(found, records)
     for name in found.left_out:
+        if history and name in history.records:
+            continue
         console.warn(f"{name} is of a file that is not among these (or was built anew since): left out")
     if dry_run:
         console.say("would write:")
         _print(found, _names(found), folder, as_json)
         return
     found = publication([with_memory(each, contexts) for each in found.files], records)
-    _write(found, identity, folder)
+    _write(found, identity, folder, history)
     _print(found, _names(found), folder, as_json)
 
 
@@ -164,15 +168,15 @@ def _names(found: Publication) -> Sequence[str]:
     return ["README.md", "Modelfile", *(rules_name(each) for each in found.files if each.plan)]
 
 
-def _write(found: Publication, identity: Identity, folder: Path) -> None:
+def _write(found: Publication, identity: Identity, folder: Path, history: History | None) -> None:
     from quantplan.formats.records import replacing
 
-    for name, text in _texts(found, identity).items():
+    for name, text in _texts(found, identity, history).items():
         with replacing(folder / name) as file:
             file.write(text)
 
 
-def _texts(found: Publication, identity: Identity) -> Mapping[str, str]:
+def _texts(found: Publication, identity: Identity, history: History | None) -> Mapping[str, str]:
     """File name -> content, in the order of ``_names``."""
     from quantplan.report.card import ancestors, base_models, card_text, rules_text
     from quantplan.report.modelfile import modelfile_text
@@ -186,9 +190,19 @@ def _texts(found: Publication, identity: Identity) -> Mapping[str, str]:
             f"the GGUF names {named} as what its model was made from; if it is not the model itself, give --base-model"
         )
     others = [each.name for each in found.files if each is not found.main]
-    texts = [card_text(found, identity, metadata), modelfile_text(found.main.name, metadata, others)]
+    texts = [card_text(found, identity, metadata, history), modelfile_text(found.main.name, metadata, others)]
     texts += [text for each in found.files if (text := rules_text(each)) is not None]
     return dict(zip(_names(found), texts, strict=True))
+
+
+def _history(found: Publication, records: Sequence[Path]) -> History | None:
+    """Of the model that the files were made of."""
+    from quantplan.surgery.history import read_history
+
+    here = options.project()
+    planned = next((each.header for each in found.files if each.plan), None)
+    source = planned or (options.model(None) if here else found.main.header)
+    return read_history(source, records)
 
 
 def _print(found: Publication, names: Sequence[str], folder: Path, as_json: bool) -> None:

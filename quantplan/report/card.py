@@ -17,11 +17,12 @@ from quantplan.llamacpp.quantize import TOOL, Recipe
 from quantplan.llamacpp.tools import command_line
 from quantplan.measurement import Measurement
 from quantplan.memory import MemoryUse
-from quantplan.report import card_use
+from quantplan.report import card_surgery, card_use
 from quantplan.report.card_results import results, windows_of
 from quantplan.report.markdown import block, code, escaped, folded, table, yaml_scalar
 from quantplan.report.measurement_table import estimate
 from quantplan.report.memory_table import gibibytes
+from quantplan.surgery.history import History
 
 SHORT = 12  # lines; longer rules are folded
 APART = 2  # standard errors between two files that are told apart
@@ -39,8 +40,10 @@ class Identity:
     quantized_by: str | None = None
 
 
-def card_text(found: Publication, identity: Identity, metadata: Mapping[str, object]) -> str:
-    """The card. ``metadata``: of the GGUF, arrays of strings included.
+def card_text(
+    found: Publication, identity: Identity, metadata: Mapping[str, object], history: History | None = None
+) -> str:
+    """The card. ``metadata``: of the GGUF, arrays of strings included; ``history``: of a model that was operated on.
 
     BadUsage where the plan's rules cannot be written.
     """
@@ -57,6 +60,7 @@ def card_text(found: Publication, identity: Identity, metadata: Mapping[str, obj
         intro=_intro(found, base),
         files=_files_table(found),
         file_notes=_file_notes(found),
+        surgery=card_surgery.surgery(found, history) if history else "",
         results=results(found),
         memory=_memory(found),
         llama_cpp=card_use.llama_cpp(found, identity.repo),

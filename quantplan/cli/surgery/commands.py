@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from quantplan.cli.surgery import apply, score
+from quantplan.cli.surgery import apply, publish, score, search
 
 
 def application() -> typer.Typer:
@@ -14,5 +14,7 @@ def application() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )  # fmt: skip
     app.command("apply")(apply.apply)
+    app.command("search")(search.search)
     app.command("score")(score.score)
+    app.command("publish")(publish.publish)
     return app

@@ -1,0 +1,92 @@
+"""How an operated model came about: the record beside its file, and the records of search, measurement and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantplan.formats.layer_map_files import LayerMapRecord, read_layer_map, record_path
+from quantplan.formats.leaderboard_files import LEADERBOARD_FORMAT, read_leaderboard
+from quantplan.formats.measurement_files import MEASUREMENT_FORMAT, read_measurement
+from quantplan.formats.records import format_of
+from quantplan.formats.suite_score_files import SUITE_SCORE_FORMAT, read_suite_score
+from quantplan.layer_map import LayerMap
+from quantplan.leaderboard import Leaderboard
+from quantplan.measurement import Measurement
+from quantplan.suite_score import SuiteScore
+from quantplan.tensor import Model
+
+
+@dataclass(frozen=True)
+class History:
+    """``source``: the original's file. ``measured``: the result against the original. ``scores``: of the original and the
+    result at one suite. What is not known is None. ``records``: names of the files that this was read from.
+    """
+
+    edits: str
+    layer_map: LayerMap
+    source: str
+    reencoded: tuple[str, ...]
+    leaderboard: Leaderboard | None = None
+    measured: Measurement | None = None
+    scores: tuple[SuiteScore, SuiteScore] | None = None
+    records: tuple[str, ...] = ()
+
+
+def read_history(model: Model, records: Iterable[Path]) -> History | None:
+    """What is known of a model that was operated on, None for any other. BadFile for a damaged record.
+
+    The record beside the file counts where it names just this file; others where they are of it, or of its search.
+    """
+    beside = record_path(model.path)
+    if not beside.is_file():
+        return None
+    own = read_layer_map(beside)
+    if own.result.digest != model.digest:
+        return None
+    found = {path.name: each for path in records if (each := _record(path)) is not None}
+    board = next((each for each in found.values() if isinstance(each, Leaderboard) and _led_here(each, own)), None)
+    measured = _measured([each for each in found.values() if isinstance(each, Measurement)], own)
+    scores = _scores([each for each in found.values() if isinstance(each, SuiteScore)], own)
+    used = [id(each) for each in (board, measured, *(scores or ())) if each is not None]
+    return History(
+        own.edits, own.layer_map, own.source.file, tuple(each.tensor for each in own.reencoded), board, measured, scores,
+        tuple(name for name, each in found.items() if id(each) in used),
+    )  # fmt: skip
+
+
+def _record(path: Path) -> Leaderboard | Measurement | SuiteScore | None:
+    reader = _READERS.get(str(format_of(path)))
+    return reader(path) if reader else None
+
+
+_READERS: dict[str, Callable[[Path], Leaderboard | Measurement | SuiteScore]] = {
+    LEADERBOARD_FORMAT: read_leaderboard,
+    MEASUREMENT_FORMAT: read_measurement,
+    SUITE_SCORE_FORMAT: read_suite_score,
+}
+
+
+def _led_here(found: Leaderboard, own: LayerMapRecord) -> bool:
+    same = any(each.layer_map.digest == own.layer_map.digest for each in found.standings)
+    return same and found.conditions.base_digest == own.source.digest
+
+
+def _measured(found: list[Measurement], own: LayerMapRecord) -> Measurement | None:
+    """Of the result against the original, on as much text as any."""
+    pairs = [
+        each for each in found
+        if each.model_digest == own.result.digest and each.conditions.base_digest == own.source.digest
+    ]  # fmt: skip
+    return max(pairs, key=lambda each: each.conditions.windows, default=None)
+
+
+def _scores(found: list[SuiteScore], own: LayerMapRecord) -> tuple[SuiteScore, SuiteScore] | None:
+    """Of the original and the result, asked and judged alike."""
+    for result in found:
+        for original in found:
+            alike = original.conditions == result.conditions
+            if alike and (original.model_digest, result.model_digest) == (own.source.digest, own.result.digest):
+                return original, result
+    return None

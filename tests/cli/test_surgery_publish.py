@@ -1,0 +1,107 @@
+"""`quantplan surgery publish` as typed: from edits to a folder with card, Modelfile and files that are what they say."""
+
+import json
+
+import pytest
+
+from quantplan.formats.gguf import read_model
+from quantplan.formats.layer_map_files import read_layer_map
+
+pytestmark = pytest.mark.tools
+FEW = "--windows 4 --sample 32k --refine-windows 8 --judge-windows 8 --types k,Q8_0 --no-refine"
+
+
+@pytest.fixture
+def texts(workplace, small_text, calibration_text):
+    heldout = workplace / "heldout.txt"
+    heldout.write_text(calibration_text.read_text(encoding="utf-8")[50_000:58_000], encoding="utf-8")
+    return ("--calibration", small_text, "--text", heldout, "--ctx", "64")
+
+
+def words(model, texts, *more):
+    return ("surgery", "publish", model, "bridge 0 after 0", "--name", "three", *texts, "--threads", "1", *more)
+
+
+def test_a_dry_run_lists_the_commands_and_makes_nothing(command, small_model, texts, files):
+    before = files()
+    done = command(*words(small_model, texts, "--dry-run", "-b", "5bpw", "--run-options", FEW, "--repo", "me/three"))
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert [line.split()[1] for line in lines] == [
+        "surgery", "init", "measure", "surgery", "run", *["quantize"] * 5, "measure", "card",
+    ]  # fmt: skip
+    assert "'bridge 0 after 0' --name three --out three-F16.gguf" in lines[0]
+    assert lines[4] == f"quantplan run --budget 5bpw {FEW} --threads 1"
+    assert lines[5] == "quantplan quantize Q8_0 --out publish/three-Q8_0.gguf --threads 1"
+    assert lines[-1].endswith("--out publish --force --repo me/three") and "publish/three-plan-5bpw.gguf" in lines[-1]
+    assert files() == before
+
+
+def test_all_that_is_published_and_nothing_twice(command, small_model, texts, workplace):
+    wanted = words(small_model, texts, "--stock", "Q8_0,Q2_K", "-b", "Q4_K_M", "--run-options", FEW, "--no-score")
+    done = command(*wanted)
+    assert done.code == 0, done.err
+    folder = workplace / "three"
+    record = read_layer_map(folder / "three-F16.layers.json")
+    assert read_model(folder / "three-F16.gguf").digest == record.result.digest and len(record.layer_map) == 3
+    names = {path.name for path in (folder / "publish").iterdir()}
+    assert {"three-plan-Q4_K_M.gguf", "three-Q8_0.gguf", "three-Q2_K.gguf", "README.md", "Modelfile"} <= names
+    assert all(read_model(path).blocks == 3 for path in (folder / "publish").glob("*.gguf"))
+    text = (folder / "publish" / "README.md").read_text(encoding="utf-8")
+    assert "**Bridge**: a copy of layer 0 is put in after layer 0." in text and "### Against the original" in text
+    assert "The stock mix `Q2_K` of llama.cpp, with an imatrix." in text
+    for name in ("three-plan-Q4_K_M", "three-Q8_0", "three-Q2_K"):
+        (row,) = (
+            line for line in text.splitlines() if line.startswith(f"| `{name}.gguf` | ") and "Q" in line.split("|")[2]
+        )
+        assert "not measured" not in row
+    assert "FROM ./three-" in (folder / "publish" / "Modelfile").read_text()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.gguf")}
+    assert command(*wanted).code == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.gguf")} == before
+
+
+def test_the_best_of_a_search_is_taken(command, small_model, texts, workplace):
+    from quantplan.formats.leaderboard_files import write_leaderboard
+    from quantplan.leaderboard import Leaderboard, Standing
+    from quantplan.measurement import Conditions, Estimate
+    from quantplan.surgery.edits import layer_map, parse_edits
+
+    where = Conditions("t", 64, 8, read_model(small_model).digest, "in-process", "cpu", "0.3.36")
+    rows = tuple(
+        Standing(edits=edits, layer_map=layer_map(2, parse_edits(edits)), family="swap", phase=1, ppl=ppl, kld=ppl)
+        for edits, ppl in (("swap 0 1", Estimate(3.0, 0.1)), ("delete 1", Estimate(4.0, 0.1)))
+    )
+    board = Leaderboard(
+        model="tied", blocks=2, by="ppl", conditions=where, families=("swap",), original=None, standings=rows
+    )
+    write_leaderboard(board, workplace / "tied.surgery.json")
+    done = command("surgery", "publish", small_model, "tied.surgery.json", *texts, "--dry-run")
+    assert done.code == 0 and "'swap 0 1' --name tied-operated" in done.out
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "message"),
+    [
+        ("swap 0 7", 2, "there is no layer 7"),
+        ("gone.layers.json", 3, "gone.layers.json"),
+        ("gone.surgery.json", 3, "gone.surgery.json"),
+    ],
+)
+def test_what_is_refused(command, small_model, texts, what, code, message, files):
+    before = files()
+    done = command("surgery", "publish", small_model, what, *texts)
+    assert done.code == code and message in done.error
+    assert files() == before
+
+
+def test_texts_are_needed(command, small_model):
+    done = command("surgery", "publish", small_model, "swap 0 1")
+    assert done.code == 2 and "--calibration" in done.error
+
+
+def test_a_step_that_fails_ends_it(command, small_model, texts, workplace):
+    done = command(*words(small_model, texts, "--run-options", "--types nonsense", "--no-score"))
+    assert done.code == 5
+    assert (workplace / "three" / "three-F16.gguf").is_file() and not (workplace / "three" / "publish").exists()
+    assert json.loads((workplace / "three" / "three-F16.layers.json").read_text())["edits"] == "bridge 0 after 0"
