@@ -66,6 +66,12 @@ def _notes(board: Leaderboard, shown: int) -> list[str]:
     return notes
 
 
+def in_short(standing: Standing, by: str) -> str:
+    """The edits and the figure that ranks them."""
+    figure = {PPL: standing.ppl, KLD: standing.kld, SCORE: standing.score}[by]
+    return f"{standing.edits}: {_BY[by]} {estimate(figure)}"
+
+
 def verdict(board: Leaderboard) -> str:
     """What the held-out text says of the search's winner, in a sentence or two."""
     judgement = board.judgement

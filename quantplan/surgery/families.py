@@ -36,7 +36,7 @@ class Pass:
     stride: int = 1
 
     def __str__(self) -> str:
-        return f"{self.length}/{self.stride}"
+        return str(self.length) if self.stride == 1 else f"{self.length}/{self.stride}"
 
     def ranges(self, first: int, last: int) -> list[Span]:
         """Those in layers ``first`` to ``last``, both included; where the stride leaves the last layers out, one ends there."""

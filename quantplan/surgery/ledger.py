@@ -59,7 +59,10 @@ class Ledger:
     def original(self) -> Standing:
         identity = LayerMap.identity(self._model.blocks)
         reading = self._reading(identity)
-        return Standing(edits="", layer_map=identity, family=ORIGINAL, phase=0, ppl=reading.ppl, kld=reading.kld)
+        return Standing(
+            edits="", layer_map=identity, family=ORIGINAL, phase=0, ppl=reading.ppl, kld=reading.kld, score=reading.score,
+            scores=reading.scores,
+        )  # fmt: skip
 
     def standing(self, of: Standing | Candidate) -> Standing:
         """Figures and the difference from the original, which must have been read."""

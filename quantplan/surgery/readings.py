@@ -159,10 +159,10 @@ class Reader:
             found = figures(scores, len(self._windows))
         values = (found.ppl.value, found.ppl.stderr, found.kld.value, found.kld.stderr)
         if any(value is not None and finite(value) is None for value in values):
-            return self._scored(Reading(None, None), math.inf)
-        return self._scored(Reading(found.ppl, found.kld, found.per_window_nll), ppl_ratio(found.ln_ppl_ratio))
+            return self._with_score(Reading(None, None), math.inf)
+        return self._with_score(Reading(found.ppl, found.kld, found.per_window_nll), ppl_ratio(found.ln_ppl_ratio))
 
-    def _scored(self, reading: Reading, ratio: Estimate | float) -> Reading:
+    def _with_score(self, reading: Reading, ratio: Estimate | float) -> Reading:
         if self._job.suite is None:
             return reading
         found = score_loaded(self._host.engine, self._model.metadata, self._job.suite, ratio)

@@ -1,0 +1,223 @@
+"""`quantplan surgery search`: candidates of whole families of edits, ranked, and the best judged on another text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantplan.cli import console, options
+from quantplan.cli.surgery import search_options as asked
+from quantplan.cli.surgery.search_options import By
+
+if TYPE_CHECKING:
+    from quantplan.imatrix import Imatrix
+    from quantplan.leaderboard import Leaderboard
+    from quantplan.surgery.outline import Outline
+    from quantplan.surgery.readings import ReadingJob
+    from quantplan.surgery.search import Found, SearchOptions
+    from quantplan.tensor import Model
+
+
+def search(
+    model: asked.ModelArgument = None,
+    hub: options.HubOption = None,
+    family: asked.FamilyOption = None,
+    edits: asked.EditsOption = None,
+    edits_file: asked.EditsFileOption = None,
+    by: asked.ByOption = By.ppl,
+    suite: asked.SuiteOption = None,
+    phases: asked.PhasesOption = 1,
+    keep: asked.KeepOption = 3,
+    breadth: asked.BreadthOption = 8,
+    max_candidates: asked.MaxCandidatesOption = None,
+    max_time: asked.MaxTimeOption = None,
+    calibration: asked.SearchTextOption = None,
+    text: options.TextOption = None,
+    ctx: options.CtxOption = None,
+    windows: asked.SearchWindowsOption = None,
+    judge_windows: asked.JudgeWindowsOption = None,
+    top: asked.TopOption = 5,
+    imatrix: options.ImatrixOption = None,
+    force: asked.ForceOption = False,
+    out: asked.OutOption = None,
+    record: asked.RecordOption = None,
+    threads: options.ThreadsOption = 0,
+    gpu_layers: options.GpuLayersOption = 0,
+    jobs: options.JobsOption = 1,
+    dry_run: options.DryRunOption = False,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Search over edits of layers: read every candidate of the families, combine the best, judge them on another text.
+
+    Candidates are swapped into a loaded model; only another number of layers takes a file, for the moment of loading it.
+    Every result is kept at once: the same command goes on after Ctrl-C or kill -9 and ends with the same leaderboard. Edits
+    that the architecture forbids are left out and counted.
+
+    Families: delete:2 cuts ranges of 2; repeat:8/4 runs ranges of 8, begun at every 4th layer, twice, then ranges of 4 around the
+    best; swap:3 exchanges layers at most 3 apart; blend and scale take numbers.
+
+    Example: quantplan surgery search prose-10m-f16.gguf --family delete --family repeat:4/2 --phases 2
+    --calibration calibration/calibration.txt --dry-run
+    """
+    from quantplan.experiments.preflight import check_output, check_source
+
+    source = options.model(options.local_or_hub(model, hub))
+    check_source(source)
+    if out:
+        check_output(source, out)
+    weights = options.imatrix(imatrix, source)
+    chosen = _options(source, family, asked.explicit(edits, edits_file), by, jobs, force)
+    chosen = replace(
+        chosen, phases=phases, keep=keep, breadth=breadth, max_candidates=max_candidates,
+        max_seconds=asked.seconds(max_time), top=top,
+    )  # fmt: skip
+    wanted = asked.suite(by, suite)
+    searching, judging = asked.texts(calibration, text)
+    job = _job(source, searching, options.ctx(ctx, source), windows, jobs, weights)
+    job = replace(job, threads=threads, gpu_layers=gpu_layers, suite=wanted)
+    if dry_run:
+        _announce(source, job, chosen, weights, judging is not None, as_json)
+        return
+    place = asked.record_path(record, source.path)
+    found = _search(source, job, chosen, weights, place)
+    board = found.board
+    if judging is not None:
+        judged = _job(source, judging, job.n_ctx, judge_windows or windows, jobs, weights)
+        board = _judge(source, replace(judged, threads=threads, gpu_layers=gpu_layers), board, chosen, weights, place)
+    _write_champion(source, board, out, weights, force, threads)
+    _show(board, found, place, as_json)
+
+
+def _options(source: Model, family: list[str] | None, edits: tuple, by: By, jobs: int, force: bool) -> SearchOptions:
+    from quantplan.surgery.families import DEFAULT, parse_family
+    from quantplan.surgery.search import SearchOptions
+
+    names = family if family else () if edits else DEFAULT
+    families = tuple(dict.fromkeys(parse_family(name, source.blocks) for name in names))
+    return SearchOptions(families, edits, by.value, forced=force, machines=options.machines(jobs, None, None))
+
+
+def _job(
+    source: Model, text: str, n_ctx: int, windows: int | None, jobs: int, imatrix: Imatrix | None
+) -> ReadingJob:  # fmt: skip
+    from quantplan.surgery.readings import ReadingJob, windows_of
+
+    count = windows_of(source, text, n_ctx, windows, jobs)
+    path = Path(imatrix.path).absolute() if imatrix else None
+    return ReadingJob(source.path, source.digest, text, n_ctx, count, options.cache_folder(), imatrix=path)
+
+
+def _search(
+    source: Model, job: ReadingJob, chosen: SearchOptions, imatrix: Imatrix | None, place: Path
+) -> Found:  # fmt: skip
+    """The search, its leaderboard written anew with every result."""
+    from quantplan.cli.surgery.search_progress import growing
+    from quantplan.formats.leaderboard_files import write_leaderboard
+    from quantplan.surgery.search import Progress
+    from quantplan.surgery.search import search as run
+
+    with growing() as tell:
+
+        def told(progress: Progress) -> None:
+            write_leaderboard(progress.board, place)
+            tell(progress)
+
+        found = run(source, job, chosen, imatrix, told)
+    write_leaderboard(found.board, place)
+    for reason in found.reasons.values():
+        console.say(f"left out: {reason}")
+    if found.ended:
+        left = (
+            f"{found.board.left_out} candidates were left out" if found.board.left_out else "later stages were left out"
+        )
+        console.warn(f"{found.ended}: {left}; the same command with more goes on from here")
+    return found
+
+
+def _judge(
+    source: Model, job: ReadingJob, board: Leaderboard, chosen: SearchOptions, imatrix: Imatrix | None, place: Path
+) -> Leaderboard:
+    from quantplan.formats.leaderboard_files import write_leaderboard
+    from quantplan.surgery.search import judge
+
+    console.say(f"judging the best {min(chosen.top, len(board.standings))} on the held-out text ...")
+    judged = judge(source, job, board, chosen.top, chosen.machines, imatrix)
+    write_leaderboard(judged, place)
+    return judged
+
+
+def _write_champion(
+    source: Model, board: Leaderboard, out: Path | None, imatrix: Imatrix | None, force: bool, threads: int
+) -> None:
+    """The first of the leaderboard as a file, with its record beside it."""
+    from quantplan.surgery.operation import operate
+    from quantplan.surgery.products import Orders, produce
+
+    best = board.best
+    if out is None or best is None:
+        return
+    operation = operate(source, best.layer_map, imatrix=imatrix, forced=force)
+    with console.transfer("writing", operation.file_bytes) as advance:
+        produce(operation, Orders(best.edits, out, threads=threads), advance, console.say)
+    console.say(f"written: {out} ({best.edits})")
+
+
+# --- printing
+
+
+def _show(board: Leaderboard, found: Found, place: Path, as_json: bool) -> None:
+    from quantplan.formats.leaderboard_files import leaderboard_fields
+    from quantplan.report.grid import as_rich
+    from quantplan.report.leaderboard_table import judgement_grid, leaderboard_grid, verdict
+
+    console.say(f"leaderboard: {place}")
+    timing = found.timing
+    if timing.readings and timing.overhead is not None and board.suite is None:
+        each = timing.total / timing.readings
+        console.say(
+            f"{timing.readings} models read, {each:.2f} s each, {timing.overhead:.2f} of forward passes and loading"
+        )
+    if as_json:
+        console.put_json(leaderboard_fields(board) | {"verdict": verdict(board) if board.judgement else None})
+        return
+    console.put_table(as_rich(leaderboard_grid(board)))
+    if board.judgement:
+        console.put_table(as_rich(judgement_grid(board)))
+
+
+def _announce(
+    source: Model, job: ReadingJob, chosen: SearchOptions, imatrix: Imatrix | None, judged: bool, as_json: bool
+) -> None:  # fmt: skip
+    from dataclasses import asdict
+
+    from quantplan.surgery.outline import outline
+
+    plan = outline(source, job, chosen, imatrix)
+    if as_json:
+        console.put_json(asdict(plan) | {"candidates": plan.candidates, "windows": job.windows, "n_ctx": job.n_ctx})
+        return
+    for line in _lines(source, job, chosen, plan):
+        console.put(line)
+    if judged:
+        console.put(f"judgement   the best {chosen.top} and the original on the held-out text")
+
+
+def _lines(source: Model, job: ReadingJob, chosen: SearchOptions, plan: Outline) -> list[str]:
+    from quantplan.budget import human_bytes
+    from quantplan.llamacpp.engine import windows_per_batch
+
+    lines = [
+        f"candidates  {stage.name}: {'' if stage.exact else 'at most '}{stage.candidates}" for stage in plan.stages
+    ]
+    lines += [f"left out    {count} of {name}: {plan.reasons[name]}" for name, count in plan.refused.items()]
+    lines += [f"left out    {count} of {name}: maps that are there already" for name, count in plan.repeated.items()]
+    most = chosen.max_candidates
+    total = f"at most {plan.candidates}" if most is None or most >= plan.candidates else f"{most} (--max-candidates)"
+    disk = f"files of {human_bytes(plan.disk_bytes)} at a time" if plan.disk_bytes else "no file"
+    return [
+        f"model       {source.path.name}: {source.blocks} layers, {job.windows} windows of {job.n_ctx} tokens a candidate",
+        *lines,
+        f"in all      {total}, {plan.passes} forward passes of up to {min(job.windows, windows_per_batch(job.n_ctx))} windows",
+        f"hosts       {plan.hosts} in the first phase; {disk}",
+    ]

@@ -1,0 +1,236 @@
+"""`quantplan surgery search` as a person runs it: on the bundled model, killed and run again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quantplan.cli.surgery import search_options
+from quantplan.errors import BadFile, BadUsage
+from quantplan.formats.gguf import read_model
+from quantplan.formats.leaderboard_files import read_leaderboard
+from quantplan.surgery.edits import parse_edits
+from quantplan.surgery.readings import Reader
+
+ROOT = Path(__file__).parents[2]
+RECORD = Path("reports/prose-10m-f16.surgery.json")
+SHORT = ("--ctx", "64", "--windows", "3", "--threads", "1", "--top", "2")
+FAMILIES = ("--family", "delete", "--family", "repeat:4/2")
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory, calibration_text):
+    """A text to search on and one that judges."""
+    folder = tmp_path_factory.mktemp("search-texts")
+    whole = calibration_text.read_text(encoding="utf-8")
+    (folder / "search.txt").write_text(whole[:3000], encoding="utf-8")
+    (folder / "judge.txt").write_text(whole[50_000:53_000], encoding="utf-8")
+    return folder / "search.txt", folder / "judge.txt"
+
+
+@pytest.fixture
+def words(reference_model, texts):
+    """The command line but for families."""
+    return ["surgery", "search", reference_model, "--calibration", texts[0], "--text", texts[1], *SHORT]
+
+
+@pytest.fixture(scope="session")
+def whole(reference_model, texts, tmp_path_factory):
+    """The record of an uninterrupted search of two phases, with a cache of its own."""
+    folder = tmp_path_factory.mktemp("whole-search")
+    line = ["surgery", "search", reference_model, "--calibration", texts[0], "--text", texts[1], *SHORT, *TWO_PHASES]
+    assert apart(line, folder).returncode == 0
+    return (folder / RECORD).read_bytes()
+
+
+TWO_PHASES = (*FAMILIES, "--phases", "2", "--keep", "2", "--breadth", "2")
+
+
+def apart(line, folder, before=""):
+    """The command in a process and a folder of its own, ``before`` run in it first."""
+    script = f"import sys\n{before}\nfrom quantplan.cli.main import main\nsys.exit(main())"
+    command = [sys.executable, "-c", script, *map(str, line)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache")}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def killed_at(reading, how="SIGKILL"):
+    """Code that ends the process when it is about to make its so-and-so-manieth reading."""
+    return (
+        "import os, signal\nfrom quantplan.surgery.readings import Reader\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs start with it ignored
+        "real, count = Reader.read, []\n"
+        "def read(self, made):\n    count.append(made)\n"
+        f"    if len(count) == {reading}:\n        os.kill(os.getpid(), signal.{how})\n"
+        "    return real(self, made)\nReader.read = read\n"
+    )
+
+
+def test_a_search_says_and_writes_what_it_found(command, workplace, words):
+    done = command(*words, *FAMILIES, "--out", "champion.gguf")
+    assert done.code == 0
+    board = read_leaderboard(workplace / RECORD)
+    best = board.standings[0]
+    assert "phase 1 ..." in done.err and f"best so far {best.edits}: perplexity" in done.err
+    assert best.edits in done.out and "(the original)" in done.out and "On the held-out text" in done.out
+    assert f"written: champion.gguf ({best.edits})" in done.err
+    champion = read_model(workplace / "champion.gguf")
+    assert champion.blocks == len(best.layer_map)
+    assert json.loads((workplace / "champion.layers.json").read_text())["edits"] == best.edits
+
+    again = command(*words, *FAMILIES, "--json")
+    figures = json.loads(again.out)
+    assert figures["standings"][0]["edits"] == best.edits and len(figures["judgement"]["standings"]) == 2
+    assert figures["verdict"] and "models read" not in again.err
+    assert read_leaderboard(workplace / RECORD) == board
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
+def test_after_kill_9_the_same_command_ends_with_the_same_leaderboard(tmp_path, reference_model, texts, whole):
+    line = ["surgery", "search", reference_model, "--calibration", texts[0], "--text", texts[1], *SHORT, *TWO_PHASES]
+    for reading in (2, 8, 9):
+        assert apart(line, tmp_path, killed_at(reading)).returncode == -signal.SIGKILL
+    board = read_leaderboard(tmp_path / RECORD)
+    assert len(board.standings) == 1 + 7 + 8 - 1 and board.judgement is None  # the original is read first
+    (journal,) = tmp_path.rglob("surgery-*.jsonl")
+    journal.write_bytes(journal.read_bytes()[:-20])  # as if the disk had not got all of it
+    done = apart(line, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / RECORD).read_bytes() == whole
+    assert not list(tmp_path.rglob("hosts/*"))
+
+
+def test_ctrl_c_keeps_what_is_done(tmp_path, reference_model, texts, whole):
+    line = ["surgery", "search", reference_model, "--calibration", texts[0], "--text", texts[1], *SHORT, *TWO_PHASES]
+    ended = apart(line, tmp_path, killed_at(6, "SIGINT"))
+    assert ended.returncode == 130 and "the same command goes on" in ended.stderr and "Traceback" not in ended.stderr
+    assert len(read_leaderboard(tmp_path / RECORD).standings) == 4
+    assert apart(line, tmp_path).returncode == 0
+    assert (tmp_path / RECORD).read_bytes() == whole
+
+
+def test_several_processes_end_with_the_same_leaderboard(tmp_path, reference_model, texts, whole):
+    line = ["surgery", "search", reference_model, "--calibration", texts[0], "--text", texts[1], *SHORT, *TWO_PHASES]
+    done = apart([*line, "--jobs", "2"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / RECORD).read_bytes() == whole
+
+
+def test_budgets_say_what_they_left_out(command, workplace, words):
+    few = command(*words, *FAMILIES, "--max-candidates", "3")
+    assert "3 candidates are read: 11 candidates were left out" in few.err
+    assert len(read_leaderboard(workplace / RECORD).standings) == 3
+    short = command(*words, *FAMILIES, "--max-time", "0.001s", "--record", "short.json")
+    assert "the time of 0.001 seconds is over" in short.err
+    assert 0 < len(read_leaderboard(workplace / "short.json").standings) < 14
+
+
+def test_candidates_given_by_their_edits(command, workplace, words):
+    (workplace / "mine.txt").write_text("# two of mine\ndelete 4; swap 5 6\n\nrepeat 2-3  # the last\n")
+    done = command(*words, "--edits", "delete 4", "--edits-file", "mine.txt", "--by", "kld")
+    assert done.code == 0
+    board = read_leaderboard(workplace / RECORD)
+    assert {each.edits for each in board.standings} == {"delete 4", "delete 4; swap 5 6", "repeat 2-3"}
+    assert board.by == "kld" and board.standings[0].edits == "delete 4"
+
+
+def test_a_suite_ranks_too(command, workplace, words):
+    (workplace / "suite.yaml").write_text(SUITE, encoding="utf-8")
+    done = command(*words, "--edits", "delete 0", "--edits", "swap 6 7", "--by", "score", "--suite", "suite.yaml")
+    assert done.code == 0, done.err
+    board = read_leaderboard(workplace / RECORD)
+    assert board.by == "score" and board.suite == "small"
+    for each in (board.original, *board.standings):
+        assert 0 <= each.score.value <= 100 and set(each.scores) == {"facts", "text"}
+    assert [each.edits for each in board.standings] == ["swap 6 7", "delete 0"]  # without its first layer it is a wreck
+    assert board.original.scores["text"] == 1
+    assert "Score" in done.out
+
+
+SUITE = """\
+format: quantplan-suite
+version: 1
+name: small
+parts:
+  - name: facts
+    kind: facts
+    weight: 1
+    max_tokens: 4
+    items:
+      - {name: gold, question: "What is the chemical symbol of gold?", accept: [Au]}
+      - {name: leap, question: "How many days does a leap year have?", accept: ["366"]}
+  - {name: text, kind: perplexity, weight: 9}
+"""
+
+
+def test_a_dry_run_reads_nothing(command, workplace, words, monkeypatch):
+    monkeypatch.setattr(Reader, "__init__", lambda *_: pytest.fail("a model was loaded"))
+    done = command(*words, *FAMILIES, "--family", "swap:1", "--phases", "3", "--dry-run")
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert "candidates  delete:1: 10" in lines and "candidates  swap:1: 9" in lines
+    assert "candidates  repeat:4/2,2: 4" in lines and "candidates  repeat, pass 2: at most 7" in lines
+    assert "candidates  phase 3: at most 24" in lines
+    assert any(line.startswith("hosts       3 in the first phase; files of ") for line in lines)
+    assert not list(workplace.iterdir())
+    figures = json.loads(command(*words, *FAMILIES, "--dry-run", "--json").out)
+    assert (figures["candidates"], figures["hosts"], figures["windows"]) == (21, 3, 3)
+
+
+def test_mistakes_are_answered_in_a_sentence(command, workplace, words, texts, reference_model):
+    assert "unknown family 'cut'" in command(*words, "--family", "cut").error
+    assert "no layer 12" in command(*words, "--edits", "delete 12").error
+    assert "write a duration" in command(*words, "--max-time", "soon").error
+    assert "--suite ranks with --by score" in command(*words, "--suite", "default").error
+    assert "give --calibration FILE" in command("surgery", "search", reference_model).error
+    assert "is the model itself" in command(*words, "--out", reference_model).error
+    short = workplace / "short.txt"
+    short.write_text("too short", encoding="utf-8")
+    done = command("surgery", "search", reference_model, "--calibration", short, *SHORT)
+    assert done.code == 10 and "tokens" in done.error
+    assert not (workplace / RECORD).exists()
+
+
+def test_without_a_text_that_judges_it_warns(command, workplace, reference_model, texts):
+    done = command("surgery", "search", reference_model, "--calibration", texts[0], *SHORT, "--family", "delete:5")
+    assert done.code == 0 and "no text judges the best" in done.err
+    assert read_leaderboard(workplace / RECORD).judgement is None
+
+
+def test_the_search_text_does_not_judge(command, words, texts):
+    done = command(*words, "--text", texts[0], "--family", "delete:9")
+    assert "of the long lines of the text that judges stand in the search's text too" in done.err
+
+
+# -- options
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30m", 1800), ("1h30m", 5400), ("90s", 90), ("0.5h", 1800), ("2H", 7200)]
+)
+def test_durations(text, seconds):
+    assert search_options.seconds(text) == seconds
+    assert search_options.seconds(None) is None
+
+
+@pytest.mark.parametrize("text", ["", "30", "m", "1m1h", "0s", "-3m"])
+def test_no_durations(text):
+    with pytest.raises(BadUsage, match="--max-time"):
+        search_options.seconds(text)
+
+
+def test_a_file_of_edits_names_its_line(tmp_path):
+    path = tmp_path / "edits.txt"
+    path.write_text("delete 4\n# remark\nswop 1 2\n", encoding="utf-8")
+    with pytest.raises(BadUsage, match="edits.txt, line 3: .*unknown edit 'swop'"):
+        search_options.explicit(None, path)
+    path.write_text("delete 4\n\n# remark\nswap 1 2; delete 3\n", encoding="utf-8")
+    assert search_options.explicit(["move 1 after 2"], path) == tuple(
+        parse_edits(each) for each in ("move 1 after 2", "delete 4", "swap 1 2; delete 3")
+    )
+    with pytest.raises(BadFile, match="cannot read the edits"):
+        search_options.explicit(None, tmp_path / "none.txt")
