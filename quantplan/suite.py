@@ -43,7 +43,7 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Items of one kind. ``weight``: of the part in the overall score, in any unit; ``thinking``: the mode it is asked in.
+    """Items of one kind. ``weight``: of the part in the overall score, in any unit; ``thinking``: asked in that mode.
 
     ``instruction`` is said with every question. ``common_words``: the most frequent words of the language (coherence).
     """
@@ -55,6 +55,11 @@ class Part:
     instruction: str = ""
     thinking: bool = False
     common_words: tuple[str, ...] = ()
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model shall think before it answers."""
+        return self.thinking or self.kind == THINKING
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,7 @@ def _part(place: Place) -> Part:
         kind=kind,
         weight=weight,
         instruction=place.text("instruction"),
-        thinking=place.truth("thinking", kind == nouns.THINKING),
+        thinking=place.truth("thinking", False),
         common_words=tuple(word.casefold() for text in place.texts("common_words") for word in text.split()),
         items=_items(place, kind),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quantplan.llamacpp.chat import ALWAYS, NEVER, SWITCH, ChatForm, Prompt
 from quantplan.llamacpp.generation import Request
-from quantplan.suite import COHERENCE, DIRECT, FEELINGS, PERPLEXITY, THINKING, Item, Part, Suite
+from quantplan.suite import COHERENCE, DIRECT, FEELINGS, PERPLEXITY, Item, Part, Suite
 
 _FEELINGS = (
     "How strongly does {who} feel each of these at the end: {feelings}? Rate each with a number from 0 (not at all) "
@@ -17,7 +17,7 @@ def why_not(part: Part, form: ChatForm) -> str:
     if part.kind == PERPLEXITY:
         return "not measured: it takes a text and the original model"
     missing = "the file has no chat template" if form.template is None else "its chat template knows no thinking"
-    if (part.kind == THINKING or part.thinking) and form.thinks == NEVER:
+    if part.thinks and form.thinks == NEVER:
         return missing
     if part.kind == DIRECT and form.thinks != SWITCH:
         return missing if form.thinks == NEVER else "its chat template cannot switch thinking off"
@@ -28,9 +28,9 @@ def request(suite: Suite, part: Part, item: Item, form: ChatForm) -> Request:
     """The item's prompt and its tokens: more of them where the model thinks although it should not."""
     if part.kind == COHERENCE:
         return Request(Prompt(item.text), item.max_tokens)
-    unasked = form.thinks == ALWAYS and not part.thinking
+    unasked = form.thinks == ALWAYS and not part.thinks
     return Request(
-        form.prompt(wording(part, item), part.thinking), item.max_tokens + (suite.thinking_tokens if unasked else 0)
+        form.prompt(wording(part, item), part.thinks), item.max_tokens + (suite.thinking_tokens if unasked else 0)
     )
 
 
