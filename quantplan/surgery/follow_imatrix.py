@@ -52,7 +52,9 @@ def follow_imatrix(imatrix: Imatrix, parts: Sequence[Part], path: Path) -> Imatr
 
 
 def imatrix_notes(imatrix: Imatrix, parts: Sequence[Part]) -> tuple[str, ...]:
-    """What a person should know about an imatrix that followed."""
+    """What a person should know about an imatrix that followed; nothing where all stayed in its place."""
+    if all(part.copied and part.name == part.first.name for part in parts):
+        return ()
     followed = [part for part in parts if all(tensor.name in imatrix.entries for tensor, _ in part.sources)]
     averaged = [part.name for part in followed if len(part.sources) > 1]
     notes = [

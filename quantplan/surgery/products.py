@@ -33,7 +33,15 @@ class Orders:
     shards: str | None = None
     threads: int = 0
 
-    def beside(self, suffix: str) -> Path:
+    @property
+    def imatrix_file(self) -> Path:
+        return self._beside(".imatrix.gguf")
+
+    @property
+    def plan_file(self) -> Path:
+        return self._beside(".plan.json")
+
+    def _beside(self, suffix: str) -> Path:
         return self.out.with_name(self.out.name.removesuffix(".gguf") + suffix)
 
 
@@ -72,7 +80,7 @@ def produce(operation: Operation, orders: Orders, advance: Advance | None = None
     notes = list(operation.notes)
     followed = None
     if orders.imatrix:
-        followed = follow_imatrix(orders.imatrix, operation.parts, orders.beside(".imatrix.gguf"))
+        followed = follow_imatrix(orders.imatrix, operation.parts, orders.imatrix_file)
         notes += imatrix_notes(orders.imatrix, operation.parts)
         write_imatrix(followed, followed.path)
         followed = read_imatrix(followed.path)
@@ -81,7 +89,7 @@ def produce(operation: Operation, orders: Orders, advance: Advance | None = None
         used = followed if orders.plan.imatrix else None
         plan, more = follow_plan(orders.plan, operation.parts, operation.layer_map, written, used)
         notes += more
-        plan_file = orders.beside(".plan.json")
+        plan_file = orders.plan_file
         write_plan(plan, plan_file)
     record = replace(record_of(operation, orders.edits, written), notes=tuple(notes))
     write_layer_map(record, record_path(orders.out))
@@ -94,11 +102,15 @@ def record_of(operation: Operation, edits: str, written: Model) -> LayerMapRecor
         operation.layer_map,
         _named(operation.model),
         _named(written),
-        tuple(
-            Reencoded(part.name, part.type.name, tuple(tensor.name for tensor, _ in part.sources))
-            for part in operation.reencoded
-        ),
+        reencoded_record(operation),
         operation.notes,
+    )
+
+
+def reencoded_record(operation: Operation) -> tuple[Reencoded, ...]:
+    return tuple(
+        Reencoded(part.name, part.type.name, tuple(tensor.name for tensor, _ in part.sources))
+        for part in operation.reencoded
     )
 
 

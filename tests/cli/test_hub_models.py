@@ -122,3 +122,18 @@ def test_an_existing_project_costs_no_download(shell, hub, workplace):
     before = len(hub.asked)
     shell("init", "-hf", "owner/tied-GGUF", code=2)
     assert len(hub.asked) == before
+
+
+def test_surgery_on_a_model_of_a_hub(shell, workplace, small_model):
+    out, _ = shell(
+        "surgery",
+        "apply",
+        "hf://owner/tied-GGUF/tied-F16.gguf",
+        "swap 0 1; swap 0 1",
+        "-o",
+        "same.gguf",
+        "--threads",
+        1,
+    )
+    assert out == "same.gguf\n"
+    assert (workplace / "same.gguf").read_bytes() == small_model.read_bytes()

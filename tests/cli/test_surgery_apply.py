@@ -135,6 +135,10 @@ def test_imatrix_and_plan_follow(apply, command, here, reference_imatrix):
     assert unlike.code == 4 and "is not the imatrix that the plan was made with" in unlike.error
     assert not (here / "x.gguf").exists()
 
+    shutil.copy(here / "weights.gguf", here / "y.imatrix.gguf")
+    own = apply(MODEL, "delete 0", "--imatrix", "y.imatrix.gguf", "-o", "y.gguf")
+    assert own.code == 2 and "y.imatrix.gguf would be overwritten by its own successor" in own.error
+
 
 @pytest.mark.tools
 def test_a_quantized_model_in_and_out_of_shards(apply, files, here):
@@ -202,7 +206,10 @@ def test_bad_models(apply, here, files):
     for name, message in (("none.gguf", "No such file"), ("text.gguf", "not a GGUF"), ("cut.gguf", "cut short")):
         ended = apply(name, "delete 0")
         assert ended.code == 3 and message in ended.error
-    assert files() == ["cut.gguf", MODEL, "text.gguf"]
+    (here / "none.gguf").write_bytes((here / MODEL).read_bytes().replace(b"qwen3.block_count", b"qwen3.block_kount"))
+    ended = apply("none.gguf", "delete 0")
+    assert ended.code == 2 and "its header counts no layers (qwen3.block_count)" in ended.error
+    assert files() == ["cut.gguf", "none.gguf", MODEL, "text.gguf"]
 
 
 def test_a_full_disk_leaves_nothing(apply, files, full_disk):

@@ -79,6 +79,7 @@ def apply(
     weights, followed = _followed(imatrix, plan)
     orders = Orders(text, out or default_out(source, text, layer_map), weights, followed, split_max_size, threads)
     check_orders(source, orders)
+    _check_apart({imatrix: orders.imatrix_file, plan: orders.plan_file})
     operation = operate(source, layer_map, imatrix=weights, name=name, forced=force)
     if layer_map.is_identity:
         console.warn("these edits leave every layer where it is")
@@ -91,13 +92,27 @@ def apply(
 apply.__doc__ = HELP
 
 
+def _check_apart(pairs: dict[Path | None, Path]) -> None:
+    """BadUsage where what follows would take the place of what it follows."""
+    from quantplan.errors import BadUsage
+
+    for given, written in pairs.items():
+        if given and given.exists() and written.exists() and given.samefile(written):
+            raise BadUsage(f"{given} would be overwritten by its own successor; choose another --out")
+
+
 def _edits(text: str, model: Model, force: bool) -> tuple[str, LayerMap]:
     """The edits as they are typed, and their map: from the text, a file with it, or a record."""
+    from quantplan.errors import BadUsage
     from quantplan.formats.layer_map_files import LAYER_MAP_FORMAT, read_layer_map
     from quantplan.formats.records import format_of
     from quantplan.surgery.edits import edits_text, parse_edits
     from quantplan.surgery.suggestions import checked_map
 
+    if not model.blocks:
+        raise BadUsage(
+            f"{model.path}: its header counts no layers ({model.architecture}.block_count); is it a language model?"
+        )
     path = Path(text)
     with suppress(OSError, ValueError):  # a text too long for a path
         if path.suffix == ".json" or format_of(path) == LAYER_MAP_FORMAT:
@@ -189,7 +204,10 @@ def _encoded(operation: Operation) -> str:
 
 
 def _json(operation: Operation, orders: Orders, made: Products | None = None) -> dict[str, Any]:
+    from dataclasses import asdict
+
     from quantplan.formats.layer_map_files import layers_content
+    from quantplan.surgery.products import reencoded_record
 
     def path(file: Path | None) -> str | None:
         return str(file) if file else None
@@ -200,14 +218,14 @@ def _json(operation: Operation, orders: Orders, made: Products | None = None) ->
         "written": made is not None,
         "edits": orders.edits,
         "map": str(operation.layer_map),
+        "original": model.blocks,
         "layers": layers_content(operation.layer_map),
-        "layers_before": model.blocks,
         "layers_after": len(operation.layer_map),
         "parameters_before": model.elements,
         "parameters_after": operation.elements,
         "file_bytes": operation.file_bytes,
         "result_digest": record.result.digest if record else None,
-        "reencoded": [{"tensor": part.name, "type": part.type.name} for part in operation.reencoded],
+        "reencoded": [asdict(each) for each in reencoded_record(operation)],
         "notes": list(record.notes if record else operation.notes),
         "record": path(made.record_file) if made else None,
         "imatrix": path(made.imatrix_file) if made else None,
