@@ -8,6 +8,7 @@ import textwrap
 from dataclasses import replace
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 from tiny_architectures import tiny_dense_lead, tiny_hybrid, tiny_listed, tiny_sliding
@@ -15,7 +16,7 @@ from tiny_models import tiny_moe, tiny_tied
 
 from quantplan.errors import BadFile, BadUsage, NoSpace, NotAsPlanned
 from quantplan.formats.gguf import number_arrays, read_model, tensor_bytes
-from quantplan.formats.gguf_layout import read_layout
+from quantplan.formats.gguf_layout import Entry, read_layout
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.llamacpp.tools import run
 from quantplan.surgery import apply
@@ -24,6 +25,7 @@ from quantplan.surgery.assembly import assemble, part_bytes
 from quantplan.surgery.edits import layer_map, parse_edits
 from quantplan.surgery.operation import operate
 from quantplan.surgery.shards import write_shards
+from quantplan.tensor import padded
 
 WINDOW = 32
 
@@ -137,6 +139,23 @@ def odd_end(folder):
     return path
 
 
+def test_an_older_version_and_another_alignment(model, tmp_path):
+    """What the source has, the result has: version 2, tensors at multiples of 64."""
+    layout = read_layout(model.path)
+    layout = replace(layout, version=2).changed({"general.alignment": Entry.integer("general.alignment", 64)})
+    layout = layout.with_tensors(
+        (info, tensor.bytes) for info, tensor in zip(layout.tensors, model.tensors, strict=True)
+    )
+    path = tmp_path / "model.gguf"
+    with path.open("wb") as file:
+        file.write(layout.header)
+        for tensor in model.tensors:
+            file.write(tensor_bytes(model, tensor).tobytes().ljust(padded(tensor.bytes, 64), b"\0"))
+    once, twice = swapped_twice(read_model(path), "swap 0 1", tmp_path)
+    assert twice == path.read_bytes() != once
+    assert read_layout(tmp_path / "once.gguf").version == 2
+
+
 def test_copies_keep_their_bytes_in_a_quantized_file(quantized, tmp_path):
     found = operated(quantized, "delete 2; bridge 5 after 7; move 0 after 3", tmp_path / "out.gguf")
     for part in assemble(quantized, made(quantized, "delete 2; bridge 5 after 7; move 0 after 3")):
@@ -205,6 +224,22 @@ def test_arrays_of_layers_go_where_the_layers_go(tmp_path):
     found = operated(read_model(path), "delete 0; bridge 1 after 3", tmp_path / "out.gguf")
     assert number_arrays(found.path)[heads] == (0, 2, 0, 2, 2)
     assert found.blocks == 5
+
+
+def test_arrays_of_words_follow_too(model, tmp_path):
+    words = [f"layer {index}" for index in range(10)]
+    with_words = tmp_path / "words.gguf"
+    writer = gguf.GGUFWriter(with_words, "qwen3")
+    writer.add_array("qwen3.words", words)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    entry, layout = read_layout(with_words).by_key["qwen3.words"], read_layout(model.path)
+    data = model.path.read_bytes()[len(layout.header) :]
+    with_words.write_bytes(layout.changed({entry.key: entry}).header + data)
+    found = operated(read_model(with_words), "delete 3; bridge 0 after 8", tmp_path / "out.gguf")
+    items = read_layout(found.path).by_key["qwen3.words"].items
+    assert [item[8:].decode() for item in items] == [words[block] for block in (0, 1, 2, 4, 5, 6, 7, 8, 9, 0)]
 
 
 def test_the_number_of_dense_layers_follows(tmp_path):
@@ -406,6 +441,20 @@ def test_a_disk_that_is_really_full(model, tmp_path):
     if ended.returncode == 77 or ended.stderr.startswith("unshare:"):
         pytest.skip(f"no file system can be mounted here: {ended.stderr.strip()}")
     assert ended.stdout.splitlines() == ["known NoSpace 0", "met NoSpace 0", "shards NoSpace 0"], ended.stderr
+
+
+def test_an_interrupted_write_leaves_nothing(model, tmp_path):
+    def interrupted(_bytes):
+        raise KeyboardInterrupt
+
+    for size in (None, "6M"):
+        operation = operate(model, made(model, "delete 3"))
+        with pytest.raises(KeyboardInterrupt):
+            if size is None:
+                apply.write(operation, tmp_path / "out.gguf", advance=interrupted)
+            else:
+                write_shards(operation, tmp_path / "out.gguf", size, advance=interrupted)
+        assert not names(tmp_path)
 
 
 def test_progress_counts_every_byte(model, tmp_path):
