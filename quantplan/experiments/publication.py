@@ -54,7 +54,8 @@ class PublishedFile:
     plan: Plan | None = None
     digest: str | None = None
     shards: int = 1
-    mix: str = ""  # the stock mix that it is, to the byte
+    mix: str = ""  # the stock mix that it is, to the byte, of the file ``made_of``
+    made_of: str = ""
     memory: tuple[MemoryUse, ...] = ()
 
     @property
@@ -155,7 +156,7 @@ def with_mix(file: PublishedFile, source: Model, imatrix: Imatrix | None) -> Pub
         plan = stock_plan(source, mix, imatrix if noted else None)
     except BadUsage:  # it needs an imatrix, and there is none
         return file
-    return replace(file, mix=mix) if _as_planned(file.header, plan) else file
+    return replace(file, mix=mix, made_of=source.path.name) if _as_planned(file.header, plan) else file
 
 
 def _ftype_name(model: Model) -> str:

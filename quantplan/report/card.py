@@ -55,9 +55,9 @@ def card_text(
     )  # fmt: skip
     base = base_models(identity, metadata)
     text = templates.get_template("card.md").render(
-        front_matter=front_matter(found, identity, metadata),
+        front_matter=front_matter(found, identity, metadata, operated=history is not None),
         title=escaped(f"{found.main.header.name} GGUF"),
-        intro=_intro(found, base),
+        intro=_intro(found, base, history),
         files=_files_table(found),
         file_notes=_file_notes(found),
         surgery=card_surgery.surgery(found, history) if history else "",
@@ -118,7 +118,9 @@ def _linked(repo: str) -> str:
     return f"[{escaped(repo)}]({_HOST}{repo})"
 
 
-def front_matter(found: Publication, identity: Identity, metadata: Mapping[str, object]) -> list[str]:
+def front_matter(
+    found: Publication, identity: Identity, metadata: Mapping[str, object], operated: bool = False
+) -> list[str]:
     """The lines of YAML that hubs read; a key that is not known is left out."""
     base = base_models(identity, metadata)
     named = identity.license or _text(metadata, "general.license")
@@ -132,7 +134,8 @@ def front_matter(found: Publication, identity: Identity, metadata: Mapping[str, 
     lines += ["base_model_relation: quantized"] if base and base != ancestors(metadata) else []
     lines += [f"quantized_by: {yaml_scalar(identity.quantized_by)}"] if identity.quantized_by else []
     imatrix = any(each.plan and each.plan.imatrix for each in found.files)
-    return [*lines, "library_name: gguf", *_yaml_list("tags", ["gguf", "quantplan", *(["imatrix"] if imatrix else [])])]
+    tags = ["gguf", "quantplan", *(["imatrix"] if imatrix else []), *(["layer-surgery"] if operated else [])]
+    return [*lines, "library_name: gguf", *_yaml_list("tags", tags)]
 
 
 def _yaml_list(key: str, values: Sequence[str]) -> list[str]:
@@ -142,8 +145,11 @@ def _yaml_list(key: str, values: Sequence[str]) -> list[str]:
 # --- the files
 
 
-def _intro(found: Publication, base: Sequence[str]) -> str:
+def _intro(found: Publication, base: Sequence[str], history: History | None) -> str:
     of = " and ".join(map(_linked, base)) if base else escaped(found.main.header.name)
+    if history:
+        original = of if base else code(history.source)
+        of = f"{escaped(found.main.header.name)}, a model made of the layers of {original} without training,"
     text = f"GGUF files of {of} for llama.cpp and what is built on it"
     if not any(each.plan for each in found.files):
         return f"{text}."
@@ -275,7 +281,7 @@ def _made(file: PublishedFile) -> str:
     if plan is None:
         return "\n\n".join([*parts, "Published as it is; how it was made is not recorded here."])
     parts.append(_chosen(file))
-    source = f"./{file.header.path.name}" if file.header.path.name.startswith("-") else file.header.path.name
+    source = _as_argument(file.header.path.name)
     recipe = Recipe(
         plan.base_ftype, rules_file=Path(rules_name(file)), imatrix=Path(plan.imatrix.file) if plan.imatrix else None,
         allow_requantize=requantizes(plan, file.header),
@@ -288,11 +294,16 @@ def _made(file: PublishedFile) -> str:
     return "\n\n".join(parts)
 
 
+def _as_argument(name: str) -> str:
+    """A file's name that no program takes for an option."""
+    return f"./{name}" if name.startswith("-") else name
+
+
 def _stock(file: PublishedFile) -> str:
     """The stock mix beside the plans, and the command that makes it."""
     used = file.header.metadata.get("quantize.imatrix.file")
     recipe = Recipe(file.mix, imatrix=Path(str(used)) if used else None)
-    command = command_line([TOOL, *recipe.options(), "SOURCE.gguf", file.name, file.mix])
+    command = command_line([TOOL, *recipe.options(), _as_argument(file.made_of), file.name, file.mix])
     return f"The stock mix {code(file.mix)} of llama.cpp, {'with' if used else 'without'} an imatrix.\n\n{block(command, 'sh')}"
 
 

@@ -73,6 +73,12 @@ def test_operations_in_words_with_the_command():
     assert "Against the original" not in text and "Leaderboard" not in text
 
 
+def test_the_beginning_says_that_it_is_no_plain_quantization():
+    text = operated(history())
+    assert "GGUF files of model, a model made of the layers of `Qwen3-1.7B-F16.gguf` without training, for llama.cpp" in text
+    assert "- layer-surgery\n" in text and "layer-surgery" not in card(published([0.1]))
+
+
 def test_what_was_computed_is_said():
     found = replace(history("blend 20 22 0.5"), reencoded=("blk.21.attn_q.weight", "blk.21.attn_k.weight"))
     assert "2 tensors were computed anew, all others are the original's" in operated(found)
