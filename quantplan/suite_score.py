@@ -1,9 +1,8 @@
 """A model's score at a suite: a credit from 0 to 1 for each item, with the answer that earned it, and what follows from them.
 
-A part's figure is the mean of its credits; its standard error is that of the mean with one more item added, half right and
-half wrong: for credits of 0 and 1 this is the standard deviation of Jeffreys' posterior Beta(right + 1/2, wrong + 1/2) (Brown,
-Cai and DasGupta, Statistical Science 16, 2001), so that 17 of 17 has an error too. The overall score is 100 times the weighted
-mean of the parts that apply to the model.
+A part's figure is the mean of its credits. Its standard error is that of a mean, with the variance of the credits and one more,
+half right and half wrong: what Jeffreys' prior Beta(1/2, 1/2) adds to a share (Brown, Cai and DasGupta, Statistical Science 16,
+2001). So 17 of 17 has an error too. The overall score is 100 times the weighted mean of the parts that apply to the model.
 """
 
 from __future__ import annotations
@@ -17,7 +16,9 @@ from quantplan.measurement import Estimate
 from quantplan.suite import PERPLEXITY
 
 GRADING_VERSION = 1  # 1: first; raised when questions are worded, answered or judged in another way
-QUANTILE = 1.959963984540054  # of the normal distribution, for 95 %
+LEVEL = 0.95
+
+Spread = tuple[float, int]  # a part's weighted standard error and the number of its items, 0 for perplexity
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,12 @@ class SuiteScore:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % interval of the overall score."""
-        reach = QUANTILE * (self.overall.stderr or 0.0)
+        reach = quantile(self._spread) * (self.overall.stderr or 0.0)
         return max(0.0, self.overall.value - reach), min(100.0, self.overall.value + reach)
+
+    @property
+    def _spread(self) -> list[Spread]:
+        return [(part.weight * (part.credit.stderr or 0.0), len(part.items)) for part in self.applicable]
 
     def share(self, part: PartScore) -> float:
         """The part's weight in the overall score, percent."""
@@ -122,13 +127,13 @@ def mean_difference(pairs: Sequence[tuple[float, float]]) -> Estimate:
 
 
 def _error(values: Sequence[float], ends: tuple[float, float]) -> float:
-    """sqrt(variance / (n + 2)), the variance over n + 1 values: the last one is half the one end, half the other."""
+    """sqrt(variance / n), the variance over n + 1 values: the last one is half the one end, half the other."""
     if not values:
         raise ValueError("a part without items has no mean")
     count = len(values) + 1
     mean = (math.fsum(values) + sum(ends) / 2) / count
     square = (math.fsum(value**2 for value in values) + sum(end**2 for end in ends) / 2) / count
-    return math.sqrt(max(0.0, square - mean**2) / (count + 1))
+    return math.sqrt(max(0.0, square - mean**2) / len(values))
 
 
 def weighted(figures: Sequence[tuple[float, Estimate]]) -> Estimate:
@@ -137,6 +142,20 @@ def weighted(figures: Sequence[tuple[float, Estimate]]) -> Estimate:
     value = math.fsum(weight * figure.value for weight, figure in figures) / total
     error = math.hypot(*(weight * (figure.stderr or 0.0) for weight, figure in figures)) / total
     return Estimate(100 * value, 100 * error)
+
+
+def quantile(spreads: Sequence[Spread]) -> float:
+    """Standard errors that the 95 % interval of a weighted mean reaches: Student's t.
+
+    Its degrees of freedom as Welch and Satterthwaite have them (Biometrics Bulletin 2, 1946), at least 1; a figure that does
+    not come from items has its error for certain.
+    """
+    from scipy import stats
+
+    total = math.fsum(error**2 for error, _ in spreads)
+    own = math.fsum(error**4 / max(1, count - 1) for error, count in spreads if count)
+    freedom = max(1.0, total**2 / own) if own else math.inf
+    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
 
 
 def with_perplexity(score: SuiteScore, ratio: Estimate | float | None) -> SuiteScore:

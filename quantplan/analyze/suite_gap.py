@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+from scipy import stats
 
 from quantplan.comparison import Gap
 from quantplan.measurement import Estimate, check_conditions
-from quantplan.suite_score import QUANTILE, PartScore, SuiteScore, mean_difference, weighted
+from quantplan.suite_score import LEVEL, PartScore, Spread, SuiteScore, mean_difference, quantile, weighted
+
+_NORMAL = float(stats.norm.ppf((1 + LEVEL) / 2))  # of many items
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,10 @@ def suite_gap(own: SuiteScore, other: SuiteScore) -> SuiteGap:
     overall = weighted([(part.weight, found[part.name]) for part, _ in pairs])
     fixed = weighted([(part.weight, _without_items(part, found[part.name])) for part, _ in pairs])
     items = sum(len(part.items) for part, _ in pairs)
+    spreads = {part.name: (part.weight * (found[part.name].stderr or 0.0), len(part.items)) for part, _ in pairs}
     return SuiteGap(
-        overall=_gap(overall, _needed(overall, fixed, items)),
-        parts={name: _gap(each) for name, each in found.items()},
+        overall=_gap(overall, list(spreads.values()), _needed(overall, fixed, items)),
+        parts={name: _gap(each, [spreads[name]]) for name, each in found.items()},
         items=items,
         left_out=tuple(part.name for part in own.parts if part.name not in shared and _applies(part, own, other)),
     )
@@ -65,14 +71,14 @@ def _without_items(part: PartScore, found: Estimate) -> Estimate:
     return replace(found, stderr=0.0) if part.items else found
 
 
-def _gap(found: Estimate, needed: int | None = None) -> Gap:
-    reach = QUANTILE * (found.stderr or 0.0)
+def _gap(found: Estimate, spreads: Sequence[Spread], needed: int | None = None) -> Gap:
+    reach = quantile(spreads) * (found.stderr or 0.0)
     decided = abs(found.value) > reach
     return Gap(found.value, found.value - reach, found.value + reach, decided, None if decided else needed)
 
 
 def _needed(overall: Estimate, fixed: Estimate, items: int) -> int | None:
     """Items at which the interval would just not hold 0; None where no number of them would do."""
-    allowed = (overall.value / QUANTILE) ** 2 - (fixed.stderr or 0.0) ** 2
+    allowed = (overall.value / _NORMAL) ** 2 - (fixed.stderr or 0.0) ** 2
     falling = (overall.stderr or 0.0) ** 2 - (fixed.stderr or 0.0) ** 2
     return max(items + 1, math.ceil(items * falling / allowed)) if allowed > 0 and items else None

@@ -1,4 +1,4 @@
-"""Scores at suites as JSON: every item with its credit and answer, and the figures that follow. See docs/formats.md."""
+"""Scores at suites as JSON: every item with its credit and answer, and the figures that follow. See docs/suites.md."""
 
 from __future__ import annotations
 

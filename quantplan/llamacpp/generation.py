@@ -22,7 +22,7 @@ from quantplan.llamacpp.chat import Prompt
 from quantplan.llamacpp.engine import Engine
 
 AT_ONCE = 32  # sequences that are decoded together
-_CELLS = 16384  # tokens of all their caches: below 2 GiB for models up to 2B, whatever memory there is
+_CELLS = 16384  # places of all their caches: below 2 GiB for models up to 2B, whatever memory there is
 _CELL_BLOCK = 256  # llama.cpp rounds a sequence's share of the context up to this
 ENDED, LENGTH, STOPPED, BROKEN = "ended", "length", "stop", "broken"
 TOO_LONG, EMPTY = "too long", "empty"
@@ -60,10 +60,11 @@ def generate(engine: Engine, requests: Sequence[Request], step: Step | None = No
         raise QuantplanError("a model with an encoder cannot continue a text by itself; score decoder models only")
     trained = int(llama_cpp.llama_model_n_ctx_train(engine.model))
     sequences = [_Sequence(request, engine, trained) for request in requests]
-    waiting = sorted((each for each in sequences if not each.ending), key=lambda each: each.request.max_tokens)
+    waiting = [each for each in sequences if not each.ending]
     step(len(sequences) - len(waiting))
-    if waiting:
-        with _Decoder(engine, waiting) as decoder:
+    for cells in sorted({each.cells for each in waiting}):
+        alike = sorted((each for each in waiting if each.cells == cells), key=lambda each: each.most)
+        with _Decoder(engine, alike, cells) as decoder:
             for group in decoder.groups:
                 decoder.run(group)
                 step(len(group))
@@ -89,9 +90,9 @@ class _Sequence:
             self.ending = TOO_LONG if self.most < 1 else EMPTY
 
     @property
-    def length(self) -> int:
-        """Cells of the cache that it may need."""
-        return len(self.tokens) + self.most
+    def cells(self) -> int:
+        """Places of the cache that it may need, as llama.cpp shares them out."""
+        return -(-(len(self.tokens) + self.most) // _CELL_BLOCK) * _CELL_BLOCK
 
     def take(self, token: int, piece: bytes | None) -> None:
         """The next token; ``piece`` None: one that ends the answer."""
@@ -115,11 +116,10 @@ class _Sequence:
 class _Decoder:
     """A context for groups of sequences, and the batch they are handed over in. Use it as a context manager."""
 
-    def __init__(self, engine: Engine, waiting: list[_Sequence]) -> None:
+    def __init__(self, engine: Engine, waiting: list[_Sequence], cells: int) -> None:
         import llama_cpp
 
         self._llama, self._engine = llama_cpp, engine
-        cells = -(-max(each.length for each in waiting) // _CELL_BLOCK) * _CELL_BLOCK
         together = min(len(waiting), AT_ONCE, max(1, _CELLS // cells))
         self.groups = [waiting[start : start + together] for start in range(0, len(waiting), together)]
         room = max(sum(len(each.tokens) for each in group) for group in self.groups)

@@ -160,19 +160,20 @@ def _show(scores: list[SuiteScore], base: SuiteScore | None, answers: bool, as_j
     from quantplan.report.suite_table import answer_lines, gaps_grid, suite_grid
 
     gaps = _gaps(scores, base)
-    for note in dict.fromkeys(f"{each.file}: {note}" for each in scores for note in each.notes):
+    shown = list({each.file: each for each in [*scores, *([base] if base else [])]}.values())
+    for note in (f"{each.file}: {note}" for each in shown for note in each.notes):
         console.warn(note)
     if as_json:
         console.put_json([_fields(each, base, gaps.get(each.file)) for each in scores])
         return
-    shown = list({each.file: each for each in [*scores, *([base] if base else [])]}.values())
     console.put_table(as_rich(suite_grid(shown)))
     if gaps and base:
         console.put_table(as_rich(gaps_grid(gaps, base.file, [part.name for part in base.parts])))
     for each in scores:
         console.put(f"{each.file}: {_sentence(each, base, gaps.get(each.file))}")
-    for line in (line for each in shown for line in [each.file, *answer_lines(each)]) if answers else ():
-        console.put(line)
+    if answers:
+        for each in shown:
+            console.put("\n".join([f"{each.file}:", *answer_lines(each)]))
 
 
 def _gaps(scores: list[SuiteScore], base: SuiteScore | None) -> dict[str, SuiteGap]:

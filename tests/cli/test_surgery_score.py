@@ -1,0 +1,164 @@
+"""`quantplan surgery score` as a person runs it."""
+
+import json
+import re
+import shutil
+
+import pytest
+from chat_models import SWITCHED, with_template
+
+from quantplan.formats.suite_score_files import read_suite_score
+from quantplan.llamacpp.quantize import Recipe, quantize
+
+SUITE = """\
+format: quantplan-suite
+version: 1
+name: tiny
+parts:
+  - name: words
+    kind: facts
+    weight: 3
+    max_tokens: 8
+    items:
+      - {name: any, question: "Who?", accept: [/.+/]}
+      - {name: none, question: "Who?", accept: [zyx]}
+  - kind: direct
+    weight: 1
+    max_tokens: 8
+    items:
+      - {question: "Who?"}
+  - kind: perplexity
+    weight: 1
+"""
+
+
+@pytest.fixture
+def suite(workplace):
+    (workplace / "tiny.yaml").write_text(SUITE, encoding="utf-8")
+    return "tiny.yaml"
+
+
+@pytest.fixture(scope="session")
+def quantized(reference_model, tmp_path_factory):
+    """The bundled model in Q4_0."""
+    path = tmp_path_factory.mktemp("scored") / "prose-Q4_0.gguf"
+    quantize(reference_model, Recipe("Q4_0", pure=True), path, threads=1)
+    return path
+
+
+@pytest.mark.tools
+def test_two_models_and_a_text(command, workplace, suite, reference_model, quantized, small_text):
+    words = ("surgery", "score", quantized, "--suite", suite, "--base", reference_model, "--text", small_text)
+    ended = command(*words, "--ctx", 128, "--windows", 4, "--threads", 1, "--out", "records", "--show-answers")
+    assert ended.code == 0, ended.err
+    assert "words" in ended.out and "perplexity" in ended.out and "Difference from" in ended.out
+    assert "Without direct: the file has no chat template." in ended.out
+    assert "directional, not definitive" in ended.out
+    assert re.search(r"words: none  0\.00 \(no zyx\)  '", ended.out)
+    assert "prose-Q4_0.gguf: the file has no chat template" in ended.err
+    records = sorted((workplace / "records").iterdir())
+    assert len(records) == 2 and all(name.name.endswith(".suite.json") for name in records)
+    found = {path.name[:9]: read_suite_score(path) for path in records}
+    assert found["prose-10m"].parts[-1].credit.value == 1
+    ratio = found["prose-Q4_"].parts[-1].credit
+    assert 0.8 < ratio.value <= 1 and ratio.stderr > 0
+    assert found["prose-Q4_"].conditions.suite == "tiny"
+
+
+@pytest.mark.tools
+def test_json_and_what_is_kept(command, suite, reference_model, quantized, files):
+    words = (
+        "surgery",
+        "score",
+        quantized,
+        reference_model,
+        "--suite",
+        suite,
+        "--base",
+        reference_model,
+        "--threads",
+        1,
+    )
+    before = command(*words, "--dry-run")
+    assert before.code == 0 and before.out.count("to be asked") == 2
+    assert "suite tiny: 3 items, at most 24 tokens a model" in before.out
+    assert "words (facts): 2 items, 60 % of the score" in before.out
+    assert files() == ["tiny.yaml"]
+    ended = command(*words, "--json")
+    one, base = json.loads(ended.out)
+    assert one["against"]["file"] == base["file"] and base["against"] is None
+    assert one["against"]["overall"]["low"] < one["against"]["overall"]["high"]
+    assert one["score"] == 50.0 and one["score_err"] > 0 and one["items"] == 2
+    assert [part["reason"] for part in one["parts"]][0] == ""
+    assert one["parts"][0]["items"][0]["text"].strip()
+    assert "directional, not definitive" in one["judgement"]
+    assert command(*words, "--dry-run").out.count(": kept") == 2
+    assert json.loads(command(*words, "--json").out) == [one, base]
+
+
+def test_a_chat_template_is_used(command, workplace, suite, reference_model):
+    with_template(reference_model, workplace / "chat.gguf", SWITCHED)
+    (score,) = json.loads(command("surgery", "score", "chat.gguf", "-s", suite, "--threads", 1, "--json").out)
+    assert score["template"] and score["thinks"] == "switch"
+    direct = score["parts"][1]
+    assert direct["reason"] == "" and direct["share"] == 25
+    assert [item["name"] for item in direct["items"]] == ["1"]
+
+
+def test_suites_side_by_side(command, suite, small_model):
+    ended = command("surgery", "score", small_model, "--suite", "default", "--suite", suite, "--dry-run")
+    assert ended.code == 0
+    assert "suite default+tiny: 78 items" in ended.out
+    assert "words (facts)" in ended.out and "tiny:direct (direct)" in ended.out
+
+
+def test_the_project_says_what_is_the_original(command, workplace, suite, small_model):
+    shutil.copy(small_model, workplace / "model.gguf")
+    assert command("init", "model.gguf").code == 0
+    ended = command("surgery", "score", "model.gguf", "--suite", suite, "--threads", 1)
+    assert ended.code == 0, ended.err
+    assert "Difference from" not in ended.out  # the original itself
+    assert [path.name[:6] for path in (workplace / "reports").glob("*.suite.json")] == ["model-"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--text", "t.txt"), 2, "perplexity is judged against the original model; name it with --base"),
+        (("--windows", "4"), 2, "--ctx and --windows cut the text of the perplexity part; name one with --text FILE"),
+        (("--suite", "none.yaml"), 3, "cannot read the suite none.yaml: No such file or directory; give a YAML file"),
+        (("--suite", "bad.yaml"), 3, r"bad.yaml: part 1 \(words\), key kind is 'fact'; known are facts"),
+        (("--suite", "tiny.yaml", "--suite", "tiny.yaml", "-s", "tiny.yaml"), 2, "two suites have the name tiny"),
+    ],
+)
+def test_mistakes(command, workplace, suite, small_model, words, code, message):
+    (workplace / "bad.yaml").write_text(SUITE.replace("kind: facts", "kind: fact"), encoding="utf-8")
+    ended = command("surgery", "score", small_model, *words)
+    assert ended.code == code
+    assert re.search(message, ended.error)
+
+
+def test_no_model(command, workplace):
+    (workplace / "no.gguf").write_bytes(b"nothing")
+    for name in ("no.gguf", "none.gguf"):
+        ended = command("surgery", "score", name)
+        assert ended.code == 3 and name in ended.error
+
+
+def test_a_template_that_cannot_be_rendered(command, workplace, suite, small_model):
+    with_template(small_model, workplace / "broken.gguf", "{% if %}")
+    ended = command("surgery", "score", "broken.gguf", "--suite", suite)
+    assert ended.code == 3
+    assert "chat template is not Jinja" in ended.error
+
+
+def test_a_full_disk_leaves_no_record(command, files, suite, small_model, full_disk):
+    ended = command("surgery", "score", small_model, "--suite", suite, "--threads", 1, "--out", "records")
+    assert ended.code == 11
+    assert files() == ["tiny.yaml"]
+
+
+def test_help_ends_with_an_example(command):
+    ended = command("surgery", "score", "--help")
+    assert ended.code == 0
+    assert "Example: quantplan surgery score prose-10m-f16.gguf" in ended.out
