@@ -84,7 +84,8 @@ def test_scales_of_one_block_in_two_shares_come_together(model):
 
 def test_differently_stored_sources_become_the_finer_type(model):
     coarse = tuple(
-        replace(tensor, type=BY_NAME["Q4_0"]) if tensor.name == "blk.3.ffn_up.weight" else tensor for tensor in model.tensors
+        replace(tensor, type=BY_NAME["Q4_0"]) if tensor.name == "blk.3.ffn_up.weight" else tensor
+        for tensor in model.tensors
     )
     found = parts(replace(model, tensors=coarse), "blend 3 5 into 4")
     assert next(part for part in found if part.name == "blk.4.ffn_up.weight").type.name == "F16"
