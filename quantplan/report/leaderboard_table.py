@@ -9,6 +9,7 @@ from quantplan.report.grid import Grid
 from quantplan.report.measurement_table import UNKNOWN, estimate
 
 SHOWN = 20
+_TAIL = 0.025  # of a 95 % interval, on the side of the better ones
 _BY = {PPL: "perplexity", KLD: "KLD to the original", SCORE: "score"}
 
 
@@ -58,6 +59,14 @@ def _notes(board: Leaderboard, shown: int) -> list[str]:
     notes = []
     if len(board.standings) > shown:
         notes.append(f"{len(board.standings) - shown} more are in the record.")
+    lucky = round(_TAIL * len(board.standings))
+    if lucky:
+        count = len(board.standings)
+        notes.append(
+            f"Each interval is its candidate's own: of {count} that gain nothing about {lucky} lie below 0 by chance."
+        )
+    if board.by == SCORE:
+        notes.append("Scores of few items are directional, not definitive: beside them stand their standard errors.")
     if board.refused:
         words = ", ".join(f"{count} of {family}" for family, count in sorted(board.refused.items()))
         notes.append(f"Not possible with this architecture: {words}.")
@@ -81,14 +90,15 @@ def verdict(board: Leaderboard) -> str:
     name, count = f"'{judged.edits}'", len(board.standings)
     if found.gap is None or judged.gap is None:
         return f"{name} cannot be judged: its logits are not all numbers."
+    how = "is worse than" if _worse(judged) else "is better than" if judged.better else "cannot be told from"
+    if board.by != PPL:
+        return f"{name}, the first by {_BY[board.by]}, {how} the original in perplexity ({_gap(judged)}).{_other(judgement)}"
     if judged.better:
         return f"{name} holds what it promised: {_gap(judged)} PPL on a text that had no part in choosing it."
     if found.gap.difference < 0:
-        because = f"the best of {count} candidates owes part of its place to chance"
-        how = "is worse than the original there" if _worse(judged) else "cannot be told from the original there"
         gains = f"{_gap(found)} PPL where it was chosen, {_gap(judged)} here"
-        return f"The gain of {name} vanishes: {gains}: it {how}; {because}.{_other(judgement)}"
-    how = "is worse than" if _worse(judged) else "cannot be told from"
+        because = f"the best of {count} candidates owes part of its place to chance"
+        return f"The gain of {name} vanishes: {gains}, where it {how} the original; {because}.{_other(judgement)}"
     return f"No candidate gains: the best, {name}, {how} the original ({_gap(judged)} PPL).{_other(judgement)}"
 
 

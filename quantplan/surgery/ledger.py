@@ -42,15 +42,12 @@ class Ledger:
         self._journal = Journal(job.folder, "surgery", *made_from)
         self._standings: dict[str, Standing] = {}
 
-    def __contains__(self, digest: str) -> bool:
-        return digest in self._journal.results
+    def __contains__(self, layer_map: LayerMap) -> bool:
+        return layer_map.digest in self._journal.results
 
     def read(self, maps: Iterable[LayerMap]) -> Iterator[LayerMap]:
-        """Each map as soon as its reading is there."""
-        wanted = list(maps)
-        known = [each for each in wanted if each.digest in self]
-        yield from known
-        left = [each for each in wanted if each.digest not in self]
+        """Those that are not there yet, each as soon as it is."""
+        left = [each for each in maps if each not in self]
         with closing(self._readers.read(self._model, left)) as readings:
             for each, reading in readings:
                 self._journal.put(each.digest, reading.as_fields())

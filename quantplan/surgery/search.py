@@ -193,15 +193,22 @@ class _Course:
     def _stage(self, stage: str, candidates: list[Candidate]) -> None:
         allowed = self._allowed(candidates)
         by_map = {each.key: each for each in allowed}
+        known = {each.key: each for each in allowed if each.layer_map in self._ledger}
+        self._read |= known
+        if known:
+            self._say(stage)
         with closing(self._ledger.read(each.layer_map for each in allowed)) as results:
             for made in results:
                 self._read[made.digest] = by_map[made.digest]
-                self._tell(Progress(stage, len(self._read), len(self._candidates), self.board()))
+                self._say(stage)
                 if self._out_of_time() and len(self._read) < len(self._candidates):
                     self.ended = f"the time of {self._options.max_seconds:g} seconds is over"
                     return
         if len(allowed) < len(candidates):
             self.ended = f"{self._options.max_candidates} candidates are read"
+
+    def _say(self, stage: str) -> None:
+        self._tell(Progress(stage, len(self._read), len(self._candidates), self.board()))
 
     def _allowed(self, candidates: list[Candidate]) -> list[Candidate]:
         most = self._options.max_candidates

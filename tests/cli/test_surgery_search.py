@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -193,6 +194,29 @@ def test_mistakes_are_answered_in_a_sentence(command, workplace, words, texts, r
     done = command("surgery", "search", reference_model, "--calibration", short, *SHORT)
     assert done.code == 10 and "tokens" in done.error
     assert not (workplace / RECORD).exists()
+
+
+def test_the_disk_is_full(command, words, full_disk):
+    done = command(*words, "--family", "delete:9")
+    assert done.code == 11 and "no space left on the disk" in done.error
+
+
+def test_no_room_for_the_file_of_a_host(command, workplace, words, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=1 << 20))
+    done = command(*words, "--family", "swap:1", "--family", "delete:9")
+    assert done.code == 11 and "the disk has" in done.error
+    board = read_leaderboard(workplace / RECORD)
+    assert {each.family for each in board.standings} == {"swap"}  # what needed no file is kept
+    assert not list((workplace / "cache").rglob("*.gguf"))
+
+
+def test_in_a_project_its_texts_are_taken(command, workplace, reference_model, texts):
+    (workplace / "quantplan.toml").write_text(
+        f'model = "{reference_model}"\ncalibration = "{texts[0]}"\nheldout = "{texts[1]}"\nctx = 64\n', encoding="utf-8"
+    )
+    done = command("surgery", "search", "--family", "delete:9", "--windows", "3", "--threads", "1")
+    assert done.code == 0 and "On the held-out text, 3 windows of 64 tokens" in done.out
+    assert read_leaderboard(workplace / RECORD).judgement is not None
 
 
 def test_without_a_text_that_judges_it_warns(command, workplace, reference_model, texts):

@@ -82,6 +82,14 @@ def test_so_does_every_family_of_quantized_files(model, text, tmp_path, kind):
     check_same_as_files(read_model(path), EDITS[::2] if kind == "Q4_0" else EDITS, text, tmp_path)
 
 
+@pytest.mark.tools
+def test_so_do_split_files(model, text, tmp_path):
+    prefix = tmp_path / "part"
+    run(["llama-gguf-split", "--split", "--split-max-size", "5M", str(model.path), str(prefix)])
+    first = next(tmp_path.glob("part-00001-of-*.gguf"))
+    check_same_as_files(read_model(first), EDITS[:8:2], text, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("make", "edits"),
     [

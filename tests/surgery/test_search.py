@@ -311,7 +311,7 @@ BETTER, ALIKE, WORSE = Gap(-0.05, -0.08, -0.02, True), Gap(-0.01, -0.05, 0.03, F
     [
         (BETTER, BETTER, "holds what it promised"),
         (BETTER, ALIKE, "vanishes"),
-        (BETTER, WORSE, "it is worse than the original there"),
+        (BETTER, WORSE, "where it is worse than the original"),
         (WORSE, WORSE, "No candidate gains: the best, 'swap 3 4', is worse than"),
         (WORSE, ALIKE, "cannot be told from the original"),
     ],
@@ -325,6 +325,18 @@ def test_the_verdict_is_that_of_the_heldout_text(judged, there, here, said):
     board = replace(judged, standings=(standing("swap 3 4", there), standing("delete 4", there)), judgement=own)
     assert said in verdict(board)
     assert ("Better than the original here: 'delete 4'" in verdict(board)) == (here is not BETTER)
+
+
+def test_a_search_by_another_figure_is_judged_by_perplexity(judged):
+    own = Judgement(conditions=judged.conditions, original=standing(""), standings=(standing("swap 3 4", WORSE),))
+    board = replace(judged, by="kld", standings=(standing("swap 3 4", ALIKE),), judgement=own)
+    assert "'swap 3 4', the first by KLD to the original, is worse than the original in perplexity" in verdict(board)
+
+
+def test_chance_is_said_where_there_are_many(whole):
+    notes = leaderboard_grid(whole[0].board).notes
+    count = len(whole[0].board.standings)
+    assert any(f"of {count} that gain nothing about 1 lie below 0 by chance" in note for note in notes)
 
 
 def test_equals_stand_in_an_order_of_their_own():

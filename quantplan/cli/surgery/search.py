@@ -57,8 +57,7 @@ def search(
     Families: delete:2 cuts ranges of 2; repeat:8/4 runs ranges of 8, begun at every 4th layer, twice, then ranges of 4 around the
     best; swap:3 exchanges layers at most 3 apart; blend and scale take numbers.
 
-    Example: quantplan surgery search prose-10m-f16.gguf --family delete --family repeat:4/2 --phases 2
-    --calibration calibration/calibration.txt --dry-run
+    Example, in a project: quantplan surgery search prose-10m-f16.gguf --family delete --family repeat:4/2 --phases 2 --dry-run
     """
     from quantplan.experiments.preflight import check_output, check_source
 

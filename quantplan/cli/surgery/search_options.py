@@ -35,7 +35,7 @@ FamilyOption = Annotated[
     typer.Option(
         "--family", "-f",
         help="Candidates: delete, swap, repeat:8/4, triple, reverse, cycle, merge, move, bridge, blend:0.5, scale:0.9,1.1; "
-        "several times (default: delete, swap and repeat).",
+        "several times (default: delete, swap and repeat; none beside --edits).",
     ),
 ]  # fmt: skip
 EditsOption = Annotated[
