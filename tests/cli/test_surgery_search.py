@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -228,6 +229,27 @@ def test_without_a_text_that_judges_it_warns(command, workplace, reference_model
 def test_the_search_text_does_not_judge(command, words, texts):
     done = command(*words, "--text", texts[0], "--family", "delete:9")
     assert "of the long lines of the text that judges stand in the search's text too" in done.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pseudo-terminals on Windows")
+def test_at_a_terminal_the_leaderboard_grows_on_stderr(words, workplace):
+    import pty
+
+    here, there = pty.openpty()
+    line = [sys.executable, "-m", "quantplan.cli.main", *words, "--family", "delete:5"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(workplace / "cache"), "COLUMNS": "120"}
+    with subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=there, text=True) as process:
+        os.close(there)
+        shown = b""
+        with suppress(OSError):  # Linux says so where the other end is closed
+            while data := os.read(here, 65536):
+                shown += data
+        out = process.stdout.read()
+    os.close(here)
+    assert process.returncode == 0 and "On the held-out text" in out
+    text = shown.decode(errors="replace")
+    assert "phase 1" in text and "/6" in text and "(the original)" in text
+    assert "budget" not in text  # a search under way has left nothing out
 
 
 # -- options

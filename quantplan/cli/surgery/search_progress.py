@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from quantplan.cli import console
@@ -52,7 +53,7 @@ def _table(board: Leaderboard) -> RenderableType:
     from quantplan.report.grid import as_rich
     from quantplan.report.leaderboard_table import leaderboard_grid
 
-    return as_rich(leaderboard_grid(board, _SHOWN))
+    return as_rich(replace(leaderboard_grid(board, _SHOWN), notes=()))  # they speak of a search that is over
 
 
 class _Lines:
