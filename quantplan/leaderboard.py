@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -75,8 +76,11 @@ def ordered(standings: Iterable[Standing], by: str) -> tuple[Standing, ...]:
     return tuple(sorted(standings, key=lambda each: (*_rank(each, by), len(each.layer_map), each.layer_map.digest)))
 
 
-def _rank(standing: Standing, by: str) -> tuple[bool, float]:
+def _rank(standing: Standing, by: str) -> tuple[bool, float, float]:
+    """Scores of few items are often equal: the perplexity decides then."""
     figure = {PPL: standing.ppl, KLD: standing.kld, SCORE: standing.score}[by]
     if figure is None:
-        return True, 0.0
-    return False, -figure.value if by == SCORE else figure.value
+        return True, 0.0, 0.0
+    if by == SCORE:
+        return False, -figure.value, standing.ppl.value if standing.ppl else math.inf
+    return False, figure.value, 0.0

@@ -69,7 +69,7 @@ def _notes(board: Leaderboard, shown: int) -> list[str]:
         notes.append("Scores of few items are directional, not definitive: beside them stand their standard errors.")
     if board.refused:
         words = ", ".join(f"{count} of {family}" for family, count in sorted(board.refused.items()))
-        notes.append(f"Not possible with this architecture: {words}.")
+        notes.append(f"Not possible with this model: {words}.")
     if board.left_out:
         notes.append(f"{board.left_out} candidates known of were not read: the budget was over.")
     return notes

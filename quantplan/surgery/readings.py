@@ -38,7 +38,7 @@ _CHUNKS_EACH = 4
 
 @dataclass(frozen=True)
 class ReadingJob:
-    """All that a reading depends on but the map; files by path and digest, so that a worker reads what is meant or refuses.
+    """All that a reading depends on but the map; the model by path and digest: a worker reads what is meant, or refuses.
 
     ``folder``: where files of hosts may be for a moment. ``suite``: what is asked besides, if anything is.
     """
@@ -127,9 +127,8 @@ class Reader:
         self._model = model_here(job.model, job.model_digest)
         self._imatrix = read_imatrix(job.imatrix) if job.imatrix else None
         self._host = self._load(LayerMap.identity(self._model.blocks))
-        self._windows = self._host.engine.windows(job.text, job.windows)
-        self._base: list[BaseRows] = []
         try:
+            self._windows = self._host.engine.windows(job.text, job.windows)
             self._base = self._base_rows()
         except BaseException:
             self.close()

@@ -343,5 +343,9 @@ def test_equals_stand_in_an_order_of_their_own():
     same = [standing(edits) for edits in ("swap 3 4", "delete 4", "delete 5", "repeat 3")]
     assert ordered(same, "ppl") == ordered(reversed(same), "ppl")
     assert [len(each.layer_map) for each in ordered(same, "ppl")] == [9, 9, 10, 11]
+    scored = [
+        replace(each, score=Estimate(50.0, 5.0)) for each in (standing("delete 4", ppl=21.0), standing("repeat 3"))
+    ]
+    assert [each.edits for each in ordered(scored, "score")] == ["repeat 3", "delete 4"]  # equal scores: the perplexity
     broken = standing("delete 1", ppl=None)
     assert ordered([broken, *same], "ppl")[-1] == broken

@@ -59,12 +59,13 @@ def search(
 
     Example, in a project: quantplan surgery search prose-10m-f16.gguf --family delete --family repeat:4/2 --phases 2 --dry-run
     """
-    from quantplan.experiments.preflight import check_output, check_source
+    from quantplan.experiments.preflight import check_source
+    from quantplan.surgery.apply import check_target
 
     source = options.model(options.local_or_hub(model, hub))
     check_source(source)
     if out:
-        check_output(source, out)
+        check_target(source, out)
     weights = options.imatrix(imatrix, source)
     chosen = _options(source, family, asked.explicit(edits, edits_file), by, jobs, force)
     chosen = replace(
