@@ -17,10 +17,14 @@ def leaderboard_grid(board: Leaderboard, shown: int = SHOWN) -> Grid:
     """The original and the best candidates, with the interval of each one's difference from it."""
     conditions = board.conditions
     where = f"{conditions.windows} windows of {conditions.n_ctx} tokens"
-    title = f"{board.model}: {len(board.standings)} candidates by {_BY[board.by]}, {where}"
+    title = f"{board.model}: {_candidates(len(board.standings))} by {_BY[board.by]}, {where}"
     rows = [_row(standing, board.by, place) for place, standing in enumerate(board.standings[:shown], 1)]
     original = [_row(board.original, board.by)] if board.original else []
     return Grid(title, _headings(board.by), (*original, *rows), tuple(_notes(board, shown)))
+
+
+def _candidates(count: int) -> str:
+    return f"{count} candidate{'' if count == 1 else 's'}"
 
 
 def judgement_grid(board: Leaderboard) -> Grid:
@@ -97,7 +101,7 @@ def verdict(board: Leaderboard) -> str:
         return f"{name} holds what it promised: {_gap(judged)} PPL on a text that had no part in choosing it."
     if found.gap.difference < 0:
         gains = f"{_gap(found)} PPL where it was chosen, {_gap(judged)} here"
-        because = f"the best of {count} candidates owes part of its place to chance"
+        because = f"the best of {_candidates(count)} owes part of its place to chance"
         return f"The gain of {name} vanishes: {gains}, where it {how} the original; {because}.{_other(judgement)}"
     return f"No candidate gains: the best, {name}, {how} the original ({_gap(judged)} PPL).{_other(judgement)}"
 

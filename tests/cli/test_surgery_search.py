@@ -150,7 +150,9 @@ def test_a_suite_ranks_too(command, workplace, words):
         assert 0 <= each.score.value <= 100 and set(each.scores) == {"facts", "text"}
     assert [each.edits for each in board.standings] == ["swap 6 7", "delete 0"]  # without its first layer it is a wreck
     assert board.original.scores["text"] == 1
-    assert "Score" in done.out
+    assert "Score" in done.out and "directional, not definitive" in done.out
+    dry = command(*words, "--edits", "delete 0", "--by", "score", "--suite", "suite.yaml", "--dry-run")
+    assert "suite       small: 2 items a candidate" in dry.out
 
 
 SUITE = """\

@@ -215,8 +215,10 @@ def _lines(source: Model, job: ReadingJob, chosen: SearchOptions, plan: Outline)
     most = chosen.max_candidates
     total = f"at most {plan.candidates}" if most is None or most >= plan.candidates else f"{most} (--max-candidates)"
     disk = f"files of {human_bytes(plan.disk_bytes)} at a time" if plan.disk_bytes else "no file"
+    suite = [f"suite       {job.suite.name}: {job.suite.items} items a candidate"] if job.suite else []
     return [
         f"model       {source.path.name}: {source.blocks} layers, {job.windows} windows of {job.n_ctx} tokens a candidate",
+        *suite,
         *lines,
         f"in all      {total}, {plan.passes} forward passes of up to {min(job.windows, windows_per_batch(job.n_ctx))} windows",
         f"hosts       {plan.hosts} in the first phase; {disk}",
