@@ -4,7 +4,8 @@
 
 All single deletions and swaps and the two passes of repeat, by perplexity, in one search. The ratio is the time of the whole
 search per candidate (writing hosts, swapping, scoring, journal and leaderboard included) over what a candidate cannot do
-without: its forward passes, and its share of loading models. Then `quantplan surgery search` is killed in the middle, run
+without: its forward passes, and its share of loading models; once with the passes as they were in the search, once with
+those of the untouched model, run alone before and after. Then `quantplan surgery search` is killed in the middle, run
 again, and its record held against that of the first search, byte for byte.
 """
 
@@ -12,14 +13,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
 from quantplan.formats.gguf import read_model
 from quantplan.formats.leaderboard_files import write_leaderboard
+from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.project import read_text
 from quantplan.surgery.families import parse_family
 from quantplan.surgery.readings import ReadingJob, windows_of
@@ -27,6 +32,7 @@ from quantplan.surgery.search import SearchOptions, search
 
 FAMILIES = ("delete", "swap", "repeat")
 _LOOK_SECONDS = 0.05
+_REPEATED = 4
 
 
 def options() -> argparse.Namespace:
@@ -53,18 +59,37 @@ def timed(asked: argparse.Namespace, folder: Path) -> tuple[bytes, int]:
     job = ReadingJob(model.path, model.digest, text, asked.ctx, windows, folder / "cache", asked.threads)
     wanted = SearchOptions(tuple(parse_family(each, model.blocks) for each in FAMILIES))
     record = folder / "record.json"
+    alone = passes(job)
     began = time.perf_counter()
     found = search(model, job, wanted, tell=lambda progress: write_leaderboard(progress.board, record))
     write_leaderboard(found.board, record)
     taken, timing = time.perf_counter() - began, found.timing
+    alone += passes(job)
     count, bare = len(found.board.standings), timing.forward + timing.load
     print(f"{count} candidates of {model.path.name} ({model.blocks} layers), {windows} windows of {asked.ctx} tokens")
     print(f"whole search       {taken:8.2f} s  {taken / count:.4f} s a candidate")
     print(f"forward passes     {timing.forward:8.2f} s  {timing.forward / timing.readings:.4f} s a model read")
     print(f"loading            {timing.load:8.2f} s")
     print(f"ratio              {taken / bare:8.3f}")
+    untouched = statistics.median(alone)
+    print(f"untouched model    {'':8}    {untouched:.4f} s, median of {len(alone)}")
+    print(f"ratio to that      {taken / count / (untouched + timing.load / count):8.3f}")
     print(f"best               {found.board.standings[0].edits}")
     return record.read_bytes(), count
+
+
+def passes(job: ReadingJob) -> list[float]:
+    """Seconds of the forward passes of all windows, some times over: the model as it is, nothing swapped or scored."""
+    with Engine(job.model, EngineOptions(job.n_ctx, job.threads)) as engine:
+        windows = engine.windows(job.text, job.windows)
+        return [_once(engine, windows) for _ in range(_REPEATED + 1)][1:]  # the first warms up
+
+
+def _once(engine: Engine, windows: np.ndarray) -> float:
+    began = time.perf_counter()
+    for _ in engine.logits(windows):
+        pass
+    return time.perf_counter() - began
 
 
 def killed(asked: argparse.Namespace, folder: Path, expected: bytes, half: int) -> None:
