@@ -98,21 +98,20 @@ class Timing:
 
 
 def windows_of(model: Model, text: str, n_ctx: int, wanted: int | None, jobs: int = 1) -> int:
-    """Windows that are read: those wanted as far as the text goes, else some thousand tokens, whose logits fit into memory.
+    """Windows that are read: those wanted as far as the text goes, else ``DEFAULT_TOKENS`` or 2 GiB of logits, whatever is less.
 
-    Raises TextTooShort, and BadUsage where ``jobs`` processes cannot hold the logits of the windows wanted.
+    Raises TextTooShort, and BadUsage where ``jobs`` processes cannot hold the logits: they must not decide how many are read.
     """
     found = cut(model, text, n_ctx, wanted or max(8, DEFAULT_TOKENS // n_ctx))
     per_window = _scored(n_ctx) * found.vocabulary * np.dtype(np.float32).itemsize
-    if wanted is None:
-        return min(len(found.windows), max(2, _LOGIT_BYTES // per_window))
+    count = len(found.windows) if wanted else min(len(found.windows), max(2, _LOGIT_BYTES // per_window))
     room = psutil.virtual_memory().available // 2 // jobs
-    if len(found.windows) * per_window > room:
+    if count * per_window > room:
         raise BadUsage(
-            f"{len(found.windows)} windows: the original's logits take {human_bytes(len(found.windows) * per_window)} in each "
-            f"process, and there is room for {human_bytes(room)}; use {max(2, room // per_window)} windows, or fewer --jobs"
+            f"{count} windows: the original's logits take {human_bytes(count * per_window)} in each process, and there is room "
+            f"for {human_bytes(room)}; use --windows {max(2, room // per_window)}, or fewer --jobs"
         )
-    return len(found.windows)
+    return count
 
 
 def _scored(n_ctx: int) -> int:

@@ -1,12 +1,14 @@
 """Searches on the real model: what is read, in which order it stands, and that nothing but the candidates decides it."""
 
+import os
+import signal
 from dataclasses import replace
 
 import pytest
 from tiny_architectures import tiny_hybrid
 
 from quantplan.comparison import Gap
-from quantplan.errors import BadFile, BadUsage
+from quantplan.errors import BadFile, BadUsage, WorkersLost
 from quantplan.experiments.measure import MeasureOptions, measure
 from quantplan.formats.gguf import read_model
 from quantplan.formats.leaderboard_files import leaderboard_fields, read_leaderboard, write_leaderboard
@@ -15,10 +17,12 @@ from quantplan.leaderboard import Judgement, Standing, ordered
 from quantplan.machines import Machines
 from quantplan.measurement import Estimate
 from quantplan.report.leaderboard_table import SHOWN, judgement_grid, leaderboard_grid, verdict
+from quantplan.surgery import readers
 from quantplan.surgery.apply import write_operated
 from quantplan.surgery.edits import layer_map, parse_edits
 from quantplan.surgery.families import parse_family
 from quantplan.surgery.outline import outline
+from quantplan.surgery.readers import read_there
 from quantplan.surgery.readings import Reader, ReadingJob
 from quantplan.surgery.search import SearchOptions, judge, search
 
@@ -210,6 +214,25 @@ def test_several_processes_find_the_same(whole, model, tmp_path):
     again = search(model, replace(job, folder=tmp_path), wanted)
     assert again.board == found.board
     assert leaderboard_fields(again.board) == leaderboard_fields(found.board)
+
+
+def poisoned(job, maps):
+    """Kills every process that is to read the model without layer 5."""
+    if layer_map(10, parse_edits("delete 5")) in maps:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read_there(job, maps)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
+def test_processes_that_die_cost_what_they_had_in_hand(model, job, monkeypatch):
+    wanted = options("delete", machines=Machines(2))
+    monkeypatch.setattr(readers, "read_there", poisoned)
+    with pytest.raises(WorkersLost, match="candidates were not read; what was finished is kept"):
+        search(model, job, wanted)
+    monkeypatch.undo()
+    found = search(model, job, replace(wanted, machines=Machines()))
+    assert len(found.board.standings) == 10
+    assert 1 <= found.timing.readings <= 2  # the chunk with the poison in it
 
 
 def test_a_budget_of_candidates_can_be_raised(whole, model, tmp_path):
