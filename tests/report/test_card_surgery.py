@@ -75,7 +75,10 @@ def test_operations_in_words_with_the_command():
 
 def test_the_beginning_says_that_it_is_no_plain_quantization():
     text = operated(history())
-    assert "GGUF files of model, a model made of the layers of `Qwen3-1.7B-F16.gguf` without training, for llama.cpp" in text
+    assert (
+        "GGUF files of model, a model made of the layers of `Qwen3-1.7B-F16.gguf` without training, for llama.cpp"
+        in text
+    )
     assert "- layer-surgery\n" in text and "layer-surgery" not in card(published([0.1]))
 
 
