@@ -26,9 +26,9 @@ from quantplan.formats.gguf import read_model
 from quantplan.formats.leaderboard_files import write_leaderboard
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.project import read_text
-from quantplan.surgery.families import parse_family
-from quantplan.surgery.readings import ReadingJob, windows_of
-from quantplan.surgery.search import SearchOptions, search
+from quantplan.surgery.search.families import parse_family
+from quantplan.surgery.search.readings import ReadingJob, windows_of
+from quantplan.surgery.search.search import SearchOptions, search
 
 FAMILIES = ("delete", "swap", "repeat")
 _LOOK_SECONDS = 0.05

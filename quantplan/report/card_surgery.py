@@ -14,7 +14,7 @@ from quantplan.report.measurement_table import UNKNOWN, estimate
 from quantplan.suite_score import PartScore, SuiteScore
 from quantplan.surgery.edits import Edit, parse_edits
 from quantplan.surgery.history import History
-from quantplan.surgery.judgement import against
+from quantplan.surgery.scores.judgement import against
 
 SHOWN = 5  # rows of a leaderboard
 

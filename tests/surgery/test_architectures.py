@@ -11,10 +11,10 @@ from quantplan.formats.gguf import read_model
 from quantplan.formats.header import write_header_only
 from quantplan.layer_map import LayerMap, copy_of
 from quantplan.quant_type import BY_NAME
-from quantplan.surgery.architecture_table import RULES
-from quantplan.surgery.architectures import check, doubts, metadata_changes, pattern, violations
+from quantplan.surgery.architectures.arrays import array_items, is_per_layer_array
+from quantplan.surgery.architectures.check import check, doubts, metadata_changes, pattern, violations
+from quantplan.surgery.architectures.table import RULES
 from quantplan.surgery.edits import layer_map, parse_edits
-from quantplan.surgery.layer_arrays import array_items, is_per_layer_array
 
 F16 = BY_NAME["F16"]
 _written: dict[str, object] = {}

@@ -12,7 +12,7 @@ from quantplan.formats.gguf import read_model
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.surgery import operation
 from quantplan.surgery.apply import write_operated
-from quantplan.surgery.architectures import check, metadata_changes
+from quantplan.surgery.architectures.check import check, metadata_changes
 from quantplan.surgery.edits import layer_map, parse_edits
 
 MODELS = {

@@ -5,9 +5,9 @@ import pytest
 from quantplan.errors import BadUsage
 from quantplan.formats.gguf import read_model
 from quantplan.layer_map import LayerMap
-from quantplan.surgery.candidates import COMBINED, Admission, Candidate, check_explicit, extended
 from quantplan.surgery.edits import edits_text, layer_map, parse_edits
-from quantplan.surgery.families import NAMES, Pass, parse_family
+from quantplan.surgery.search.candidates import COMBINED, Admission, Candidate, check_explicit, extended
+from quantplan.surgery.search.families import NAMES, Pass, parse_family
 
 
 def texts(edits):

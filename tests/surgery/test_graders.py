@@ -5,8 +5,8 @@ from decimal import Decimal
 import pytest
 
 from quantplan.suite import Item, Part
-from quantplan.surgery import graders
-from quantplan.surgery.answers import Reply, finds, normal, numbers, repeated, words
+from quantplan.surgery.scores import graders
+from quantplan.surgery.scores.answers import Reply, finds, normal, numbers, repeated, words
 
 COMMON = (
     "the",

@@ -19,8 +19,8 @@ from quantplan.llamacpp.tools import run
 from quantplan.surgery.apply import write_operated
 from quantplan.surgery.assembly import assemble
 from quantplan.surgery.edits import layer_map, parse_edits
-from quantplan.surgery.host import FOLDER, Host, clear, frame
-from quantplan.surgery.readings import Reader, Reading, ReadingJob, windows_of
+from quantplan.surgery.search.host import FOLDER, Host, clear, frame
+from quantplan.surgery.search.readings import Reader, Reading, ReadingJob, windows_of
 
 N_CTX, WINDOWS = 64, 3
 # one of each family, and what phases make of them; with 7 to 12 layers
@@ -172,7 +172,7 @@ def test_files_that_killed_searches_left_are_cleared(model, tmp_path):
     script = (
         "import os, signal, sys\nfrom pathlib import Path\n"
         "from quantplan.formats.gguf import read_model\nfrom quantplan.llamacpp.engine import Engine, EngineOptions\n"
-        "from quantplan.surgery.edits import layer_map, parse_edits\nfrom quantplan.surgery.host import Host\n"
+        "from quantplan.surgery.edits import layer_map, parse_edits\nfrom quantplan.surgery.search.host import Host\n"
         "Engine.__init__ = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "model = read_model(sys.argv[1])\n"
         "Host(model, layer_map(10, parse_edits('delete 1')), EngineOptions(), Path(sys.argv[2]))\n"

@@ -25,8 +25,8 @@ from quantplan.suite_score import (
     mean_difference,
     with_perplexity,
 )
-from quantplan.surgery import judgement, scoring
-from quantplan.surgery.scoring import ScoreOptions, score_file, score_loaded
+from quantplan.surgery.scores import judgement, scoring
+from quantplan.surgery.scores.scoring import ScoreOptions, score_file, score_loaded
 
 OPTIONS = ScoreOptions(threads=1)
 

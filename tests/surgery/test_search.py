@@ -17,14 +17,14 @@ from quantplan.leaderboard import Judgement, Standing, ordered
 from quantplan.machines import Machines
 from quantplan.measurement import Estimate
 from quantplan.report.leaderboard_table import SHOWN, judgement_grid, leaderboard_grid, verdict
-from quantplan.surgery import readers
 from quantplan.surgery.apply import write_operated
 from quantplan.surgery.edits import layer_map, parse_edits
-from quantplan.surgery.families import parse_family
-from quantplan.surgery.outline import outline
-from quantplan.surgery.readers import read_there
-from quantplan.surgery.readings import Reader, ReadingJob
-from quantplan.surgery.search import SearchOptions, judge, search
+from quantplan.surgery.search import readers
+from quantplan.surgery.search.families import parse_family
+from quantplan.surgery.search.outline import outline
+from quantplan.surgery.search.readers import read_there
+from quantplan.surgery.search.readings import Reader, ReadingJob
+from quantplan.surgery.search.search import SearchOptions, judge, search
 
 N_CTX, WINDOWS = 64, 3
 

@@ -5,9 +5,9 @@ import pytest
 
 from quantplan.errors import BadUsage
 from quantplan.formats.gguf import read_model
-from quantplan.surgery.architectures import check
+from quantplan.surgery.architectures.check import check
+from quantplan.surgery.architectures.suggestions import checked_map, nearest_valid
 from quantplan.surgery.edits import layer_map, parse_edits
-from quantplan.surgery.suggestions import checked_map, nearest_valid
 
 
 @pytest.fixture(scope="module")

@@ -106,8 +106,8 @@ def _edits(text: str, model: Model, force: bool) -> tuple[str, LayerMap]:
     from quantplan.errors import BadUsage
     from quantplan.formats.layer_map_files import LAYER_MAP_FORMAT, read_layer_map
     from quantplan.formats.records import format_of
+    from quantplan.surgery.architectures.suggestions import checked_map
     from quantplan.surgery.edits import edits_text, parse_edits
-    from quantplan.surgery.suggestions import checked_map
 
     if not model.blocks:
         raise BadUsage(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from quantplan.measurement import Estimate
     from quantplan.suite import Suite
     from quantplan.suite_score import SuiteScore
-    from quantplan.surgery.scoring import ScoreOptions
+    from quantplan.surgery.scores.scoring import ScoreOptions
 
 _FilesArgument = Annotated[list[Path], typer.Argument(help="GGUF files to score, hf:// too.", show_default=False)]
 _SuiteOption = Annotated[
@@ -60,7 +60,7 @@ def score(
     Example: quantplan surgery score prose-10m-f16.gguf --base prose-10m-f16.gguf --text calibration/heldout.txt
     --windows 8
     """
-    from quantplan.surgery.scoring import ScoreOptions
+    from quantplan.surgery.scores.scoring import ScoreOptions
 
     wanted, original = _suite(suite), _base(base)
     _check(text, original, ctx, windows)
@@ -97,7 +97,7 @@ def _check(text: Path | None, base: Path | None, ctx: int | None, windows: int |
 
 def _announce(files: list[Path], base: Path | None, suite: Suite, how: ScoreOptions, text: Path | None) -> None:
     from quantplan.formats.gguf import read_model
-    from quantplan.surgery.scoring import Kept, tokens_at_most
+    from quantplan.surgery.scores.scoring import Kept, tokens_at_most
 
     console.put(f"suite {suite.name}: {suite.items} items, at most {tokens_at_most(suite)} tokens a model")
     for part in suite.parts:
@@ -117,7 +117,7 @@ def _ratios(
     from quantplan.experiments.measure import MeasureOptions, measure
     from quantplan.formats.gguf import read_model
     from quantplan.project import read_text
-    from quantplan.surgery.scoring import ppl_ratio
+    from quantplan.surgery.scores.scoring import ppl_ratio
 
     chosen = MeasureOptions(options.ctx(ctx, read_model(base)), windows, how.threads, how.gpu_layers)
     with console.progress("perplexity", 100) as bar:
@@ -131,7 +131,7 @@ def _score(
     files: list[Path], base: Path | None, suite: Suite, how: ScoreOptions, ratios: dict[Path, Estimate], judged: bool
 ) -> tuple[list[SuiteScore], SuiteScore | None]:  # fmt: skip
     """The files' scores and the base's."""
-    from quantplan.surgery.scoring import score_file
+    from quantplan.surgery.scores.scoring import score_file
 
     names = [*files, *([base] if base else [])]
     with console.progress("scoring", 100 * len(names)) as bar:
@@ -184,7 +184,7 @@ def _gaps(scores: list[SuiteScore], base: SuiteScore | None) -> dict[str, SuiteG
 
 
 def _sentence(score: SuiteScore, base: SuiteScore | None, gap: SuiteGap | None) -> str:
-    from quantplan.surgery.judgement import against, alone
+    from quantplan.surgery.scores.judgement import against, alone
 
     return f"{alone(score)}; {against(gap, base.file)}" if gap and base else alone(score)
 

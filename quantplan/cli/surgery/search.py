@@ -13,9 +13,9 @@ from quantplan.cli.surgery.search_options import By
 if TYPE_CHECKING:
     from quantplan.imatrix import Imatrix
     from quantplan.leaderboard import Leaderboard
-    from quantplan.surgery.outline import Outline
-    from quantplan.surgery.readings import ReadingJob
-    from quantplan.surgery.search import Found, SearchOptions
+    from quantplan.surgery.search.outline import Outline
+    from quantplan.surgery.search.readings import ReadingJob
+    from quantplan.surgery.search.search import Found, SearchOptions
     from quantplan.tensor import Model
 
 
@@ -90,8 +90,8 @@ def search(
 
 
 def _options(source: Model, family: list[str] | None, edits: tuple, by: By, jobs: int, force: bool) -> SearchOptions:
-    from quantplan.surgery.families import DEFAULT, parse_family
-    from quantplan.surgery.search import SearchOptions
+    from quantplan.surgery.search.families import DEFAULT, parse_family
+    from quantplan.surgery.search.search import SearchOptions
 
     names = family if family else () if edits else DEFAULT
     families = tuple(dict.fromkeys(parse_family(name, source.blocks) for name in names))
@@ -101,7 +101,7 @@ def _options(source: Model, family: list[str] | None, edits: tuple, by: By, jobs
 def _job(
     source: Model, text: str, n_ctx: int, windows: int | None, jobs: int, imatrix: Imatrix | None
 ) -> ReadingJob:  # fmt: skip
-    from quantplan.surgery.readings import ReadingJob, windows_of
+    from quantplan.surgery.search.readings import ReadingJob, windows_of
 
     count = windows_of(source, text, n_ctx, windows, jobs)
     path = Path(imatrix.path).absolute() if imatrix else None
@@ -114,8 +114,8 @@ def _search(
     """The search, its leaderboard written anew with every result."""
     from quantplan.cli.surgery.search_progress import growing
     from quantplan.formats.leaderboard_files import write_leaderboard
-    from quantplan.surgery.search import Progress
-    from quantplan.surgery.search import search as run
+    from quantplan.surgery.search.search import Progress
+    from quantplan.surgery.search.search import search as run
 
     with growing() as tell:
 
@@ -139,7 +139,7 @@ def _judge(
     source: Model, job: ReadingJob, board: Leaderboard, chosen: SearchOptions, imatrix: Imatrix | None, place: Path
 ) -> Leaderboard:
     from quantplan.formats.leaderboard_files import write_leaderboard
-    from quantplan.surgery.search import judge
+    from quantplan.surgery.search.search import judge
 
     console.say(f"judging the best {min(chosen.top, len(board.standings))} on the held-out text ...")
     judged = judge(source, job, board, chosen.top, chosen.machines, imatrix)
@@ -191,7 +191,7 @@ def _announce(
 ) -> None:  # fmt: skip
     from dataclasses import asdict
 
-    from quantplan.surgery.outline import outline
+    from quantplan.surgery.search.outline import outline
 
     plan = outline(source, job, chosen, imatrix)
     if as_json:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from quantplan.leaderboard import Leaderboard
-    from quantplan.surgery.search import Progress, Tell
+    from quantplan.surgery.search.search import Progress, Tell
 
 _SHOWN = 5  # of the leaderboard: the rest would push the screen about
 

@@ -23,9 +23,9 @@ from quantplan.imatrix import Imatrix
 from quantplan.layer_map import LayerMap
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.surgery.apply import write_operated
-from quantplan.surgery.architectures import metadata_changes
+from quantplan.surgery.architectures.arrays import array_items, is_per_layer_array
+from quantplan.surgery.architectures.check import metadata_changes
 from quantplan.surgery.assembly import Part, assemble, part_bytes
-from quantplan.surgery.layer_arrays import array_items, is_per_layer_array
 from quantplan.tensor import Model
 
 FOLDER = "hosts"  # below the cache; nothing in it outlives the process that wrote it, or the next search

@@ -25,8 +25,8 @@ from quantplan.llamacpp.engine import EngineOptions
 from quantplan.measurement import Estimate
 from quantplan.suite import Suite
 from quantplan.surgery.assembly import assemble
-from quantplan.surgery.host import Host, frame
-from quantplan.surgery.scoring import ppl_ratio, score_loaded
+from quantplan.surgery.scores.scoring import ppl_ratio, score_loaded
+from quantplan.surgery.search.host import Host, frame
 from quantplan.tensor import Model
 
 VERSION = 1  # of readings in journals; 1: first

@@ -10,7 +10,7 @@ from decimal import Decimal
 from quantplan import suite
 from quantplan.llamacpp.chat import CLOSED, OPENED
 from quantplan.suite import Item, Part
-from quantplan.surgery.answers import Reply, finds, normal, numbers, repeated, words
+from quantplan.surgery.scores.answers import Reply, finds, normal, numbers, repeated, words
 
 COMMON_SHARE = 0.25  # of common words from which a text counts as one of the language; English prose has 0.4 to 0.5
 PLAIN_SHARE = 0.9  # of letters, spaces and usual punctuation from which it counts as prose

@@ -15,9 +15,9 @@ from quantplan.layer_map import LayerMap
 from quantplan.leaderboard import Standing
 from quantplan.llamacpp.engine import backend_name
 from quantplan.measurement import Conditions
-from quantplan.surgery.candidates import Candidate
-from quantplan.surgery.readers import Readers
-from quantplan.surgery.readings import VERSION, Reading, ReadingJob
+from quantplan.surgery.search.candidates import Candidate
+from quantplan.surgery.search.readers import Readers
+from quantplan.surgery.search.readings import VERSION, Reading, ReadingJob
 from quantplan.tensor import Model
 
 ORIGINAL = "original"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quantplan.surgery.architecture_table import MAX_BLOCKS
+from quantplan.surgery.architectures.table import MAX_BLOCKS
 from quantplan.tensor import Model
 
 _SOFTMAX, _SIGMOID = 1, 2  # llama_expert_gating_func_type, llama-hparams.h

@@ -18,9 +18,9 @@ from quantplan.llamacpp.generation import BROKEN, TOO_LONG, Generation, generate
 from quantplan.measurement import Estimate
 from quantplan.suite import PERPLEXITY, Item, Part, Suite
 from quantplan.suite_score import ItemScore, PartScore, SuiteConditions, SuiteScore, with_perplexity
-from quantplan.surgery.answers import Reply
-from quantplan.surgery.graders import GRADERS
-from quantplan.surgery.questions import request, why_not
+from quantplan.surgery.scores.answers import Reply
+from quantplan.surgery.scores.graders import GRADERS
+from quantplan.surgery.scores.questions import request, why_not
 from quantplan.tensor import Model
 
 Advance = Callable[[float], None]

@@ -11,8 +11,8 @@ from quantplan.experiments.crew import Crew, Lost
 from quantplan.experiments.probe_tasks import check_memory, model_here
 from quantplan.layer_map import LayerMap
 from quantplan.machines import Machines
-from quantplan.surgery.host import frame
-from quantplan.surgery.readings import Reader, Reading, ReadingJob, Timing
+from quantplan.surgery.search.host import frame
+from quantplan.surgery.search.readings import Reader, Reading, ReadingJob, Timing
 from quantplan.tensor import Model
 
 _CHUNK = 8  # maps of a task at most: what a crash may lose

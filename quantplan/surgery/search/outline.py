@@ -8,11 +8,11 @@ from quantplan.imatrix import Imatrix
 from quantplan.layer_map import LayerMap
 from quantplan.llamacpp.engine import windows_per_batch
 from quantplan.surgery.assembly import assemble
-from quantplan.surgery.candidates import EXPLICIT, Admission, Candidate, check_explicit
-from quantplan.surgery.families import Family
-from quantplan.surgery.host import frame
-from quantplan.surgery.readings import ReadingJob
-from quantplan.surgery.search import SearchOptions
+from quantplan.surgery.search.candidates import EXPLICIT, Admission, Candidate, check_explicit
+from quantplan.surgery.search.families import Family
+from quantplan.surgery.search.host import frame
+from quantplan.surgery.search.readings import ReadingJob
+from quantplan.surgery.search.search import SearchOptions
 from quantplan.tensor import Model
 
 

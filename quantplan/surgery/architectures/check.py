@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from quantplan.errors import BadUsage
 from quantplan.layer_map import LayerMap
-from quantplan.surgery.architecture_table import RULES
-from quantplan.surgery.block_kinds import BlockKinds, Trait, block_kinds
-from quantplan.surgery.count_rules import count_changes, count_violation
+from quantplan.surgery.architectures.counts import count_changes, count_violation
+from quantplan.surgery.architectures.kinds import BlockKinds, Trait, block_kinds
+from quantplan.surgery.architectures.table import RULES
 from quantplan.tensor import Model
 
 _SIZES = (  # LLAMA_LOAD_LOCALS (models.h) and llm_graph_context have those of block 0

@@ -14,13 +14,13 @@ from quantplan.imatrix import Imatrix
 from quantplan.layer_map import LayerMap
 from quantplan.leaderboard import PPL, Judgement, Leaderboard, Standing, ordered
 from quantplan.machines import Machines
-from quantplan.surgery import host
-from quantplan.surgery.candidates import COMBINED, EXPLICIT, Admission, Candidate, check_explicit, extended
 from quantplan.surgery.edits import Edit, layer_map
-from quantplan.surgery.families import Family
-from quantplan.surgery.ledger import Ledger
-from quantplan.surgery.readers import Readers
-from quantplan.surgery.readings import ReadingJob, Timing
+from quantplan.surgery.search import host
+from quantplan.surgery.search.candidates import COMBINED, EXPLICIT, Admission, Candidate, check_explicit, extended
+from quantplan.surgery.search.families import Family
+from quantplan.surgery.search.ledger import Ledger
+from quantplan.surgery.search.readers import Readers
+from quantplan.surgery.search.readings import ReadingJob, Timing
 from quantplan.tensor import Model
 
 

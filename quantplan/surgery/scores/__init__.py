@@ -1,0 +1,1 @@
+"""Models' answers to suites of short tasks: asked, graded, compared."""
