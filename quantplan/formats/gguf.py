@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from quantplan.errors import BadFile
+from quantplan.layer_arrays import array_items, is_per_layer_array
+from quantplan.layer_map import LayerMap, copy_of
 from quantplan.llamacpp import ggml
 from quantplan.quant_type import QuantType, ggml_type
 from quantplan.tensor import Model, Tensor, padded
@@ -336,7 +338,7 @@ def shortened_header(
 ) -> bytes:
     """The header of a file with these tensors and the model's metadata, made to fit the ``blocks`` of it that are kept.
 
-    Arrays with an item per block keep those of ``blocks``; ``changes`` sets keys (int as uint32), None removes one. The tokenizer
+    Per-layer arrays keep the items of ``blocks``; ``changes`` sets keys (int as uint32), None removes one. The tokenizer
     stays away: its strings would be most of the file.
     """
     lib = _lib()
@@ -375,18 +377,19 @@ def _change(out: int, key: str, value: int | str | None) -> None:
 
 
 def _keep_blocks(source: int, out: int, model: Model, blocks: Sequence[int]) -> None:
-    """Arrays of the architecture that are as long as the model has blocks: the items of the kept ones."""
+    """Arrays of numbers with an item for each block: the items of the kept ones."""
     lib = _lib()
+    kept = LayerMap(model.blocks, tuple(copy_of(block) for block in blocks))
     for index, key in enumerate(_keys(source)):
-        if not key.startswith(f"{model.architecture}.") or lib.gguf_get_kv_type(source, index) != _ARRAY:
+        if lib.gguf_get_kv_type(source, index) != _ARRAY:
             continue
-        kind = lib.gguf_get_arr_type(source, index)
+        kind, count = lib.gguf_get_arr_type(source, index), lib.gguf_get_arr_n(source, index)
         item = _CTYPES.get(_SCALARS.get(kind, "str"))
-        if lib.gguf_get_arr_n(source, index) != model.blocks or item in (None, ctypes.c_char_p) or "sections" in key:
+        if item in (None, ctypes.c_char_p) or not is_per_layer_array(model.architecture, key, count, model.blocks):
             continue
-        every = (item * model.blocks).from_address(lib.gguf_get_arr_data(source, index))
-        kept = (item * len(blocks))(*(every[block] for block in blocks))
-        lib.gguf_set_arr_data(out, key.encode(), kind, kept, len(blocks))
+        every = (item * count).from_address(lib.gguf_get_arr_data(source, index))
+        items = [every[place] for place in array_items(kept, count)]
+        lib.gguf_set_arr_data(out, key.encode(), kind, (item * len(items))(*items), len(items))
 
 
 def number_arrays(path: Path) -> dict[str, tuple[float, ...]]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from quantplan.errors import BadUsage
 from quantplan.formats.gguf_layout import Entry, Layout, TensorInfo, read_layout
 from quantplan.imatrix import Imatrix
+from quantplan.layer_arrays import array_items, is_per_layer_array
 from quantplan.layer_map import LayerMap
-from quantplan.surgery.architectures.arrays import array_items, is_per_layer_array
 from quantplan.surgery.architectures.check import check, metadata_changes
 from quantplan.surgery.assembly import Part, assemble, check_encodable
 from quantplan.tensor import Model, padded

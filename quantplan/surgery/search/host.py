@@ -20,10 +20,10 @@ from quantplan.experiments.cache import digest_of
 from quantplan.formats.gguf import number_arrays
 from quantplan.formats.records import make_folder
 from quantplan.imatrix import Imatrix
+from quantplan.layer_arrays import array_items, is_per_layer_array
 from quantplan.layer_map import LayerMap
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.surgery.apply import write_operated
-from quantplan.surgery.architectures.arrays import array_items, is_per_layer_array
 from quantplan.surgery.architectures.check import metadata_changes
 from quantplan.surgery.assembly import Part, assemble, part_bytes
 from quantplan.tensor import Model

@@ -9,9 +9,9 @@ import pytest
 from quantplan.errors import BadUsage
 from quantplan.formats.gguf import read_model
 from quantplan.formats.header import write_header_only
+from quantplan.layer_arrays import array_items, is_per_layer_array
 from quantplan.layer_map import LayerMap, copy_of
 from quantplan.quant_type import BY_NAME
-from quantplan.surgery.architectures.arrays import array_items, is_per_layer_array
 from quantplan.surgery.architectures.check import check, doubts, metadata_changes, pattern, violations
 from quantplan.surgery.architectures.table import RULES
 from quantplan.surgery.edits import layer_map, parse_edits

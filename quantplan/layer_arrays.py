@@ -5,7 +5,7 @@ from __future__ import annotations
 from quantplan.layer_map import LayerMap
 
 _OTHERS = ("rope.dimension_sections", "target_layers", "classifier.output_labels")
-_OTHER_PREFIXES = ("ple.", "adapters.")  # ple.layers lists blocks by number: see architecture_table
+_OTHER_PREFIXES = ("ple.", "adapters.")  # ple.layers lists blocks by number: see surgery/architectures/table.py
 # some of another length: without the blocks that predict further tokens, or with more items than blocks (deepseek4.cpp)
 _OF_ANY_LENGTH = ("attention.indexer.types", "attention.compress_ratios", "attention.sliding_window_pattern")
 _WITHOUT_ARCHITECTURE = "xielu."  # apertus.cpp: xielu.alpha_n, alpha_p, beta, eps
