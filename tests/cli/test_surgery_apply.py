@@ -90,6 +90,30 @@ def test_edits_from_a_file(apply, here):
     assert json.loads(apply(MODEL, "edits.txt", "--dry-run", "--json").out)["edits"] == "delete 3; swap 3 4"
 
 
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfdelete 3\r\nswap 3 4\r\n", b"delete 3 # cut\r\n\r\nswap 3 4"])
+def test_edits_of_other_editors(apply, here, content):
+    (here / "edits.txt").write_bytes(content)
+    ended = apply(MODEL, "edits.txt", "--dry-run", "--json")
+    assert ended.code == 0 and json.loads(ended.out)["edits"] == "delete 3; swap 3 4"
+
+
+def test_a_file_that_is_no_text(apply, here):
+    (here / "edits.txt").write_bytes(b"\xff\xfed\x00e\x00")
+    ended = apply(MODEL, "edits.txt")
+    assert ended.code == 3 and "cannot read the edits edits.txt: it is no text in UTF-8" in ended.error
+
+
+def test_a_record_that_contradicts_itself(apply, here):
+    apply(MODEL, "delete 3", "-o", "out.gguf")
+    path = here / "out.layers.json"
+    record = json.loads(path.read_text())
+    for change in ({"layers": [0, 1, 2]}, {"edits": "delete 4"}, {"edits": "swap 0 40"}, {"edits": ""}):
+        path.write_text(json.dumps(record | change))
+        ended = apply(MODEL, "out.layers.json", "-o", "again.gguf")
+        assert ended.code == 3 and "was it changed by hand?" in ended.error
+        assert not (here / "again.gguf").exists()
+
+
 def test_many_edits_have_a_short_name(apply):
     text = "; ".join(["swap 1 2"] * 11)
     name = json.loads(apply(MODEL, text, "--dry-run", "--json").out)["out"]
@@ -168,6 +192,7 @@ BAD = {
     "": (2, "no edits"),
     "scale 3 0.9 ffn_dwon": (5, "layer 3 has no ffn_dwon to scale"),
     "none.layers.json": (3, "cannot read none.layers.json"),
+    "none.txt": (2, "none.txt: there is no such file"),
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import textwrap
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,7 +45,7 @@ HELP = (
 def apply(
     model: Annotated[Path, typer.Argument(help="GGUF model (any shard of a split one), or hf://owner/repo/file.")],
     edits: Annotated[
-        str, typer.Argument(help='Edits with ";" between them, a file with them, or a .layers.json file.')
+        str, typer.Argument(help='Edits with ";" between them, a file with them, a .layers.json, or a .surgery.json.')
     ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="File to write (default: MODEL-EDITS.gguf in this folder).")
@@ -101,26 +100,18 @@ def _check_apart(pairs: dict[Path | None, Path]) -> None:
             raise BadUsage(f"{given} would be overwritten by its own successor; choose another --out")
 
 
-def _edits(text: str, model: Model, force: bool) -> tuple[str, LayerMap]:
-    """The edits as they are typed, and their map: from the text, a file with it, or a record."""
+def _edits(what: str, model: Model, force: bool) -> tuple[str, LayerMap]:
+    """The edits as they are typed, and their map."""
     from quantplan.errors import BadUsage
-    from quantplan.formats.layer_map_files import LAYER_MAP_FORMAT, read_layer_map
-    from quantplan.formats.records import format_of
     from quantplan.surgery.architectures.suggestions import checked_map
-    from quantplan.surgery.edits import edits_text, parse_edits
+    from quantplan.surgery.edits import edits_text
+    from quantplan.surgery.given import given_edits
 
     if not model.blocks:
         raise BadUsage(
             f"{model.path}: its header counts no layers ({model.architecture}.block_count); is it a language model?"
         )
-    path = Path(text)
-    with suppress(OSError, ValueError):  # a text too long for a path
-        if path.suffix == ".json" or format_of(path) == LAYER_MAP_FORMAT:
-            record = read_layer_map(path)
-            return record.edits, record.layer_map
-        if path.is_file():
-            text = path.read_text(encoding="utf-8")
-    edits = parse_edits(text)
+    edits = given_edits(what, model)
     layer_map, _ = checked_map(model, edits, force)
     return edits_text(edits), layer_map
 

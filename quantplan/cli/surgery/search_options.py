@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quantplan.cli import console, options
-from quantplan.errors import BadFile, BadUsage
+from quantplan.errors import BadUsage
 
 if TYPE_CHECKING:
     from quantplan.suite import Suite
@@ -97,22 +97,16 @@ def seconds(text: str | None) -> float | None:
 def explicit(edits: list[str] | None, file: Path | None) -> tuple[tuple[Edit, ...], ...]:
     """The candidates of --edits and --edits-file; BadUsage naming the line that is none."""
     from quantplan.surgery.edits import parse_edits
+    from quantplan.surgery.given import edits_file
 
     found = [parse_edits(text) for text in edits or ()]
-    for number, line in enumerate(_lines(file), 1):
+    for number, line in enumerate(edits_file(file).splitlines() if file else (), 1):
         if line.split("#", 1)[0].strip():
             try:
                 found.append(parse_edits(line))
             except BadUsage as error:
                 raise BadUsage(f"{file}, line {number}: {error}") from None
     return tuple(found)
-
-
-def _lines(file: Path | None) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8").splitlines() if file else []
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadFile(f"cannot read the edits {file}: {error}") from None
 
 
 def suite(by: By, sources: list[str] | None) -> Suite | None:
