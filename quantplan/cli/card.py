@@ -64,7 +64,7 @@ def card(
     from quantplan.experiments.publication import publication, with_memory
     from quantplan.report.card import Identity
 
-    identity = Identity(_checked(repo, "--repo"), _checked(base_model, "--base-model"), license, quantized_by)
+    identity = Identity(repository(repo, "--repo"), repository(base_model, "--base-model"), license, quantized_by)
     contexts = parse_contexts(ctx)
     folder = out or _default_folder()
     if (folder / "README.md").exists() and not force and not dry_run:
@@ -85,7 +85,7 @@ def card(
     _print(found, _names(found), folder, as_json)
 
 
-def _checked(repo: str | None, option: str) -> str | None:
+def repository(repo: str | None, option: str) -> str | None:
     """BadUsage for what is no ``owner/repo``."""
     import re
 

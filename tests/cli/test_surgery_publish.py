@@ -57,8 +57,45 @@ def test_all_that_is_published_and_nothing_twice(command, small_model, texts, wo
         assert "not measured" not in row
     assert "FROM ./three-" in (folder / "publish" / "Modelfile").read_text()
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.gguf")}
-    assert command(*wanted).code == 0
+    done = command(*wanted, "--json")
+    assert done.code == 0
+    fields = json.loads(done.out)
+    assert fields["written"] and str(folder.relative_to(workplace) / "publish" / "README.md") in fields["files"]
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.gguf")} == before
+
+
+def test_what_an_earlier_run_left_is_not_published_as_something_else(command, small_model, texts, workplace):
+    wanted = words(small_model, texts, "--run-options", "--types nonsense", "--no-score")
+    assert command(*wanted).code == 5
+    folder = workplace / "three"
+    file, record = folder / "three-F16.gguf", folder / "three-F16.layers.json"
+    other = [*wanted[:3], "bridge 1 after 1", *wanted[4:]]
+    for call, message in (
+        (other, "three-F16.gguf was made with other edits, 'bridge 0 after 0'; choose another --out"),
+        ([*wanted, "--ctx", "32"], "has windows of 64 tokens, not 32"),
+        ([*wanted, "--text", texts[1]], "three/quantplan.toml names another heldout, heldout.txt, not "),
+    ):
+        before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+        for dry in ((), ("--dry-run",)):
+            done = command(*call, *dry)
+            assert done.code == 2 and message in done.error
+        assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    record.unlink()  # as after a kill between the two
+    file.write_bytes(b"half")
+    assert command(*wanted).code == 5
+    assert read_model(file).digest == read_layer_map(record).result.digest
+
+
+def test_edits_in_a_file_and_a_budget_by_file(command, small_model, texts, workplace):
+    (workplace / "edits.txt").write_text("swap 0 1  # only this\n", encoding="utf-8")
+    size = ("--budget", f"={small_model}", "--name", "s")
+    done = command("surgery", "publish", small_model, "edits.txt", *texts, *size, "--dry-run", "--json")
+    assert done.code == 0
+    fields = json.loads(done.out)
+    assert not fields["written"] and "'swap 0 1' --name s" in fields["commands"][0]
+    (run,) = (line for line in fields["commands"] if line.startswith("quantplan run"))
+    assert (workplace / "s" / run.split("=")[1]).resolve() == small_model.resolve()
+    assert f"publish/s-plan-{small_model.stem}.gguf" in fields["commands"][-1]
 
 
 def test_the_best_of_a_search_is_taken(command, small_model, texts, workplace):
@@ -92,6 +129,24 @@ def test_what_is_refused(command, small_model, texts, what, code, message, files
     before = files()
     done = command("surgery", "publish", small_model, what, *texts)
     assert done.code == code and message in done.error
+    assert files() == before
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (("--budget", "4bananas"), 2, "unknown unit 'bananas'"),
+        (("--run-options", "'open"), 2, "No closing quotation"),
+        (("--repo", "no repo"), 2, "write OWNER/REPO"),
+        (("--name", "a/b"), 2, "without slashes"),
+        (("--text", "none.txt"), 3, "none.txt"),
+        (("--stock", "Q9_K"), 5, "Q9_K"),
+    ],
+)
+def test_mistakes_cost_no_step(command, small_model, texts, more, code, message, files):
+    before = files()
+    done = command("surgery", "publish", small_model, "swap 0 1", *texts, *more)
+    assert done.code == code and message in done.error and "\n$ " not in done.err
     assert files() == before
 
 

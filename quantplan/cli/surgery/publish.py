@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from quantplan.cli import console, options
+from quantplan.cli.surgery.publish_steps import UPLOAD, Step, Wanted, steps_of
 from quantplan.errors import BadUsage
 
 if TYPE_CHECKING:
+    from quantplan.layer_map import LayerMap
     from quantplan.tensor import Model
 
 STOCK = "Q8_0,Q6_K,Q4_K_M,Q3_K_M,Q2_K"  # the quants that published operated models come in
-UPLOAD = "publish"
-SEARCHED = ".surgery.json"
 
 _WhatArgument = Annotated[
     str,
     typer.Argument(
-        help="Edits such as 'delete 3; swap 3 4', a .layers.json, or the .surgery.json of a search.", show_default=False
+        help="Edits such as 'delete 3; swap 3 4', a file with them, a .layers.json, or the .surgery.json of a search.",
+        show_default=False,
     ),
 ]
 _OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="Project folder to make (default: NAME).")]
@@ -41,14 +40,6 @@ _FurtherOption = Annotated[
 _StockOption = Annotated[str, typer.Option("--stock", help="Stock quants to make as well, separated by commas.")]
 _RepoOption = Annotated[str | None, typer.Option("--repo", metavar="OWNER/REPO", help="Where it will be published.")]
 _BaseOption = Annotated[str | None, typer.Option("--base-model", metavar="OWNER/REPO", help="The original model.")]
-
-
-@dataclass(frozen=True)
-class Step:
-    """A quantplan command; ``makes``: the file whose presence lets a second run skip it."""
-
-    words: tuple[str, ...]
-    makes: str = ""
 
 
 def publish(
@@ -68,55 +59,54 @@ def publish(
     license: Annotated[str | None, typer.Option("--license", help="The model's license.")] = None,
     threads: options.ThreadsOption = 0,
     dry_run: options.DryRunOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Make an operated model and all that is published with it: plans, stock quants, measurements, card and Modelfile.
 
     A project folder with the new model, the best file of each --budget, the usual stock quants, and in publish/ what can
     be uploaded. Every step is a command of quantplan, shown before it runs; run again, it goes on where it was.
 
-    Example: quantplan surgery publish prose-10m-f16.gguf "delete 3" --name prose-9 --dry-run
+    Example, in a project: quantplan surgery publish prose-10m-f16.gguf "delete 3" --name prose-9 --dry-run
     """
+    from quantplan.cli.surgery.published_before import check_project, operated_here
+    from quantplan.experiments.preflight import check_source
     from quantplan.formats.gguf import read_model
+    from quantplan.formats.records import make_folder
     from quantplan.llamacpp.quantize import known_ftype
 
     source = read_model(options.local(model))
-    called = name or f"{_stem(source)}-operated"
+    called = _name(name or f"{_stem(source)}-operated")
     folder = out or Path(called)
     mixes = [known_ftype(word.strip()) for word in stock.split(",") if word.strip()]
-    wanted = _Wanted(
-        source, called, _edits(what, source), tuple(budget or ("Q4_K_M",)), tuple(mixes), _texts(calibration, text),
-        options.ctx(ctx, source), threads, score, _identity(repo, base_model, license), tuple(shlex.split(run_options)),
+    edits, layer_map = _edits(what, source)
+    wanted = Wanted(
+        source, called, edits, _budgets(budget, source), tuple(mixes), _texts(calibration, text), options.ctx(ctx, source),
+        threads, score, _identity(repo, base_model, license), _words(run_options),
     )  # fmt: skip
+    check_source(source)
+    there = operated_here(folder / wanted.file, source, layer_map)
+    check_project(folder, folder / wanted.file, wanted.texts, wanted.ctx)
     if dry_run:
-        for step in _steps(wanted, folder):
-            console.put(shlex.join(["quantplan", *step.words]))
+        _announce(list(steps_of(wanted, folder)), folder, as_json)
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     _keep_leaderboard(what, folder)
-    for step in _steps(wanted, folder):
-        if not (step.makes and (folder / step.makes).exists()):
-            _run(step, folder)
-    console.put(str(folder / UPLOAD))
+    done = []
+    for step in steps_of(wanted, folder):
+        left_out = there if step.operates else step.makes and (folder / step.makes).exists()
+        if not left_out:
+            _run(step, folder, as_json)
+        done.append(step)
+    if as_json:
+        console.put_json(_fields(done, folder, written=True))
+    else:
+        console.put(str(folder / UPLOAD))
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    source: Model
-    name: str
-    edits: str
-    budgets: tuple[str, ...]
-    mixes: tuple[str, ...]
-    texts: tuple[Path, Path]
-    ctx: int
-    threads: int
-    score: bool
-    identity: tuple[str, ...]
-    further: tuple[str, ...]
-
-    @property
-    def file(self) -> str:
-        """The operated model: its type says that it is the source of the others."""
-        return f"{self.name}-{self.source.file_type}.gguf"
+def _name(name: str) -> str:
+    if not name.strip() or "/" in name or "\\" in name:
+        raise BadUsage(f"--name {name!r}: files are called so: a name without slashes; --out says where they go")
+    return name
 
 
 def _stem(source: Model) -> str:
@@ -125,107 +115,85 @@ def _stem(source: Model) -> str:
     return model_stem(source)
 
 
-def _edits(what: str, source: Model) -> str:
-    """The text of edits, checked on the model: as typed, of a layer map's record, or the best of a search."""
-    from quantplan.surgery.edits import edits_text, layer_map, parse_edits
+def _edits(what: str, source: Model) -> tuple[str, LayerMap]:
+    """The edits, checked on the model: as typed, of a file, of a layer map's record, or the best of a search."""
+    from quantplan.surgery.architectures.suggestions import checked_map
+    from quantplan.surgery.edits import edits_text
+    from quantplan.surgery.given import given_edits
 
-    edits = parse_edits(_best(Path(what)) if what.endswith(SEARCHED) else _recorded(what))
-    layer_map(source.blocks, edits)
-    return edits_text(edits)
-
-
-def _recorded(what: str) -> str:
-    from quantplan.formats.layer_map_files import SUFFIX, read_layer_map
-
-    return read_layer_map(what).edits if what.endswith(SUFFIX) else what
+    edits = given_edits(what, source)
+    layer_map, _ = checked_map(source, edits)
+    return edits_text(edits), layer_map
 
 
-def _best(record: Path) -> str:
-    from quantplan.formats.leaderboard_files import read_leaderboard
+def _budgets(given: list[str] | None, source: Model) -> tuple[str, ...]:
+    """Sizes that `run` will understand: a typing mistake shall not cost the steps before it."""
+    from quantplan.budget import Budget
+    from quantplan.llamacpp.quantize import ftypes
 
-    found = read_leaderboard(record).best
-    if found is None:
-        raise BadUsage(f"{record}: this search has measured nothing yet; go on with `quantplan surgery search`")
-    return found.edits
+    found = tuple(dict.fromkeys(given or ("Q4_K_M",)))
+    for each in found:
+        if each.strip().upper() not in ftypes():
+            Budget.parse(each, source)
+    return found
+
+
+def _words(run_options: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(run_options))
+    except ValueError as error:
+        raise BadUsage(f"--run-options {run_options}: {error}; write them as on a command line") from None
 
 
 def _texts(calibration: Path | None, text: Path | None) -> tuple[Path, Path]:
+    from quantplan.project import read_text
+
     found = options.calibration(calibration)
     if found is None:
         raise BadUsage("no calibration text: give --calibration FILE, of the kind that the model is for")
-    return found, options.heldout(text)
+    both = found, options.heldout(text)
+    for each in both:
+        read_text(each)
+    return both
 
 
 def _identity(repo: str | None, base_model: str | None, license: str | None) -> tuple[str, ...]:
-    pairs = (("--repo", repo), ("--base-model", base_model), ("--license", license))
+    from quantplan.cli.card import repository
+
+    checked = (("--repo", repository(repo, "--repo")), ("--base-model", repository(base_model, "--base-model")))
+    pairs = (*checked, ("--license", license))
     return tuple(word for option, value in pairs if value for word in (option, value))
-
-
-def _steps(wanted: _Wanted, folder: Path) -> Iterator[Step]:
-    """Read while they are carried out: which files there are is known only then."""
-
-    def seen(path: Path) -> str:
-        return os.path.relpath(path, folder)
-
-    threads = ("--threads", str(wanted.threads)) if wanted.threads else ()
-    file, source = wanted.file, seen(wanted.source.path)
-    calibration, heldout = map(seen, wanted.texts)
-    yield Step(("surgery", "apply", source, wanted.edits, "--name", wanted.name, "--out", file), file)
-    texts = ("--calibration", calibration, "--text", heldout, "--ctx", str(wanted.ctx))
-    yield Step(("init", file, *texts), "quantplan.toml")
-    yield Step(("measure", file, "--base", source, *threads))
-    if wanted.score:
-        yield Step(("surgery", "score", file, "--base", source, "--text", heldout, *threads))
-    budgets = [word for each in wanted.budgets for word in ("--budget", each)]
-    yield Step(("run", *budgets, *wanted.further, *threads))
-    for mix in wanted.mixes:
-        made = f"{UPLOAD}/{wanted.name}-{mix}.gguf"
-        yield Step(("quantize", mix, "--out", made, *threads), made)
-    files = _gather(wanted, folder)
-    yield Step(("measure", *files, *threads))
-    yield Step(("card", *files, "--out", UPLOAD, "--force", *wanted.identity))
-
-
-def _gather(wanted: _Wanted, folder: Path) -> Sequence[str]:
-    """All files to publish; those that `run` made are put among them under names that cannot be taken for stock quants."""
-    from quantplan.cli.plan_output import plan_stem, size_name
-
-    names = []
-    for budget in wanted.budgets:
-        built = folder / f"{plan_stem(wanted.name, size_name(budget))}.gguf"
-        names.append(f"{plan_stem(wanted.name, f'plan-{budget}')}.gguf")
-        if built.is_file():
-            _link(built, folder / UPLOAD / names[-1])
-    return [f"{UPLOAD}/{name}" for name in (*names, *(f"{wanted.name}-{mix}.gguf" for mix in wanted.mixes))]
-
-
-def _link(built: Path, published: Path) -> None:
-    """The same bytes under another name: a hard link where the disk can, else a copy."""
-    import shutil
-
-    if published.exists() and published.samefile(built):
-        return
-    published.parent.mkdir(exist_ok=True)
-    part = published.with_name(f".{published.name}.part")
-    part.unlink(missing_ok=True)
-    try:
-        os.link(built, part)
-    except OSError:
-        shutil.copyfile(built, part)
-    part.replace(published)
 
 
 def _keep_leaderboard(what: str, folder: Path) -> None:
     """The search that the edits are the best of, for the card."""
     import shutil
 
-    if what.endswith(SEARCHED):
+    from quantplan.surgery.given import leaderboard_given
+
+    if leaderboard_given(what):
         (folder / "reports").mkdir(exist_ok=True)
         shutil.copyfile(what, folder / "reports" / Path(what).name)
 
 
-def _run(step: Step, folder: Path) -> None:
-    console.say(f"\n$ {shlex.join(['quantplan', *step.words])}")
-    finished = subprocess.run([sys.executable, "-m", "quantplan.cli.main", *step.words], cwd=folder, check=False)
+def _announce(steps: Sequence[Step], folder: Path, as_json: bool) -> None:
+    if as_json:
+        console.put_json(_fields(steps, folder, written=False))
+        return
+    for step in steps:
+        console.put(str(step))
+
+
+def _fields(steps: Sequence[Step], folder: Path, *, written: bool) -> dict[str, Any]:
+    published = folder / UPLOAD
+    files = sorted(str(path) for path in published.iterdir()) if written else []
+    return {"out": str(published), "written": written, "commands": [str(step) for step in steps], "files": files}
+
+
+def _run(step: Step, folder: Path, quiet: bool) -> None:
+    """``quiet``: what it prints goes to stderr."""
+    console.say(f"\n$ {step}")
+    command = [sys.executable, "-m", "quantplan.cli.main", *step.words]
+    finished = subprocess.run(command, cwd=folder, check=False, stdout=sys.stderr if quiet else None)
     if finished.returncode != 0:
         raise typer.Exit(finished.returncode)

@@ -1,0 +1,110 @@
+"""The commands that `quantplan surgery publish` runs, in their order."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from quantplan.tensor import Model
+
+UPLOAD = "publish"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A quantplan command; ``makes``: the file whose presence lets a second run skip it; ``operates``: makes the model."""
+
+    words: tuple[str, ...]
+    makes: str = ""
+    operates: bool = False
+
+    def __str__(self) -> str:
+        return shlex.join(["quantplan", *self.words])
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be published; ``budgets``: as `run` takes them; ``mixes``: stock quants beside them."""
+
+    source: Model
+    name: str
+    edits: str
+    budgets: tuple[str, ...]
+    mixes: tuple[str, ...]
+    texts: tuple[Path, Path]
+    ctx: int
+    threads: int
+    score: bool
+    identity: tuple[str, ...]
+    further: tuple[str, ...]
+
+    @property
+    def file(self) -> str:
+        """The operated model: its type says that it is the source of the others."""
+        return f"{self.name}-{self.source.file_type}.gguf"
+
+
+def steps_of(wanted: Wanted, folder: Path) -> Iterator[Step]:
+    """Read while they are carried out: which files there are is known only then."""
+
+    def seen(path: Path) -> str:
+        return os.path.relpath(path, folder)
+
+    threads = ("--threads", str(wanted.threads)) if wanted.threads else ()
+    file, source = wanted.file, seen(wanted.source.path)
+    calibration, heldout = map(seen, wanted.texts)
+    words = ("surgery", "apply", source, wanted.edits, "--name", wanted.name, "--out", file, *threads)
+    yield Step(words, operates=True)
+    texts = ("--calibration", calibration, "--text", heldout, "--ctx", str(wanted.ctx))
+    yield Step(("init", file, *texts), "quantplan.toml")
+    yield Step(("measure", file, "--base", source, *threads))
+    if wanted.score:
+        yield Step(("surgery", "score", file, "--base", source, "--text", heldout, *threads))
+    budgets = [word for each in wanted.budgets for word in ("--budget", _seen_budget(each, folder))]
+    yield Step(("run", *budgets, *wanted.further, *threads))
+    for mix in wanted.mixes:
+        made = f"{UPLOAD}/{wanted.name}-{mix}.gguf"
+        yield Step(("quantize", mix, "--out", made, *threads), made)
+    files = _gather(wanted, folder)
+    yield Step(("measure", *files, *threads))
+    yield Step(("card", *files, "--out", UPLOAD, "--force", *wanted.identity))
+
+
+def _seen_budget(budget: str, folder: Path) -> str:
+    """A budget that names a file, seen from the folder."""
+    return f"={os.path.relpath(Path(budget[1:].strip()).expanduser(), folder)}" if budget.startswith("=") else budget
+
+
+def _gather(wanted: Wanted, folder: Path) -> Sequence[str]:
+    """All files to publish; those that `run` made are put among them under names that cannot be taken for stock quants."""
+    from quantplan.cli.plan_output import plan_stem, size_name
+
+    names = []
+    for budget in wanted.budgets:
+        built = folder / f"{plan_stem(wanted.name, size_name(budget))}.gguf"
+        size = size_name(budget) if budget.startswith("=") else budget
+        names.append(f"{plan_stem(wanted.name, f'plan-{size}')}.gguf")
+        if built.is_file():
+            _link(built, folder / UPLOAD / names[-1])
+    return [f"{UPLOAD}/{name}" for name in (*names, *(f"{wanted.name}-{mix}.gguf" for mix in wanted.mixes))]
+
+
+def _link(built: Path, published: Path) -> None:
+    """The same bytes under another name: a hard link where the disk can, else a copy."""
+    import shutil
+
+    if published.exists() and published.samefile(built):
+        return
+    published.parent.mkdir(exist_ok=True)
+    part = published.with_name(f".{published.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(built, part)
+    except OSError:
+        shutil.copyfile(built, part)
+    part.replace(published)
