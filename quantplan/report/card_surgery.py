@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from quantplan.analyze.suite_gap import suite_gap
@@ -48,8 +49,14 @@ def _operations(found: Publication, history: History) -> str:
         if count
         else "Every tensor is one of the original's, byte for byte."
     )
-    command = f'quantplan surgery apply {history.source} "{history.edits}"'
-    return "\n\n".join([*parts, block(command, "sh")])
+    return "\n\n".join([*parts, block(_command(history), "sh")])
+
+
+def _command(history: History) -> str:
+    """What makes the model again, under the name that the other commands of the card know it by."""
+    name = f" --name {shlex.quote(history.name)}" if history.name else ""
+    out = f" --out {shlex.quote(history.out)}" if history.out else ""
+    return f'quantplan surgery apply {shlex.quote(history.source)} "{history.edits}"{name}{out}'
 
 
 def in_words(edit: Edit) -> str:

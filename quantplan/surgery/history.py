@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,14 @@ from quantplan.measurement import Measurement
 from quantplan.suite_score import SuiteScore
 from quantplan.tensor import Model
 
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+
 
 @dataclass(frozen=True)
 class History:
     """``source``: the original's file. ``measured``: the result against the original. ``scores``: of the original and the
     result at one suite. What is not known is None. ``records``: names of the files that this was read from.
+    ``out``: the result's file, shards as one; ``name``: what it is called, where that is not the original's name.
     """
 
     edits: str
@@ -32,6 +36,8 @@ class History:
     measured: Measurement | None = None
     scores: tuple[SuiteScore, SuiteScore] | None = None
     records: tuple[str, ...] = ()
+    out: str | None = None
+    name: str | None = None
 
 
 def read_history(model: Model, records: Iterable[Path]) -> History | None:
@@ -52,7 +58,8 @@ def read_history(model: Model, records: Iterable[Path]) -> History | None:
     used = [id(each) for each in (board, measured, *(scores or ())) if each is not None]
     return History(
         own.edits, own.layer_map, own.source.file, tuple(each.tensor for each in own.reencoded), board, measured, scores,
-        tuple(name for name, each in found.items() if id(each) in used),
+        tuple(name for name, each in found.items() if id(each) in used), _SHARD.sub(".gguf", own.result.file),
+        own.result.name if own.result.name != own.source.name else None,
     )  # fmt: skip
 
 

@@ -83,6 +83,9 @@ def test_json_and_what_is_kept(command, suite, reference_model, quantized, files
     assert before.code == 0 and before.out.count("to be asked") == 2
     assert "suite tiny: 3 items, at most 24 tokens a model" in before.out
     assert "words (facts): 2 items, 60 % of the score" in before.out
+    announced = json.loads(command(*words, "--dry-run", "--json").out)
+    assert announced["items"] == 3 and set(announced["kept"].values()) == {False}
+    assert announced["parts"][0]["share"] == pytest.approx(60)
     assert files() == ["tiny.yaml"]
     ended = command(*words, "--json")
     one, base = json.loads(ended.out)

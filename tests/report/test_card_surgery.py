@@ -71,6 +71,8 @@ def test_operations_in_words_with_the_command():
     assert "new order: `0-9 11 13 12 14-27`" in text and "byte for byte." in text
     assert 'quantplan surgery apply Qwen3-1.7B-F16.gguf "delete 10; swap 11 12"' in text
     assert "Against the original" not in text and "Leaderboard" not in text
+    text = operated(history(out="my cut-F16.gguf", name="my cut"))
+    assert f"""apply Qwen3-1.7B-F16.gguf "{EDITS}" --name 'my cut' --out 'my cut-F16.gguf'\n""" in text
 
 
 def test_the_beginning_says_that_it_is_no_plain_quantization():

@@ -67,7 +67,7 @@ def score(
     how = ScoreOptions(threads=threads, gpu_layers=gpu_layers)
     files = [options.local(each) for each in files]
     if dry_run:
-        _announce(files, original, wanted, how, text)
+        _announce(files, original, wanted, how, text, as_json)
         return
     ratios = _ratios(files, original, text, ctx, windows, how) if text and original else {}
     scores, reference = _score(files, original, wanted, how, ratios, bool(text))
@@ -95,17 +95,33 @@ def _check(text: Path | None, base: Path | None, ctx: int | None, windows: int |
         raise BadUsage("--ctx and --windows cut the text of the perplexity part; name one with --text FILE")
 
 
-def _announce(files: list[Path], base: Path | None, suite: Suite, how: ScoreOptions, text: Path | None) -> None:
+def _announce(
+    files: list[Path], base: Path | None, suite: Suite, how: ScoreOptions, text: Path | None, as_json: bool
+) -> None:  # fmt: skip
     from quantplan.formats.gguf import read_model
     from quantplan.surgery.scores.scoring import Kept, tokens_at_most
 
-    console.put(f"suite {suite.name}: {suite.items} items, at most {tokens_at_most(suite)} tokens a model")
-    for part in suite.parts:
-        share = 100 * part.weight / suite.total_weight
-        console.put(f"  {part.name} ({part.kind}): {len(part.items)} items, {share:.3g} % of the score")
     kept = Kept(options.cache_folder(), suite, how)
-    for file in dict.fromkeys([*files, *([base] if base else [])]):
-        console.put(f"{file}: {'kept' if kept.find(read_model(file)) else 'to be asked'}")
+    models = {str(file): bool(kept.find(read_model(file))) for file in [*files, *([base] if base else [])]}
+    parts = [
+        {
+            "name": part.name,
+            "kind": part.kind,
+            "items": len(part.items),
+            "share": 100 * part.weight / suite.total_weight,
+        }
+        for part in suite.parts
+    ]
+    if as_json:
+        fields = {"suite": suite.name, "digest": suite.digest, "items": suite.items, "tokens": tokens_at_most(suite)}
+        console.put_json(fields | {"parts": parts, "kept": models, "text": str(text) if text else None})
+        return
+    console.put(f"suite {suite.name}: {suite.items} items, at most {tokens_at_most(suite)} tokens a model")
+    for part in parts:
+        of = f"{part['items']} items" if part["items"] else "the text"
+        console.put(f"  {part['name']} ({part['kind']}): {of}, {part['share']:.3g} % of the score")
+    for file, found in models.items():
+        console.put(f"{file}: {'kept' if found else 'to be asked'}")
     if text:
         console.put(f"perplexity on {text}, against {base}")
 

@@ -32,8 +32,6 @@ from quantplan.tensor import Model
 VERSION = 1  # of readings in journals; 1: first
 DEFAULT_TOKENS = 8192
 _LOGIT_BYTES = 2 << 30  # of the original's logits that are kept in memory, where no number of windows is asked for
-_CHUNK = 8  # maps of a task at most: what a crash may lose
-_CHUNKS_EACH = 4
 
 
 @dataclass(frozen=True)
