@@ -6,7 +6,7 @@ import errno
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,6 +31,16 @@ def check_output(source: Model, out: Path) -> None:
         raise BadUsage(f"{out} is a folder; give the name of a file with --out")
     if out.exists() and any(path.exists() and out.samefile(path) for path in source.paths):
         raise BadUsage(f"{out} is the model itself; choose another --out")
+
+
+def check_apart(written: Iterable[Path | None], given: Iterable[Path | None]) -> None:
+    """BadUsage where a file to be written is one of those given, which would be lost, or is a folder."""
+    given = [path for path in given if path and path.exists()]
+    for out in filter(None, written):
+        if out.is_dir():
+            raise BadUsage(f"{out} is a folder; give the name of a file")
+        if out.exists() and any(out.samefile(path) for path in given):
+            raise BadUsage(f"{out} would be overwritten, and is needed itself; choose another place")
 
 
 def check_space(out: Path, size: int) -> None:

@@ -32,6 +32,11 @@ def given_edits(what: str, model: Model) -> tuple[Edit, ...]:
     return parse_edits(what)
 
 
+def given_file(what: str) -> Path | None:
+    """The file that the edits come from, if they come from one."""
+    return Path(what) if _is_file(Path(what)) else None
+
+
 def leaderboard_given(what: str) -> bool:
     """Whether it is a search's leaderboard."""
     return _is_file(Path(what)) and format_of(what) == LEADERBOARD_FORMAT

@@ -97,6 +97,16 @@ def test_edits_of_other_editors(apply, here, content):
     assert ended.code == 0 and json.loads(ended.out)["edits"] == "delete 3; swap 3 4"
 
 
+def test_what_is_given_is_not_overwritten(apply, here, reference_imatrix):
+    (here / "edits.txt").write_text("delete 3")
+    shutil.copy(reference_imatrix, here / "i.gguf")
+    for words in (("edits.txt", "-o", "edits.txt"), ("edits.txt", "-o", "i.gguf", "--imatrix", "i.gguf")):
+        before = {path: path.read_bytes() for path in here.iterdir()}
+        ended = apply(MODEL, *words)
+        assert ended.code == 2 and f"{words[2]} would be overwritten" in ended.error
+        assert {path: path.read_bytes() for path in here.iterdir()} == before
+
+
 def test_a_file_that_is_no_text(apply, here):
     (here / "edits.txt").write_bytes(b"\xff\xfed\x00e\x00")
     ended = apply(MODEL, "edits.txt")
@@ -161,7 +171,7 @@ def test_imatrix_and_plan_follow(apply, command, here, reference_imatrix):
 
     shutil.copy(here / "weights.gguf", here / "y.imatrix.gguf")
     own = apply(MODEL, "delete 0", "--imatrix", "y.imatrix.gguf", "-o", "y.gguf")
-    assert own.code == 2 and "y.imatrix.gguf would be overwritten by its own successor" in own.error
+    assert own.code == 2 and "y.imatrix.gguf would be overwritten, and is needed itself" in own.error
 
 
 @pytest.mark.tools

@@ -199,6 +199,18 @@ def test_mistakes_are_answered_in_a_sentence(command, workplace, words, texts, r
     assert not (workplace / RECORD).exists()
 
 
+def test_what_is_given_is_not_overwritten(command, workplace, reference_model, texts):
+    for name, source in (("m.gguf", reference_model), ("search.txt", texts[0]), ("judge.txt", texts[1])):
+        (workplace / name).write_bytes(source.read_bytes())
+    line = ["surgery", "search", "m.gguf", "--calibration", "search.txt", "--text", "judge.txt", *SHORT, *FAMILIES]
+    before = {path: path.read_bytes() for path in workplace.iterdir()}
+    for option in ("--record", "--out"):
+        for name in ("m.gguf", "search.txt", "judge.txt", "."):
+            ended = command(*line, option, name)
+            assert ended.code == 2 and name in ended.error
+    assert {path: path.read_bytes() for path in workplace.iterdir()} == before
+
+
 def test_the_disk_is_full(command, words, full_disk):
     done = command(*words, "--family", "delete:9")
     assert done.code == 11 and "no space left on the disk" in done.error

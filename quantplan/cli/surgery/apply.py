@@ -69,7 +69,9 @@ def apply(
     ] = False,
     as_json: options.JsonOption = False,
 ) -> None:
+    from quantplan.experiments.preflight import check_apart
     from quantplan.formats.gguf import read_model
+    from quantplan.surgery.given import given_file
     from quantplan.surgery.operation import operate
     from quantplan.surgery.products import Orders, check_orders
 
@@ -78,7 +80,8 @@ def apply(
     weights, followed = _followed(imatrix, plan)
     orders = Orders(text, out or default_out(source, text, layer_map), weights, followed, split_max_size, threads)
     check_orders(source, orders)
-    _check_apart({imatrix: orders.imatrix_file, plan: orders.plan_file})
+    followers = (weights and orders.imatrix_file, followed and orders.plan_file)
+    check_apart((orders.out, *followers), (weights and Path(weights.path), plan, given_file(edits)))
     operation = operate(source, layer_map, imatrix=weights, name=name, forced=force)
     if layer_map.is_identity:
         console.warn("these edits leave every layer where it is")
@@ -89,15 +92,6 @@ def apply(
 
 
 apply.__doc__ = HELP
-
-
-def _check_apart(pairs: dict[Path | None, Path]) -> None:
-    """BadUsage where what follows would take the place of what it follows."""
-    from quantplan.errors import BadUsage
-
-    for given, written in pairs.items():
-        if given and given.exists() and written.exists() and given.samefile(written):
-            raise BadUsage(f"{given} would be overwritten by its own successor; choose another --out")
 
 
 def _edits(what: str, model: Model, force: bool) -> tuple[str, LayerMap]:

@@ -59,13 +59,16 @@ def search(
 
     Example, in a project: quantplan surgery search prose-10m-f16.gguf --family delete --family repeat:4/2 --phases 2 --dry-run
     """
-    from quantplan.experiments.preflight import check_source
+    from quantplan.experiments.preflight import check_apart, check_source
     from quantplan.surgery.apply import check_target
 
     source = options.model(options.local_or_hub(model, hub))
     check_source(source)
     if out:
         check_target(source, out)
+    place = asked.record_path(record, source.path)
+    suites = [Path(each) for each in suite or ()]
+    check_apart((place, out), (*source.paths, calibration, text, imatrix, edits_file, *suites))
     weights = options.imatrix(imatrix, source)
     chosen = _options(source, family, asked.explicit(edits, edits_file), by, jobs, force)
     chosen = replace(
@@ -79,7 +82,6 @@ def search(
     if dry_run:
         _announce(source, job, chosen, weights, judging is not None, as_json)
         return
-    place = asked.record_path(record, source.path)
     found = _search(source, job, chosen, weights, place)
     board = found.board
     if judging is not None:
