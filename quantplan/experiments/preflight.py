@@ -53,8 +53,8 @@ def check_space(out: Path, size: int) -> None:
         raise kind(f"cannot write to {out.parent}: {error.strerror or error}; choose another --out") from None
     if free < size + SPARE_BYTES:
         raise NoSpace(
-            f"{out} needs {human_bytes(size)} and the disk has {human_bytes(free)} free; free some or "
-            "choose another --out"
+            f"{out} needs {human_bytes(size)}, with {human_bytes(SPARE_BYTES)} to spare, and the disk has {human_bytes(free)} "
+            "free; free some or choose another --out"
         )
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 from quantplan.errors import BadFile, NoSpace
 
@@ -35,6 +39,17 @@ def replacing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     finally:
         with suppress(OSError):  # a path through a file cannot even be removed, and what was raised says so already
             neighbour.unlink(missing_ok=True)
+
+
+def clear_left(path: Path) -> None:
+    """Removes what killed processes of this machine left beside ``path``: half files of ``replacing``, and workplaces that bear
+    a process number as those do.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        owner = left.name.removeprefix(f".{path.name}.").split(".")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            with suppress(OSError):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def make_folder(path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import IO
 from quantplan.errors import BadFile, BadUsage, NotAsPlanned
 from quantplan.experiments.preflight import check_output, check_source, check_space
 from quantplan.formats.gguf import read_model, shard_paths
-from quantplan.formats.records import replacing
+from quantplan.formats.records import clear_left, replacing
 from quantplan.imatrix import Imatrix
 from quantplan.layer_map import LayerMap
 from quantplan.llamacpp.trial import check_runs
@@ -42,6 +42,7 @@ def write(
     """
     check_target(operation.model, out)
     check_source(operation.model)
+    clear_left(out)
     check_space(out, operation.file_bytes)
     with replacing(out, "wb") as file:
         _write(operation, file, advance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from quantplan.errors import BadFile, BadUsage, NoSpace, NotAsPlanned, ToolFailed
 from quantplan.experiments.preflight import SPARE_BYTES, check_source, check_space
 from quantplan.formats.gguf import read_model
+from quantplan.formats.records import clear_left
 from quantplan.llamacpp.split import shard_bytes, split
 from quantplan.llamacpp.tools import Echo
 from quantplan.surgery.apply import Advance, check_target, prove, write
@@ -28,6 +30,7 @@ def write_shards(
     check_shard_size(operation, size)
     check_target(operation.model, out)
     check_source(operation.model)
+    clear_left(out)
     check_space(out, 2 * operation.file_bytes)
     stem = out.name.removesuffix(".gguf")
     with _workplace(out) as folder:
@@ -55,7 +58,7 @@ def _split(operation: Operation, whole: Path, prefix: Path, size: str, echo: Ech
 def _workplace(out: Path) -> AbstractContextManager[Path]:
     """A hidden folder beside ``out``: what is made there is moved, not copied."""
     try:
-        folder = tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)
+        folder = tempfile.TemporaryDirectory(prefix=f".{out.name}.{os.getpid()}.", dir=out.parent)
     except OSError as error:
         raise BadFile(f"cannot write to {out.parent}: {error.strerror or error}; choose another --out") from None
     return _entered(folder)

@@ -107,6 +107,12 @@ def test_what_is_given_is_not_overwritten(apply, here, reference_imatrix):
         assert {path: path.read_bytes() for path in here.iterdir()} == before
 
 
+def test_what_an_earlier_run_left_beside_it_is_named(apply, here, reference_imatrix):
+    apply(MODEL, "delete 3", "-o", "out.gguf", "--imatrix", reference_imatrix)
+    ended = apply(MODEL, "delete 4", "-o", "out.gguf")
+    assert ended.code == 0 and "out.imatrix.gguf was there before and did not follow" in ended.err
+
+
 def test_a_file_that_is_no_text(apply, here):
     (here / "edits.txt").write_bytes(b"\xff\xfed\x00e\x00")
     ended = apply(MODEL, "edits.txt")

@@ -461,3 +461,18 @@ def test_progress_counts_every_byte(model, tmp_path):
     told = []
     operated(model, "blend 3 5", tmp_path / "out.gguf", advance=told.append)
     assert sum(told) == sum(part.bytes for part in assemble(model, made(model, "blend 3 5")))
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(model, tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    out = tmp_path / "out.gguf"
+    (tmp_path / f".out.gguf.{ended.pid}.part").write_bytes(b"half")
+    workplace = tmp_path / f".out.gguf.{ended.pid}.x7"
+    workplace.mkdir()
+    (workplace / "whole.gguf").write_bytes(b"half")
+    kept = [f".out.gguf.{os.getppid()}.part", ".out.gguf.mine", f".other.gguf.{ended.pid}.part"]
+    for name in kept:
+        (tmp_path / name).write_bytes(b"at work")
+    operated(model, "delete 0", out, proved=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "out.gguf"])

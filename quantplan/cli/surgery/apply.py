@@ -143,6 +143,9 @@ def _write(operation: Operation, orders: Orders, as_json: bool) -> None:
         made = produce(operation, orders, advance, console.say)
     for note in made.record.notes:
         console.warn(note)
+    for left in (orders.imatrix_file, orders.plan_file):
+        if left not in (made.imatrix_file, made.plan_file) and left.exists():
+            console.warn(f"{left} was there before and did not follow: it may be another model's")
     if as_json:
         console.put_json(_json(operation, orders, made))
         return
