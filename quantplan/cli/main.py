@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 
@@ -74,7 +75,16 @@ def _application() -> typer.Typer:
     app.command("speed")(speed.speed)
     app.add_typer(surgery.application())
     app.callback()(_global)
+    for each in (app, *(group.typer_instance for group in app.registered_groups)):
+        for command in each.registered_commands if each else ():
+            command.help = _unfolded(inspect.getdoc(command.callback) or "")
     return app
+
+
+def _unfolded(text: str) -> str:
+    """Each paragraph in one line: terminals fold it to their own width. One that begins with a \\b keeps its lines."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(each if each.startswith("\b") else " ".join(each.split()) for each in paragraphs)
 
 
 def _version(wanted: bool) -> None:

@@ -22,7 +22,9 @@ SPARE_BYTES = 16 * 2**20  # left on the disk beyond the file itself
 def check_source(source: Model) -> None:
     """BadFile for a header without weights."""
     if source.header_only:
-        raise BadFile(f"{source.path} is a header without weights: plans can be made from it, but nothing can be built")
+        raise BadFile(
+            f"{source.path} is a header without weights: plans can be made from it, but nothing can be built or run"
+        )
 
 
 def check_output(source: Model, out: Path) -> None:

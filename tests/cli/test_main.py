@@ -75,6 +75,12 @@ def test_every_command_has_a_first_sentence_and_an_example(command, name):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_folded_to_the_terminal(name):
+    for paragraph in all_commands()[name].help.split("\n\n"):
+        assert paragraph.startswith("\b") or "\n" not in paragraph, f"{name}: {paragraph}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_explained(name):
     for parameter in all_commands()[name].params:
         assert parameter.param_type_name == "argument" or parameter.help, f"{name} {parameter.name}"

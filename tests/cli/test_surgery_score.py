@@ -148,6 +148,15 @@ def test_no_model(command, workplace):
         assert ended.code == 3 and name in ended.error
 
 
+def test_a_header_without_weights(command, workplace):
+    from quantplan.formats.header import write_header_only
+    from quantplan.quant_type import BY_NAME
+
+    write_header_only(workplace / "header.gguf", "llama", {}, [("blk.0.attn_q.weight", (4096, 65536), BY_NAME["F16"])])
+    ended = command("surgery", "score", "header.gguf")
+    assert ended.code == 3 and "header without weights" in ended.error
+
+
 def test_a_template_that_cannot_be_rendered(command, workplace, suite, small_model):
     with_template(small_model, workplace / "broken.gguf", "{% if %}")
     ended = command("surgery", "score", "broken.gguf", "--suite", suite)

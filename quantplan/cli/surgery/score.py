@@ -66,6 +66,7 @@ def score(
     _check(text, original, ctx, windows)
     how = ScoreOptions(threads=threads, gpu_layers=gpu_layers)
     files = [options.local(each) for each in files]
+    _check_weights(files, original)
     if dry_run:
         _announce(files, original, wanted, how, text, as_json)
         return
@@ -93,6 +94,14 @@ def _check(text: Path | None, base: Path | None, ctx: int | None, windows: int |
         raise BadUsage("--text: perplexity is judged against the original model; name it with --base ORIGINAL.gguf")
     if not text and (ctx or windows):
         raise BadUsage("--ctx and --windows cut the text of the perplexity part; name one with --text FILE")
+
+
+def _check_weights(files: list[Path], base: Path | None) -> None:
+    from quantplan.experiments.preflight import check_source
+    from quantplan.formats.gguf import read_model
+
+    for file in (*files, *([base] if base else [])):
+        check_source(read_model(file))
 
 
 def _announce(
