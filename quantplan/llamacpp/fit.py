@@ -24,7 +24,9 @@ TOOL = "llama-fit-params"
 F16_CACHE = (BY_NAME["F16"], BY_NAME["F16"])
 _MIB = 1 << 20
 _ROUNDING = 0.005  # MiB: the log has two decimals
-_ATTEMPTS = 24  # the log thread is cut off now and then: in none of 80 quiet runs, in one of seven and more on a busy machine
+_ATTEMPTS = (
+    24  # the log thread is cut off now and then: in none of 80 quiet runs, in one of seven and more on a busy machine
+)
 _HOST = "Host"
 _DEVICE = re.compile(
     r"\b(\w+) (\d+) (\d+) (\d+) \r?$", re.MULTILINE
