@@ -55,9 +55,12 @@ def _fitted(table: Table, console: Console) -> bool:
     if _width(table, console) - max(0, longest - (names.min_width or longest)) <= console.width:
         return True
     table.box, table.show_edge, table.pad_edge = box.SIMPLE_HEAD, False, False
-    least = {}
+    least, folds = {}, names.min_width
     for column in table.columns:
         least[id(column)], column.width = _widths(column, console)
+    if folds:  # within words too
+        least[id(names)] = min(folds, least[id(names)])
+    for column in table.columns:
         column.no_wrap, column.min_width = False, None
     while _width(table, console) > console.width:
         wide = [column for column in table.columns if (column.width or 0) > least[id(column)]]

@@ -37,6 +37,11 @@ def test_what_cannot_be_folded_goes_on_in_the_next_line(monkeypatch, capsys):
     assert text.count("1" * 12) == 10 and max(map(len, text.splitlines())) > 80
 
 
+def test_long_names_fold_anywhere(monkeypatch, capsys):
+    text = printed(monkeypatch, capsys, 80, row=("n" * 40, *ROW[1:]))
+    assert max(map(len, text.splitlines())) <= 80 and text.count("n" * 16) >= 2
+
+
 def test_a_table_of_exactly_the_width_stays_as_it_is(monkeypatch, capsys):
     wide = Console(width=160)
     with wide.capture() as caught:
