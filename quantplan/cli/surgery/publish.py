@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from quantplan.tensor import Model
 
 STOCK = "Q8_0,Q6_K,Q4_K_M,Q3_K_M,Q2_K"  # the quants that published operated models come in
+_STDERR = 2  # its number: what stands for it in this process need not be a file
 
 _WhatArgument = Annotated[
     str,
@@ -194,6 +195,6 @@ def _run(step: Step, folder: Path, quiet: bool) -> None:
     """``quiet``: what it prints goes to stderr."""
     console.say(f"\n$ {step}")
     command = [sys.executable, "-m", "quantplan.cli.main", *step.words]
-    finished = subprocess.run(command, cwd=folder, check=False, stdout=sys.stderr if quiet else None)
+    finished = subprocess.run(command, cwd=folder, check=False, stdout=_STDERR if quiet else None)
     if finished.returncode != 0:
         raise typer.Exit(finished.returncode)
