@@ -45,6 +45,7 @@ def test_all_that_is_published_and_nothing_twice(command, small_model, texts, wo
     record = read_layer_map(folder / "three-F16.layers.json")
     assert read_model(folder / "three-F16.gguf").digest == record.result.digest and len(record.layer_map) == 3
     names = {path.name for path in (folder / "publish").iterdir()}
+    assert read_layer_map(folder / "publish" / "three-F16.layers.json") == record
     assert {"three-plan-Q4_K_M.gguf", "three-Q8_0.gguf", "three-Q2_K.gguf", "README.md", "Modelfile"} <= names
     assert all(read_model(path).blocks == 3 for path in (folder / "publish").glob("*.gguf"))
     text = (folder / "publish" / "README.md").read_text(encoding="utf-8")

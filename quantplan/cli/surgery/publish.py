@@ -58,6 +58,9 @@ def publish(
     repo: _RepoOption = None,
     base_model: _BaseOption = None,
     license: Annotated[str | None, typer.Option("--license", help="The model's license.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also what the rules for the architecture cannot vouch for.")
+    ] = False,
     threads: options.ThreadsOption = 0,
     dry_run: options.DryRunOption = False,
     as_json: options.JsonOption = False,
@@ -79,10 +82,10 @@ def publish(
     called = _name(name or f"{_stem(source)}-operated")
     folder = out or Path(called)
     mixes = [known_ftype(word.strip()) for word in stock.split(",") if word.strip()]
-    edits, layer_map = _edits(what, source)
+    edits, layer_map = _edits(what, source, force)
     wanted = Wanted(
         source, called, edits, _budgets(budget, source), tuple(mixes), _texts(calibration, text), options.ctx(ctx, source),
-        threads, score, _identity(repo, base_model, license), _words(run_options),
+        threads, score, _identity(repo, base_model, license), _words(run_options), force,
     )  # fmt: skip
     check_source(source)
     there = operated_here(folder / wanted.file, source, layer_map)
@@ -116,14 +119,14 @@ def _stem(source: Model) -> str:
     return model_stem(source)
 
 
-def _edits(what: str, source: Model) -> tuple[str, LayerMap]:
+def _edits(what: str, source: Model, forced: bool) -> tuple[str, LayerMap]:
     """The edits, checked on the model: as typed, of a file, of a layer map's record, or the best of a search."""
     from quantplan.surgery.architectures.suggestions import checked_map
     from quantplan.surgery.edits import edits_text
     from quantplan.surgery.given import given_edits
 
     edits = given_edits(what, source)
-    layer_map, _ = checked_map(source, edits)
+    layer_map, _ = checked_map(source, edits, forced)
     return edits_text(edits), layer_map
 
 

@@ -42,6 +42,7 @@ class Wanted:
     score: bool
     identity: tuple[str, ...]
     further: tuple[str, ...]
+    forced: bool = False
 
     @property
     def file(self) -> str:
@@ -59,6 +60,7 @@ def steps_of(wanted: Wanted, folder: Path) -> Iterator[Step]:
     file, source = wanted.file, seen(wanted.source.path)
     calibration, heldout = map(seen, wanted.texts)
     words = ("surgery", "apply", source, wanted.edits, "--name", wanted.name, "--out", file, *threads)
+    words += ("--force",) if wanted.forced else ()
     yield Step(words, operates=True)
     texts = ("--calibration", calibration, "--text", heldout, "--ctx", str(wanted.ctx))
     yield Step(("init", file, *texts), "quantplan.toml")
@@ -81,9 +83,15 @@ def _seen_budget(budget: str, folder: Path) -> str:
 
 
 def _gather(wanted: Wanted, folder: Path) -> Sequence[str]:
-    """All files to publish; those that `run` made are put among them under names that cannot be taken for stock quants."""
+    """All files to publish; those that `run` made are put among them under names that cannot be taken for stock quants, and
+    the layer map, which makes the model again.
+    """
     from quantplan.cli.plan_output import plan_stem, size_name
+    from quantplan.formats.layer_map_files import record_path
 
+    record = record_path(folder / wanted.file)
+    if record.is_file():
+        _link(record, folder / UPLOAD / record.name)
     names = []
     for budget in wanted.budgets:
         built = folder / f"{plan_stem(wanted.name, size_name(budget))}.gguf"
