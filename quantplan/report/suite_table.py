@@ -12,23 +12,26 @@ UNKNOWN = "-"
 
 
 def suite_grid(scores: Sequence[SuiteScore]) -> Grid:
-    """One row a model: the parts in percent with their standard errors, the overall score last."""
+    """One column a model: the parts in percent with their standard errors, the overall score in the last row."""
     first = scores[0]
     return Grid(
         title=f"Suite {first.conditions.suite}: percent ± standard error",
-        headings=("Model", *(part.name for part in first.parts), "Score"),
-        rows=tuple((score.file, *_parts(score), _overall(score)) for score in scores),
-        notes=(_weights(first), *_missing(scores)),
+        headings=("Part", "Weight, %", *(score.file for score in scores)),
+        rows=(
+            *((part.name, _share(scores, index), *_column(scores, index)) for index, part in enumerate(first.parts)),
+            ("Score, of 100", "", *(_overall(score) for score in scores)),
+        ),
+        notes=_missing(scores),
     )
 
 
 def gaps_grid(gaps: Mapping[str, SuiteGap], other: str, parts: Sequence[str]) -> Grid:
-    """One row a model: its difference from another one, part by part, paired item by item."""
-    rows = tuple(
-        (file, *(_gap(gap, name) for name in parts), _reach(gap.overall.difference, gap.overall.high))
-        for file, gap in gaps.items()
+    """One column a model: its difference from another one, part by part, paired item by item."""
+    rows = (
+        *((name, *(_gap(gap, name) for gap in gaps.values())) for name in parts),
+        ("Score", *(_reach(gap.overall.difference, gap.overall.high) for gap in gaps.values())),
     )
-    return Grid(f"Difference from {other}: points ± half of the 95 % interval", ("Model", *parts, "Score"), rows)
+    return Grid(f"Difference from {other}: points ± half of the 95 % interval", ("Part", *gaps), rows)
 
 
 def answer_lines(score: SuiteScore) -> list[str]:
@@ -40,10 +43,18 @@ def answer_lines(score: SuiteScore) -> list[str]:
     ]
 
 
-def _parts(score: SuiteScore) -> list[str]:
+def _share(scores: Sequence[SuiteScore], index: int) -> str:
+    """The part's weight in the score; where it applies to some models only, of each."""
+    shares = dict.fromkeys(f"{score.share(score.parts[index]):.3g}" for score in scores)
+    return " / ".join(shares)
+
+
+def _column(scores: Sequence[SuiteScore], index: int) -> list[str]:
+    """A part's figure of each model."""
+    parts = [score.parts[index] for score in scores]
     return [
         f"{100 * part.credit.value:.0f} ± {100 * (part.credit.stderr or 0):.0f}" if part.applies else UNKNOWN
-        for part in score.parts
+        for part in parts
     ]
 
 
@@ -58,11 +69,6 @@ def _gap(gap: SuiteGap, name: str) -> str:
 
 def _reach(difference: float, high: float, decimals: int = 1) -> str:
     return f"{difference:+.{decimals}f} ± {high - difference:.{decimals}f}"
-
-
-def _weights(score: SuiteScore) -> str:
-    shares = ", ".join(f"{part.name} {score.share(part):.3g} %" for part in score.applicable)
-    return f"Weights in the score, which is out of 100: {shares}."
 
 
 def _missing(scores: Sequence[SuiteScore]) -> tuple[str, ...]:
