@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # llama.cpp's tools are built and installed by installing llama-cpp-python with these options
 TOOLS  := -DLLAMA_BUILD_TOOLS=ON -DLLAMA_TOOLS_INSTALL=ON -DLLAMA_BUILD_SERVER=OFF -DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF -DGGML_RPC=ON
-# GCC before 12.4 and 13.3 drops the tile configuration of llama.cpp's AMX kernels: they crash (llama.cpp 20824, 26954)
+# Compilers may drop the tile configuration of llama.cpp's AMX kernels, which then crash (llama.cpp PR 26954; seen with GCC 12.2)
 TOOLS  += $(shell grep -qsw amx_int8 /proc/cpuinfo && echo -DCMAKE_CXX_FLAGS=-mno-amx-int8)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 

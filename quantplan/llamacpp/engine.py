@@ -283,7 +283,7 @@ class Engine:
         found: dict[str, set[int]] = {}
 
         def look(node: GgmlTensor, ask: bool) -> bool:
-            for source in (node.src[0], node.src[1]):
+            for source in node.src:
                 if source:
                     name = source.contents.name.decode("utf-8", "replace")
                     if name in names:

@@ -23,8 +23,8 @@ from quantplan.quant_type import QuantType
 
 
 def _build_options() -> str:
-    """CMAKE_ARGS for this machine. llama.cpp's AMX kernels crash where the compiler drops their tile configuration, as GCC
-    before 12.4 and 13.3 does (llama.cpp 20824, 26954): processors that have AMX do without.
+    """CMAKE_ARGS for this machine. llama.cpp's AMX kernels crash where the compiler drops their tile configuration (llama.cpp
+    PR 26954; seen with GCC 12.2): processors that have AMX do without.
     """
     options = (
         "-DLLAMA_BUILD_TOOLS=ON -DLLAMA_TOOLS_INSTALL=ON -DLLAMA_BUILD_SERVER=OFF -DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF"
