@@ -14,7 +14,8 @@ from quantplan.experiments import devices, pricing
 from quantplan.experiments.build import stock_plan
 from quantplan.experiments.cache import digest_of
 from quantplan.experiments.devices import Devices
-from quantplan.formats.gguf import metadata_bytes, shard_paths
+from quantplan.formats.gguf import shard_paths
+from quantplan.formats.gguf_made import metadata_bytes
 from quantplan.formats.layer_types import flags_for
 from quantplan.formats.plan_files import damage_content, read_damage, write_damage
 from quantplan.formats.planning import imatrix_note, imatrix_use, lacking_imatrix, make_plan

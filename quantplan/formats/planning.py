@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from quantplan.errors import BadUsage, NothingSelected
-from quantplan.formats.gguf import ImatrixNote, metadata_bytes
+from quantplan.formats.gguf_made import ImatrixNote, metadata_bytes
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import ggml
 from quantplan.plan import ImatrixUse, Plan, PlannedTensor

@@ -10,7 +10,7 @@ from typing import IO
 
 import numpy as np
 
-from quantplan.formats.gguf import shortened_header
+from quantplan.formats.gguf_made import shortened_header
 from quantplan.formats.records import replacing
 from quantplan.llamacpp import ggml
 from quantplan.llamacpp.matmul import encoded_tile

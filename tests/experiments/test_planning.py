@@ -20,7 +20,8 @@ from quantplan.experiments.planning import (
     types_to_price,
 )
 from quantplan.experiments.pricing import prior_table
-from quantplan.formats.gguf import quantized_bytes, read_model
+from quantplan.formats.gguf import read_model
+from quantplan.formats.gguf_made import quantized_bytes
 from quantplan.formats.importing import import_file
 from quantplan.formats.layer_types import write_layer_types
 from quantplan.llamacpp.tools import run

@@ -10,15 +10,8 @@ import pytest
 from tiny_models import tiny_tied
 
 from quantplan.errors import BadFile
-from quantplan.formats.gguf import (
-    metadata_bytes,
-    quantized_bytes,
-    read_container,
-    read_model,
-    shard_paths,
-    tensor_bytes,
-    tensor_rows,
-)
+from quantplan.formats.gguf import read_container, read_model, shard_paths, tensor_bytes, tensor_rows
+from quantplan.formats.gguf_made import metadata_bytes, quantized_bytes
 from quantplan.formats.header import write_header_only
 from quantplan.llamacpp.tools import run
 from quantplan.quant_type import BY_NAME

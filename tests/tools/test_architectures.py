@@ -25,7 +25,8 @@ from quantplan.experiments.build import requantizes
 from quantplan.experiments.emit import plan_text
 from quantplan.experiments.planning import Request, plan_for, quantizable, types_to_price
 from quantplan.experiments.pricing import candidates, prior_table
-from quantplan.formats.gguf import quantized_bytes, read_model
+from quantplan.formats.gguf import read_model
+from quantplan.formats.gguf_made import quantized_bytes
 from quantplan.formats.importing import import_file
 from quantplan.formats.planning import imatrix_note, make_plan
 from quantplan.llamacpp.quantize import Recipe, argv, parse
