@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Column, Table
+    from rich.measure import Measurement
+    from rich.table import Table
 
 _WIDE = 160  # columns where there is no terminal
 
@@ -45,47 +46,30 @@ def put_table(*tables: Table) -> None:
 
 
 def _fitted(table: Table, console: Console) -> bool:
-    """Where the terminal is too narrow, the frame is left out and cells are folded between words; False where that is not
-    enough: then lines go on in the terminal's next, for what is cut off nobody can read.
+    """Where the terminal is too narrow, the frame is left out and cells fold between words; False where their longest words
+    need more: then lines go on in the terminal's next, for what is cut off nobody can read.
     """
     from rich import box
-
-    names = table.columns[0]  # the only column that is folded anyway
-    longest = _widths(names, console)[1]
-    if _width(table, console) - max(0, longest - (names.min_width or longest)) <= console.width:
-        return True
-    table.box, table.show_edge, table.pad_edge = box.SIMPLE_HEAD, False, False
-    least, folds = {}, names.min_width
-    for column in table.columns:
-        least[id(column)], column.width = _widths(column, console)
-    if folds:  # within words too
-        least[id(names)] = min(folds, least[id(names)])
-    for column in table.columns:
-        column.no_wrap, column.min_width = False, None
-    while _width(table, console) > console.width:
-        wide = [column for column in table.columns if (column.width or 0) > least[id(column)]]
-        if not wide:
-            for column in table.columns:
-                column.width, column.no_wrap = None, True
-            return False
-        widest = max(wide, key=lambda column: column.width or 0)
-        widest.width = (widest.width or 0) - 1
-    return True
-
-
-def _widths(column: Column, console: Console) -> tuple[int, int]:
-    """Of its longest word, and of its longest cell."""
     from rich.measure import Measurement
 
     options = console.options.update(max_width=_WIDE)
-    found = [Measurement.get(console, options, cell) for cell in (column.header, *column.cells)]
-    return max(each.minimum for each in found), max(each.maximum for each in found)
+    names = table.columns[0]  # the only column that folds anywhere, down to its least width
+    cells = [Measurement.get(console, options, cell) for cell in (names.header, *names.cells)]
+    least = names.min_width or max(each.minimum for each in cells)
+    if _spared(table, console, max(each.maximum for each in cells) - least).maximum <= console.width:
+        return True
+    table.box, table.show_edge, table.pad_edge = box.SIMPLE_HEAD, False, False
+    for column in table.columns:
+        column.no_wrap, column.overflow, column.min_width = False, "fold", None
+    return _spared(table, console, max(each.minimum for each in cells) - least).minimum <= console.width
 
 
-def _width(table: Table, console: Console) -> int:
+def _spared(table: Table, console: Console, columns: int) -> Measurement:
+    """The widths of the table, less the columns that its names can do without."""
     from rich.measure import Measurement
 
-    return Measurement.get(console, console.options.update(max_width=_WIDE), table).maximum
+    found = Measurement.get(console, console.options.update(max_width=_WIDE), table)
+    return Measurement(found.minimum - max(0, columns), found.maximum - max(0, columns))
 
 
 Advance = Callable[[float], None]
