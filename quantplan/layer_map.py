@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
+
+from quantplan.runs import runs_text
 
 MATRICES = "*"  # in scales: every tensor of the block with two dimensions or more; norms and biases stay
 
@@ -97,24 +100,16 @@ class LayerMap:
 
     def __str__(self) -> str:
         """The blocks of the original in their new order, ranges shortened: ``0-9 11 10 12-27``."""
-        return " ".join(_runs(self.layers))
+        return " ".join(_words(self.layers))
 
 
 def _fields(term: Term) -> Iterable[object]:
     return term.block, term.weight, [list(scale) for scale in term.scales]
 
 
-def _runs(layers: Iterable[Layer]) -> list[str]:
-    words: list[str] = []
-    first = last = None
-    for layer in [*layers, None]:
-        block = layer.copied if layer else None
-        if block is not None and last is not None and block == last + 1:
-            last = block
-            continue
-        if first is not None:
-            words.append(str(first) if first == last else f"{first}-{last}")
-        first = last = block
-        if layer is not None and block is None:
-            words.append(f"({layer})")
-    return words
+def _words(layers: Iterable[Layer]) -> Iterator[str]:
+    for copies, some in groupby(layers, key=lambda layer: layer.copied is not None):
+        if copies:
+            yield runs_text(layer.blocks[0] for layer in some)
+        else:
+            yield from (f"({layer})" for layer in some)

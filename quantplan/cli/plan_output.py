@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantplan.cli import console, options
+from quantplan.runs import runs_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -123,13 +124,7 @@ def _by_role(plan: Plan, model: Model) -> dict[tuple[str, str], list[tuple[str, 
 
 def _ranges(blocks: list[int | None]) -> str:
     """Block numbers as 0-3 7 12-15; nothing for tensors outside the blocks."""
-    runs: list[list[int]] = []
-    for block in sorted({block for block in blocks if block is not None}):
-        if runs and block == runs[-1][1] + 1:
-            runs[-1][1] = block
-        else:
-            runs.append([block, block])
-    return " ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    return runs_text(sorted({block for block in blocks if block is not None}))
 
 
 def _summary(plan: Plan, model: Model, path: Path | str) -> list[str]:

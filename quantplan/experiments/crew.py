@@ -30,6 +30,8 @@ _ATTEMPTS = 2
 _CONNECT_SECONDS = 10
 _WATCH_SECONDS = 2.0
 _SHOWN = 5
+_MOST_TOGETHER = 8  # pieces of work in a task: what a crash or Ctrl-C may lose
+_TASKS_EACH = 4  # at least so many a worker, that all end at about the same time
 
 Item = TypeVar("Item")
 
@@ -54,6 +56,11 @@ def shortened(names: Sequence[str]) -> str:
     """The first few, and how many more."""
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def task_size(pieces: int, workers: int) -> int:
+    """How many pieces of work make one task."""
+    return max(1, min(_MOST_TOGETHER, pieces // (_TASKS_EACH * workers)))
 
 
 def versions() -> dict[str, str]:

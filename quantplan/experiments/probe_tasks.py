@@ -11,7 +11,7 @@ import psutil
 
 from quantplan.budget import human_bytes
 from quantplan.errors import BadFile, BadUsage, ModelMismatch
-from quantplan.experiments.crew import Crew, Lost
+from quantplan.experiments.crew import Crew, Lost, task_size
 from quantplan.experiments.prober import ProbeOptions, Prober, Survey, Swap, Swapped
 from quantplan.formats.gguf import read_model
 from quantplan.formats.imatrix_files import read_imatrix
@@ -19,8 +19,6 @@ from quantplan.imatrix import Imatrix
 from quantplan.machines import Machines
 from quantplan.tensor import Model
 
-_CHUNK = 8  # swaps of a task at most: what a crash or Ctrl-C may lose
-_CHUNKS_EACH = 4  # at least so many tasks a process, that all end at about the same time
 _IDLE_SECONDS = 120.0  # after which a worker that nobody asks anything lets go of the model
 
 
@@ -81,7 +79,7 @@ def check_memory(model: Model, machines: Machines) -> None:
 
 
 def _chunks(swaps: Sequence[Swap], workers: int) -> list[tuple[Swap, ...]]:
-    size = max(1, min(_CHUNK, len(swaps) // (_CHUNKS_EACH * workers)))
+    size = task_size(len(swaps), workers)
     return [tuple(swaps[start : start + size]) for start in range(0, len(swaps), size)]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from quantplan.layer_map import Layer, LayerMap
 from quantplan.report.grid import Grid
+from quantplan.runs import runs_text
 
 IN_PLACE, MOVED, COPY, SCALED, BLEND = "in place", "moved", "copy", "scaled", "blend"
 
@@ -60,11 +61,4 @@ def _made_of(first: Layer, last: Layer) -> str:
 
 def _gone(layer_map: LayerMap) -> str:
     used = {block for layer in layer_map.layers for block in layer.blocks}
-    left = [block for block in range(layer_map.original) if block not in used]
-    runs: list[list[int]] = []
-    for block in left:
-        if runs and block == runs[-1][1] + 1:
-            runs[-1][1] = block
-        else:
-            runs.append([block, block])
-    return " ".join(_span(first, last) for first, last in runs)
+    return runs_text(block for block in range(layer_map.original) if block not in used)

@@ -9,7 +9,7 @@ import pytest
 from rpc_server import rpc_server
 
 from quantplan.errors import BadFile, BadUsage, ModelMismatch, QuantplanError, WorkersLost
-from quantplan.experiments import probe_tasks
+from quantplan.experiments import crew, probe_tasks
 from quantplan.experiments.cache import Journal
 from quantplan.experiments.kernel_rounding import kernel_rounding
 from quantplan.experiments.measure import MeasureOptions, measure
@@ -120,7 +120,7 @@ def test_what_is_lost_is_named_and_done_later(small, alone, tmp_path, monkeypatc
     """A task dies whenever it runs: all others are done, and the next run does this one alone."""
     doomed = small.tensors[2].name
     monkeypatch.setattr(probe_tasks, "swaps_there", deadly)
-    monkeypatch.setattr(probe_tasks, "_CHUNK", 1)
+    monkeypatch.setattr(crew, "_MOST_TOGETHER", 1)
     monkeypatch.setenv("DEADLY_TENSOR", doomed)
     with pytest.raises(WorkersLost, match=f"Not probed: {doomed}; 5 of 6 tensors are done and kept"):
         run(small, tmp_path, Machines(jobs=2))

@@ -7,16 +7,13 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from quantplan.errors import WorkersLost
-from quantplan.experiments.crew import Crew, Lost
+from quantplan.experiments.crew import Crew, Lost, task_size
 from quantplan.experiments.probe_tasks import check_memory, model_here
 from quantplan.layer_map import LayerMap
 from quantplan.machines import Machines
 from quantplan.surgery.search.host import frame
 from quantplan.surgery.search.readings import Reader, Reading, ReadingJob, Timing
 from quantplan.tensor import Model
-
-_CHUNK = 8  # maps of a task at most: what a crash may lose
-_CHUNKS_EACH = 4  # at least so many tasks a process, that all end at about the same time
 
 
 @dataclass
@@ -64,7 +61,7 @@ class Readers:
         if self._crew is None:
             self._crew = Crew(self.machines)
         job = replace(self.job, model=self.job.model.absolute(), threads=self._crew.threads(self.job.threads))
-        size = max(1, min(_CHUNK, sum(map(len, groups)) // (_CHUNKS_EACH * self._crew.size)))
+        size = task_size(sum(map(len, groups)), self._crew.size)
         chunks = [tuple(group[at : at + size]) for group in groups for at in range(0, len(group), size)]
         try:
             with closing(self._crew.run(read_there, job, chunks)) as results:
