@@ -13,17 +13,17 @@ import math
 import tempfile
 from pathlib import Path
 
-from quantplan.analyze.bootstrap import ratio_interval
-from quantplan.experiments.build import build, build_mix
-from quantplan.experiments.measure import MeasureOptions, measure
-from quantplan.experiments.planning import Request, plan_for, quantizable
-from quantplan.experiments.pricing import PricingOptions, price
-from quantplan.experiments.probe import ProbeOptions
-from quantplan.formats.gguf import read_model
-from quantplan.formats.imatrix_files import read_imatrix
+from quantplan.build.build import build, build_mix
+from quantplan.evaluate.bootstrap import ratio_interval
+from quantplan.evaluate.measure import MeasureOptions, measure
+from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import imatrix as imatrix_tool
+from quantplan.planning.request import Request, plan_for, quantizable
 from quantplan.project import read_text
 from quantplan.quant_type import parse_types
+from quantplan.sensitivity.estimate import PricingOptions, price
+from quantplan.sensitivity.probe import ProbeOptions
 
 MIXES = ("IQ3_XXS", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q5_K_M", "Q6_K")
 

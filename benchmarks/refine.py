@@ -12,19 +12,19 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from quantplan.analyze.text_parts import probing_and_refinement
-from quantplan.experiments.contenders import Workshop
-from quantplan.experiments.measure import MeasureOptions
-from quantplan.experiments.orders import Delivery, Order, RunOptions, Texts, make_imatrix
-from quantplan.experiments.planning import Request
-from quantplan.experiments.pricing import PricingOptions
-from quantplan.experiments.probe import ProbeOptions
-from quantplan.experiments.run import run
-from quantplan.formats.gguf import read_model
-from quantplan.formats.imatrix_files import read_imatrix
+from quantplan.evaluate.baselines import Workshop
+from quantplan.evaluate.measure import MeasureOptions
+from quantplan.evaluate.text_parts import probing_and_refinement
+from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.gguf.reader import read_model
+from quantplan.llamacpp.encodable_types import parse_writable
 from quantplan.llamacpp.imatrix import ImatrixOptions
-from quantplan.llamacpp.writable import parse_writable
+from quantplan.planning.request import Request
 from quantplan.project import read_text
+from quantplan.run.run import run
+from quantplan.run.targets import Delivery, Order, RunOptions, Texts, make_imatrix
+from quantplan.sensitivity.estimate import PricingOptions
+from quantplan.sensitivity.probe import ProbeOptions
 
 
 def options() -> argparse.Namespace:

@@ -30,17 +30,17 @@ from pathlib import Path
 
 import numpy as np
 
-from quantplan.experiments.planning import Request, plan_for, quantizable
-from quantplan.formats.gguf import read_model
-from quantplan.formats.header import write_header_only
-from quantplan.formats.imatrix_files import read_imatrix, write_imatrix
-from quantplan.formats.plan_files import read_damage
+from quantplan.gguf.header_only import write_header_only
+from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
+from quantplan.gguf.reader import read_model
 from quantplan.imatrix import Imatrix, ImatrixEntry
 from quantplan.llamacpp import tools
+from quantplan.llamacpp.encodable_types import parse_writable
 from quantplan.llamacpp.ggml import cores
 from quantplan.llamacpp.quantize import Recipe, Rule, argv
-from quantplan.llamacpp.writable import parse_writable
+from quantplan.planning.request import Request, plan_for, quantizable
 from quantplan.quant_type import BY_NAME
+from quantplan.records.plan_files import read_damage
 from quantplan.tensor import Model
 
 RUNS = 5
@@ -163,18 +163,29 @@ def made_up_model(path: Path, gigabytes: float, width: int = 4096) -> Path:
     """Qwen3 blocks in F16; rows and columns of a matrix differ in size by factors, weights have heavy tails."""
     forward, keys = 3 * width, width // 4
     block = {
-        "attn_q": (width, width), "attn_k": (width, keys), "attn_v": (width, keys), "attn_output": (width, width),
-        "ffn_gate": (width, forward), "ffn_up": (width, forward), "ffn_down": (forward, width),
-    }  # fmt: skip
+        "attn_q": (width, width),
+        "attn_k": (width, keys),
+        "attn_v": (width, keys),
+        "attn_output": (width, width),
+        "ffn_gate": (width, forward),
+        "ffn_up": (width, forward),
+        "ffn_down": (forward, width),
+    }
     blocks = max(2, math.ceil(gigabytes * 1e9 / 2 / sum(math.prod(shape) for shape in block.values())))
     shapes = {"token_embd.weight": (width, 1024), "output.weight": (width, 1024), "output_norm.weight": (width,)}
     shapes |= {f"blk.{at}.{role}.weight": shape for at in range(blocks) for role, shape in block.items()}
     shapes |= {f"blk.{at}.{role}_norm.weight": (width,) for at in range(blocks) for role in ("attn", "ffn")}
     numbers = {
-        "block_count": blocks, "context_length": 512, "embedding_length": width, "feed_forward_length": forward,
-        "attention.head_count": width // 128, "attention.head_count_kv": keys // 128 or 1, "attention.key_length": 128,
-        "attention.value_length": 128, "attention.layer_norm_rms_epsilon": 1e-6,
-    }  # fmt: skip
+        "block_count": blocks,
+        "context_length": 512,
+        "embedding_length": width,
+        "feed_forward_length": forward,
+        "attention.head_count": width // 128,
+        "attention.head_count_kv": keys // 128 or 1,
+        "attention.key_length": 128,
+        "attention.value_length": 128,
+        "attention.layer_norm_rms_epsilon": 1e-6,
+    }
     stored = ((name, shape, BY_NAME["F16" if len(shape) > 1 else "F32"]) for name, shape in shapes.items())
     write_header_only(path, "qwen3", {f"qwen3.{key}": value for key, value in numbers.items()}, stored)
     random = np.random.default_rng(0)

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-from quantplan.formats.gguf import read_model
-from quantplan.formats.leaderboard_files import write_leaderboard
+from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.project import read_text
+from quantplan.surgery.search.evaluations import ReadingJob, windows_of
 from quantplan.surgery.search.families import parse_family
-from quantplan.surgery.search.readings import ReadingJob, windows_of
+from quantplan.surgery.search.leaderboard_files import write_leaderboard
 from quantplan.surgery.search.search import SearchOptions, search
 
 FAMILIES = ("delete", "swap", "repeat")
@@ -107,8 +107,9 @@ def killed(asked: argparse.Namespace, folder: Path, expected: bytes, half: int) 
     line += ["--threads", str(asked.threads), "--record", "record.json"]
     for family in FAMILIES:
         line += ["--family", family]
-    process = subprocess.Popen(line, cwd=folder, env=os.environ | environment(folder), stderr=subprocess.DEVNULL,
-                               stdout=subprocess.DEVNULL)  # fmt: skip
+    process = subprocess.Popen(
+        line, cwd=folder, env=os.environ | environment(folder), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     while process.poll() is None and finished(folder) < half:
         time.sleep(_LOOK_SECONDS)
     process.kill()

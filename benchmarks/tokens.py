@@ -13,13 +13,13 @@ import random
 import tempfile
 from pathlib import Path
 
-from quantplan.experiments.build import build
-from quantplan.experiments.speed import SpeedOptions, check_against_bench, speed_table
-from quantplan.formats.gguf import read_model
-from quantplan.formats.planning import make_plan
+from quantplan.build.build import build
+from quantplan.devices.speed.measure import SpeedOptions, check_against_bench, speed_table
+from quantplan.devices.speed.table import SpeedTable
+from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.quant_type import QuantType, fitted, parse_types
-from quantplan.speed import SpeedTable
+from quantplan.recipes.make_plan import make_plan
 from quantplan.tensor import Model
 
 

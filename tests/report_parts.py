@@ -8,19 +8,34 @@ import numpy as np
 from model_parts import imatrix_of
 
 from quantplan.analyze.statistics import statistics
-from quantplan.damage import DamageRow, DamageTable
-from quantplan.experiments.findings import Findings, Mix, Planned
-from quantplan.experiments.planning import Request
+from quantplan.planning.request import Request
 from quantplan.quant_type import BY_NAME, parse_types
 from quantplan.report.commands import Commands
 from quantplan.report.page_data import page_data
+from quantplan.report.report_data import Findings, Mix, Planned
+from quantplan.sensitivity_table import DamageRow, DamageTable
 from quantplan.tensor import Model, Tensor
 
 ROLES = (
-    "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down", "ffn_gate_exps", "ffn_up_exps",
-    "ffn_down_exps", "ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp", "attn_q_a", "attn_q_b", "attn_kv_a_mqa",
-    "attn_k_b", "attn_v_b",
-)  # fmt: skip
+    "attn_q",
+    "attn_k",
+    "attn_v",
+    "attn_output",
+    "ffn_gate",
+    "ffn_up",
+    "ffn_down",
+    "ffn_gate_exps",
+    "ffn_up_exps",
+    "ffn_down_exps",
+    "ffn_gate_shexp",
+    "ffn_up_shexp",
+    "ffn_down_shexp",
+    "attn_q_a",
+    "attn_q_b",
+    "attn_kv_a_mqa",
+    "attn_k_b",
+    "attn_v_b",
+)
 TYPES = parse_types("all")
 
 
@@ -55,11 +70,16 @@ def made_up(
     tiny = Mix(1000, 0.1, None, None, mixes_shown[0].types, "IQ1_S", "IQ1_S")  # smaller than every plan, and not priced
     request = Request(model, imatrix, TYPES, None)
     fields = {
-        "plans": tuple(Planned(**each, budget_bytes=each["file_bytes"] + 7, asked=str(each["file_bytes"] + 7)) for each in plans),
+        "plans": tuple(
+            Planned(**each, budget_bytes=each["file_bytes"] + 7, asked=str(each["file_bytes"] + 7)) for each in plans
+        ),
         "opens_at": budgets // 2,
         "mixes": (tiny, *mixes_shown),
-        "statistics": statistics(imatrix), "measurements": (), "comparisons": (), "notes": notes,
-    }  # fmt: skip
+        "statistics": statistics(imatrix),
+        "measurements": (),
+        "comparisons": (),
+        "notes": notes,
+    }
     return Findings(request=request, table=table, fixed_bytes=0, **fields | further)
 
 

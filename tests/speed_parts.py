@@ -2,9 +2,9 @@
 
 from model_parts import model_of
 
+from quantplan.devices.speed.table import GENERATION, PROMPT, Overhead, Shape, Speed, SpeedTable, blocks_run, products
 from quantplan.measurement import Estimate
 from quantplan.quant_type import BY_NAME
-from quantplan.speed import GENERATION, PROMPT, Overhead, Shape, Speed, SpeedTable, blocks_run, products
 
 Q4, Q8 = BY_NAME["Q4_0"], BY_NAME["Q8_0"]
 DENSE = {

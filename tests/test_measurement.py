@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 
 from quantplan.errors import BadFile, ConditionsDiffer
-from quantplan.formats.measurement_files import as_fields, read_measurement, write_measurement
-from quantplan.formats.records import read_record
 from quantplan.measurement import PERCENTILES, Conditions, Estimate, Measurement, check_comparable
+from quantplan.records.codec import read_record
+from quantplan.records.measurement_files import as_fields, read_measurement, write_measurement
 
 CONDITIONS = Conditions("a" * 64, 256, 16, "b" * 64, "in-process", "cpu", "llama-cpp-python 0.3.36")
 MEASUREMENT = Measurement(
@@ -65,7 +65,7 @@ def test_every_figure_stands_beside_its_error():
 
 @pytest.mark.parametrize("damage", [{"kld": None}, {"conditions": {}}, {"per_window_kld": None}, {"ppl": "x"}])
 def test_a_damaged_record_is_refused(tmp_path, damage):
-    from quantplan.formats.records import write_record
+    from quantplan.records.codec import write_record
 
     write_record(tmp_path / "a.json", "quantplan-measurement", 1, as_fields(MEASUREMENT) | damage)
     with pytest.raises(BadFile, match="damaged measurement .*measure again"):

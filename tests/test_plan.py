@@ -4,9 +4,9 @@ import pytest
 from model_parts import model_of
 
 from quantplan.errors import BadFile, ModelMismatch, NotAsPlanned
-from quantplan.formats.plan_files import read_plan, write_plan
 from quantplan.plan import ImatrixUse, Outcome, Plan, PlannedTensor
 from quantplan.quant_type import BY_NAME
+from quantplan.records.plan_files import read_plan, write_plan
 
 SHAPES = {f"blk.{block}.attn_v.weight": (256, 64) for block in range(8)}
 SOURCE = model_of(SHAPES)
@@ -68,10 +68,17 @@ def test_built_with_a_tensor_too_many_or_too_few():
 def test_file_round_trip(tmp_path):
     imatrix = ImatrixUse("im/i.gguf", "d", None, 8, 10)
     plan = plan_of(
-        budget_bytes=80_000, budget_asked="80kB", imatrix=imatrix, predicted_kld=0.01,
-        predicted_kld_err=0.001, calibrated=True, outcome=Outcome("optimal", 0.01, 0.01, 0.0, 0.1),
-        layer_types=((0, "Q4_K_M"),), flags="--x", made_from={"quantplan": "0"},
-    )  # fmt: skip
+        budget_bytes=80_000,
+        budget_asked="80kB",
+        imatrix=imatrix,
+        predicted_kld=0.01,
+        predicted_kld_err=0.001,
+        calibrated=True,
+        outcome=Outcome("optimal", 0.01, 0.01, 0.0, 0.1),
+        layer_types=((0, "Q4_K_M"),),
+        flags="--x",
+        made_from={"quantplan": "0"},
+    )
     write_plan(plan, tmp_path / "plan.json")
     assert read_plan(tmp_path / "plan.json") == plan
 

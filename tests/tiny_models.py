@@ -48,9 +48,14 @@ def tiny_tied(path: Path | str, seed: int = 0, feed_forward: int = 288) -> Path:
 
 
 def start(
-    path: Path | str, architecture: str, blocks: int, feed_forward: int, kv_heads: int | list[int] = KV_HEADS,
-    keys: int = HEAD, values: int = HEAD,
-) -> gguf.GGUFWriter:  # fmt: skip
+    path: Path | str,
+    architecture: str,
+    blocks: int,
+    feed_forward: int,
+    kv_heads: int | list[int] = KV_HEADS,
+    keys: int = HEAD,
+    values: int = HEAD,
+) -> gguf.GGUFWriter:
     """A writer with the usual metadata. ``keys``, ``values``: sizes of a head."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name(f"tiny-{architecture}")

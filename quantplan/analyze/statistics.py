@@ -224,8 +224,14 @@ def _tensor(entry: ImatrixEntry, legacy: bool) -> TensorStatistics:
     idle = sum(np.count_nonzero(piece <= _ACTIVE_ABOVE) for piece in sequential.pieces(values))
     mean_input, mean_share = _first_moment(entry)
     return TensorStatistics(
-        entry.name, layer, role,
-        sum=float(total), min=float(values.min()), max=float(values.max()), mean=float(mean), std=float(std),
+        entry.name,
+        layer,
+        role,
+        sum=float(total),
+        min=float(values.min()),
+        max=float(values.max()),
+        mean=float(mean),
+        std=float(std),
         active=float((np.float32(1) - np.float32(idle) / n) * np.float32(100)),
         n=values.size,
         entropy=float(entropy),
@@ -238,7 +244,7 @@ def _tensor(entry: ImatrixEntry, legacy: bool) -> TensorStatistics:
         rare_experts=tuple(int(index) for index in np.flatnonzero(entry.rare)),
         mean_input=mean_input,
         mean_share=mean_share,
-    )  # fmt: skip
+    )
 
 
 def _means(entry: ImatrixEntry, legacy: bool) -> np.ndarray:

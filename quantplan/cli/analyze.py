@@ -49,7 +49,7 @@ def analyze(
     Example: quantplan analyze imatrix/prose-10m.gguf --sort zd --plot zd.png --statistic zd
     """
     from quantplan.analyze.statistics import ordered_by, statistics
-    from quantplan.formats.imatrix_files import read_imatrix
+    from quantplan.gguf.imatrix_files import read_imatrix
     from quantplan.imatrix import coverage_notes
     from quantplan.report.imatrix_table import (
         NOTE,

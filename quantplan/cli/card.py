@@ -13,8 +13,8 @@ from quantplan.cli.memory import ContextsOption, parse_contexts
 from quantplan.errors import BadUsage
 
 if TYPE_CHECKING:
-    from quantplan.experiments.publication import Publication, PublishedFile
     from quantplan.report.card import Identity
+    from quantplan.report.card_data import Publication, PublishedFile
     from quantplan.surgery.history import History
 
 _WhatArgument = Annotated[
@@ -61,8 +61,8 @@ def card(
 
     Example, in a project: quantplan card plans/prose-10m-q4_k_m.json --repo me/prose-10m-GGUF --out my-card
     """
-    from quantplan.experiments.publication import publication, with_memory
     from quantplan.report.card import Identity
+    from quantplan.report.card_data import publication, with_memory
 
     identity = Identity(repository(repo, "--repo"), repository(base_model, "--base-model"), license, quantized_by)
     contexts = parse_contexts(ctx)
@@ -120,8 +120,8 @@ def _files(what: Sequence[Path] | None, model: Path | None) -> list[PublishedFil
 def _plan(path: Path, option: Path | None, gguf: Path | None = None) -> PublishedFile:
     """What a plan describes; ``gguf``: the file that it is, else looked for where quantize and compare put it."""
     from quantplan.cli.plan_output import model_stem, with_stem
-    from quantplan.experiments.publication import places_of, published_plan
-    from quantplan.formats.plan_files import read_plan
+    from quantplan.records.plan_files import read_plan
+    from quantplan.report.card_data import places_of, published_plan
 
     named = Path(read_plan(path).model_path)
     source = options.model(option or (named if named.is_file() else None))
@@ -138,7 +138,7 @@ def _plan(path: Path, option: Path | None, gguf: Path | None = None) -> Publishe
 
 def _gguf(path: Path, plans: Sequence[Path], option: Path | None) -> PublishedFile:
     """A GGUF, with its plan where the project has that."""
-    from quantplan.experiments.publication import plan_of, published_gguf
+    from quantplan.report.card_data import plan_of, published_gguf
 
     plan = plan_of(path, plans)
     return _plan(plan, option, path) if plan else _named(published_gguf(path), option)
@@ -146,7 +146,7 @@ def _gguf(path: Path, plans: Sequence[Path], option: Path | None) -> PublishedFi
 
 def _named(file: PublishedFile, option: Path | None) -> PublishedFile:
     """The file with its mix, where the model that it was made of is known."""
-    from quantplan.experiments.publication import with_mix
+    from quantplan.report.card_data import with_mix
 
     here = options.project()
     if option is None and here is None:
@@ -157,7 +157,7 @@ def _named(file: PublishedFile, option: Path | None) -> PublishedFile:
 
 def _metadata(found: Publication) -> dict[str, object]:
     """Of the header, arrays of strings included."""
-    from quantplan.formats.gguf import read_container
+    from quantplan.gguf.reader import read_container
 
     return read_container(found.main.header.path)[0]
 
@@ -169,7 +169,7 @@ def _names(found: Publication) -> Sequence[str]:
 
 
 def _write(found: Publication, identity: Identity, folder: Path, history: History | None) -> None:
-    from quantplan.formats.records import replacing
+    from quantplan.records.codec import replacing
 
     for name, text in _texts(found, identity, history).items():
         with replacing(folder / name) as file:
@@ -210,7 +210,7 @@ def _print(found: Publication, names: Sequence[str], folder: Path, as_json: bool
         for name in names:
             console.put(str(folder / name))
         return
-    from quantplan.formats.measurement_files import as_fields
+    from quantplan.records.measurement_files import as_fields
     from quantplan.report.memory_table import memory_fields
 
     files = [

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quantplan.cli import console, evidence_options, options
-from quantplan.cli.evidence_options import RepetitionsOption, SpeedOption, TaskOption, TasksOption, Wanted
+from quantplan.cli import console, options
+from quantplan.cli import task_options as evidence_options
 from quantplan.cli.measure import WindowsOption
 from quantplan.cli.plan_output import model_stem, with_stem
-from quantplan.hub import is_reference
+from quantplan.cli.task_options import RepetitionsOption, SpeedOption, TaskOption, TasksOption, Wanted
+from quantplan.hub.reference import is_reference
 
 if TYPE_CHECKING:
     from quantplan.comparison import Comparison, Contestant
-    from quantplan.experiments.compare import Entry, Judging
-    from quantplan.experiments.contenders import Workshop
-    from quantplan.experiments.measure import MeasureOptions
+    from quantplan.evaluate.baselines import Workshop
+    from quantplan.evaluate.compare import Entry, Judging
+    from quantplan.evaluate.measure import MeasureOptions
     from quantplan.tensor import Model
 
 
@@ -99,9 +100,9 @@ def compare(
 
     Example: quantplan compare plans/prose-10m-q4_k_m.json --with Q4_K_M --text calibration/heldout.txt
     """
-    from quantplan.experiments.compare import check_options, judge_contestants
-    from quantplan.experiments.contestants import are_records
-    from quantplan.experiments.measure import MeasureOptions
+    from quantplan.evaluate.compare import check_options, judge_contestants
+    from quantplan.evaluate.from_records import are_records
+    from quantplan.evaluate.measure import MeasureOptions
 
     form = Form.json if as_json else form
     if are_records([plan, *(others or ())]):
@@ -131,9 +132,9 @@ def compare(
 
 def _announce(plan: Path, words: list[str], workshop: Workshop, asked: Wanted) -> None:
     """Files and their sizes, then what would be measured of each."""
-    from quantplan.experiments.contenders import nearest_mix
-    from quantplan.experiments.contestants import reference_size
-    from quantplan.formats.plan_files import read_plan
+    from quantplan.evaluate.baselines import nearest_mix
+    from quantplan.evaluate.from_records import reference_size
+    from quantplan.records.plan_files import read_plan
 
     is_file = plan.suffix == ".gguf"
     own = reference_size(str(plan), workshop)[1] if is_file else read_plan(plan).file_bytes
@@ -149,8 +150,8 @@ def _announce(plan: Path, words: list[str], workshop: Workshop, asked: Wanted) -
 
 def _of_records(files: list[Path], reference: str | None, sort: str | None) -> Comparison:
     """What was measured earlier, perhaps elsewhere."""
-    from quantplan.experiments.compare import Judging, judge_contestants
-    from quantplan.experiments.contestants import read_contestants, reference_size
+    from quantplan.evaluate.compare import Judging, judge_contestants
+    from quantplan.evaluate.from_records import read_contestants, reference_size
 
     found = read_contestants(files)
     size = reference_size(reference, None) if reference else None
@@ -158,8 +159,8 @@ def _of_records(files: list[Path], reference: str | None, sort: str | None) -> C
 
 
 def _judging(plan: Path, workshop: Workshop, reference: str | None, sort: str | None) -> Judging:
-    from quantplan.experiments.compare import Judging
-    from quantplan.experiments.contestants import reference_size
+    from quantplan.evaluate.compare import Judging
+    from quantplan.evaluate.from_records import reference_size
 
     base = workshop.source
     size = reference_size(reference, workshop) if reference else (base.path.name, base.file_bytes)
@@ -167,8 +168,8 @@ def _judging(plan: Path, workshop: Workshop, reference: str | None, sort: str | 
 
 
 def _measured(base: Model, entries: list[Entry], text: str, chosen: MeasureOptions, asked: Wanted) -> list[Contestant]:
-    from quantplan.experiments.compare import contestants
-    from quantplan.experiments.measure import measure
+    from quantplan.evaluate.compare import contestants
+    from quantplan.evaluate.measure import measure
 
     files = [entry.file for entry in entries]
     with console.progress("measuring", 100) as bar:
@@ -188,14 +189,14 @@ def _folder(out: Path | None) -> Iterator[Path]:
 
 
 def _workshop(base: Model, folder: Path, imatrix: Path | None, threads: int) -> Workshop:
-    from quantplan.experiments.contenders import Workshop
+    from quantplan.evaluate.baselines import Workshop
 
     return Workshop(base, folder, imatrix, threads, console.say)
 
 
 def _base(option: Path | None, plan: Path) -> Path | None:
     """The model: the option, the one that the plan names where it is there; None leaves it to the project."""
-    from quantplan.formats.plan_files import read_plan
+    from quantplan.records.plan_files import read_plan
 
     if option or plan.suffix == ".gguf":
         return option
@@ -208,7 +209,7 @@ def _imatrix(option: Path | None, plan: Path) -> Path | None:
 
     A plan made without an imatrix stands against mixes made without one.
     """
-    from quantplan.formats.plan_files import read_plan
+    from quantplan.records.plan_files import read_plan
 
     if option or plan.suffix == ".gguf":
         return options.imatrix_path(option)
@@ -220,7 +221,7 @@ def _imatrix(option: Path | None, plan: Path) -> Path | None:
 
 def _entries(plan: Path, words: list[str], workshop: Workshop) -> list[Entry]:
     """The plan first. Everything is there or built when this returns."""
-    from quantplan.experiments.contenders import contender, nearest_mix, plan_entry
+    from quantplan.evaluate.baselines import contender, nearest_mix, plan_entry
 
     here = options.project()
     earlier = f"{with_stem(model_stem(workshop.source), plan.stem)}.gguf"  # where `quantplan quantize` puts it
@@ -233,7 +234,7 @@ def _entries(plan: Path, words: list[str], workshop: Workshop) -> list[Entry]:
 
 def _judged(path: Path, calibration: Path | None) -> str:
     """The text that judges, with a warning where calibration saw it."""
-    from quantplan.analyze.overlap import WORRYING, overlap
+    from quantplan.evaluate.leakage import WORRYING, overlap
     from quantplan.project import read_text
 
     text = read_text(path)
@@ -247,7 +248,7 @@ def _judged(path: Path, calibration: Path | None) -> str:
 
 
 def _write(found: Comparison, plan: Path, out: Path | None) -> None:
-    from quantplan.formats.comparison_files import write_comparison
+    from quantplan.records.comparison_files import write_comparison
 
     here = options.project()
     folder = out or (here.reports if here else None)
@@ -257,7 +258,7 @@ def _write(found: Comparison, plan: Path, out: Path | None) -> None:
 
 
 def _show(found: Comparison, form: Form) -> None:
-    from quantplan.formats.comparison_files import comparison_csv, comparison_fields
+    from quantplan.records.comparison_files import comparison_csv, comparison_fields
     from quantplan.report.comparison_tables import comparison_grids
     from quantplan.report.grid import as_html, as_markdown, as_rich
 

@@ -55,8 +55,8 @@ def _prepare(folder: Path) -> None:
     """The bundled model and the two texts."""
     from importlib.resources import files
 
-    from quantplan.experiments.demo_text import demo_texts
-    from quantplan.formats.records import replacing
+    from quantplan.records.codec import replacing
+    from quantplan.run.demo_text import demo_texts
 
     if not (folder / MODEL).exists():
         with replacing(folder / MODEL, "wb") as file:

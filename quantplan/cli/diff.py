@@ -10,8 +10,8 @@ import typer
 from quantplan.cli import console, options
 
 if TYPE_CHECKING:
-    from quantplan.damage import DamageTable
-    from quantplan.formats.stored import Stored
+    from quantplan.planning.tensor_types import Stored
+    from quantplan.sensitivity_table import DamageTable
 
 _FileArgument = Annotated[
     Path, typer.Argument(help="A plan (.json) or a GGUF of the same model, hf:// too.", show_default=False)
@@ -34,8 +34,8 @@ def diff(
 
     Example: quantplan diff plans/prose-10m-q4_k_m.json prose-10m-f16.gguf
     """
-    from quantplan.experiments.difference import difference
-    from quantplan.formats.stored import read_stored
+    from quantplan.planning.difference import difference
+    from quantplan.planning.tensor_types import read_stored
     from quantplan.report.difference_table import difference_fields, difference_table
 
     one, other = options.local(one), options.local(other)
@@ -55,8 +55,8 @@ def _names(one: Path, other: Path) -> tuple[str, str]:
 
 def _table(damage: Path | None, both: tuple[Stored, Stored]) -> DamageTable | None:
     from quantplan.errors import BadFile
-    from quantplan.experiments.planning import table_of
-    from quantplan.formats.plan_files import read_damage
+    from quantplan.planning.request import table_of
+    from quantplan.records.plan_files import read_damage
 
     if damage is not None:
         return read_damage(damage)

@@ -14,7 +14,7 @@ def doctor(as_json: options.JsonOption = False) -> None:
     """
     import typer
 
-    from quantplan.experiments.checkup import checkup
+    from quantplan.llamacpp.doctor import checkup
 
     findings = checkup()
     if as_json:

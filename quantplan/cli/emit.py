@@ -41,9 +41,9 @@ def emit(
 
     Example: quantplan emit plans/prose-10m-q4_k_m.json --as args
     """
-    from quantplan.experiments.emit import plan_text
-    from quantplan.formats.plan_files import read_plan
-    from quantplan.formats.records import replacing
+    from quantplan.build.emit import plan_text
+    from quantplan.records.codec import replacing
+    from quantplan.records.plan_files import read_plan
 
     text = plan_text(read_plan(plan), form.value, model and options.local(model))
     if out is None:

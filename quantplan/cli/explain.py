@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quantplan.cli import console, options
-from quantplan.cli import request_options as asked
+from quantplan.cli import constraint_options as asked
 
 if TYPE_CHECKING:
-    from quantplan.damage import DamageTable
-    from quantplan.experiments.explain import Explanation, TensorExplanation
-    from quantplan.experiments.planning import Request
     from quantplan.imatrix import Imatrix
     from quantplan.plan import Plan
+    from quantplan.planning.explain import Explanation, TensorExplanation
+    from quantplan.planning.request import Request
     from quantplan.quant_type import QuantType
-    from quantplan.solve.wishes import Wishes
+    from quantplan.sensitivity_table import DamageTable
+    from quantplan.solve.constraints import Wishes
     from quantplan.tensor import Model
 
 
@@ -39,8 +39,8 @@ def explain(
 
     Example: quantplan explain plans/prose-10m-q4_k_m.json output
     """
-    from quantplan.experiments.explain import explain_plan, explain_tensor
-    from quantplan.formats.plan_files import read_plan
+    from quantplan.planning.explain import explain_plan, explain_tensor
+    from quantplan.records.plan_files import read_plan
     from quantplan.selector import Selector
 
     made = read_plan(plan)
@@ -64,7 +64,7 @@ def _model(plan: Plan, option: Path | None) -> Model:
 
 
 def _table(plan: Plan, damage: Path | None, source: Model) -> DamageTable:
-    from quantplan.experiments.planning import read_table, table_of
+    from quantplan.planning.request import read_table, table_of
 
     return read_table(damage, source) if damage else table_of(plan, options.cache_folder())
 
@@ -79,7 +79,7 @@ def _imatrix(plan: Plan, option: Path | None, source: Model) -> Imatrix | None:
 
 def _request(plan: Plan, source: Model, imatrix: Imatrix | None, table: DamageTable) -> Request:
     """The request that the plan answers, from what it was made from; memory and speed are in its limits already."""
-    from quantplan.experiments.planning import Request
+    from quantplan.planning.request import Request
 
     per = "layer" if plan.layer_types else "tensor"
     return Request(source, imatrix, _types(plan, table), None, _wishes(plan), per)
@@ -99,13 +99,20 @@ def _wishes(plan: Plan) -> Wishes:
     made = wishes if isinstance(wishes, dict) else {}
     course = made.get("course")
     return asked.wishes(
-        made.get("pin"), made.get("min"), made.get("max"), made.get("only"), made.get("tie"), made.get("max_types"),
-        course == "monotone", course == "valley", bool(made.get("allow_1_bit")) or not made and "types" not in plan.made_from,
-    )  # fmt: skip
+        made.get("pin"),
+        made.get("min"),
+        made.get("max"),
+        made.get("only"),
+        made.get("tie"),
+        made.get("max_types"),
+        course == "monotone",
+        course == "valley",
+        bool(made.get("allow_1_bit")) or not made and "types" not in plan.made_from,
+    )
 
 
 def _show_plan(found: Explanation, as_json: bool) -> None:
-    from quantplan.experiments.explain import wish_costs
+    from quantplan.planning.explain import wish_costs
     from quantplan.report.explanation import plan_fields, ranked, standings_table, summary
 
     wishes = wish_costs(found)

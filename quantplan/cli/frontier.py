@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quantplan.cli import console, options
-from quantplan.cli import request_options as asked
-from quantplan.cli.pricing_options import SampleOption, WindowsOption
+from quantplan.cli import constraint_options as asked
+from quantplan.cli.probe_options import SampleOption, WindowsOption
 
 if TYPE_CHECKING:
-    from quantplan.damage import DamageTable
-    from quantplan.experiments.planning import Request
+    from quantplan.planning.request import Request
+    from quantplan.sensitivity_table import DamageTable
 
 
 def frontier(
@@ -69,8 +69,8 @@ def frontier(
 
     Example, in a project: quantplan frontier --points 20 --mixes Q4_K_M,Q6_K
     """
-    from quantplan.cli.pricing_options import pricing_options
-    from quantplan.experiments import planning
+    from quantplan.cli.probe_options import pricing_options
+    from quantplan.planning import request as planning
     from quantplan.report.frontier_plot import check_picture
 
     _check_together(at, count, differ, draws, (plot, table_file))
@@ -127,7 +127,7 @@ def _names(mixes: str | None) -> tuple[str, ...] | None:
 
 
 def _intentions(request: Request, points: int, count: int | None, draws: int | None, source: str) -> str:
-    from quantplan.experiments.planning import parse_budget, quantizable
+    from quantplan.planning.request import parse_budget, quantizable
 
     what = f"solve {points} sizes" if request.budget is None else f"find the {count} best plans"
     if draws is not None:
@@ -138,10 +138,15 @@ def _intentions(request: Request, points: int, count: int | None, draws: int | N
 
 
 def _frontier(
-    request: Request, table: DamageTable, points: int, mixes: tuple[str, ...] | None, step: int | None,
-    files: tuple[Path | None, Path | None], as_json: bool,
-) -> None:  # fmt: skip
-    from quantplan.experiments.frontier import model_frontier
+    request: Request,
+    table: DamageTable,
+    points: int,
+    mixes: tuple[str, ...] | None,
+    step: int | None,
+    files: tuple[Path | None, Path | None],
+    as_json: bool,
+) -> None:
+    from quantplan.planning.frontier import model_frontier
     from quantplan.report.frontier_plot import frontier_plot
     from quantplan.report.frontier_table import frontier_fields, frontier_table, mixes_table, write_csv
 
@@ -165,7 +170,7 @@ def _frontier(
 
 
 def _alternatives(request: Request, table: DamageTable, count: int, differ: int | None, as_json: bool) -> None:
-    from quantplan.experiments.frontier import best_alternatives
+    from quantplan.planning.frontier import best_alternatives
     from quantplan.report.frontier_table import alternatives_table
 
     found = best_alternatives(request, table, count, differ)
@@ -175,36 +180,46 @@ def _alternatives(request: Request, table: DamageTable, count: int, differ: int 
         console.put_table(alternatives_table(found))
         return
     best = found[0].types
-    console.put_json([
-        {
-            "file_bytes": each.file_bytes, "predicted_kld": each.kld, "predicted_kld_err": each.kld_err,
-            "damage": each.solution.outcome.objective, "gap": each.solution.outcome.gap,
-            "instead": {name: [best[name].name, each.types[name].name] for name in each.changed},
-        }
-        for each in found
-    ])  # fmt: skip
+    console.put_json(
+        [
+            {
+                "file_bytes": each.file_bytes,
+                "predicted_kld": each.kld,
+                "predicted_kld_err": each.kld_err,
+                "damage": each.solution.outcome.objective,
+                "gap": each.solution.outcome.gap,
+                "instead": {name: [best[name].name, each.types[name].name] for name in each.changed},
+            }
+            for each in found
+        ]
+    )
 
 
 def _stability(request: Request, table: DamageTable, draws: int, as_json: bool) -> None:
     import numpy as np
 
-    from quantplan.experiments.frontier import plan_stability
+    from quantplan.planning.frontier import plan_stability
     from quantplan.report.frontier_table import stability_table
 
     posed, solution, found = plan_stability(request, table, draws)
     changed, regret = np.quantile(found.changed, (0.05, 0.5, 0.95)), np.quantile(found.regret, (0.5, 0.95))
     groups = posed.problem.groups
     if as_json:
-        console.put_json({
-            "draws": found.draws, "groups": len(groups), "changed_mean": float(np.mean(found.changed)),
-            "changed_quantiles": dict(zip(("0.05", "0.5", "0.95"), changed.tolist(), strict=True)),
-            "regret_mean": float(np.mean(found.regret)),
-            "regret_quantiles": dict(zip(("0.5", "0.95"), regret.tolist(), strict=True)),
-            "instead": {
-                group.name: {"type": group.choices[at].label, "instead": others}
-                for group, at, others in zip(groups, solution.choices, found.instead, strict=True) if others
-            },
-        })  # fmt: skip
+        console.put_json(
+            {
+                "draws": found.draws,
+                "groups": len(groups),
+                "changed_mean": float(np.mean(found.changed)),
+                "changed_quantiles": dict(zip(("0.05", "0.5", "0.95"), changed.tolist(), strict=True)),
+                "regret_mean": float(np.mean(found.regret)),
+                "regret_quantiles": dict(zip(("0.5", "0.95"), regret.tolist(), strict=True)),
+                "instead": {
+                    group.name: {"type": group.choices[at].label, "instead": others}
+                    for group, at, others in zip(groups, solution.choices, found.instead, strict=True)
+                    if others
+                },
+            }
+        )
         return
     console.put_table(stability_table(posed, solution.choices, found))
     console.put(

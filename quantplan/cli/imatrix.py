@@ -41,7 +41,7 @@ def imatrix(
     import tempfile
 
     from quantplan.errors import BadUsage
-    from quantplan.formats.imatrix_files import read_imatrix
+    from quantplan.gguf.imatrix_files import read_imatrix
     from quantplan.llamacpp import imatrix as tool
     from quantplan.project import read_text
 

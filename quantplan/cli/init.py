@@ -33,9 +33,9 @@ def init(
     """
     from quantplan.cli.plan_output import model_stem
     from quantplan.errors import BadUsage
-    from quantplan.formats.gguf import read_model
-    from quantplan.formats.records import make_folder, replacing
+    from quantplan.gguf.reader import read_model
     from quantplan.project import FILE, FOLDERS, project_text
+    from quantplan.records.codec import make_folder, replacing
 
     target = folder / FILE
     if target.exists() and not force:
@@ -78,7 +78,7 @@ def init(
 def _announce(model: Path | None, hub: str | None, target: Path) -> None:
     """What would be written, and what would be downloaded for it."""
     from quantplan.budget import human_bytes
-    from quantplan.formats.hub_files import wanted_files
+    from quantplan.hub.download import wanted_files
 
     reference = options.reference(model, hub)
     for each in wanted_files(reference) if reference else ():

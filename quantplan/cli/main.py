@@ -35,7 +35,6 @@ def _application() -> typer.Typer:
         explain,
         frontier,
         imatrix,
-        import_,
         init,
         measure,
         memory,
@@ -46,13 +45,19 @@ def _application() -> typer.Typer:
         solve,
         speed,
     )
+    from quantplan.cli import (
+        import_plan as import_,
+    )
     from quantplan.cli.surgery import commands as surgery
 
     app = typer.Typer(
-        name="quantplan", no_args_is_help=True, pretty_exceptions_enable=False, epilog=_EPILOG,
+        name="quantplan",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        epilog=_EPILOG,
         help="Find, build and prove the best mixed quantization of a GGUF model for a given size.",
         context_settings={"help_option_names": ["-h", "--help"]},
-    )  # fmt: skip
+    )
     app.command("demo")(demo.demo)
     app.command("init")(init.init)
     app.command("doctor")(doctor.doctor)

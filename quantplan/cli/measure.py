@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quantplan.cli import console, evidence_options, options
-from quantplan.cli.evidence_options import RepetitionsOption, SpeedOption, TaskOption, TasksOption, Wanted
+from quantplan.cli import console, options
+from quantplan.cli import task_options as evidence_options
+from quantplan.cli.task_options import RepetitionsOption, SpeedOption, TaskOption, TasksOption, Wanted
 
 if TYPE_CHECKING:
-    from quantplan.experiments.measure import MeasureOptions
-    from quantplan.machines import Machines
+    from quantplan.evaluate.measure import MeasureOptions
+    from quantplan.execution import Machines
     from quantplan.measurement import Measurement
     from quantplan.report.grid import Grid
     from quantplan.task_score import TaskScore
@@ -109,14 +110,14 @@ def _announce(files: list[Path], text: Path | None, engine: EngineName, asked: W
 
 
 def _options(n_ctx: int, windows: int | None, threads: int, gpu_layers: int, where: Machines) -> MeasureOptions:
-    from quantplan.experiments.measure import MeasureOptions
+    from quantplan.evaluate.measure import MeasureOptions
 
     return MeasureOptions(n_ctx=n_ctx, windows=windows, threads=threads, gpu_layers=gpu_layers, machines=where)
 
 
 def _measure(engine: EngineName, base: Path, files: list[Path], text: str, chosen: MeasureOptions) -> list[Measurement]:
-    from quantplan.experiments.measure import measure as in_process
-    from quantplan.experiments.measure_with_tool import measure_with_tool
+    from quantplan.evaluate.measure import measure as in_process
+    from quantplan.evaluate.measure_with_tool import measure_with_tool
 
     with console.progress("measuring", 100) as bar:
 
@@ -139,7 +140,7 @@ def _record(folder: Path, of: Measurement | TaskScore | Throughput, kind: str) -
 
 
 def _write(found: list[Measurement], out: Path | None) -> None:
-    from quantplan.formats.measurement_files import write_measurement
+    from quantplan.records.measurement_files import write_measurement
 
     folder = _folder(out)
     for each in found if folder else ():
@@ -149,8 +150,8 @@ def _write(found: list[Measurement], out: Path | None) -> None:
 
 
 def _write_evidence(scores: list[list[TaskScore]], speeds: list[Throughput], out: Path | None) -> None:
-    from quantplan.formats.task_score_files import write_task_score
-    from quantplan.formats.throughput_files import write_throughput
+    from quantplan.records.task_score_files import write_task_score
+    from quantplan.records.throughput_files import write_throughput
 
     folder = _folder(out)
     if folder is None:
@@ -167,7 +168,7 @@ def _write_evidence(scores: list[list[TaskScore]], speeds: list[Throughput], out
 
 def _show(
     files: list[Path], found: list[Measurement], scores: list[list[TaskScore]], speeds: list[Throughput], as_json: bool
-) -> None:  # fmt: skip
+) -> None:
     from quantplan.report.grid import as_rich
     from quantplan.report.measurement_table import measurement_table
 
@@ -191,9 +192,9 @@ def _grids(files: list[Path], scores: list[list[TaskScore]], speeds: list[Throug
 
 def _fields(
     files: list[Path], found: list[Measurement], scores: list[list[TaskScore]], speeds: list[Throughput]
-) -> list[dict[str, object]]:  # fmt: skip
+) -> list[dict[str, object]]:
     """One object a file: the figures flat, ``tasks`` and ``throughput`` where they were measured."""
-    from quantplan.formats import measurement_files, task_score_files, throughput_files
+    from quantplan.records import measurement_files, task_score_files, throughput_files
 
     fields: list[dict[str, object]] = [{"file": str(file)} for file in files]
     for index, each in enumerate(fields):

@@ -13,7 +13,7 @@ from quantplan.cli import console, options
 from quantplan.errors import BadUsage
 
 if TYPE_CHECKING:
-    from quantplan.memory import MemoryUse, Placement
+    from quantplan.devices.memory import MemoryUse, Placement
     from quantplan.tensor import Model
 
 _WhatArgument = Annotated[
@@ -58,8 +58,8 @@ def memory(
 
     Example: quantplan memory prose-10m-f16.gguf --ctx 4096,32768 --kv q8_0
     """
-    from quantplan.llamacpp.fit import memory_needs
-    from quantplan.memory import parse_kv, placement
+    from quantplan.devices.fit_params import memory_needs
+    from quantplan.devices.memory import parse_kv, placement
     from quantplan.selector import Selector
 
     subject, sizes = _subject(what and options.local(what), options.local_or_hub(model, hub))
@@ -72,8 +72,8 @@ def memory(
 
 def _subject(what: Path | None, option: Path | None) -> tuple[Model, Mapping[str, int]]:
     """The model, and the bytes of its tensors as they are or as the plan has them."""
-    from quantplan.formats.gguf import read_model
-    from quantplan.formats.plan_files import read_plan
+    from quantplan.gguf.reader import read_model
+    from quantplan.records.plan_files import read_plan
 
     if what is None or what.suffix != ".json":
         if what is not None and option is not None:

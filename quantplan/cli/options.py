@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quantplan.errors import BadFile, BadUsage
-from quantplan.hub import is_reference, parse_reference
+from quantplan.hub.reference import is_reference, parse_reference
 from quantplan.project import Project, find_project
 
 if TYPE_CHECKING:
-    from quantplan.hub import HubReference
+    from quantplan.execution import Machines
+    from quantplan.hub.reference import HubReference
     from quantplan.imatrix import Imatrix
-    from quantplan.machines import Machines
     from quantplan.tensor import Model
 
 DEFAULT_CTX = 512  # llama-perplexity's default window
@@ -111,7 +111,7 @@ def local_or_hub(path: Path | None, hub: str | None) -> Path | None:
 @cache
 def _fetched(wanted: HubReference) -> Path:
     from quantplan.cli.console import say, transfer
-    from quantplan.formats.hub_files import fetch
+    from quantplan.hub.download import fetch
 
     return fetch(wanted, say, transfer)
 
@@ -128,7 +128,7 @@ def model_path(option: Path | None) -> Path:
 def model(option: Path | None) -> Model:
     """The header of the model that is meant, with a warning where it is quantized already."""
     from quantplan.cli.console import warn
-    from quantplan.formats.gguf import read_model
+    from quantplan.gguf.reader import read_model
 
     found = read_model(model_path(option))
     if found.file_type not in ("F32", "F16", "BF16"):
@@ -148,7 +148,7 @@ def imatrix_path(option: Path | None) -> Path | None:
 
 def imatrix(option: Path | None, of: Model) -> Imatrix | None:
     """The imatrix that is meant, checked to belong to the model."""
-    from quantplan.formats.imatrix_files import read_imatrix
+    from quantplan.gguf.imatrix_files import read_imatrix
 
     path = imatrix_path(option)
     if path is None:
@@ -190,7 +190,7 @@ def ctx(option: int | None, of: Model | None = None) -> int:
 
 def machines(jobs: int, scheduler: str | None, rpc: str | None, by_tool: str = "") -> Machines:
     """Where models run; BadUsage with ``by_tool``, options that start llama.cpp's own tools, for they run here alone."""
-    from quantplan.machines import machines as parsed
+    from quantplan.execution import machines as parsed
 
     if by_tool and (jobs > 1 or scheduler or rpc):
         raise BadUsage(f"{by_tool}: llama.cpp's tools run on this machine; leave --jobs, --scheduler and --rpc out")

@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantplan.block_ranges import runs_text
 from quantplan.cli import console, options
-from quantplan.runs import runs_text
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from quantplan.experiments.planning import Request
     from quantplan.plan import Limit, Plan
+    from quantplan.planning.request import Request
     from quantplan.tensor import Model
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
@@ -72,7 +72,7 @@ def print_plan(plan: Plan, model: Model, path: Path | str, as_json: bool) -> Non
 
 
 def _figures(plan: Plan, model: Model, path: Path | str) -> dict[str, object]:
-    from quantplan.formats.records import finite
+    from quantplan.records.codec import finite
 
     return {
         "plan": str(path),

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quantplan.cli import console, options
-from quantplan.cli.pricing_options import SampleOption, WindowsOption
+from quantplan.cli.probe_options import SampleOption, WindowsOption
 
 _SHOWN = 12  # the dearest tensors tell the story; hundreds of rows would hide it
 
 if TYPE_CHECKING:
-    from quantplan.experiments.probe import Probe
+    from quantplan.sensitivity.probe import Probe
     from quantplan.tensor import Model
 
 
@@ -45,13 +45,13 @@ def probe(
 
     Example, in a project: quantplan probe --windows 8
     """
-    from quantplan.cli.pricing_options import calibration_text, pricing_options, stages, warn_of_kernels
+    from quantplan.cli.probe_options import calibration_text, pricing_options, stages, warn_of_kernels
     from quantplan.errors import BadUsage
-    from quantplan.experiments.planning import quantizable
-    from quantplan.experiments.pricing import price
-    from quantplan.formats.plan_files import write_damage
     from quantplan.imatrix import coverage_notes
-    from quantplan.llamacpp.writable import parse_writable
+    from quantplan.llamacpp.encodable_types import parse_writable
+    from quantplan.planning.request import quantizable
+    from quantplan.records.plan_files import write_damage
+    from quantplan.sensitivity.estimate import price
 
     source = options.model(options.local_or_hub(model, hub))
     importance = options.imatrix(imatrix, source)
@@ -99,9 +99,14 @@ def _as_json(model: Model, found: Probe) -> dict:
         for s in found.scales.values()
     ]
     return {
-        "model": str(model.path), "tensors": scales, "noise_floor": found.floor, "not_found": list(found.not_found),
-        "overhead": found.overhead, "forward_passes": found.forward_passes, "seconds": found.seconds,
-    }  # fmt: skip
+        "model": str(model.path),
+        "tensors": scales,
+        "noise_floor": found.floor,
+        "not_found": list(found.not_found),
+        "overhead": found.overhead,
+        "forward_passes": found.forward_passes,
+        "seconds": found.seconds,
+    }
 
 
 def _print(model: Model, found: Probe) -> None:

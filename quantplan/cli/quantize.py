@@ -34,8 +34,8 @@ def quantize(
 
     Example: quantplan quantize plans/prose-10m-q4_k_m.json --out prose-10m-q4_k_m.gguf
     """
-    from quantplan.experiments.build import build, build_command, check_build
-    from quantplan.formats.plan_files import read_plan
+    from quantplan.build.build import build, build_command, check_build
+    from quantplan.records.plan_files import read_plan
 
     if mix := _mix(plan):
         _quantize_mix(mix, options.local_or_hub(model, hub), options.imatrix_path(imatrix), out, threads, dry_run)
@@ -68,9 +68,9 @@ def _mix(plan: Path) -> str | None:
 
 def _quantize_mix(
     mix: str, model: Path | None, imatrix: Path | None, out: Path | None, threads: int, dry_run: bool
-) -> None:  # fmt: skip
-    from quantplan.experiments.build import build_mix, mix_command, stock_plan
-    from quantplan.formats.imatrix_files import read_imatrix
+) -> None:
+    from quantplan.build.build import build_mix, mix_command, stock_plan
+    from quantplan.gguf.imatrix_files import read_imatrix
 
     source = options.model(model)
     if imatrix is None:
@@ -87,7 +87,7 @@ def _quantize_mix(
 
 def _source(plan: Plan, option: Path | None) -> Model:
     """The model: the option, the one that the plan names where that is there, or the project's."""
-    from quantplan.experiments.build import requantizes
+    from quantplan.build.build import requantizes
 
     named = Path(plan.model_path)
     source = options.model(option or (named if named.is_file() else None))

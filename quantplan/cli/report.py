@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from quantplan.cli import console, options
-from quantplan.cli import request_options as asked
-from quantplan.cli.pricing_options import SampleOption, WindowsOption
+from quantplan.cli import constraint_options as asked
+from quantplan.cli.probe_options import SampleOption, WindowsOption
 
 _OF_THE_PAGE = ("budget", "out", "points", "figures", "open_page", "as_json", "dry_run")  # not of the plans on it
 
@@ -64,13 +64,13 @@ def report(
     Example, in a project: quantplan report --points 20
     """
     from quantplan.cli.plan_output import model_stem
-    from quantplan.cli.pricing_options import pricing_options
-    from quantplan.experiments import planning
-    from quantplan.experiments.findings import findings
+    from quantplan.cli.probe_options import pricing_options
+    from quantplan.planning import request as planning
     from quantplan.report.card_figures import draw
     from quantplan.report.commands import Commands
     from quantplan.report.page import write_page
     from quantplan.report.page_data import page_data
+    from quantplan.report.report_data import findings
 
     wanted = asked.wishes(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
     request = asked.request(options.local_or_hub(model, hub), imatrix, types, budget, wanted, per)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quantplan.cli import console, options
-from quantplan.cli import request_options as asked
-from quantplan.cli.pricing_options import SampleOption, WindowsOption
+from quantplan.cli import constraint_options as asked
+from quantplan.cli.probe_options import SampleOption, WindowsOption
 
 if TYPE_CHECKING:
-    from quantplan.experiments.contenders import Workshop
-    from quantplan.experiments.orders import Delivery, Order, RunOptions, Texts
-    from quantplan.experiments.planning import Request
-    from quantplan.experiments.pricing import PricingOptions
-    from quantplan.machines import Machines
-    from quantplan.solve.wishes import Wishes
+    from quantplan.evaluate.baselines import Workshop
+    from quantplan.execution import Machines
+    from quantplan.planning.request import Request
+    from quantplan.run.targets import Delivery, Order, RunOptions, Texts
+    from quantplan.sensitivity.estimate import PricingOptions
+    from quantplan.solve.constraints import Wishes
     from quantplan.tensor import Model
 
 _BudgetsOption = Annotated[
@@ -87,9 +87,9 @@ def run(
 
     Example, in a project: quantplan run --budget 5bpw --budget Q4_K_M --dry-run
     """
-    from quantplan.experiments.orders import check_texts
-    from quantplan.experiments.preflight import check_source
-    from quantplan.llamacpp.writable import parse_writable
+    from quantplan.build.preflight import check_source
+    from quantplan.llamacpp.encodable_types import parse_writable
+    from quantplan.run.targets import check_texts
 
     wanted = asked.wishes(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
     parse_writable(types)  # a typing mistake shall not cost an imatrix
@@ -115,12 +115,12 @@ def run(
 
 def _texts(calibration: Path | None, refine_text: Path | None, text: Path | None) -> Texts:
     """The three texts; BadUsage where one lacks, or where what refines would judge as well."""
-    from quantplan.analyze.overlap import WORRYING, overlap
-    from quantplan.analyze.text_parts import probing_and_refinement
-    from quantplan.cli.pricing_options import calibration_text
+    from quantplan.cli.probe_options import calibration_text
     from quantplan.errors import BadUsage
-    from quantplan.experiments.orders import Texts
+    from quantplan.evaluate.leakage import WORRYING, overlap
+    from quantplan.evaluate.text_parts import probing_and_refinement
     from quantplan.project import read_text
+    from quantplan.run.targets import Texts
 
     whole = calibration_text(calibration)
     if whole is None:
@@ -160,9 +160,9 @@ def _imatrix_path(option: Path | None, source: Model) -> Path:
 
 
 def _make_imatrix(source: Model, texts: Texts, name: str, path: Path, ctx: int, threads: int, gpu_layers: int) -> None:
-    from quantplan.cli.pricing_options import stages
-    from quantplan.experiments.orders import make_imatrix
+    from quantplan.cli.probe_options import stages
     from quantplan.llamacpp.imatrix import ImatrixOptions
+    from quantplan.run.targets import make_imatrix
 
     wanted = ImatrixOptions(ctx, threads=threads, gpu_layers=gpu_layers)
     with stages() as tell:
@@ -170,8 +170,8 @@ def _make_imatrix(source: Model, texts: Texts, name: str, path: Path, ctx: int, 
 
 
 def _orders(source: Model, imatrix: Path, types: str, budgets: list[str], wanted: Wishes, per: str) -> list[Order]:
-    from quantplan.experiments import planning
-    from quantplan.experiments.orders import Order
+    from quantplan.planning import request as planning
+    from quantplan.run.targets import Order
 
     first = asked.request(source.path, imatrix, types, budgets[0], wanted, per)
     requests = [first, *(replace(first, budget=each) for each in budgets[1:])]
@@ -193,8 +193,8 @@ def _stem(request: Request) -> str:
 def _prices(
     orders: list[Order], ctx: int | None, windows: int, sample: str, threads: int, gpu_layers: int, where: Machines
 ) -> PricingOptions:
-    from quantplan.cli.pricing_options import pricing_options
-    from quantplan.experiments.planning import types_to_price
+    from quantplan.cli.probe_options import pricing_options
+    from quantplan.planning.request import types_to_price
 
     first = orders[0].request
     return pricing_options(first.model, types_to_price(first), ctx, windows, sample, threads, gpu_layers, where)
@@ -209,10 +209,10 @@ def _run_options(
     keep_all: bool,
 ) -> RunOptions:
     from quantplan.errors import BadUsage
-    from quantplan.experiments.measure import MeasureOptions
-    from quantplan.experiments.orders import RunOptions
-    from quantplan.experiments.refine import LEAST_WINDOWS
+    from quantplan.evaluate.measure import MeasureOptions
     from quantplan.llamacpp.quantize import known_ftype
+    from quantplan.run.refine import LEAST_WINDOWS
+    from quantplan.run.targets import RunOptions
 
     if 0 < refine_windows < LEAST_WINDOWS:
         raise BadUsage(
@@ -225,8 +225,8 @@ def _run_options(
 
 
 def _carry_out(orders: list[Order], texts: Texts, chosen: RunOptions, imatrix: Path) -> list[Delivery]:
-    from quantplan.cli.pricing_options import stages
-    from quantplan.experiments.run import run as carry_out
+    from quantplan.cli.probe_options import stages
+    from quantplan.run.run import run as carry_out
 
     with stages() as tell:
         found = carry_out(
@@ -238,7 +238,7 @@ def _carry_out(orders: list[Order], texts: Texts, chosen: RunOptions, imatrix: P
 
 
 def _shop(orders: list[Order], chosen: RunOptions, imatrix: Path) -> Workshop:
-    from quantplan.experiments.contenders import Workshop
+    from quantplan.evaluate.baselines import Workshop
 
     folder = orders[0].file.parent / ".quantplan" / "builds"
     return Workshop(orders[0].request.model, folder, imatrix, chosen.measuring.threads, console.say)
@@ -247,9 +247,9 @@ def _shop(orders: list[Order], chosen: RunOptions, imatrix: Path) -> Workshop:
 def _write(delivery: Delivery) -> None:
     """The plan of the file, the comparison on the text that judges, and how it came about."""
     from quantplan.cli.plan_output import default_plan_path, plan_name
-    from quantplan.formats.comparison_files import write_comparison
-    from quantplan.formats.plan_files import write_plan
-    from quantplan.formats.records import write_record
+    from quantplan.records.codec import write_record
+    from quantplan.records.comparison_files import write_comparison
+    from quantplan.records.plan_files import write_plan
     from quantplan.report.run_table import RUN_FORMAT, RUN_VERSION, delivery_fields
 
     order = delivery.order
@@ -276,8 +276,8 @@ def _explain(orders: list[Order], texts: Texts, chosen: RunOptions, imatrix: Pat
     import shutil
 
     from quantplan.budget import human_bytes
-    from quantplan.experiments.orders import disk_needed
-    from quantplan.experiments.run import standing
+    from quantplan.run.run import standing
+    from quantplan.run.targets import disk_needed
 
     parts = ", ".join(f"{len(each) / 1e3:,.0f} kB" for each in (texts.probing, texts.refinement, texts.judging))
     console.put(f"imatrix   {imatrix} is there")

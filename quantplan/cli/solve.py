@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quantplan.cli import console, options
-from quantplan.cli import request_options as asked
-from quantplan.cli.pricing_options import SampleOption, WindowsOption
+from quantplan.cli import constraint_options as asked
+from quantplan.cli.probe_options import SampleOption, WindowsOption
 
 if TYPE_CHECKING:
-    from quantplan.experiments.planning import Request
+    from quantplan.planning.request import Request
 
 
 def solve(
@@ -74,10 +74,10 @@ def solve(
     Example, in a project: quantplan solve --budget 5bpw --min output=Q6_K
     """
     from quantplan.cli.plan_output import default_plan_path, plan_name, print_plan
-    from quantplan.cli.pricing_options import pricing_options
+    from quantplan.cli.probe_options import pricing_options
     from quantplan.errors import BadUsage
-    from quantplan.experiments import planning
-    from quantplan.formats.plan_files import write_plan
+    from quantplan.planning import request as planning
+    from quantplan.records.plan_files import write_plan
 
     for option, value in (("--max-kld", max_kld), ("--min-tps", min_tps)):
         if value is not None and not 0 < value < float("inf"):
@@ -112,7 +112,7 @@ def solve(
 
 
 def _intentions(request: Request, source: str) -> str:
-    from quantplan.experiments.planning import parse_budget, quantizable
+    from quantplan.planning.request import parse_budget, quantizable
 
     budget, devices = parse_budget(request), request.devices
     within = [f"{budget.bytes:,} bytes"] if budget else []

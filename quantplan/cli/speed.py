@@ -10,9 +10,9 @@ import typer
 from quantplan.cli import console, options
 
 if TYPE_CHECKING:
-    from quantplan.experiments.speed import Compared, SpeedOptions
+    from quantplan.devices.speed.measure import Compared, SpeedOptions
+    from quantplan.devices.speed.table import SpeedTable
     from quantplan.quant_type import QuantType
-    from quantplan.speed import SpeedTable
     from quantplan.tensor import Model
 
 _CheckOption = Annotated[
@@ -42,9 +42,9 @@ def speed(
 
     Example, in a project: quantplan speed --types Q4_K,Q8_0 --threads 1
     """
-    from quantplan.experiments.speed import SpeedOptions, check_against_bench, speed_table
-    from quantplan.formats.gguf import read_model
-    from quantplan.llamacpp.writable import parse_writable
+    from quantplan.devices.speed.measure import SpeedOptions, check_against_bench, speed_table
+    from quantplan.gguf.reader import read_model
+    from quantplan.llamacpp.encodable_types import parse_writable
 
     source = read_model(options.model_path(options.local_or_hub(model, hub)))
     kinds = parse_writable(types)
@@ -53,7 +53,7 @@ def speed(
         console.put(_announced(source, kinds, wanted))
         return
     built = [read_model(path) for path in check or ()]
-    from quantplan.cli.pricing_options import stages
+    from quantplan.cli.probe_options import stages
 
     with stages() as tell:
         table = speed_table(source, kinds, wanted, options.cache_folder(), tell)
@@ -62,18 +62,16 @@ def speed(
 
 
 def _announced(model: Model, kinds: tuple[QuantType, ...], wanted: SpeedOptions) -> str:
-    from quantplan.experiments.speed import check_layers, pending
+    from quantplan.devices.speed.measure import check_layers, pending
 
     check_layers(model, wanted)
     todo, known = pending(model, kinds, wanted, options.cache_folder())
     return f"{todo} measurements to be made (products, and llama-bench on synthetic models), {known} known already"
 
 
-def _show(
-    table: SpeedTable, kinds: tuple[QuantType, ...], compared: dict[str, list[Compared]], as_json: bool
-) -> None:  # fmt: skip
-    from quantplan.report.speed_table import as_fields, check_fields, check_table, shapes_table, uniform_table
-    from quantplan.speed import GENERATION, PROMPT
+def _show(table: SpeedTable, kinds: tuple[QuantType, ...], compared: dict[str, list[Compared]], as_json: bool) -> None:
+    from quantplan.devices.speed.table import GENERATION, PROMPT
+    from quantplan.devices.speed.tables import as_fields, check_fields, check_table, shapes_table, uniform_table
 
     if any(row.disturbed for rows in compared.values() for row in rows):
         console.warn(

@@ -73,9 +73,7 @@ def bench(
     return parse(run(command, echo=echo).log, tests, repetitions, command_line(command))
 
 
-def argv(
-    path: Path, tests: Iterable[tuple[int, int]], repetitions: int, threads: int, gpu_layers: int
-) -> list[str]:  # fmt: skip
+def argv(path: Path, tests: Iterable[tuple[int, int]], repetitions: int, threads: int, gpu_layers: int) -> list[str]:
     """The command line. Every test is a pair (``-pg``): the tool's own defaults for -p and -n are switched off.
 
     One JSON object a line: what stderr says between two tests cannot tear one.
@@ -87,9 +85,7 @@ def argv(
     return words
 
 
-def parse(
-    log: str, tests: Sequence[tuple[int, int]], repetitions: int, command: str = TOOL
-) -> list[BenchRow]:  # fmt: skip
+def parse(log: str, tests: Sequence[tuple[int, int]], repetitions: int, command: str = TOOL) -> list[BenchRow]:
     """The rows of ``tests`` in their order; ToolFailed unless each is there, whole and with all its repetitions."""
     rows: dict[tuple[int, int], BenchRow] = {}
     for line in log.splitlines():

@@ -145,9 +145,7 @@ class Engine:
         )
         return said.rpartition("error loading model: ")[2]
 
-    def new_context(
-        self, n_ctx: int, windows: int, watch: NodeWatcher | None = None, **settings: int
-    ) -> int:  # fmt: skip
+    def new_context(self, n_ctx: int, windows: int, watch: NodeWatcher | None = None, **settings: int) -> int:
         """A context for ``windows`` sequences of ``n_ctx`` tokens, to be freed by the caller with ``llama_free``.
 
         ``settings``: fields of llama_context_params that are not to have their defaults.

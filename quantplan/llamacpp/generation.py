@@ -124,9 +124,12 @@ class _Decoder:
         self.groups = [waiting[start : start + together] for start in range(0, len(waiting), together)]
         room = max(sum(len(each.tokens) for each in group) for group in self.groups)
         self._context = engine.new_context(
-            cells, together, n_batch=max(room, together), n_outputs_max=together,
+            cells,
+            together,
+            n_batch=max(room, together),
+            n_outputs_max=together,
             flash_attn_type=llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED,
-        )  # fmt: skip
+        )
         self._batch = llama_cpp.llama_batch_init(max(room, together), 0, 1)
 
     def __enter__(self) -> _Decoder:

@@ -78,9 +78,16 @@ def base_file_bytes(vocabulary: int, n_ctx: int, windows: int) -> int:
 
 
 def write_base(
-    model: Path, text: Path, base_file: Path, chunks: int, vocabulary: int, options: ToolOptions,
-    *, step: Callable[[int], None] | None = None, echo: Echo | None = None,
-) -> None:  # fmt: skip
+    model: Path,
+    text: Path,
+    base_file: Path,
+    chunks: int,
+    vocabulary: int,
+    options: ToolOptions,
+    *,
+    step: Callable[[int], None] | None = None,
+    echo: Echo | None = None,
+) -> None:
     """Runs the base model; ToolFailed unless the file has exactly the size that all windows need."""
     finished = run(base_argv(model, text, base_file, chunks, options), echo=echo, on_text=_counter(step))
     found = base_file.stat().st_size if base_file.is_file() else 0
@@ -90,9 +97,13 @@ def write_base(
 
 
 def divergence(
-    model: Path, base_file: Path, options: ToolOptions,
-    *, step: Callable[[int], None] | None = None, echo: Echo | None = None,
-) -> Parsed:  # fmt: skip
+    model: Path,
+    base_file: Path,
+    options: ToolOptions,
+    *,
+    step: Callable[[int], None] | None = None,
+    echo: Echo | None = None,
+) -> Parsed:
     """The model's figures, from up to RUNS runs until one has its summary; else of the run that got furthest.
 
     Raises ModelMismatch where the vocabularies differ in size, ToolFailed where no run says anything.
@@ -135,10 +146,19 @@ def _of_chunk(line: re.Match[str]) -> Figures:
     pairs = [_estimate(line[index], line[index + 1]) for index in range(2, 12, 2)]
     ppl, ratio, kld, rms, same = pairs
     return Figures(
-        ppl=ppl, ln_ppl_ratio=ratio, kld=kld, rms_dp=rms, same_top=same,
-        base_ppl=None, ppl_correlation=None, kld_window_err=None, kld_median=None, kld_maximum=None,
-        kld_percentiles=dict.fromkeys(PERCENTILES), delta_p=None,
-    )  # fmt: skip
+        ppl=ppl,
+        ln_ppl_ratio=ratio,
+        kld=kld,
+        rms_dp=rms,
+        same_top=same,
+        base_ppl=None,
+        ppl_correlation=None,
+        kld_window_err=None,
+        kld_median=None,
+        kld_maximum=None,
+        kld_percentiles=dict.fromkeys(PERCENTILES),
+        delta_p=None,
+    )
 
 
 def _summary(log: str) -> Figures | None:
@@ -160,9 +180,14 @@ def _summary(log: str) -> Figures | None:
 
 
 _LABELS = {
-    "ppl": "Mean PPL(Q)", "base_ppl": "Mean PPL(base)", "ln_ppl_ratio": "Mean ln(PPL(Q)/PPL(base))",
-    "kld": "Mean    KLD", "delta_p": "Mean    Δp", "rms_dp": "RMS Δp", "same_top": "Same top p",
-}  # fmt: skip
+    "ppl": "Mean PPL(Q)",
+    "base_ppl": "Mean PPL(base)",
+    "ln_ppl_ratio": "Mean ln(PPL(Q)/PPL(base))",
+    "kld": "Mean    KLD",
+    "delta_p": "Mean    Δp",
+    "rms_dp": "RMS Δp",
+    "same_top": "Same top p",
+}
 
 
 def _pair(log: str, label: str) -> Estimate | None:

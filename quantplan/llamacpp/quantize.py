@@ -23,6 +23,33 @@ from quantplan.tensor import Model, Tensor
 TOOL = "llama-quantize"
 _HEAD = re.compile(r"\[ *(\d+)/ *(\d+)\] +(\S+) +- +\[[^\]]*\], +type = *(\w+),")
 _SIZE = re.compile(r"\bsize = *[\d.]+ MiB( *-> *[\d.]+ MiB(?: \((\w+)\))?)?")
+_PUBLISHED = (
+    "IQ1_S",
+    "IQ1_M",
+    "IQ2_XXS",
+    "IQ2_XS",
+    "IQ2_S",
+    "IQ2_M",
+    "Q2_K_S",
+    "Q2_K",
+    "IQ3_XXS",
+    "IQ3_XS",
+    "Q3_K_S",
+    "IQ3_S",
+    "IQ3_M",
+    "Q3_K_M",
+    "Q3_K_L",
+    "IQ4_XS",
+    "IQ4_NL",
+    "Q4_0",
+    "Q4_K_S",
+    "Q4_K_M",
+    "Q5_0",
+    "Q5_K_S",
+    "Q5_K_M",
+    "Q6_K",
+    "Q8_0",
+)
 _FTYPE_LINE = re.compile(r"^ *(?:\d+ +or +)?(\w+) +: ", re.MULTILINE)
 _FTYPE_LIST = "allowed quantization types"
 
@@ -182,6 +209,11 @@ def ftypes() -> tuple[str, ...]:
     return tuple(name for name in names if name != "COPY")
 
 
+def published_ftypes() -> tuple[str, ...]:
+    """The stock quants that people publish and that the installed llama-quantize knows, from small to large."""
+    return tuple(name for name in _PUBLISHED if name in ftypes())
+
+
 def known_ftype(name: str) -> str:
     """The FTYPE called ``name`` in any case; NothingSelected with near names otherwise."""
     found = name.strip().upper()
@@ -196,9 +228,15 @@ def known_ftype(name: str) -> str:
 
 
 def quantize(
-    source: Path, recipe: Recipe, out: Path, *, threads: int = 0, cwd: Path | None = None,
-    echo: Echo | None = None, started: Callable[[str], None] | None = None,
-) -> None:  # fmt: skip
+    source: Path,
+    recipe: Recipe,
+    out: Path,
+    *,
+    threads: int = 0,
+    cwd: Path | None = None,
+    echo: Echo | None = None,
+    started: Callable[[str], None] | None = None,
+) -> None:
     """Writes ``out``; ``started`` gets each tensor's name in turn. Raises ToolFailed, ToolMissing."""
     watch = _heads(started) if started else None
     if watch:

@@ -61,9 +61,13 @@ def argv(model: Path, asked: TaskRun, options: ToolOptions) -> list[str]:
 
 
 def outcomes(
-    model: Path, asked: TaskRun, options: ToolOptions,
-    *, step: Callable[[int], None] | None = None, echo: Echo | None = None,
-) -> tuple[bool, ...]:  # fmt: skip
+    model: Path,
+    asked: TaskRun,
+    options: ToolOptions,
+    *,
+    step: Callable[[int], None] | None = None,
+    echo: Echo | None = None,
+) -> tuple[bool, ...]:
     """Whether each task was solved, in the tool's order, from up to RUNS runs until one has all of them.
 
     Raises BadUsage where a task does not fit into the window, ToolFailed where no run says everything, ToolMissing.

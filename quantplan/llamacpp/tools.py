@@ -80,9 +80,13 @@ def run(
         echo(f"+ {shown}")
     pieces: list[str] = []
     with subprocess.Popen(
-        [str(executable), *argv[1:]], cwd=cwd, env=environment(), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    ) as process:  # fmt: skip
+        [str(executable), *argv[1:]],
+        cwd=cwd,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
         assert process.stdout is not None
         try:
             while piece := process.stdout.read1(65536):

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantplan import __version__
-from quantplan.experiments.build import plan_rules, requantizes
-from quantplan.experiments.emit import layer_types_text
-from quantplan.experiments.publication import Publication, PublishedFile
+from quantplan.build.build import plan_rules, requantizes
+from quantplan.build.emit import layer_types_text
+from quantplan.devices.memory import MemoryUse
 from quantplan.llamacpp.quantize import TOOL, Recipe
 from quantplan.llamacpp.tools import command_line
 from quantplan.measurement import Measurement
-from quantplan.memory import MemoryUse
 from quantplan.report import card_surgery, card_use
+from quantplan.report.card_data import Publication, PublishedFile
 from quantplan.report.card_results import results, windows_of
 from quantplan.report.markdown import block, code, escaped, folded, table, yaml_scalar
 from quantplan.report.measurement_table import estimate
@@ -50,9 +50,11 @@ def card_text(
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     templates = Environment(
-        loader=PackageLoader("quantplan", "report/templates"), undefined=StrictUndefined, keep_trailing_newline=True,
+        loader=PackageLoader("quantplan", "report/templates"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
         autoescape=False,  # Markdown: what needs it is escaped by report.markdown
-    )  # fmt: skip
+    )
     base = base_models(identity, metadata)
     text = templates.get_template("card.md").render(
         front_matter=front_matter(found, identity, metadata, operated=history is not None),
@@ -165,11 +167,15 @@ def _files_table(found: Publication) -> str:
     conditions, measured = found.on_common_ground()
     rows = [
         [
-            _name(each), _types(each), f"{each.file_bytes / 1e9:.{2 if each.file_bytes >= 1e9 else 4}f}",
-            f"{each.bpw:.3f}", _kld(each, measured), _advice(each, found, measured),
+            _name(each),
+            _types(each),
+            f"{each.file_bytes / 1e9:.{2 if each.file_bytes >= 1e9 else 4}f}",
+            f"{each.bpw:.3f}",
+            _kld(each, measured),
+            _advice(each, found, measured),
         ]
         for each in found.files
-    ]  # fmt: skip
+    ]
     return table(
         ["File", "Types", "Size, GB", "bpw", "KLD, nats per token", "When to choose it"], rows, texts=(0, 1, -1)
     )
@@ -283,9 +289,11 @@ def _made(file: PublishedFile) -> str:
     parts.append(_chosen(file))
     source = _as_argument(file.header.path.name)
     recipe = Recipe(
-        plan.base_ftype, rules_file=Path(rules_name(file)), imatrix=Path(plan.imatrix.file) if plan.imatrix else None,
+        plan.base_ftype,
+        rules_file=Path(rules_name(file)),
+        imatrix=Path(plan.imatrix.file) if plan.imatrix else None,
         allow_requantize=requantizes(plan, file.header),
-    )  # fmt: skip
+    )
     command = command_line([TOOL, *recipe.options(), source, file.name, plan.base_ftype])
     parts.append(block("\n".join([*_solving(file), command]), "sh"))
     if plan.layer_types:

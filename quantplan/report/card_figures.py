@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantplan.budget import human_bytes
-from quantplan.experiments.findings import Findings, Mix, Planned, Sized
 from quantplan.quant_type import QuantType
 from quantplan.report.frontier_plot import frontier_figure
 from quantplan.report.page_data import roles
 from quantplan.report.plots import NUMBERS_UP_TO, save
+from quantplan.report.report_data import Findings, Mix, Planned, Sized
 from quantplan.tensor import Model, Tensor
 
 if TYPE_CHECKING:

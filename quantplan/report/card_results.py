@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from quantplan.budget import human_bytes
-from quantplan.experiments.publication import Compared, ComparedRow, Publication
 from quantplan.measurement import Conditions, Estimate, Measurement
+from quantplan.report.card_data import Compared, ComparedRow, Publication
 from quantplan.report.markdown import code, escaped, table
 from quantplan.report.measurement_table import UNKNOWN, estimate, number
 from quantplan.task_score import TaskScore
@@ -35,11 +35,18 @@ def _measurements(conditions: Conditions, rows: Sequence[tuple[str, Measurement]
     ordered = sorted(rows, key=lambda row: (row[1].file_bytes, row[0]))
     cells = [
         [
-            code(name), human_bytes(each.file_bytes), f"{each.bpw:.3f}", estimate(each.ppl), estimate(each.ln_ppl_ratio),
-            estimate(each.kld), number(each.kld_percentiles[99.0]), estimate(each.rms_dp), estimate(each.same_top),
+            code(name),
+            human_bytes(each.file_bytes),
+            f"{each.bpw:.3f}",
+            estimate(each.ppl),
+            estimate(each.ln_ppl_ratio),
+            estimate(each.kld),
+            number(each.kld_percentiles[99.0]),
+            estimate(each.rms_dp),
+            estimate(each.same_top),
         ]
         for name, each in ordered
-    ]  # fmt: skip
+    ]
     base = ordered[0][1].base_ppl
     lines = [
         f"{windows_of(conditions).capitalize()}; {escaped(conditions.engine)}, {escaped(conditions.backend)}, llama.cpp "

@@ -5,17 +5,17 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from quantplan.analyze.suite_gap import suite_gap
-from quantplan.experiments.publication import Publication
-from quantplan.leaderboard import Leaderboard, Standing
+from quantplan.evaluate.suites.judgement import against
+from quantplan.evaluate.suites.suite_gap import suite_gap
+from quantplan.evaluate.suites.suite_score import PartScore, SuiteScore
 from quantplan.measurement import Estimate, Measurement
+from quantplan.report.card_data import Publication
 from quantplan.report.card_results import windows_of
 from quantplan.report.markdown import block, code, escaped, table
 from quantplan.report.measurement_table import UNKNOWN, estimate
-from quantplan.suite_score import PartScore, SuiteScore
 from quantplan.surgery.edits import Edit, parse_edits
 from quantplan.surgery.history import History
-from quantplan.surgery.scores.judgement import against
+from quantplan.surgery.search.leaderboard import Leaderboard, Standing
 
 SHOWN = 5  # rows of a leaderboard
 

@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from quantplan.errors import NothingSelected
-from quantplan.experiments.publication import Publication, PublishedFile
-from quantplan.hub import HubReference, model_files
+from quantplan.hub.reference import HubReference, model_files
+from quantplan.report.card_data import Publication, PublishedFile
 from quantplan.report.markdown import block
 from quantplan.report.modelfile import CHAT_TEMPLATE
 

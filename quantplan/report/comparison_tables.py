@@ -184,6 +184,6 @@ def _percent(share: float | None) -> str:
 
 def _grid(
     title: str, rows: Sequence[Row], columns: Sequence[tuple[str, Callable[[Row], str]]], notes: Sequence[str]
-) -> Grid:  # fmt: skip
+) -> Grid:
     cells = tuple((row.name, *(show(row) for _, show in columns)) for row in rows)
     return Grid(title, ("File", *(heading for heading, _ in columns)), cells, tuple(notes))

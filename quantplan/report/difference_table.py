@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantplan.experiments.difference import Difference, Line
+from quantplan.planning.difference import Difference, Line
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from quantplan.budget import human_bytes
-from quantplan.experiments.explain import Explanation, TensorExplanation, WishCost
+from quantplan.planning.explain import Explanation, TensorExplanation, WishCost
 from quantplan.solve.explain import MB, Standing
 
 if TYPE_CHECKING:
@@ -100,13 +100,18 @@ def plan_fields(found: Explanation, wishes: Sequence[WishCost]) -> dict[str, obj
         "budget_bytes": plan.budget_bytes,
         "free_bytes": found.free_bytes,
         "limits": [
-            {"name": each.name, "unit": each.unit, "limit": each.limit, "used": each.used,
-             "price": plan.outcome.prices.get(each.name, 0.0)}
+            {
+                "name": each.name,
+                "unit": each.unit,
+                "limit": each.limit,
+                "used": each.used,
+                "price": plan.outcome.prices.get(each.name, 0.0),
+            }
             for each in plan.limits
         ],
         "wishes": [{"wish": each.wish, "tensors": each.tensors, "nats": each.nats} for each in wishes],
         "tensors": [_standing_fields(each) for each in found.standings],
-    }  # fmt: skip
+    }
 
 
 def _standing_fields(each: Standing) -> dict[str, object]:
@@ -118,8 +123,13 @@ def _standing_fields(each: Standing) -> dict[str, object]:
     }
     own = each.chosen
     return {
-        "name": each.group, "type": own.label, "bytes": own.bytes, "damage": own.damage, "net_gain": each.surplus, "next": up,
-    }  # fmt: skip
+        "name": each.group,
+        "type": own.label,
+        "bytes": own.bytes,
+        "damage": own.damage,
+        "net_gain": each.surplus,
+        "next": up,
+    }
 
 
 def tensor_fields(found: TensorExplanation, price: float | None) -> dict[str, object]:
@@ -130,10 +140,15 @@ def tensor_fields(found: TensorExplanation, price: float | None) -> dict[str, ob
         "relative_error": found.relative_error,
         "price_per_mb": None if price is None else price * MB,
         "curve": [
-            {"type": rung.label, "bytes": rung.bytes, "damage": rung.damage, "chosen": rung.chosen,
-             "saves_per_mb": None if rung.rate is None else rung.rate * MB}
+            {
+                "type": rung.label,
+                "bytes": rung.bytes,
+                "damage": rung.damage,
+                "chosen": rung.chosen,
+                "saves_per_mb": None if rung.rate is None else rung.rate * MB,
+            }
             for rung in found.rungs
         ],
         "excluded": found.excluded,
         "verdict": found.verdict,
-    }  # fmt: skip
+    }

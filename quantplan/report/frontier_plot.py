@@ -78,9 +78,15 @@ def _curve(axes: Axes, found: Curve, scale: float) -> None:
     axes.plot(sizes, klds, linewidth=1.2, marker=".", markersize=3, label="plans, with standard error")
     if found.knee is not None:
         knee = found.entries[found.knee]
-        axes.plot([knee.file_bytes / scale], [knee.kld], "D", markersize=7, fillstyle="none", color="black",
+        axes.plot(
+            [knee.file_bytes / scale],
+            [knee.kld],
+            "D",
+            markersize=7,
+            fillstyle="none",
+            color="black",
             label=f"knee: {knee.file_bytes / scale:.2f}, {knee.bpw:.2f} bpw",
-        )  # fmt: skip
+        )
 
 
 def _mixes(axes: Axes, found: Curve, scale: float) -> None:

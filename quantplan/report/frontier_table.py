@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantplan.budget import human_bytes
-from quantplan.experiments.frontier import Alternative, Entry, Frontier, Mix
-from quantplan.formats.records import replacing
+from quantplan.planning.frontier import Alternative, Entry, Frontier, Mix
+from quantplan.records.codec import replacing
 from quantplan.solve.planner import Posed
 from quantplan.solve.stability import Stability
 
@@ -17,9 +17,20 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _PER = 100_000_000  # bytes that a price is given for
-_CSV = ("budget_bytes", "file_bytes", "bpw", "predicted_kld", "predicted_kld_err", "damage", "bound", "gap",
-    "price_per_100_mb", "saved_by_next", "changed", "knee",
-)  # fmt: skip
+_CSV = (
+    "budget_bytes",
+    "file_bytes",
+    "bpw",
+    "predicted_kld",
+    "predicted_kld_err",
+    "damage",
+    "bound",
+    "gap",
+    "price_per_100_mb",
+    "saved_by_next",
+    "changed",
+    "knee",
+)
 SHOWN = 20  # tensors named below the figures of stability
 
 
@@ -30,9 +41,14 @@ def frontier_table(found: Frontier) -> Table:
     )
     for at, each in enumerate(found.entries):
         table.add_row(
-            f"{each.budget_bytes:,}", f"{each.file_bytes:,}", f"{each.bpw:.3f}", _kld(each.kld, each.kld_err),
-            f"{each.saved:.3g}", str(each.changed), _remark(each, at == found.knee),
-        )  # fmt: skip
+            f"{each.budget_bytes:,}",
+            f"{each.file_bytes:,}",
+            f"{each.bpw:.3f}",
+            _kld(each.kld, each.kld_err),
+            f"{each.saved:.3g}",
+            str(each.changed),
+            _remark(each, at == found.knee),
+        )
     return table
 
 
@@ -45,10 +61,13 @@ def mixes_table(mixes: Sequence[Mix]) -> Table:
     table = _table("stock mix", "file", "bpw", "expected KLD", "plan of that size", "plan / mix")
     for each in mixes:
         table.add_row(
-            each.name, f"{each.file_bytes:,}", f"{each.bpw:.3f}", _kld(each.kld, each.kld_err),
+            each.name,
+            f"{each.file_bytes:,}",
+            f"{each.bpw:.3f}",
+            _kld(each.kld, each.kld_err),
             "none so small" if each.plan_kld is None else f"{each.plan_kld:.5g}",
             "" if each.ratio is None else f"{each.ratio:.3f}",
-        )  # fmt: skip
+        )
     return table
 
 
@@ -59,9 +78,13 @@ def alternatives_table(found: Sequence[Alternative]) -> Table:
         outcome = each.solution.outcome
         more = outcome.objective / best - 1 if best else 0.0
         table.add_row(
-            str(number), f"{each.file_bytes:,}", _kld(each.kld, each.kld_err), f"{more:+.2e}", f"{outcome.gap:.1e}",
+            str(number),
+            f"{each.file_bytes:,}",
+            _kld(each.kld, each.kld_err),
+            f"{more:+.2e}",
+            f"{outcome.gap:.1e}",
             str(len(each.changed)) if number > 1 else "",
-        )  # fmt: skip
+        )
     return table
 
 
@@ -84,19 +107,35 @@ def frontier_fields(found: Frontier) -> dict[str, object]:
         "points": [entry_fields(each, at == found.knee) for at, each in enumerate(found.entries)],
         "mixes": [
             {
-                "name": each.name, "file_bytes": each.file_bytes, "bpw": each.bpw, "predicted_kld": each.kld,
-                "predicted_kld_err": each.kld_err, "plan_kld": each.plan_kld, "ratio": each.ratio,
+                "name": each.name,
+                "file_bytes": each.file_bytes,
+                "bpw": each.bpw,
+                "predicted_kld": each.kld,
+                "predicted_kld_err": each.kld_err,
+                "plan_kld": each.plan_kld,
+                "ratio": each.ratio,
             }
             for each in found.mixes
         ],
-    }  # fmt: skip
+    }
 
 
 def entry_fields(entry: Entry, knee: bool) -> dict[str, object]:
     point = entry.point
-    values = (entry.budget_bytes, entry.file_bytes, entry.bpw, entry.kld, entry.kld_err, point.damage, point.bound,
-        point.gap, point.price * _PER, entry.saved, entry.changed, knee,
-    )  # fmt: skip
+    values = (
+        entry.budget_bytes,
+        entry.file_bytes,
+        entry.bpw,
+        entry.kld,
+        entry.kld_err,
+        point.damage,
+        point.bound,
+        point.gap,
+        point.price * _PER,
+        entry.saved,
+        entry.changed,
+        knee,
+    )
     return dict(zip(_CSV, values, strict=True))
 
 

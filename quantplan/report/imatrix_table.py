@@ -9,8 +9,8 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from quantplan.analyze.statistics import FIELDS, LayerStatistics, Statistics, TensorStatistics
-from quantplan.formats.records import finite
 from quantplan.imatrix import FEW_HITS
+from quantplan.records.codec import finite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,8 +66,14 @@ def expert_table(tensors: Sequence[TensorStatistics]) -> Table:
     from rich.table import Table
 
     table = Table(title=f"Experts never hit, and hit fewer than {FEW_HITS} times", title_justify="left")
-    for heading, justify in (("Tensor", "left"), ("Of", "right"), ("Never", "right"), ("Experts", "left"),
-                             ("Few", "right"), ("Experts", "left")):  # fmt: skip
+    for heading, justify in (
+        ("Tensor", "left"),
+        ("Of", "right"),
+        ("Never", "right"),
+        ("Experts", "left"),
+        ("Few", "right"),
+        ("Experts", "left"),
+    ):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for each in tensors:
         if each.unseen_experts or each.rare_experts:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from quantplan.layer_map import Layer, LayerMap
+from quantplan.block_ranges import runs_text
 from quantplan.report.grid import Grid
-from quantplan.runs import runs_text
+from quantplan.surgery.layer_map import Layer, LayerMap
 
 IN_PLACE, MOVED, COPY, SCALED, BLEND = "in place", "moved", "copy", "scaled", "blend"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from quantplan.leaderboard import KLD, PPL, SCORE, Judgement, Leaderboard, Standing
 from quantplan.report.grid import Grid
 from quantplan.report.measurement_table import UNKNOWN, estimate
+from quantplan.surgery.search.leaderboard import KLD, PPL, SCORE, Judgement, Leaderboard, Standing
 
 SHOWN = 20
 _TAIL = 0.025  # of a 95 % interval, on the side of the better ones
@@ -45,9 +45,14 @@ def _headings(by: str) -> tuple[str, ...]:
 def _row(standing: Standing, by: str, place: int | None = None) -> tuple[str, ...]:
     score = (estimate(standing.score),) if by == SCORE else ()
     return (
-        standing.edits or "(the original)", str(place or ""), str(len(standing.layer_map)), *score, estimate(standing.ppl),
-        _gap(standing), estimate(standing.kld),
-    )  # fmt: skip
+        standing.edits or "(the original)",
+        str(place or ""),
+        str(len(standing.layer_map)),
+        *score,
+        estimate(standing.ppl),
+        _gap(standing),
+        estimate(standing.kld),
+    )
 
 
 def _gap(standing: Standing) -> str:

@@ -34,11 +34,17 @@ def measurement_table(measurements: Sequence[Measurement]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for each in measurements:
         table.add_row(
-            each.file, f"{each.file_bytes:,}", f"{each.bpw:.3f}", estimate(each.ppl),
-            estimate(each.ln_ppl_ratio), estimate(each.kld),
-            number(each.kld_median), number(each.kld_percentiles[99.0]), estimate(each.rms_dp),
+            each.file,
+            f"{each.file_bytes:,}",
+            f"{each.bpw:.3f}",
+            estimate(each.ppl),
+            estimate(each.ln_ppl_ratio),
+            estimate(each.kld),
+            number(each.kld_median),
+            number(each.kld_percentiles[99.0]),
+            estimate(each.rms_dp),
             estimate(each.same_top),
-        )  # fmt: skip
+        )
     return table
 
 

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from quantplan.memory import Figure, MemoryUse
+from quantplan.devices.memory import Figure, MemoryUse
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 _HEADINGS = (
-    "Context", "VRAM weights", "KV cache", "Buffers", "VRAM", "RAM weights", "Buffers", "RAM",
-)  # fmt: skip
+    "Context",
+    "VRAM weights",
+    "KV cache",
+    "Buffers",
+    "VRAM",
+    "RAM weights",
+    "Buffers",
+    "RAM",
+)
 _GIB = 1 << 30
 _MARK = "*"
 
@@ -35,10 +42,15 @@ def memory_cells(use: MemoryUse) -> list[str]:
     gpu_buffers = [needs.compute_buffer, *([needs.crossing] if use.largest_moved else [])]
     cpu_buffers = [needs.host_buffer, *([needs.crossing] if use.largest_moved else [])]
     return [
-        f"{needs.ctx:,}", gibibytes(use.gpu_weights), _starred(needs.kv_cache.bytes, [needs.kv_cache]),
-        _starred(use.gpu_buffers, gpu_buffers), gibibytes(use.vram), gibibytes(use.cpu_weights),
-        _starred(use.cpu_buffers, cpu_buffers), gibibytes(use.ram),
-    ]  # fmt: skip
+        f"{needs.ctx:,}",
+        gibibytes(use.gpu_weights),
+        _starred(needs.kv_cache.bytes, [needs.kv_cache]),
+        _starred(use.gpu_buffers, gpu_buffers),
+        gibibytes(use.vram),
+        gibibytes(use.cpu_weights),
+        _starred(use.cpu_buffers, cpu_buffers),
+        gibibytes(use.ram),
+    ]
 
 
 def memory_notes(uses: Sequence[MemoryUse]) -> list[str]:

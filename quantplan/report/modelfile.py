@@ -14,9 +14,13 @@ Message = Mapping[str, str]
 
 # general.sampling.* (llama-arch.cpp) and Ollama's names for them
 SAMPLING = {
-    "temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p", "penalty_last_n": "repeat_last_n",
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "penalty_last_n": "repeat_last_n",
     "penalty_repeat": "repeat_penalty",
-}  # fmt: skip
+}
 CHAT_TEMPLATE = "tokenizer.chat_template"
 
 
@@ -41,15 +45,17 @@ def _llama3(messages: Sequence[Message]) -> str:
 
 FORMATS = (
     ChatFormat(
-        "ChatML", _chatml,
+        "ChatML",
+        _chatml,
         "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n",
     ),
     ChatFormat(
-        "Llama 3", _llama3,
+        "Llama 3",
+        _llama3,
         "{{- range .Messages }}<|start_header_id|>{{ .Role }}<|end_header_id|>\n\n{{ .Content }}<|eot_id|>{{ end }}"
         "<|start_header_id|>assistant<|end_header_id|>\n\n",
     ),
-)  # fmt: skip
+)
 _ASKED, _ANSWERED, _AGAIN = (
     {"role": role, "content": f"{role} says {number}"}
     for role, number in (("user", "one"), ("assistant", "two"), ("user", "three"))

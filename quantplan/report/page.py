@@ -14,8 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from quantplan.budget import human_bytes
-from quantplan.formats.records import replacing
 from quantplan.measurement import Estimate
+from quantplan.records.codec import replacing
 from quantplan.report.measurement_table import estimate, number
 
 # in the order in which they use each other
@@ -32,16 +32,22 @@ def write_page(data: Mapping[str, Any], path: Path) -> None:
 def page(data: Mapping[str, Any]) -> str:
     """The page's HTML. It allows itself no network and no script but its own, whatever names the data hold."""
     templates = Environment(
-        loader=PackageLoader("quantplan", "report/templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=PackageLoader("quantplan", "report/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     templates.filters |= {"bytes": human_bytes, "figure": _figure, "number": number}
     style = _source(_STYLE)
     script = "(() => {\n'use strict';\n" + "".join(map(_source, _SCRIPTS)) + "})();\n"
     return templates.get_template("page.html").render(
-        data=data, json=_inside_script(data), style=Markup(style), script=Markup(script),
+        data=data,
+        json=_inside_script(data),
+        style=Markup(style),
+        script=Markup(script),
         policy=f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'",
-    )  # fmt: skip
+    )
 
 
 def _source(name: str) -> str:

@@ -14,12 +14,12 @@ from typing import Any
 
 from quantplan import __version__
 from quantplan.analyze.statistics import FIELDS, Statistics
-from quantplan.experiments.findings import Findings, Planned, Sized
-from quantplan.experiments.planning import table_digest
-from quantplan.formats.measurement_files import as_fields
-from quantplan.formats.records import finite
+from quantplan.planning.request import table_digest
 from quantplan.quant_type import QuantType
+from quantplan.records.codec import finite
+from quantplan.records.measurement_files import as_fields
 from quantplan.report.commands import Commands
+from quantplan.report.report_data import Findings, Planned, Sized
 from quantplan.tensor import Tensor
 
 PAGE_FORMAT, PAGE_VERSION = "quantplan-report", 1  # 1: first

@@ -11,7 +11,7 @@ import numpy as np
 
 from quantplan.analyze.statistics import FIELDS, TensorStatistics, check_field
 from quantplan.errors import BadUsage
-from quantplan.formats.records import replacing
+from quantplan.records.codec import replacing
 from quantplan.report.imatrix_table import number
 
 if TYPE_CHECKING:
@@ -137,9 +137,14 @@ def _write_numbers(axes: Axes, image: AxesImage, values: np.ndarray, shown: np.n
         )
         dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
         axes.text(
-            column, row, short(values[row, column]), ha="center", va="center", fontsize=6.5,
+            column,
+            row,
+            short(values[row, column]),
+            ha="center",
+            va="center",
+            fontsize=6.5,
             color="white" if dark else "black",
-        )  # fmt: skip
+        )
 
 
 def short(value: float) -> str:

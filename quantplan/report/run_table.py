@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from quantplan.analyze.bootstrap import Ratio
 from quantplan.comparison import Row
-from quantplan.experiments.orders import Delivery
-from quantplan.experiments.refine import Refinement, Scored
-from quantplan.formats.records import finite
+from quantplan.evaluate.bootstrap import Ratio
+from quantplan.records.codec import finite
 from quantplan.report.measurement_table import estimate
+from quantplan.run.refine import Refinement, Scored
+from quantplan.run.targets import Delivery
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,10 +33,17 @@ def run_table(deliveries: Sequence[Delivery]) -> Table:
     for each in deliveries:
         found, mix = each.measurement, rival(each)
         table.add_row(
-            each.order.file.name, f"{found.file_bytes:,}", f"{found.bpw:.3f}", estimate(found.ppl), estimate(found.kld),
-            mix.name if mix else "", f"{mix.kld_ratio:.3f}" if mix else "", f"{mix.low:.3f} .. {mix.high:.3f}" if mix else "",
-            _gain(each.gain), "a stock mix" if each.is_mix else "a plan",
-        )  # fmt: skip
+            each.order.file.name,
+            f"{found.file_bytes:,}",
+            f"{found.bpw:.3f}",
+            estimate(found.ppl),
+            estimate(found.kld),
+            mix.name if mix else "",
+            f"{mix.kld_ratio:.3f}" if mix else "",
+            f"{mix.low:.3f} .. {mix.high:.3f}" if mix else "",
+            _gain(each.gain),
+            "a stock mix" if each.is_mix else "a plan",
+        )
     return table
 
 

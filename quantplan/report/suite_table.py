@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from quantplan.analyze.suite_gap import SuiteGap
+from quantplan.evaluate.suites.suite_gap import SuiteGap
+from quantplan.evaluate.suites.suite_score import SuiteScore
 from quantplan.report.grid import Grid
-from quantplan.suite_score import SuiteScore
 
 UNKNOWN = "-"
 

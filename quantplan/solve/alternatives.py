@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from quantplan.errors import BudgetImpossible
-from quantplan.solve import sweep
+from quantplan.solve import dynamic_program as sweep
 from quantplan.solve.bound import Found, Relaxation, Tableau, priced, relax, tabulate, without_oversized
 from quantplan.solve.deepening import rebased, solution, tops
 from quantplan.solve.problem import Problem, Resource

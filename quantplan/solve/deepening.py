@@ -15,10 +15,10 @@ import numpy as np
 
 from quantplan.plan import Outcome
 from quantplan.solve.bound import Found, Relaxation, Tableau, relax, without_oversized, without_worse
+from quantplan.solve.dynamic_program import sweep
 from quantplan.solve.highs import branch_and_bound
 from quantplan.solve.problem import Problem
 from quantplan.solve.program import Solution
-from quantplan.solve.sweep import sweep
 
 THINNEST = 2e-6  # of the bound
 THICKER = 2

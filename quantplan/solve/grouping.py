@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from quantplan.damage import DamageTable
 from quantplan.errors import NothingSelected
 from quantplan.quant_type import BY_NAME, QuantType
+from quantplan.sensitivity_table import DamageTable
 from quantplan.solve.problem import Choice, Group, Resource
 from quantplan.tensor import Tensor, padded
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from quantplan.solve.bound import Found, Relaxation, Tableau
 from quantplan.solve.problem import Chain
-from quantplan.solve.statement import add_chain, steps
+from quantplan.solve.pulp_model import add_chain, steps
 
 if TYPE_CHECKING:
     import pulp

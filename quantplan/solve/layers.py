@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from quantplan.damage import DamageTable
 from quantplan.errors import BadUsage
 from quantplan.quant_type import QuantType, fitted
+from quantplan.sensitivity_table import DamageTable
 from quantplan.solve.grouping import Grouping
 from quantplan.solve.problem import Chain, Choice, Group
 from quantplan.tensor import Tensor, padded

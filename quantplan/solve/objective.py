@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from quantplan.damage import DamageTable, Interaction
 from quantplan.errors import BudgetImpossible, QuantplanError
 from quantplan.plan import Outcome
 from quantplan.quant_type import QuantType
-from quantplan.solve.distinct import choosing
+from quantplan.sensitivity_table import DamageTable, Interaction
+from quantplan.solve.cardinality import choosing
 from quantplan.solve.grouping import Grouping
 from quantplan.solve.problem import Choice, Group, Problem, Resource
 from quantplan.solve.program import Solution, smallest_bytes, solve

@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from quantplan.budget import Budget, human_bytes
-from quantplan.damage import DamageTable
 from quantplan.errors import BadUsage, BudgetImpossible
 from quantplan.plan import Limit
 from quantplan.quant_type import QuantType
+from quantplan.sensitivity_table import DamageTable
 from quantplan.solve import layers
-from quantplan.solve.distinct import choosing
+from quantplan.solve.cardinality import choosing
+from quantplan.solve.constraints import Wishes
 from quantplan.solve.grouping import Grouping, joined
 from quantplan.solve.objective import OBJECTIVES, minimise, smallest_within
 from quantplan.solve.problem import Distinct, Problem, Resource
 from quantplan.solve.program import Solution
 from quantplan.solve.ties import tied_groups
-from quantplan.solve.wishes import Wishes
 from quantplan.tensor import Model, Tensor, padded
 
 COURSES = ("monotone", "valley")

@@ -24,11 +24,11 @@ from quantplan.solve.bound import (
     without_oversized,
     without_worse,
 )
-from quantplan.solve.distinct import solve_distinct
+from quantplan.solve.cardinality import solve_distinct
+from quantplan.solve.decomposition import part_of, parts
+from quantplan.solve.dynamic_program import sweep
 from quantplan.solve.highs import branch_and_bound
-from quantplan.solve.parts import part_of, parts
 from quantplan.solve.problem import Group, Problem
-from quantplan.solve.sweep import sweep
 
 WIDTHS = (64, 1024, 16384)  # the first for a good plan; some 200 states prove it for 725 tensors x 36 types
 SWEEP_STATES = 20_000_000  # of all groups together: 8 bytes tell where each came from

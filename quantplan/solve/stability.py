@@ -41,9 +41,14 @@ class Stability:
 
 
 def stability(
-    problem: Problem, choices: Sequence[int], relative_errors: Sequence[float], draws: int = 200, seed: int = 0,
-    gap: float = 1e-6, time_limit: float = 60.0,
-) -> Stability:  # fmt: skip
+    problem: Problem,
+    choices: Sequence[int],
+    relative_errors: Sequence[float],
+    draws: int = 200,
+    seed: int = 0,
+    gap: float = 1e-6,
+    time_limit: float = 60.0,
+) -> Stability:
     """Of the plan ``choices`` when each group's damages are known within its relative standard error.
 
     Factors are lognormal with mean 1 and that standard deviation. The same seed gives the same draws. ``time_limit`` is

@@ -19,11 +19,13 @@ from quantplan.tensor import Tensor
 _NAMED = {
     "qkv": (("attn_q", "attn_k", "attn_v"),),
     "gate-up": (
-        ("ffn_gate", "ffn_up"), ("ffn_gate_exps", "ffn_up_exps"), ("ffn_gate_shexp", "ffn_up_shexp"),
+        ("ffn_gate", "ffn_up"),
+        ("ffn_gate_exps", "ffn_up_exps"),
+        ("ffn_gate_shexp", "ffn_up_shexp"),
         ("ffn_gate_chexps", "ffn_up_chexps"),
     ),
     "experts": (("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps", "ffn_gate_up_exps"),),
-}  # fmt: skip
+}
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
 

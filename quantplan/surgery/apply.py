@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from quantplan.build.preflight import check_output, check_source, check_space
 from quantplan.errors import BadFile, BadUsage, NotAsPlanned
-from quantplan.experiments.preflight import check_output, check_source, check_space
-from quantplan.formats.gguf import read_model, shard_paths
-from quantplan.formats.records import clear_left, replacing
+from quantplan.gguf.reader import read_model, shard_paths
 from quantplan.imatrix import Imatrix
-from quantplan.layer_map import LayerMap
-from quantplan.llamacpp.trial import check_runs
+from quantplan.llamacpp.try_model import check_runs
+from quantplan.records.codec import clear_left, replacing
 from quantplan.surgery.assembly import part_pieces
+from quantplan.surgery.layer_map import LayerMap
 from quantplan.surgery.operation import Operation, operate
 from quantplan.tensor import Model, padded
 
@@ -23,9 +23,17 @@ Advance = Callable[[float], None]
 
 
 def write_operated(
-    model: Model, layer_map: LayerMap, out: Path, *, imatrix: Imatrix | None = None, name: str | None = None,
-    forced: bool = False, proved: bool = True, threads: int = 0, advance: Advance | None = None,
-) -> Model:  # fmt: skip
+    model: Model,
+    layer_map: LayerMap,
+    out: Path,
+    *,
+    imatrix: Imatrix | None = None,
+    name: str | None = None,
+    forced: bool = False,
+    proved: bool = True,
+    threads: int = 0,
+    advance: Advance | None = None,
+) -> Model:
     """The model that the map makes of ``model``, in one file: ``operate`` and ``write``, see there."""
     operation = operate(model, layer_map, imatrix=imatrix, name=name, forced=forced)
     return write(operation, out, proved=proved, threads=threads, advance=advance)

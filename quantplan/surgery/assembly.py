@@ -9,12 +9,12 @@ from itertools import groupby
 import numpy as np
 
 from quantplan.errors import BadUsage, NothingSelected
-from quantplan.formats.gguf import tensor_bytes, tensor_rows
+from quantplan.gguf.reader import tensor_bytes, tensor_rows
 from quantplan.imatrix import Imatrix
-from quantplan.layer_map import MATRICES, Layer, LayerMap
 from quantplan.llamacpp import ggml
 from quantplan.quant_type import QuantType
 from quantplan.surgery.follow_imatrix import followed_entry
+from quantplan.surgery.layer_map import MATRICES, Layer, LayerMap
 from quantplan.tensor import Model, Tensor
 
 PREFIX = "blk."

@@ -22,13 +22,24 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from quantplan.errors import BadUsage
-from quantplan.layer_map import MATRICES, Layer, LayerMap, Term
+from quantplan.surgery.layer_map import MATRICES, Layer, LayerMap, Term
 
 _SYNONYMS = {
-    "cut": "delete", "drop": "delete", "remove": "delete", "prune": "delete", "del": "delete", "take": "keep",
-    "duplicate": "repeat", "dup": "repeat", "rys": "repeat", "copy": "bridge", "interpolate": "blend", "interp": "blend",
-    "rotate": "cycle", "average": "merge",
-}  # fmt: skip
+    "cut": "delete",
+    "drop": "delete",
+    "remove": "delete",
+    "prune": "delete",
+    "del": "delete",
+    "take": "keep",
+    "duplicate": "repeat",
+    "dup": "repeat",
+    "rys": "repeat",
+    "copy": "bridge",
+    "interpolate": "blend",
+    "interp": "blend",
+    "rotate": "cycle",
+    "average": "merge",
+}
 _SPAN = re.compile(r"(\d+)(?:(?:-|\.\.)(\d+))?")
 
 
@@ -78,9 +89,11 @@ class Edit:
 
 
 _NUMBERS: dict[str, Callable[[float], str]] = {
-    "repeat": lambda times: f"x{times:g}", "cycle": lambda steps: f"by {steps:g}", "blend": lambda alpha: f"{alpha:.12g}",
+    "repeat": lambda times: f"x{times:g}",
+    "cycle": lambda steps: f"by {steps:g}",
+    "blend": lambda alpha: f"{alpha:.12g}",
     "scale": lambda factor: f"{factor:.12g}",
-}  # fmt: skip
+}
 
 
 def edits_text(edits: Iterable[Edit]) -> str:
@@ -375,6 +388,15 @@ def weighted_sum(shares: Sequence[tuple[Layer, float]]) -> Layer:
 
 
 _APPLY: dict[str, Callable[[tuple[Layer, ...], Edit], tuple[Layer, ...]]] = {
-    "delete": _delete, "keep": _keep, "swap": _swap, "move": _move, "bridge": _bridge, "repeat": _repeat,
-    "reverse": _reverse, "cycle": _cycle, "blend": _blend, "merge": _merge, "scale": _scale,
-}  # fmt: skip
+    "delete": _delete,
+    "keep": _keep,
+    "swap": _swap,
+    "move": _move,
+    "bridge": _bridge,
+    "repeat": _repeat,
+    "reverse": _reverse,
+    "cycle": _cycle,
+    "blend": _blend,
+    "merge": _merge,
+    "scale": _scale,
+}

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from quantplan import __version__
+from quantplan.build.emit import layer_types_text
 from quantplan.errors import QuantplanError
-from quantplan.experiments.emit import layer_types_text
-from quantplan.formats.importing import import_file
-from quantplan.formats.planning import make_plan
 from quantplan.imatrix import Imatrix
-from quantplan.layer_map import LayerMap
 from quantplan.plan import Plan
+from quantplan.recipes.importing import import_file
+from quantplan.recipes.make_plan import make_plan
 from quantplan.surgery.assembly import Part
+from quantplan.surgery.layer_map import LayerMap
 from quantplan.tensor import Model
 
 

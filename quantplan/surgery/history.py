@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantplan.formats.layer_map_files import LayerMapRecord, read_layer_map, record_path
-from quantplan.formats.leaderboard_files import LEADERBOARD_FORMAT, read_leaderboard
-from quantplan.formats.measurement_files import MEASUREMENT_FORMAT, read_measurement
-from quantplan.formats.records import format_of
-from quantplan.formats.suite_score_files import SUITE_SCORE_FORMAT, read_suite_score
-from quantplan.layer_map import LayerMap
-from quantplan.leaderboard import Leaderboard
+from quantplan.evaluate.suites.suite_score import SuiteScore
+from quantplan.evaluate.suites.suite_score_files import SUITE_SCORE_FORMAT, read_suite_score
 from quantplan.measurement import Measurement
-from quantplan.suite_score import SuiteScore
+from quantplan.records.codec import format_of
+from quantplan.records.measurement_files import MEASUREMENT_FORMAT, read_measurement
+from quantplan.surgery.layer_map import LayerMap
+from quantplan.surgery.layer_map_files import LayerMapRecord, read_layer_map, record_path
+from quantplan.surgery.search.leaderboard import Leaderboard
+from quantplan.surgery.search.leaderboard_files import LEADERBOARD_FORMAT, read_leaderboard
 from quantplan.tensor import Model
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
@@ -57,10 +57,17 @@ def read_history(model: Model, records: Iterable[Path]) -> History | None:
     scores = _scores([each for each in found.values() if isinstance(each, SuiteScore)], own)
     used = [id(each) for each in (board, measured, *(scores or ())) if each is not None]
     return History(
-        own.edits, own.layer_map, own.source.file, tuple(each.tensor for each in own.reencoded), board, measured, scores,
-        tuple(name for name, each in found.items() if id(each) in used), _SHARD.sub(".gguf", own.result.file),
+        own.edits,
+        own.layer_map,
+        own.source.file,
+        tuple(each.tensor for each in own.reencoded),
+        board,
+        measured,
+        scores,
+        tuple(name for name, each in found.items() if id(each) in used),
+        _SHARD.sub(".gguf", own.result.file),
         own.result.name if own.result.name != own.source.name else None,
-    )  # fmt: skip
+    )
 
 
 def _record(path: Path) -> Leaderboard | Measurement | SuiteScore | None:
@@ -83,9 +90,10 @@ def _led_here(found: Leaderboard, own: LayerMapRecord) -> bool:
 def _measured(found: list[Measurement], own: LayerMapRecord) -> Measurement | None:
     """Of the result against the original, on as much text as any."""
     pairs = [
-        each for each in found
+        each
+        for each in found
         if each.model_digest == own.result.digest and each.conditions.base_digest == own.source.digest
-    ]  # fmt: skip
+    ]
     return max(pairs, key=lambda each: each.conditions.windows, default=None)
 
 

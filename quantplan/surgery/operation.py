@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quantplan.errors import BadUsage
-from quantplan.formats.gguf_layout import Entry, Layout, TensorInfo, read_layout
+from quantplan.gguf.layer_arrays import array_items, is_per_layer_array
+from quantplan.gguf.layout import Entry, Layout, TensorInfo, read_layout
 from quantplan.imatrix import Imatrix
-from quantplan.layer_arrays import array_items, is_per_layer_array
-from quantplan.layer_map import LayerMap
 from quantplan.surgery.architectures.check import check, metadata_changes
 from quantplan.surgery.assembly import Part, assemble, check_encodable
+from quantplan.surgery.layer_map import LayerMap
 from quantplan.tensor import Model, padded
 
 _NAME = "general.name"
@@ -104,7 +104,9 @@ def _entries(layout: Layout, model: Model, layer_map: LayerMap, name: str | None
         for entry in arrays:
             _check_agreement(entry, layer_map)
     entries = {
-        entry.key: entry.with_items([entry.items[index] for index in array_items(layer_map, entry.count)])
+        entry.key: entry.with_items(
+            [entry.items[index] for index in array_items(layer_map.source_blocks, layer_map.original, entry.count)]
+        )
         for entry in arrays
     }
     numbers = {f"{model.architecture}.block_count": len(layer_map)} | metadata_changes(model, layer_map)

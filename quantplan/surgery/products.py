@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantplan.errors import BadUsage
-from quantplan.formats.imatrix_files import read_imatrix, write_imatrix
-from quantplan.formats.layer_map_files import LayerMapRecord, NamedFile, Reencoded, record_path, write_layer_map
-from quantplan.formats.plan_files import write_plan
+from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.tools import Echo
 from quantplan.plan import Plan
+from quantplan.records.plan_files import write_plan
 from quantplan.surgery.apply import Advance, check_target, write
 from quantplan.surgery.follow_imatrix import follow_imatrix, imatrix_notes
 from quantplan.surgery.follow_plan import follow_plan
+from quantplan.surgery.layer_map_files import LayerMapRecord, NamedFile, Reencoded, record_path, write_layer_map
 from quantplan.surgery.operation import Operation
 from quantplan.surgery.shards import write_shards
 from quantplan.tensor import Model

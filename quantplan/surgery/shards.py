@@ -9,20 +9,26 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from quantplan.build.preflight import SPARE_BYTES, check_source, check_space
 from quantplan.errors import BadFile, BadUsage, NoSpace, NotAsPlanned, ToolFailed
-from quantplan.experiments.preflight import SPARE_BYTES, check_source, check_space
-from quantplan.formats.gguf import read_model
-from quantplan.formats.records import clear_left
+from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.split import shard_bytes, split
 from quantplan.llamacpp.tools import Echo
+from quantplan.records.codec import clear_left
 from quantplan.surgery.apply import Advance, check_target, prove, write
 from quantplan.surgery.operation import Operation
 from quantplan.tensor import Model
 
 
 def write_shards(
-    operation: Operation, out: Path, size: str, *, threads: int = 0, advance: Advance | None = None, echo: Echo | None = None
-) -> Model:  # fmt: skip
+    operation: Operation,
+    out: Path,
+    size: str,
+    *,
+    threads: int = 0,
+    advance: Advance | None = None,
+    echo: Echo | None = None,
+) -> Model:
     """``OUT-00001-of-0000N.gguf`` and so on beside ``out``, each with at most ``size`` (5G, 500M) of tensors; the model of all.
 
     Needs twice the room while it works. Raises what ``write`` raises, ToolFailed, ToolMissing.

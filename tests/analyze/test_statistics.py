@@ -97,8 +97,11 @@ def test_equal_data_is_worked_on_once_but_named_apart():
     same = [entry(f"blk.{block}.{role}.weight", data) for block in (0, 1) for role in ("attn_k", "attn_q")]
     found = statistics(imatrix(*same))
     assert [(each.role, each.layer) for each in ordered_by(found.tensors, "name")] == [
-        ("attn_k", 0), ("attn_q", 0), ("attn_k", 1), ("attn_q", 1),
-    ]  # fmt: skip
+        ("attn_k", 0),
+        ("attn_q", 0),
+        ("attn_k", 1),
+        ("attn_q", 1),
+    ]
     assert [each.cossim for each in ordered_by(found.tensors, "name")] == pytest.approx([0, 0, 1, 1])
 
 

@@ -38,12 +38,26 @@ class Page:
             os.dup2(ends[0], 3)
             os.dup2(ends[1], 4)
 
-        words = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run",
-            f"--user-data-dir={self.folder}", "--disable-dev-shm-usage", "--hide-scrollbars", "about:blank"]  # fmt: skip
+        words = [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--remote-debugging-pipe",
+            "--no-first-run",
+            f"--user-data-dir={self.folder}",
+            "--disable-dev-shm-usage",
+            "--hide-scrollbars",
+            "about:blank",
+        ]
         self._process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, close_fds=False,
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            close_fds=False,
             preexec_fn=place,
-        )  # fmt: skip
+        )
         for end in (to_child, from_child, *ends):
             os.close(end)
         self._buffer, self._number, self._events = b"", 0, []

@@ -234,11 +234,26 @@ def test_it_fits_the_window(shown, width):
 def test_names_cannot_run(browser, tmp_path):
     fields = ("file", "name")
     row = {
-        "file_bytes": 9, "bpw": 1.0, "ppl": 1.0, "ppl_err": 0.1, "kld": 0.1, "kld_err": 0.01, "kld_median": 0.1, "kld_p99": 0.1,
-        "rms_dp": 1.0, "rms_dp_err": 0.1, "same_top": 90.0, "same_top_err": 1.0, "kld_ratio": None, "kld_ratio_low": 0.5,
-        "kld_ratio_high": 1.0, "larger": False, "told_apart": True, "model_digest": HOSTILE,
+        "file_bytes": 9,
+        "bpw": 1.0,
+        "ppl": 1.0,
+        "ppl_err": 0.1,
+        "kld": 0.1,
+        "kld_err": 0.01,
+        "kld_median": 0.1,
+        "kld_p99": 0.1,
+        "rms_dp": 1.0,
+        "rms_dp_err": 0.1,
+        "same_top": 90.0,
+        "same_top_err": 1.0,
+        "kld_ratio": None,
+        "kld_ratio_low": 0.5,
+        "kld_ratio_high": 1.0,
+        "larger": False,
+        "told_apart": True,
+        "model_digest": HOSTILE,
         "conditions": {"windows": 1, "n_ctx": 8, "text_digest": HOSTILE, "engine": HOSTILE, "base_digest": ""},
-    } | {field: HOSTILE for field in fields}  # fmt: skip
+    } | {field: HOSTILE for field in fields}
     odd = {"larger": True, "told_apart": False}
     data = made_up_data(name=HOSTILE, notes=(HOSTILE,), comparisons=({"verdict": HOSTILE, "rows": [row, row | odd]},))
     assert "larger, inside the noise" in page(data)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from quantplan.analyze.statistics import FIELDS
 from quantplan.cli.analyze import analyze
 from quantplan.errors import BadFile, BadUsage
-from quantplan.formats.imatrix_files import write_imatrix
+from quantplan.gguf.imatrix_files import write_imatrix
 from quantplan.imatrix import Imatrix, ImatrixEntry
 
 APP = typer.Typer()
@@ -63,8 +63,13 @@ def test_experts_are_listed_on_demand(moe):
     out, _ = call(moe, "--experts")
     line = next(line for line in out.splitlines() if "blk.1.ffn_up_exps.weight" in line)
     assert [cell.strip() for cell in line.split("│")[1:-1]] == [
-        "blk.1.ffn_up_exps.weight", "4", "1", "2", "3", "0-1 3",
-    ]  # fmt: skip
+        "blk.1.ffn_up_exps.weight",
+        "4",
+        "1",
+        "2",
+        "3",
+        "0-1 3",
+    ]
 
 
 def test_json_is_all_of_stdout(moe):

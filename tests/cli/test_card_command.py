@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from quantplan.formats.gguf import read_model
-from quantplan.formats.importing import import_file
-from quantplan.formats.plan_files import read_plan
+from quantplan.gguf.reader import read_model
+from quantplan.recipes.importing import import_file
+from quantplan.records.plan_files import read_plan
 
 pytestmark = pytest.mark.tools
 FEW = ("--ctx", 64, "--windows", 4, "--threads", 1)

@@ -9,7 +9,7 @@ import typer
 
 from quantplan.cli import demo
 from quantplan.cli.main import _application
-from quantplan.experiments.demo_text import demo_texts
+from quantplan.run.demo_text import demo_texts
 
 
 @pytest.fixture

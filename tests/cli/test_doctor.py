@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from quantplan.errors import ToolFailed
-from quantplan.experiments import checkup
+from quantplan.llamacpp import doctor as checkup
 from quantplan.llamacpp import tools
 from quantplan.quant_type import BY_NAME
 

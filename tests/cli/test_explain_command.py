@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from quantplan.formats.plan_files import read_plan, write_plan
+from quantplan.records.plan_files import read_plan, write_plan
 
 pytestmark = pytest.mark.tools
 PRIOR = ("--damage", "prior", "--types", "k,Q8_0,IQ2_XXS")
@@ -88,11 +88,11 @@ def test_an_imported_plan_with_a_table(command, small_model, workplace):
     command("import", "rules.txt", "-m", small_model, "--base", "q4_k_s", "--out", "i.json")
     refused = command("explain", "i.json")
     assert refused.code == 3 and "give one with --damage FILE" in refused.error
-    from quantplan.experiments.planning import quantizable
-    from quantplan.experiments.pricing import prior_table
-    from quantplan.formats.gguf import read_model
-    from quantplan.formats.plan_files import write_damage
+    from quantplan.gguf.reader import read_model
+    from quantplan.planning.request import quantizable
     from quantplan.quant_type import parse_types
+    from quantplan.records.plan_files import write_damage
+    from quantplan.sensitivity.estimate import prior_table
 
     model = read_model(small_model)
     write_damage(prior_table(model, quantizable(model), parse_types("k,legacy"), None), workplace / "table.json")

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from quantplan.formats.gguf import read_model
-from quantplan.formats.plan_files import read_plan
+from quantplan.gguf.reader import read_model
+from quantplan.records.plan_files import read_plan
 
 pytestmark = pytest.mark.tools
 PRIOR = ("--damage", "prior", "--types", "k,Q8_0")

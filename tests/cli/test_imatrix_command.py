@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from quantplan.formats.gguf import read_container
-from quantplan.formats.imatrix_files import read_imatrix
+from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.gguf.reader import read_container
 from quantplan.llamacpp import imatrix as tool
 
 pytestmark = pytest.mark.tools

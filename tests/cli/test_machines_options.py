@@ -8,8 +8,26 @@ from rpc_server import rpc_server
 
 @pytest.fixture
 def words(small_model, small_imatrix, small_text):
-    return ("probe", "-m", small_model, "--imatrix", small_imatrix, "--calibration", small_text, "-c", 128,
-            "--types", "Q4_K", "--windows", 4, "--sample", "4k", "--threads", 1, "--json")  # fmt: skip
+    return (
+        "probe",
+        "-m",
+        small_model,
+        "--imatrix",
+        small_imatrix,
+        "--calibration",
+        small_text,
+        "-c",
+        128,
+        "--types",
+        "Q4_K",
+        "--windows",
+        4,
+        "--sample",
+        "4k",
+        "--threads",
+        1,
+        "--json",
+    )
 
 
 def scales(ended):

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from quantplan.formats.gguf import read_model
-from quantplan.formats.plan_files import write_plan
-from quantplan.formats.planning import make_plan
+from quantplan.gguf.reader import read_model
 from quantplan.quant_type import BY_NAME
+from quantplan.recipes.make_plan import make_plan
+from quantplan.records.plan_files import write_plan
 
 pytestmark = pytest.mark.tools
 

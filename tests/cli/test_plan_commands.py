@@ -9,11 +9,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from quantplan.cli import emit, import_, options, quantize
+from quantplan.cli import emit, options, quantize
+from quantplan.cli import import_plan as import_
 from quantplan.cli.plan_output import _ranges, default_plan_path
 from quantplan.errors import BadUsage, ModelMismatch, NothingSelected
-from quantplan.formats.gguf import read_model
-from quantplan.formats.plan_files import read_plan
+from quantplan.gguf.reader import read_model
+from quantplan.records.plan_files import read_plan
 
 pytestmark = pytest.mark.tools
 ROOT = Path(__file__).parents[2]
@@ -58,10 +59,15 @@ def test_import_prints_json_for_programs(quantplan, reference_model, folder):
     figures = json.loads(result.stdout)
     plan = read_plan(folder / "p" / "a.json")
     expected = {
-        "plan": "p/a.json", "file_bytes": plan.file_bytes,
+        "plan": "p/a.json",
+        "file_bytes": plan.file_bytes,
         "bpw": plan.bits_per_weight(read_model(reference_model)),
-        "predicted_kld": None, "predicted_kld_err": None, "status": "given", "gap": None, "bound": None,
-    }  # fmt: skip
+        "predicted_kld": None,
+        "predicted_kld_err": None,
+        "status": "given",
+        "gap": None,
+        "bound": None,
+    }
     assert expected.items() <= figures.items()
     assert "warning: the rule attn_norm=q8_0" in result.stderr
 
@@ -128,9 +134,12 @@ def test_published_klds_become_a_table_that_scores(quantplan, reference_model, k
     result = quantplan("import", "klds.csv", "--curve", "curve.csv", "-m", reference_model, "--json")
     figures = json.loads(result.stdout)
     assert figures == {
-        "damage": "klds-damage.json", "tensors": len(klds), "types": ["Q4_K", "Q6_K", "Q8_0"], "borrowed": 0,
+        "damage": "klds-damage.json",
+        "tensors": len(klds),
+        "types": ["Q4_K", "Q6_K", "Q8_0"],
+        "borrowed": 0,
         "model_digest": read_model(reference_model).digest,
-    }  # fmt: skip
+    }
     (folder / "all.txt").write_text(".*=q6_k")
     scored = ("import", "all.txt", "-m", reference_model, "--damage", "klds-damage.json", "--out", "p.json")
     out = quantplan(*scored).stdout

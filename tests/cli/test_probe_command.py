@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from quantplan.experiments.cache import Journal
-from quantplan.formats.plan_files import read_damage
+from quantplan.records.journal import Journal
+from quantplan.records.plan_files import read_damage
 
 pytestmark = pytest.mark.tools
 ROOT = Path(__file__).parents[2]

@@ -35,8 +35,12 @@ def test_the_commands_on_the_page_make_the_plans_on_the_page(call, command, work
     assert ended.code == 0, ended.err
     data = json.loads(ended.out)
     assert sorted(each.name for each in workplace.iterdir() if each.is_file()) == [
-        "frontier.png", "frontier.svg", "heat-map.png", "heat-map.svg", "page.html",
-    ]  # fmt: skip
+        "frontier.png",
+        "frontier.svg",
+        "heat-map.png",
+        "heat-map.svg",
+        "page.html",
+    ]
     assert data["plans"][data["opens_at"]]["asked"] == "6.6bpw"
     for shown in (data["plans"][0], data["plans"][data["opens_at"]]):
         solve, build = (shlex.split(line) for line in shown["commands"]["quantplan"].splitlines())

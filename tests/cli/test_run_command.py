@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from quantplan.experiments import contenders
-from quantplan.formats.gguf import read_model
-from quantplan.formats.plan_files import read_plan
+from quantplan.evaluate import baselines as contenders
+from quantplan.gguf.reader import read_model
+from quantplan.records.plan_files import read_plan
 
 pytestmark = pytest.mark.tools
 FEW = (
@@ -113,7 +113,7 @@ def test_texts_that_are_too_short(command, project, files, workplace):
 
 
 def test_a_header_without_weights(command, project, workplace):
-    from quantplan.formats.header import write_header_only
+    from quantplan.gguf.header_only import write_header_only
     from quantplan.quant_type import BY_NAME
 
     shapes = [("blk.0.attn_q.weight", (4096, 65536), BY_NAME["F16"])]

@@ -6,9 +6,9 @@ import re
 import pytest
 from tiny_models import EXPERTS, UNREACHABLE, tiny_moe, tiny_tied
 
-from quantplan.formats.gguf import read_model
-from quantplan.formats.imatrix_files import read_imatrix
-from quantplan.formats.plan_files import read_damage, read_plan
+from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.gguf.reader import read_model
+from quantplan.records.plan_files import read_damage, read_plan
 
 pytestmark = pytest.mark.tools
 ONE = ("--threads", "1")

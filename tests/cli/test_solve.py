@@ -5,11 +5,11 @@ import pytest
 from model_parts import imatrix_of
 from model_shapes import QWEN3_8B
 
-from quantplan.cli.pricing_options import parse_sample
+from quantplan.cli.probe_options import parse_sample
 from quantplan.errors import BadUsage
-from quantplan.formats.gguf import read_model
-from quantplan.formats.imatrix_files import write_imatrix
-from quantplan.formats.plan_files import read_plan
+from quantplan.gguf.imatrix_files import write_imatrix
+from quantplan.gguf.reader import read_model
+from quantplan.records.plan_files import read_plan
 
 pytestmark = pytest.mark.tools
 PRIOR = ("--damage", "prior", "--types", "k,Q8_0,F16")
@@ -297,10 +297,10 @@ def test_refused_before_anything_is_measured(solve, workplace, small_text, words
 
 
 def test_the_table_of_another_model(command, solve, odd_files, reference_model):
-    from quantplan.experiments.pricing import prior_table
-    from quantplan.formats.plan_files import write_damage
     from quantplan.llamacpp import quantize
     from quantplan.quant_type import parse_types
+    from quantplan.records.plan_files import write_damage
+    from quantplan.sensitivity.estimate import prior_table
 
     model = read_model(reference_model)
     write_damage(prior_table(model, quantize.quantizable(model), parse_types("k"), None), odd_files / "other.json")
@@ -309,7 +309,7 @@ def test_the_table_of_another_model(command, solve, odd_files, reference_model):
 
 
 def test_tools_are_missing(solve, files, monkeypatch, tmp_path):
-    from quantplan.formats.gguf import read_model as read
+    from quantplan.gguf.reader import read_model as read
     from quantplan.llamacpp import quantize
 
     monkeypatch.setenv("QUANTPLAN_TOOLS", "/nonexistent")

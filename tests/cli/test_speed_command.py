@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from quantplan.llamacpp import matmul
+from quantplan.devices.speed import matmul
 
 pytestmark = pytest.mark.tools
 

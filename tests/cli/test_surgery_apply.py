@@ -7,10 +7,10 @@ import pytest
 from model_shapes import QWEN3_5_2B
 from tiny_architectures import tiny_hybrid
 
-from quantplan.formats.gguf import read_model
-from quantplan.formats.imatrix_files import read_imatrix
-from quantplan.formats.plan_files import read_plan
+from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.tools import run
+from quantplan.records.plan_files import read_plan
 
 MODEL = "prose-10m-f16.gguf"
 

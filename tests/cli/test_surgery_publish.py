@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from quantplan.formats.gguf import read_model
-from quantplan.formats.layer_map_files import read_layer_map
+from quantplan.gguf.reader import read_model
+from quantplan.surgery.layer_map_files import read_layer_map
 
 pytestmark = pytest.mark.tools
 FEW = "--windows 4 --sample 32k --refine-windows 8 --judge-windows 8 --types k,Q8_0 --no-refine"
@@ -28,8 +28,15 @@ def test_a_dry_run_lists_the_commands_and_makes_nothing(command, small_model, te
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     assert [line.split()[1] for line in lines] == [
-        "surgery", "init", "measure", "surgery", "run", *["quantize"] * 5, "measure", "card",
-    ]  # fmt: skip
+        "surgery",
+        "init",
+        "measure",
+        "surgery",
+        "run",
+        *["quantize"] * 5,
+        "measure",
+        "card",
+    ]
     assert "'bridge 0 after 0' --name three --out three-F16.gguf" in lines[0]
     assert lines[4] == f"quantplan run --budget 5bpw {FEW} --threads 1"
     assert lines[5] == "quantplan quantize Q8_0 --out publish/three-Q8_0.gguf --threads 1"
@@ -100,10 +107,10 @@ def test_edits_in_a_file_and_a_budget_by_file(command, small_model, texts, workp
 
 
 def test_the_best_of_a_search_is_taken(command, small_model, texts, workplace):
-    from quantplan.formats.leaderboard_files import write_leaderboard
-    from quantplan.leaderboard import Leaderboard, Standing
     from quantplan.measurement import Conditions, Estimate
     from quantplan.surgery.edits import layer_map, parse_edits
+    from quantplan.surgery.search.leaderboard import Leaderboard, Standing
+    from quantplan.surgery.search.leaderboard_files import write_leaderboard
 
     where = Conditions("t", 64, 8, read_model(small_model).digest, "in-process", "cpu", "0.3.36")
     rows = tuple(

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from chat_models import SWITCHED, with_template
 
-from quantplan.formats.suite_score_files import read_suite_score
+from quantplan.evaluate.suites.suite_score_files import read_suite_score
 from quantplan.llamacpp.quantize import Recipe, quantize
 
 SUITE = """\
@@ -149,7 +149,7 @@ def test_no_model(command, workplace):
 
 
 def test_a_header_without_weights(command, workplace):
-    from quantplan.formats.header import write_header_only
+    from quantplan.gguf.header_only import write_header_only
     from quantplan.quant_type import BY_NAME
 
     write_header_only(workplace / "header.gguf", "llama", {}, [("blk.0.attn_q.weight", (4096, 65536), BY_NAME["F16"])])

@@ -13,10 +13,10 @@ import pytest
 
 from quantplan.cli.surgery import search_options
 from quantplan.errors import BadFile, BadUsage
-from quantplan.formats.gguf import read_model
-from quantplan.formats.leaderboard_files import read_leaderboard
+from quantplan.gguf.reader import read_model
 from quantplan.surgery.edits import parse_edits
-from quantplan.surgery.search.readings import Reader
+from quantplan.surgery.search.evaluations import Reader
+from quantplan.surgery.search.leaderboard_files import read_leaderboard
 
 ROOT = Path(__file__).parents[2]
 RECORD = Path("reports/prose-10m-f16.surgery.json")
@@ -63,7 +63,7 @@ def apart(line, folder, before=""):
 def killed_at(reading, how="SIGKILL"):
     """Code that ends the process when it is about to make its so-and-so-manieth reading."""
     return (
-        "import os, signal\nfrom quantplan.surgery.search.readings import Reader\n"
+        "import os, signal\nfrom quantplan.surgery.search.evaluations import Reader\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs start with it ignored
         "real, count = Reader.read, []\n"
         "def read(self, made):\n    count.append(made)\n"

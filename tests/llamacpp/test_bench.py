@@ -14,9 +14,17 @@ TESTS = [(512, 0), (0, 128)]
 def entry(prompt, generation, samples=(100.0, 110.0), **changes):
     mean = sum(samples) / len(samples) if samples else 0.0
     fields = {
-        "build_commit": "0c1e570", "build_number": 1, "cpu_info": "AMD EPYC", "backends": "CPU", "n_threads": 2,
-        "n_prompt": prompt, "n_gen": generation, "avg_ts": mean, "stddev_ts": 5.0, "samples_ts": list(samples),
-    }  # fmt: skip
+        "build_commit": "0c1e570",
+        "build_number": 1,
+        "cpu_info": "AMD EPYC",
+        "backends": "CPU",
+        "n_threads": 2,
+        "n_prompt": prompt,
+        "n_gen": generation,
+        "avg_ts": mean,
+        "stddev_ts": 5.0,
+        "samples_ts": list(samples),
+    }
     return json.dumps(fields | changes)
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from tiny_models import tiny_moe, tiny_tied
 
-from quantplan.analyze.scoring import base_rows, divergence
 from quantplan.errors import BadFile, TextTooShort
-from quantplan.formats.gguf import read_model, tensor_bytes, tensor_rows
+from quantplan.gguf.reader import read_model, tensor_bytes, tensor_rows
 from quantplan.llamacpp import ggml
 from quantplan.llamacpp.engine import Engine, EngineOptions, node_rows, windows_per_batch
 from quantplan.llamacpp.quantize import Recipe, quantize
+from quantplan.llamacpp.token_scores import base_rows, divergence
 from quantplan.quant_type import BY_NAME
 
 OPTIONS = EngineOptions(n_ctx=64, threads=1, swappable=True)
@@ -63,7 +63,7 @@ def test_perplexity_is_that_of_llama_perplexity(source, text, tmp_path):
     """Windows, positions that are scored, tokens before them: any difference moves this number."""
     import re
 
-    from quantplan.analyze.scoring import log_sum_exp
+    from quantplan.llamacpp.token_scores import log_sum_exp
     from quantplan.llamacpp.tools import run
 
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")

@@ -7,7 +7,7 @@ from tiny_architectures import tiny_hybrid
 from tiny_models import tiny_moe
 
 from quantplan.errors import BadFile
-from quantplan.formats.gguf import read_model, tensor_bytes
+from quantplan.gguf.reader import read_model, tensor_bytes
 from quantplan.llamacpp import chat
 from quantplan.llamacpp.chat import ChatForm, Prompt
 from quantplan.llamacpp.engine import Engine, EngineOptions

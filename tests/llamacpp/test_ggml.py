@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from model_parts import imatrix_of
 
-from quantplan.formats.gguf import read_model, tensor_bytes, tensor_rows
-from quantplan.formats.imatrix_files import write_imatrix
+from quantplan.gguf.imatrix_files import write_imatrix
+from quantplan.gguf.reader import read_model, tensor_bytes, tensor_rows
 from quantplan.llamacpp import ggml, quantize
 from quantplan.llamacpp.quantize import Recipe, Rule
 from quantplan.quant_type import BY_NAME

@@ -36,9 +36,15 @@ def test_the_summary():
     assert figures.kld == Estimate(0.008491, 0.000246)
     assert (figures.kld_maximum, figures.kld_median) == (0.085634, 0.006627)
     assert figures.kld_percentiles == {
-        99.9: 0.063366, 99.0: 0.043444, 95.0: 0.022669, 90.0: 0.016126,
-        10.0: 0.002030, 5.0: 0.001336, 1.0: 0.000358, 0.1: 0.000086,
-    }  # fmt: skip
+        99.9: 0.063366,
+        99.0: 0.043444,
+        95.0: 0.022669,
+        90.0: 0.016126,
+        10.0: 0.002030,
+        5.0: 0.001336,
+        1.0: 0.000358,
+        0.1: 0.000086,
+    }
     assert figures.delta_p == Estimate(-0.134, 0.066)
     assert figures.rms_dp == Estimate(2.109, 0.129)
     assert figures.same_top == Estimate(94.094, 0.740)
@@ -90,9 +96,17 @@ def test_command_lines():
     words = "-m a.gguf -f t.txt --chunks 8 --kl-divergence-base b.kld -c 256 -ngl 7 -t 3"
     assert base == ["llama-perplexity", *words.split()]
     assert divergence_argv(Path("q.gguf"), Path("b.kld"), ToolOptions(256)) == [
-        "llama-perplexity", "-m", "q.gguf", "--kl-divergence", "--kl-divergence-base", "b.kld",
-        "-c", "256", "-ngl", "0",
-    ]  # fmt: skip
+        "llama-perplexity",
+        "-m",
+        "q.gguf",
+        "--kl-divergence",
+        "--kl-divergence-base",
+        "b.kld",
+        "-c",
+        "256",
+        "-ngl",
+        "0",
+    ]
 
 
 def test_size_of_a_base_file():

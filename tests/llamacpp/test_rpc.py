@@ -8,11 +8,11 @@ import pytest
 from rpc_server import rpc_server
 from tiny_models import tiny_tied
 
-from quantplan.analyze.scoring import base_rows, divergence
 from quantplan.errors import QuantplanError, ToolMissing
-from quantplan.formats.gguf import read_model, tensor_bytes, tensor_rows
+from quantplan.gguf.reader import read_model, tensor_bytes, tensor_rows
 from quantplan.llamacpp import ggml, isolated, rpc
 from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name
+from quantplan.llamacpp.token_scores import base_rows, divergence
 from quantplan.quant_type import BY_NAME
 
 pytestmark = pytest.mark.tools

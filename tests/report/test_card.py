@@ -7,11 +7,11 @@ import pytest
 from model_parts import model_of
 from test_measurement import CONDITIONS, MEASUREMENT
 
-from quantplan.experiments.publication import Compared, ComparedRow, Publication, PublishedFile
 from quantplan.measurement import Estimate
 from quantplan.plan import Outcome, Plan, PlannedTensor
 from quantplan.quant_type import BY_NAME
 from quantplan.report.card import SHORT, Identity, ancestors, base_models, card_text, front_matter, rules_text
+from quantplan.report.card_data import Compared, ComparedRow, Publication, PublishedFile
 from quantplan.report.card_use import tag_of
 from quantplan.task_score import TaskConditions, TaskScore
 from quantplan.throughput import SpeedConditions, SpeedTest, Throughput
@@ -138,24 +138,46 @@ def test_long_rules_are_folded():
 
 def test_comparisons_with_noise_marks_tasks_and_speeds():
     score = TaskScore(
-        task="arc", file="x", model_digest="d0", file_bytes=1, outcomes=(True,) * 3 + (False,),
+        task="arc",
+        file="x",
+        model_digest="d0",
+        file_bytes=1,
+        outcomes=(True,) * 3 + (False,),
         conditions=TaskConditions("multiple-choice", "t", 4, 512, "cpu", "b1"),
-    )  # fmt: skip
+    )
     speed = Throughput(
-        file="x", model_digest="d0", file_bytes=1, tests=(SpeedTest("tg128", (10.0, 12.0)),),
+        file="x",
+        model_digest="d0",
+        file_bytes=1,
+        tests=(SpeedTest("tg128", (10.0, 12.0)),),
         conditions=SpeedConditions("chip", "CPU", 2, 0, 2, "b1"),
-    )  # fmt: skip
+    )
     first = ComparedRow("m-0.gguf", measured(0.01), 1, 1, 1, False, False, True, (score,), speed)
     other = ComparedRow(
-        "Q4_K_M", measured(0.02), 0.5, 0.4, None, False, True, False, (replace(score, outcomes=(True,) * 4),), None,
+        "Q4_K_M",
+        measured(0.02),
+        0.5,
+        0.4,
+        None,
+        False,
+        True,
+        False,
+        (replace(score, outcomes=(True,) * 4),),
+        None,
         frozenset({"ppl", "arc"}),
-    )  # fmt: skip
+    )
     text = card(published([0.01], sizes=(1000,), compared=(Compared((first, other), "At a_b it wins."),)))
     heading, _, own, rival = rows(text[text.index("against others") :], "File")
     assert heading[3:] == ["KLD", "KLD ratio", "95 % interval", "Remark"]
     assert own[:1] == ["`m-0.gguf`"] and rival == [
-        "`Q4_K_M`", "6.74 MB", "≈ 37.7 ± 2.4", "0.02000 ± 0.00010", "0.500", "0.400 to ∞", "larger, inside the noise",
-    ]  # fmt: skip
+        "`Q4_K_M`",
+        "6.74 MB",
+        "≈ 37.7 ± 2.4",
+        "0.02000 ± 0.00010",
+        "0.500",
+        "0.400 to ∞",
+        "larger, inside the noise",
+    ]
     assert rows(text, "Solved, %")[2:] == [["`m-0.gguf`", "75 ± 25"], ["`Q4_K_M`", "≈ 100 ± 0"]]
     assert rows(text, "Tokens/s")[2:] == [["`m-0.gguf`", "11.0 ± 1.0"], ["`Q4_K_M`", "-"]]
     assert "≈: the difference from `m-0.gguf` is inside the noise." in text and "> At a\\_b it wins." in text
@@ -163,9 +185,13 @@ def test_comparisons_with_noise_marks_tasks_and_speeds():
 
 def test_scores_and_speeds_of_their_own_records():
     score = TaskScore(
-        task="mmlu", file="x", model_digest="d0", file_bytes=1, outcomes=(True, False) * 8,
+        task="mmlu",
+        file="x",
+        model_digest="d0",
+        file_bytes=1,
+        outcomes=(True, False) * 8,
         conditions=TaskConditions("multiple-choice", "t", 16, 512, "cpu", "b1"),
-    )  # fmt: skip
+    )
     found = published([0.01], sizes=(1000,), scores={"m-0.gguf": (score,)})
     assert rows(card(found), "Solved, %")[0][1] == "mmlu (16 tasks)"
 
@@ -178,14 +204,26 @@ HUB = "https://huggingface.co/"
 
 def test_front_matter_from_the_metadata():
     metadata = {
-        "general.license": "other", "general.license.name": "my: license", "general.license.link": "LICENSE",
-        "general.languages": ("en", "no"), "general.source.repo_url": f"{HUB}Qwen/Qwen3-8B", "general.base_model.count": 1,
+        "general.license": "other",
+        "general.license.name": "my: license",
+        "general.license.link": "LICENSE",
+        "general.languages": ("en", "no"),
+        "general.source.repo_url": f"{HUB}Qwen/Qwen3-8B",
+        "general.base_model.count": 1,
         "general.base_model.0.repo_url": f"{HUB}Qwen/Qwen3-8B-Base",
-    }  # fmt: skip
+    }
     assert front_matter(published([]), NOBODY, metadata)[:10] == [
-        "license: other", 'license_name: "my: license"', "license_link: LICENSE", "language:", "- en", '- "no"',
-        "base_model:", "- Qwen/Qwen3-8B", "base_model_relation: quantized", "library_name: gguf",
-    ]  # fmt: skip
+        "license: other",
+        'license_name: "my: license"',
+        "license_link: LICENSE",
+        "language:",
+        "- en",
+        '- "no"',
+        "base_model:",
+        "- Qwen/Qwen3-8B",
+        "base_model_relation: quantized",
+        "library_name: gguf",
+    ]
     assert "## License\n\nmy: license: LICENSE" in card(published([]), metadata=metadata)
 
 

@@ -7,13 +7,13 @@ from test_card import NOBODY, card, published, rows
 from test_measurement import CONDITIONS, MEASUREMENT
 
 from quantplan.comparison import Gap
-from quantplan.leaderboard import Judgement, Leaderboard, Standing
+from quantplan.evaluate.suites.suite_score import ItemScore, PartScore, SuiteConditions, SuiteScore
 from quantplan.measurement import Estimate
 from quantplan.report.card import card_text
 from quantplan.report.card_surgery import in_words
-from quantplan.suite_score import ItemScore, PartScore, SuiteConditions, SuiteScore
 from quantplan.surgery.edits import layer_map, parse_edits
 from quantplan.surgery.history import History
+from quantplan.surgery.search.leaderboard import Judgement, Leaderboard, Standing
 
 EDITS = "delete 10; swap 11 12"
 
@@ -45,9 +45,15 @@ def board(**fields):
         "judgement": Judgement(conditions=CONDITIONS, original=original, standings=(standing(EDITS, 15.8, -0.02),))
     } | fields
     return Leaderboard(
-        model="Qwen3-1.7B-F16.gguf", blocks=28, by="ppl", conditions=CONDITIONS, families=("delete", "swap"),
-        original=original, standings=rows, **fields,
-    )  # fmt: skip
+        model="Qwen3-1.7B-F16.gguf",
+        blocks=28,
+        by="ppl",
+        conditions=CONDITIONS,
+        families=("delete", "swap"),
+        original=original,
+        standings=rows,
+        **fields,
+    )
 
 
 def score(right, digest):

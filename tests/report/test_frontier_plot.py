@@ -1,7 +1,7 @@
 import pytest
 
 from quantplan.errors import BadUsage
-from quantplan.experiments.frontier import Entry, Frontier, Mix
+from quantplan.planning.frontier import Entry, Frontier, Mix
 from quantplan.report.frontier_plot import frontier_figure, frontier_plot
 from quantplan.report.frontier_table import frontier_fields
 from quantplan.solve.frontier import Point

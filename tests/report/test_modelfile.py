@@ -53,9 +53,12 @@ def test_a_template_cannot_reach_out_of_its_box():
 
 def test_a_model_without_template_and_its_parameters():
     metadata = {
-        "general.architecture": "qwen3", "qwen3.context_length": 40960, "general.sampling.temp": 0.6000000238418579,
-        "general.sampling.top_k": 20, "general.sampling.sequence": "top_k;temp",
-    }  # fmt: skip
+        "general.architecture": "qwen3",
+        "qwen3.context_length": 40960,
+        "general.sampling.temp": 0.6000000238418579,
+        "general.sampling.top_k": 20,
+        "general.sampling.sequence": "top_k;temp",
+    }
     assert modelfile_text("b.gguf", metadata, ["a.gguf"]) == (
         "# ollama create NAME -f Modelfile\nFROM ./b.gguf\n# FROM ./a.gguf\n"
         "# The GGUF has no chat template: prompts are passed on as they are.\n"

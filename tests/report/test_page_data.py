@@ -9,18 +9,18 @@ import pytest
 from report_parts import made_up, made_up_data
 from test_measurement import MEASUREMENT
 
-from quantplan.experiments import planning
-from quantplan.experiments.findings import findings
-from quantplan.experiments.pricing import prior_table
-from quantplan.formats.gguf import read_model
-from quantplan.formats.imatrix_files import read_imatrix
-from quantplan.formats.measurement_files import write_measurement
+from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import quantize, tools
+from quantplan.planning import request as planning
 from quantplan.quant_type import parse_types
+from quantplan.records.measurement_files import write_measurement
 from quantplan.report.card_figures import draw
 from quantplan.report.commands import Commands
 from quantplan.report.page import page
 from quantplan.report.page_data import LETTERS, page_data, roles, types_of
+from quantplan.report.report_data import findings
+from quantplan.sensitivity.estimate import prior_table
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +67,17 @@ def test_data_are_json_and_hold_every_statistic(small):
 def test_roles_come_in_the_order_of_a_block():
     tensors = made_up(roles=10).model.tensors
     assert roles(tensors) == [
-        "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down", "ffn_gate_exps", "ffn_up_exps",
+        "attn_q",
+        "attn_k",
+        "attn_v",
+        "attn_output",
+        "ffn_gate",
+        "ffn_up",
+        "ffn_down",
+        "ffn_gate_exps",
+        "ffn_up_exps",
         "ffn_down_exps",
-    ]  # fmt: skip
+    ]
 
 
 def test_1100_tensors_and_100_budgets_are_less_than_8_mb():

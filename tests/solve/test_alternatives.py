@@ -77,8 +77,10 @@ def test_narrow_sweeps_bound_what_they_cannot_prove(monkeypatch):
 def larger(groups, types):
     rng = np.random.default_rng(3)
     bits = np.linspace(2, 8, types)
-    rows = [list(zip((bits * 1000).astype(int).tolist(), row, strict=True)) for row in
-            (np.exp(-bits) * rng.lognormal(0, 0.2, (groups, types)) * rng.lognormal(0, 1, (groups, 1))).tolist()]  # fmt: skip
+    rows = [
+        list(zip((bits * 1000).astype(int).tolist(), row, strict=True))
+        for row in (np.exp(-bits) * rng.lognormal(0, 0.2, (groups, types)) * rng.lognormal(0, 1, (groups, 1))).tolist()
+    ]
     return problem(*rows, budget=groups * 4500)
 
 

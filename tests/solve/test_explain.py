@@ -9,8 +9,12 @@ TASK = problem([(2, 9.0), (4, 5.0), (6, 2.0), (8, 2.5), (10, 1.0)], [(1, 1.0)], 
 def test_curve_against_the_chosen():
     rungs = curve(TASK.groups[0], 1)
     assert [(each.label, each.rate) for each in rungs] == [
-        ("type 0", 2.0), ("type 1", None), ("type 2", 1.5), ("type 3", 0.625), ("type 4", pytest.approx(4 / 6)),
-    ]  # fmt: skip
+        ("type 0", 2.0),
+        ("type 1", None),
+        ("type 2", 1.5),
+        ("type 3", 0.625),
+        ("type 4", pytest.approx(4 / 6)),
+    ]
     assert [each.chosen for each in rungs] == [False, True, False, False, False]
     assert step_up(rungs).label == "type 2" and step_down(rungs).label == "type 0"
 

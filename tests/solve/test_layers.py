@@ -2,9 +2,9 @@ from itertools import product
 
 import pytest
 
-from quantplan.damage import DamageRow, DamageTable
 from quantplan.errors import BadUsage
 from quantplan.quant_type import BY_NAME
+from quantplan.sensitivity_table import DamageRow, DamageTable
 from quantplan.solve.layers import chain, ftype_mixes, layer_groups
 from quantplan.tensor import Tensor, padded
 

@@ -10,9 +10,9 @@ import pytest
 from model_parts import model_of
 from small_problems import plans, random_problem, with_resource
 
-from quantplan.damage import DamageRow, DamageTable, Interaction
 from quantplan.errors import BudgetImpossible
 from quantplan.quant_type import BY_NAME
+from quantplan.sensitivity_table import DamageRow, DamageTable, Interaction
 from quantplan.solve.grouping import tensor_groups
 from quantplan.solve.objective import minimise, smallest_within
 from quantplan.solve.problem import Distinct, Problem

@@ -6,12 +6,12 @@ import pytest
 from model_parts import model_of
 
 from quantplan.budget import Budget
-from quantplan.damage import DamageRow, DamageTable
 from quantplan.errors import BadUsage, BudgetImpossible, NothingSelected
 from quantplan.quant_type import BY_NAME, parse_types
+from quantplan.sensitivity_table import DamageRow, DamageTable
+from quantplan.solve.constraints import Wishes
 from quantplan.solve.grouping import tensor_groups
 from quantplan.solve.planner import Goal, check_budget, fixed_bytes, pose, solve_posed
-from quantplan.solve.wishes import Wishes
 from quantplan.tensor import padded
 
 MODEL = model_of(

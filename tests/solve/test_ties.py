@@ -7,9 +7,9 @@ import itertools
 import pytest
 from model_parts import model_of
 
-from quantplan.damage import DamageRow, DamageTable
 from quantplan.errors import BadUsage, NothingSelected
 from quantplan.quant_type import parse_types
+from quantplan.sensitivity_table import DamageRow, DamageTable
 from quantplan.solve.grouping import joined, tensor_groups
 from quantplan.solve.problem import Problem
 from quantplan.solve.program import solve

@@ -15,8 +15,8 @@ from tiny_architectures import tiny_dense_lead, tiny_hybrid, tiny_listed, tiny_s
 from tiny_models import tiny_moe, tiny_tied
 
 from quantplan.errors import BadFile, BadUsage, NoSpace, NotAsPlanned
-from quantplan.formats.gguf import number_arrays, read_model, tensor_bytes
-from quantplan.formats.gguf_layout import Entry, read_layout
+from quantplan.gguf.layout import Entry, read_layout
+from quantplan.gguf.reader import number_arrays, read_model, tensor_bytes
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.llamacpp.tools import run
 from quantplan.surgery import apply

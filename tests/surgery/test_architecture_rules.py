@@ -7,14 +7,14 @@ import model_shapes as shapes
 import pytest
 
 from quantplan.errors import BadUsage
-from quantplan.formats.gguf import read_model
-from quantplan.formats.header import write_header_only
-from quantplan.layer_arrays import array_items, is_per_layer_array
-from quantplan.layer_map import LayerMap, copy_of
+from quantplan.gguf.header_only import write_header_only
+from quantplan.gguf.layer_arrays import array_items, is_per_layer_array
+from quantplan.gguf.reader import read_model
 from quantplan.quant_type import BY_NAME
 from quantplan.surgery.architectures.check import check, doubts, metadata_changes, pattern, violations
 from quantplan.surgery.architectures.table import RULES
 from quantplan.surgery.edits import layer_map, parse_edits
+from quantplan.surgery.layer_map import LayerMap, copy_of
 
 F16 = BY_NAME["F16"]
 _written: dict[str, object] = {}
@@ -253,10 +253,10 @@ def test_which_arrays_have_an_item_per_layer():
 
 def test_items_of_arrays_longer_and_shorter_than_the_blocks():
     made = layer_map(5, parse_edits("swap 0 1; repeat 2"))
-    assert array_items(made, 5) == (1, 0, 2, 2, 3, 4)
-    assert array_items(made, 7) == (1, 0, 2, 2, 3, 4, 5, 6)
-    assert array_items(made, 4) == (1, 0, 2, 2, 3)
-    assert array_items(layer_map(5, parse_edits("blend 1 3 0.9 into 1")), 5) == (0, 3, 2, 3, 4)
+    assert array_items(made.source_blocks, made.original, 5) == (1, 0, 2, 2, 3, 4)
+    assert array_items(made.source_blocks, made.original, 7) == (1, 0, 2, 2, 3, 4, 5, 6)
+    assert array_items(made.source_blocks, made.original, 4) == (1, 0, 2, 2, 3)
+    assert array_items(layer_map(5, parse_edits("blend 1 3 0.9 into 1")).source_blocks, 5, 5) == (0, 3, 2, 3, 4)
 
 
 # --- first and last blocks

@@ -8,7 +8,7 @@ import pytest
 import tiny_architectures as tiny
 
 from quantplan.errors import BadFile, BadUsage
-from quantplan.formats.gguf import read_model
+from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.surgery import operation
 from quantplan.surgery.apply import write_operated

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from quantplan.errors import BadUsage, NothingSelected
-from quantplan.formats.gguf import read_model, tensor_bytes, tensor_rows
+from quantplan.gguf.reader import read_model, tensor_bytes, tensor_rows
 from quantplan.quant_type import BY_NAME
 from quantplan.surgery import assembly
 from quantplan.surgery.assembly import assemble, check_encodable, part_bytes

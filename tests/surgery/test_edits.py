@@ -3,8 +3,8 @@
 import pytest
 
 from quantplan.errors import BadUsage
-from quantplan.layer_map import Layer, LayerMap, Term
 from quantplan.surgery.edits import edits_text, layer_map, parse_edits
+from quantplan.surgery.layer_map import Layer, LayerMap, Term
 
 
 def made(text, blocks=10):
@@ -104,11 +104,22 @@ def test_the_digest_names_the_result_not_the_way():
 @pytest.mark.parametrize(
     "text",
     [
-        "delete 3 7-9", "keep 0-5 3-9", "swap 1 2, 5 6", "move 5-6 after 0", "bridge 5 after 8", "repeat 3-5",
-        "repeat 3-4 x3", "reverse 2-4", "cycle 2-5 by -1", "blend 3 5 0.25 after 4", "blend 3 5 0.333333333333 into 2",
-        "merge 1-2 7-8", "scale 7-8 0.9 ffn_down", "delete 3; swap 3 4",
+        "delete 3 7-9",
+        "keep 0-5 3-9",
+        "swap 1 2, 5 6",
+        "move 5-6 after 0",
+        "bridge 5 after 8",
+        "repeat 3-5",
+        "repeat 3-4 x3",
+        "reverse 2-4",
+        "cycle 2-5 by -1",
+        "blend 3 5 0.25 after 4",
+        "blend 3 5 0.333333333333 into 2",
+        "merge 1-2 7-8",
+        "scale 7-8 0.9 ffn_down",
+        "delete 3; swap 3 4",
     ],
-)  # fmt: skip
+)
 def test_edits_are_written_as_they_are_read(text):
     assert edits_text(parse_edits(text)) == text
     assert parse_edits(edits_text(parse_edits(text))) == parse_edits(text)

@@ -3,9 +3,9 @@
 import pytest
 
 from quantplan.errors import BadUsage
-from quantplan.formats.gguf import read_model
-from quantplan.layer_map import LayerMap
+from quantplan.gguf.reader import read_model
 from quantplan.surgery.edits import edits_text, layer_map, parse_edits
+from quantplan.surgery.layer_map import LayerMap
 from quantplan.surgery.search.candidates import COMBINED, Admission, Candidate, check_explicit, extended
 from quantplan.surgery.search.families import NAMES, Pass, parse_family
 
@@ -86,11 +86,19 @@ def test_a_family_is_named_as_it_is_typed():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("unknown", "known are delete"), ("delete:x", "its form is"), ("delete:0", "its form is"), ("swap:0", "its form is"),
-        ("repeat:4/0", "its form is"), ("repeat:25", "its form is"), ("delete:10", "no range of 10"), ("merge:1", "its form is"),
-        ("blend:1.5", "its form is"), ("blend:much", "its form is"), ("scale:nan", "its form is"),
+        ("unknown", "known are delete"),
+        ("delete:x", "its form is"),
+        ("delete:0", "its form is"),
+        ("swap:0", "its form is"),
+        ("repeat:4/0", "its form is"),
+        ("repeat:25", "its form is"),
+        ("delete:10", "no range of 10"),
+        ("merge:1", "its form is"),
+        ("blend:1.5", "its form is"),
+        ("blend:much", "its form is"),
+        ("scale:nan", "its form is"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_family(text, said):
     with pytest.raises(BadUsage, match=said):
         parse_family(text, 10)
@@ -156,9 +164,13 @@ def test_edits_are_translated_to_where_the_layers_stand(first, then, together):
 
 @pytest.mark.parametrize(
     ("first", "then"),
-    [("delete 10", "delete 10"), ("delete 10", "repeat 8-11"), ("scale 5 0.9", "bridge 5 after 20"),
-     ("delete 20", "bridge 5 after 20")],
-)  # fmt: skip
+    [
+        ("delete 10", "delete 10"),
+        ("delete 10", "repeat 8-11"),
+        ("scale 5 0.9", "bridge 5 after 20"),
+        ("delete 20", "bridge 5 after 20"),
+    ],
+)
 def test_edits_of_layers_that_are_gone_are_none(first, then):
     assert extended(candidate(first), one(then)) is None
 

@@ -8,22 +8,22 @@ import pytest
 from model_parts import imatrix_of
 from tiny_models import tiny_moe
 
+from quantplan.build.build import build, stock_plan
 from quantplan.errors import BadUsage, ModelMismatch
-from quantplan.experiments.build import build, stock_plan
-from quantplan.formats.gguf import read_model
-from quantplan.formats.imatrix_files import read_imatrix, write_imatrix
-from quantplan.formats.importing import import_file
-from quantplan.formats.layer_map_files import read_layer_map
-from quantplan.formats.plan_files import read_plan
-from quantplan.formats.planning import make_plan
+from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
+from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import ggml
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.llamacpp.tools import run
 from quantplan.plan import Limit
 from quantplan.quant_type import BY_NAME
+from quantplan.recipes.importing import import_file
+from quantplan.recipes.make_plan import make_plan
+from quantplan.records.plan_files import read_plan
 from quantplan.surgery.assembly import assemble, part_bytes
 from quantplan.surgery.edits import layer_map, parse_edits
 from quantplan.surgery.follow_imatrix import follow_imatrix, followed_entry, imatrix_notes
+from quantplan.surgery.layer_map_files import read_layer_map
 from quantplan.surgery.operation import operate
 from quantplan.surgery.products import Orders, check_orders, produce
 

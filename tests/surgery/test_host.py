@@ -11,24 +11,40 @@ from tiny_architectures import tiny_hybrid, tiny_listed
 from tiny_models import tiny_moe
 
 from quantplan.errors import BadFile, BadUsage, ModelMismatch
-from quantplan.experiments.measure import MeasureOptions, measure
-from quantplan.formats.gguf import read_model
-from quantplan.layer_map import LayerMap
+from quantplan.evaluate.measure import MeasureOptions, measure
+from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.engine import EngineOptions
 from quantplan.llamacpp.tools import run
 from quantplan.surgery.apply import write_operated
 from quantplan.surgery.assembly import assemble
 from quantplan.surgery.edits import layer_map, parse_edits
+from quantplan.surgery.layer_map import LayerMap
+from quantplan.surgery.search.evaluations import Reader, Reading, ReadingJob, windows_of
 from quantplan.surgery.search.host import FOLDER, Host, clear, frame
-from quantplan.surgery.search.readings import Reader, Reading, ReadingJob, windows_of
 
 N_CTX, WINDOWS = 64, 3
 # one of each family, and what phases make of them; with 7 to 12 layers
 EDITS = (
-    "delete 3", "delete 7", "delete 2-4", "swap 3 4", "swap 1 8", "repeat 2-3", "bridge 1-2 after 5", "triple 5",
-    "reverse 4-6", "cycle 4-6", "merge 3-4", "move 2 after 6", "bridge 2 after 6", "blend 3 5 0.5", "blend 3 5 0.3 into 4",
-    "scale 3 0.9", "scale 3 1.1 ffn_down", "delete 4; swap 5 6", "swap 3 4; blend 3 5 0.5; scale 2 1.1",
-)  # fmt: skip
+    "delete 3",
+    "delete 7",
+    "delete 2-4",
+    "swap 3 4",
+    "swap 1 8",
+    "repeat 2-3",
+    "bridge 1-2 after 5",
+    "triple 5",
+    "reverse 4-6",
+    "cycle 4-6",
+    "merge 3-4",
+    "move 2 after 6",
+    "bridge 2 after 6",
+    "blend 3 5 0.5",
+    "blend 3 5 0.3 into 4",
+    "scale 3 0.9",
+    "scale 3 1.1 ffn_down",
+    "delete 4; swap 5 6",
+    "swap 3 4; blend 3 5 0.5; scale 2 1.1",
+)
 
 
 def made(model, text):
@@ -171,7 +187,7 @@ def test_files_that_killed_searches_left_are_cleared(model, tmp_path):
     """A process is killed while its host's file is there; ours, that runs, keeps its own."""
     script = (
         "import os, signal, sys\nfrom pathlib import Path\n"
-        "from quantplan.formats.gguf import read_model\nfrom quantplan.llamacpp.engine import Engine, EngineOptions\n"
+        "from quantplan.gguf.reader import read_model\nfrom quantplan.llamacpp.engine import Engine, EngineOptions\n"
         "from quantplan.surgery.edits import layer_map, parse_edits\nfrom quantplan.surgery.search.host import Host\n"
         "Engine.__init__ = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "model = read_model(sys.argv[1])\n"

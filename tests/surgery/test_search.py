@@ -9,21 +9,21 @@ from tiny_architectures import tiny_hybrid
 
 from quantplan.comparison import Gap
 from quantplan.errors import BadFile, BadUsage, WorkersLost
-from quantplan.experiments.measure import MeasureOptions, measure
-from quantplan.formats.gguf import read_model
-from quantplan.formats.leaderboard_files import leaderboard_fields, read_leaderboard, write_leaderboard
-from quantplan.layer_map import LayerMap
-from quantplan.leaderboard import Judgement, Standing, ordered
-from quantplan.machines import Machines
+from quantplan.evaluate.measure import MeasureOptions, measure
+from quantplan.execution import Machines
+from quantplan.gguf.reader import read_model
 from quantplan.measurement import Estimate
 from quantplan.report.leaderboard_table import SHOWN, judgement_grid, leaderboard_grid, verdict
 from quantplan.surgery.apply import write_operated
 from quantplan.surgery.edits import layer_map, parse_edits
-from quantplan.surgery.search import readers
+from quantplan.surgery.layer_map import LayerMap
+from quantplan.surgery.search import evaluators as readers
+from quantplan.surgery.search.dry_run import outline
+from quantplan.surgery.search.evaluations import Reader, ReadingJob
+from quantplan.surgery.search.evaluators import read_there
 from quantplan.surgery.search.families import parse_family
-from quantplan.surgery.search.outline import outline
-from quantplan.surgery.search.readers import read_there
-from quantplan.surgery.search.readings import Reader, ReadingJob
+from quantplan.surgery.search.leaderboard import Judgement, Standing, ordered
+from quantplan.surgery.search.leaderboard_files import leaderboard_fields, read_leaderboard, write_leaderboard
 from quantplan.surgery.search.search import SearchOptions, judge, search
 
 N_CTX, WINDOWS = 64, 3
@@ -68,11 +68,7 @@ def whole(model, text, tmp_path_factory):
 
 
 def edits_of(board, phase=None, family=None):
-    return {
-        each.edits
-        for each in board.standings
-        if phase in (None, each.phase) and family in (None, each.family)
-    }  # fmt: skip
+    return {each.edits for each in board.standings if phase in (None, each.phase) and family in (None, each.family)}
 
 
 # -- what is read
@@ -269,8 +265,10 @@ def test_the_outline_counts_what_a_search_reads(whole, model):
     found, _, job = whole
     plan = outline(model, job, options(*WANTED, phases=2, keep=2, breadth=3))
     assert [(stage.name, stage.candidates) for stage in plan.stages if stage.exact] == [
-        ("delete:1", 10), ("swap:1", 9), ("repeat:4/2,2", 4),
-    ]  # fmt: skip
+        ("delete:1", 10),
+        ("swap:1", 9),
+        ("repeat:4/2,2", 4),
+    ]
     assert len(found.board.standings) <= plan.candidates
     assert plan.hosts == 3 and plan.passes == plan.candidates + 1
     block = sum(tensor.bytes for tensor in model.tensors if tensor.block == 0)
@@ -321,9 +319,14 @@ def test_tables_show_the_original_first(judged):
 def standing(edits, gap=None, ppl=20.0, layers=10):
     made = layer_map(10, parse_edits(edits)) if edits else LayerMap.identity(10)
     return Standing(
-        edits=edits, layer_map=made, family="f", phase=1, ppl=Estimate(ppl, 1.0) if ppl else None, kld=Estimate(0.1, 0.01),
+        edits=edits,
+        layer_map=made,
+        family="f",
+        phase=1,
+        ppl=Estimate(ppl, 1.0) if ppl else None,
+        kld=Estimate(0.1, 0.01),
         gap=gap,
-    )  # fmt: skip
+    )
 
 
 BETTER, ALIKE, WORSE = Gap(-0.05, -0.08, -0.02, True), Gap(-0.01, -0.05, 0.03, False, 90), Gap(0.2, 0.1, 0.3, True)

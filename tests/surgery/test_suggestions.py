@@ -4,7 +4,7 @@ import model_shapes as shapes
 import pytest
 
 from quantplan.errors import BadUsage
-from quantplan.formats.gguf import read_model
+from quantplan.gguf.reader import read_model
 from quantplan.surgery.architectures.check import check
 from quantplan.surgery.architectures.suggestions import checked_map, nearest_valid
 from quantplan.surgery.edits import layer_map, parse_edits

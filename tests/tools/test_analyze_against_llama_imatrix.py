@@ -9,7 +9,7 @@ import pytest
 from tiny_models import UNREACHABLE, tiny_moe, tiny_tied
 
 from quantplan.analyze.statistics import statistics
-from quantplan.formats.imatrix_files import read_imatrix, write_imatrix
+from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
 from quantplan.imatrix import Imatrix, ImatrixEntry
 from quantplan.llamacpp import tools
 
@@ -38,10 +38,23 @@ def printed_by_us(path: Path) -> tuple[list[str], list[str]]:
     found = statistics(read_imatrix(path))
     tensors = [
         _TENSOR
-        % ("-" if each.layer is None else each.layer, each.role, each.sum, each.min, each.max, each.mean,
-           each.std, each.active, each.n, each.entropy, each.entropy_norm, each.zd, each.cossim)
+        % (
+            "-" if each.layer is None else each.layer,
+            each.role,
+            each.sum,
+            each.min,
+            each.max,
+            each.mean,
+            each.std,
+            each.active,
+            each.n,
+            each.entropy,
+            each.entropy_norm,
+            each.zd,
+            each.cossim,
+        )
         for each in found.tensors
-    ]  # fmt: skip
+    ]
     return tensors, [_LAYER % (each.layer, each.sum, each.zd, each.cossim) for each in found.layers]
 
 

@@ -21,17 +21,17 @@ from model_shapes import (
     QWQ_32B,
 )
 
-from quantplan.experiments.build import requantizes
-from quantplan.experiments.emit import plan_text
-from quantplan.experiments.planning import Request, plan_for, quantizable, types_to_price
-from quantplan.experiments.pricing import candidates, prior_table
-from quantplan.formats.gguf import read_model
-from quantplan.formats.gguf_made import quantized_bytes
-from quantplan.formats.importing import import_file
-from quantplan.formats.planning import imatrix_note, make_plan
+from quantplan.build.build import requantizes
+from quantplan.build.emit import plan_text
+from quantplan.gguf.reader import read_model
+from quantplan.gguf.writer import quantized_bytes
 from quantplan.llamacpp.quantize import Recipe, argv, parse
 from quantplan.llamacpp.tools import run
+from quantplan.planning.request import Request, plan_for, quantizable, types_to_price
 from quantplan.quant_type import BY_NAME, parse_types
+from quantplan.recipes.importing import import_file
+from quantplan.recipes.make_plan import imatrix_note, make_plan
+from quantplan.sensitivity.estimate import candidates, prior_table
 from quantplan.tensor import padded
 
 pytestmark = pytest.mark.tools
@@ -49,9 +49,11 @@ SHAPES = {
     "fused qkv": PHI_3_MINI,
 }
 LEAST = {  # budgets at which types that need an imatrix pay
-    "experts, rows of 1408": "20%", "attention and SSM": "20%", "per-layer embeddings": "20%",
+    "experts, rows of 1408": "20%",
+    "attention and SSM": "20%",
+    "per-layer embeddings": "20%",
     "fused qkv": "20%",
-}  # fmt: skip
+}
 DECIDED = {  # roles that a plan decides, besides attention and feed-forward as everybody has them
     "MLA, 671B": {"attn_q_a", "attn_q_b", "attn_kv_a_mqa", "attn_k_b", "attn_v_b", "ffn_up_exps", "ffn_up_shexp"},
     "attention and SSM": {"attn_qkv", "attn_gate", "ssm_alpha", "ssm_beta", "ssm_out", "attn_q"},
@@ -113,9 +115,15 @@ def test_any_types_are_those_of_the_dry_run(model, tmp_path):
 
 @pytest.mark.parametrize(
     "shape, stored",
-    [("SSM, rows of 48", "F32"), ("SSM, rows of 48", "BF16"), ("rows of 896", "F32"), ("rows of 896", "Q8_0"),
-     ("fused qkv", "BF16"), ("fused qkv", "Q8_0")],
-)  # fmt: skip
+    [
+        ("SSM, rows of 48", "F32"),
+        ("SSM, rows of 48", "BF16"),
+        ("rows of 896", "F32"),
+        ("rows of 896", "Q8_0"),
+        ("fused qkv", "BF16"),
+        ("fused qkv", "Q8_0"),
+    ],
+)
 def test_whatever_the_source_is_stored_in(shape, stored, tmp_path):
     model = read_model(replace(SHAPES[shape], stored=stored).write(tmp_path / "m.gguf"))
     check_against_dry_run(make_plan(model, any_types(model)), model, tmp_path)

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from tiny_models import tiny_moe, tiny_tied
 
+from quantplan.build import build as module
+from quantplan.build import preflight
+from quantplan.build.build import build, build_command, build_mix, check_build, plan_rules, rules_file, stock_plan
 from quantplan.errors import (
     BadFile,
     BadUsage,
@@ -19,24 +22,13 @@ from quantplan.errors import (
     NothingSelected,
     ToolFailed,
 )
-from quantplan.experiments import build as module
-from quantplan.experiments import preflight
-from quantplan.experiments.build import (
-    build,
-    build_command,
-    build_mix,
-    check_build,
-    plan_rules,
-    rules_file,
-    stock_plan,
-)
-from quantplan.formats.gguf import read_model
-from quantplan.formats.imatrix_files import read_imatrix
-from quantplan.formats.plan_files import read_plan, write_plan
-from quantplan.formats.planning import make_plan
+from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.llamacpp.tools import run
 from quantplan.quant_type import BY_NAME, fitted, parse_types
+from quantplan.recipes.make_plan import make_plan
+from quantplan.records.plan_files import read_plan, write_plan
 
 pytestmark = pytest.mark.tools
 FREE = "Q2_K,Q3_K,Q4_K,Q5_K,Q6_K,legacy,IQ3_S,IQ4_XS,IQ4_NL,F16,BF16,F32"

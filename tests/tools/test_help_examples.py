@@ -11,7 +11,7 @@ import pytest
 from all_commands import all_commands
 
 from quantplan.cli.demo import MIX, MODEL, PLAN
-from quantplan.experiments.demo_text import demo_texts
+from quantplan.run.demo_text import demo_texts
 
 pytestmark = pytest.mark.tools
 DATA = Path(__file__).parents[2] / "quantplan" / "data" / MODEL

@@ -7,15 +7,15 @@ import pytest
 from model_shapes import GEMMA_3N_E2B, GLM_4_5_AIR, QWEN3_8B, QWQ_32B, dense
 from tiny_models import tiny_moe, tiny_tied
 
+from quantplan.build.build import build, build_mix, plan_rules, stock_plan
+from quantplan.build.emit import plan_text
 from quantplan.errors import BadFile, BadUsage, ModelMismatch, NothingSelected
-from quantplan.experiments.build import build, build_mix, plan_rules, stock_plan
-from quantplan.experiments.emit import plan_text
-from quantplan.formats.gguf import read_model
-from quantplan.formats.header import write_header_only
-from quantplan.formats.imatrix_files import read_imatrix
-from quantplan.formats.importing import import_file
-from quantplan.formats.rules import check_rules, role_rules
+from quantplan.gguf.header_only import write_header_only
+from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.quantize import dry_run, quantizable
+from quantplan.recipes.importing import import_file
+from quantplan.recipes.rules import check_rules, role_rules
 
 pytestmark = pytest.mark.tools
 SEED = Path(__file__).parents[3] / "shared" / "seeds" / "002_098483952eacee31.txt"

@@ -15,12 +15,12 @@ import shutil
 import pytest
 
 from quantplan.errors import ConditionsDiffer, NoSpace
-from quantplan.experiments import measure_with_tool as module
-from quantplan.experiments.measure import MeasureOptions, measure
-from quantplan.experiments.measure_with_tool import measure_with_tool
-from quantplan.formats.measurement_files import read_measurement, write_measurement
+from quantplan.evaluate import measure_with_tool as module
+from quantplan.evaluate.measure import MeasureOptions, measure
+from quantplan.evaluate.measure_with_tool import measure_with_tool
 from quantplan.llamacpp.tools import run
 from quantplan.measurement import check_comparable
+from quantplan.records.measurement_files import read_measurement, write_measurement
 
 pytestmark = pytest.mark.tools
 OPTIONS = MeasureOptions(n_ctx=256, windows=8, threads=1)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from quantplan.experiments.build import build, stock_plan
-from quantplan.formats.gguf import read_model
-from quantplan.formats.imatrix_files import read_imatrix
-from quantplan.formats.measurement_files import read_measurement
-from quantplan.formats.plan_files import read_plan, write_plan
+from quantplan.build.build import build, stock_plan
+from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.gguf.reader import read_model
+from quantplan.records.measurement_files import read_measurement
+from quantplan.records.plan_files import read_plan, write_plan
 
 pytestmark = pytest.mark.tools
 FEW = ["--ctx", "128", "--windows", "6", "--threads", "1"]

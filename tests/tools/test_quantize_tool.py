@@ -6,11 +6,11 @@ import pytest
 from model_shapes import QWEN3_8B, QWQ_32B
 from tiny_models import tiny_moe, tiny_tied
 
+from quantplan.build.build import stock_plan
 from quantplan.errors import BadUsage, NothingSelected, ToolFailed
-from quantplan.experiments.build import stock_plan
-from quantplan.formats.gguf import read_model
-from quantplan.formats.header import write_header_only
-from quantplan.formats.imatrix_files import read_imatrix
+from quantplan.gguf.header_only import write_header_only
+from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.quantize import Rule, dry_run, ftypes, known_ftype, mix, quantizable
 from quantplan.quant_type import BY_NAME
 
@@ -79,10 +79,14 @@ def test_quantized_sources_and_sources_in_one_of_the_two_types(folder):
     ]
     tensors += [("output_norm.weight", (256,), BY_NAME["F32"])]
     metadata = {
-        "llama.block_count": 1, "llama.context_length": 64, "llama.embedding_length": 256,
-        "llama.vocab_size": 64, "llama.attention.head_count": 4, "llama.feed_forward_length": 64,
+        "llama.block_count": 1,
+        "llama.context_length": 64,
+        "llama.embedding_length": 256,
+        "llama.vocab_size": 64,
+        "llama.attention.head_count": 4,
+        "llama.feed_forward_length": 64,
         "llama.attention.layer_norm_rms_epsilon": 1e-6,
-    }  # fmt: skip
+    }
     model = read_model(write_header_only(folder / "q.gguf", "llama", metadata, tensors))
     assert [each.name for each in quantizable(model)] == ["blk.0.attn_v.weight", "blk.0.ffn_up.weight"]
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from test_measure_commands import Shell
 
+from quantplan.devices.speed.llama_bench import measure_speed
 from quantplan.errors import BadUsage
-from quantplan.experiments import tasks
-from quantplan.experiments.measure import MeasureOptions
-from quantplan.experiments.tasks import score_tasks
-from quantplan.experiments.throughput import measure_speed
-from quantplan.formats.gguf import read_model
-from quantplan.formats.task_files import Question, encode, read_task_file
-from quantplan.formats.task_score_files import read_task_score
+from quantplan.evaluate import tasks
+from quantplan.evaluate.measure import MeasureOptions
+from quantplan.evaluate.task_files import Question, encode, read_task_file
+from quantplan.evaluate.tasks import score_tasks
+from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.tools import run
+from quantplan.records.task_score_files import read_task_score
 
 pytestmark = pytest.mark.tools
 DATA = Path(__file__).parents[1] / "data"
@@ -102,7 +102,7 @@ def test_a_task_longer_than_the_window(reference_model, tmp_path):
 
 
 def test_speed(reference_model):
-    (found,) = measure_speed([reference_model], OPTIONS, repetitions=2)
+    (found,) = measure_speed([reference_model], OPTIONS.threads, OPTIONS.gpu_layers, repetitions=2)
     assert [test.name for test in found.tests] == ["pp512", "tg128", "pp512+tg128"]
     assert all(len(test.samples) == 2 and test.speed.value > 0 for test in found.tests)
     assert (found.conditions.threads, found.conditions.gpu_layers, found.conditions.repetitions) == (1, 0, 2)

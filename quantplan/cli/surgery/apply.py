@@ -14,8 +14,8 @@ from quantplan.surgery import edits as grammar
 
 if TYPE_CHECKING:
     from quantplan.imatrix import Imatrix
-    from quantplan.layer_map import LayerMap
     from quantplan.plan import Plan
+    from quantplan.surgery.layer_map import LayerMap
     from quantplan.surgery.operation import Operation
     from quantplan.surgery.products import Orders, Products
     from quantplan.tensor import Model
@@ -39,7 +39,7 @@ HELP = (
     "there; the layer map is kept beside it as OUT.layers.json, which can be given in place of the edits.\n\n"
     "\b\n" + _forms() + "\n\n"
     'Example: quantplan surgery apply prose-10m-f16.gguf "delete 3; swap 3 4" --dry-run'
-)  # fmt: skip
+)
 
 
 def apply(
@@ -69,9 +69,9 @@ def apply(
     ] = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    from quantplan.experiments.preflight import check_apart
-    from quantplan.formats.gguf import read_model
-    from quantplan.surgery.given import given_file
+    from quantplan.build.preflight import check_apart
+    from quantplan.gguf.reader import read_model
+    from quantplan.surgery.edit_sources import given_file
     from quantplan.surgery.operation import operate
     from quantplan.surgery.products import Orders, check_orders
 
@@ -98,8 +98,8 @@ def _edits(what: str, model: Model, force: bool) -> tuple[str, LayerMap]:
     """The edits as they are typed, and their map."""
     from quantplan.errors import BadUsage
     from quantplan.surgery.architectures.suggestions import checked_map
+    from quantplan.surgery.edit_sources import given_edits
     from quantplan.surgery.edits import edits_text
-    from quantplan.surgery.given import given_edits
 
     if not model.blocks:
         raise BadUsage(
@@ -112,9 +112,9 @@ def _edits(what: str, model: Model, force: bool) -> tuple[str, LayerMap]:
 
 def _followed(imatrix: Path | None, plan: Path | None) -> tuple[Imatrix | None, Plan | None]:
     """Imatrix and plan that are to follow; a plan brings the imatrix that it was made with, where that is still there."""
-    from quantplan.experiments.preflight import check_imatrix
-    from quantplan.formats.imatrix_files import read_imatrix
-    from quantplan.formats.plan_files import read_plan
+    from quantplan.build.preflight import check_imatrix
+    from quantplan.gguf.imatrix_files import read_imatrix
+    from quantplan.records.plan_files import read_plan
 
     followed = read_plan(plan) if plan else None
     if followed and followed.imatrix:
@@ -194,7 +194,7 @@ def _encoded(operation: Operation) -> str:
 def _json(operation: Operation, orders: Orders, made: Products | None = None) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from quantplan.formats.layer_map_files import layers_content
+    from quantplan.surgery.layer_map_files import layers_content
     from quantplan.surgery.products import reencoded_record
 
     def path(file: Path | None) -> str | None:

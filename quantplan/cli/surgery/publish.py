@@ -16,7 +16,7 @@ from quantplan.cli.surgery.publish_steps import UPLOAD, Step, Wanted, steps_of
 from quantplan.errors import BadUsage
 
 if TYPE_CHECKING:
-    from quantplan.layer_map import LayerMap
+    from quantplan.surgery.layer_map import LayerMap
     from quantplan.tensor import Model
 
 STOCK = "Q8_0,Q6_K,Q4_K_M,Q3_K_M,Q2_K"  # the quants that published operated models come in
@@ -72,11 +72,11 @@ def publish(
 
     Example, in a project: quantplan surgery publish prose-10m-f16.gguf "delete 3" --name prose-9 --dry-run
     """
+    from quantplan.build.preflight import check_source
     from quantplan.cli.surgery.published_before import check_project, operated_here
-    from quantplan.experiments.preflight import check_source
-    from quantplan.formats.gguf import read_model
-    from quantplan.formats.records import make_folder
+    from quantplan.gguf.reader import read_model
     from quantplan.llamacpp.quantize import known_ftype
+    from quantplan.records.codec import make_folder
 
     source = read_model(options.local(model))
     called = _name(name or f"{_stem(source)}-operated")
@@ -84,9 +84,19 @@ def publish(
     mixes = [known_ftype(word.strip()) for word in stock.split(",") if word.strip()]
     edits, layer_map = _edits(what, source, force)
     wanted = Wanted(
-        source, called, edits, _budgets(budget, source), tuple(mixes), _texts(calibration, text), options.ctx(ctx, source),
-        threads, score, _identity(repo, base_model, license), _words(run_options), force,
-    )  # fmt: skip
+        source,
+        called,
+        edits,
+        _budgets(budget, source),
+        tuple(mixes),
+        _texts(calibration, text),
+        options.ctx(ctx, source),
+        threads,
+        score,
+        _identity(repo, base_model, license),
+        _words(run_options),
+        force,
+    )
     check_source(source)
     there = operated_here(folder / wanted.file, source, layer_map)
     check_project(folder, folder / wanted.file, wanted.texts, wanted.ctx)
@@ -122,8 +132,8 @@ def _stem(source: Model) -> str:
 def _edits(what: str, source: Model, forced: bool) -> tuple[str, LayerMap]:
     """The edits, checked on the model: as typed, of a file, of a layer map's record, or the best of a search."""
     from quantplan.surgery.architectures.suggestions import checked_map
+    from quantplan.surgery.edit_sources import given_edits
     from quantplan.surgery.edits import edits_text
-    from quantplan.surgery.given import given_edits
 
     edits = given_edits(what, source)
     layer_map, _ = checked_map(source, edits, forced)
@@ -173,7 +183,7 @@ def _keep_leaderboard(what: str, folder: Path) -> None:
     """The search that the edits are the best of, for the card."""
     import shutil
 
-    from quantplan.surgery.given import leaderboard_given
+    from quantplan.surgery.edit_sources import leaderboard_given
 
     if leaderboard_given(what):
         (folder / "reports").mkdir(exist_ok=True)

@@ -87,7 +87,7 @@ def _gather(wanted: Wanted, folder: Path) -> Sequence[str]:
     the layer map, which makes the model again.
     """
     from quantplan.cli.plan_output import plan_stem, size_name
-    from quantplan.formats.layer_map_files import record_path
+    from quantplan.surgery.layer_map_files import record_path
 
     record = record_path(folder / wanted.file)
     if record.is_file():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from quantplan.errors import BadFile, BadUsage
 
 if TYPE_CHECKING:
-    from quantplan.layer_map import LayerMap
+    from quantplan.surgery.layer_map import LayerMap
     from quantplan.tensor import Model
 
 _OTHER = "choose another --out"
@@ -19,8 +19,8 @@ def operated_here(file: Path, source: Model, layer_map: LayerMap) -> bool:
     """Whether ``file`` is the model that the map makes of ``source``, whole, with its record. BadUsage where its record says
     that it is another one: what was made from that must not be published as this.
     """
-    from quantplan.formats.gguf import read_model
-    from quantplan.formats.layer_map_files import read_layer_map, record_path
+    from quantplan.gguf.reader import read_model
+    from quantplan.surgery.layer_map_files import read_layer_map, record_path
 
     record = record_path(file)
     if not (file.is_file() and record.is_file()):

@@ -11,11 +11,11 @@ from quantplan.cli import console, options
 from quantplan.errors import BadUsage
 
 if TYPE_CHECKING:
-    from quantplan.analyze.suite_gap import SuiteGap
+    from quantplan.evaluate.suites.scoring import ScoreOptions
+    from quantplan.evaluate.suites.suite import Suite
+    from quantplan.evaluate.suites.suite_gap import SuiteGap
+    from quantplan.evaluate.suites.suite_score import SuiteScore
     from quantplan.measurement import Estimate
-    from quantplan.suite import Suite
-    from quantplan.suite_score import SuiteScore
-    from quantplan.surgery.scores.scoring import ScoreOptions
 
 _FilesArgument = Annotated[list[Path], typer.Argument(help="GGUF files to score, hf:// too.", show_default=False)]
 _SuiteOption = Annotated[
@@ -60,7 +60,7 @@ def score(
     Example: quantplan surgery score prose-10m-f16.gguf --base prose-10m-f16.gguf --text calibration/heldout.txt
     --windows 8
     """
-    from quantplan.surgery.scores.scoring import ScoreOptions
+    from quantplan.evaluate.suites.scoring import ScoreOptions
 
     wanted, original = _suite(suite), _base(base)
     _check(text, original, ctx, windows)
@@ -77,8 +77,8 @@ def score(
 
 
 def _suite(sources: list[str] | None) -> Suite:
-    from quantplan.formats.suite_files import DEFAULT, read_suite
-    from quantplan.suite import joined
+    from quantplan.evaluate.suites.suite import joined
+    from quantplan.evaluate.suites.suite_files import DEFAULT, read_suite
 
     found = [read_suite(source) for source in sources or [DEFAULT]]
     return found[0] if len(found) == 1 else joined(found)
@@ -97,8 +97,8 @@ def _check(text: Path | None, base: Path | None, ctx: int | None, windows: int |
 
 
 def _check_weights(files: list[Path], base: Path | None) -> None:
-    from quantplan.experiments.preflight import check_source
-    from quantplan.formats.gguf import read_model
+    from quantplan.build.preflight import check_source
+    from quantplan.gguf.reader import read_model
 
     for file in (*files, *([base] if base else [])):
         check_source(read_model(file))
@@ -106,9 +106,9 @@ def _check_weights(files: list[Path], base: Path | None) -> None:
 
 def _announce(
     files: list[Path], base: Path | None, suite: Suite, how: ScoreOptions, text: Path | None, as_json: bool
-) -> None:  # fmt: skip
-    from quantplan.formats.gguf import read_model
-    from quantplan.surgery.scores.scoring import Kept, tokens_at_most
+) -> None:
+    from quantplan.evaluate.suites.scoring import Kept, tokens_at_most
+    from quantplan.gguf.reader import read_model
 
     kept = Kept(options.cache_folder(), suite, how)
     models = {str(file): bool(kept.find(read_model(file))) for file in [*files, *([base] if base else [])]}
@@ -137,26 +137,24 @@ def _announce(
 
 def _ratios(
     files: list[Path], base: Path, text: Path, ctx: int | None, windows: int | None, how: ScoreOptions
-) -> dict[Path, Estimate]:  # fmt: skip
+) -> dict[Path, Estimate]:
     """PPL of each file over that of the base."""
-    from quantplan.experiments.measure import MeasureOptions, measure
-    from quantplan.formats.gguf import read_model
+    from quantplan.evaluate.measure import MeasureOptions, measure
+    from quantplan.evaluate.suites.scoring import ppl_ratio
+    from quantplan.gguf.reader import read_model
     from quantplan.project import read_text
-    from quantplan.surgery.scores.scoring import ppl_ratio
 
     chosen = MeasureOptions(options.ctx(ctx, read_model(base)), windows, how.threads, how.gpu_layers)
     with console.progress("perplexity", 100) as bar:
-        found = measure(
-            base, files, read_text(text), chosen, lambda share: bar(100 * share), options.cache_folder()
-        )  # fmt: skip
+        found = measure(base, files, read_text(text), chosen, lambda share: bar(100 * share), options.cache_folder())
     return {file: ppl_ratio(each.ln_ppl_ratio) for file, each in zip(files, found, strict=True)}
 
 
 def _score(
     files: list[Path], base: Path | None, suite: Suite, how: ScoreOptions, ratios: dict[Path, Estimate], judged: bool
-) -> tuple[list[SuiteScore], SuiteScore | None]:  # fmt: skip
+) -> tuple[list[SuiteScore], SuiteScore | None]:
     """The files' scores and the base's."""
-    from quantplan.surgery.scores.scoring import score_file
+    from quantplan.evaluate.suites.scoring import score_file
 
     names = [*files, *([base] if base else [])]
     with console.progress("scoring", 100 * len(names)) as bar:
@@ -169,7 +167,7 @@ def _score(
 
 
 def _write(scores: list[SuiteScore], out: Path | None) -> None:
-    from quantplan.formats.suite_score_files import write_suite_score
+    from quantplan.evaluate.suites.suite_score_files import write_suite_score
 
     here = options.project()
     folder = out or (here.reports if here else None)
@@ -202,14 +200,14 @@ def _show(scores: list[SuiteScore], base: SuiteScore | None, answers: bool, as_j
 
 
 def _gaps(scores: list[SuiteScore], base: SuiteScore | None) -> dict[str, SuiteGap]:
-    from quantplan.analyze.suite_gap import suite_gap
+    from quantplan.evaluate.suites.suite_gap import suite_gap
 
     others = [each for each in scores if base and each.model_digest != base.model_digest]
     return {each.file: suite_gap(each, base) for each in others if base}
 
 
 def _sentence(score: SuiteScore, base: SuiteScore | None, gap: SuiteGap | None) -> str:
-    from quantplan.surgery.scores.judgement import against, alone
+    from quantplan.evaluate.suites.judgement import against, alone
 
     return f"{alone(score)}; {against(gap, base.file)}" if gap and base else alone(score)
 
@@ -217,7 +215,7 @@ def _sentence(score: SuiteScore, base: SuiteScore | None, gap: SuiteGap | None) 
 def _fields(score: SuiteScore, base: SuiteScore | None, gap: SuiteGap | None) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from quantplan.formats.suite_score_files import as_fields
+    from quantplan.evaluate.suites.suite_score_files import as_fields
 
     against = {"file": base.file, "score": base.overall.value} | asdict(gap) if gap and base else None
     return as_fields(score) | {"against": against, "judgement": _sentence(score, base, gap)}

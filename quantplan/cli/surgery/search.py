@@ -12,9 +12,9 @@ from quantplan.cli.surgery.search_options import By
 
 if TYPE_CHECKING:
     from quantplan.imatrix import Imatrix
-    from quantplan.leaderboard import Leaderboard
-    from quantplan.surgery.search.outline import Outline
-    from quantplan.surgery.search.readings import ReadingJob
+    from quantplan.surgery.search.dry_run import Outline
+    from quantplan.surgery.search.evaluations import ReadingJob
+    from quantplan.surgery.search.leaderboard import Leaderboard
     from quantplan.surgery.search.search import Found, SearchOptions
     from quantplan.tensor import Model
 
@@ -59,7 +59,7 @@ def search(
 
     Example, in a project: quantplan surgery search prose-10m-f16.gguf --family delete --family repeat:4/2 --phases 2 --dry-run
     """
-    from quantplan.experiments.preflight import check_apart, check_source
+    from quantplan.build.preflight import check_apart, check_source
     from quantplan.surgery.apply import check_target
 
     source = options.model(options.local_or_hub(model, hub))
@@ -72,9 +72,14 @@ def search(
     weights = options.imatrix(imatrix, source)
     chosen = _options(source, family, asked.explicit(edits, edits_file), by, jobs, force)
     chosen = replace(
-        chosen, phases=phases, keep=keep, breadth=breadth, max_candidates=max_candidates,
-        max_seconds=asked.seconds(max_time), top=top,
-    )  # fmt: skip
+        chosen,
+        phases=phases,
+        keep=keep,
+        breadth=breadth,
+        max_candidates=max_candidates,
+        max_seconds=asked.seconds(max_time),
+        top=top,
+    )
     wanted = asked.suite(by, suite)
     searching, judging = asked.texts(calibration, text)
     job = _job(source, searching, options.ctx(ctx, source), windows, jobs, weights)
@@ -100,22 +105,18 @@ def _options(source: Model, family: list[str] | None, edits: tuple, by: By, jobs
     return SearchOptions(families, edits, by.value, forced=force, machines=options.machines(jobs, None, None))
 
 
-def _job(
-    source: Model, text: str, n_ctx: int, windows: int | None, jobs: int, imatrix: Imatrix | None
-) -> ReadingJob:  # fmt: skip
-    from quantplan.surgery.search.readings import ReadingJob, windows_of
+def _job(source: Model, text: str, n_ctx: int, windows: int | None, jobs: int, imatrix: Imatrix | None) -> ReadingJob:
+    from quantplan.surgery.search.evaluations import ReadingJob, windows_of
 
     count = windows_of(source, text, n_ctx, windows, jobs)
     path = Path(imatrix.path).absolute() if imatrix else None
     return ReadingJob(source.path, source.digest, text, n_ctx, count, options.cache_folder(), imatrix=path)
 
 
-def _search(
-    source: Model, job: ReadingJob, chosen: SearchOptions, imatrix: Imatrix | None, place: Path
-) -> Found:  # fmt: skip
+def _search(source: Model, job: ReadingJob, chosen: SearchOptions, imatrix: Imatrix | None, place: Path) -> Found:
     """The search, its leaderboard written anew with every result."""
     from quantplan.cli.surgery.search_progress import growing
-    from quantplan.formats.leaderboard_files import write_leaderboard
+    from quantplan.surgery.search.leaderboard_files import write_leaderboard
     from quantplan.surgery.search.search import Progress
     from quantplan.surgery.search.search import search as run
 
@@ -140,7 +141,7 @@ def _search(
 def _judge(
     source: Model, job: ReadingJob, board: Leaderboard, chosen: SearchOptions, imatrix: Imatrix | None, place: Path
 ) -> Leaderboard:
-    from quantplan.formats.leaderboard_files import write_leaderboard
+    from quantplan.surgery.search.leaderboard_files import write_leaderboard
     from quantplan.surgery.search.search import judge
 
     console.say(f"judging the best {min(chosen.top, len(board.standings))} on the held-out text ...")
@@ -169,9 +170,9 @@ def _write_champion(
 
 
 def _show(board: Leaderboard, found: Found, place: Path, as_json: bool) -> None:
-    from quantplan.formats.leaderboard_files import leaderboard_fields
     from quantplan.report.grid import as_rich
     from quantplan.report.leaderboard_table import judgement_grid, leaderboard_grid, verdict
+    from quantplan.surgery.search.leaderboard_files import leaderboard_fields
 
     console.say(f"leaderboard: {place}")
     timing = found.timing
@@ -190,10 +191,10 @@ def _show(board: Leaderboard, found: Found, place: Path, as_json: bool) -> None:
 
 def _announce(
     source: Model, job: ReadingJob, chosen: SearchOptions, imatrix: Imatrix | None, judged: bool, as_json: bool
-) -> None:  # fmt: skip
+) -> None:
     from dataclasses import asdict
 
-    from quantplan.surgery.search.outline import outline
+    from quantplan.surgery.search.dry_run import outline
 
     plan = outline(source, job, chosen, imatrix)
     if as_json:

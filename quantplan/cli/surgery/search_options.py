@@ -13,7 +13,7 @@ from quantplan.cli import console, options
 from quantplan.errors import BadUsage
 
 if TYPE_CHECKING:
-    from quantplan.suite import Suite
+    from quantplan.evaluate.suites.suite import Suite
     from quantplan.surgery.edits import Edit
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.IGNORECASE)
@@ -33,11 +33,12 @@ ModelArgument = Annotated[
 FamilyOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--family", "-f",
+        "--family",
+        "-f",
         help="Candidates: delete, swap, repeat:8/4, triple, reverse, cycle, merge, move, bridge, blend:0.5, scale:0.9,1.1; "
         "several times (default: delete, swap and repeat; none beside --edits).",
     ),
-]  # fmt: skip
+]
 EditsOption = Annotated[
     list[str] | None, typer.Option("--edits", "-e", help='A further candidate: "delete 10; swap 11 12"; several times.')
 ]
@@ -96,8 +97,8 @@ def seconds(text: str | None) -> float | None:
 
 def explicit(edits: list[str] | None, file: Path | None) -> tuple[tuple[Edit, ...], ...]:
     """The candidates of --edits and --edits-file; BadUsage naming the line that is none."""
+    from quantplan.surgery.edit_sources import edits_file
     from quantplan.surgery.edits import parse_edits
-    from quantplan.surgery.given import edits_file
 
     found = [parse_edits(text) for text in edits or ()]
     for number, line in enumerate(edits_file(file).splitlines() if file else (), 1):
@@ -115,8 +116,8 @@ def suite(by: By, sources: list[str] | None) -> Suite | None:
         if sources:
             raise BadUsage(f"--suite ranks with --by score, not with --by {by.value}")
         return None
-    from quantplan.formats.suite_files import DEFAULT, read_suite
-    from quantplan.suite import joined
+    from quantplan.evaluate.suites.suite import joined
+    from quantplan.evaluate.suites.suite_files import DEFAULT, read_suite
 
     found = [read_suite(source) for source in sources or [DEFAULT]]
     return found[0] if len(found) == 1 else joined(found)
@@ -124,7 +125,7 @@ def suite(by: By, sources: list[str] | None) -> Suite | None:
 
 def texts(search: Path | None, judge: Path | None) -> tuple[str, str | None]:
     """The text to search on and the one that judges, with a warning where there is none, or they are one."""
-    from quantplan.analyze.overlap import WORRYING, overlap
+    from quantplan.evaluate.leakage import WORRYING, overlap
     from quantplan.project import read_text
 
     path, here = options.calibration(search), options.project()

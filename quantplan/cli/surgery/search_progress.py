@@ -13,7 +13,7 @@ from quantplan.cli import console
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from quantplan.leaderboard import Leaderboard
+    from quantplan.surgery.search.leaderboard import Leaderboard
     from quantplan.surgery.search.search import Progress, Tell
 
 _SHOWN = 5  # of the leaderboard: the rest would push the screen about

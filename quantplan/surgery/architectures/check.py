@@ -10,16 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quantplan.errors import BadUsage
-from quantplan.layer_map import LayerMap
 from quantplan.surgery.architectures.counts import count_changes, count_violation
 from quantplan.surgery.architectures.kinds import BlockKinds, Trait, block_kinds
 from quantplan.surgery.architectures.table import RULES
+from quantplan.surgery.layer_map import LayerMap
 from quantplan.tensor import Model
 
 _SIZES = (  # LLAMA_LOAD_LOCALS (models.h) and llm_graph_context have those of block 0
-    "attention.head_count", "attention.head_count_kv", "feed_forward_length", "expert_feed_forward_length", "expert_used_count",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "feed_forward_length",
+    "expert_feed_forward_length",
+    "expert_used_count",
     "attention.sliding_window_pattern",
-)  # fmt: skip
+)
 
 
 def check(model: Model, layer_map: LayerMap, forced: bool = False) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from quantplan.formats.gguf import number_arrays
-from quantplan.layer_arrays import is_per_layer_array
+from quantplan.gguf.layer_arrays import is_per_layer_array
+from quantplan.gguf.reader import number_arrays
 from quantplan.surgery.architectures.table import RULES, Cycle, Item, Lead, Rules
 from quantplan.tensor import Model
 

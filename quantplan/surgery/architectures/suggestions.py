@@ -7,10 +7,10 @@ from dataclasses import replace
 from itertools import product
 
 from quantplan.errors import BadUsage
-from quantplan.layer_map import LayerMap
 from quantplan.surgery.architectures.check import check, doubts, violations
 from quantplan.surgery.architectures.kinds import block_kinds
 from quantplan.surgery.edits import Edit, Span, edits_text, layer_map
+from quantplan.surgery.layer_map import LayerMap
 from quantplan.tensor import Model
 
 _MOST = 3

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from quantplan.errors import BadUsage, NothingSelected
 from quantplan.imatrix import Imatrix
-from quantplan.layer_map import LayerMap
 from quantplan.surgery.architectures.check import check
 from quantplan.surgery.assembly import assemble, check_encodable
 from quantplan.surgery.edits import Edit, Span, edits_text, layer_map
+from quantplan.surgery.layer_map import LayerMap
 from quantplan.tensor import Model
 
 EXPLICIT, COMBINED = "edits", "combined"  # what candidates of no family are called

@@ -140,11 +140,16 @@ def parse_family(text: str, blocks: int) -> Family:
 _FORMS = {
     "delete": "delete, delete:2 (ranges of 2) or delete:4/2 (ranges of 4, every second), then finer around the best",
     "repeat": "repeat, repeat:4 or repeat:8/4 (ranges of 8, every 4th), then finer around the best",
-    "triple": "triple, or triple:2", "reverse": "reverse, or reverse:4", "cycle": "cycle, or cycle:4",
-    "merge": "merge, or merge:3", "swap": "swap, or swap:3 (at most 3 apart)", "move": "move, or move:3 (at most 3 far)",
-    "bridge": "bridge, or bridge:3 (at most 3 apart)", "blend": "blend, or blend:0.3,0.5 (shares)",
+    "triple": "triple, or triple:2",
+    "reverse": "reverse, or reverse:4",
+    "cycle": "cycle, or cycle:4",
+    "merge": "merge, or merge:3",
+    "swap": "swap, or swap:3 (at most 3 apart)",
+    "move": "move, or move:3 (at most 3 far)",
+    "bridge": "bridge, or bridge:3 (at most 3 apart)",
+    "blend": "blend, or blend:0.3,0.5 (shares)",
     "scale": "scale, or scale:0.9,1.1 (factors)",
-}  # fmt: skip
+}
 
 
 def _read_ranges(name: str, wanted: str, blocks: int) -> Family | None:
@@ -198,5 +203,7 @@ def _read_numbers(name: str, wanted: str, _blocks: int) -> Family | None:
 
 
 _READ: dict[str, Callable[[str, str, int], Family | None]] = {
-    "ranges": _read_ranges, "pairs": _read_pairs, "numbers": _read_numbers,
-}  # fmt: skip
+    "ranges": _read_ranges,
+    "pairs": _read_pairs,
+    "numbers": _read_numbers,
+}

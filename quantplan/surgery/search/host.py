@@ -16,16 +16,16 @@ from pathlib import Path
 
 import psutil
 
-from quantplan.experiments.cache import digest_of
-from quantplan.formats.gguf import number_arrays
-from quantplan.formats.records import make_folder
+from quantplan.gguf.layer_arrays import array_items, is_per_layer_array
+from quantplan.gguf.reader import number_arrays
 from quantplan.imatrix import Imatrix
-from quantplan.layer_arrays import array_items, is_per_layer_array
-from quantplan.layer_map import LayerMap
 from quantplan.llamacpp.engine import Engine, EngineOptions
+from quantplan.records.codec import make_folder
+from quantplan.records.journal import digest_of
 from quantplan.surgery.apply import write_operated
 from quantplan.surgery.architectures.check import metadata_changes
 from quantplan.surgery.assembly import Part, assemble, part_bytes
+from quantplan.surgery.layer_map import LayerMap
 from quantplan.tensor import Model
 
 FOLDER = "hosts"  # below the cache; nothing in it outlives the process that wrote it, or the next search
@@ -38,7 +38,7 @@ def frame(model: Model, layer_map: LayerMap, parts: Sequence[Part] | None = None
     parts = assemble(model, layer_map) if parts is None else parts
     tensors = [(part.name, part.first.shape, part.type.name) for part in parts]
     arrays = {
-        key: [items[index] for index in array_items(layer_map, len(items))]
+        key: [items[index] for index in array_items(layer_map.source_blocks, layer_map.original, len(items))]
         for key, items in _layer_arrays(model.path, model.digest, model.architecture, model.blocks)
     }
     return digest_of(tensors, arrays, metadata_changes(model, layer_map))

@@ -10,17 +10,17 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from quantplan.errors import BadUsage
+from quantplan.execution import Machines
 from quantplan.imatrix import Imatrix
-from quantplan.layer_map import LayerMap
-from quantplan.leaderboard import PPL, Judgement, Leaderboard, Standing, ordered
-from quantplan.machines import Machines
 from quantplan.surgery.edits import Edit, layer_map
+from quantplan.surgery.layer_map import LayerMap
 from quantplan.surgery.search import host
 from quantplan.surgery.search.candidates import COMBINED, EXPLICIT, Admission, Candidate, check_explicit, extended
+from quantplan.surgery.search.evaluations import ReadingJob, Timing
+from quantplan.surgery.search.evaluators import Readers
 from quantplan.surgery.search.families import Family
-from quantplan.surgery.search.ledger import Ledger
-from quantplan.surgery.search.readers import Readers
-from quantplan.surgery.search.readings import ReadingJob, Timing
+from quantplan.surgery.search.leaderboard import PPL, Judgement, Leaderboard, Standing, ordered
+from quantplan.surgery.search.result_store import Ledger
 from quantplan.tensor import Model
 
 
@@ -86,9 +86,13 @@ def search(
 
 
 def judge(
-    model: Model, job: ReadingJob, board: Leaderboard, top: int, machines: Machines | None = None,
+    model: Model,
+    job: ReadingJob,
+    board: Leaderboard,
+    top: int,
+    machines: Machines | None = None,
     imatrix: Imatrix | None = None,
-) -> Leaderboard:  # fmt: skip
+) -> Leaderboard:
     """The leaderboard with what another text says of its best ``top`` and of the original. Raises as ``search``."""
     best = [each for each in board.standings[:top] if each.ppl]
     with Readers(job, machines or Machines()) as readers:
@@ -225,7 +229,14 @@ class _Course:
 
     def board(self) -> Leaderboard:
         return Leaderboard(
-            model=self._model.path.name, blocks=self._model.blocks, by=self._options.by, conditions=self._ledger.conditions,
-            families=tuple(map(str, self._options.families)), original=self._ledger.original(), standings=self._ranking(),
-            refused=dict(self.admission.refused), left_out=len(self._candidates) - len(self._read), suite=self._suite,
-        )  # fmt: skip
+            model=self._model.path.name,
+            blocks=self._model.blocks,
+            by=self._options.by,
+            conditions=self._ledger.conditions,
+            families=tuple(map(str, self._options.families)),
+            original=self._ledger.original(),
+            standings=self._ranking(),
+            refused=dict(self.admission.refused),
+            left_out=len(self._candidates) - len(self._read),
+            suite=self._suite,
+        )

@@ -1,0 +1,182 @@
+"""Building what a plan says with llama-quantize, and believing nothing but the file that comes out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from quantplan.errors import NoSpace, ToolFailed
+from quantplan.build.preflight import (
+    SPARE_BYTES,
+    check_output,
+    check_resolves,
+    check_source,
+    check_space,
+    imatrix_as_planned,
+)
+from quantplan.gguf.reader import read_model
+from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.recipes.make_plan import make_plan
+from quantplan.records.codec import replacing
+from quantplan.recipes.rules import write_rules
+from quantplan.imatrix import Imatrix
+from quantplan.llamacpp import quantize as tool
+from quantplan.llamacpp.quantize import Recipe, Rule
+from quantplan.llamacpp.tools import Echo, command_line
+from quantplan.plan import Plan
+from quantplan.tensor import Model
+
+MAX_SPELLED_RULES = 4  # more go into a file beside the output: a command line should be readable
+
+
+@dataclass(frozen=True)
+class _Manner:
+    """``threads`` 0 takes all cores; ``echo`` gets the command line, ``advance`` a 1 for each tensor that is
+    done.
+    """
+
+    threads: int
+    echo: Echo | None
+    advance: Callable[[float], None] | None
+
+
+def stock_plan(model: Model, ftype: str, imatrix: Imatrix | None = None) -> Plan:
+    """The stock mix ``ftype`` as a plan: its types and the exact size of its file.
+
+    NothingSelected for an unknown FTYPE, BadUsage where it needs an imatrix and there is none.
+    """
+    types = tool.mix(model, ftype, imatrix.path if imatrix else None)
+    assignment = {each.name: types[each.name] for each in tool.quantizable(model)}
+    return make_plan(model, assignment, imatrix, made_from={"mix": tool.known_ftype(ftype)})
+
+
+def build(
+    plan: Plan, source: Model, out: Path, *, imatrix_path: Path | None = None,
+    threads: int = 0, echo: Echo | None = None, advance: Callable[[float], None] | None = None,
+) -> Model:
+    """The model that the plan describes, written to ``out`` and read back; an older file there is replaced at
+    the end.
+
+    What can be known beforehand is checked first: the plan belongs to the model, the imatrix is the one it
+    was made with, the rules resolve to the plan, the disk has room. The rules are kept beside the output.
+    Raises BadFile, BadUsage, ModelMismatch, NoSpace, NotAsPlanned, ToolFailed.
+    """
+    with _recipe(plan, source, imatrix_path) as recipe:
+        return _build(plan, source, out, recipe, _Manner(threads, echo, advance))
+
+
+def check_build(plan: Plan, source: Model, out: Path, imatrix_path: Path | None = None) -> None:
+    """What ``build`` checks beforehand, except for the room on the disk."""
+    with _recipe(plan, source, imatrix_path) as recipe:
+        check_output(source, out)
+        check_resolves(plan, source, recipe)
+
+
+@contextmanager
+def _recipe(plan: Plan, source: Model, imatrix_path: Path | None) -> Iterator[Recipe]:
+    plan.check_belongs_to(source)
+    rules = plan_rules(plan)
+    with imatrix_as_planned(plan, imatrix_path) as imatrix:
+        yield Recipe(plan.base_ftype, rules, imatrix=imatrix, allow_requantize=requantizes(plan, source))
+
+
+def build_mix(
+    model: Model, ftype: str, out: Path, imatrix_path: Path | None = None, *,
+    threads: int = 0, echo: Echo | None = None, advance: Callable[[float], None] | None = None,
+) -> Model:
+    """The stock mix ``ftype`` as llama-quantize makes it without any rule, checked like a plan."""
+    imatrix = read_imatrix(imatrix_path) if imatrix_path else None
+    if imatrix:
+        imatrix.check_belongs_to(model)
+    plan = stock_plan(model, ftype, imatrix)
+    recipe = Recipe(tool.known_ftype(ftype), imatrix=imatrix_path, allow_requantize=requantizes(plan, model))
+    return _build(plan, model, out, recipe, _Manner(threads, echo, advance))
+
+
+def plan_rules(plan: Plan) -> tuple[Rule, ...]:
+    """The rules for llama-quantize, checked to give the plan under both of its orders of precedence."""
+    return write_rules({each.name: each.type for each in plan.tensors if each.rule}, plan.types)
+
+
+def requantizes(plan: Plan, source: Model) -> bool:
+    """Whether building the plan encodes weights anew that are quantized already."""
+    stored = ((source.by_name[each.name].type, each.type) for each in plan.tensors)
+    return any(old != new and old.family != "float" for old, new in stored)
+
+
+def build_command(plan: Plan, source: Model, out: Path, imatrix_path: Path | None = None, threads: int = 0) -> str:
+    """The llama-quantize command line that builds the plan, all rules spelled out, to be pasted."""
+    imatrix = (imatrix_path or Path(plan.imatrix.path)) if plan.imatrix else None
+    recipe = Recipe(plan.base_ftype, plan_rules(plan), imatrix=imatrix, allow_requantize=requantizes(plan, source))
+    recipe, cwd = _inside_folder(recipe)
+    return command_line(tool.argv(source.path, recipe, out, threads), cwd)
+
+
+def mix_command(model: Model, ftype: str, out: Path, imatrix_path: Path | None = None, threads: int = 0) -> str:
+    """The llama-quantize command line that builds a stock mix, to be pasted."""
+    plan = stock_plan(model, ftype, read_imatrix(imatrix_path) if imatrix_path else None)
+    recipe = Recipe(tool.known_ftype(ftype), imatrix=imatrix_path, allow_requantize=requantizes(plan, model))
+    recipe, cwd = _inside_folder(recipe)
+    return command_line(tool.argv(model.path, recipe, out, threads), cwd)
+
+
+def rules_file(out: Path) -> Path:
+    """Where a built file's rules are kept: beside it, so that the command can be run again."""
+    return out.with_name(f"{out.name.removesuffix('.gguf')}.tensor-types.txt")
+
+
+def _build(plan: Plan, source: Model, out: Path, recipe: Recipe, manner: _Manner) -> Model:
+    check_source(source)
+    check_output(source, out)
+    check_resolves(plan, source, recipe)
+    check_space(out, plan.file_bytes)
+    part = out.with_name(f".{out.name.removesuffix('.gguf')}.part.gguf")
+    try:
+        _run(source, part, _with_rules_file(recipe, out), manner)
+        plan.check_built(read_model(part))
+        part.replace(out)
+    except ToolFailed as error:
+        if shutil.disk_usage(out.parent).free < SPARE_BYTES:
+            raise NoSpace(f"the disk of {out.parent} is full: {error}") from None
+        raise
+    finally:
+        part.unlink(missing_ok=True)
+    return read_model(out)
+
+
+def _run(source: Model, part: Path, recipe: Recipe, manner: _Manner) -> None:
+    begun = 0
+
+    def started(_name: str) -> None:
+        nonlocal begun
+        if begun and manner.advance:
+            manner.advance(1)
+        begun += 1
+
+    recipe, cwd = _inside_folder(recipe)
+    tool.quantize(source.path, recipe, part, threads=manner.threads, cwd=cwd, echo=manner.echo, started=started)
+    if begun and manner.advance:
+        manner.advance(1)
+
+
+def _with_rules_file(recipe: Recipe, out: Path) -> Recipe:
+    if len(recipe.rules) <= MAX_SPELLED_RULES:
+        return recipe
+    file = rules_file(out).absolute()
+    with replacing(file) as text:
+        text.write("".join(f"{rule}\n" for rule in recipe.rules))
+    return replace(recipe, rules=(), rules_file=file)
+
+
+def _inside_folder(recipe: Recipe) -> tuple[Recipe, Path | None]:
+    """The imatrix by its bare name, and its folder to run in.
+
+    The path as given becomes metadata of the file: its size would depend on the folder, and a private path
+    would be published with the model.
+    """
+    if recipe.imatrix is None:
+        return recipe, None
+    return replace(recipe, imatrix=Path(recipe.imatrix.name)), recipe.imatrix.absolute().parent

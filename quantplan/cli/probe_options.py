@@ -1,0 +1,116 @@
+"""Options of the commands that price tensors, and the progress that they show."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quantplan.cli import console, options
+
+if TYPE_CHECKING:
+    from quantplan.execution import Machines
+    from quantplan.quant_type import QuantType
+    from quantplan.sensitivity.estimate import PricingOptions
+    from quantplan.sensitivity.probe import Tell
+    from quantplan.sensitivity_table import DamageTable
+    from quantplan.tensor import Model
+
+WindowsOption = Annotated[
+    int,
+    typer.Option("--windows", "-w", help="Windows per tensor; 0 takes 2048 tokens, and more where the error decides."),
+]
+SampleOption = Annotated[
+    str, typer.Option("--sample", help="Weights of a tensor to round-trip: a number such as 512k or 2M, or full.")
+]
+
+
+def pricing_options(
+    model: Model,
+    types: tuple[QuantType, ...],
+    ctx: int | None,
+    windows: int,
+    sample: str,
+    threads: int,
+    gpu_layers: int,
+    machines: Machines | None = None,
+) -> PricingOptions:
+    from quantplan.errors import BadUsage
+    from quantplan.execution import Machines
+    from quantplan.sensitivity.estimate import PricingOptions
+    from quantplan.sensitivity.tensor_swap import ProbeOptions
+
+    if windows < 0:
+        raise BadUsage(f"--windows {windows}: a number of windows, or 0 for the default")
+    probe = ProbeOptions(options.ctx(ctx, model), windows, windows == 0, threads, gpu_layers, machines or Machines())
+    return PricingOptions(types, probe, parse_sample(sample), threads)
+
+
+def parse_sample(text: str) -> int | None:
+    """512k, 2M or 100000 weights; None for "full"."""
+    from quantplan.errors import BadUsage
+
+    if text.lower() == "full":
+        return None
+    factor = {"k": 1 << 10, "m": 1 << 20}.get(text[-1:].lower(), 1)
+    digits = text[:-1] if factor > 1 else text
+    if not digits.isdigit() or int(digits) == 0:
+        raise BadUsage(f"--sample {text}: write a number of weights such as 512k or 2M, or full")
+    return int(digits) * factor
+
+
+@contextmanager
+def stages() -> Iterator[Tell]:
+    """One progress bar per stage, made when the stage first reports; plain lines where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    terminal = sys.stderr.isatty()
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not terminal,
+        transient=True,
+    )
+    tasks: dict[str, int] = {}
+
+    def tell(stage: str, done: float, total: float) -> None:
+        if stage not in tasks:
+            tasks[stage] = bars.add_task(stage, total=total)
+            if not terminal:
+                console.say(f"{stage} ...")
+        bars.update(tasks[stage], completed=done, total=total)
+
+    with bars:
+        yield tell
+
+
+def warn_of_kernels(table: DamageTable) -> None:
+    """Says so where a measured table lacks the rounding of activations."""
+    if table.calibrated and not table.backend:
+        console.warn(
+            "this backend's kernels round activations in a way of their own, which is not in the table: "
+            "above 5.5 bits predictions are too low"
+        )
+
+
+def calibration_text(option: Path | None) -> str | None:
+    from quantplan.project import read_text
+
+    path = options.calibration(option)
+    return read_text(path) if path else None

@@ -1,0 +1,1 @@
+"""Memory and speed of the machine that a file shall run on."""

@@ -1,0 +1,164 @@
+"""Limits of the machine that a file shall run on: VRAM, RAM and tokens per second, as resources of the problem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+
+from quantplan.budget import human_bytes
+from quantplan.devices.fit_params import F16_CACHE, memory_needs
+from quantplan.devices.memory import MemoryNeeds, MemoryUse, Placement, placement
+from quantplan.devices.speed.table import GENERATION, SpeedTable
+from quantplan.errors import BadUsage, BudgetImpossible
+from quantplan.plan import Plan
+from quantplan.quant_type import QuantType
+from quantplan.selector import Selector
+from quantplan.solve.grouping import Grouping
+from quantplan.solve.planner import Posed, keeping, limited
+from quantplan.tensor import Model, Tensor
+
+VRAM, RAM, TIME = "VRAM", "RAM", "time per token"
+_EXPERTS = Selector("ffn_*exps")
+_PS = 1000  # picoseconds in a nanosecond: times are counted in whole ones
+
+
+@dataclass(frozen=True)
+class Devices:
+    """``vram`` and ``ram``: bytes, None for no limit; ``on_cpu``: what stays in RAM, the rest is on the GPU."""
+
+    vram: int | None
+    ram: int | None
+    ctx: int
+    kv: tuple[QuantType, QuantType] = F16_CACHE
+    on_cpu: tuple[Selector, ...] = ()
+
+
+def default_on_cpu(model: Model) -> tuple[Selector, ...]:
+    """Experts stay in RAM where nothing else was said; BadUsage for a model without them."""
+    if not any(tensor.routed for tensor in model.tensors):
+        raise BadUsage(f"{model.path.name} has no experts; say with --on-cpu SELECTOR which tensors shall stay in RAM")
+    return (_EXPERTS,)
+
+
+@cache
+def _needs(model: Model, ctx: int, kv: tuple[QuantType, QuantType]) -> MemoryNeeds:
+    return memory_needs(model, ctx, kv)
+
+
+def where(model: Model, devices: Devices) -> Placement:
+    return placement(model, devices.on_cpu)
+
+
+def memory_use(plan: Plan, model: Model, devices: Devices) -> MemoryUse:
+    """What the planned file takes on the two devices."""
+    sizes = {tensor.name: tensor.bytes for tensor in plan.tensors}
+    return where(model, devices).use(_needs(model, devices.ctx, devices.kv), sizes)
+
+
+def within_memory(posed: Posed, model: Model, devices: Devices) -> Iterator[Posed]:
+    """The problem with its limits on VRAM and RAM, once for each size that the largest moved tensor may have.
+
+    llama.cpp keeps room on the GPU for a copy of the largest tensor that lives in RAM: how large it may be is part of
+    the choice, so each size is a problem of its own and the best of them is the answer. Raises BudgetImpossible where the
+    context alone does not fit.
+    """
+    needs, at = _needs(model, devices.ctx, devices.kv), where(model, devices)
+    copied = {t.name: t.bytes for t in model.tensors if t.name not in posed.grouping.of_tensor}
+    levels = _levels(posed.grouping, at, at.largest_moved({name: copied.get(name, 0) for name in at.moved}))
+    possible = False
+    for largest in levels:
+        free = _Free(
+            None if devices.vram is None else devices.vram - needs.total(_sum(copied, at.gpu), largest),
+            None if devices.ram is None else devices.ram - needs.host_total(_sum(copied, at.cpu), largest),
+        )
+        if min(each for each in (free.vram, free.ram, 0) if each is not None) < 0:
+            continue
+        narrowed = keeping(
+            posed, lambda tensor, kind, most=largest: tensor.name not in at.moved or tensor.bytes_as(kind) <= most
+        )
+        if narrowed is not None:
+            possible = True
+            yield _limited(narrowed, at, free)
+    if not possible:
+        raise _too_much(needs, devices)
+
+
+@dataclass(frozen=True)
+class _Free:
+    """Bytes left for the weights that are up for choice."""
+
+    vram: int | None
+    ram: int | None
+
+
+def _levels(grouping: Grouping, at: Placement, least: int) -> list[int]:
+    """The sizes that the largest moved tensor can have, from large to small; [0] where none is moved."""
+    sizes = {
+        tensor.bytes_as(kind)
+        for members, kinds in zip(grouping.members, grouping.kinds, strict=True)
+        for each in kinds
+        for tensor, kind in zip(members, each, strict=True)
+        if tensor.name in at.moved
+    }
+    return sorted((size for size in sizes if size >= least), reverse=True) or [least]
+
+
+def _sum(sizes: dict[str, int], names: frozenset[str]) -> int:
+    return sum(size for name, size in sizes.items() if name in names)
+
+
+def _limited(posed: Posed, at: Placement, free: _Free) -> Posed:
+    for name, room, there in ((VRAM, free.vram, at.gpu), (RAM, free.ram, at.cpu)):
+        if room is not None:
+
+            def use(tensor: Tensor, kind: QuantType, there: frozenset[str] = there) -> int:
+                return tensor.bytes_as(kind) if tensor.name in there else 0
+
+            posed = limited(posed, posed.grouping.resource(name, room, use), "bytes")
+    return posed
+
+
+def _too_much(needs: MemoryNeeds, devices: Devices) -> BudgetImpossible:
+    alone = needs.total(0)
+    asked = " and ".join(
+        f"{human_bytes(size)} of {name}" for size, name in ((devices.vram, VRAM), (devices.ram, RAM)) if size
+    )
+    return BudgetImpossible(
+        f"no weights fit beside what a context of {devices.ctx:,} takes of {asked}: KV cache "
+        f"{human_bytes(needs.kv_cache.bytes)}, VRAM in all {human_bytes(alone)} without weights; "
+        "choose a smaller --ctx, --kv q8_0, or more with --on-cpu"
+    )
+
+
+# --- speed
+
+
+def fast_enough(posed: Posed, speeds: SpeedTable, tokens_per_second: float) -> Posed:
+    """The problem with a limit on the time of a token at generation. BudgetImpossible where overhead alone takes longer."""
+    beside = speeds.overhead[GENERATION].of(speeds.blocks)
+    room = 1e9 / tokens_per_second - beside
+    if room < 0:
+        raise BudgetImpossible(
+            f"{tokens_per_second:g} tokens/s leave {1e6 / tokens_per_second:,.0f} us for a token, but attention, norms and the "
+            f"rest alone take {beside / 1e3:,.0f} us on this machine; ask for at most {1e9 / beside:,.0f}"
+        )
+
+    def use(tensor: Tensor, kind: QuantType) -> int:
+        return round(speeds.tensor_ns(tensor.name, kind, GENERATION) * _PS)
+
+    return limited(posed, posed.grouping.resource(TIME, int(room * _PS), use), "ps")
+
+
+def with_speed(plan: Plan, speeds: SpeedTable) -> Plan:
+    """The plan with the tokens per second that the table predicts of it."""
+    predicted: dict[str, float] = {}
+    for name, batch in (("generation", 1), ("prompt", 512)):
+        rate = speeds.tokens_per_second(plan.types, batch)
+        predicted |= {name: rate.value, f"{name}_err": rate.stderr or 0.0}
+    return replace(plan, predicted_tps=predicted)
+
+
+def with_devices(plan: Plan, model: Model, devices: Devices) -> Plan:
+    """The plan with the arguments that put its tensors where it was planned for."""
+    return replace(plan, on_cpu=where(model, devices).override_tensor())

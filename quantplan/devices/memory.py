@@ -1,0 +1,220 @@
+"""What a model takes when it runs: which tensors live on the GPU and which in RAM, and what comes on top of weights.
+
+Two devices, one GPU and the processor, under full offload (``-ngl 999``), as llama.cpp places tensors
+(``llama_model_loader::create_tensor``, ``LLM_TENSOR_INFOS``): the input layer stays in RAM, everything else goes to the
+GPU unless ``--override-tensor`` says otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from quantplan.errors import BadUsage
+from quantplan.quant_type import QuantType, quant_type
+from quantplan.recipes.pattern_cover import IN_BLOCK, cover
+from quantplan.selector import Selector
+from quantplan.tensor import Model
+
+INPUT_LAYER = ("token_embd.weight", "position_embd.weight", "token_types.weight", "per_layer_token_embd.weight")
+KV_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "IQ4_NL", "Q4_0")  # kv_cache_types in arg.cpp
+ASKED, COMPUTED = "llama.cpp", "computed"
+
+_EMBEDDINGS = "token_embd.weight"
+_CPU = "CPU"  # the processor's buffer type
+_EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"  # LLM_FFN_EXPS_REGEX, common.h
+_DENSE = r"\.ffn_(up|down|gate)\."  # LLM_FFN_DENSE_REGEX
+
+
+# --- what comes on top of weights
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number of bytes and where it comes from: ``source`` is ASKED or COMPUTED, ``how`` says from what."""
+
+    bytes: int
+    source: str
+    how: str
+
+    @property
+    def asked(self) -> bool:
+        return self.source == ASKED
+
+
+@dataclass(frozen=True)
+class MemoryNeeds:
+    """What one sequence of ``ctx`` tokens takes beside the weights. All figures are bytes and none is too small on purpose.
+
+    ``compute_buffer`` is the GPU's under full offload, ``host_buffer`` what is left in RAM then: the inputs, the
+    attention mask, the rows of the embeddings. Where tensors are moved to the processor, the GPU's buffer grows by
+    ``crossing``, copies of what goes from one device to the other, and RAM holds a compute buffer too.
+    """
+
+    ctx: int
+    kv: tuple[QuantType, QuantType]
+    ubatch: int
+    flash_attention: bool | None  # None: llama.cpp decides
+    kv_cache: Figure  # recurrent states included
+    compute_buffer: Figure
+    host_buffer: Figure
+    crossing: Figure
+    not_asked: str = ""  # why llama.cpp was not asked, where everything is computed
+
+    def total(self, weights_on_gpu: int, largest_moved: int = 0) -> int:
+        """Bytes of VRAM. ``largest_moved``: bytes of the largest tensor that was moved to the processor.
+
+        llama.cpp copies the weights of a matrix that lives in RAM to the GPU for batches of 32 tokens and more
+        (``ggml_backend_sched``: op_offload), one at a time, and reserves room for the largest.
+        """
+        moved = self.crossing.bytes + largest_moved if largest_moved else 0
+        return weights_on_gpu + self.kv_cache.bytes + self.compute_buffer.bytes + moved
+
+    def host_total(self, weights_on_cpu: int, largest_moved: int = 0) -> int:
+        """Bytes of RAM, the operating system and the program itself not counted."""
+        buffer = self.host_buffer.bytes
+        if largest_moved:  # what the processor computes needs no more than the whole graph would
+            buffer = max(buffer, self.compute_buffer.bytes) + self.crossing.bytes
+        return weights_on_cpu + buffer
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Weights and needs on the two devices, in bytes."""
+
+    needs: MemoryNeeds
+    gpu_weights: int
+    cpu_weights: int
+    largest_moved: int = 0
+
+    @property
+    def vram(self) -> int:
+        return self.needs.total(self.gpu_weights, self.largest_moved)
+
+    @property
+    def ram(self) -> int:
+        return self.needs.host_total(self.cpu_weights, self.largest_moved)
+
+    @property
+    def gpu_buffers(self) -> int:
+        """VRAM beside weights and cache."""
+        return self.vram - self.gpu_weights - self.needs.kv_cache.bytes
+
+    @property
+    def cpu_buffers(self) -> int:
+        """RAM beside weights."""
+        return self.ram - self.cpu_weights
+
+
+def parse_kv(text: str) -> tuple[QuantType, QuantType]:
+    """``q8_0``, or ``K,V`` as in ``q8_0,q5_1``: the types of the KV cache. BadUsage, NothingSelected."""
+    names = [name.strip() for name in text.split(",")]
+    if not 1 <= len(names) <= 2 or not all(names):
+        raise BadUsage(f"cannot read the KV types {text!r}; write one type (q8_0) or those of K and V (q8_0,q5_1)")
+    kinds = [quant_type(name) for name in names]
+    for kind in kinds:
+        if kind.name not in KV_TYPES:
+            raise BadUsage(f"llama.cpp keeps no KV cache as {kind}; choose one of {', '.join(KV_TYPES).lower()}")
+    return kinds[0], kinds[-1]
+
+
+# --- what lives where
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Names of the tensors on the GPU and in RAM. Tied embeddings are on both: llama.cpp loads them twice.
+
+    ``moved``: those of ``cpu`` that are there because they were told to. ``unused``: tensors that llama.cpp does not
+    load, of the blocks that predict further tokens.
+    """
+
+    gpu: frozenset[str]
+    cpu: frozenset[str]
+    moved: frozenset[str] = frozenset()
+    unused: frozenset[str] = frozenset()
+
+    def gpu_bytes(self, sizes: Mapping[str, int]) -> int:
+        return sum(sizes[name] for name in self.gpu)
+
+    def cpu_bytes(self, sizes: Mapping[str, int]) -> int:
+        return sum(sizes[name] for name in self.cpu)
+
+    def use(self, needs: MemoryNeeds, sizes: Mapping[str, int]) -> MemoryUse:
+        """``sizes``: bytes of each tensor as it is stored."""
+        return MemoryUse(needs, self.gpu_bytes(sizes), self.cpu_bytes(sizes), self.largest_moved(sizes))
+
+    def largest_moved(self, sizes: Mapping[str, int]) -> int:
+        """Bytes of the largest tensor that was moved, 0 where none was."""
+        return max((sizes[name] for name in self.moved), default=0)
+
+    def override_tensor(self) -> tuple[str, ...]:
+        """Anchored patterns ``PATTERN=CPU`` for ``--override-tensor``, one for each product of blocks and roles.
+
+        Joined with commas they are one argument. Checked with llama.cpp's own way of matching; BadUsage where names
+        are so alike that no pattern tells them apart.
+        """
+        return _override_tensor(self.moved, self.gpu | self.cpu)
+
+    def equivalent_option(self) -> str | None:
+        """``--cpu-moe``, ``--n-cpu-moe N`` or ``--n-cpu-ffn N`` where one of them moves exactly the same tensors."""
+        loaded = self.gpu | self.cpu
+        if self.moved and self.moved == _searched(_EXPERTS, loaded):
+            return "--cpu-moe"
+        blocks = {int(match.group(2)) for match in map(IN_BLOCK.match, self.moved) if match}
+        count = max(blocks, default=-1) + 1
+        for option, kind in (("--n-cpu-moe", _EXPERTS), ("--n-cpu-ffn", _DENSE)):
+            first = frozenset().union(*(_searched(rf"blk\.{block}{kind}", loaded) for block in range(count)))
+            if count and self.moved == first:
+                return f"{option} {count}"
+        return None
+
+
+def placement(model: Model, on_cpu: Sequence[Selector] = ()) -> Placement:
+    """Where llama.cpp keeps the tensors of a model that is offloaded wholly, but for those that are selected.
+
+    NothingSelected for a selector that means no tensor.
+    """
+    unused = frozenset(tensor.name for tensor in model.tensors if (tensor.block or 0) >= blocks_run(model))
+    loaded = frozenset(model.by_name) - unused
+    inputs = loaded.intersection(INPUT_LAYER)
+    both = inputs & {_EMBEDDINGS} if model.tied else frozenset()
+    selected = {tensor.name for selector in on_cpu for tensor in selector.select(model.tensors)}
+    moved = (loaded & selected) - (inputs - both)
+    return Placement(loaded - (inputs - both) - moved, inputs | moved, moved, unused)
+
+
+def blocks_run(model: Model) -> int:
+    """Blocks that take part in a forward pass: those that predict further tokens (MTP) are not even loaded."""
+    further = model.metadata.get(f"{model.architecture}.nextn_predict_layers", 0)
+    return model.blocks - further if isinstance(further, int) and 0 < further < model.blocks else max(model.blocks, 1)
+
+
+# --- patterns for --override-tensor
+
+
+def overridden(argument: str, names: Iterable[str]) -> frozenset[str]:
+    """The tensors that ``--override-tensor ARGUMENT`` moves to the processor, by llama.cpp's rules.
+
+    ``parse_tensor_buffer_overrides`` splits at commas, then at the first ``=``; the loader searches (not matches) the
+    patterns in order. BadUsage for what it would refuse.
+    """
+    pairs = [rule.partition("=") for rule in argument.split(",")]
+    for pattern, _, buffer in pairs:
+        if buffer != _CPU:
+            raise BadUsage(f"{argument!r}: {pattern!r} has no buffer type {_CPU} behind it")
+    names = list(names)
+    return frozenset(name for name in names if any(re.search(pattern, name) for pattern, _, _ in pairs))
+
+
+def _override_tensor(moved: frozenset[str], loaded: frozenset[str]) -> tuple[str, ...]:
+    found = tuple(f"{pattern}={_CPU}" for pattern, _ in cover(dict.fromkeys(sorted(moved), _CPU), sorted(loaded)))
+    wrong = sorted(overridden(",".join(found), loaded) ^ moved) if found else []
+    if wrong:
+        raise BadUsage(f"no pattern of --override-tensor tells {wrong[0]} from the tensors beside it")
+    return found
+
+
+def _searched(pattern: str, names: Iterable[str]) -> frozenset[str]:
+    return frozenset(name for name in names if re.search(pattern, name))

@@ -1,0 +1,1 @@
+"""Tokens per second: measured products, a model of them, llama-bench."""

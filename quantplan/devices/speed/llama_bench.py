@@ -1,0 +1,63 @@
+"""Tokens per second of files through llama-bench. Nothing is kept: a speed holds for the minute it was measured in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from quantplan.gguf.reader import read_model
+from quantplan.llamacpp.bench import BenchRow, bench
+from quantplan.llamacpp.tools import Echo
+from quantplan.tensor import Model
+from quantplan.throughput import SpeedConditions, SpeedTest, Throughput
+
+PROMPT, GENERATED = 512, 128  # llama-bench's own defaults: pp512 and tg128
+
+
+def measure_speed(
+    files: Sequence[Path],
+    threads: int = 0,
+    gpu_layers: int = 0,
+    repetitions: int = 5,
+    advance: Callable[[float], None] | None = None,
+    echo: Echo | None = None,
+) -> list[Throughput]:
+    """pp512, tg128 and pp512+tg128 of each file. ``advance`` gets shares that add up to 1.
+
+    Raises BadFile, ToolFailed, ToolMissing.
+    """
+    advance = advance or (lambda _share: None)
+    models = [read_model(file) for file in files]
+    found = []
+    for file, model in zip(files, models, strict=True):
+        rows = bench(
+            model.path,
+            prompt=(PROMPT,),
+            generation=(GENERATED,),
+            combined=((PROMPT, GENERATED),),
+            repetitions=repetitions,
+            threads=threads,
+            gpu_layers=gpu_layers,
+            echo=echo,
+        )
+        found.append(_throughput(file, model, rows, gpu_layers))
+        advance(1 / len(models))
+    return found
+
+
+def _throughput(file: Path, model: Model, rows: Sequence[BenchRow], gpu_layers: int) -> Throughput:
+    first = rows[0]
+    return Throughput(
+        file=str(file),
+        model_digest=model.digest,
+        file_bytes=model.file_bytes,
+        tests=tuple(SpeedTest(row.name, row.samples) for row in rows),
+        conditions=SpeedConditions(
+            processor=first.processor,
+            devices=", ".join(filter(None, (first.backend, first.gpu))),
+            threads=first.threads,
+            gpu_layers=gpu_layers,
+            repetitions=len(first.samples),
+            llama_cpp=first.build,
+        ),
+    )

@@ -1,0 +1,378 @@
+"""Speed measured on this machine: products by type and shape in ggml graphs, the rest with llama-bench on a synthetic model.
+
+Every figure is journalled by machine, llama.cpp build, threads and backend: the second call measures nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from quantplan.devices.speed import matmul
+from quantplan.devices.speed.cpu_caches import last_level_cache
+from quantplan.devices.speed.synthetic import synthetic_tensors, write_synthetic
+from quantplan.devices.speed.table import (
+    BATCHES,
+    GENERATION,
+    PROMPT,
+    Overhead,
+    Product,
+    Shape,
+    Speed,
+    SpeedTable,
+    blocks_run,
+    products,
+)
+from quantplan.errors import BadUsage, ModelMismatch, NoSpace
+from quantplan.llamacpp import ggml, tools
+from quantplan.llamacpp.bench import BenchRow, bench
+from quantplan.llamacpp.engine import backend_name
+from quantplan.llamacpp.quantize import quantizable
+from quantplan.measurement import Estimate
+from quantplan.quant_type import BY_NAME, QuantType, fitted
+from quantplan.records.codec import make_folder
+from quantplan.records.journal import Journal
+from quantplan.sensitivity.probe import Tell
+from quantplan.tensor import Model
+
+VERSION = 1  # 1: first
+GENERATED = 128  # tokens that llama-bench generates by default
+# weights that are visited in turn: all of a small model, so that caches help as they will help it, else enough to
+# leave the last-level cache
+_WORKING_SET = 256 << 20
+_SYNTHETIC_BYTES = 400 << 20
+_LEAST_BLOCKS, _MOST_BLOCKS = 2, 16
+_SYNTHETIC_TYPE = BY_NAME["Q4_0"]  # fits rows of any model, needs no imatrix, and is fast: little is taken away again
+_TIMINGS = 2  # of each product, the second after all others had their first: the faster one counts
+_TURNS = 3  # both sizes in turn: what disturbs the machine for a second shall not hit one of them alone
+_LEAST_ERROR = 0.01  # of a figure: the same measurement a minute later differs by as much on a quiet machine
+_DISTURBED = 0.05  # repetitions on a quiet machine differ by 0.3 to 2 %
+
+
+@dataclass(frozen=True)
+class SpeedOptions:
+    """``threads`` 0: all cores. ``gpu_layers``: none, or more than the model has blocks. ``again``: forget what was measured."""
+
+    threads: int = 0
+    gpu_layers: int = 0
+    repetitions: int = 5  # of llama-bench
+    again: bool = False
+
+    @property
+    def threads_used(self) -> int:
+        return self.threads or ggml.cores()
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A built file's speed in tokens per second, predicted and measured. ``ratio``: predicted over measured."""
+
+    test: str
+    predicted: Estimate
+    measured: BenchRow
+
+    @property
+    def ratio(self) -> float:
+        return self.predicted.value / self.measured.mean
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether llama-bench's repetitions differ so much that something else ran beside them."""
+        return self.measured.deviation > _DISTURBED * self.measured.mean
+
+
+@dataclass(frozen=True)
+class Task:
+    """One product to be timed."""
+
+    kind: QuantType
+    shape: Shape
+    batch: int
+    working_set: int
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """In the journal, one for each time that it is timed."""
+        name = f"{self.kind} {self.shape} {self.batch} tokens {self.working_set} bytes"
+        return tuple(f"{name} {turn}" for turn in range(_TIMINGS))
+
+
+def speed_table(
+    model: Model,
+    types: Iterable[QuantType],
+    options: SpeedOptions,
+    cache_folder: Path,
+    tell: Tell = lambda *_: None,
+) -> SpeedTable:
+    """The speeds of every type in every shape of the model's matrices, and what a token costs besides.
+
+    Measured for ``types`` (where rows do not fit one, for its fallback) and the types that the model is stored in; header-only
+    models will do. Raises BadUsage for a part of the blocks on a GPU, ToolFailed, ToolMissing, NoSpace.
+    """
+    check_layers(model, options)
+    found = products(model, quantizable(model))
+    kinds = tuple(types)
+    journal = _journal(options, cache_folder)
+    todo = tasks(model, found, kinds)
+    runs = _timings(todo)
+    for done, (task, key) in enumerate(runs, 1):
+        if key not in journal.results:
+            journal.put(key, _timed(task, options))
+            tell("speed of products", done, len(runs))
+    speeds = _speeds(todo, journal)
+    table = SpeedTable(
+        machine=matmul.device_name(options.gpu_layers > 0),
+        build=tools.build(),
+        backend=backend_name(options.gpu_layers),
+        threads=options.threads_used,
+        model_digest=model.digest,
+        blocks=blocks_run(model),
+        products=found,
+        speeds=speeds,
+        overhead=dict.fromkeys(BATCHES, Overhead(0.0, 0.0, 0.0)),
+        stored={name: model.by_name[name].type for name in found},
+    )
+    return _with_overhead(model, table, options, journal, tell)
+
+
+def pending(model: Model, types: tuple[QuantType, ...], options: SpeedOptions, cache_folder: Path) -> tuple[int, int]:
+    """How many measurements ``speed_table`` would make, and how many it knows already: products and runs of llama-bench."""
+    journal = _journal(options, cache_folder)
+    found = products(model, quantizable(model))
+    keys = [key for _, key in _timings(tasks(model, found, types))]
+    keys += [key for _, key in _synthetic_runs(model, found)]
+    known = sum(key in journal.results for key in keys)
+    return len(keys) - known, known
+
+
+def check_layers(model: Model, options: SpeedOptions) -> None:
+    """BadUsage where some blocks would run on a GPU and some not: a tensor's speed would depend on its block."""
+    if 0 < options.gpu_layers <= model.blocks or options.gpu_layers < 0:
+        raise BadUsage(
+            f"--gpu-layers {options.gpu_layers}: speed is predicted with all {model.blocks} blocks and the output on the "
+            f"GPU (--gpu-layers {model.blocks + 1} or more) or none (0)"
+        )
+
+
+def tasks(model: Model, found: Mapping[str, Product], types: tuple[QuantType, ...]) -> tuple[Task, ...]:
+    """All products to be timed, in the shapes that occur, at both batches: types and their fallbacks, stored types, and the
+    type of the synthetic models."""
+    limit = max(_WORKING_SET, 2 * last_level_cache())
+    chosen: dict[tuple[str, Shape], Task] = {}
+    stored = {model.by_name[name].type for name in found}
+    for kind in dict.fromkeys([*types, *sorted(stored, key=str), _SYNTHETIC_TYPE]):
+        whole = {name: fitted(kind, product.shape.columns) for name, product in found.items()}
+        size = sum(model.by_name[name].bytes_as(fit) for name, fit in whole.items())
+        for name, product in found.items():
+            # a fallback that is measured anyway keeps its own working set
+            key = whole[name].name, product.shape
+            if key not in chosen or whole[name] == kind:
+                chosen[key] = Task(whole[name], product.shape, GENERATION, min(size, limit))
+    both = (Task(task.kind, task.shape, batch, task.working_set) for task in chosen.values() for batch in BATCHES)
+    return tuple(both)
+
+
+def _journal(options: SpeedOptions, folder: Path) -> Journal:
+    gpu = options.gpu_layers > 0
+    machine = (matmul.device_name(), ggml.cores(), matmul.device_name(gpu))
+    journal = Journal(
+        folder, "speed", VERSION, machine, tools.build(), options.threads_used, backend_name(options.gpu_layers)
+    )
+    if options.again:
+        journal.results.clear()
+    return journal
+
+
+def _timings(todo: Sequence[Task]) -> list[tuple[Task, str]]:
+    """Every product in turn, and then again."""
+    return [(task, task.keys[turn]) for turn in range(_TIMINGS) for task in todo]
+
+
+def _timed(task: Task, options: SpeedOptions) -> dict[str, object]:
+    shape = matmul.measured_shape(task.kind, task.shape, task.batch)
+    load = matmul.Load(task.batch, task.working_set, options.threads_used, options.gpu_layers > 0)
+    timing = matmul.time_product(task.kind, shape, load)
+    weights = shape.active * task.batch
+    return {"ns": timing.ns / weights, "stderr": timing.stderr / weights, "runs": timing.runs, "rows": shape.rows}
+
+
+def _speeds(todo: Iterable[Task], journal: Journal) -> tuple[Speed, ...]:
+    by_key = {(task.kind, task.shape, task.batch): task for task in todo}
+
+    def figure(task: Task) -> Estimate:
+        entry = min((journal.results[key] for key in task.keys), key=lambda each: each["ns"])
+        return Estimate(entry["ns"], math.hypot(entry["stderr"], _LEAST_ERROR * entry["ns"]))
+
+    return tuple(
+        Speed(kind.name, shape, figure(task), figure(by_key[kind, shape, PROMPT]), task.working_set)
+        for (kind, shape, batch), task in by_key.items()
+        if batch == GENERATION
+    )
+
+
+# --- what is no product
+
+
+def _with_overhead(model: Model, table: SpeedTable, options: SpeedOptions, journal: Journal, tell: Tell) -> SpeedTable:
+    """llama-bench on synthetic models of two sizes, less their products: a fixed part and one per block."""
+    types = uniform_types(table, _SYNTHETIC_TYPE)
+    runs = _synthetic_runs(model, table.products)
+    for done, (blocks, key) in enumerate(runs, 1):
+        if key not in journal.results:
+            journal.put(key, _bench_synthetic(model, blocks, types, options, journal.path.parent))
+            tell("speed of synthetic models", done, len(runs))
+    fits = {}
+    for batch in BATCHES:
+        samples: dict[int, list[float]] = {}
+        for blocks, key in runs:
+            samples.setdefault(blocks, []).extend(journal.results[key][str(batch)])
+        points = {blocks: _beside(model, table, blocks, types, batch, samples[blocks]) for blocks in samples}
+        fits[batch] = _line(points, table.blocks)
+    return replace(table, overhead=fits)
+
+
+def _synthetic_runs(model: Model, found: Mapping[str, Product]) -> list[tuple[int, str]]:
+    """Number of blocks and journal key of each run of llama-bench, the sizes in turn."""
+    sizes = block_counts(model, _uniform(found, _SYNTHETIC_TYPE))
+    return [(size, f"synthetic {model.digest} {size} blocks {turn}") for turn in range(_TURNS) for size in sizes]
+
+
+def uniform_types(table: SpeedTable, kind: QuantType) -> dict[str, QuantType]:
+    """All products' tensors in one type, or in its fallback where rows do not fit."""
+    return _uniform(table.products, kind)
+
+
+def _uniform(found: Mapping[str, Product], kind: QuantType) -> dict[str, QuantType]:
+    return {name: fitted(kind, product.shape.columns) for name, product in found.items()}
+
+
+def block_counts(model: Model, types: Mapping[str, QuantType]) -> tuple[int, ...]:
+    """Two numbers of blocks for the synthetic models, or one where the model has a single block.
+
+    As many as 400 MiB hold, at most 16; all of the model's where they fit, then nothing is extrapolated. At least two.
+    """
+    run = blocks_run(model)
+    per_block = max(_block_bytes(model, types).values())
+    most = min(run, max(_LEAST_BLOCKS, min(_MOST_BLOCKS, _SYNTHETIC_BYTES // per_block)))
+    return (most,) if most == 1 else (max(1, most // 2), most)
+
+
+def _block_bytes(model: Model, types: Mapping[str, QuantType]) -> dict[int, int]:
+    sizes: dict[int, int] = {}
+    for tensor in model.tensors:
+        if tensor.block is not None:
+            size = tensor.bytes_as(types.get(tensor.name, tensor.type))
+            sizes[tensor.block] = sizes.get(tensor.block, 0) + size
+    return sizes
+
+
+def _bench_synthetic(
+    model: Model, blocks: int, types: Mapping[str, QuantType], options: SpeedOptions, folder: Path
+) -> dict[str, list[float]]:
+    """Nanoseconds per token of each repetition, by batch."""
+    make_folder(folder)
+    _remove_orphans(folder)
+    needed = sum(tensor.bytes for tensor in synthetic_tensors(model, blocks, types).values())
+    if shutil.disk_usage(folder).free < needed + (1 << 20):
+        raise NoSpace(f"{folder}: {needed / 1e6:.0f} MB are needed for a synthetic model of {blocks} blocks; free some")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f"synthetic-{os.getpid()}-") as place:
+        path = write_synthetic(model, blocks, types, Path(place) / "synthetic.gguf")
+        rows = bench(
+            path,
+            prompt=(PROMPT,),
+            generation=(GENERATED,),
+            repetitions=options.repetitions,
+            threads=options.threads_used,
+            gpu_layers=options.gpu_layers,
+        )
+    return {
+        str(batch): [1e9 / speed for speed in row.samples]
+        for batch, row in zip((PROMPT, GENERATION), rows, strict=True)
+    }
+
+
+def _remove_orphans(folder: Path) -> None:
+    """Synthetic models of processes that were killed: up to hundreds of megabytes that nobody would miss."""
+    for orphan in folder.glob("synthetic-*-*"):
+        owner = orphan.name.split("-")[1]
+        if os.name == "posix" and owner.isdigit() and not _runs(int(owner)):
+            shutil.rmtree(orphan, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # asks, and sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _beside(
+    model: Model, table: SpeedTable, blocks: int, types: Mapping[str, QuantType], batch: int, samples: list[float]
+) -> Estimate:
+    """Nanoseconds per token of the synthetic model less those of its products."""
+    found = synthetic_tensors(model, blocks, types)
+    planned = {found[name].name: name for name in table.products if name in found}
+    small = replace(model, blocks=blocks, tensors=tuple(found.values()), metadata=model.metadata | _no_nextn(model))
+    total, errors = 0.0, []
+    for name, product in products(small, (small.by_name[name] for name in planned)).items():
+        original = planned[name]
+        cost = table.product_ns(product, types[original], batch, like=table.products[original].shape)
+        total += cost.value
+        errors.append(cost.stderr or 0.0)
+    whole = matmul.undisturbed(samples)
+    return Estimate(whole.ns - total, math.hypot(whole.stderr, *errors))
+
+
+def _no_nextn(model: Model) -> dict[str, object]:
+    return {f"{model.architecture}.nextn_predict_layers": 0}
+
+
+def _line(points: Mapping[int, Estimate], blocks: int) -> Overhead:
+    """The straight line through the overheads of two sizes, carried on to ``blocks``."""
+    (small, first), (large, second) = min(points.items()), max(points.items())
+    if small == large:
+        return Overhead(0.0, second.value / large, second.stderr or 0.0)
+    slope = (second.value - first.value) / (large - small)
+    far, near = (blocks - small) / (large - small), (large - blocks) / (large - small)
+    error = math.hypot(far * (second.stderr or 0.0), near * (first.stderr or 0.0))
+    return Overhead(second.value - slope * large, slope, error)
+
+
+# --- the check
+
+
+def check_against_bench(
+    table: SpeedTable,
+    built: Model,
+    options: SpeedOptions,
+    *,
+    run: Callable[..., list[BenchRow]] = bench,
+    echo: tools.Echo | None = None,
+) -> list[Compared]:
+    """pp512 and tg128 of a built file: predicted from its types, measured with llama-bench.
+
+    ModelMismatch where the file's matrices are not those that the table was measured for.
+    """
+    types = {tensor.name: tensor.type for tensor in built.tensors}
+    lacking = sorted(table.products.keys() - types.keys())
+    if lacking:
+        raise ModelMismatch(f"{built.path} has no {lacking[0]}: it was not made from the model whose speed is known")
+    rows = run(
+        built.path,
+        prompt=(PROMPT,),
+        generation=(GENERATED,),
+        repetitions=options.repetitions,
+        threads=table.threads,
+        gpu_layers=options.gpu_layers,
+        echo=echo,
+    )
+    expected = {PROMPT: table.tokens_per_second(types, PROMPT), 0: table.tokens_per_second(types, GENERATION)}
+    return [Compared(row.name, expected[row.prompt], row) for row in rows]

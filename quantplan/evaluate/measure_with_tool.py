@@ -1,0 +1,104 @@
+"""Measuring with llama-perplexity instead of in this process: what others can run and check for themselves.
+
+Its base file keeps 16 bits of a log-probability and clips at 16 below the largest, so KLD has a floor of
+about 5e-4 nats (an F16 file against itself on the tool's authors' models); figures are not comparable with
+those taken in-process.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from quantplan.budget import human_bytes
+from quantplan.errors import NoSpace
+from quantplan.evaluate.measure import Advance, MeasureOptions, bits_per_weight
+from quantplan.evaluate.same_tokens import check_same_tokens, cut
+from quantplan.gguf.reader import read_model
+from quantplan.llamacpp import perplexity
+from quantplan.llamacpp.engine import backend_name
+from quantplan.llamacpp.perplexity import Parsed, ToolOptions
+from quantplan.llamacpp.tools import Echo, build
+from quantplan.measurement import Conditions, Measurement
+from quantplan.records.journal import text_digest
+from quantplan.tensor import Model
+
+ENGINE = "llama-perplexity"
+
+
+def measure_with_tool(
+    base_path: Path,
+    files: Sequence[Path],
+    text: str,
+    options: MeasureOptions | None = None,
+    advance: Advance | None = None,
+    echo: Echo | None = None,
+) -> list[Measurement]:
+    """The measurements of ``files`` as llama-perplexity prints them, without figures of single windows.
+
+    ``advance`` gets shares that add up to 1. The base file goes to a temporary folder (TMPDIR). Raises
+    BadFile, ModelMismatch, NoSpace, TextTooShort, ToolFailed, ToolMissing.
+    """
+    options, advance = options or MeasureOptions(), advance or (lambda _share: None)
+    base, models = read_model(base_path), [read_model(file) for file in files]
+    expected = cut(base, text, options.n_ctx, options.windows)
+    check_same_tokens(base, expected, models, text, options.windows)
+    windows, vocabulary = len(expected.windows), expected.vocabulary
+    tool, share = (
+        ToolOptions(options.n_ctx, options.threads, options.gpu_layers),
+        1 / (windows * (len(models) + 1)),
+    )
+    common = {"step": lambda chunks: advance(chunks * share), "echo": echo}
+    with tempfile.TemporaryDirectory(prefix="quantplan-") as name:
+        folder = Path(name)
+        check_room(folder, perplexity.base_file_bytes(vocabulary, options.n_ctx, windows))
+        # the tool drops one newline at the end of a text: one more lets it see the text that was given
+        (folder / "text.txt").write_text(text + "\n", encoding="utf-8", newline="")
+        perplexity.write_base(base.path, folder / "text.txt", folder / "base.kld", windows, vocabulary, tool, **common)
+        parsed = [perplexity.divergence(model.path, folder / "base.kld", tool, **common) for model in models]
+    conditions = _conditions(base, text, options)
+    return [
+        _measurement(file, *each, windows, conditions)
+        for file, each in zip(files, zip(models, parsed, strict=True), strict=True)
+    ]
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """NoSpace unless the base file fits on the folder's disk."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise NoSpace(
+            f"llama-perplexity's base file needs {human_bytes(needed)}, {folder} has {human_bytes(free)}; "
+            "set TMPDIR to another disk, or take fewer --windows"
+        )
+
+
+def _conditions(base: Model, text: str, options: MeasureOptions) -> dict[str, object]:
+    return {
+        "text_digest": text_digest(text),
+        "n_ctx": options.n_ctx,
+        "base_digest": base.digest,
+        "engine": ENGINE,
+        "backend": backend_name(options.gpu_layers),
+        "llama_cpp": build(),
+    }
+
+
+def _measurement(file: Path, model: Model, parsed: Parsed, windows: int, conditions: dict[str, object]) -> Measurement:
+    notes = ()
+    if not parsed.complete:
+        notes = (
+            f"llama-perplexity ended {perplexity.RUNS} times without its summary: figures of its line for "
+            f"window {parsed.chunks} of {windows}; percentiles and mean change of probability are unknown",
+        )
+    return Measurement(
+        **vars(parsed.figures),
+        file=str(file),
+        model_digest=model.digest,
+        file_bytes=model.file_bytes,
+        bpw=bits_per_weight(model),
+        conditions=Conditions(**conditions, windows=windows if parsed.complete else parsed.chunks),  # type: ignore[arg-type]
+        notes=notes,
+    )

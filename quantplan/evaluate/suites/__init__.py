@@ -1,0 +1,1 @@
+"""Suites of short tasks: read, asked, graded, compared."""

@@ -1,0 +1,174 @@
+"""From an answer to a credit between 0 and 1, one function a kind of part. Formulas and examples: docs/suites.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+
+from quantplan.evaluate.suites import suite
+from quantplan.evaluate.suites.answers import Reply, finds, normal, numbers, repeated, words
+from quantplan.evaluate.suites.suite import Item, Part
+from quantplan.llamacpp.chat import CLOSED, OPENED
+
+COMMON_SHARE = 0.25  # of common words from which a text counts as one of the language; English prose has 0.4 to 0.5
+PLAIN_SHARE = 0.9  # of letters, spaces and usual punctuation from which it counts as prose
+COHERENCE_RUN, REPETITION_RUN = 3, 4  # words of a run that shall not come again
+SCALE = 10  # of intensities
+_PLAIN = re.compile(r"[^\W\d_]|[\s.,;:!?'\"’“”()-]")
+_SCALE_NAMED = re.compile(r"\b0\s*(?:-|–|to)\s*10\b")  # "anger (0-10): 7" is about 7
+_FINALLY = re.compile(r"\b(?:answer|therefore|thus|hence|so)\b")
+
+
+@dataclass(frozen=True)
+class Credit:
+    """``remark``: what is missing where the credit is not 1."""
+
+    value: float
+    remark: str = ""
+
+
+def facts(part: Part, item: Item, reply: Reply) -> Credit:
+    """1 where an accepted answer is said and no rejected one."""
+    text = normal(reply.said)
+    refused = next((each for each in item.reject if finds(each, text)), None)
+    if refused is not None:
+        return Credit(0.0, f"says {refused}")
+    if any(finds(each, text) for each in item.accept):
+        return Credit(1.0)
+    return Credit(0.0, f"no {' or '.join(item.accept)}" if text else "no answer")
+
+
+def coherence(part: Part, item: Item, reply: Reply) -> Credit:
+    """likeness x variety x topic: plain text of common words, no runs of words again, keywords."""
+    text, found = reply.said, words(reply.said)
+    if len(found) < max(1, item.at_least):
+        return Credit(0.0, f"{len(found)} words, {item.at_least} needed")
+    plain = len(_PLAIN.findall(text)) / len(text)
+    common = sum(word in part.common_words for word in found) / len(found)
+    likeness = min(1.0, plain / PLAIN_SHARE) * min(1.0, common / COMMON_SHARE)
+    again = repeated(found, COHERENCE_RUN)
+    named = sum(finds(each, normal(text)) for each in item.keywords)
+    value = likeness * (1 - again) * (1 + min(1.0, named / item.needed)) / 2
+    return Credit(
+        value,
+        "" if value == 1 else f"likeness {likeness:.2f}, runs again {again:.2f}, {named} of {item.needed} keywords",
+    )
+
+
+def repetition(part: Part, item: Item, reply: Reply) -> Credit:
+    """1 - share of runs of four words that came before; in proportion less where the text is too short to tell."""
+    found = words(reply.said)
+    again, enough = repeated(found, REPETITION_RUN), min(1.0, len(found) / max(1, item.at_least))
+    value = (1 - again) * enough
+    return Credit(value, "" if value == 1 else f"{len(found)} words, runs again {again:.2f}")
+
+
+def thinking(part: Part, item: Item, reply: Reply) -> Credit:
+    """1/2 for a block of thinking with words in it that is closed, 1/2 for the right answer after it."""
+    before, opened, rest = reply.whole.partition(OPENED)
+    thought, closed, _ = rest.partition(CLOSED)
+    if before.strip() or not opened:
+        return Credit(0.0, "no thinking")
+    if not closed:
+        return Credit(0.0, "thinking is not closed")
+    if not words(thought):
+        return Credit(0.0, "nothing is thought")
+    return Credit(1.0) if _answers(item, reply) else Credit(0.5, "no right answer after thinking")
+
+
+def direct(part: Part, item: Item, reply: Reply) -> Credit:
+    """0 for thinking or no answer; 1 for the right answer, 1/2 for another."""
+    if OPENED in reply.whole or CLOSED in reply.whole:
+        return Credit(0.0, "thinks")
+    if not normal(reply.said):
+        return Credit(0.0, "no answer")
+    return Credit(1.0) if _answers(item, reply) else Credit(0.5, "another answer")
+
+
+def _answers(item: Item, reply: Reply) -> bool:
+    """Whether the answer is accepted; any answer at all where the item does not say what is."""
+    text = normal(reply.said)
+    if any(finds(each, text) for each in item.reject):
+        return False
+    return any(finds(each, text) for each in item.accept) if item.accept else bool(text)
+
+
+def math(part: Part, item: Item, reply: Reply) -> Credit:
+    """(right significant digits / digits of the answer)^2, of the last number that is said."""
+    found = numbers(reply.said)
+    if not found:
+        return Credit(0.0, "no number")
+    right, digits = right_digits(found[-1], item.answer)
+    return Credit((right / digits) ** 2, "" if right == digits else f"{found[-1]} has {right} of {digits} digits right")
+
+
+def right_digits(value: Decimal, answer: str) -> tuple[int, int]:
+    """(digits of ``value`` that are right, significant digits of ``answer`` as written).
+
+    Two numbers agree to k digits where they differ by at most half a unit of the answer's k-th digit. Zero has one digit.
+    """
+    wanted = Decimal(answer)
+    digits = len(wanted.as_tuple().digits)
+    gap, first = abs(value - wanted), wanted.adjusted()
+    right = 0
+    while right < digits and 2 * gap <= Decimal(1).scaleb(first - right):
+        right += 1
+    return right, digits
+
+
+def feelings(part: Part, item: Item, reply: Reply) -> Credit:
+    """1 - distance / distance of random answers, at least 0; 0 where an intensity is missing or above 10."""
+    text, distance, chance = _SCALE_NAMED.sub(" ", reply.said.casefold()), 0.0, 0.0
+    for name, level in item.feelings:
+        said = re.findall(
+            rf"(?<!\w){re.escape(name.casefold())}(?!\w)(?:[^\w\n-]|-(?!\d)){{0,12}}(\d+(?:\.\d+)?)", text
+        )
+        if not said or float(said[-1]) > SCALE:
+            return Credit(0.0, f"no intensity of {name}")
+        distance += abs(float(said[-1]) - level)
+        chance += sum(abs(each - level) for each in range(SCALE + 1)) / (SCALE + 1)
+    value = max(0.0, 1 - distance / chance)
+    return Credit(value, "" if value == 1 else f"off by {distance / len(item.feelings):.1f} on average")
+
+
+def reasoning(part: Part, item: Item, reply: Reply) -> Credit:
+    """1 for the right choice, number or words, else 0."""
+    if item.accept:
+        return facts(part, item, reply)
+    if item.choices:
+        return _choice(item, normal(reply.said))
+    found = numbers(reply.said)
+    if not found:
+        return Credit(0.0, "no number")
+    return Credit(1.0) if found[-1] == Decimal(item.answer) else Credit(0.0, f"says {found[-1]}")
+
+
+def _choice(item: Item, text: str) -> Credit:
+    """The one choice that is named; of several the one after the last word such as answer or therefore."""
+    named = _named(item, text)
+    if len(named) > 1:
+        ends = [match.end() for match in _FINALLY.finditer(text)]
+        named = _named(item, text[ends[-1] :]) if ends else named
+    if len(named) != 1:
+        return Credit(0.0, "several choices" if named else "no choice")
+    return Credit(1.0) if named == {normal(item.answer)} else Credit(0.0, f"says {min(named)}")
+
+
+def _named(item: Item, text: str) -> set[str]:
+    longest_first = sorted((re.escape(normal(each)) for each in item.choices), key=len, reverse=True)
+    return set(re.findall(rf"(?<!\w)(?:{'|'.join(longest_first)})(?!\w)", text))
+
+
+Grader = Callable[[Part, Item, Reply], Credit]
+GRADERS: dict[str, Grader] = {
+    suite.FACTS: facts,
+    suite.COHERENCE: coherence,
+    suite.REPETITION: repetition,
+    suite.THINKING: thinking,
+    suite.DIRECT: direct,
+    suite.MATH: math,
+    suite.FEELINGS: feelings,
+    suite.REASONING: reasoning,
+}

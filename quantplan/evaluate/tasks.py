@@ -1,0 +1,128 @@
+"""Scores at multiple-choice tasks through llama-perplexity, every finished one kept."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from quantplan.errors import BadUsage
+from quantplan.evaluate.measure import Advance, MeasureOptions
+from quantplan.evaluate.task_files import TaskFile
+from quantplan.gguf.reader import read_model
+from quantplan.llamacpp import tasks as tool
+from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name
+from quantplan.llamacpp.perplexity import ToolOptions
+from quantplan.llamacpp.tasks import TaskRun
+from quantplan.llamacpp.tools import Echo, build
+from quantplan.records.journal import Journal
+from quantplan.records.task_score_files import as_fields, from_fields
+from quantplan.task_score import TaskConditions, TaskScore
+from quantplan.tensor import Model
+
+
+def score_tasks(
+    files: Sequence[Path],
+    data: Mapping[str, TaskFile],
+    count: int | None = None,
+    options: MeasureOptions | None = None,
+    advance: Advance | None = None,
+    cache: Path | None = None,
+    echo: Echo | None = None,
+) -> list[list[TaskScore]]:
+    """For each file its scores by the names of ``data``. ``count``: tasks of each kind, None for all that a data file has.
+
+    ``advance`` gets shares that add up to 1. In the folder ``cache`` a score is kept as soon as it is there. Raises
+    BadFile, BadUsage, ToolFailed, ToolMissing.
+    """
+    options, advance = options or MeasureOptions(), advance or (lambda _share: None)
+    models = [read_model(file) for file in files]
+    found: list[list[TaskScore]] = [[] for _ in models]
+    for name, given in data.items():
+        kind = _Kind(name, given, count, options, cache)
+        with kind.on_disk() as path:
+            for file, model, scores in zip(files, models, found, strict=True):
+                share = 1 / (len(models) * len(data))
+                scores.append(
+                    replace(kind.score(model, path, lambda part, all=share: advance(all * part), echo), file=str(file))
+                )
+    return found
+
+
+class _Kind:
+    """One kind of task, as the tool is asked for it, and what was measured of it before."""
+
+    def __init__(
+        self, name: str, given: TaskFile, count: int | None, options: MeasureOptions, cache: Path | None
+    ) -> None:
+        if count is not None and count < 1:
+            raise BadUsage(f"--tasks {count}: at least one task is needed")
+        self.name, self.given, self.options = name, given, options
+        self.conditions = TaskConditions(
+            mode=given.mode,
+            data_digest=given.digest,
+            tasks=min(count or len(given.questions), len(given.questions)),
+            n_ctx=options.n_ctx,
+            backend=backend_name(options.gpu_layers),
+            llama_cpp=build(),
+        )
+        self._journal = Journal(cache, "tasks", asdict(self.conditions)) if cache else None
+
+    @contextmanager
+    def on_disk(self) -> Iterator[Path]:
+        """The data as the tool reads it: the file itself, or a temporary one where it was converted."""
+        if self.given.path.suffix != ".jsonl":
+            yield self.given.path
+            return
+        with tempfile.TemporaryDirectory(prefix="quantplan-") as folder:
+            path = Path(folder) / f"{self.given.path.stem}.bin"
+            path.write_bytes(self.given.data)
+            yield path
+
+    def score(self, model: Model, data: Path, advance: Advance, echo: Echo | None) -> TaskScore:
+        """The model's score, from the journal where it is there; ``advance`` gets shares of this one."""
+        known = self._journal.results.get(model.digest) if self._journal else None
+        if known is not None:
+            advance(1)
+            return replace(from_fields(known), task=self.name)
+        score = TaskScore(
+            task=self.name,
+            file=str(model.path),
+            model_digest=model.digest,
+            file_bytes=model.file_bytes,
+            notes=_ambiguous(model, self.given),
+            outcomes=self._run(model, data, advance, echo),
+            conditions=self.conditions,
+        )
+        if self._journal:
+            self._journal.put(model.digest, as_fields(score))
+        return score
+
+    def _run(self, model: Model, data: Path, advance: Advance, echo: Echo | None) -> tuple[bool, ...]:
+        how = ToolOptions(self.options.n_ctx, self.options.threads, self.options.gpu_layers)
+        count = self.conditions.tasks
+        asked = TaskRun(self.given.mode, data, count, self.given.most_answers)
+        return tool.outcomes(model.path, asked, how, step=lambda done: advance(done / count), echo=echo)
+
+
+def _ambiguous(model: Model, given: TaskFile) -> tuple[str, ...]:
+    """A note where an answer's tokens are all shared by the task's other answers.
+
+    llama-perplexity then takes the likelihood of a token behind the answer's last, which is not there: what it reads
+    instead is chance.
+    """
+    with Engine(model.path, EngineOptions(vocabulary_only=True)) as engine:
+        doubtful = sum(_shares_all([engine.tokenize(text).tolist() for text in each.texts]) for each in given.questions)
+    if not doubtful:
+        return ()
+    return (
+        f"in {doubtful} of the {len(given.questions)} tasks of {given.path.name} an answer is the beginning of all "
+        "others, token by token; llama-perplexity reads past its end there, so that these outcomes are chance",
+    )
+
+
+def _shares_all(sequences: list[list[int]]) -> bool:
+    shortest = min(sequences, key=len)
+    return all(each[: len(shortest)] == shortest for each in sequences)

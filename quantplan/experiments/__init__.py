@@ -1,1 +1,0 @@
-"""What is learned by running the model: probes, builds, measurements, comparisons."""

@@ -1,1 +1,0 @@
-"""How nouns are stored: each format read and written side by side."""

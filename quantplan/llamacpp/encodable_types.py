@@ -1,0 +1,146 @@
+"""Which types the installed libggml encodes: asked of the library, so that a newer one's types can be planned with.
+
+Its numbering is walked to the count that libllama names. A type that quantplan's table has and whose encoder the library
+exports is taken at its word; anything else encodes one block in a process of its own first, because ggml ends the
+process for what it cannot encode. Those answers are kept for each build of the library.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from quantplan.errors import ToolFailed
+from quantplan.llamacpp import ggml
+from quantplan.quant_type import BY_ID, QuantType, parse_types, register
+
+_MOST_TYPES = 4096  # a count beyond this was read from another structure than expected
+_IN_A_CHILD = "import sys; from quantplan.llamacpp.encodable_types import encode_one; encode_one(int(sys.argv[1]))"
+
+
+def parse_writable(text: str) -> tuple[QuantType, ...]:
+    """``parse_types`` among the types that the installed library encodes; the set ``any`` is all of them."""
+    return parse_types(text, writable_types())
+
+
+@cache
+def writable_types() -> tuple[QuantType, ...]:
+    """Every type that the installed library encodes and decodes, largest first.
+
+    Types that quantplan's table lacks join it (``quant_type.register``) with the library's own numbers. ToolFailed
+    where library and table disagree about a type, ToolMissing without a library.
+    """
+    found = [kind for kind in map(_installed, range(_count())) if kind and kind.for_weights and _encodes(kind)]
+    for kind in found:
+        register(kind)
+    return tuple(sorted(found, key=lambda kind: (-kind.bits, kind.name)))
+
+
+def _count() -> int:
+    """GGML_TYPE_COUNT: what llama_model_quantize_default_params (llama.h) has where no type is chosen."""
+
+    class Parameters(ctypes.Structure):
+        _fields_ = [
+            ("nthread", ctypes.c_int32),
+            ("ftype", ctypes.c_int32),
+            ("output_tensor_type", ctypes.c_int32),
+            ("token_embedding_type", ctypes.c_int32),
+            ("rest", ctypes.c_char * 1024),  # returned in memory: more room than needed does no harm
+        ]
+
+    ggml.base()  # says what to do where there is no library
+    defaults = ctypes.CDLL(str(ggml.library_path("llama"))).llama_model_quantize_default_params
+    defaults.restype, defaults.argtypes = Parameters, []
+    found = defaults()
+    if found.output_tensor_type != found.token_embedding_type or not 0 < found.output_tensor_type <= _MOST_TYPES:
+        raise ToolFailed("the installed libllama does not tell how many types it has; see `quantplan doctor`")
+    return found.output_tensor_type
+
+
+def _installed(number: int) -> QuantType | None:
+    """The type with that number as the library describes it; None for numbers that are not in use."""
+    name, (block, size) = (ggml.installed_name(number) or "").upper(), ggml.installed_block(number)
+    if not block or not size:
+        return None
+    known = BY_ID.get(number)
+    if known is None:
+        needs = bool(ggml.base().ggml_quantize_requires_imatrix(number))
+        return QuantType(name, number, block, size, "other", needs_imatrix=needs)
+    if (known.name, known.block, known.block_bytes) != (name, block, size):
+        raise ToolFailed(
+            f"the installed libggml has {name} of {block} weights in {size} bytes as type {number}, quantplan takes it for "
+            f"{known} of {known.block} in {known.block_bytes}; update quantplan"
+        )
+    return known
+
+
+def _encodes(kind: QuantType) -> bool:
+    if kind.name == "F32":
+        return True
+    if not ggml.can_quantize(kind):  # no way back to floats: what kernels round activations to
+        return False
+    exported = kind.family == "float" or hasattr(ggml.base(), f"quantize_{ggml.installed_name(kind.ggml_id)}")
+    return (kind.ggml_id in BY_ID and exported) or _tried(kind)
+
+
+# --- types that nobody vouches for
+
+
+def _tried(kind: QuantType) -> bool:
+    """Whether a process of its own survives encoding a block; remembered for each build of the library."""
+    file = _memory()
+    known = _read(file)
+    if kind.name not in known:
+        known[kind.name] = _survives(kind.ggml_id)
+        _write(file, known)
+    return known[kind.name]
+
+
+def _survives(number: int) -> bool:
+    environment = os.environ | {"GGML_NO_BACKTRACE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    words = [sys.executable, "-c", _IN_A_CHILD, str(number)]
+    return subprocess.run(words, env=environment, capture_output=True, check=False).returncode == 0
+
+
+def encode_one(number: int) -> None:
+    """Encodes and decodes one block of the type, with importance; ggml may end the process."""
+    import numpy as np
+
+    with suppress(ImportError):  # an abort that was expected shall leave no core file
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    kind = _installed(number)
+    assert kind is not None
+    weights = np.linspace(-1, 1, kind.block, dtype=np.float32).reshape(1, -1)
+    encoded = ggml.quantize(weights, kind, np.ones_like(weights))
+    assert np.isfinite(ggml.dequantize(encoded, kind, kind.block)).all()
+
+
+def _memory() -> Path:
+    import platformdirs
+
+    stamp = ggml.library_path("ggml-base").stat()
+    return Path(platformdirs.user_cache_dir("quantplan")) / f"types-{stamp.st_size:x}-{stamp.st_mtime_ns:x}.json"
+
+
+def _read(file: Path) -> dict[str, bool]:
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(file: Path, known: dict[str, bool]) -> None:
+    with suppress(OSError):  # without it the question is asked again next time, which takes a second
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps(known))
+        part.replace(file)

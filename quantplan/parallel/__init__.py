@@ -1,0 +1,1 @@
+"""Work in other processes: local workers, a Dask cluster, RPC servers."""

@@ -1,0 +1,92 @@
+"""Two plans or files of one model, tensor by tensor: types, bytes and what each is expected to cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from quantplan.errors import ModelMismatch
+from quantplan.planning.tensor_types import Stored, check_same_model
+from quantplan.sensitivity_table import DamageTable
+
+
+@dataclass(frozen=True)
+class Line:
+    """One tensor in both: (type, bytes, damage); damage in nats per token, None where it is not known."""
+
+    tensor: str
+    types: tuple[str, str]
+    bytes: tuple[int, int]
+    damage: tuple[float | None, float | None]
+
+    @property
+    def equal(self) -> bool:
+        return self.types[0] == self.types[1]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """``kld``: (expected, its error) of each whole file, None where some tensor's damage is not known."""
+
+    lines: tuple[Line, ...]
+    file_bytes: tuple[int, int]
+    kld: tuple[tuple[float, float] | None, tuple[float, float] | None]
+
+    @property
+    def changed(self) -> tuple[Line, ...]:
+        return tuple(each for each in self.lines if not each.equal)
+
+
+def difference(one: Stored, other: Stored, table: DamageTable | None = None) -> Difference:
+    """ModelMismatch where they, or the table, are of different models."""
+    check_same_model(one, other)
+    if table:
+        _check_table(table, one, other)
+    lines = tuple(
+        Line(
+            name,
+            (kind.name, other.types[name].name),
+            (one.bytes[name], other.bytes[name]),
+            (_damage(table, one, name), _damage(table, other, name)),
+        )
+        for name, kind in one.types.items()
+    )
+    return Difference(lines, (one.file_bytes, other.file_bytes), (_expected(table, one), _expected(table, other)))
+
+
+def _check_table(table: DamageTable, *both: Stored) -> None:
+    for each in both:
+        if each.plan and table.model_digest and table.model_digest != each.plan.model_digest:
+            raise ModelMismatch(
+                f"the damage table was made for another model (digest {table.model_digest[:12]}) than {each.path} "
+                f"({each.plan.model_digest[:12]})"
+            )
+        missing = [name for name in table.rows if name not in each.types]
+        if missing:
+            raise ModelMismatch(f"the damage table has a row for {missing[0]}, {each.path} has no such tensor")
+
+
+def _damage(table: DamageTable | None, stored: Stored, name: str) -> float | None:
+    """0 for what no plan decides (norms ...) and what a plan copies; None for a type that the table does not know."""
+    if table is None:
+        return None
+    row, kind = table.rows.get(name), stored.types[name].name
+    if row is None:
+        return 0.0
+    if kind in row.weights:
+        return row.damage(kind)
+    return 0.0 if _copied(stored, name) else None
+
+
+def _copied(stored: Stored, name: str) -> bool:
+    return stored.plan is not None and not next(each.rule for each in stored.plan.tensors if each.name == name)
+
+
+def _expected(table: DamageTable | None, stored: Stored) -> tuple[float, float] | None:
+    if table is None or any(_damage(table, stored, name) is None for name in table.rows):
+        return None
+    known = {
+        name: stored.types[name].name for name, row in table.rows.items() if stored.types[name].name in row.weights
+    }
+    kld, error = table.predict(known)
+    return (kld, error) if math.isfinite(kld) else None

@@ -1,0 +1,245 @@
+"""The frontier of a model: every size from one damage table, with the stock mixes on the same scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from quantplan.build.build import stock_plan
+from quantplan.errors import BadUsage
+from quantplan.llamacpp import quantize
+from quantplan.llamacpp.quantize import published_ftypes
+from quantplan.planning.request import Request, parse_budget, pose_request, quantizable
+from quantplan.quant_type import QuantType
+from quantplan.recipes.make_plan import lacking_imatrix
+from quantplan.sensitivity_table import DamageTable
+from quantplan.solve.alternatives import alternatives
+from quantplan.solve.frontier import NEXT_BYTES, Point, differing, even_budgets, frontier, knee, span
+from quantplan.solve.planner import Posed, check_budget
+from quantplan.solve.program import Solution, solve
+from quantplan.solve.stability import Stability, stability
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A point of the frontier as a file. ``saved``: expected KLD that ``step_bytes`` more would save, solved for;
+    ``changed``: groups that differ from the entry before.
+    """
+
+    point: Point
+    budget_bytes: int
+    file_bytes: int
+    bpw: float
+    kld: float
+    kld_err: float
+    saved: float
+    changed: int
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A stock mix in the same damage table; ``plan_kld``: expected of the plan of its size, None where there is none."""
+
+    name: str
+    file_bytes: int
+    bpw: float
+    kld: float
+    kld_err: float
+    plan_kld: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        """The plan's KLD over the mix's."""
+        return None if self.plan_kld is None or not self.kld else self.plan_kld / self.kld
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """``knee``: index of its entry, None where the curve has none; ``unscored``: mixes left out, each with the reason."""
+
+    entries: tuple[Entry, ...]
+    step_bytes: int
+    knee: int | None
+    mixes: tuple[Mix, ...]
+    unscored: tuple[str, ...]
+    calibrated: bool
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A plan for the same budget; ``kld`` and its error as expected, ``changed``: tensors that differ from the best."""
+
+    solution: Solution
+    types: dict[str, QuantType]
+    file_bytes: int
+    kld: float
+    kld_err: float
+    changed: tuple[str, ...]
+
+
+def model_frontier(
+    request: Request, table: DamageTable, points: int, mixes: Sequence[str] | None = None, step_bytes: int | None = None
+) -> Frontier:
+    """The frontier at even steps, its knee, and the stock ``mixes`` (None: the usual ones that can be made and scored).
+
+    ``step_bytes`` None: 100 MB, for small files the power of ten below a twentieth of the largest. Raises what posing
+    raises, and BadUsage for a named mix that cannot be made or scored.
+    """
+    if points < 2:
+        raise BadUsage(f"--points {points}: a frontier has two ends at least")
+    posed = pose_request(replace(request, budget=None), table)
+    stock, unscored = _stock(request, table, mixes)
+    smallest, largest = span(posed.problem)
+    step = step_bytes or _default_step(posed.fixed_bytes + largest)
+    budgets = even_budgets(smallest, largest, points)
+    further = {each + step for each in budgets}
+    of_mixes = {name: size - posed.fixed_bytes for name, (size, *_) in stock.items()}
+    every = {*budgets, *further, *(size for size in of_mixes.values() if size >= smallest)}
+    found = {each.budget_bytes: each for each in frontier(posed.problem, sorted(every))}
+    kld = {budget: _predicted(posed, table, point.choices) for budget, point in found.items()}
+    entries = [
+        _entry(request, posed, found[at], kld[at], kld[at][0] - kld[at + step][0], found.get(before))
+        for before, at in zip((None, *budgets), budgets, strict=False)
+    ]
+    bend = knee([found[at] for at in budgets])
+    scored = [Mix(name, *stock[name], kld[size][0] if size in kld else None) for name, size in of_mixes.items()]
+    return Frontier(
+        tuple(entries),
+        step,
+        budgets.index(bend.budget_bytes) if bend else None,
+        tuple(sorted(scored, key=lambda each: each.file_bytes)),
+        tuple(unscored),
+        table.calibrated,
+    )
+
+
+def _default_step(largest: int) -> int:
+    return min(NEXT_BYTES, 10 ** int(math.log10(max(largest / 20, 1))))
+
+
+def _entry(
+    request: Request, posed: Posed, point: Point, kld: tuple[float, float], saved: float, before: Point | None
+) -> Entry:
+    types = posed.grouping.types(point.choices)
+    changed = differing(before.choices, point.choices) if before else 0
+    size = posed.fixed_bytes + point.bytes
+    return Entry(point, posed.fixed_bytes + point.budget_bytes, size, _bpw(request, types), *kld, saved, changed)
+
+
+def _bpw(request: Request, types: dict[str, QuantType]) -> float:
+    """As Plan.bits_per_weight."""
+    stored = sum(each.bytes_as(types.get(each.name, each.type)) for each in request.model.tensors)
+    return 8 * stored / request.model.elements
+
+
+def _predicted(posed: Posed, table: DamageTable, choices: Sequence[int]) -> tuple[float, float]:
+    return table.predict(posed.grouping.priced(choices, table))
+
+
+# --- stock mixes
+
+
+def _stock(
+    request: Request, table: DamageTable, names: Sequence[str] | None
+) -> tuple[dict[str, tuple[int, float, float, float]], list[str]]:
+    """Mix -> (bytes of its file, bpw, KLD, error), and why others were left out; named ones must not be."""
+    found, left_out = {}, []
+    for name in names if names is not None else published_ftypes():
+        reason = _unscorable(request, table, name)
+        if reason and names is not None:
+            raise BadUsage(f"--mixes {name}: {reason}")
+        if reason:
+            left_out.append(f"{name}: {reason}")
+            continue
+        plan = stock_plan(request.model, name, request.imatrix)
+        assignment = _decided(request, table, plan.types)
+        found[quantize.known_ftype(name)] = (
+            plan.file_bytes,
+            plan.bits_per_weight(request.model),
+            *table.predict(assignment),
+        )
+    return found, left_out
+
+
+def _unscorable(request: Request, table: DamageTable, name: str) -> str:
+    """Why the mix cannot be made or scored, or nothing."""
+    types = quantize.mix(request.model, name, request.imatrix.path if request.imatrix else None)
+    lacking = lacking_imatrix(request.model, types, request.imatrix)
+    if lacking:
+        return f"{lacking[0]} needs imatrix data"
+    unknown = [
+        f"{tensor} as {kind}"
+        for tensor, kind in _decided(request, table, types).items()
+        if kind not in table.rows[tensor].weights
+    ]
+    return f"the damage table has no value for {unknown[0]}" if unknown else ""
+
+
+def _decided(request: Request, table: DamageTable, types: dict[str, QuantType]) -> dict[str, str]:
+    """What the mix makes of the tensors that are up for choice; one that stays as it is stored costs nothing."""
+    return {
+        tensor.name: types[tensor.name].name
+        for tensor in quantizable(request.model)
+        if types[tensor.name] != tensor.type or tensor.type.name in table.rows[tensor.name].weights
+    }
+
+
+# --- one budget
+
+
+def best_alternatives(
+    request: Request, table: DamageTable, count: int, least: int | None, time_limit: float = 60.0
+) -> tuple[Alternative, ...]:
+    """The best plans within the request's budget, each different from every better one in at least ``least`` groups
+    (None: one in fifty).
+    """
+    posed = _at_budget(request, table)
+    least = least or max(1, len(posed.problem.groups) // 50)
+    if least > len(posed.problem.groups):
+        raise BadUsage(
+            f"--differ {least}: there are only {len(posed.problem.groups)} tensors (or groups) to choose for"
+        )
+    found = alternatives(posed.problem, count, least, time_limit=time_limit)
+    best = posed.grouping.types(found[0].choices)
+    return tuple(_alternative(posed, table, each, best) for each in found)
+
+
+def _alternative(posed: Posed, table: DamageTable, found: Solution, best: dict[str, QuantType]) -> Alternative:
+    types = posed.grouping.types(found.choices)
+    changed = tuple(name for name, kind in types.items() if kind != best[name])
+    size = posed.fixed_bytes + posed.problem.bytes(found.choices)
+    return Alternative(found, types, size, *_predicted(posed, table, found.choices), changed)
+
+
+def plan_stability(request: Request, table: DamageTable, draws: int) -> tuple[Posed, Solution, Stability]:
+    """How much of the plan for the request's budget would change within the errors of the table's rows."""
+    posed = _at_budget(request, table)
+    found = solve(posed.problem)
+    errors = group_errors(posed, table, found.choices)
+    return posed, found, stability(posed.problem, found.choices, errors, draws)
+
+
+def group_errors(posed: Posed, table: DamageTable, choices: Sequence[int]) -> tuple[float, ...]:
+    """Relative error of each group's damage: of one tensor its row's; of several, independent, at the types chosen."""
+    grouping = posed.grouping
+    taken = zip(grouping.members, grouping.kinds, choices, strict=True)
+    return tuple(_group_error(table, zip(members, kinds[at], strict=True)) for members, kinds, at in taken)
+
+
+def _group_error(table: DamageTable, stored: Iterable) -> float:
+    rows = [(table.rows[tensor.name], kind.name) for tensor, kind in stored if tensor.name in table.rows]
+    if len(rows) == 1:
+        return rows[0][0].relative_error
+    damages = [(row.damage(kind) if kind in row.weights else 0.0, row.relative_error) for row, kind in rows]
+    total = sum(damage for damage, _ in damages)
+    return math.sqrt(sum((damage * error) ** 2 for damage, error in damages)) / total if total else 0.0
+
+
+def _at_budget(request: Request, table: DamageTable) -> Posed:
+    budget = parse_budget(request)
+    if budget is None:
+        raise BadUsage("at which size? give --at BUDGET, for example --at 4.5bpw")
+    posed = pose_request(request, table)
+    check_budget(request.model, budget, posed.fixed_bytes + posed.problem.smallest_bytes)
+    return posed

@@ -1,0 +1,1 @@
+"""Other people's languages: rules, LAYER_TYPES, custom-q, recipes, published sensitivities."""

@@ -1,0 +1,126 @@
+"""The types of ik_llama.cpp: which of them llama.cpp lacks, which of llama.cpp's it lacks, and how each writes them.
+
+Recipes and ``--custom-q`` texts name them. They are known here by their bits, so that the nearest type can be
+named; nothing is ever stored in them. Source: the types that ik_llama.cpp's src/llama-quantize.cpp handles and the sizes
+that Thireus' GGUF-Tool-Suite lists for them (2026), without the scale per row that some types add (0.02 bits or less).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from quantplan.errors import BadUsage, NothingSelected
+from quantplan.quant_type import BY_NAME, SETS, QuantType, weight_type
+
+FAMILY = "ik_llama.cpp"
+_REPACKED = re.compile(r"^(\w+?)_(?:R4|R8|R16|4_4|4_8|8_8)$")  # the same weights in rows laid out for one kernel
+
+_OWN = {
+    name: QuantType(name, -1, block, block_bytes, FAMILY)
+    for name, block, block_bytes in (
+        ("IQ1_BN", 64, 13),
+        ("IQ1_KT", 256, 56),
+        ("IQ2_BN", 64, 16),
+        ("IQ2_KT", 256, 68),
+        ("IQ2_KS", 256, 70),
+        ("IQ2_K", 256, 76),
+        ("IQ2_KL", 256, 86),
+        ("IQ3_KT", 256, 100),
+        ("IQ3_KS", 256, 102),
+        ("IQ3_K", 256, 110),
+        ("IQ4_KSS", 256, 128),
+        ("IQ4_KT", 256, 128),
+        ("IQ4_KS", 256, 136),
+        ("IQ4_K", 256, 144),
+        ("IQ5_KS", 256, 168),
+        ("IQ5_K", 256, 176),
+        ("Q6_0", 32, 26),
+        ("IQ6_K", 256, 212),
+        ("Q8_KV", 32, 32),
+        ("Q8_K", 256, 258),
+    )
+}
+_LACKING = ("NVFP4", "Q1_0", "Q2_0", "TQ1_0", "TQ2_0")  # llama.cpp's, not in the ik_llama.cpp that was read
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A type that llama.cpp lacks, and the tensors that asked for it by the type they take instead."""
+
+    asked: QuantType
+    tensors: dict[QuantType, list[str]]
+
+    def __str__(self) -> str:
+        names = [name for each in self.tensors.values() for name in each]
+        new = ", ".join(
+            f"{kind.name} ({kind.bits:.4g} bits" + (f", {len(each)} of them)" if len(self.tensors) > 1 else ")")
+            for kind, each in self.tensors.items()
+        )
+        count = f"{len(names)} tensors, first {names[0]}" if len(names) > 1 else names[0]
+        return f"{self.asked.name} ({self.asked.bits:.4g} bits; {count}), nearest: {new}"
+
+
+def any_type(name: str) -> QuantType:
+    """A type of llama.cpp or of ik_llama.cpp by its name in any case; NothingSelected with near names."""
+    found = name.strip().upper()
+    if found in BY_NAME:
+        return weight_type(name)
+    if found in _OWN:
+        return _OWN[found]
+    repacked = _REPACKED.match(found)
+    base = repacked and (BY_NAME.get(repacked[1]) or _OWN.get(repacked[1]))
+    if base:
+        return QuantType(found, -1, base.block, base.block_bytes, FAMILY)
+    return weight_type(name)
+
+
+def is_foreign(kind: QuantType) -> bool:
+    """Whether llama.cpp lacks the type."""
+    return kind.family == FAMILY
+
+
+def ik_name(kind: QuantType) -> str:
+    """The type as ik_llama.cpp spells it (``q4_K``): some of its tools compare letter by letter.
+
+    BadUsage for a type of llama.cpp that it lacks.
+    """
+    if kind.name in _LACKING:
+        raise BadUsage(
+            f"ik_llama.cpp has no type {kind.name}; solve again without it (--types all,-{kind.name}), or emit "
+            "--as tensor-types for llama.cpp"
+        )
+    return re.sub(r"_k$", "_K", kind.name.lower())
+
+
+def nearest(kind: QuantType, allowed: Callable[[QuantType], bool]) -> QuantType | None:
+    """The type of llama.cpp nearest in bits that is allowed, the larger of two, K-types before others; None if none is.
+
+    A repacked type is its own base.
+    """
+    repacked = _REPACKED.match(kind.name)
+    if repacked and repacked[1] in BY_NAME and allowed(BY_NAME[repacked[1]]):
+        return BY_NAME[repacked[1]]
+    candidates = [BY_NAME[name] for name in SETS["all"] if allowed(BY_NAME[name])]
+    return min(candidates, key=lambda each: (abs(each.bits - kind.bits), -each.bits), default=None)
+
+
+def replace_foreign(
+    asked: Mapping[str, QuantType], allowed: Callable[[str, QuantType], bool]
+) -> tuple[dict[str, QuantType], list[Replaced]]:
+    """The assignment with the nearest types in place of foreign ones, and what was replaced.
+
+    ``allowed(tensor, type)``: whether the tensor can be stored so. NothingSelected where no type is left.
+    """
+    types, replaced = dict(asked), {}
+    for name, kind in asked.items():
+        if not is_foreign(kind):
+            continue
+        new = nearest(kind, lambda each, name=name: allowed(name, each))
+        if new is None:
+            raise NothingSelected(f"{name} is asked for as {kind.name}, and no type of llama.cpp fits it instead")
+        types[name] = new
+        tensors = replaced.setdefault(kind.name, Replaced(kind, {})).tensors
+        tensors.setdefault(new, []).append(name)
+    return types, list(replaced.values())

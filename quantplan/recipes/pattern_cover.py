@@ -1,0 +1,108 @@
+"""The fewest patterns that tell tensors apart: whatever is asked for each of them, types or places."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from quantplan.recipes import patterns
+
+IN_BLOCK = re.compile(r"^(.*?\bblk\.)(\d+)(\..+)$")
+_ANY_BLOCK = "[0-9]+"
+Kind = TypeVar("Kind", bound=Hashable)
+
+
+def cover(assignment: Mapping[str, Kind], names: Iterable[str] = ()) -> list[tuple[str, Kind]]:
+    """Anchored, disjoint (pattern, kind), each of the form blocks x roles, that give each name its kind.
+
+    For one kind, the tensors that have it form a table of blocks by roles with holes where a block lacks the role. It is
+    cut into rectangles: roles with the same blocks share a pattern, or blocks with the same roles do, whichever takes
+    fewer. No disjoint cover is smaller than the rank of that table. A role of one kind throughout names no blocks.
+
+    ``names``: further names, which no pattern may be found in. Names that are almost the same can defeat that: check.
+    """
+    alone, tables = _by_table(assignment, names)
+    found = [(f"^{patterns.words(names)}$", kind) for kind, names in alone.items()]
+    for (before, last, kind), table in tables.items():
+        found += ((_pattern(before, last, *rectangle), kind) for rectangle in table.rectangles())
+    return found
+
+
+@dataclass
+class _Table:
+    """The blocks of each role that have one type (``wanted``), and those that have another or no rule (``taken``)."""
+
+    wanted: dict[str, set[int]] = field(default_factory=dict)
+    taken: dict[str, set[int]] = field(default_factory=dict)
+
+    def rectangles(self) -> list[tuple[list[str], set[int] | None]]:
+        """(roles, blocks) that cover what is wanted once and nothing that is taken; None: whichever block it is."""
+        whole = sorted(role for role in self.wanted if not self.taken.get(role))
+        parts: list[tuple[list[str], set[int] | None]] = [(whole, None)] if whole else []
+        rest = {role: blocks for role, blocks in self.wanted.items() if role not in whole}
+        by_role, by_block = self._same_blocks(rest), self._same_roles(rest)
+        return parts + (by_role if len(by_role) <= len(by_block) else by_block)
+
+    def _same_blocks(self, rest: Mapping[str, set[int]]) -> list[tuple[list[str], set[int] | None]]:
+        """Roles joined where no block that one of them wants is taken in another: a block without the role does no
+        harm."""
+        joined: list[tuple[list[str], set[int]]] = []
+        for role in sorted(rest, key=lambda role: (-len(rest[role]), role)):
+            for roles, blocks in joined:
+                union = blocks | rest[role]
+                if not any(union & self.taken[each] for each in (*roles, role)):
+                    roles.append(role)
+                    blocks |= rest[role]
+                    break
+            else:
+                joined.append(([role], set(rest[role])))
+        return [(sorted(roles), blocks) for roles, blocks in joined]
+
+    def _same_roles(self, rest: Mapping[str, set[int]]) -> list[tuple[list[str], set[int] | None]]:
+        roles: dict[int, list[str]] = {}
+        for role in sorted(rest):
+            for block in rest[role]:
+                roles.setdefault(block, []).append(role)
+        blocks: dict[tuple[str, ...], set[int]] = {}
+        for block, found in roles.items():
+            blocks.setdefault(tuple(found), set()).add(block)
+        return [(list(found), where) for found, where in blocks.items()]
+
+
+def _by_table(
+    assignment: Mapping[str, Kind], names: Iterable[str]
+) -> tuple[dict[Kind, list[str]], dict[tuple[str, str, Kind], _Table]]:
+    """Names outside the blocks by type, and a table for each (what stands before the number, ending, type)."""
+    alone: dict[Kind, list[str]] = {}
+    tables: dict[tuple[str, str, Kind], _Table] = {}
+    places = [(name, *_place(name)) for name in dict.fromkeys([*assignment, *names])]
+    for name, before, block, role, last in places:
+        kind = assignment.get(name)
+        if kind is None:
+            continue
+        if block is None:
+            alone.setdefault(kind, []).append(name)
+        else:
+            tables.setdefault((before, last, kind), _Table()).wanted.setdefault(role, set()).add(block)
+    for name, before, block, role, last in places:
+        for (start, end, kind), table in tables.items():
+            same = block is not None and (start, end) == (before, last) and role in table.wanted
+            if same and assignment.get(name) != kind:
+                table.taken.setdefault(role, set()).add(block)
+    return alone, tables
+
+
+def _place(name: str) -> tuple[str, int | None, str, str]:
+    """``blk.3.attn_v.weight`` -> ("blk.", 3, "attn_v", ".weight"); the block is None outside the blocks."""
+    match = IN_BLOCK.match(name)
+    if not match:
+        return name, None, "", ""
+    role, dot, last = match[3][1:].rpartition(".")
+    return match[1], int(match[2]), role or last, f"{dot}{last}" if role else ""
+
+
+def _pattern(before: str, last: str, roles: Sequence[str], blocks: set[int] | None) -> str:
+    which = _ANY_BLOCK if blocks is None else patterns.numbers(blocks)
+    return rf"^{patterns.literal(before)}{which}\.{patterns.words(roles)}{patterns.literal(last)}$"

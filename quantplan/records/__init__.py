@@ -1,0 +1,1 @@
+"""quantplan's own JSON files, and the journals of finished work."""

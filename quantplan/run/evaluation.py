@@ -1,0 +1,153 @@
+"""Plans and stock mixes put to the test on a text, each built and measured once, ever.
+
+A finished measurement is kept by what the file is made of, so that the file itself may go: of a large model no disk holds
+every version that was tried. Where there is room files stay until they are no longer needed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from quantplan.build.build import rules_file
+from quantplan.build.preflight import SPARE_BYTES
+from quantplan.evaluate.baselines import Workshop, as_planned, built, built_path
+from quantplan.evaluate.measure import MeasureOptions, measure
+from quantplan.llamacpp import tools
+from quantplan.llamacpp.engine import backend_name
+from quantplan.measurement import METRICS_VERSION, Measurement
+from quantplan.plan import Plan
+from quantplan.records.journal import Journal, digest_of, text_digest
+from quantplan.records.measurement_files import as_fields, from_fields
+
+Tell = Callable[[str, float, float], None]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """``ftype``: a stock mix, built without rules; ``finished``: where its file may stand already, outside the workshop."""
+
+    name: str
+    plan: Plan
+    ftype: str = ""
+    finished: Path | None = None
+
+    @property
+    def key(self) -> str:
+        """What the weights of its file depend on."""
+        types = {each.name: each.type.name for each in self.plan.tensors}
+        return digest_of(self.plan.imatrix.digest if self.plan.imatrix else None, types)
+
+
+class Builds:
+    """The files of candidates: made where they are missing, dropped where the disk needs room or nobody wants them."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self.shop = shop
+
+    def place(self, one: Candidate) -> Path:
+        """Where its file is or will be."""
+        if one.finished and as_planned(one.finished, one.plan):
+            return one.finished
+        return built_path(one.plan, one.name.replace(" ", "-"), self.shop)
+
+    def file(self, one: Candidate) -> Path:
+        """Its file, built if need be. Raises what building raises."""
+        place = self.place(one)
+        return place if place == one.finished else built(one.plan, one.name.replace(" ", "-"), self.shop, one.ftype)
+
+    def batch(self, wanted: Sequence[Candidate]) -> list[Path]:
+        """Files of the first of ``wanted``, as many as the disk holds at once, at least one."""
+        files: list[Path] = []
+        for one in wanted:
+            if not self._room(one):
+                if files:
+                    break
+                self.drop_all_but(())
+            files.append(self.file(one))
+        return files
+
+    def _room(self, one: Candidate) -> bool:
+        if as_planned(self.place(one), one.plan):
+            return True
+        self.shop.folder.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(self.shop.folder).free >= one.plan.file_bytes + SPARE_BYTES
+
+    def drop_all_but(self, wanted: Iterable[Candidate]) -> None:
+        """Removes what lies in the workshop besides; files elsewhere are nobody's to remove."""
+        kept = {path for one in wanted for path in (self.place(one), rules_file(self.place(one)))}
+        for path in self.shop.folder.glob("*") if self.shop.folder.is_dir() else ():
+            if path.is_file() and path not in kept:
+                path.unlink()
+
+    def deliver(self, one: Candidate, out: Path) -> None:
+        """Its file, at ``out``."""
+        if as_planned(out, one.plan):
+            return
+        if not self._room(one):
+            self.drop_all_but(())
+        out.parent.mkdir(parents=True, exist_ok=True)
+        self.file(one).replace(out)
+
+
+class Trials:
+    """Measurements of candidates on one text."""
+
+    def __init__(self, builds: Builds, text: str, options: MeasureOptions, cache: Path) -> None:
+        self.builds, self.text, self.options, self._cache = builds, text, options, cache
+        self.made_from = (
+            METRICS_VERSION,
+            builds.shop.source.digest,
+            tools.build(),
+            version("llama-cpp-python"),
+            text_digest(text),
+            options.n_ctx,
+            options.windows,
+            backend_name(options.gpu_layers, options.machines.rpc),
+        )
+        self._journal = Journal(cache, "trial", *self.made_from)
+
+    def knows(self, one: Candidate) -> bool:
+        return one.key in self._journal.results
+
+    def measured(
+        self, wanted: Sequence[Candidate], tell: Tell = lambda *_: None, stage: str = "measure"
+    ) -> list[Measurement]:
+        """In the order of ``wanted``; what was not measured yet is built and measured, the base once for all that fit on the
+        disk together.
+
+        Raises what building and measuring raise.
+        """
+        todo = list({one.key: one for one in wanted if not self.knows(one)}.values())
+        total, done = len(todo), 0
+        while done < total:
+            files = self.builds.batch(todo[done:])
+            advance = partial(_tell_share, tell, stage, done, len(files), total)
+            self._measure(todo[done : done + len(files)], files, advance)
+            done += len(files)
+        return [self.found(one) for one in wanted]
+
+    def _measure(self, batch: Sequence[Candidate], files: Sequence[Path], advance: Callable[[float], None]) -> None:
+        spent = 0.0
+
+        def step(share: float) -> None:
+            nonlocal spent
+            spent += share
+            advance(min(spent, 1.0))
+
+        found = measure(self.builds.shop.source.path, files, self.text, self.options, step, self._cache)
+        for one, each in zip(batch, found, strict=True):
+            self._journal.put(one.key, as_fields(each))
+
+    def found(self, one: Candidate) -> Measurement:
+        """The file's own name and size: another of the same weights may have been measured."""
+        found = from_fields(self._journal.results[one.key])
+        return replace(found, file=one.name, file_bytes=one.plan.file_bytes)
+
+
+def _tell_share(tell: Tell, stage: str, before: int, files: int, total: int, share: float) -> None:
+    tell(stage, before + share * files, total)

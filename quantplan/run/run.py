@@ -1,0 +1,309 @@
+"""The whole chain for one or several budgets: price, solve, build, measure, refine, judge, hand over the best.
+
+Every result is kept under a digest of what it was made from before the next step begins, so that the same command goes on
+after kill -9 and measures nothing twice. What does not depend on the budget is shared: imatrix, round trip, probe, and the
+base's logits of one round of measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from quantplan.build.build import stock_plan
+from quantplan.evaluate.baselines import Workshop, as_planned, mix_sizes
+from quantplan.evaluate.bootstrap import ratio_interval
+from quantplan.evaluate.compare import judge
+from quantplan.llamacpp.engine import backend_name
+from quantplan.measurement import Measurement
+from quantplan.plan import Plan
+from quantplan.planning.request import keep_table, plan_for, quantizable, table_digest
+from quantplan.records.journal import Journal, digest_of, text_digest
+from quantplan.records.plan_files import read_damage
+from quantplan.run import refine
+from quantplan.run.evaluation import Builds, Candidate, Tell, Trials
+from quantplan.run.kept_plans import KeptPlans
+from quantplan.run.refine import Refinement, Scored
+from quantplan.run.targets import Delivery, Order, RunOptions, Standing, Texts, check_texts
+from quantplan.sensitivity.estimate import price
+from quantplan.sensitivity_table import DamageTable
+
+VERSION = 1  # 1: first
+
+
+@dataclass(frozen=True)
+class _Work:
+    """An order on its way: ``guards`` are the stock mixes that are no larger than its budget, nearest in size first."""
+
+    order: Order
+    plan: Candidate
+    guards: tuple[Candidate, ...]
+    neighbours: tuple[Candidate, ...] = ()
+    state: Refinement = None  # type: ignore[assignment]  # until the first measurements are there
+
+    @property
+    def tried(self) -> tuple[Candidate, ...]:
+        return (self.plan, *self.guards, *self.neighbours)
+
+    @property
+    def best(self) -> Candidate:
+        return self._own(self.state.best)
+
+    @property
+    def leader(self) -> Candidate:
+        return self._own(self.state.leader)
+
+    def _own(self, one: Scored) -> Candidate:
+        return Candidate(one.name, one.plan, finished=self.order.file)
+
+
+def run(
+    orders: Sequence[Order],
+    texts: Texts,
+    options: RunOptions,
+    shop: Workshop,
+    cache: Path,
+    tell: Tell = lambda *_: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Delivery]:
+    """Carries out all orders; ``say`` gets a sentence on each step that is decided.
+
+    Raises what the steps raise. The files of all orders are there when it returns; the shop's folder is emptied unless
+    ``keep_all``.
+    """
+    check_texts(orders[0].request.model, texts, options.measuring.n_ctx)
+    return _Chain(orders, texts, options, shop, cache, tell, say).deliveries()
+
+
+def standing(orders: Sequence[Order], texts: Texts, options: RunOptions, shop: Workshop, cache: Path) -> list[Standing]:
+    """How far each order has come, by what the cache holds."""
+    return _Chain(orders, texts, options, shop, cache, lambda *_: None, lambda _: None).standing()
+
+
+class _Chain:
+    def __init__(
+        self,
+        orders: Sequence[Order],
+        texts: Texts,
+        options: RunOptions,
+        shop: Workshop,
+        cache: Path,
+        tell: Tell,
+        say: Callable[[str], None],
+    ) -> None:
+        first = orders[0].request
+        self.model, self.imatrix = first.model, first.imatrix
+        self.orders, self.texts, self.options, self.cache = orders, texts, options, cache
+        self.tell, self.say = tell, say
+        self.builds = Builds(shop)
+        self.refining = Trials(self.builds, texts.refinement, options.refining, cache)
+        self.judging = Trials(self.builds, texts.judging, options.measuring, cache)
+
+    def deliveries(self) -> list[Delivery]:
+        table = self._table()
+        self._open_plans(table)
+        works = [self._begin(order, table) for order in self.orders]
+        works = self._measured(works)
+        for number in range(1, refine.ROUNDS + 1) if self.options.refine else ():
+            works = self._round(number, works, table)
+        return self._finish(works)
+
+    def _table(self) -> DamageTable:
+        tensors = quantizable(self.model)
+        probing = self.texts.probing
+        table = price(self.model, tensors, self.imatrix, probing, self.options.pricing, self.cache, self.tell).table
+        kept, noted = keep_table(table, self.cache).name, self._priced()
+        if noted.results.get("table") != kept:
+            noted.put("table", kept)
+        return table
+
+    def _priced(self) -> Journal:
+        """Where the damage table that was made last under these conditions is noted."""
+        wanted = self.options.pricing
+        types = sorted(kind.name for kind in wanted.types)
+        imatrix = self.imatrix.digest if self.imatrix else None
+        backend = backend_name(wanted.probe.gpu_layers, wanted.probe.machines.rpc)
+        probe = (wanted.probe.n_ctx, wanted.probe.windows, wanted.probe.extend, backend)
+        text = text_digest(self.texts.probing)
+        return Journal(self.cache, "run-priced", self.model.digest, imatrix, text, types, probe, wanted.sample_elements)
+
+    def standing(self) -> list[Standing]:
+        """What is done already. Nothing is measured, built or solved for it."""
+        name = self._priced().results.get("table")
+        if name is None or not (self.cache / name).is_file():
+            return [Standing(order) for order in self.orders]
+        self._open_plans(read_damage(self.cache / name))
+        return [self._stands(order) for order in self.orders]
+
+    def _stands(self, order: Order) -> Standing:
+        own = self.plans.like(_key(order))
+        if not own:
+            return Standing(order, priced=True)
+        tried = [Candidate(order.name, plan) for plan in own]
+        measured = sum(self.refining.knows(each) for each in tried)
+        judged = [each for each in tried if self.judging.knows(each)]
+        there = any(as_planned(order.file, each.plan) for each in judged)
+        return Standing(order, True, len(tried), measured, bool(judged), there)
+
+    def _open_plans(self, table: DamageTable) -> None:
+        self.plans = KeptPlans(self.cache, VERSION, table_digest(table), self.refining.made_from)
+
+    # --- plans and guards
+
+    def _begin(self, order: Order, table: DamageTable) -> _Work:
+        key, file, request = _key(order), order.file, order.request
+        plan = self.plans.get(f"{key} plan", lambda: plan_for(request, table)[0])
+        assert plan is not None
+        others: dict[str, Plan] = {}
+        if self.options.refine:
+            others = self.plans.several(f"{key} neighbours", lambda: refine.neighbours(request, table, plan))
+        return _Work(
+            order,
+            Candidate(order.name, plan, finished=file),
+            tuple(Candidate(name, self._mix(name), name, file) for name in self._guards(order)),
+            tuple(Candidate(f"{order.name} {name}", each) for name, each in others.items()),
+        )
+
+    def _guards(self, order: Order) -> list[str]:
+        sizes = self._sizes
+        fitting = [name for name, size in sizes.items() if size <= order.budget_bytes]
+        nearest = [max(fitting, key=lambda name: sizes[name])] if fitting else []
+        wanted = [name for name in self._contenders() if self._mix(name).file_bytes <= order.budget_bytes]
+        return list(dict.fromkeys(nearest + wanted))
+
+    def _contenders(self) -> list[str]:
+        return list(self.options.contenders)
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        return mix_sizes(self.model, self.imatrix)
+
+    def _mix(self, name: str) -> Plan:
+        return stock_plan(self.model, name, self.imatrix)
+
+    # --- trials on the refinement text
+
+    def _measured(self, works: list[_Work]) -> list[_Work]:
+        wanted = [each for work in works for each in work.tried]
+        self.refining.measured(wanted, self.tell, "build and measure")
+        works = [replace(work, state=self._first_state(work)) for work in works]
+        self._tidy(works)
+        return works
+
+    def _first_state(self, work: _Work) -> Refinement:
+        own = tuple(self._scored(each) for each in (work.plan, *work.neighbours))
+        return Refinement(own, tuple(self._scored(each) for each in work.guards))
+
+    def _scored(self, one: Candidate) -> Scored:
+        return Scored(one.name, one.plan, self.refining.found(one).per_window_kld)
+
+    def _round(self, number: int, works: list[_Work], table: DamageTable) -> list[_Work]:
+        fitted = [refine.factors_of(work.order.request, table, work.state) for work in works]
+        new = [self._proposed(number, work, table, factors) for work, factors in zip(works, fitted, strict=True)]
+        self.refining.measured([each for each in new if each], self.tell, f"refine, round {number}")
+        works = [
+            replace(work, state=refine.after(work.state, self._scored(one) if one else None, factors))
+            for work, one, factors in zip(works, new, fitted, strict=True)
+        ]
+        for work, one in zip(works, new, strict=True):
+            self.say(_told(work, number, one is not None))
+        self._tidy(works)
+        return works
+
+    def _proposed(self, number: int, work: _Work, table: DamageTable, factors: refine.Correction) -> Candidate | None:
+        request, key = work.order.request, f"{_key(work.order)} round {number}"
+        plan = self.plans.get(key, lambda: refine.proposal(request, table, work.state, factors))
+        return Candidate(f"{work.order.name} refined {number}", plan, finished=work.order.file) if plan else None
+
+    def _tidy(self, works: Iterable[_Work]) -> None:
+        """Files that nothing will be asked of any more are removed."""
+        if not self.options.keep_all:
+            self.builds.drop_all_but([each for work in works for each in (work.plan, work.leader, *work.guards)])
+
+    # --- the end
+
+    def _finish(self, works: list[_Work]) -> list[Delivery]:
+        wanted = [each for work in works for each in self._judged(work)]
+        self.judging.measured(wanted, self.tell, "judge")
+        deliveries = [self._delivery(self._confirmed(work)) for work in works]
+        if not self.options.keep_all:
+            self.builds.drop_all_but(())
+        return deliveries
+
+    def _confirmed(self, work: _Work) -> _Work:
+        """A refined plan that loses more than the plan before on the text that judges is taken back."""
+        if not work.state.counts:
+            return work
+        refined, before = (self.judging.found(each).kld.value for each in (work.best, work.plan))
+        return work if refined <= before else replace(work, state=replace(work.state, withdrawn=True))
+
+    def _judged(self, work: _Work) -> list[Candidate]:
+        """Best plan, the plan before where that is another, and all mixes."""
+        before = [work.plan] if work.best.key != work.plan.key else []
+        named = [Candidate(name, self._mix(name), name, work.order.file) for name in self._contenders()]
+        mixes = {each.name: each for each in (*work.guards, *named)} or {
+            name: Candidate(name, self._mix(name), name) for name in self._smallest()
+        }
+        return [work.best, *before, *mixes.values()]
+
+    def _smallest(self) -> list[str]:
+        """Where no mix is as small as the budget the smallest of all stands beside the plan, and guards nothing."""
+        sizes = self._sizes
+        return [min(sizes, key=lambda name: sizes[name])] if sizes else []
+
+    def _delivery(self, work: _Work) -> Delivery:
+        judged = self._judged(work)
+        found = {each.name: self.judging.found(each) for each in judged}
+        one, reason = self._chosen(work, found)
+        before, gain = None, None
+        if work.best.key != work.plan.key:
+            before = found.pop(work.plan.name)
+            gain = ratio_interval(found[work.best.name].per_window_kld, before.per_window_kld)
+        comparison = judge(list(found), list(found.values()))
+        self.builds.deliver(one, work.order.file)
+        mixes = tuple(each.name for each in judged if each.ftype)
+        return Delivery(
+            work.order, one.plan, one.name, reason, found[one.name], work.state, comparison, mixes, before, gain
+        )
+
+    def _chosen(self, work: _Work, found: dict[str, Measurement]) -> tuple[Candidate, str]:
+        """The best plan, or the stock mix that it does not surely beat on the refinement text or does not beat at the end."""
+        best = work.best
+        if not work.guards:
+            return best, "no stock mix is as small"
+        unbeaten = [each for each in work.guards if not refine.surely_better(work.state.best, self._scored(each))]
+        if unbeaten:
+            mix = min(unbeaten, key=lambda each: self.refining.found(each).kld.value)
+            return mix, f"the plan is not surely better than {mix.name} on the refinement text: the mix is handed over"
+        guard = min(work.guards, key=lambda each: found[each.name].kld.value)
+        if found[guard.name].kld.value < found[best.name].kld.value:
+            return guard, f"the plan is worse than {guard.name} on the text that judges: the mix is handed over"
+        return best, _words(work.state) if self.options.refine else "the plan as it was solved"
+
+
+def _key(order: Order) -> str:
+    request = order.request
+    types = [kind.name for kind in request.types]
+    return digest_of(order.budget_bytes, types, repr(request.wishes), request.per, request.objective)[:16]
+
+
+def _words(state: Refinement) -> str:
+    if state.test is None:
+        return "the plan as it was solved: no plan that was tried led on the windows to learn from"
+    before = sum(refine.testing(state.plan.klds)) / len(refine.testing(state.plan.klds))
+    change = f"{100 * state.test.difference / before:+.2f} % on the windows that test, p {state.test.p / 2:.2g}"
+    if state.withdrawn:
+        return f"the plan as it was solved: the refined one ({change}) loses more than it on the text that judges"
+    if state.counts:
+        return f"the refined plan ({change})"
+    return f"the plan as it was solved: the refined one does not count ({change})"
+
+
+def _told(work: _Work, number: int, tried: bool) -> str:
+    if not tried:
+        return f"{work.order.name}, round {number}: the corrected table gives no plan that was not measured"
+    step = work.state.steps[-1]
+    where = f"KLD {100 * step.relative:+.2f} % against the best so far on the windows to learn from"
+    return f"{work.order.name}, round {number}: {where}, {100 * step.moved:.0f} % of the weights moved"

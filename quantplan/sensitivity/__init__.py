@@ -1,0 +1,1 @@
+"""What each tensor costs in KL divergence: round trip, probe, activation quantization."""

@@ -1,0 +1,137 @@
+"""What the backend's kernels add: they round activations to 8 bits before multiplying them with quantized weights.
+
+On the CPU, K- and IQ-types are fed with Q8_K (blocks of 256), Q8_0, Q5_0, Q4_0, IQ4_NL and their like with Q8_0 (blocks
+of 32). The error at the output of a matrix, relative to its energy, is as that of rounded weights, with the roles
+exchanged:
+
+    r(t, feed) = sum_j c_j (x - x')_j^2 / sum_j c_j x_j^2        c_j = sum_i W_ij^2
+
+and it costs as much: kernel damage = scale(t) * r(t, feed). Measured on real activations of the calibration text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from quantplan.gguf.reader import tensor_rows
+from quantplan.llamacpp import ggml, rpc
+from quantplan.llamacpp.engine import Engine, EngineOptions, GgmlTensor, backend_name, node_rows
+from quantplan.quant_type import BY_NAME
+from quantplan.records.journal import Journal
+from quantplan.sensitivity.tensor_swap import window_order
+from quantplan.tensor import Model, Tensor
+
+VERSION = 2  # 2: more windows; 1: first
+_FEEDS = (8, 9, 15)  # ggml's numbers of Q8_0, Q8_1 and Q8_K
+_ROWS = 1024  # activations per tensor, spread over the windows: outliers come in few of them
+_ROWS_AT_ONCE = 128
+_WEIGHT_ROWS = 2048
+_WINDOWS = 16
+_LIKE_CPU = "rounds like the cpu"
+
+
+@dataclass(frozen=True)
+class KernelRounding:
+    """``relative[tensor][feed]``: relative squared error of the rounded activations; tensors fed otherwise are absent."""
+
+    backend: str
+    relative: dict[str, dict[int, float]]
+
+    def of(self, tensor: str, type_name: str) -> float:
+        """Relative error for a weight type; 0 where the kernels take the activations as they are."""
+        return self.relative.get(tensor, {}).get(ggml.fed_with(BY_NAME[type_name]), 0.0)
+
+
+def kernel_rounding(
+    model: Model,
+    tensors: tuple[Tensor, ...],
+    text: str,
+    n_ctx: int,
+    threads: int,
+    journal: Journal,
+    servers: tuple[str, ...] = (),
+) -> KernelRounding:
+    """Measures r of all tensors that are multiplied with activations, or takes it from the journal."""
+    if "relative" not in journal.results:
+        journal.put("relative", _measured(model, tensors, text, EngineOptions(n_ctx, threads, rpc=servers)))
+    stored = journal.results["relative"]
+    return KernelRounding(
+        backend_name(0, servers),
+        {name: {int(feed): value for feed, value in by.items()} for name, by in stored.items()},
+    )
+
+
+def rounding_of_servers(
+    model: Model,
+    tensors: tuple[Tensor, ...],
+    text: str,
+    n_ctx: int,
+    threads: int,
+    journal: Journal,
+    servers: tuple[str, ...],
+) -> KernelRounding | None:
+    """The same on RPC servers; None where a device rounds otherwise than ggml's CPU kernels do."""
+    if _LIKE_CPU not in journal.results:
+        journal.put(_LIKE_CPU, rpc.rounds_like_the_cpu(servers))
+    if not journal.results[_LIKE_CPU]:
+        return None
+    return kernel_rounding(model, tensors, text, n_ctx, threads, journal, servers)
+
+
+def known(journal: Journal) -> bool:
+    """Whether ``rounding_of_servers`` would ask the servers nothing."""
+    return journal.results.get(_LIKE_CPU) is False or "relative" in journal.results
+
+
+def _measured(
+    model: Model, tensors: tuple[Tensor, ...], text: str, options: EngineOptions
+) -> dict[str, dict[int, float]]:
+    wanted = {tensor.name: tensor for tensor in tensors}
+    energies: dict[str, np.ndarray] = {}
+    sums: dict[str, np.ndarray] = {}
+    seen: dict[str, int] = {}
+
+    def watch(node: GgmlTensor, ask: bool) -> bool:
+        weight = node.src[0].contents if node.src[0] else None
+        name = weight.name.decode("utf-8", "replace") if weight else ""
+        if name not in wanted or not node.src[1] or not _is_product(node) or seen.get(name, 0) >= _ROWS:
+            return False
+        if ask:
+            return True
+        rows = node_rows(node.src[1].contents)
+        rows = rows[:: max(1, len(rows) // _ROWS_AT_ONCE)][:_ROWS_AT_ONCE]
+        if name not in energies:
+            energies[name] = _column_energy(model, wanted[name])
+        sums[name] = sums.get(name, 0) + _error_sums(rows, energies[name])
+        seen[name] = seen.get(name, 0) + len(rows)
+        return True
+
+    with Engine(model.path, options, watch=watch) as engine:
+        windows = engine.windows(text)
+        for _ in engine.logits(windows[window_order(len(windows))[:_WINDOWS]]):
+            pass
+    return {
+        name: dict(zip(_FEEDS, (total[1:] / total[0]).tolist(), strict=True))
+        for name, total in sums.items()
+        if total[0] > 0
+    }
+
+
+def _is_product(node: GgmlTensor) -> bool:
+    """Whether the node multiplies a matrix: its input has as many columns as the weights, is float32 and not empty."""
+    weights, inputs = node.src[0].contents, node.src[1].contents
+    fits = inputs.ne[0] == weights.ne[0] and node.ne[0] == weights.ne[1]
+    return inputs.type == 0 and fits and inputs.ne[1] * inputs.ne[2] * inputs.ne[3] > 0
+
+
+def _column_energy(model: Model, tensor: Tensor) -> np.ndarray:
+    rows = np.linspace(0, tensor.rows - 1, min(tensor.rows, _WEIGHT_ROWS)).astype(int)
+    return np.einsum("ij,ij->j", *(2 * [tensor_rows(model, tensor, rows)]))
+
+
+def _error_sums(rows: np.ndarray, energy: np.ndarray) -> np.ndarray:
+    """float64 [1 + feeds]: weighted energy of the activations, then of the error for each feed."""
+    rounded = [ggml.round_activations(rows, feed) - rows for feed in _FEEDS]
+    return np.array([float((each**2 @ energy).sum()) for each in (rows, *rounded)])

@@ -1,0 +1,340 @@
+"""From a model to its damage table: round trip, probe and kernel rounding joined, each taken from the cache where it can."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from quantplan import __version__
+from quantplan.errors import BadUsage, NothingSelected, WorkersLost
+from quantplan.imatrix import Imatrix
+from quantplan.llamacpp import rpc, tools
+from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name
+from quantplan.parallel.rpc import on_servers
+from quantplan.parallel.worker_pool import Lost
+from quantplan.quant_type import QuantType
+from quantplan.records.journal import Journal, text_digest
+from quantplan.sensitivity import activation_quantization as kernel
+from quantplan.sensitivity import prior, round_trip
+from quantplan.sensitivity import probe as probing
+from quantplan.sensitivity.round_trip import stored_candidates
+from quantplan.sensitivity_table import DamageRow, DamageTable, Interaction
+from quantplan.tensor import Model, Tensor
+
+DEFAULT_SAMPLE = 1 << 19  # weights measured per tensor: the sampling error stays near 1 %, below that of the probe
+_LEAST_INTERACTION_ERROR = 0.03
+# the errors of a prior are not independent: another model may cost half or twice as much throughout
+_PRIOR_INTERACTION = Interaction(relative_error=prior.RELATIVE_ERROR)
+
+
+@dataclass(frozen=True)
+class PricingOptions:
+    """``sample_elements`` None: every weight of every tensor."""
+
+    types: tuple[QuantType, ...]
+    probe: probing.ProbeOptions
+    sample_elements: int | None = DEFAULT_SAMPLE
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """The table and how it came about."""
+
+    table: DamageTable
+    probe: probing.Probe | None = None
+
+
+def candidates(tensor: Tensor, types: tuple[QuantType, ...], imatrix: Imatrix | None) -> tuple[QuantType, ...]:
+    """Types that the tensor can be stored in."""
+    return stored_candidates(tensor, types, imatrix is not None and imatrix.quantize_weights(tensor) is not None)
+
+
+def check_storable(tensor: Tensor, types: tuple[QuantType, ...], imatrix: Imatrix | None) -> None:
+    """NothingSelected, saying why, where the tensor can be stored in none of the types."""
+    if candidates(tensor, types, imatrix):
+        return
+    names = ", ".join(kind.name for kind in types)
+    without = stored_candidates(tensor, types, has_importance=True)
+    reason = (
+        f"they are larger than {tensor.type}, as which it is stored now"
+        if not without
+        else "they need an imatrix; make one with `quantplan imatrix`"
+        if imatrix is None
+        else f"they need imatrix data, and {imatrix.path.name} has none for it"
+    )
+    raise NothingSelected(
+        f"{tensor.name} cannot be stored as {names}: {reason}; or choose other types with --types or --pin"
+    )
+
+
+def errors_of(
+    model: Model,
+    tensors: tuple[Tensor, ...],
+    imatrix: Imatrix | None,
+    options: PricingOptions,
+    cache: Path,
+    tell: probing.Tell,
+) -> dict[str, round_trip.RoundTrip]:
+    """Round trips of all tensors; only what the journal lacks is measured."""
+    journal = Journal(
+        cache, "round-trip", round_trip.VERSION, model.digest, _imatrix_digest(imatrix), options.sample_elements
+    )
+    todo = []
+    for tensor in tensors:
+        known = journal.results.get(tensor.name, {"errors": {}})["errors"]
+        missing = tuple(kind for kind in candidates(tensor, options.types, imatrix) if kind.name not in known)
+        if missing:
+            todo.append((tensor, missing))
+    total = sum(tensor.elements * len(types) for tensor, types in todo)
+    work = {tensor.name: tensor.elements * len(types) for tensor, types in todo}
+    done = 0
+    for result in round_trip.round_trips(model, todo, imatrix, options.sample_elements, options.threads):
+        earlier = journal.results.get(result.tensor, {"errors": {}, "sampling": {}, "rows": 0})
+        entry = {
+            "errors": earlier["errors"] | result.errors,
+            "sampling": earlier["sampling"] | result.sampling_errors,
+            "rows": result.rows,
+        }
+        journal.put(result.tensor, entry)
+        done += work[result.tensor]
+        tell("round trip", done, total)
+    return {t.name: _round_trip(t.name, journal.results[t.name]) for t in tensors if t.name in journal.results}
+
+
+def _round_trip(name: str, entry: dict) -> round_trip.RoundTrip:
+    return round_trip.RoundTrip(name, entry["errors"], entry["sampling"], entry["rows"])
+
+
+def price(
+    model: Model,
+    tensors: tuple[Tensor, ...],
+    imatrix: Imatrix | None,
+    calibration: str | None,
+    options: PricingOptions,
+    cache: Path,
+    tell: probing.Tell = lambda *_: None,
+) -> Pricing:
+    """The damage table of ``tensors``; without ``calibration`` scales come from the prior and it is not calibrated.
+
+    Raises what the stages raise (TextTooShort, BadFile, BadUsage), NothingSelected for a tensor that fits no type.
+    """
+    if model.header_only:
+        raise BadUsage(
+            f"{model.path} holds a header without weights; use --damage FILE, or --damage prior for a first sketch"
+        )
+    for tensor in tensors:
+        check_storable(tensor, options.types, imatrix)
+    if calibration is not None:
+        _check_before(model, tensors, imatrix, calibration, options, cache)
+    errors = errors_of(model, tensors, imatrix, options, cache, tell)
+    made_from = _made_from(model, imatrix, calibration, options)
+    if calibration is None:
+        rows = {t.name: _prior_row(model, t, errors[t.name]) for t in tensors}
+        return Pricing(DamageTable(model.digest, rows, _PRIOR_INTERACTION, made_from=made_from | {"scales": "prior"}))
+    found = run_probe(model, tensors, imatrix, calibration, options, cache, tell)
+    rounding = _rounding(model, tensors, calibration, options, cache)
+    scales = _all_scales(model, tensors, found)
+    rows = {t.name: _row(t, errors[t.name], scales[t.name], found, rounding) for t in tensors}
+    made_from |= {
+        "scales": "probe",
+        "noise_floor": found.floor,
+        "windows": sorted({scale.windows for scale in found.scales.values()}),
+        "borrowed": list(found.not_found),
+    }
+    table = DamageTable(
+        model.digest, rows, _interaction(found, scales), rounding.backend if rounding else "", True, made_from
+    )
+    return Pricing(table, found)
+
+
+def _check_before(
+    model: Model,
+    tensors: tuple[Tensor, ...],
+    imatrix: Imatrix | None,
+    calibration: str,
+    options: PricingOptions,
+    cache: Path,
+) -> None:
+    """A text that is too short and a server that is not there are found before the round trip, which may take an hour."""
+    journal, servers = probe_journal(model, imatrix, calibration, options, cache), options.probe.machines.rpc
+    if servers and not probing.complete(journal, tensors, options.probe):
+        rpc.check(servers)
+    if "#available" not in journal.results:
+        with Engine(model.path, EngineOptions(options.probe.n_ctx, vocabulary_only=True)) as engine:
+            engine.windows(calibration)
+
+
+def run_probe(
+    model: Model,
+    tensors: tuple[Tensor, ...],
+    imatrix: Imatrix | None,
+    calibration: str,
+    options: PricingOptions,
+    cache: Path,
+    tell: probing.Tell,
+) -> probing.Probe:
+    """The probe of all tensors, resumed from its journal. Raises what ``probe`` raises."""
+    journal, servers = probe_journal(model, imatrix, calibration, options, cache), options.probe.machines.rpc
+    given = (model, tensors, imatrix, calibration, options.probe, journal)
+    if not servers or probing.complete(journal, tensors, options.probe):
+        return probing.probe(*given, tell)
+    try:
+        return on_servers(servers, probing.probe, *given, tell=tell)
+    except Lost as lost:  # the other process has written the journal
+        journal = probe_journal(model, imatrix, calibration, options, cache)
+        raise WorkersLost(probing.missing(lost, journal, tensors)) from None
+
+
+def probe_journal(
+    model: Model, imatrix: Imatrix | None, calibration: str, options: PricingOptions, cache: Path
+) -> Journal:
+    # threads and the number of windows are left out: they change speed and precision, not what a window's KLD is
+    backend = backend_name(options.probe.gpu_layers, options.probe.machines.rpc)
+    parts = (
+        probing.VERSION,
+        model.digest,
+        _imatrix_digest(imatrix),
+        text_digest(calibration),
+        options.probe.n_ctx,
+        backend,
+    )
+    return Journal(cache, "probe", *parts)
+
+
+def _imatrix_digest(imatrix: Imatrix | None) -> str | None:
+    return imatrix.digest if imatrix else None
+
+
+def _rounding(
+    model: Model, tensors: tuple[Tensor, ...], calibration: str, options: PricingOptions, cache: Path
+) -> kernel.KernelRounding | None:
+    """The CPU's rounding of activations, here or behind RPC; None for other backends, whose kernels cannot be asked."""
+    n_ctx, servers = options.probe.n_ctx, options.probe.machines.rpc
+    made_from = (kernel.VERSION, model.digest, text_digest(calibration), n_ctx)
+    given = (model, tensors, calibration, n_ctx, options.threads)
+    if servers:
+        journal = Journal(cache, "kernel", *made_from, backend_name(0, servers))
+        if kernel.known(journal):
+            return kernel.rounding_of_servers(*given, journal, servers)
+        try:
+            return on_servers(servers, kernel.rounding_of_servers, *given, journal, servers)
+        except Lost as lost:
+            raise WorkersLost(
+                f"{lost.reason}. The probe is kept; the rounding of the kernels is missing: run the same command again"
+            ) from None
+    if options.probe.gpu_layers:
+        return None
+    return kernel.kernel_rounding(*given, Journal(cache, "kernel", *made_from))
+
+
+@dataclass(frozen=True)
+class _Price:
+    value: float
+    relative_error: float
+    source: str
+
+
+def _all_scales(model: Model, tensors: tuple[Tensor, ...], found: probing.Probe) -> dict[str, _Price]:
+    prices = {}
+    for tensor in tensors:
+        scale = found.scales.get(tensor.name)
+        if scale is not None:
+            relative = scale.stderr / scale.value if scale.value > 0 else 0.0
+            prices[tensor.name] = _Price(scale.value, relative, "probed")
+        else:
+            prices[tensor.name] = _borrowed(model, tensor, found)
+    return prices
+
+
+def _borrowed(model: Model, tensor: Tensor, found: probing.Probe) -> _Price:
+    """Geometric mean over the two nearest blocks of the same role, else over all tensors; its error is their spread."""
+    known = [(model.by_name[name], scale.value) for name, scale in found.scales.items() if scale.value > 0]
+    peers = [(abs((t.block or 0) - (tensor.block or 0)), value) for t, value in known if t.role == tensor.role]
+    values = [value for _, value in sorted(peers)[:2]] or [value for _, value in known]
+    if not values:
+        return _Price(prior.scale(model, tensor), prior.RELATIVE_ERROR, "prior")
+    logs = np.log(values)
+    spread = float(logs.std()) if len(logs) > 1 else 1.0
+    return _Price(float(np.exp(logs.mean())), max(spread, 0.3), "borrowed")
+
+
+def _row(
+    tensor: Tensor,
+    errors: round_trip.RoundTrip,
+    price_: _Price,
+    found: probing.Probe,
+    rounding: kernel.KernelRounding | None,
+) -> DamageRow:
+    weights = {name: price_.value * error for name, error in errors.errors.items()}
+    added = {name: price_.value * rounding.of(tensor.name, name) for name in weights} if rounding else {}
+    relative = math.hypot(price_.relative_error, _sampling(errors))
+    return DamageRow(tensor.name, weights, added, relative, price_.source)
+
+
+def _sampling(errors: round_trip.RoundTrip) -> float:
+    """The typical relative error that sampled rows leave."""
+    relative = [errors.sampling_errors[name] / value for name, value in errors.errors.items() if value > 0]
+    return float(np.median(relative)) if relative else 0.0
+
+
+def _prior_row(model: Model, tensor: Tensor, errors: round_trip.RoundTrip) -> DamageRow:
+    scale = prior.scale(model, tensor)
+    weights = {name: scale * error for name, error in errors.errors.items()}
+    return DamageRow(tensor.name, weights, {}, prior.RELATIVE_ERROR, "prior")
+
+
+def prior_table(
+    model: Model, tensors: tuple[Tensor, ...], types: tuple[QuantType, ...], imatrix: Imatrix | None
+) -> DamageTable:
+    """A table from shapes alone: typical error of each type times the prior scale. Reads no weights."""
+    rows = {}
+    for tensor in tensors:
+        scale = prior.scale(model, tensor)
+        kinds = candidates(tensor, types, imatrix)
+        rows[tensor.name] = DamageRow(
+            tensor.name, {kind.name: scale * prior.error(kind) for kind in kinds}, {}, prior.RELATIVE_ERROR, "prior"
+        )
+    made_from: dict[str, object] = {"scales": "prior", "errors": "prior", "quantplan": __version__}
+    return DamageTable(model.digest, rows, _PRIOR_INTERACTION, made_from=made_from)
+
+
+def _interaction(found: probing.Probe, scales: dict[str, _Price]) -> Interaction:
+    """Least squares of KLD/S = factor * (1 + curvature * S) over the uniform swaps.
+
+    The swaps run on more text than the scales, so the factor also sets the level right. Its error joins what the fit
+    leaves with the bootstrap error of the swaps themselves, which all tensors share.
+    """
+    sums, ratios, text_errors = [], [], []
+    for entry in found.uniform.values():
+        total = sum(scales[name].value * error for name, error in entry["errors"].items())
+        klds = np.array(entry["klds"])
+        if total > 0 and klds.mean() > 0:
+            sums.append(total)
+            ratios.append(float(klds.mean()) / total)
+            text_errors.append(probing.bootstrap_error(klds) / float(klds.mean()))
+    if len(sums) < 2:
+        return Interaction()
+    slope, factor = np.polyfit(sums, ratios, 1)
+    if factor <= 0 or slope < 0:  # no curvature to be seen: the mean ratio alone
+        slope, factor = 0.0, float(np.mean(ratios))
+    left = np.array(ratios) / (factor + slope * np.array(sums)) - 1
+    error = math.hypot(max(float(np.sqrt((left**2).mean())), _LEAST_INTERACTION_ERROR), min(text_errors))
+    return Interaction(float(factor), float(slope / factor), error)
+
+
+def _made_from(
+    model: Model, imatrix: Imatrix | None, calibration: str | None, options: PricingOptions
+) -> dict[str, object]:
+    return {
+        "quantplan": __version__,
+        "llama_cpp": tools.build(),
+        "model": model.path.name,
+        "imatrix": _imatrix_digest(imatrix),
+        "calibration": text_digest(calibration) if calibration else None,
+        "ctx": options.probe.n_ctx,
+        "sample_elements": options.sample_elements,
+    }

@@ -1,0 +1,278 @@
+"""The probe: how many nats of KL divergence one unit of a tensor's relative error costs, measured in the loaded model.
+
+For each tensor: quantize it (with the imatrix), put the rounded weights in its place in memory, run the calibration
+windows, take the KLD against the untouched logits, put the original back. The ratio of KLD to error is constant
+over four orders of magnitude, so one probe prices every type. The swaps are made here or by other processes; this
+one chooses them and alone writes the journal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from quantplan.errors import WorkersLost
+from quantplan.imatrix import Imatrix
+from quantplan.parallel.worker_pool import Lost, shortened
+from quantplan.records.journal import Journal
+from quantplan.sensitivity.probe_tasks import ProbeCrew
+from quantplan.sensitivity.tensor_swap import NUDGE, PROBE, ProbeOptions, Prober, Survey, Swap, Swapped, affordable
+from quantplan.tensor import Model, Tensor
+
+VERSION = 3  # 3: errors of experts with few hits; 2: uniform swaps by window, on more text; 1: first
+_EXTEND_ABOVE = 0.05  # a relative standard error that is worth more windows, where the tensor matters
+_EXTEND_FACTOR = 4
+_UNIFORM = ("Q2_K", "Q3_K", "Q4_K")
+# Scales need few windows because they only rank; the level of a prediction is that of the text, so the few
+# swaps of everything at once run on more of it: 18 % standard error at 2k tokens, 4 % at 16k on the reference model
+_LEVEL_TOKENS = 16384
+_BOOTSTRAPS = 500
+
+Tell = Callable[[str, float, float], None]
+"""Called with (stage, done, total)."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Nats per token per unit of relative squared error; ``error``: that of the swap, as it stood in memory."""
+
+    tensor: str
+    kld: float
+    error: float
+    value: float
+    stderr: float
+    windows: int
+
+
+@dataclass
+class Probe:
+    """What a probe found. ``overhead``: time beside the forward passes over the time of the passes themselves."""
+
+    scales: dict[str, Scale] = field(default_factory=dict)
+    uniform: dict[str, dict] = field(
+        default_factory=dict
+    )  # type -> {"klds" by window, "errors" by tensor}, all swapped at once
+    floor: float = 0.0  # KLD that a change of the last bit makes: rounding noise of the forward pass
+    not_found: tuple[str, ...] = ()
+    overhead: float | None = None
+    forward_passes: int = 0
+    seconds: float = 0.0
+
+
+def bootstrap_error(values: np.ndarray, seed: int = 0) -> float:
+    """Standard error of the mean of window values by resampling windows, widened by n/(n-1) for few windows."""
+    count = len(values)
+    if count < 2:
+        return float("nan")
+    draws = np.random.default_rng(seed).integers(0, count, (_BOOTSTRAPS, count))
+    return float(values[draws].mean(axis=1).std() * np.sqrt(count / (count - 1)))
+
+
+class Workforce(Protocol):
+    """Who makes the swaps. Results come in any order; ``Lost`` names those that could not be had, after all others."""
+
+    def survey(self, names: list[str]) -> Survey: ...
+
+    def run(self, swaps: list[Swap]) -> Iterator[tuple[Swap, Swapped]]: ...
+
+
+class _Alone:
+    """This process."""
+
+    def __init__(self, prober: Prober) -> None:
+        self._prober = prober
+
+    def survey(self, names: list[str]) -> Survey:
+        return self._prober.survey(names)
+
+    def run(self, swaps: list[Swap]) -> Iterator[tuple[Swap, Swapped]]:
+        for swap in swaps:
+            yield swap, self._prober.run(swap)
+
+
+@contextmanager
+def _alone(model: Model, imatrix: Imatrix | None, text: str, options: ProbeOptions) -> Iterator[_Alone]:
+    with Prober(model, imatrix, text, options) as prober:
+        yield _Alone(prober)
+
+
+def probe(
+    model: Model,
+    tensors: tuple[Tensor, ...],
+    imatrix: Imatrix | None,
+    text: str,
+    options: ProbeOptions,
+    journal: Journal,
+    tell: Tell = lambda *_: None,
+) -> Probe:
+    """Scales of all tensors, from the journal where they are in it; each finished tensor is journalled at once.
+
+    ``tell`` is called with (stage, done, total), and not at all where the journal holds everything. Raises TextTooShort,
+    BadFile, BadUsage, WorkersLost.
+    """
+    began = time.perf_counter()
+    found = Probe()
+    if complete(journal, tensors, options):
+        return _from_journal(journal, tensors, found)
+    force: AbstractContextManager[Workforce] = (ProbeCrew if options.machines.many else _alone)(
+        model, imatrix, text, options
+    )
+    try:
+        with force as workers:
+            _Stages(workers, tensors, options, journal, tell, found).run()
+    except Lost as lost:
+        raise WorkersLost(missing(lost, journal, tensors)) from None
+    found.seconds = time.perf_counter() - began
+    return _from_journal(journal, tensors, found)
+
+
+def missing(lost: Lost, journal: Journal, tensors: tuple[Tensor, ...]) -> str:
+    """What is not there, in words, and that the rest is."""
+    left = [tensor.name for tensor in tensors if tensor.name not in journal.results]
+    swaps = [swap.key.lstrip("#") for swap in lost.items] or left
+    what = f"Not probed: {shortened(swaps)}; " if swaps else ""
+    return (
+        f"{lost.reason}. {what}{len(tensors) - len(left)} of {len(tensors)} tensors are done and kept: "
+        "run the same command again for the rest"
+    )
+
+
+def complete(journal: Journal, tensors: tuple[Tensor, ...], options: ProbeOptions) -> bool:
+    """Whether the journal holds all that the probe would measure."""
+    results = journal.results
+    wanted = {tensor.name for tensor in tensors} | {"#available", "#floor"} | {f"#uniform {name}" for name in _UNIFORM}
+    if not wanted <= results.keys() or (options.extend and not options.windows and "#extended" not in results):
+        return False
+    windows = options.base_windows(results["#available"])
+    return all(results[t.name] is None or len(results[t.name]["klds"]) >= windows for t in tensors)
+
+
+class _Stages:
+    """The stages of a probe: each asks for the swaps that the journal lacks, and writes down what comes back."""
+
+    def __init__(
+        self,
+        workers: Workforce,
+        tensors: tuple[Tensor, ...],
+        options: ProbeOptions,
+        journal: Journal,
+        tell: Tell,
+        found: Probe,
+    ) -> None:
+        self.workers, self.options, self.journal, self.tell, self.found = workers, options, journal, tell, found
+        self.tensors = tensors
+        self._seconds, self._forward_seconds = 0.0, 0.0
+
+    def run(self) -> None:
+        self.survey = self.workers.survey([tensor.name for tensor in self.tensors])
+        self.journal.put("#available", self.survey.windows)
+        self.first = self.options.base_windows(self.survey.windows)
+        self.names = [tensor.name for tensor in self.tensors if tensor.name in self.survey.reachable]
+        for tensor in self.tensors:
+            if tensor.name not in self.survey.reachable:
+                self.journal.put(tensor.name, None)
+        self._probe(self.names, self.first, "probe", len(self.tensors))
+        if self.options.extend and not self.options.windows:
+            self._extend()
+        self._overhead()
+        self._floor()
+        self._uniform()
+
+    def _run(self, swaps: list[Swap]) -> Iterator[tuple[Swap, Swapped]]:
+        for swap, result in self.workers.run(swaps):
+            self.found.forward_passes += result.forward_passes
+            self._seconds += result.seconds
+            self._forward_seconds += result.forward_seconds
+            yield swap, result
+
+    def _probe(self, names: list[str], windows: int, stage: str, total: int) -> None:
+        """Runs the windows that the journal does not hold yet."""
+        swaps = []
+        for name in names:
+            done = len((self.journal.results.get(name) or {"klds": []})["klds"])
+            if done < windows:
+                swaps.append(Swap(name, (name,), PROBE, done, windows))
+        for done, (swap, result) in enumerate(self._run(swaps), total - len(swaps) + 1):
+            earlier = self.journal.results.get(swap.key) or {"klds": []}
+            entry = {"error": result.errors[swap.key], "klds": earlier["klds"] + result.klds}
+            self.journal.put(swap.key, entry)
+            self.tell(stage, done, total)
+
+    def _extend(self) -> None:
+        """More windows for the tensors whose error decides: unsure themselves, and a large part of the sum's uncertainty."""
+        first, limit = self.first, affordable(self.first * _EXTEND_FACTOR, self.options, self.survey)
+        if limit > first:
+            # the first windows alone: what an interrupted run has added since must not change who is chosen
+            values = {name: np.array(self.journal.results[name]["klds"][:first]) for name in self.names}
+            errors = {name: bootstrap_error(klds) for name, klds in values.items()}
+            share = sum(error**2 for error in errors.values()) / max(len(self.names), 1)
+            deciding = [
+                name
+                for name in self.names
+                if errors[name] > _EXTEND_ABOVE * values[name].mean() and errors[name] ** 2 > share
+            ]
+            self._probe(deciding, limit, "probe, more text where the error decides", len(deciding))
+        self.journal.put("#extended", limit)
+
+    def _overhead(self) -> None:
+        forward = self._forward_seconds
+        self.found.overhead = (self._seconds - forward) / forward if forward > 0 else None
+
+    def _floor(self) -> None:
+        """KLD of a nudge by the last bit, less what its error explains: what rounding in the forward pass adds."""
+        if "#floor" in self.journal.results:
+            return
+        names = self.names[:: max(1, len(self.names) // 4)][:4]
+        swaps = [Swap(f"#floor {name}", (name,), NUDGE, 0, self.first) for name in names]
+        left = []
+        for swap, result in self._run(swaps):
+            (name,) = swap.tensors
+            known = self.journal.results[name]
+            slope = float(np.mean(known["klds"])) / known["error"]
+            left.append(float(np.mean(result.klds)) - slope * result.errors[name])
+        self.journal.put("#floor", max(0.0, float(np.median(left))) if left else 0.0)
+
+    def _uniform(self) -> None:
+        """All tensors swapped at once, for a few types: how single damages add up."""
+        windows = max(self.first, affordable(_LEVEL_TOKENS // self.options.n_ctx, self.options, self.survey))
+        keys = {name: f"#uniform {name}" for name in _UNIFORM}
+        swaps = [
+            Swap(key, tuple(self.names), name, 0, windows)
+            for name, key in keys.items()
+            if key not in self.journal.results
+        ]
+        stage, done = "probe, all tensors at once", len(_UNIFORM) - len(swaps)
+        self.tell(stage, done, len(_UNIFORM))
+        for swap, result in self._run(swaps):
+            self.journal.put(swap.key, {"klds": result.klds, "errors": result.errors})
+            done += 1
+            self.tell(stage, done, len(_UNIFORM))
+
+
+def _from_journal(journal: Journal, tensors: tuple[Tensor, ...], found: Probe) -> Probe:
+    found.floor = journal.results["#floor"]
+    for tensor in tensors:
+        entry = journal.results[tensor.name]
+        if entry is not None:
+            found.scales[tensor.name] = _scale(tensor.name, entry, found.floor)
+    found.not_found = tuple(t.name for t in tensors if t.name not in found.scales)
+    found.uniform = {name: journal.results[f"#uniform {name}"] for name in _UNIFORM}
+    return found
+
+
+def _scale(name: str, entry: dict, floor: float) -> Scale:
+    klds, error = np.array(entry["klds"]), entry["error"]
+    kld = float(klds.mean())
+    if error <= 0:  # a tensor of zeros, or one that its probe type holds exactly: no rounding hurts it
+        return Scale(name, kld, error, 0.0, 0.0, len(klds))
+    # below twice the noise floor nothing was seen: the floor itself is what the damage may be, and its own error
+    signal = kld - floor
+    seen = signal > floor
+    value = (signal if seen else floor) / error
+    stderr = bootstrap_error(klds) / error
+    return Scale(name, kld, error, value, stderr if seen else max(stderr, value), len(klds))

@@ -1,0 +1,189 @@
+"""Swaps as tasks: what a worker is told, the model that it keeps loaded between tasks, and the crew as seen by the probe."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+
+from quantplan.budget import human_bytes
+from quantplan.errors import BadFile, BadUsage, ModelMismatch
+from quantplan.execution import Machines
+from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.gguf.reader import read_model
+from quantplan.imatrix import Imatrix
+from quantplan.parallel.worker_pool import Crew, Lost, task_size
+from quantplan.sensitivity.tensor_swap import ProbeOptions, Prober, Survey, Swap, Swapped
+from quantplan.tensor import Model
+
+_IDLE_SECONDS = 120.0  # after which a worker that nobody asks anything lets go of the model
+
+
+@dataclass(frozen=True)
+class ProbeJob:
+    """All that a worker needs: files by path and digest, so that it reads what is meant or refuses."""
+
+    model: Path
+    model_digest: str
+    imatrix: Path | None
+    imatrix_digest: str | None
+    text: str
+    options: ProbeOptions
+
+
+class ProbeCrew:
+    """The workforce of several processes. Use as a context manager."""
+
+    def __init__(self, model: Model, imatrix: Imatrix | None, text: str, options: ProbeOptions) -> None:
+        check_memory(model, options.machines)
+        self._crew = Crew(options.machines)
+        # workers are told no addresses: each of them is one process
+        alone = replace(options, machines=Machines(), threads=self._crew.threads(options.threads))
+        path = Path(imatrix.path).absolute() if imatrix else None
+        self._job = ProbeJob(
+            model.path.absolute(), model.digest, path, imatrix.digest if imatrix else None, text, alone
+        )
+
+    def __enter__(self) -> ProbeCrew:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._crew.__exit__(*error)
+
+    def survey(self, names: list[str]) -> Survey:
+        try:
+            ((_, found),) = self._crew.run(survey_there, self._job, [tuple(names)])
+        except Lost as lost:  # nothing is known yet of single tensors
+            raise Lost([], lost.reason) from None
+        return found
+
+    def run(self, swaps: list[Swap]) -> Iterator[tuple[Swap, Swapped]]:
+        try:
+            for chunk, results in self._crew.run(swaps_there, self._job, _chunks(swaps, self._crew.size)):
+                yield from zip(chunk, results, strict=True)
+        except Lost as lost:
+            raise Lost([swap for chunk in lost.items for swap in chunk], lost.reason) from None
+
+
+def check_memory(model: Model, machines: Machines) -> None:
+    """BadUsage where this machine cannot hold the model once for each process."""
+    free = psutil.virtual_memory().available
+    if machines.jobs > 1 and machines.jobs * model.file_bytes > free:
+        raise BadUsage(
+            f"--jobs {machines.jobs}: each process holds the model, {human_bytes(model.file_bytes)}, and "
+            f"{human_bytes(free)} of memory are free; use fewer, at most {max(1, free // model.file_bytes)}"
+        )
+
+
+def _chunks(swaps: Sequence[Swap], workers: int) -> list[tuple[Swap, ...]]:
+    size = task_size(len(swaps), workers)
+    return [tuple(swaps[start : start + size]) for start in range(0, len(swaps), size)]
+
+
+# --- what runs in a worker
+
+
+def survey_there(job: ProbeJob, names: tuple[str, ...]) -> Survey:
+    with _held as held:
+        return held.prober(job).survey(names)
+
+
+def swaps_there(job: ProbeJob, swaps: tuple[Swap, ...]) -> list[Swapped]:
+    with _held as held:
+        prober = held.prober(job)
+        return [prober.run(swap) for swap in swaps]
+
+
+class _Held:
+    """The one model that this worker keeps loaded; as a context manager the turn of one task (Dask runs them in threads)."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._job: ProbeJob | None = None
+        self._prober: Prober | None = None
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> _Held:
+        self._turn.acquire()
+        if self._timer:
+            self._timer.cancel()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self._close()
+        self._timer = threading.Timer(_IDLE_SECONDS, self._release)
+        self._timer.daemon = True
+        self._timer.start()
+        self._turn.release()
+
+    def prober(self, job: ProbeJob) -> Prober:
+        if self._prober is None or self._job != job:
+            self._close()
+            self._prober, self._job = _load(job), job
+        return self._prober
+
+    def _close(self) -> None:
+        if self._prober is not None:
+            self._prober.engine.close()
+        self._prober = self._job = None
+
+    def _release(self) -> None:
+        with self._turn:
+            if self._timer is threading.current_thread():  # else a task came in between
+                self._close()
+
+
+_held = _Held()
+
+
+def _load(job: ProbeJob) -> Prober:
+    model = model_here(job.model, job.model_digest)
+    imatrix = _imatrix_here(job)
+    threads = job.options.threads or dask_threads()
+    return Prober(model, imatrix, job.text, replace(job.options, threads=threads))
+
+
+_SHARE = "all workers must see the same files under the same paths"
+
+
+def model_here(path: Path, digest: str) -> Model:
+    """The model as this worker finds it; BadFile, ModelMismatch where it is not the one that is meant."""
+    try:
+        model = read_model(path)
+    except BadFile as error:
+        raise BadFile(f"on the worker {_host()}: {error}; {_SHARE}") from None
+    if model.digest != digest:
+        raise ModelMismatch(f"{path} on the worker {_host()} is another model; {_SHARE}")
+    return model
+
+
+def _imatrix_here(job: ProbeJob) -> Imatrix | None:
+    if job.imatrix is None:
+        return None
+    try:
+        imatrix = read_imatrix(job.imatrix)
+    except BadFile as error:
+        raise BadFile(f"on the worker {_host()}: {error}; {_SHARE}") from None
+    if imatrix.digest != job.imatrix_digest:
+        raise ModelMismatch(f"{job.imatrix} on the worker {_host()} is another imatrix; {_SHARE}")
+    return imatrix
+
+
+def _host() -> str:
+    import socket
+
+    return socket.gethostname()
+
+
+def dask_threads() -> int:
+    """The cores that Dask gives this worker; 0, all, where this is no Dask worker."""
+    try:
+        from distributed import get_worker
+
+        return get_worker().state.nthreads
+    except (ImportError, ValueError):
+        return 0

@@ -1,0 +1,226 @@
+"""One swap at a time in a loaded model: rounded weights in the place of a tensor's own, KLD against the untouched model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from quantplan.errors import BadUsage, QuantplanError
+from quantplan.execution import Machines
+from quantplan.gguf.reader import tensor_bytes, tensor_rows
+from quantplan.imatrix import Imatrix
+from quantplan.llamacpp import ggml
+from quantplan.llamacpp.engine import Engine, EngineOptions, windows_per_batch
+from quantplan.llamacpp.token_scores import BaseRows, base_rows, divergence
+from quantplan.quant_type import BY_NAME, QuantType, fitted
+from quantplan.tensor import Model, Tensor
+
+# 2048 tokens price a model: plans from 2 and from 64 windows of 256 tokens differ by 1 to 4 % in held-out KLD
+DEFAULT_TOKENS = 2048
+_LOGIT_BYTES = 2 << 30  # of untouched logits kept in memory: 13 windows of 512 tokens with a vocabulary of 150,000
+PROBE, NUDGE = "probe", "nudge"  # kinds of a swap besides the names of types
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """``windows`` 0: as many as make ``DEFAULT_TOKENS`` tokens; ``extend``: more windows where the error decides."""
+
+    n_ctx: int
+    windows: int = 0
+    extend: bool = True
+    threads: int = 0
+    gpu_layers: int = 0
+    machines: Machines = field(default_factory=Machines)
+
+    def base_windows(self, available: int) -> int:
+        """Windows per tensor: whole batches, as many as asked for, no more than the text has."""
+        batch = windows_per_batch(self.n_ctx)
+        wanted = self.windows or max(4, DEFAULT_TOKENS // self.n_ctx)
+        return min(-(-wanted // batch) * batch, available)
+
+
+@dataclass(frozen=True)
+class Swap:
+    """The unit of a probe's work: weights of ``tensors`` changed at once, windows start..stop run, weights put back.
+
+    ``kind``: the name of a type, PROBE for the type that suits the tensor, NUDGE for its last bits. ``start`` is a multiple
+    of the engine's batch. ``key``: what the journal calls it.
+    """
+
+    key: str
+    tensors: tuple[str, ...]
+    kind: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """Relative squared errors by tensor as they landed in memory, mean KLD per token by window, and the time it took."""
+
+    errors: dict[str, float]
+    klds: list[float]
+    seconds: float
+    forward_seconds: float
+    forward_passes: int
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What has to be known before swaps can be chosen; ``reachable``: tensors that take part in a forward pass."""
+
+    reachable: frozenset[str]
+    windows: int
+    vocabulary: int
+
+
+def window_order(count: int) -> np.ndarray:
+    """Indices of ``count`` windows so that every beginning of the order is spread over the whole text.
+
+    Van der Corput sequence: more windows only add to those that were used before.
+    """
+    bits = max(1, (count - 1).bit_length())
+    reversed_bits = np.array([int(f"{index:0{bits}b}"[::-1], 2) for index in range(1 << bits)])
+    return reversed_bits[reversed_bits < count]
+
+
+def probe_type(stored: QuantType, columns: int) -> QuantType:
+    """The type to probe with: clearly below the stored one, so that its error stands out from re-encoding."""
+    wanted = "Q4_K" if stored.bits > 5 else "Q3_K" if stored.bits > 4 else "Q2_K"
+    return fitted(BY_NAME[wanted], columns)
+
+
+class Prober:
+    """The loaded model, its untouched logits, and one swap at a time. Use as a context manager."""
+
+    def __init__(self, model: Model, imatrix: Imatrix | None, text: str, options: ProbeOptions) -> None:
+        if model.header_only:
+            raise BadUsage(
+                f"{model.path} holds a header without weights: nothing to probe; use --damage FILE or --damage prior"
+            )
+        self.model, self.imatrix, self.options = model, imatrix, options
+        self.engine = Engine(
+            model.path,
+            EngineOptions(options.n_ctx, options.threads, options.gpu_layers, swappable=True, rpc=options.machines.rpc),
+        )
+        try:
+            windows = self.engine.windows(text)
+        except QuantplanError:
+            self.engine.close()
+            raise
+        self.windows = windows[window_order(len(windows))]
+        self._base: list[BaseRows] = []
+        self._found: set[str] = set()
+        self.forward_seconds, self.forward_passes = 0.0, 0
+
+    def __enter__(self) -> Prober:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.engine.close()
+
+    def find(self, tensors: Iterable[Tensor]) -> set[str]:
+        """Names of those that can be swapped."""
+        found = self.engine.find_weights({tensor.name for tensor in tensors})
+        self._found |= found
+        return found
+
+    def survey(self, names: Iterable[str]) -> Survey:
+        found = self.find(self.model.tensors)
+        return Survey(frozenset(found & set(names)), len(self.windows), self.engine.vocabulary)
+
+    def run(self, swap: Swap) -> Swapped:
+        """The weights are the original ones before and after."""
+        if not self._found.issuperset(swap.tensors):  # another process may have made the survey
+            self.find(self.model.tensors)
+        self.take_base(swap.stop)
+        began, forward, passes = time.perf_counter(), self.forward_seconds, self.forward_passes
+        tensors = [self.model.by_name[name] for name in swap.tensors]
+        try:
+            errors = {tensor.name: self._change(tensor, swap.kind) for tensor in tensors}
+            klds = self.window_klds(swap.start, swap.stop).tolist()
+        finally:
+            for tensor in tensors:
+                self.restore(tensor)
+        taken = time.perf_counter() - began
+        return Swapped(errors, klds, taken, self.forward_seconds - forward, self.forward_passes - passes)
+
+    def _change(self, tensor: Tensor, kind: str) -> float:
+        if kind == NUDGE:
+            return self.nudge(tensor)
+        if kind == PROBE:
+            return self.swap(tensor, probe_type(self.engine.stored_type(tensor.name), tensor.columns))
+        return self.swap(tensor, fitted(BY_NAME[kind], tensor.columns))
+
+    def window_klds(self, start: int, stop: int) -> np.ndarray:
+        """float64 [windows]: mean KLD per token of windows start..stop of the model as it is now in memory.
+
+        ``start`` is a multiple of the engine's batch; the untouched logits must have been taken before any swap.
+        """
+        size, out = self.engine.windows_per_batch, []
+        batches = self.engine.logits(self.windows[start:stop])
+        for index in range(start // size, -(-stop // size)):
+            began = time.perf_counter()
+            logits = next(batches)
+            self.forward_seconds += time.perf_counter() - began
+            self.forward_passes += 1
+            out.append(divergence(self._base[index], logits).reshape(len(logits), -1).mean(axis=1))
+        klds = np.concatenate(out)
+        if not np.isfinite(klds).all():
+            raise QuantplanError("the model gives NaN logits with rounded weights; is the model file damaged?")
+        return klds
+
+    def take_base(self, windows: int) -> None:
+        """Keeps the untouched logits of the first ``windows`` windows."""
+        done = len(self._base) * self.engine.windows_per_batch
+        for logits in self.engine.logits(self.windows[done:windows]):
+            self._base.append(base_rows(logits))
+            if not np.isfinite(self._base[-1].log_sum).all():
+                raise QuantplanError(f"{self.model.path}: the model gives NaN or infinite logits; is the file damaged?")
+
+    def swap(self, tensor: Tensor, kind: QuantType) -> float:
+        """Puts the tensor rounded to ``kind`` in memory; returns the relative squared error that it now has."""
+        original = tensor_rows(self.model, tensor)
+        importance = self.imatrix.quantize_weights(tensor) if self.imatrix else None
+        if importance is None and ggml.aborts_without_imatrix(kind):
+            raise ValueError(f"{kind} cannot be probed without an imatrix")
+        rounded = ggml.dequantize(ggml.quantize(original, kind, importance), kind, tensor.columns)
+        return self._place(tensor, original, rounded)
+
+    def nudge(self, tensor: Tensor) -> float:
+        """Moves every weight by about the last bit of half precision; returns the relative squared error."""
+        original = tensor_rows(self.model, tensor)
+        random = np.random.default_rng(0).choice(np.float32([-1, 1]), original.shape)
+        return self._place(tensor, original, original * (1 + random * np.float32(2**-11)))
+
+    def _place(self, tensor: Tensor, original: np.ndarray, changed: np.ndarray) -> float:
+        stored = self.engine.stored_type(tensor.name)
+        importance = self.imatrix.quantize_weights(tensor) if self.imatrix else None
+        encoded = ggml.quantize(changed, stored, importance)
+        self.engine.put(tensor.name, encoded)
+        landed = ggml.dequantize(encoded, stored, tensor.columns)
+        return relative_error(original, landed, self.imatrix.error_weights(tensor) if self.imatrix else None)
+
+    def restore(self, tensor: Tensor) -> None:
+        self.engine.put(tensor.name, tensor_bytes(self.model, tensor))
+
+
+def relative_error(weights: np.ndarray, changed: np.ndarray, importance: np.ndarray | None) -> float:
+    """e of round_trip.py for whole tensors; ``importance``: float32 [experts, columns] or None for ones."""
+    difference = changed - weights
+    if importance is None:
+        return float(np.vdot(difference, difference)) / max(float(np.vdot(weights, weights)), 1e-30)
+    experts, columns = importance.shape
+    per_column = np.einsum("erc,erc->ec", *(2 * [difference.reshape(experts, -1, columns)]))
+    energy = np.einsum("erc,erc->ec", *(2 * [weights.reshape(experts, -1, columns)]))
+    return float((per_column * importance).sum()) / max(float((energy * importance).sum()), 1e-30)
+
+
+def affordable(windows: int, options: ProbeOptions, survey: Survey) -> int:
+    """So many windows in whole batches, or fewer where the text or the memory for their logits ends."""
+    scored = options.n_ctx - options.n_ctx // 2
+    room, batch = _LOGIT_BYTES // (4 * scored * survey.vocabulary), windows_per_batch(options.n_ctx)
+    return min(max(1, min(windows, room) // batch) * batch, survey.windows)

@@ -1,1 +1,0 @@
-"""Models' answers to suites of short tasks: asked, graded, compared."""

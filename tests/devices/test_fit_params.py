@@ -1,0 +1,353 @@
+"""What llama.cpp says a model takes, and the formulas held against it."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+from model_shapes import (
+    DEEPSEEK_V3,
+    GEMMA_3N_E2B,
+    GLM_4_5_AIR,
+    MAMBA_130M,
+    PHI_3_MINI,
+    QWEN3_1_7B,
+    QWEN3_5_2B,
+    QWEN3_5_35B_A3B,
+    QWEN3_30B_A3B,
+    QWQ_32B,
+    dense,
+)
+from tiny_models import tiny_moe
+
+from quantplan.devices import fit_params as fit
+from quantplan.devices import memory_formulas as formulas
+from quantplan.devices.memory import ASKED, COMPUTED, placement
+from quantplan.devices.memory_formulas import Run
+from quantplan.errors import BadUsage, ToolFailed
+from quantplan.gguf.header_only import write_header_only
+from quantplan.gguf.reader import read_model
+from quantplan.llamacpp import tools
+from quantplan.llamacpp.quantize import UnreadableLog
+from quantplan.quant_type import BY_NAME
+from quantplan.selector import Selector
+
+MIB = 1 << 20
+F16, Q8, Q5_1, Q4 = (BY_NAME[name] for name in ("F16", "Q8_0", "Q5_1", "Q4_0"))
+SHAPES = {
+    "GQA": QWQ_32B,
+    "GQA, tied": QWEN3_1_7B,
+    "fused qkv": PHI_3_MINI,
+    "experts": QWEN3_30B_A3B,
+    "experts, MTP block": GLM_4_5_AIR,
+    "MLA": DEEPSEEK_V3,
+    "attention and SSM": QWEN3_5_2B,
+    "attention, SSM, experts": QWEN3_5_35B_A3B,
+    "SSM": MAMBA_130M,
+    "sliding windows, shared caches": GEMMA_3N_E2B,
+    "sliding windows": dense("gemma3", 12, 1152, 6912, 4, 1, 262144, head=256, head_norms=True, tied=True),
+}
+RUNS = {
+    "f16": (Run(4096, (F16, F16)), None),
+    "q8_0, odd context": (Run(10_000, (Q8, Q8)), True),
+    "no flash attention": (Run(4096, (F16, F16), flash_attention=False), False),
+    "large batches": (Run(20_000, (F16, F16), 2048), None),
+    "short": (Run(300, (Q4, Q4)), None),
+}
+LOG = """0.01 D llama_kv_cache: size =   24.00 MiB (  4096 cells,   6 layers,  1/1 seqs), K (f16):   12.00 MiB
+0.01 D llama_memory_recurrent: size =   19.27 MiB (     1 cells,  24 layers,  1 seqs  0 rs_seq), R (f32):    1.27 MiB
+0.01 D sched_reserve:      CUDA0 compute buffer size =   493.00 MiB
+0.01 D sched_reserve:  CUDA_Host compute buffer size =    12.02 MiB
+0.01 D CUDA0 3590 43 493 
+Host 970 0 12 
+"""  # noqa: W291 - the tool ends its lines with a space
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Shapes as header-only files, written once."""
+    folder, read = tmp_path_factory.mktemp("shapes"), {}
+
+    def of(name):
+        if name not in read:
+            read[name] = read_model(_with_windows(name, SHAPES[name]).write(folder / f"{len(read)}.gguf"))
+        return read[name]
+
+    return of
+
+
+def _with_windows(name, shape):
+    if name != "sliding windows":
+        return shape
+    norms = {"post_attention_norm": (1152,), "post_ffw_norm": (1152,)}
+    numbers = {**shape.numbers, "attention.sliding_window": 512}
+    return type(shape)(
+        shape.architecture, shape.stored, numbers, shape.outside, lambda number: shape.block(number) | norms
+    )
+
+
+# --- reading
+
+
+def test_a_log_with_a_gpu():
+    answer = fit.parse(LOG)
+    assert (answer.devices, answer.exact) == (("CUDA0",), True)
+    assert answer.cache == pytest.approx(43.27, abs=0.02) and answer.cache >= 43.27
+    assert answer.compute == pytest.approx(493, abs=0.01) and answer.host_compute == pytest.approx(12.02, abs=0.01)
+
+
+def test_a_log_without_a_gpu():
+    log = LOG.replace("CUDA_Host", "nothing").replace("CUDA0 compute", "CPU compute").replace("nothing compute", "x")
+    answer = fit.parse(log.replace("CUDA0 3590 43 493 \n", "").replace("Host 970 0 12 ", "Host 4560 43 493 "))
+    assert answer.devices == () and answer.exact
+    assert answer.compute == answer.host_compute == pytest.approx(493, abs=0.01)
+
+
+@pytest.mark.parametrize("lost", ["llama_memory_recurrent", "CUDA0 compute", "CUDA_Host"])
+def test_a_log_that_was_cut_off_gives_whole_mib_and_says_so(lost):
+    answer = fit.parse("\n".join(line for line in LOG.split("\n") if lost not in line))
+    assert not answer.exact
+    assert 43.27 <= answer.cache <= 45 and 493 <= answer.compute <= 494.01 and 12.02 <= answer.host_compute <= 13
+
+
+def test_a_device_that_holds_nothing_is_none():
+    """Where the device's memory is the processor's all stands under Host."""
+    answer = fit.parse(LOG.replace("CUDA0 3590 43 493 ", "CUDA0 0 0 0 ").replace("Host 970 0 12 ", "Host 4560 43 505 "))
+    assert answer.devices == () and 505 <= answer.compute <= 506
+
+
+def test_a_log_that_says_nothing():
+    with pytest.raises(UnreadableLog, match="did not say what it would allocate"):
+        fit.parse("CUDA0 3590 43 493 \n")
+
+
+def test_the_command_line(models):
+    words = " ".join(fit.argv(models("MLA"), Run(8192, (Q8, Q5_1), 4096), None))
+    assert "-c 8192 -b 4096 -ub 4096 -ctk q8_0 -ctv q5_1 -fa auto" in words
+    assert words.endswith("tokenizer.ggml.model=str:no_vocab,deepseek2.vocab_size=int:129280")
+
+
+# --- formulas against llama.cpp
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_cache_is_exact_and_the_buffers_are_bounds(name, run, models):
+    model, (wanted, flash_attention) = models(name), RUNS[run]
+    answer = fit.ask(model, wanted, flash_attention)
+    assert answer.exact
+    assert answer.cache == pytest.approx(formulas.kv_cache(model, wanted).bytes / MIB, abs=0.03)
+    bound = formulas.compute_buffer(model, wanted).bytes / MIB
+    assert answer.compute <= bound <= 4 * answer.compute
+
+
+@pytest.mark.tools
+def test_caches_of_the_bundled_model(reference_model):
+    model = read_model(reference_model)
+    for ctx in (8, 1000, 65_536):
+        for kv in ((F16, F16), (Q8, Q8), (Q8, F16), (BY_NAME["BF16"], Q5_1), (BY_NAME["IQ4_NL"], Q4)):
+            needs = fit.memory_needs(model, ctx, kv)
+            assert needs.kv_cache.source == needs.compute_buffer.source == ASKED
+            assert needs.host_buffer.source == COMPUTED and not needs.not_asked
+            cells, columns = -(-ctx // 256) * 256, 2 * 64
+            assert needs.kv_cache.bytes == 10 * cells * sum(kind.row_bytes(columns) for kind in kv)
+
+
+@pytest.mark.tools
+def test_needs_by_hand(models):
+    """QwQ-32B at 16384 tokens: 64 blocks, 8 heads of 128, K and V; the logits are the largest part of the buffer."""
+    needs = fit.memory_needs(models("GQA"), 16384, (Q8, Q8))
+    assert needs.kv_cache.bytes == 64 * 16384 * 2 * (8 * 128 // 32 * 34)
+    assert 512 * 152064 * 4 < needs.compute_buffer.bytes < 1.15 * 512 * 152064 * 4
+
+
+@pytest.mark.tools
+def test_no_figure_depends_on_the_vocabulary_or_the_stored_types(reference_model, tmp_path):
+    """The vocabulary is left out when llama.cpp is asked, and plans are asked about with the source's types."""
+    model = read_model(reference_model)
+    smaller = tmp_path / "q4_k.gguf"
+    tools.run(["llama-quantize", str(reference_model), str(smaller), "Q4_0", "1"])
+    assert fit.memory_needs(read_model(smaller), 4096) == fit.memory_needs(model, 4096)
+    with_vocabulary = fit.argv(model, Run(4096, (F16, F16)), None)[:-2]
+    answers = (fit.parse(tools.run(with_vocabulary).log) for _ in range(8))
+    answer = next(answer for answer in answers if answer.exact)
+    assert answer == fit.ask(model, Run(4096, (F16, F16)), None)
+
+
+# --- where llama.cpp does not answer
+
+
+def test_without_the_tool_all_is_computed(models, monkeypatch):
+    monkeypatch.setenv("QUANTPLAN_TOOLS", "/nonexistent")
+    needs = fit.memory_needs(models("MLA"), 4096)
+    assert {each.source for each in (needs.kv_cache, needs.compute_buffer, needs.host_buffer)} == {COMPUTED}
+    assert "llama-fit-params is not in" in needs.not_asked
+
+
+def test_unknown_architecture(tmp_path):
+    rows = [("token_embd.weight", (256, 100), F16), ("blk.0.attn_k.weight", (256, 128), F16)]
+    rows += [("blk.0.attn_v.weight", (256, 128), F16), ("blk.0.time_mix_x.weight", (256, 128), F16)]
+    numbers = {"nobody.block_count": 1, "nobody.embedding_length": 256}
+    known = read_model(write_header_only(tmp_path / "known.gguf", "nobody", numbers, rows[:3]))
+    needs = fit.memory_needs(known, 256)
+    assert needs.kv_cache.source == COMPUTED and needs.kv_cache.bytes == 256 * 2 * 256
+    assert "unknown model architecture" in needs.not_asked
+    unknown = read_model(write_header_only(tmp_path / "unknown.gguf", "nobody", numbers, rows))
+    with pytest.raises(ToolFailed, match="of a kind not known here"):
+        fit.memory_needs(unknown, 256)
+
+
+@pytest.mark.parametrize(
+    ("name", "kv", "flash_attention", "words"),
+    [
+        ("GQA", (F16, Q8), False, "needs flash attention"),
+        ("MLA", (Q8, F16), None, "one cache for K and V"),
+        ("head of 80", (Q8, Q8), None, "keys of 80"),
+    ],
+)
+def test_types_that_do_not_go_together(name, kv, flash_attention, words, models, monkeypatch):
+    monkeypatch.setitem(SHAPES, "head of 80", dense("qwen2", 2, 640, 1024, 8, 8, 1000, head=80))
+    with pytest.raises(BadUsage, match=words):
+        fit.memory_needs(models(name), 4096, kv, flash_attention=flash_attention)
+
+
+@pytest.mark.tools
+def test_what_llama_cpp_refuses_itself_is_the_users_mistake(models, monkeypatch):
+    monkeypatch.setattr(formulas, "check_kv", lambda *_: None)
+    with pytest.raises(BadUsage, match="does not support different K"):
+        fit.memory_needs(models("MLA"), 4096, (Q8, F16))
+
+
+# --- placement against llama.cpp
+
+
+def _log_lines(argv, pattern, wanted):
+    """What the pattern finds in the tool's log; asked again where the log was cut off."""
+    import re
+
+    for _ in range(8):
+        found = set(re.findall(pattern, tools.run(argv).log))
+        if len(found) >= wanted:
+            break
+    return found
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize("selectors", [["*_exps"], ["blk.1.*"], ["output", "blk.[02].attn_*", "ffn_down_exps"]])
+def test_patterns_move_exactly_those_tensors(selectors, tmp_path):
+    model = read_model(tiny_moe(tmp_path / "moe.gguf"))
+    where = placement(model, [Selector(text) for text in selectors])
+    argv = [*fit.argv(model, Run(256, (F16, F16)), None), "--override-tensor", ",".join(where.override_tensor())]
+    assert _log_lines(argv, r"tensor (\S+) \(.*buffer type overridden to CPU", len(where.moved)) == where.moved
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize("option", ["--cpu-moe", "--n-cpu-moe 2"])
+def test_the_equivalent_option_moves_the_same(option, tmp_path):
+    model = read_model(tiny_moe(tmp_path / "moe.gguf"))
+    where = placement(model, [Selector("*_exps" if option == "--cpu-moe" else "blk.[01].*_exps")])
+    assert where.equivalent_option() == option
+    argv = [*fit.argv(model, Run(256, (F16, F16)), None), *option.split()]
+    assert _log_lines(argv, r"tensor (\S+) \(.*buffer type overridden to CPU", len(where.moved)) == where.moved
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize("name", ["experts, MTP block", "MLA"])
+def test_tensors_that_are_not_loaded(name, models):
+    model = models(name)
+    unused = placement(model).unused
+    assert bool(unused) == (name != "MLA")
+    found = _log_lines(fit.argv(model, Run(256, (F16, F16)), None), r"unused tensor (\S+) \(size", len(unused))
+    assert found == unused
+
+
+# --- two devices: llama.cpp's RPC server stands in for a GPU
+
+
+@pytest.fixture(scope="module")
+def device():
+    server = shutil.which("ggml-rpc-server", path=str(tools.bin_folder()))
+    if server is None:
+        pytest.skip("no ggml-rpc-server: build llama-cpp-python with -DGGML_RPC=ON to test two devices")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [server, "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(
+        command, env=tools.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield f"127.0.0.1:{port}"
+        process.terminate()
+
+
+@pytest.fixture
+def two_devices(device, monkeypatch):
+    """A function: model, patterns -> llama.cpp's answer and its MiB of weights on the device and in RAM."""
+
+    def ask(model, wanted, flash_attention, patterns=()):
+        monkeypatch.setenv("LLAMA_ARG_RPC", device)
+        if patterns:
+            monkeypatch.setenv("LLAMA_ARG_OVERRIDE_TENSOR", ",".join(patterns))
+        logs = (tools.run(fit.argv(model, wanted, flash_attention)).log for _ in range(8))
+        log = next(log for log in logs if fit.parse(log).exact)
+        monkeypatch.delenv("LLAMA_ARG_RPC")
+        monkeypatch.delenv("LLAMA_ARG_OVERRIDE_TENSOR", raising=False)
+        weights = {name: int(size) for name, size, _, _ in fit._DEVICE.findall(log)}
+        return fit.parse(log), weights["RPC0"], weights["Host"]
+
+    assert "LLAMA_ARG_OVERRIDE_TENSOR" not in os.environ
+    return ask
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize("name", SHAPES)
+def test_full_offload(name, models, two_devices):
+    """Weights to the MiB; what is reckoned without a GPU is enough for one, and not much more."""
+    model = models(name)
+    for wanted, flash_attention in (RUNS["f16"], RUNS["large batches"]):
+        answer, on_gpu, in_ram = two_devices(model, wanted, flash_attention)
+        reckoned = fit.memory_needs(model, wanted.ctx, wanted.kv, wanted.ubatch, flash_attention)
+        assert answer.devices == ("RPC0",)
+        assert answer.cache == pytest.approx(reckoned.kv_cache.bytes / MIB, abs=0.03)
+        assert 0.8 * reckoned.compute_buffer.bytes <= answer.compute * MIB <= reckoned.compute_buffer.bytes
+        assert answer.host_compute * MIB <= reckoned.host_buffer.bytes
+    where, sizes = placement(model), {tensor.name: tensor.bytes for tensor in model.tensors}
+    assert on_gpu == where.gpu_bytes(sizes) // MIB
+    assert in_ram == where.cpu_bytes(sizes) // MIB
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize(
+    "name", ["GQA", "experts, MTP block", "MLA", "attention, SSM, experts", "SSM", "sliding windows"]
+)
+def test_moved_tensors(name, models, two_devices):
+    """Neither device takes more than is reckoned, without the copy of weights: RPC computes where the weights are."""
+    model, wanted = models(name), Run(16_384, (F16, F16))
+    sizes = {tensor.name: tensor.bytes for tensor in model.tensors}
+    full, *_ = two_devices(model, wanted, None)
+    crossing = formulas.crossing(model, wanted).bytes / MIB
+    for selector in ("*_exps", "attn_*", "blk.*", "ssm_*"):
+        if not any(Selector(selector).matches(tensor) for tensor in model.tensors):
+            continue
+        where = placement(model, [Selector(selector)])
+        answer, on_gpu, in_ram = two_devices(model, wanted, None, where.override_tensor())
+        assert (on_gpu, in_ram) == (where.gpu_bytes(sizes) // MIB, where.cpu_bytes(sizes) // MIB)
+        assert answer.compute <= full.compute + crossing
+        assert answer.host_compute <= max(full.compute, full.host_compute) + crossing
+
+
+@pytest.mark.tools
+def test_needs_with_a_gpu_are_asked_of_both_devices(models, device, monkeypatch):
+    monkeypatch.setenv("LLAMA_ARG_RPC", device)
+    needs = fit.memory_needs(models("GQA, tied"), 4096)
+    assert needs.compute_buffer.how == "planned for RPC0"
+    assert needs.host_buffer.source == ASKED
+    assert needs.kv_cache.bytes == 28 * 4096 * 2 * 8 * 128 * 2

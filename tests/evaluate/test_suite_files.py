@@ -1,0 +1,208 @@
+"""Suites as people write them: read as meant, and each mistake named by file, place and key."""
+
+import re
+
+import pytest
+
+from quantplan.errors import BadFile, BadUsage
+from quantplan.evaluate.suites.suite import KINDS, joined
+from quantplan.evaluate.suites.suite_files import default_suite, read_suite
+
+SMALL = """\
+format: quantplan-suite
+version: 1
+name: small
+parts:
+  - name: facts
+    kind: facts
+    weight: 2
+    max_tokens: 8
+    instruction: Be brief.
+    items:
+      - question: Is it so?
+        accept: [yes, no, 1.50, 2024-03-01]
+      - name: second
+        question: "Where: here or there?"
+        accept: here
+        max_tokens: 4
+  - kind: math
+    weight: 0.5
+    max_tokens: 8
+    items:
+      - {question: "1 + 1.50?", answer: 2.50}
+"""
+
+
+def write(folder, text):
+    path = folder / "suite.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_suite_is_read_as_it_stands(tmp_path):
+    suite = read_suite(write(tmp_path, SMALL))
+    facts, math = suite.parts
+    assert (suite.name, suite.items, suite.total_weight) == ("small", 3, 2.5)
+    assert (facts.instruction, facts.weight, math.name) == ("Be brief.", 2.0, "math")
+    assert facts.items[0].accept == ("yes", "no", "1.50", "2024-03-01")  # nothing turned into truths, floats or dates
+    assert [(item.name, item.max_tokens) for item in facts.items] == [("1", 8), ("second", 4)]
+    assert facts.items[1].accept == ("here",)
+    assert math.items[0].answer == "2.50"  # three significant digits
+
+
+def test_the_digest_is_of_what_is_asked(tmp_path):
+    first = read_suite(write(tmp_path, SMALL)).digest
+    assert read_suite(write(tmp_path, SMALL.replace("name: small", "name: other # renamed"))).digest == first
+    for old, new in (
+        ("weight: 2", "weight: 3"),
+        ("1.50?", "1.5?"),
+        ("max_tokens: 4", "max_tokens: 5"),
+        ("[yes", "[yeah"),
+    ):
+        assert read_suite(write(tmp_path, SMALL.replace(old, new))).digest != first
+
+
+def test_the_shipped_suite():
+    suite = read_suite("default")
+    assert suite == read_suite(default_suite())
+    count = {part.kind: len(part.items) for part in suite.parts}
+    assert set(count) == set(KINDS)
+    assert count["facts"] == 17
+    assert count["coherence"] >= 4 and count["math"] == 12 and count["feelings"] == 8 and count["reasoning"] == 20
+    assert suite.total_weight == 100
+    topics = [item.topic for part in suite.parts if part.kind == "reasoning" for item in part.items]
+    assert {topic: topics.count(topic) for topic in topics} == dict.fromkeys(
+        ("causal", "date", "logic", "navigation", "arithmetic"), 4
+    )
+
+
+def test_reference_answers_of_the_shipped_suite_are_right():
+    """Computed anew: a wrong key would punish the models that are right."""
+    import datetime
+    import math
+
+    by_name = {item.name: item for part in read_suite("default").parts for item in part.items}
+    right = {
+        "sum": 48 + 76,
+        "difference": 903 - 457,
+        "product": 17 * 23,
+        "quotient": 1092 / 7,
+        "percent": 0.35 * 2460,
+        "square": 27**2,
+        "root": round(math.sqrt(7), 4),
+        "power": 2**15,
+        "long sum": 4821 + 3694,
+        "long product": 318 * 7,
+        "fraction": 7 / 16,
+        "area": 12.5 * 8.4,
+        "eggs": 3 * (12 - 5),
+        "train": 90 * 40 / 60,
+        "stamps": 60 / 5,
+        "shirt": 60 * 0.75 - 5,
+        "back": 9 - 5,
+        "age": 2020 - 1990 - 1,
+        "closed": (datetime.date(2025, 1, 3) - datetime.date(2024, 12, 28)).days + 1,
+    }
+    for name, value in right.items():
+        assert float(by_name[name].answer) == pytest.approx(value), name
+    assert datetime.date(2025, 3, 15) + datetime.timedelta(30) == datetime.date(2025, 4, 14)
+    wednesday = datetime.date(2025, 1, 1)
+    assert (wednesday + datetime.timedelta(10)).strftime("%A") == by_name["ten days"].answer
+
+
+def test_the_wheel_has_the_shipped_suite():
+    """Hatch takes the package's folder as it is, less what git ignores."""
+    import subprocess
+
+    path = default_suite()
+    assert path.parents[2].name == "quantplan"
+    found = subprocess.run(["git", "check-ignore", str(path)], cwd=path.parent, capture_output=True, check=False)
+    if found.returncode == 128:
+        pytest.skip("not a git checkout")
+    assert found.returncode == 1
+
+
+# what is changed in SMALL, into what, and what is said of it
+MISTAKES = [
+    ("format: quantplan-suite\n", "", "key format is missing; add `format: ...`"),
+    ("quantplan-suite", "other", "key format is 'other'; a suite begins with"),
+    ("version: 1", "version: 9", r"key version 9 is unknown \(1 to 1\); update quantplan"),
+    ("accept: here", "accepts: here", r"part 1 \(facts\), item 2 \(second\), key accept is missing"),
+    ("accept: here", "accept: here\n        hint: x", "key hint is unknown here; known are accept"),
+    ("kind: facts", "kind: fact", "key kind is 'fact'; known are facts, coherence"),
+    ("weight: 0.5", "weight: heavy", "part 2, key weight is 'heavy'; a number from 0 is needed"),
+    ("weight: 2", "weight: 0", "key weight is 0; give a weight above 0, or leave the part out"),
+    ("answer: 2.50", "answer: two", "part 2, item 1, key answer is 'two'; a number is needed"),
+    ("max_tokens: 4", "max_tokens: -4", "key max_tokens is '-4'; a whole number from 1 to 4096 is needed"),
+    ("    max_tokens: 8\n    items:\n      - {", "    items:\n      - {", "key max_tokens is missing"),
+    ("question: Is it so?", "question:", "item 1, key question is empty; write a text"),
+    ("[yes, no, 1.50, 2024-03-01]", "[]", "key accept has 0 entries; at least 1 needed"),
+    ("accept: here", "accept: /he(re/", r"has the pattern /he\(re/, which is no regular expression"),
+    ('- {question: "1 + 1.50?", answer: 2.50}', "- just text", "part 2, item 1 is 'just text'; keys with values"),
+    ("kind: math", "kind: math\n    name: facts", "key parts has the name 'facts' twice; give each its own"),
+    ("weight: 2", "weight: 2\n    weight: 3", "line 8, column 5: not YAML .*the key 'weight' again"),
+    ('"Where: here or there?"', "Where: here or there?", "line 14, column 24: not YAML .*need quotes"),
+    (SMALL[SMALL.index("parts") :], "parts: []", "key parts is a list of 0; a list of parts is needed"),
+    (SMALL, "- a\n- b\n", "is a list of 2; keys with values are needed here"),
+    (SMALL, "? [a, b]\n: c\n", "line 1, column 3: not YAML .*a key that is no text"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), MISTAKES, ids=[message[:30] for _, _, message in MISTAKES])
+def test_mistakes_are_named_with_their_place(old, new, message, tmp_path):
+    assert old in SMALL
+    with pytest.raises(BadFile, match=message) as caught:
+        read_suite(write(tmp_path, SMALL.replace(old, new, 1)))
+    assert str(caught.value).startswith(str(tmp_path / "suite.yaml"))
+    assert not re.search(r"  |, ,| :", str(caught.value).removeprefix(str(tmp_path)))
+
+
+PART = """\
+format: quantplan-suite
+version: 1
+parts:
+  - kind: {kind}
+    weight: 1
+    max_tokens: 8
+    items:
+      - {item}
+"""
+ITEM_MISTAKES = [
+    ("reasoning", '{question: "Who?", choices: [a, b], answer: c}', "key answer is 'c'; it must be one of the choices"),
+    ("reasoning", '{question: "Who?", choices: [a], answer: a}', "key choices has fewer than 2 entries"),
+    ("reasoning", '{question: "Who?"}', "key answer or accept is needed, and only one of them"),
+    ("reasoning", '{question: "Who?", answer: Ann}', "key answer is 'Ann', which is no number; add choices"),
+    ("feelings", "{dialogue: Oh!, who: Ann, feelings: {joy: 11}}", "key feelings.joy is '11'; a number from 0 to 10"),
+    ("feelings", "{dialogue: Oh!, who: Ann, feelings: [joy]}", "key feelings is a list of 1; names with intensities"),
+    ("feelings", "{dialogue: Oh!, who: '', feelings: {joy: 1}}", "key who is empty"),
+    ("coherence", "{text: Once, keywords: [a], needed: 2}", "key needed is 2, more than the 1 keywords; lower it"),
+    ("coherence", "{text: Once, keywords: [a]}", "key common_words is missing"),
+    ("perplexity", "{text: Once}", "key items has entries, but perplexity is measured on a text"),
+]
+
+
+@pytest.mark.parametrize(("kind", "item", "message"), ITEM_MISTAKES)
+def test_mistakes_in_items(kind, item, message, tmp_path):
+    text = PART.replace("{kind}", kind).replace("{item}", item)
+    if "common_words" not in message:
+        text = text.replace("    weight: 1\n", "    weight: 1\n    common_words: [the of]\n")
+    with pytest.raises(BadFile, match=re.escape(message)):
+        read_suite(write(tmp_path, text))
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(BadFile, match="cannot read the suite .*none.yaml: No such file.*or `--suite default`"):
+        read_suite(tmp_path / "none.yaml")
+    (tmp_path / "suite.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BadFile, match="not UTF-8 text; a suite is a YAML file, see docs/suites.md"):
+        read_suite(tmp_path / "suite.yaml")
+
+
+def test_suites_side_by_side(tmp_path):
+    small = read_suite(write(tmp_path, SMALL))
+    both = joined([read_suite("default"), small])
+    assert both.name == "default+small"
+    assert [part.name for part in both.parts][-2:] == ["small:facts", "small:math"]
+    assert both.items == read_suite("default").items + small.items
+    with pytest.raises(BadUsage, match="two suites have the name small and a part facts"):
+        joined([small, small, small])

@@ -1,0 +1,341 @@
+"""The whole chain on a model that runs in a tenth of a second: it goes on, and it never hands over what is worse."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_models import tiny_tied
+
+from quantplan.build.build import stock_plan
+from quantplan.errors import NoSpace
+from quantplan.evaluate.baselines import Workshop
+from quantplan.evaluate.measure import MeasureOptions
+from quantplan.gguf.reader import read_model
+from quantplan.planning.request import Request
+from quantplan.quant_type import parse_types
+from quantplan.records.journal import Journal
+from quantplan.run import evaluation as trying
+from quantplan.run import refine
+from quantplan.run import run as running
+from quantplan.run.run import run
+from quantplan.run.targets import Order, RunOptions, Standing, Texts
+from quantplan.sensitivity.estimate import PricingOptions
+from quantplan.sensitivity.probe import ProbeOptions
+
+pytestmark = pytest.mark.tools
+ROOT = Path(__file__).parents[2]
+TYPES = parse_types("k,Q8_0")
+PRICING = PricingOptions(TYPES, ProbeOptions(n_ctx=64, windows=8, extend=False, threads=1), 1 << 15, 1)
+OPTIONS = RunOptions(PRICING, MeasureOptions(64, 12, 1), refine_windows=16)
+BUDGETS = ("Q4_K_M", "6.2bpw")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return read_model(tiny_tied(tmp_path_factory.mktemp("run") / "tied-f16.gguf"))
+
+
+@pytest.fixture(scope="module")
+def texts(calibration_text):
+    whole = calibration_text.read_text(encoding="utf-8")
+    return Texts(whole[:8_000], whole[20_000:26_000], whole[40_000:46_000])
+
+
+@pytest.fixture(autouse=True)
+def few_mixes(monkeypatch):
+    """Sizes of 25 mixes take a second; five will do."""
+    from quantplan.evaluate import baselines as contenders
+
+    monkeypatch.setattr(contenders, "_USUAL", ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"))
+
+
+def orders(model, folder, budgets=BUDGETS):
+    requests = [Request(model, None, TYPES, budget) for budget in budgets]
+    return [
+        Order(each, f"tied-{each.budget.lower()}", folder / f"tied-{each.budget.lower()}.gguf") for each in requests
+    ]
+
+
+def carry_out(model, texts, folder, options=OPTIONS, budgets=BUDGETS):
+    shop = Workshop(model, folder / "builds", None, 1)
+    return run(orders(model, folder, budgets), texts, options, shop, folder / "cache")
+
+
+@pytest.fixture(scope="module")
+def whole(model, texts, tmp_path_factory):
+    """An uninterrupted run of two sizes, its folder, and the keys of all journal lines that it wrote."""
+    from quantplan.evaluate import baselines as contenders
+
+    folder = tmp_path_factory.mktemp("whole")
+    honest, lines = Journal.put, []
+
+    def noting(self, key, value):
+        lines.append((self.path.name, key))
+        honest(self, key, value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contenders, "_USUAL", ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"))
+        patch.setattr(Journal, "put", noting)
+        found = carry_out(model, texts, folder)
+    return found, folder, lines
+
+
+def test_the_files_are_the_plans(whole, model):
+    found, folder, _ = whole
+    assert [each.order.request.budget for each in found] == list(BUDGETS)
+    for each in found:
+        built = read_model(each.order.file)
+        each.plan.check_built(built)
+        assert built.file_bytes <= each.order.budget_bytes
+        assert each.measurement.conditions.windows == 12
+        assert each.measurement.file_bytes == built.file_bytes
+    assert sorted(path.name for path in folder.glob("*.gguf")) == sorted(each.order.file.name for each in found)
+    assert not list((folder / "builds").glob("*")), "what was built on the way is gone"
+
+
+def test_what_is_handed_over_is_no_worse_than_any_guard(whole):
+    for each in whole[0]:
+        rows = {row.name: row.measurement.kld.value for row in each.comparison.rows}
+        assert each.mixes and set(each.mixes) < set(rows)
+        assert each.measurement.kld.value <= min(rows[name] for name in each.mixes)
+
+
+def test_refinement_is_recorded(whole):
+    for each in whole[0]:
+        state = each.refinement
+        assert len(state.own) >= 2 and state.mixes
+        assert all(len(one.klds) == 16 for one in state.measured)
+        assert (each.gain is not None) == state.counts
+        own = each.order.name
+        assert state.plan.name == own and {row.name for row in each.comparison.rows[:1]} <= {own, state.leader.name}
+
+
+def test_nothing_is_measured_twice_in_a_run(whole):
+    counts = Counter(whole[2])
+    assert max(counts.values()) == 1, counts.most_common(3)
+    stages = Counter(name.rsplit("-", 1)[0] for name, _ in counts)
+    assert stages["round-trip"] == 15 and stages["probe"] >= 15 and stages["measure"] == stages["trial"]
+
+
+def test_a_second_run_measures_and_builds_nothing(whole, model, texts, monkeypatch):
+    found, folder, _ = whole
+
+    def none(*_arguments, **_options):
+        raise AssertionError("something was done again")
+
+    monkeypatch.setattr(trying, "measure", none)
+    monkeypatch.setattr(trying, "built", none)
+    monkeypatch.setattr(Journal, "put", none)
+    again = carry_out(model, texts, folder)
+    assert [each.plan.types for each in again] == [each.plan.types for each in found]
+    assert [each.reason for each in again] == [each.reason for each in found]
+
+
+def test_one_size_more_shares_what_is_measured(whole, model, texts, tmp_path, monkeypatch):
+    """A third size measures its own files and nothing else; without refinement it is plan and mix."""
+    import shutil
+
+    folder = tmp_path / "more"
+    shutil.copytree(whole[1], folder)
+    honest, lines = Journal.put, []
+    monkeypatch.setattr(
+        Journal, "put", lambda self, key, value: (lines.append(self.path.name), honest(self, key, value))
+    )
+    (one,) = carry_out(model, texts, folder, replace(OPTIONS, refine=False), ("5bpw",))
+    stages = Counter(name.rsplit("-", 1)[0] for name in lines)
+    assert stages.keys() <= {"run", "measure", "trial"}
+    assert stages["trial"] <= 4  # plan and mix on two texts
+    assert one.refinement.steps == () and one.gain is None
+
+
+def test_standing_tells_what_is_done(whole, model, texts, tmp_path):
+    shop = Workshop(model, whole[1] / "builds", None, 1)
+    for each in running.standing(orders(model, whole[1]), texts, OPTIONS, shop, whole[1] / "cache"):
+        assert each.priced and each.judged and each.there
+        assert each.measured == each.planned >= 2
+    for each in running.standing(orders(model, tmp_path), texts, OPTIONS, shop, tmp_path / "cache"):
+        assert each == Standing(each.order)
+    assert not (tmp_path / "cache").exists()
+
+
+# -- going on after kill -9
+
+KILLED = """
+import json, os, pickle, signal, sys
+from pathlib import Path
+from quantplan.experiments import build, contenders
+from quantplan.experiments.cache import Journal
+from quantplan.experiments.run import run
+contenders._USUAL = ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K")
+log, last = Path(sys.argv[1]), int(sys.argv[2])
+done = 0
+def note(what):
+    global done
+    with log.open("a") as file:
+        file.write(json.dumps(what) + "\\n")
+    done += 1
+    if done == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+put, quantize = Journal.put, build.tool.quantize
+def noting(self, key, value):
+    put(self, key, value)
+    note([self.path.name, key])
+def building(*arguments, **options):
+    quantize(*arguments, **options)
+    note(["llama-quantize", ""])  # killed here, before the file is renamed
+Journal.put, build.tool.quantize = noting, building
+orders, texts, options, shop, cache = pickle.loads(sys.stdin.buffer.read())
+found = run(orders, texts, options, shop, cache)
+print(json.dumps([[each.reason, {n: k.name for n, k in each.plan.types.items()}, each.measurement.kld.value] for each in found]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
+def test_killed_again_and_again_it_comes_to_the_same_end_and_measures_nothing_twice(whole, model, texts, tmp_path):
+    import pickle
+
+    shop = Workshop(model, tmp_path / "builds", None, 1)
+    given = pickle.dumps((orders(model, tmp_path), texts, OPTIONS, shop, tmp_path / "cache"))
+    log, ended, kills = tmp_path / "log", None, 0
+    for last in (12, 20, 12, 6, 4, 3, 5, 10**9):
+        command = [sys.executable, "-c", KILLED, str(log), str(last)]
+        ended = subprocess.run(command, input=given, cwd=ROOT, capture_output=True, check=False)
+        if ended.returncode == 0:
+            break
+        assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()[-2000:]
+        kills += 1
+    assert ended.returncode == 0 and kills >= 6
+    straight = [[e.reason, {n: k.name for n, k in e.plan.types.items()}, e.measurement.kld.value] for e in whole[0]]
+    assert json.loads(ended.stdout) == straight
+    lines = Counter(tuple(json.loads(line)) for line in log.read_text().splitlines())
+    built = lines.pop(("llama-quantize", ""))
+    assert {key for (_, key), times in lines.items() if times > 1} <= {"#available"}  # how many windows the text has
+    assert set(lines) == set(whole[2])
+    files = len([key for name, key in whole[2] if name.startswith("trial")])
+    assert built <= files + kills
+    assert not list((tmp_path / "builds").glob("*")), "not even halves of killed builds are left"
+
+
+# -- the guard
+
+
+def rigged(price):
+    """Prices turned upside down: the types that lose most are the cheapest."""
+
+    def wrong(*arguments):
+        found = price(*arguments)
+        rows = {}
+        for name, row in found.table.rows.items():
+            kinds = sorted(row.weights, key=lambda kind: row.weights[kind])
+            values = sorted(row.weights.values(), reverse=True)
+            rows[name] = replace(row, weights=dict(zip(kinds, values, strict=True)), kernel={})
+        return replace(found, table=replace(found.table, rows=rows))
+
+    return wrong
+
+
+def test_a_plan_from_a_wrong_table_is_not_handed_over(whole, model, texts, tmp_path, monkeypatch):
+    import shutil
+
+    shutil.copytree(whole[1] / "cache", tmp_path / "cache")
+    monkeypatch.setattr(running, "price", rigged(running.price))
+    (one,) = carry_out(model, texts, tmp_path, budgets=("Q4_K_M",))
+    assert one.is_mix and one.kept == "Q4_K_M"
+    assert one.reason == "the plan is not surely better than Q4_K_M on the refinement text: the mix is handed over"
+    assert "WORSE than Q4_K_M" in one.comparison.verdict
+    built = read_model(one.order.file)
+    assert {t.name: t.type for t in built.tensors} == stock_plan(model, "Q4_K_M").types
+    assert built.metadata["general.file_type"] == 15  # as llama-quantize makes it without rules
+
+    monkeypatch.setattr(refine, "surely_better", lambda *_: True)
+    (two,) = carry_out(model, texts, tmp_path, replace(OPTIONS, refine=False), ("Q4_K_M",))
+    assert two.is_mix and two.reason == "the plan is worse than Q4_K_M on the text that judges: the mix is handed over"
+
+
+def test_a_refinement_that_the_judging_text_refutes_is_taken_back(whole, model, texts, tmp_path, monkeypatch):
+    """The refined plan of an inverted table counts; were it worse where it is judged, the plan before would stand."""
+    import shutil
+
+    shutil.copytree(whole[1] / "cache", tmp_path / "cache")
+    monkeypatch.setattr(running, "price", rigged(running.price))
+    monkeypatch.setattr(refine, "surely_better", lambda *_: True)
+    (one,) = carry_out(model, texts, tmp_path, budgets=("Q4_K_M",))
+    assert (
+        one.refinement.counts
+        and one.gain.ratio < 1
+        and one.before.kld.value > one.comparison.rows[0].measurement.kld.value
+    )
+    honest = trying.Trials.found
+
+    def refuted(self, each):
+        found = honest(self, each)
+        worse = "refined" in each.name and self.text == texts.judging
+        return replace(found, kld=replace(found.kld, value=10 * found.kld.value)) if worse else found
+
+    monkeypatch.setattr(trying.Trials, "found", refuted)
+    (two,) = carry_out(model, texts, tmp_path, budgets=("Q4_K_M",))
+    assert two.refinement.withdrawn and not two.refinement.counts and two.gain is None
+    assert two.comparison.rows[0].name == two.order.name
+
+
+def test_below_all_mixes_nothing_guards(whole, model, texts, tmp_path):
+    import shutil
+
+    shutil.copytree(whole[1] / "cache", tmp_path / "cache")
+    (one,) = carry_out(model, texts, tmp_path, replace(OPTIONS, refine=False), ("3bpw",))
+    assert not one.is_mix and one.reason == "no stock mix is as small"
+    assert [row.name for row in one.comparison.rows] == [one.order.name, "Q2_K"]
+    assert one.comparison.rows[1].larger
+
+
+# -- the disk
+
+
+def test_a_full_disk_takes_the_files_one_after_the_other(whole, model, texts, tmp_path, monkeypatch):
+    """Room for one file and a half: each is built, measured and removed before the next."""
+    import shutil
+
+    shutil.copytree(whole[1] / "cache", tmp_path / "cache")
+    for journal in (tmp_path / "cache").glob("trial-*"):
+        journal.unlink()
+    for journal in (tmp_path / "cache").glob("measure-*"):
+        journal.unlink()
+    largest = max(order.budget_bytes for order in orders(model, tmp_path))
+    room, most = int(1.5 * largest), []
+
+    def used():
+        return sum(path.stat().st_size for path in (tmp_path / "builds").glob("*.gguf"))
+
+    def disk_usage(_folder):
+        most.append(used())
+        return shutil._ntuple_diskusage(room, used(), room - used() + trying.SPARE_BYTES)
+
+    monkeypatch.setattr(trying.shutil, "disk_usage", disk_usage)
+    found = carry_out(model, texts, tmp_path, replace(OPTIONS, refine=False))
+    assert max(most) <= room and len(most) > 4
+    for each, straight in zip(found, whole[0], strict=True):
+        assert each.refinement.plan.plan.types == straight.refinement.plan.plan.types
+        assert read_model(each.order.file)
+
+
+def test_no_room_at_all_is_an_error(whole, model, texts, tmp_path, monkeypatch):
+    import shutil
+
+    shutil.copytree(whole[1] / "cache", tmp_path / "cache")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: shutil._ntuple_diskusage(1, 1, 1))
+    with pytest.raises(NoSpace, match="the disk has 1 B free"):
+        carry_out(model, texts, tmp_path, replace(OPTIONS, refine=False), ("5.5bpw",))
+
+
+def test_keep_all_keeps_what_was_built(whole, model, texts, tmp_path):
+    import shutil
+
+    shutil.copytree(whole[1] / "cache", tmp_path / "cache")
+    (one,) = carry_out(model, texts, tmp_path, replace(OPTIONS, refine=False, keep_all=True), ("5.6bpw",))
+    assert list((tmp_path / "builds").glob("*.gguf")) and one.order.file.is_file()
+    assert one.order.file.parent == tmp_path

@@ -1,0 +1,346 @@
+"""Probes and measurements by other processes: the numbers of this one to the last bit, whoever dies on the way."""
+
+import os
+import signal
+from dataclasses import replace
+
+import psutil
+import pytest
+from rpc_server import rpc_server
+
+from quantplan.errors import BadFile, BadUsage, ModelMismatch, QuantplanError, WorkersLost
+from quantplan.evaluate.measure import MeasureOptions, measure
+from quantplan.execution import Machines
+from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.gguf.reader import read_model
+from quantplan.llamacpp.quantize import Recipe, quantize
+from quantplan.llamacpp.tools import run as run_tool
+from quantplan.parallel import worker_pool as crew
+from quantplan.quant_type import parse_types
+from quantplan.records.journal import Journal
+from quantplan.sensitivity import probe_tasks
+from quantplan.sensitivity.activation_quantization import kernel_rounding
+from quantplan.sensitivity.estimate import PricingOptions, price
+from quantplan.sensitivity.probe import probe
+from quantplan.sensitivity.probe_tasks import ProbeCrew, ProbeJob, model_here
+from quantplan.sensitivity.tensor_swap import Prober
+
+pytestmark = [
+    pytest.mark.tools,
+    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system"),
+]
+NAMES = (
+    "blk.0.attn_q.weight",
+    "blk.0.attn_v.weight",
+    "blk.0.ffn_down.weight",
+    "blk.1.ffn_up.weight",
+    "blk.1.attn_output.weight",
+    "token_embd.weight",
+)
+
+
+@pytest.fixture(scope="module")
+def small(case, tmp_path_factory):
+    """The case with few tensors and an imatrix in a file: workers read it themselves."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (folder / "text.txt").write_text(case.text, encoding="utf-8")
+    words = ["-m", case.model.path, "-f", folder / "text.txt", "-o", folder / "i.gguf", "-c", "128", "-t", "1"]
+    run_tool(["llama-imatrix", *map(str, words), "--no-ppl", "--chunks", "4"])
+    options = replace(case.options, windows=0, extend=True)
+    tensors = tuple(case.model.by_name[name] for name in NAMES)
+    return replace(case, imatrix=read_imatrix(folder / "i.gguf"), options=options, tensors=tensors)
+
+
+@pytest.fixture(scope="module")
+def alone(small, tmp_path_factory):
+    """What this process finds, and its journal."""
+    folder = tmp_path_factory.mktemp("alone")
+    return run(small, folder, Machines()), folder
+
+
+def run(small, folder, machines, tell=lambda *_: None):
+    options = replace(small.options, machines=machines)
+    return probe(small.model, small.tensors, small.imatrix, small.text, options, Journal(folder, "probe"), tell)
+
+
+def same(found, straight):
+    assert (found.scales, found.floor, found.uniform) == (straight.scales, straight.floor, straight.uniform)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    pytest.importorskip("distributed", reason="no Dask: pip install 'quantplan[cluster]' to test clusters")
+    from dask.distributed import LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as found:
+        yield found
+
+
+@pytest.fixture(params=["jobs", "scheduler"])
+def machines(request):
+    if request.param == "jobs":
+        return Machines(jobs=2)
+    return Machines(scheduler=request.getfixturevalue("cluster").scheduler_address)
+
+
+def kill_a_worker(pids):
+    """A function to be told of progress that kills a process after the second tensor, once."""
+    killed = []
+
+    def tell(_stage, done, _total):
+        if done >= 2 and not killed:
+            killed.append(next(iter(pids())))
+            os.kill(killed[0], signal.SIGKILL)
+
+    return tell, killed
+
+
+def worker_pids(machines, request):
+    if machines.jobs > 1:
+        children = psutil.Process().children(recursive=True)
+        return lambda: [
+            each.pid for each in children + psutil.Process().children() if "LokyProcess" in "".join(each.cmdline())
+        ]
+    return lambda: [worker.process.pid for worker in request.getfixturevalue("cluster").workers.values()]
+
+
+def test_a_probe_by_two_workers(small, alone, tmp_path, machines):
+    found = run(small, tmp_path, machines)
+    same(found, alone[0])
+    assert found.forward_passes == alone[0].forward_passes and found.overhead > 0
+    assert Journal(tmp_path, "probe").results == Journal(alone[1], "probe").results
+
+
+def test_a_worker_that_is_killed_in_the_middle(small, alone, tmp_path, machines, request):
+    tell, killed = kill_a_worker(worker_pids(machines, request))
+    same(run(small, tmp_path, machines, tell), alone[0])
+    assert killed
+
+
+def test_what_is_lost_is_named_and_done_later(small, alone, tmp_path, monkeypatch):
+    """A task dies whenever it runs: all others are done, and the next run does this one alone."""
+    doomed = small.tensors[2].name
+    monkeypatch.setattr(probe_tasks, "swaps_there", deadly)
+    monkeypatch.setattr(crew, "_MOST_TOGETHER", 1)
+    monkeypatch.setenv("DEADLY_TENSOR", doomed)
+    with pytest.raises(WorkersLost, match=f"Not probed: {doomed}; 5 of 6 tensors are done and kept"):
+        run(small, tmp_path, Machines(jobs=2))
+    kept = Journal(tmp_path, "probe").results
+    assert {t.name for t in small.tensors} - kept.keys() == {doomed}
+    monkeypatch.undo()
+    later = run(small, tmp_path, Machines(jobs=2))
+    same(later, alone[0])
+    assert later.forward_passes < alone[0].forward_passes
+
+
+def deadly(job, swaps):
+    """A worker's task that ends its process at the tensor which the environment names."""
+    if any(os.environ["DEADLY_TENSOR"] in swap.tensors for swap in swaps):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _honest(job, swaps)
+
+
+_honest = probe_tasks.swaps_there
+
+
+def test_nobody_to_make_the_survey(small, tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    from dask.distributed import LocalCluster
+
+    from quantplan.parallel import dask_backend
+
+    monkeypatch.setattr(dask_backend, "PATIENCE_SECONDS", 1.0)
+    with (
+        LocalCluster(n_workers=0, processes=True, dashboard_address=":0") as empty,
+        pytest.raises(
+            WorkersLost, match="it has none, and none came within 1 s. Not probed: .*; 0 of 6 tensors are done"
+        ),
+    ):
+        run(small, tmp_path, Machines(scheduler=empty.scheduler_address))
+
+
+def test_a_corrupt_line_is_made_again(small, alone, tmp_path):
+    journal = Journal(alone[1], "probe")
+    lines = journal.path.read_bytes().split(b"\n")
+    name = small.tensors[3].name
+    altered = [line.replace(b'"klds": [0', b'"klds": [1') if f'["{name}"'.encode() in line else line for line in lines]
+    assert altered != lines
+    (tmp_path / journal.path.name).write_bytes(b"\n".join(altered))
+    again = run(small, tmp_path, Machines(jobs=2))
+    same(again, alone[0])
+    assert again.forward_passes >= 1
+
+
+# -- what a worker refuses
+
+
+def job_of(small, **changed):
+    job = ProbeJob(
+        small.model.path, small.model.digest, small.imatrix.path, small.imatrix.digest, small.text, small.options
+    )
+    return replace(job, **changed)
+
+
+def test_a_worker_that_finds_other_files(small, tmp_path, reference_model):
+    with pytest.raises(BadFile, match=r"on the worker .*nothing.gguf: .*same files under the same paths"):
+        model_here(tmp_path / "nothing.gguf", small.model.digest)
+    with pytest.raises(ModelMismatch, match="on the worker .* is another model"):
+        model_here(reference_model, small.model.digest)
+    with pytest.raises(ModelMismatch, match="on the worker .* is another imatrix"):
+        probe_tasks._load(job_of(small, imatrix_digest="0"))
+    with pytest.raises(BadFile, match="on the worker .*i.dat"):
+        probe_tasks._load(job_of(small, imatrix=tmp_path / "i.dat"))
+
+
+def test_its_error_reaches_the_user(small, tmp_path, machines):
+    moved = tmp_path / "moved.gguf"
+    moved.write_bytes(small.model.path.read_bytes())
+    model = read_model(moved)
+    moved.unlink()
+    with pytest.raises(BadFile, match="on the worker .*moved.gguf"):
+        run(replace(small, model=model), tmp_path, machines)
+
+
+def test_processes_that_memory_does_not_hold(small, monkeypatch):
+    monkeypatch.setattr(probe_tasks.psutil, "virtual_memory", lambda: type("", (), {"available": 13_000_000})())
+    with pytest.raises(BadUsage, match="--jobs 3: each process holds the model, .* use fewer, at most 2"):
+        ProbeCrew(small.model, None, small.text, replace(small.options, machines=Machines(jobs=3)))
+
+
+def test_a_worker_keeps_one_model_between_tasks(small, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(probe_tasks, "_load", lambda job: loaded.append(job) or Prober(*parts(small)))
+    held = probe_tasks._Held()
+    first, second = job_of(small), job_of(small, text=small.text + " ")
+    for job in (first, first, second):
+        with held as turn:
+            turn.prober(job)
+    assert loaded == [first, second]
+    with pytest.raises(QuantplanError), held:
+        raise QuantplanError("a task failed: whatever it left in memory is not believed")
+    with held as turn:
+        turn.prober(second)
+        held._timer = None
+        held._close()
+    assert loaded == [first, second, second]
+
+
+def parts(small):
+    return small.model, small.imatrix, small.text, small.options
+
+
+# -- RPC
+
+
+@pytest.fixture(scope="module")
+def pricing(small):
+    def options(machines):
+        probing = replace(small.options, windows=16, extend=False, machines=machines)
+        return PricingOptions(parse_types("k,Q8_0"), probing, sample_elements=1 << 14, threads=1)
+
+    return options
+
+
+def table(small, pricing, folder, machines, tell=lambda *_: None):
+    options = pricing(machines)
+    return price(small.model, small.tensors, small.imatrix, small.text, options, folder, tell).table
+
+
+def test_a_server_that_dies_and_comes_back(small, pricing, tmp_path):
+    """The command ends with what is missing, nothing that was done is lost, and the table is that of this process."""
+    here = table(small, pricing, tmp_path / "here", Machines())
+    with rpc_server() as server:
+        machines = Machines(rpc=(server.address,))
+
+        def tell(stage, done, _total):
+            if stage == "probe" and done == 3:
+                server.kill()
+
+        with pytest.raises(
+            WorkersLost, match=f"the RPC server {server.address} went away. Not probed: .*; 3 of 6 tensors"
+        ) as e:
+            table(small, pricing, tmp_path / "there", machines, tell)
+    assert e.value.exit_code == 13
+    (kept,) = (tmp_path / "there").glob("probe-*.jsonl")
+    names = {t.name for t in small.tensors}
+    assert sum(name in kept.read_text() for name in names) == 3
+    with rpc_server(int(server.address.rsplit(":", 1)[1])):
+        told = []
+        there = table(small, pricing, tmp_path / "there", machines, lambda *each: told.append(each))
+    assert [each[1] for each in told if each[0] == "probe"][0] == 4
+    assert (there.rows, there.interaction) == (here.rows, here.interaction)
+    assert (here.backend, there.backend) == ("cpu", f"RPC[{server.address}]")
+    assert table(small, pricing, tmp_path / "there", machines).rows == here.rows  # from the cache: nobody listens now
+
+
+def test_kernels_unlike_the_cpus_are_left_out(small, pricing, tmp_path, monkeypatch):
+    from quantplan.sensitivity import activation_quantization as kernel
+
+    monkeypatch.setattr(kernel.rpc, "rounds_like_the_cpu", lambda _servers: False)
+    journal = Journal(tmp_path, "kernel")
+    given = (small.model, small.tensors, small.text, 128, 1, journal)
+    assert not kernel.known(journal)
+    assert kernel.rounding_of_servers(*given, ("a:1",)) is None
+    assert kernel.known(Journal(tmp_path, "kernel"))
+    assert kernel_rounding(*given).backend == "cpu"
+
+
+# -- measurements
+
+
+@pytest.fixture(scope="module")
+def files(small):
+    """The model in two types."""
+    found = []
+    for kind in ("Q8_0", "Q4_K"):
+        found.append(small.model.path.with_name(f"measured-{kind}.gguf"))
+        quantize(small.model.path, Recipe(kind, pure=True), found[-1], threads=1)
+    return found
+
+
+OPTIONS = MeasureOptions(n_ctx=128, windows=16, threads=1)
+
+
+@pytest.fixture(scope="module")
+def measured(small, files):
+    return measure(small.model.path, files, small.text, OPTIONS)
+
+
+def test_measurements_by_two_workers(small, files, measured, machines, tmp_path):
+    shares = []
+    options = replace(OPTIONS, machines=machines)
+    found = measure(small.model.path, files, small.text, options, shares.append, tmp_path)
+    assert found == measured
+    assert sum(shares) == pytest.approx(1)
+    assert measure(small.model.path, files, small.text, OPTIONS, None, tmp_path) == found
+
+
+def test_measurements_on_a_server(small, files, measured, tmp_path):
+    """The base to the last bit; quantized files nearly: here llama.cpp repacks their weights, the server does not."""
+    with rpc_server() as server:
+        options = replace(OPTIONS, machines=Machines(rpc=(server.address,)))
+        found = measure(small.model.path, files, small.text, options, None, tmp_path)
+        own = measure(small.model.path, [small.model.path], small.text, options)[0]
+    assert own.kld.value == 0 and own.base_ppl == measured[0].base_ppl
+    for there, here in zip(found, measured, strict=True):
+        assert there.conditions.backend == f"RPC[{server.address}]"
+        assert there.base_ppl == here.base_ppl
+        assert there.kld.value == pytest.approx(here.kld.value, rel=0.01)
+
+
+def test_a_server_that_dies_between_two_files(small, files, tmp_path):
+    with rpc_server() as server:
+        options = replace(OPTIONS, machines=Machines(rpc=(server.address,)))
+        shares = []
+
+        def advance(share):
+            shares.append(share)
+            if sum(shares) > 0.7:  # the base and the first file are through
+                server.kill()
+
+        with pytest.raises(
+            WorkersLost, match="went away. Not measured: .*measured-Q4_K.gguf; what was finished is kept"
+        ):
+            measure(small.model.path, files, small.text, replace(options, n_ctx=64, windows=64), advance, tmp_path)
+    (kept,) = tmp_path.glob("measure-*.jsonl")
+    assert "Q8_0" in kept.read_text() and "Q4_K" not in kept.read_text()

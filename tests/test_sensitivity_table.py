@@ -1,0 +1,76 @@
+import math
+
+import pytest
+from model_parts import model_of
+
+from quantplan.errors import BadFile, ModelMismatch, NothingSelected
+from quantplan.records.plan_files import read_damage, write_damage
+from quantplan.sensitivity_table import DamageRow, DamageTable, Interaction
+
+ROWS = {
+    "a": DamageRow("a", {"Q4_K": 0.01, "Q8_0": 0.001}, {"Q4_K": 0.002}, 0.1, "probed"),
+    "b": DamageRow("b", {"Q4_K": 0.03}, {}, 0.2, "borrowed"),
+}
+
+
+def test_a_sum_with_independent_errors():
+    table = DamageTable("digest", ROWS)
+    kld, error = table.predict({"a": "Q4_K", "b": "Q4_K"})
+    assert kld == pytest.approx(0.01 + 0.03 + 0.002)
+    assert error == pytest.approx(math.hypot(0.1 * 0.012, 0.2 * 0.03))
+    assert table.predict({}) == (0.0, 0.0)
+    assert table.predict({"a": "Q8_0"})[0] == pytest.approx(0.001)  # no kernel figure is no rounding
+
+
+def test_a_type_that_was_not_measured_is_no_zero():
+    with pytest.raises(KeyError):
+        DamageTable("digest", ROWS).predict({"b": "Q8_0"})
+    with pytest.raises(KeyError):
+        DamageTable("digest", ROWS).predict({"c": "Q4_K"})
+
+
+def test_interaction_bends_the_weights_part_and_levels_both():
+    table = DamageTable("digest", ROWS, Interaction(0.9, 2.0, 0.05))
+    kld, error = table.predict({"a": "Q4_K", "b": "Q4_K"})
+    bent = 0.9 * 0.04 * (1 + 2 * 0.04)
+    assert kld == pytest.approx(bent + 0.9 * 0.002)
+    rows = math.hypot(0.1 * 0.012, 0.2 * 0.03) * kld / 0.042
+    assert error == pytest.approx(math.hypot(rows, 0.05 * kld))
+    assert Interaction().total(0.7) == 0.7
+
+
+def test_check_belongs_to():
+    table = DamageTable("digest", ROWS)
+    model = model_of({"a": (256, 2), "b": (256, 2), "c": (256, 2), "d": (256, 2)})
+    table.check_belongs_to(model, ["a", "b"])
+    with pytest.raises(ModelMismatch, match="no row for c and 1 more tensors of model.gguf"):
+        table.check_belongs_to(model, ["a", "c", "d"])
+
+
+def test_file_round_trip(tmp_path):
+    table = DamageTable("digest", ROWS, Interaction(0.9, 2.0, 0.05), "cpu", True, {"ctx": 512})
+    write_damage(table, tmp_path / "d.json")
+    assert read_damage(tmp_path / "d.json") == table
+
+
+@pytest.mark.parametrize(
+    "old, new, error, message",
+    [
+        ("0.03", "-0.03", BadFile, "b as Q4_K has damage -0.03"),
+        ("0.03", "NaN", BadFile, "has damage nan"),
+        ("0.03", "Infinity", BadFile, "has damage inf"),
+        ("0.03", '"x"', BadFile, "has damage 'x'"),
+        ('"Q8_0"', '"Q9_0"', NothingSelected, "no quantization type 'Q9_0'"),
+        ('"weights"', '"wights"', BadFile, "damaged damage table"),
+        ('"rows"', '"rwos"', BadFile, "damaged damage table"),
+        ('"version": 1', '"version": 2', BadFile, "format 2 is unknown"),
+        ("quantplan-damage", "quantplan-plan", BadFile, "a quantplan-damage file is needed"),
+        ("{", "", BadFile, "not JSON"),
+    ],
+)
+def test_damaged_files(tmp_path, old, new, error, message):
+    path = tmp_path / "d.json"
+    write_damage(DamageTable("digest", ROWS), path)
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(error, match=message):
+        read_damage(path)
