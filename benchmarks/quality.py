@@ -13,16 +13,16 @@ import math
 import tempfile
 from pathlib import Path
 
-from quantplan.build.build import build, build_mix
+from quantplan.build.build import build, build_stock_quant
 from quantplan.evaluate.bootstrap import ratio_interval
 from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import imatrix as imatrix_tool
-from quantplan.planning.request import Request, plan_for, quantizable
+from quantplan.planning.request import PlanRequest, plan_for, quantizable
 from quantplan.project import read_text
 from quantplan.quant_type import parse_types
-from quantplan.sensitivity.estimate import PricingOptions, price
+from quantplan.sensitivity.estimate import SensitivityOptions, price
 from quantplan.sensitivity.probe import ProbeOptions
 
 MIXES = ("IQ3_XXS", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q5_K_M", "Q6_K")
@@ -59,31 +59,31 @@ def run(asked: argparse.Namespace, work: Path) -> None:
     if not path.exists():
         imatrix_tool.make(model.path, asked.calibration, path, imatrix_tool.ImatrixOptions(n_ctx=asked.ctx))
     imatrix = read_imatrix(path)
-    probe = ProbeOptions(asked.ctx, asked.windows, asked.windows == 0)
-    wanted = PricingOptions(parse_types(asked.types), probe)
+    probe = ProbeOptions(asked.ctx, asked.chunks, asked.chunks == 0)
+    wanted = SensitivityOptions(parse_types(asked.types), probe)
     priced = price(model, quantizable(model), imatrix, read_text(asked.calibration), wanted, work / "cache")
     if priced.probe and priced.probe.overhead is not None:
         print(
             f"probe: {priced.probe.seconds:.1f} s, overhead over the forward passes {100 * priced.probe.overhead:.1f} %"
         )
     heldout = read_text(asked.heldout)
-    measuring = MeasureOptions(n_ctx=asked.ctx, windows=asked.judge_windows)
+    measuring = MeasureOptions(n_ctx=asked.ctx, chunks=asked.judge_chunks)
     print(
         "size of      mix bytes  plan bytes  mix KLD   plan KLD (± s.e.)    ratio (95 % interval)   predicted  pred/meas"
     )
     logs = []
-    for mix in asked.mixes.split(","):
-        plan, _ = plan_for(Request(model, imatrix, wanted.types, mix), priced.table)
-        files = [work / f"mix-{mix}.gguf", work / f"plan-{mix}.gguf"]
+    for stock_quant in asked.stock_quants.split(","):
+        plan, _ = plan_for(PlanRequest(model, imatrix, wanted.types, stock_quant), priced.table)
+        files = [work / f"mix-{stock_quant}.gguf", work / f"plan-{stock_quant}.gguf"]
         files[1].unlink(missing_ok=True)
-        built = [read_model(files[0]) if files[0].exists() else build_mix(model, mix, files[0], path)]
+        built = [read_model(files[0]) if files[0].exists() else build_stock_quant(model, stock_quant, files[0], path)]
         built.append(build(plan, model, files[1], imatrix_path=path))
         stock, own = measure(model.path, files, heldout, measuring, cache=work / "measured")
         ratio = own.kld.value / stock.kld.value
-        interval = ratio_interval(own.per_window_kld, stock.per_window_kld)
+        interval = ratio_interval(own.per_chunk_kld, stock.per_chunk_kld)
         logs.append(math.log(ratio))
         print(
-            f"{mix:10s} {built[0].file_bytes:11,} {built[1].file_bytes:11,}  {stock.kld.value:.5f}   {own.kld.value:.5f} ± "
+            f"{stock_quant:10s} {built[0].file_bytes:11,} {built[1].file_bytes:11,}  {stock.kld.value:.5f}   {own.kld.value:.5f} ± "
             f"{own.kld.stderr:.5f}    {ratio:.3f} ({interval.low:.3f} to {interval.high:.3f})   {plan.predicted_kld:.5f}   "
             f"{plan.predicted_kld / own.kld.value:.3f}",
             flush=True,

@@ -12,18 +12,18 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from quantplan.evaluate.baselines import Workshop
+from quantplan.evaluate.baselines import BuildContext
 from quantplan.evaluate.measure import MeasureOptions
 from quantplan.evaluate.text_parts import probing_and_refinement
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.encodable_types import parse_writable
 from quantplan.llamacpp.imatrix import ImatrixOptions
-from quantplan.planning.request import Request
+from quantplan.planning.request import PlanRequest
 from quantplan.project import read_text
 from quantplan.run.run import run
-from quantplan.run.targets import Delivery, Order, RunOptions, Texts, make_imatrix
-from quantplan.sensitivity.estimate import PricingOptions
+from quantplan.run.targets import RunOptions, RunResult, RunTarget, Texts, make_imatrix
+from quantplan.sensitivity.estimate import SensitivityOptions
 from quantplan.sensitivity.probe import ProbeOptions
 
 
@@ -60,20 +60,20 @@ def trial(asked: argparse.Namespace, work: Path) -> None:
     if not path.exists():
         made = ImatrixOptions(n_ctx=asked.ctx, threads=asked.threads)
         make_imatrix(model, probing, "calibration.txt", path, made, None, lambda *_: None)
-    probe = ProbeOptions(asked.ctx, asked.windows, asked.windows == 0, asked.threads)
-    pricing = PricingOptions(parse_writable(asked.types), probe, threads=asked.threads)
-    measuring = MeasureOptions(asked.ctx, asked.judge_windows, asked.threads)
-    request = Request(model, read_imatrix(path), pricing.types, None)
+    probe = ProbeOptions(asked.ctx, asked.chunks, asked.chunks == 0, asked.threads)
+    pricing = SensitivityOptions(parse_writable(asked.types), probe, threads=asked.threads)
+    measuring = MeasureOptions(asked.ctx, asked.judge_chunks, asked.threads)
+    request = PlanRequest(model, read_imatrix(path), pricing.types, None)
     orders = [
-        Order(Request(model, request.imatrix, pricing.types, budget), f"size-{budget}", work / f"{budget}.gguf")
+        RunTarget(PlanRequest(model, request.imatrix, pricing.types, budget), f"size-{budget}", work / f"{budget}.gguf")
         for budget in asked.budgets.split(",")
     ]
     texts = Texts(probing, refinement, read_text(asked.heldout))
-    shop = Workshop(model, work / "builds", path, asked.threads)
+    shop = BuildContext(model, work / "builds", path, asked.threads)
     found = run(
         orders,
         texts,
-        RunOptions(pricing, measuring, asked.refine_windows),
+        RunOptions(pricing, measuring, asked.refine_chunks),
         shop,
         work / "cache",
         say=lambda text: print(text, flush=True),
@@ -83,14 +83,14 @@ def trial(asked: argparse.Namespace, work: Path) -> None:
         print(line(each))
 
 
-def line(each: Delivery) -> str:
+def line(each: RunResult) -> str:
     """Of a table, on the held-out text."""
     best, *others = each.comparison.rows
-    mix = next(row for row in others if not row.name.startswith(each.order.name))
+    stock_quant = next(row for row in others if not row.name.startswith(each.order.name))
     gain = f"{each.gain.ratio:.4f} ({each.gain.low:.4f} to {each.gain.high:.4f})" if each.gain else "does not count"
     return (
-        f"{each.order.request.budget:10s} {best.measurement.kld.value:.6f}  {mix.measurement.kld.value:.6f}   "
-        f"{mix.kld_ratio:.3f} ({mix.low:.3f} to {mix.high:.3f})     {gain:30s}   {each.kept}: {each.reason}"
+        f"{each.order.request.budget:10s} {best.measurement.kld.value:.6f}  {stock_quant.measurement.kld.value:.6f}   "
+        f"{stock_quant.kld_ratio:.3f} ({stock_quant.low:.3f} to {stock_quant.high:.3f})     {gain:30s}   {each.kept}: {each.reason}"
     )
 
 

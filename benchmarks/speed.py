@@ -38,9 +38,9 @@ from quantplan.llamacpp import tools
 from quantplan.llamacpp.encodable_types import parse_writable
 from quantplan.llamacpp.ggml import cores
 from quantplan.llamacpp.quantize import Recipe, Rule, argv
-from quantplan.planning.request import Request, plan_for, quantizable
+from quantplan.planning.request import PlanRequest, plan_for, quantizable
 from quantplan.quant_type import BY_NAME
-from quantplan.records.plan_files import read_damage
+from quantplan.records.plan_files import read_sensitivities
 from quantplan.tensor import Model
 
 RUNS = 5
@@ -110,7 +110,7 @@ TABLE = """
 import sys
 from pathlib import Path
 from quantplan.experiments.planning import quantizable
-from quantplan.experiments.pricing import DEFAULT_SAMPLE, PricingOptions, price
+from quantplan.experiments.pricing import DEFAULT_SAMPLE, SensitivityOptions, price
 from quantplan.experiments.probe import ProbeOptions
 from quantplan.formats.gguf import read_model
 from quantplan.formats.imatrix_files import read_imatrix
@@ -118,14 +118,14 @@ from quantplan.formats.plan_files import write_damage
 from quantplan.llamacpp.writable import parse_writable
 model, imatrix, types, sample, out = sys.argv[1:]
 source = read_model(Path(model))
-options = PricingOptions(parse_writable(types), ProbeOptions(512), None if sample == "full" else DEFAULT_SAMPLE)
+options = SensitivityOptions(parse_writable(types), ProbeOptions(512), None if sample == "full" else DEFAULT_SAMPLE)
 priced = price(source, quantizable(source), read_imatrix(Path(imatrix)), None, options, Path(out).parent / sample)
 write_damage(priced.table, Path(out))
 """
 BUDGETS = ("3bpw", "3.5bpw", "4bpw", "4.5bpw", "5bpw", "6bpw")
 
 
-def damage_table(model: Path, imatrix: Path, types: str, sample: str, folder: Path) -> tuple[float, Path]:
+def sensitivity_table(model: Path, imatrix: Path, types: str, sample: str, folder: Path) -> tuple[float, Path]:
     """(seconds, damage table) of the round trip, the start of the process and its caches included."""
     out = folder / f"{model.stem}-{sample}.json"
     return seconds([sys.executable, "-c", TABLE, str(model), str(imatrix), types, sample, str(out)]), out
@@ -147,7 +147,7 @@ def against_llama_quantize(path: Path, types: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         imatrix = imatrix_for(model, folder / "imatrix.gguf")
-        own, _ = damage_table(path, imatrix, ",".join(kind.name for kind in kinds), "full", folder)
+        own, _ = sensitivity_table(path, imatrix, ",".join(kind.name for kind in kinds), "full", folder)
         tool = 0.0
         for kind in kinds:
             recipe = Recipe("Q8_0", (Rule(".", kind),), imatrix=imatrix, allow_requantize=True)
@@ -207,15 +207,15 @@ def sampling(gigabytes: float, types: str, width: int) -> None:
         model = read_model(made_up_model(folder / "model.gguf", gigabytes, width))
         imatrix = imatrix_for(model, folder / "imatrix.gguf")
         took, files = zip(
-            *(damage_table(model.path, imatrix, types, each, folder) for each in ("default", "full")), strict=True
+            *(sensitivity_table(model.path, imatrix, types, each, folder) for each in ("default", "full")), strict=True
         )
         print(
             f"sampling, {model.file_bytes / 1e9:.2f} GB: {took[0]:.1f} s, every weight {took[1]:.1f} s, "
             f"{took[1] / took[0]:.1f} times as fast"
         )
-        sampled, full = (read_damage(file) for file in files)
+        sampled, full = (read_sensitivities(file) for file in files)
         for budget in BUDGETS:
-            request = Request(model, read_imatrix(imatrix), parse_writable(types), budget)
+            request = PlanRequest(model, read_imatrix(imatrix), parse_writable(types), budget)
             plans = [plan_for(request, table)[0] for table in (sampled, full)]
             true = [sum(row.damage(plan.types[name].name) for name, row in full.rows.items()) for plan in plans]
             print(

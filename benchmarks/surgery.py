@@ -25,7 +25,7 @@ import numpy as np
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.project import read_text
-from quantplan.surgery.search.evaluations import ReadingJob, windows_of
+from quantplan.surgery.search.evaluations import EvaluationJob, chunks_of
 from quantplan.surgery.search.families import parse_family
 from quantplan.surgery.search.leaderboard_files import write_leaderboard
 from quantplan.surgery.search.search import SearchOptions, search
@@ -55,8 +55,8 @@ def main() -> None:
 def timed(asked: argparse.Namespace, folder: Path) -> tuple[bytes, int]:
     """The record of one search, and how many candidates it read."""
     model, text = read_model(asked.model), read_text(asked.calibration)
-    windows = windows_of(model, text, asked.ctx, asked.windows)
-    job = ReadingJob(model.path, model.digest, text, asked.ctx, windows, folder / "cache", asked.threads)
+    chunks = chunks_of(model, text, asked.ctx, asked.chunks)
+    job = EvaluationJob(model.path, model.digest, text, asked.ctx, chunks, folder / "cache", asked.threads)
     wanted = SearchOptions(tuple(parse_family(each, model.blocks) for each in FAMILIES))
     record = folder / "record.json"
     alone = passes(job)
@@ -66,7 +66,7 @@ def timed(asked: argparse.Namespace, folder: Path) -> tuple[bytes, int]:
     taken, timing = time.perf_counter() - began, found.timing
     alone += passes(job)
     count, bare = len(found.board.standings), timing.forward + timing.load
-    print(f"{count} candidates of {model.path.name} ({model.blocks} layers), {windows} windows of {asked.ctx} tokens")
+    print(f"{count} candidates of {model.path.name} ({model.blocks} layers), {chunks} windows of {asked.ctx} tokens")
     print(f"whole search       {taken:8.2f} s  {taken / count:.4f} s a candidate")
     print(f"forward passes     {timing.forward:8.2f} s  {timing.forward / timing.readings:.4f} s a model read")
     print(f"loading            {timing.load:8.2f} s")
@@ -78,16 +78,16 @@ def timed(asked: argparse.Namespace, folder: Path) -> tuple[bytes, int]:
     return record.read_bytes(), count
 
 
-def passes(job: ReadingJob) -> list[float]:
+def passes(job: EvaluationJob) -> list[float]:
     """Seconds of the forward passes of all windows, some times over: the model as it is, nothing swapped or scored."""
     with Engine(job.model, EngineOptions(job.n_ctx, job.threads)) as engine:
-        windows = engine.windows(job.text, job.windows)
-        return [_once(engine, windows) for _ in range(_REPEATED + 1)][1:]  # the first warms up
+        chunks = engine.chunks(job.text, job.chunks)
+        return [_once(engine, chunks) for _ in range(_REPEATED + 1)][1:]  # the first warms up
 
 
-def _once(engine: Engine, windows: np.ndarray) -> float:
+def _once(engine: Engine, chunks: np.ndarray) -> float:
     began = time.perf_counter()
-    for _ in engine.logits(windows):
+    for _ in engine.logits(chunks):
         pass
     return time.perf_counter() - began
 
@@ -102,7 +102,7 @@ def killed(asked: argparse.Namespace, folder: Path, expected: bytes, half: int) 
         "--ctx",
         str(asked.ctx),
         "--windows",
-        str(asked.windows),
+        str(asked.chunks),
     ]
     line += ["--threads", str(asked.threads), "--record", "record.json"]
     for family in FAMILIES:

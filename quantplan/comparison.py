@@ -13,7 +13,7 @@ KLD, PPL, AVERAGE, SIZE = "kld", "ppl", "average", "size"  # names of figures; t
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contestant:
+class ComparedFile:
     """One file and all that was measured of it. ``blocks`` and ``elements`` (weights) where the file is at hand."""
 
     name: str
@@ -45,7 +45,7 @@ class Gap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row(Contestant):
+class Row(ComparedFile):
     """``kld_ratio``: KLD of the FIRST file (the plan) over KLD of this one, below 1 where the first is better, 1 in its
     own row.
 
@@ -59,7 +59,7 @@ class Row(Contestant):
     low: float
     high: float
     size_difference: float  # bytes over the first file's bytes - 1
-    windows_needed: int | None = None  # about as many would tell the two apart; None where they are, or are just alike
+    chunks_needed: int | None = None  # about as many would tell the two apart; None where they are, or are just alike
     shrinkage: float | None = None  # 1 - bytes over the reference file's bytes
     gaps: dict[str, Gap] = field(default_factory=dict)
 
@@ -69,7 +69,7 @@ class Row(Contestant):
         return self.size_difference > SAME_SIZE
 
     @property
-    def told_apart(self) -> bool:
+    def significant(self) -> bool:
         """Whether the difference is outside of what the choice of windows explains."""
         return self.high < 1 or self.low > 1
 

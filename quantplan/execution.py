@@ -12,7 +12,7 @@ _ENDPOINT = re.compile(r"[^\s:,/]+:\d{1,5}")
 
 
 @dataclass(frozen=True)
-class Machines:
+class Execution:
     """``jobs``: processes on this machine; ``scheduler``: address of a Dask scheduler; ``rpc``: servers, host:port each."""
 
     jobs: int = 1
@@ -25,7 +25,7 @@ class Machines:
         return self.jobs > 1 or self.scheduler is not None
 
 
-def machines(jobs: int = 1, scheduler: str | None = None, rpc: str | None = None) -> Machines:
+def machines(jobs: int = 1, scheduler: str | None = None, rpc: str | None = None) -> Execution:
     """What ``--jobs``, ``--scheduler`` and ``--rpc`` say; BadUsage where they cannot be meant."""
     given = [f"--jobs {jobs}"] if jobs > 1 else []
     given += [f"--scheduler {scheduler}"] if scheduler is not None else []
@@ -43,4 +43,4 @@ def machines(jobs: int = 1, scheduler: str | None = None, rpc: str | None = None
             raise BadUsage(f"--rpc {server or rpc}: write host:port, several with commas between")
     if len(set(servers)) < len(servers):
         raise BadUsage(f"--rpc {rpc}: a server is named twice")
-    return Machines(jobs, scheduler, servers)
+    return Execution(jobs, scheduler, servers)

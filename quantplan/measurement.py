@@ -4,7 +4,7 @@ it holds under.
 Figures and their standard errors are defined as llama-perplexity defines and prints them
 (tools/perplexity/perplexity.cpp, ``kl_divergence``): an error is the standard deviation over all scored
 tokens over sqrt(tokens - 1), as if tokens were independent. Tokens of one window are not, so the KLD also
-carries ``kld_window_err``, taken from the means of whole windows: that is the honest one when texts are
+carries ``kld_chunk_err``, taken from the means of whole windows: that is the honest one when texts are
 short, and the one that verdicts rest on.
 """
 
@@ -38,7 +38,7 @@ class Conditions:
 
     text_digest: str
     n_ctx: int
-    windows: int
+    chunks: int
     base_digest: str
     engine: str  # "in-process" (float32 logits) or "llama-perplexity" (16-bit log-probabilities)
     backend: str
@@ -62,16 +62,16 @@ class Figures:
     ln_ppl_ratio: Estimate  # mean ln(PPL(Q)/PPL(base))
     ppl_correlation: float | None  # of the two negative log likelihoods, -1 to 1
     kld: Estimate  # mean KL(base || file); error over tokens
-    kld_window_err: float | None  # its standard error over windows
+    kld_chunk_err: float | None  # its standard error over windows
     kld_median: float | None
     kld_maximum: float | None
     kld_percentiles: dict[float, float | None]  # of PERCENTILES
     delta_p: Estimate | None  # mean change of the true token's probability, percent
     rms_dp: Estimate  # its root mean square, percent
     same_top: Estimate  # tokens whose most probable successor is the same, percent
-    per_window_kld: tuple[float, ...] = ()  # means of the windows in the order of the text; empty where unknown
-    per_window_nll: tuple[float, ...] = ()
-    per_window_base_nll: tuple[float, ...] = ()
+    per_chunk_kld: tuple[float, ...] = ()  # means of the windows in the order of the text; empty where unknown
+    per_chunk_nll: tuple[float, ...] = ()
+    per_chunk_base_nll: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

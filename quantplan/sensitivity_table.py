@@ -15,9 +15,9 @@ from quantplan.tensor import Model
 
 
 @dataclass(frozen=True, slots=True)
-class DamageRow:
+class SensitivityRow:
     """One tensor. ``weights[type]``: nats/token from rounding the weights; ``kernel[type]``: from the rounding of
-    activations in the backend's kernels for that type (0 where it is not known, see ``DamageTable.backend``).
+    activations in the backend's kernels for that type (0 where it is not known, see ``SensitivityTable.backend``).
 
     ``relative_error``: standard error of the row's scale over the scale; ``source``: "probed", "borrowed" (scale from
     tensors of the same role), "prior" (no forward pass) or "imported".
@@ -53,11 +53,11 @@ class Interaction:
 
 
 @dataclass(frozen=True)
-class DamageTable:
+class SensitivityTable:
     """All rows of a model in nats per token, and what they were made from."""
 
     model_digest: str
-    rows: dict[str, DamageRow]
+    rows: dict[str, SensitivityRow]
     interaction: Interaction = Interaction()
     backend: str = ""  # whose kernels ``kernel`` speaks of; empty where they are not in the table
     calibrated: bool = False  # scales measured in KLD, not taken from a prior

@@ -17,7 +17,7 @@ from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import quantize
 from quantplan.llamacpp.tools import run
 from quantplan.quant_type import parse_types
-from quantplan.sensitivity.estimate import Pricing, PricingOptions, price
+from quantplan.sensitivity.estimate import Sensitivities, SensitivityOptions, price
 from quantplan.sensitivity.probe import ProbeOptions
 from quantplan.tensor import Model, Tensor
 
@@ -63,7 +63,7 @@ class Case:
     tensors: tuple[Tensor, ...]
     imatrix: Imatrix
     text: str
-    options: ProbeOptions = ProbeOptions(n_ctx=128, windows=16, extend=False, threads=1)
+    options: ProbeOptions = ProbeOptions(n_ctx=128, chunks=16, extend=False, threads=1)
 
 
 @pytest.fixture(scope="session")
@@ -79,8 +79,8 @@ def case(tmp_path_factory: pytest.TempPathFactory, calibration_text: Path) -> Ca
 
 
 @pytest.fixture(scope="session")
-def priced(case: Case, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pricing, Path]:
+def priced(case: Case, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sensitivities, Path]:
     """The damage table of ``case`` in K-types and Q8_0, and the folder of its cache."""
     cache = tmp_path_factory.mktemp("cache")
-    options = PricingOptions(parse_types("k,Q8_0,F16"), case.options, sample_elements=1 << 16, threads=1)
+    options = SensitivityOptions(parse_types("k,Q8_0,F16"), case.options, sample_elements=1 << 16, threads=1)
     return price(case.model, case.tensors, case.imatrix, case.text, options, cache), cache

@@ -8,12 +8,12 @@ import numpy as np
 from model_parts import imatrix_of
 
 from quantplan.analyze.statistics import statistics
-from quantplan.planning.request import Request
+from quantplan.planning.request import PlanRequest
 from quantplan.quant_type import BY_NAME, parse_types
 from quantplan.report.commands import Commands
 from quantplan.report.page_data import page_data
-from quantplan.report.report_data import Findings, Mix, Planned
-from quantplan.sensitivity_table import DamageRow, DamageTable
+from quantplan.report.report_data import Planned, ReportData, StockQuantRow
+from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
 from quantplan.tensor import Model, Tensor
 
 ROLES = (
@@ -41,7 +41,7 @@ TYPES = parse_types("all")
 
 def made_up(
     blocks: int = 3, roles: int = 4, budgets: int = 5, name: str = "made-up", notes: tuple[str, ...] = (), **further
-) -> Findings:
+) -> ReportData:
     """``blocks * roles + 2`` tensors; ``further``: fields of Findings."""
     names = [
         "token_embd.weight",
@@ -55,20 +55,22 @@ def made_up(
     scales = random.lognormal(-8, 1.5, len(tensors))
     damage = scales[:, None] * 4.0**-bits * random.lognormal(0, 0.1, (len(tensors), len(TYPES)))
     rows = {
-        each.name: DamageRow(
+        each.name: SensitivityRow(
             each.name, dict(zip((k.name for k in TYPES), row.tolist(), strict=True)), {}, 0.05, "probed"
         )
         for each, row in zip(tensors, damage, strict=True)
     }
-    table = DamageTable(model.digest, rows, calibrated=True, made_from={"scales": "probe"})
+    table = SensitivityTable(model.digest, rows, calibrated=True, made_from={"scales": "probe"})
     imatrix = imatrix_of({each.name: random.lognormal(0, 1, (1, 64)).astype(np.float32) for each in tensors[1:]})
     plans = [
         _sized(model, table, (damage + price * bits).argmin(axis=1)) for price in np.geomspace(1e-3, 1e-12, budgets)
     ]
-    mixes = {kind: np.full(len(tensors), [each.name for each in TYPES].index(kind)) for kind in ("Q4_K", "Q8_0")}
-    mixes_shown = tuple(Mix(**_sized(model, table, each), name=name) for name, each in mixes.items())
-    tiny = Mix(1000, 0.1, None, None, mixes_shown[0].types, "IQ1_S", "IQ1_S")  # smaller than every plan, and not priced
-    request = Request(model, imatrix, TYPES, None)
+    stock_quants = {kind: np.full(len(tensors), [each.name for each in TYPES].index(kind)) for kind in ("Q4_K", "Q8_0")}
+    mixes_shown = tuple(StockQuantRow(**_sized(model, table, each), name=name) for name, each in stock_quants.items())
+    tiny = StockQuantRow(
+        1000, 0.1, None, None, mixes_shown[0].types, "IQ1_S", "IQ1_S"
+    )  # smaller than every plan, and not priced
+    request = PlanRequest(model, imatrix, TYPES, None)
     fields = {
         "plans": tuple(
             Planned(**each, budget_bytes=each["file_bytes"] + 7, asked=str(each["file_bytes"] + 7)) for each in plans
@@ -80,10 +82,10 @@ def made_up(
         "comparisons": (),
         "notes": notes,
     }
-    return Findings(request=request, table=table, fixed_bytes=0, **fields | further)
+    return ReportData(request=request, table=table, fixed_bytes=0, **fields | further)
 
 
-def _sized(model: Model, table: DamageTable, choices: np.ndarray) -> dict:
+def _sized(model: Model, table: SensitivityTable, choices: np.ndarray) -> dict:
     types = {each.name: TYPES[at] for each, at in zip(model.tensors, choices, strict=True)}
     size = sum(each.bytes_as(types[each.name]) for each in model.tensors)
     kld, error = table.predict({name: kind.name for name, kind in types.items()})

@@ -1,12 +1,12 @@
 import pytest
 
 from quantplan.errors import BadUsage
-from quantplan.execution import Machines, machines
+from quantplan.execution import Execution, machines
 
 
 def test_this_process_is_the_default():
-    assert machines() == Machines() == Machines(1, None, ())
-    assert not Machines().many and not machines(rpc="a:1").many
+    assert machines() == Execution() == Execution(1, None, ())
+    assert not Execution().many and not machines(rpc="a:1").many
     assert machines(2).many and machines(scheduler="tcp://a:8786").many
 
 

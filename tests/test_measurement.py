@@ -19,16 +19,16 @@ MEASUREMENT = Measurement(
     ln_ppl_ratio=Estimate(0.0077, 0.0033),
     ppl_correlation=0.998,
     kld=Estimate(0.00895, 0.00019),
-    kld_window_err=0.0005,
+    kld_chunk_err=0.0005,
     kld_median=0.0069,
     kld_maximum=0.09,
     kld_percentiles={each: each / 1000 for each in PERCENTILES},
     delta_p=Estimate(-0.13, 0.07),
     rms_dp=Estimate(2.1, 0.1),
     same_top=Estimate(94.0, None),
-    per_window_kld=(0.009, 0.0089),
-    per_window_nll=(3.5, 3.6),
-    per_window_base_nll=(3.4, 3.5),
+    per_chunk_kld=(0.009, 0.0089),
+    per_chunk_nll=(3.5, 3.6),
+    per_chunk_base_nll=(3.4, 3.5),
 )
 
 
@@ -45,7 +45,7 @@ def test_what_the_tool_did_not_say_stays_unknown(tmp_path):
         base_ppl=None,
         delta_p=None,
         kld_percentiles=dict.fromkeys(PERCENTILES),
-        per_window_kld=(),
+        per_chunk_kld=(),
         notes=("no summary",),
     )
     write_measurement(unknown, tmp_path / "a.json")

@@ -4,17 +4,17 @@ import pytest
 from model_parts import model_of
 
 from quantplan.errors import BadFile, ModelMismatch, NothingSelected
-from quantplan.records.plan_files import read_damage, write_damage
-from quantplan.sensitivity_table import DamageRow, DamageTable, Interaction
+from quantplan.records.plan_files import read_sensitivities, write_sensitivities
+from quantplan.sensitivity_table import Interaction, SensitivityRow, SensitivityTable
 
 ROWS = {
-    "a": DamageRow("a", {"Q4_K": 0.01, "Q8_0": 0.001}, {"Q4_K": 0.002}, 0.1, "probed"),
-    "b": DamageRow("b", {"Q4_K": 0.03}, {}, 0.2, "borrowed"),
+    "a": SensitivityRow("a", {"Q4_K": 0.01, "Q8_0": 0.001}, {"Q4_K": 0.002}, 0.1, "probed"),
+    "b": SensitivityRow("b", {"Q4_K": 0.03}, {}, 0.2, "borrowed"),
 }
 
 
 def test_a_sum_with_independent_errors():
-    table = DamageTable("digest", ROWS)
+    table = SensitivityTable("digest", ROWS)
     kld, error = table.predict({"a": "Q4_K", "b": "Q4_K"})
     assert kld == pytest.approx(0.01 + 0.03 + 0.002)
     assert error == pytest.approx(math.hypot(0.1 * 0.012, 0.2 * 0.03))
@@ -24,13 +24,13 @@ def test_a_sum_with_independent_errors():
 
 def test_a_type_that_was_not_measured_is_no_zero():
     with pytest.raises(KeyError):
-        DamageTable("digest", ROWS).predict({"b": "Q8_0"})
+        SensitivityTable("digest", ROWS).predict({"b": "Q8_0"})
     with pytest.raises(KeyError):
-        DamageTable("digest", ROWS).predict({"c": "Q4_K"})
+        SensitivityTable("digest", ROWS).predict({"c": "Q4_K"})
 
 
 def test_interaction_bends_the_weights_part_and_levels_both():
-    table = DamageTable("digest", ROWS, Interaction(0.9, 2.0, 0.05))
+    table = SensitivityTable("digest", ROWS, Interaction(0.9, 2.0, 0.05))
     kld, error = table.predict({"a": "Q4_K", "b": "Q4_K"})
     bent = 0.9 * 0.04 * (1 + 2 * 0.04)
     assert kld == pytest.approx(bent + 0.9 * 0.002)
@@ -40,7 +40,7 @@ def test_interaction_bends_the_weights_part_and_levels_both():
 
 
 def test_check_belongs_to():
-    table = DamageTable("digest", ROWS)
+    table = SensitivityTable("digest", ROWS)
     model = model_of({"a": (256, 2), "b": (256, 2), "c": (256, 2), "d": (256, 2)})
     table.check_belongs_to(model, ["a", "b"])
     with pytest.raises(ModelMismatch, match="no row for c and 1 more tensors of model.gguf"):
@@ -48,9 +48,9 @@ def test_check_belongs_to():
 
 
 def test_file_round_trip(tmp_path):
-    table = DamageTable("digest", ROWS, Interaction(0.9, 2.0, 0.05), "cpu", True, {"ctx": 512})
-    write_damage(table, tmp_path / "d.json")
-    assert read_damage(tmp_path / "d.json") == table
+    table = SensitivityTable("digest", ROWS, Interaction(0.9, 2.0, 0.05), "cpu", True, {"ctx": 512})
+    write_sensitivities(table, tmp_path / "d.json")
+    assert read_sensitivities(tmp_path / "d.json") == table
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_file_round_trip(tmp_path):
 )
 def test_damaged_files(tmp_path, old, new, error, message):
     path = tmp_path / "d.json"
-    write_damage(DamageTable("digest", ROWS), path)
+    write_sensitivities(SensitivityTable("digest", ROWS), path)
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(error, match=message):
-        read_damage(path)
+        read_sensitivities(path)

@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 from tiny_models import EXPERTS, EXPERTS_USED, HEAD, HEADS, KV_HEADS, WIDTH, attention, finish, matrix, start
 
-WINDOW = 8  # tokens that sliding blocks see
+CHUNK = 8  # tokens that sliding blocks see
 STATE, RANK, GROUPS, CONVOLVED = 64, 2, 1, 4  # of the recurrent blocks
 LORA, ROPE, PLAIN = 32, 16, 32  # of multi-head latent attention
 
@@ -81,7 +81,7 @@ def tiny_sliding(path: Path | str, blocks: int = 6, period: int | None = 3, slid
     """gemma3 with a window of 8 tokens: the last block of each ``period`` sees everything; ``sliding`` says it block by block."""
     random = np.random.default_rng(2)
     writer = start(path, "gemma3", blocks, feed_forward=WIDTH)
-    writer.add_sliding_window(WINDOW)
+    writer.add_sliding_window(CHUNK)
     if sliding is not None:
         writer.add_array("gemma3.attention.sliding_window_pattern", sliding)
     elif period is not None:

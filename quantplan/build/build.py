@@ -33,7 +33,7 @@ MAX_SPELLED_RULES = 4  # more go into a file beside the output: a command line s
 
 
 @dataclass(frozen=True)
-class _Manner:
+class _BuildSettings:
     """``threads`` 0 takes all cores; ``echo`` gets the command line, ``advance`` a 1 for each tensor that is
     done.
     """
@@ -48,7 +48,7 @@ def stock_plan(model: Model, ftype: str, imatrix: Imatrix | None = None) -> Plan
 
     NothingSelected for an unknown FTYPE, BadUsage where it needs an imatrix and there is none.
     """
-    types = tool.mix(model, ftype, imatrix.path if imatrix else None)
+    types = tool.stock_quant(model, ftype, imatrix.path if imatrix else None)
     assignment = {each.name: types[each.name] for each in tool.quantizable(model)}
     return make_plan(model, assignment, imatrix, made_from={"mix": tool.known_ftype(ftype)})
 
@@ -65,7 +65,7 @@ def build(
     Raises BadFile, BadUsage, ModelMismatch, NoSpace, NotAsPlanned, ToolFailed.
     """
     with _recipe(plan, source, imatrix_path) as recipe:
-        return _build(plan, source, out, recipe, _Manner(threads, echo, advance))
+        return _build(plan, source, out, recipe, _BuildSettings(threads, echo, advance))
 
 
 def check_build(plan: Plan, source: Model, out: Path, imatrix_path: Path | None = None) -> None:
@@ -83,7 +83,7 @@ def _recipe(plan: Plan, source: Model, imatrix_path: Path | None) -> Iterator[Re
         yield Recipe(plan.base_ftype, rules, imatrix=imatrix, allow_requantize=requantizes(plan, source))
 
 
-def build_mix(
+def build_stock_quant(
     model: Model, ftype: str, out: Path, imatrix_path: Path | None = None, *,
     threads: int = 0, echo: Echo | None = None, advance: Callable[[float], None] | None = None,
 ) -> Model:
@@ -93,7 +93,7 @@ def build_mix(
         imatrix.check_belongs_to(model)
     plan = stock_plan(model, ftype, imatrix)
     recipe = Recipe(tool.known_ftype(ftype), imatrix=imatrix_path, allow_requantize=requantizes(plan, model))
-    return _build(plan, model, out, recipe, _Manner(threads, echo, advance))
+    return _build(plan, model, out, recipe, _BuildSettings(threads, echo, advance))
 
 
 def plan_rules(plan: Plan) -> tuple[Rule, ...]:
@@ -115,7 +115,7 @@ def build_command(plan: Plan, source: Model, out: Path, imatrix_path: Path | Non
     return command_line(tool.argv(source.path, recipe, out, threads), cwd)
 
 
-def mix_command(model: Model, ftype: str, out: Path, imatrix_path: Path | None = None, threads: int = 0) -> str:
+def stock_quant_command(model: Model, ftype: str, out: Path, imatrix_path: Path | None = None, threads: int = 0) -> str:
     """The llama-quantize command line that builds a stock mix, to be pasted."""
     plan = stock_plan(model, ftype, read_imatrix(imatrix_path) if imatrix_path else None)
     recipe = Recipe(tool.known_ftype(ftype), imatrix=imatrix_path, allow_requantize=requantizes(plan, model))
@@ -128,14 +128,14 @@ def rules_file(out: Path) -> Path:
     return out.with_name(f"{out.name.removesuffix('.gguf')}.tensor-types.txt")
 
 
-def _build(plan: Plan, source: Model, out: Path, recipe: Recipe, manner: _Manner) -> Model:
+def _build(plan: Plan, source: Model, out: Path, recipe: Recipe, settings: _BuildSettings) -> Model:
     check_source(source)
     check_output(source, out)
     check_resolves(plan, source, recipe)
     check_space(out, plan.file_bytes)
     part = out.with_name(f".{out.name.removesuffix('.gguf')}.part.gguf")
     try:
-        _run(source, part, _with_rules_file(recipe, out), manner)
+        _run(source, part, _with_rules_file(recipe, out), settings)
         plan.check_built(read_model(part))
         part.replace(out)
     except ToolFailed as error:
@@ -147,19 +147,19 @@ def _build(plan: Plan, source: Model, out: Path, recipe: Recipe, manner: _Manner
     return read_model(out)
 
 
-def _run(source: Model, part: Path, recipe: Recipe, manner: _Manner) -> None:
+def _run(source: Model, part: Path, recipe: Recipe, settings: _BuildSettings) -> None:
     begun = 0
 
     def started(_name: str) -> None:
         nonlocal begun
-        if begun and manner.advance:
-            manner.advance(1)
+        if begun and settings.advance:
+            settings.advance(1)
         begun += 1
 
     recipe, cwd = _inside_folder(recipe)
-    tool.quantize(source.path, recipe, part, threads=manner.threads, cwd=cwd, echo=manner.echo, started=started)
-    if begun and manner.advance:
-        manner.advance(1)
+    tool.quantize(source.path, recipe, part, threads=settings.threads, cwd=cwd, echo=settings.echo, started=started)
+    if begun and settings.advance:
+        settings.advance(1)
 
 
 def _with_rules_file(recipe: Recipe, out: Path) -> Recipe:

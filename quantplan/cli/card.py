@@ -14,7 +14,7 @@ from quantplan.errors import BadUsage
 
 if TYPE_CHECKING:
     from quantplan.report.card import Identity
-    from quantplan.report.card_data import Publication, PublishedFile
+    from quantplan.report.card_data import CardData, PublishedFile
     from quantplan.surgery.history import History
 
 _WhatArgument = Annotated[
@@ -62,7 +62,7 @@ def card(
     Example, in a project: quantplan card plans/prose-10m-q4_k_m.json --repo me/prose-10m-GGUF --out my-card
     """
     from quantplan.report.card import Identity
-    from quantplan.report.card_data import publication, with_memory
+    from quantplan.report.card_data import card_data, with_memory
 
     identity = Identity(repository(repo, "--repo"), repository(base_model, "--base-model"), license, quantized_by)
     contexts = parse_contexts(ctx)
@@ -70,7 +70,7 @@ def card(
     if (folder / "README.md").exists() and not force and not dry_run:
         raise BadUsage(f"{folder / 'README.md'} exists already; --force writes it anew, --out another")
     records = _records(reports)
-    found = publication(_files(what, options.local_or_hub(model, hub)), records)
+    found = card_data(_files(what, options.local_or_hub(model, hub)), records)
     history = _history(found, records)
     for name in found.left_out:
         if history and name in history.records:
@@ -80,7 +80,7 @@ def card(
         console.say("would write:")
         _print(found, _names(found), folder, as_json)
         return
-    found = publication([with_memory(each, contexts) for each in found.files], records)
+    found = card_data([with_memory(each, contexts) for each in found.files], records)
     _write(found, identity, folder, history)
     _print(found, _names(found), folder, as_json)
 
@@ -146,29 +146,29 @@ def _gguf(path: Path, plans: Sequence[Path], option: Path | None) -> PublishedFi
 
 def _named(file: PublishedFile, option: Path | None) -> PublishedFile:
     """The file with its mix, where the model that it was made of is known."""
-    from quantplan.report.card_data import with_mix
+    from quantplan.report.card_data import with_stock_quant
 
     here = options.project()
     if option is None and here is None:
         return file
     source = options.model(option)
-    return with_mix(file, source, options.imatrix(None, source))
+    return with_stock_quant(file, source, options.imatrix(None, source))
 
 
-def _metadata(found: Publication) -> dict[str, object]:
+def _metadata(found: CardData) -> dict[str, object]:
     """Of the header, arrays of strings included."""
     from quantplan.gguf.reader import read_container
 
     return read_container(found.main.header.path)[0]
 
 
-def _names(found: Publication) -> Sequence[str]:
+def _names(found: CardData) -> Sequence[str]:
     from quantplan.report.card import rules_name
 
     return ["README.md", "Modelfile", *(rules_name(each) for each in found.files if each.plan)]
 
 
-def _write(found: Publication, identity: Identity, folder: Path, history: History | None) -> None:
+def _write(found: CardData, identity: Identity, folder: Path, history: History | None) -> None:
     from quantplan.records.codec import replacing
 
     for name, text in _texts(found, identity, history).items():
@@ -176,7 +176,7 @@ def _write(found: Publication, identity: Identity, folder: Path, history: Histor
             file.write(text)
 
 
-def _texts(found: Publication, identity: Identity, history: History | None) -> Mapping[str, str]:
+def _texts(found: CardData, identity: Identity, history: History | None) -> Mapping[str, str]:
     """File name -> content, in the order of ``_names``."""
     from quantplan.report.card import ancestors, base_models, card_text, rules_text
     from quantplan.report.modelfile import modelfile_text
@@ -195,7 +195,7 @@ def _texts(found: Publication, identity: Identity, history: History | None) -> M
     return dict(zip(_names(found), texts, strict=True))
 
 
-def _history(found: Publication, records: Sequence[Path]) -> History | None:
+def _history(found: CardData, records: Sequence[Path]) -> History | None:
     """Of the model that the files were made of."""
     from quantplan.surgery.history import read_history
 
@@ -205,7 +205,7 @@ def _history(found: Publication, records: Sequence[Path]) -> History | None:
     return read_history(source, records)
 
 
-def _print(found: Publication, names: Sequence[str], folder: Path, as_json: bool) -> None:
+def _print(found: CardData, names: Sequence[str], folder: Path, as_json: bool) -> None:
     if not as_json:
         for name in names:
             console.put(str(folder / name))

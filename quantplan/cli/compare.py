@@ -13,20 +13,20 @@ import typer
 
 from quantplan.cli import console, options
 from quantplan.cli import task_options as evidence_options
-from quantplan.cli.measure import WindowsOption
+from quantplan.cli.measure import ChunksOption
 from quantplan.cli.plan_output import model_stem, with_stem
-from quantplan.cli.task_options import RepetitionsOption, SpeedOption, TaskOption, TasksOption, Wanted
+from quantplan.cli.task_options import EvidenceOptions, RepetitionsOption, SpeedOption, TaskOption, TasksOption
 from quantplan.hub.reference import is_reference
 
 if TYPE_CHECKING:
-    from quantplan.comparison import Comparison, Contestant
-    from quantplan.evaluate.baselines import Workshop
-    from quantplan.evaluate.compare import Entry, Judging
+    from quantplan.comparison import ComparedFile, Comparison
+    from quantplan.evaluate.baselines import BuildContext
+    from quantplan.evaluate.compare import CompareEntry, CompareOptions
     from quantplan.evaluate.measure import MeasureOptions
     from quantplan.tensor import Model
 
 
-class Form(str, Enum):
+class TableFormat(str, Enum):
     """How the result is printed."""
 
     table = "table"
@@ -52,7 +52,7 @@ _WithOption = Annotated[
 _OutOption = Annotated[
     Path | None, typer.Option("--out", "-o", help="Folder that keeps the built files and the result.")
 ]
-_FormOption = Annotated[Form, typer.Option("--format", "-f", help="How to print the result.")]
+_FormOption = Annotated[TableFormat, typer.Option("--format", "-f", help="How to print the result.")]
 _SortOption = Annotated[
     str | None,
     typer.Option("--sort", help="Leaderboard by kld, ppl, size, average, a task's name, pp512, tg128 or pp512+tg128."),
@@ -66,14 +66,14 @@ _ReferenceOption = Annotated[
 def compare(
     plan: _PlanArgument,
     others: _OthersArgument = None,
-    contenders: _WithOption = "",
+    baselines: _WithOption = "",
     model: options.ModelOption = None,
     hub: options.HubOption = None,
     imatrix: options.ImatrixOption = None,
     text: options.TextOption = None,
     calibration: options.CalibrationOption = None,
     ctx: options.CtxOption = None,
-    windows: WindowsOption = None,
+    chunks: ChunksOption = None,
     task: TaskOption = None,
     tasks: TasksOption = None,
     speed: SpeedOption = False,
@@ -87,7 +87,7 @@ def compare(
     rpc: options.RpcOption = None,
     out: _OutOption = None,
     dry_run: options.DryRunOption = False,
-    form: _FormOption = Form.table,
+    form: _FormOption = TableFormat.table,
     as_json: options.JsonOption = False,
 ) -> None:
     """Compare a plan with stock mixes or other files, and say in one sentence which loses less.
@@ -100,11 +100,11 @@ def compare(
 
     Example: quantplan compare plans/prose-10m-q4_k_m.json --with Q4_K_M --text calibration/heldout.txt
     """
-    from quantplan.evaluate.compare import check_options, judge_contestants
+    from quantplan.evaluate.compare import check_options, compare_files
     from quantplan.evaluate.from_records import are_records
     from quantplan.evaluate.measure import MeasureOptions
 
-    form = Form.json if as_json else form
+    form = TableFormat.json if as_json else form
     if are_records([plan, *(others or ())]):
         _show(_of_records([plan, *(others or ())], reference, sort), form)
         return
@@ -113,68 +113,70 @@ def compare(
     plan = options.local(plan)
     base = options.model(_base(options.local_or_hub(model, hub), plan))
     where = options.machines(jobs, scheduler, rpc, "--task and --speed" if asked else "")
-    chosen = MeasureOptions(options.ctx(ctx, base), windows, threads, gpu_layers, machines=where)
+    chosen = MeasureOptions(options.ctx(ctx, base), chunks, threads, gpu_layers, machines=where)
     check_options(chosen)
     judged = _judged(options.heldout(text), options.calibration(calibration))
     with _folder(out) as folder:
-        words = [str(each) for each in others or ()] + [word.strip() for word in contenders.split(",") if word.strip()]
+        words = [str(each) for each in others or ()] + [word.strip() for word in baselines.split(",") if word.strip()]
         words = [str(options.local(Path(word))) if is_reference(word) else word for word in words]
-        workshop = _workshop(base, folder, _imatrix(imatrix, plan), threads)
-        judging = _judging(plan, workshop, reference, sort)
+        context = _build_context(base, folder, _imatrix(imatrix, plan), threads)
+        judging = _compare_options(plan, context, reference, sort)
         if dry_run:
-            _announce(plan, words, workshop, asked)
+            _announce(plan, words, context, asked)
             return
-        entries = _entries(plan, words, workshop)
-        found = judge_contestants(_measured(base, entries, judged, chosen, asked), judging)
+        entries = _entries(plan, words, context)
+        found = compare_files(_measured(base, entries, judged, chosen, asked), judging)
     _write(found, plan, out)
     _show(found, form)
 
 
-def _announce(plan: Path, words: list[str], workshop: Workshop, asked: Wanted) -> None:
+def _announce(plan: Path, words: list[str], context: BuildContext, asked: EvidenceOptions) -> None:
     """Files and their sizes, then what would be measured of each."""
-    from quantplan.evaluate.baselines import nearest_mix
+    from quantplan.evaluate.baselines import nearest_stock_quant
     from quantplan.evaluate.from_records import reference_size
     from quantplan.records.plan_files import read_plan
 
     is_file = plan.suffix == ".gguf"
-    own = reference_size(str(plan), workshop)[1] if is_file else read_plan(plan).file_bytes
-    words = words or [nearest_mix(workshop.source, own, workshop.imatrix)]
-    sizes = [(plan.name, own), *(reference_size(word, workshop) for word in words)]
+    own = reference_size(str(plan), context)[1] if is_file else read_plan(plan).file_bytes
+    words = words or [nearest_stock_quant(context.source, own, context.imatrix)]
+    sizes = [(plan.name, own), *(reference_size(word, context) for word in words)]
     for name, size in sizes:
         made = "" if name.endswith(".gguf") else ", built unless it is there"
         console.put(f"{name}: {size:,} bytes{made}")
-    console.put(f"PPL and KLD: {workshop.source.path.name} once, then {len(sizes)} files")
+    console.put(f"PPL and KLD: {context.source.path.name} once, then {len(sizes)} files")
     for line in asked.lines([Path(name) for name, _ in sizes]):
         console.put(line)
 
 
 def _of_records(files: list[Path], reference: str | None, sort: str | None) -> Comparison:
     """What was measured earlier, perhaps elsewhere."""
-    from quantplan.evaluate.compare import Judging, judge_contestants
-    from quantplan.evaluate.from_records import read_contestants, reference_size
+    from quantplan.evaluate.compare import CompareOptions, compare_files
+    from quantplan.evaluate.from_records import read_compared_files, reference_size
 
-    found = read_contestants(files)
+    found = read_compared_files(files)
     size = reference_size(reference, None) if reference else None
-    return judge_contestants(found, Judging(size, found[0].name, sort))
+    return compare_files(found, CompareOptions(size, found[0].name, sort))
 
 
-def _judging(plan: Path, workshop: Workshop, reference: str | None, sort: str | None) -> Judging:
-    from quantplan.evaluate.compare import Judging
+def _compare_options(plan: Path, context: BuildContext, reference: str | None, sort: str | None) -> CompareOptions:
+    from quantplan.evaluate.compare import CompareOptions
     from quantplan.evaluate.from_records import reference_size
 
-    base = workshop.source
-    size = reference_size(reference, workshop) if reference else (base.path.name, base.file_bytes)
-    return Judging(size, plan.name if plan.suffix == ".gguf" else "the plan", sort)
+    base = context.source
+    size = reference_size(reference, context) if reference else (base.path.name, base.file_bytes)
+    return CompareOptions(size, plan.name if plan.suffix == ".gguf" else "the plan", sort)
 
 
-def _measured(base: Model, entries: list[Entry], text: str, chosen: MeasureOptions, asked: Wanted) -> list[Contestant]:
-    from quantplan.evaluate.compare import contestants
+def _measured(
+    base: Model, entries: list[CompareEntry], text: str, chosen: MeasureOptions, asked: EvidenceOptions
+) -> list[ComparedFile]:
+    from quantplan.evaluate.compare import compared_files
     from quantplan.evaluate.measure import measure
 
     files = [entry.file for entry in entries]
     with console.progress("measuring", 100) as bar:
         losses = measure(base.path, files, text, chosen, lambda share: bar(100 * share), options.cache_folder())
-    return contestants(entries, losses, *evidence_options.gather(files, asked, chosen))
+    return compared_files(entries, losses, *evidence_options.gather(files, asked, chosen))
 
 
 @contextmanager
@@ -188,10 +190,10 @@ def _folder(out: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _workshop(base: Model, folder: Path, imatrix: Path | None, threads: int) -> Workshop:
-    from quantplan.evaluate.baselines import Workshop
+def _build_context(base: Model, folder: Path, imatrix: Path | None, threads: int) -> BuildContext:
+    from quantplan.evaluate.baselines import BuildContext
 
-    return Workshop(base, folder, imatrix, threads, console.say)
+    return BuildContext(base, folder, imatrix, threads, console.say)
 
 
 def _base(option: Path | None, plan: Path) -> Path | None:
@@ -219,17 +221,17 @@ def _imatrix(option: Path | None, plan: Path) -> Path | None:
     return Path(own.path) if Path(own.path).is_file() else options.imatrix_path(None)
 
 
-def _entries(plan: Path, words: list[str], workshop: Workshop) -> list[Entry]:
+def _entries(plan: Path, words: list[str], context: BuildContext) -> list[CompareEntry]:
     """The plan first. Everything is there or built when this returns."""
-    from quantplan.evaluate.baselines import contender, nearest_mix, plan_entry
+    from quantplan.evaluate.baselines import baseline, nearest_stock_quant, plan_entry
 
     here = options.project()
-    earlier = f"{with_stem(model_stem(workshop.source), plan.stem)}.gguf"  # where `quantplan quantize` puts it
-    first = plan_entry(plan, workshop, (here.folder if here else Path()) / earlier)
+    earlier = f"{with_stem(model_stem(context.source), plan.stem)}.gguf"  # where `quantplan quantize` puts it
+    first = plan_entry(plan, context, (here.folder if here else Path()) / earlier)
     if not words:
-        words = [nearest_mix(workshop.source, first.file.stat().st_size, workshop.imatrix)]
+        words = [nearest_stock_quant(context.source, first.file.stat().st_size, context.imatrix)]
         console.say(f"comparing with {words[0]}, the stock mix nearest in size")
-    return [first, *(contender(word, workshop) for word in words)]
+    return [first, *(baseline(word, context) for word in words)]
 
 
 def _judged(path: Path, calibration: Path | None) -> str:
@@ -257,18 +259,18 @@ def _write(found: Comparison, plan: Path, out: Path | None) -> None:
         console.say(f"written: {folder / plan.stem}.comparison.json")
 
 
-def _show(found: Comparison, form: Form) -> None:
+def _show(found: Comparison, form: TableFormat) -> None:
     from quantplan.records.comparison_files import comparison_csv, comparison_fields
     from quantplan.report.comparison_tables import comparison_grids
     from quantplan.report.grid import as_html, as_markdown, as_rich
 
-    if form is Form.json:
+    if form is TableFormat.json:
         console.put_json(comparison_fields(found))
-    elif form is Form.csv:
+    elif form is TableFormat.csv:
         console.put(comparison_csv(found).removesuffix("\n"))
-    elif form is Form.markdown:
+    elif form is TableFormat.markdown:
         console.put(as_markdown(comparison_grids(found), found.verdict).removesuffix("\n"))
-    elif form is Form.html:
+    elif form is TableFormat.html:
         console.put(
             as_html(comparison_grids(found), f"{found.rows[0].name} compared", found.verdict).removesuffix("\n")
         )

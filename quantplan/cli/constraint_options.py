@@ -15,11 +15,11 @@ from quantplan.cli import console, options
 if TYPE_CHECKING:
     from quantplan.devices.limits import Devices
     from quantplan.devices.speed.table import SpeedTable
-    from quantplan.planning.request import Request
+    from quantplan.planning.request import PlanRequest
     from quantplan.quant_type import QuantType
-    from quantplan.sensitivity.estimate import PricingOptions
-    from quantplan.sensitivity_table import DamageTable
-    from quantplan.solve.constraints import Wishes
+    from quantplan.sensitivity.estimate import SensitivityOptions
+    from quantplan.sensitivity_table import SensitivityTable
+    from quantplan.solve.constraints import Constraints
     from quantplan.tensor import Model
 
 DEFAULT_CONTEXT = 4096  # llama.cpp's own default
@@ -50,7 +50,9 @@ ValleyOption = Annotated[
 OneBitOption = Annotated[
     bool, typer.Option("--allow-1-bit", help="Types below 2 bits outside experts too: they ruin most models.")
 ]
-DamageOption = Annotated[str | None, typer.Option("--damage", help="A damage table (FILE), or prior: read no weights.")]
+SensitivityOption = Annotated[
+    str | None, typer.Option("--damage", help="A damage table (FILE), or prior: read no weights.")
+]
 NoProbeOption = Annotated[bool, typer.Option("--no-probe", help="Weights and imatrix only; the plan is uncalibrated.")]
 
 VramOption = Annotated[
@@ -72,7 +74,7 @@ MinTpsOption = Annotated[
 ]
 
 
-def wishes(
+def constraints(
     pin: list[str] | None = None,
     minimum: list[str] | None = None,
     maximum: list[str] | None = None,
@@ -82,13 +84,13 @@ def wishes(
     monotone: bool = False,
     valley: bool = False,
     one_bit: bool = False,
-) -> Wishes:
+) -> Constraints:
     """Raises BadUsage, NothingSelected for words that are no wish."""
     from quantplan.errors import BadUsage
     from quantplan.llamacpp.encodable_types import parse_writable
     from quantplan.quant_type import weight_type
     from quantplan.selector import parse_assignment
-    from quantplan.solve.constraints import Wishes
+    from quantplan.solve.constraints import Constraints
 
     def parsed(texts: list[str] | None) -> tuple:
         pairs = [parse_assignment(text) for text in texts or []]
@@ -100,7 +102,7 @@ def wishes(
     course = "monotone" if monotone else "valley" if valley else None
     choices = tuple((selector, parse_writable(kinds)) for selector, kinds in sets)
     ties = tuple(tie or ())
-    return Wishes(parsed(pin), parsed(minimum), parsed(maximum), choices, ties, most_types, course, one_bit)
+    return Constraints(parsed(pin), parsed(minimum), parsed(maximum), choices, ties, most_types, course, one_bit)
 
 
 def request(
@@ -108,13 +110,13 @@ def request(
     imatrix: Path | None,
     types: str,
     budget: str | None,
-    wanted: Wishes,
+    wanted: Constraints,
     per: str,
     objective: str = "sum",
     most_kld: float | None = None,
     devices: Callable[[Model], Devices | None] = lambda _: None,
     least_tps: float | None = None,
-) -> Request:
+) -> PlanRequest:
     """The request that the options make, checked as far as nothing need be measured for it."""
     from quantplan.errors import BadUsage
     from quantplan.imatrix import coverage_notes
@@ -130,7 +132,7 @@ def request(
     for note in coverage_notes(importance, source) if importance else ():
         console.warn(note)
     command = shlex.join(["quantplan", *sys.argv[1:]])
-    made = planning.Request(
+    made = planning.PlanRequest(
         source,
         importance,
         parse_writable(types),
@@ -174,11 +176,11 @@ def devices(
     return for_model
 
 
-def damage_table(
-    made: Request, wanted: PricingOptions, damage: str | None, no_probe: bool, calibration: Path | None
-) -> DamageTable:
+def sensitivity_table(
+    made: PlanRequest, wanted: SensitivityOptions, damage: str | None, no_probe: bool, calibration: Path | None
+) -> SensitivityTable:
     """The damage table for a request: from a file, from the prior, or measured."""
-    from quantplan.cli.probe_options import calibration_text, stages, warn_of_kernels
+    from quantplan.cli.probe_options import calibration_text, stages, warn_of_activation_quantization
     from quantplan.errors import BadUsage
     from quantplan.planning.request import quantizable, read_table
     from quantplan.sensitivity.estimate import price, prior_table
@@ -195,13 +197,13 @@ def damage_table(
         )
     with stages() as tell:
         priced = price(model, tensors, made.imatrix, text, wanted, options.cache_folder(), tell)
-    warn_of_kernels(priced.table)
+    warn_of_activation_quantization(priced.table)
     if priced.probe and priced.probe.overhead is not None:
         console.say(f"probed {len(priced.probe.scales)} tensors in {priced.probe.seconds:.0f} s")
     return priced.table
 
 
-def speeds(made: Request, types: tuple[QuantType, ...], threads: int, gpu_layers: int) -> SpeedTable | None:
+def speeds(made: PlanRequest, types: tuple[QuantType, ...], threads: int, gpu_layers: int) -> SpeedTable | None:
     """This machine's speeds: measured where a limit needs them, else only where they are all known already."""
     from quantplan.cli.probe_options import stages
     from quantplan.devices.speed.measure import SpeedOptions, pending, speed_table
@@ -213,7 +215,7 @@ def speeds(made: Request, types: tuple[QuantType, ...], threads: int, gpu_layers
         return speed_table(made.model, types, wanted, folder, tell)
 
 
-def source_of_damage(damage: str | None, no_probe: bool, calibration: Path | None) -> str:
+def sensitivity_source(damage: str | None, no_probe: bool, calibration: Path | None) -> str:
     """Where the damage would come from, in words."""
     if damage:
         return f"damage table {damage}"

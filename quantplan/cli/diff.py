@@ -10,8 +10,8 @@ import typer
 from quantplan.cli import console, options
 
 if TYPE_CHECKING:
-    from quantplan.planning.tensor_types import Stored
-    from quantplan.sensitivity_table import DamageTable
+    from quantplan.planning.tensor_types import TensorTypes
+    from quantplan.sensitivity_table import SensitivityTable
 
 _FileArgument = Annotated[
     Path, typer.Argument(help="A plan (.json) or a GGUF of the same model, hf:// too.", show_default=False)
@@ -35,11 +35,11 @@ def diff(
     Example: quantplan diff plans/prose-10m-q4_k_m.json prose-10m-f16.gguf
     """
     from quantplan.planning.difference import difference
-    from quantplan.planning.tensor_types import read_stored
+    from quantplan.planning.tensor_types import read_tensor_types
     from quantplan.report.difference_table import difference_fields, difference_table
 
     one, other = options.local(one), options.local(other)
-    both = (read_stored(one), read_stored(other))
+    both = (read_tensor_types(one), read_tensor_types(other))
     found = difference(*both, _table(damage, both))
     if as_json:
         console.put_json(difference_fields(found, every))
@@ -53,13 +53,13 @@ def _names(one: Path, other: Path) -> tuple[str, str]:
     return (one.stem, other.stem) if one.stem != other.stem else (str(one), str(other))
 
 
-def _table(damage: Path | None, both: tuple[Stored, Stored]) -> DamageTable | None:
+def _table(damage: Path | None, both: tuple[TensorTypes, TensorTypes]) -> SensitivityTable | None:
     from quantplan.errors import BadFile
     from quantplan.planning.request import table_of
-    from quantplan.records.plan_files import read_damage
+    from quantplan.records.plan_files import read_sensitivities
 
     if damage is not None:
-        return read_damage(damage)
+        return read_sensitivities(damage)
     reasons = []
     for plan in (each.plan for each in both if each.plan):
         try:

@@ -14,27 +14,27 @@ def doctor(as_json: options.JsonOption = False) -> None:
     """
     import typer
 
-    from quantplan.llamacpp.doctor import checkup
+    from quantplan.llamacpp.doctor import doctor_checks
 
-    findings = checkup()
+    report_data = doctor_checks()
     if as_json:
-        console.put_json([{"what": f.what, "state": f.state, "detail": f.detail, "mend": f.mend} for f in findings])
+        console.put_json([{"what": f.what, "state": f.state, "detail": f.detail, "mend": f.mend} for f in report_data])
     else:
-        _print(findings)
-    if any(finding.state == "missing" for finding in findings):
+        _print(report_data)
+    if any(finding.state == "missing" for finding in report_data):
         raise typer.Exit(7)
 
 
-def _print(findings: list) -> None:
+def _print(report_data: list) -> None:
     from rich.table import Table
 
     table = Table(box=None)
     for heading in ("", "what", "found"):
         table.add_column(heading)
     signs = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "missing": "[red]missing[/]"}
-    for finding in findings:
+    for finding in report_data:
         table.add_row(signs[finding.state], finding.what, finding.detail)
     console.put_table(table)
-    for finding in findings:
+    for finding in report_data:
         if finding.mend:
             console.say(f"{finding.what}: {finding.mend}")

@@ -11,7 +11,7 @@ import typer
 from quantplan.cli import console, options
 
 
-class Form(str, Enum):
+class EmitFormat(str, Enum):
     """What a plan can be written as."""
 
     tensor_types = "tensor-types"
@@ -24,13 +24,13 @@ class Form(str, Enum):
 def emit(
     plan: Annotated[Path, typer.Argument(help="A plan file.")],
     form: Annotated[
-        Form,
+        EmitFormat,
         typer.Option(
             "--as",
             help="A rules file, a llama-quantize command line, LAYER_TYPES, --custom-q of ik_llama.cpp, or a recipe "
             "of GGUF-Tool-Suite.",
         ),
-    ] = Form.tensor_types,
+    ] = EmitFormat.tensor_types,
     model: options.ModelOption = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write there instead of to stdout.")] = None,
 ) -> None:

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from quantplan.imatrix import Imatrix
     from quantplan.plan import Plan
     from quantplan.planning.explain import Explanation, TensorExplanation
-    from quantplan.planning.request import Request
+    from quantplan.planning.request import PlanRequest
     from quantplan.quant_type import QuantType
-    from quantplan.sensitivity_table import DamageTable
-    from quantplan.solve.constraints import Wishes
+    from quantplan.sensitivity_table import SensitivityTable
+    from quantplan.solve.constraints import Constraints
     from quantplan.tensor import Model
 
 
@@ -50,7 +50,7 @@ def explain(
     if tensor is None:
         _show_plan(found, as_json)
         return
-    decided = [each for members in found.posed.grouping.members for each in members]
+    decided = [each for members in found.formulation.grouping.members for each in members]
     shown = [explain_tensor(found, each) for each in Selector(tensor).select(decided)]
     _show_tensors(list({each.group: each for each in shown}.values()), found.price, as_json)
 
@@ -63,7 +63,7 @@ def _model(plan: Plan, option: Path | None) -> Model:
     return source
 
 
-def _table(plan: Plan, damage: Path | None, source: Model) -> DamageTable:
+def _table(plan: Plan, damage: Path | None, source: Model) -> SensitivityTable:
     from quantplan.planning.request import read_table, table_of
 
     return read_table(damage, source) if damage else table_of(plan, options.cache_folder())
@@ -77,15 +77,15 @@ def _imatrix(plan: Plan, option: Path | None, source: Model) -> Imatrix | None:
     return options.imatrix(option or (own if own and own.is_file() else None), source)
 
 
-def _request(plan: Plan, source: Model, imatrix: Imatrix | None, table: DamageTable) -> Request:
+def _request(plan: Plan, source: Model, imatrix: Imatrix | None, table: SensitivityTable) -> PlanRequest:
     """The request that the plan answers, from what it was made from; memory and speed are in its limits already."""
-    from quantplan.planning.request import Request
+    from quantplan.planning.request import PlanRequest
 
     per = "layer" if plan.layer_types else "tensor"
-    return Request(source, imatrix, _types(plan, table), None, _wishes(plan), per)
+    return PlanRequest(source, imatrix, _types(plan, table), None, _constraints(plan), per)
 
 
-def _types(plan: Plan, table: DamageTable) -> tuple[QuantType, ...]:
+def _types(plan: Plan, table: SensitivityTable) -> tuple[QuantType, ...]:
     """Those that the plan was chosen from; of one that was imported, those that the table has."""
     from quantplan.quant_type import quant_type
 
@@ -94,11 +94,11 @@ def _types(plan: Plan, table: DamageTable) -> tuple[QuantType, ...]:
     return tuple(quant_type(str(name)) for name in names)
 
 
-def _wishes(plan: Plan) -> Wishes:
-    wishes = plan.made_from.get("wishes")
-    made = wishes if isinstance(wishes, dict) else {}
+def _constraints(plan: Plan) -> Constraints:
+    constraints = plan.made_from.get("wishes")
+    made = constraints if isinstance(constraints, dict) else {}
     course = made.get("course")
-    return asked.wishes(
+    return asked.constraints(
         made.get("pin"),
         made.get("min"),
         made.get("max"),
@@ -112,14 +112,14 @@ def _wishes(plan: Plan) -> Wishes:
 
 
 def _show_plan(found: Explanation, as_json: bool) -> None:
-    from quantplan.planning.explain import wish_costs
+    from quantplan.planning.explain import constraint_costs
     from quantplan.report.explanation import plan_fields, ranked, standings_table, summary
 
-    wishes = wish_costs(found)
+    constraints = constraint_costs(found)
     if as_json:
-        console.put_json(plan_fields(found, wishes))
+        console.put_json(plan_fields(found, constraints))
         return
-    for line in summary(found, wishes):
+    for line in summary(found, constraints):
         console.put(line)
     for title, standings in ranked(found.standings).items():
         console.put("")

@@ -9,16 +9,16 @@ import typer
 
 from quantplan.cli import console, options
 from quantplan.cli import constraint_options as asked
-from quantplan.cli.probe_options import SampleOption, WindowsOption
+from quantplan.cli.probe_options import ChunksOption, SampleOption
 
 if TYPE_CHECKING:
-    from quantplan.planning.request import Request
-    from quantplan.sensitivity_table import DamageTable
+    from quantplan.planning.request import PlanRequest
+    from quantplan.sensitivity_table import SensitivityTable
 
 
 def frontier(
     points: Annotated[int, typer.Option("--points", min=2, help="Sizes from the smallest to the largest file.")] = 100,
-    mixes: Annotated[
+    stock_quants: Annotated[
         str | None, typer.Option("--mixes", help="Stock mixes to score beside the plans (default: the usual ones).")
     ] = None,
     step: Annotated[
@@ -52,10 +52,10 @@ def frontier(
     per: asked.PerOption = "tensor",
     monotone: asked.MonotoneOption = False,
     valley: asked.ValleyOption = False,
-    damage: asked.DamageOption = None,
+    damage: asked.SensitivityOption = None,
     no_probe: asked.NoProbeOption = False,
-    window: options.WindowOption = None,
-    windows: WindowsOption = 0,
+    chunk: options.ChunkOption = None,
+    chunks: ChunksOption = 0,
     sample: SampleOption = "512k",
     threads: options.ThreadsOption = 0,
     gpu_layers: options.GpuLayersOption = 0,
@@ -69,7 +69,7 @@ def frontier(
 
     Example, in a project: quantplan frontier --points 20 --mixes Q4_K_M,Q6_K
     """
-    from quantplan.cli.probe_options import pricing_options
+    from quantplan.cli.probe_options import sensitivity_options
     from quantplan.planning import request as planning
     from quantplan.report.frontier_plot import check_picture
 
@@ -77,15 +77,15 @@ def frontier(
     if plot is not None:
         check_picture(plot)
     step_bytes = _step(step)
-    wanted = asked.wishes(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
+    wanted = asked.constraints(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
     request = asked.request(options.local_or_hub(model, hub), imatrix, types, at, wanted, per)
-    prices = pricing_options(
-        request.model, planning.types_to_price(request), window, windows, sample, threads, gpu_layers
+    prices = sensitivity_options(
+        request.model, planning.types_to_estimate(request), chunk, chunks, sample, threads, gpu_layers
     )
     if dry_run:
-        console.put(_intentions(request, points, count, draws, asked.source_of_damage(damage, no_probe, calibration)))
+        console.put(_intentions(request, points, count, draws, asked.sensitivity_source(damage, no_probe, calibration)))
         return
-    table = asked.damage_table(request, prices, damage, no_probe, calibration)
+    table = asked.sensitivity_table(request, prices, damage, no_probe, calibration)
     if not table.calibrated:
         console.warn("not calibrated: scales are a prior, not measured; the curve ranks plans, no more")
     if count is not None:
@@ -93,7 +93,7 @@ def frontier(
     if draws is not None:
         _stability(request, table, draws, as_json)
     if at is None:
-        _frontier(request, table, points, _names(mixes), step_bytes, (plot, table_file), as_json)
+        _frontier(request, table, points, _names(stock_quants), step_bytes, (plot, table_file), as_json)
 
 
 def _check_together(
@@ -120,13 +120,13 @@ def _step(text: str | None) -> int | None:
     return parse_size(text, "--step") if text else None
 
 
-def _names(mixes: str | None) -> tuple[str, ...] | None:
-    if mixes is None:
+def _names(stock_quants: str | None) -> tuple[str, ...] | None:
+    if stock_quants is None:
         return None
-    return tuple(word.strip() for word in mixes.split(",") if word.strip())
+    return tuple(word.strip() for word in stock_quants.split(",") if word.strip())
 
 
-def _intentions(request: Request, points: int, count: int | None, draws: int | None, source: str) -> str:
+def _intentions(request: PlanRequest, points: int, count: int | None, draws: int | None, source: str) -> str:
     from quantplan.planning.request import parse_budget, quantizable
 
     what = f"solve {points} sizes" if request.budget is None else f"find the {count} best plans"
@@ -138,19 +138,19 @@ def _intentions(request: Request, points: int, count: int | None, draws: int | N
 
 
 def _frontier(
-    request: Request,
-    table: DamageTable,
+    request: PlanRequest,
+    table: SensitivityTable,
     points: int,
-    mixes: tuple[str, ...] | None,
+    stock_quants: tuple[str, ...] | None,
     step: int | None,
     files: tuple[Path | None, Path | None],
     as_json: bool,
 ) -> None:
     from quantplan.planning.frontier import model_frontier
     from quantplan.report.frontier_plot import frontier_plot
-    from quantplan.report.frontier_table import frontier_fields, frontier_table, mixes_table, write_csv
+    from quantplan.report.frontier_table import frontier_fields, frontier_table, stock_quants_table, write_csv
 
-    found = model_frontier(request, table, points, mixes, step)
+    found = model_frontier(request, table, points, stock_quants, step)
     for reason in found.unscored:
         console.say(f"mix left out: {reason}")
     plot, table_file = files
@@ -164,12 +164,12 @@ def _frontier(
         console.put_json(frontier_fields(found))
         return
     console.put_table(frontier_table(found))
-    if found.mixes:
+    if found.stock_quants:
         console.put("")
-        console.put_table(mixes_table(found.mixes))
+        console.put_table(stock_quants_table(found.stock_quants))
 
 
-def _alternatives(request: Request, table: DamageTable, count: int, differ: int | None, as_json: bool) -> None:
+def _alternatives(request: PlanRequest, table: SensitivityTable, count: int, differ: int | None, as_json: bool) -> None:
     from quantplan.planning.frontier import best_alternatives
     from quantplan.report.frontier_table import alternatives_table
 
@@ -195,15 +195,15 @@ def _alternatives(request: Request, table: DamageTable, count: int, differ: int 
     )
 
 
-def _stability(request: Request, table: DamageTable, draws: int, as_json: bool) -> None:
+def _stability(request: PlanRequest, table: SensitivityTable, draws: int, as_json: bool) -> None:
     import numpy as np
 
     from quantplan.planning.frontier import plan_stability
     from quantplan.report.frontier_table import stability_table
 
-    posed, solution, found = plan_stability(request, table, draws)
+    formulation, solution, found = plan_stability(request, table, draws)
     changed, regret = np.quantile(found.changed, (0.05, 0.5, 0.95)), np.quantile(found.regret, (0.5, 0.95))
-    groups = posed.problem.groups
+    groups = formulation.problem.groups
     if as_json:
         console.put_json(
             {
@@ -221,7 +221,7 @@ def _stability(request: Request, table: DamageTable, draws: int, as_json: bool) 
             }
         )
         return
-    console.put_table(stability_table(posed, solution.choices, found))
+    console.put_table(stability_table(formulation, solution.choices, found))
     console.put(
         f"of {len(groups)} tensors (or groups) {np.mean(found.changed):.1f} change on average, {changed[0]:.0f} to "
         f"{changed[2]:.0f} in nine of ten draws ({found.draws} draws)"

@@ -12,13 +12,13 @@ from quantplan.cli import console, options
 from quantplan.cli.plan_output import default_plan_path, print_plan
 
 if TYPE_CHECKING:
-    from quantplan.recipes.sensitivity_imports import ImportedDamage, Target
+    from quantplan.recipes.sensitivity_imports import ImportedSensitivities, ImportTarget
 
 
 _SUFFIXES = (".gguf", ".txt", ".recipe", ".sh", ".md")  # others may be part of a name, as in GLM-4.5
 
 
-class Result(str, Enum):
+class ImportResult(str, Enum):
     """What becomes of the file."""
 
     auto = "auto"
@@ -43,7 +43,9 @@ def import_plan(
     model: options.ModelOption = None,
     hub: options.HubOption = None,
     imatrix: options.ImatrixOption = None,
-    result: Annotated[Result, typer.Option("--as", help="A plan or a damage table (auto: by the file).")] = Result.auto,
+    result: Annotated[
+        ImportResult, typer.Option("--as", help="A plan or a damage table (auto: by the file).")
+    ] = ImportResult.auto,
     base: Annotated[
         str | None,
         typer.Option("--base", help="FTYPE (Q4_K_M ...) whose mix decides what the text leaves open."),
@@ -81,28 +83,28 @@ def import_plan(
     Example: quantplan emit plans/prose-10m-q4_k_m.json --out rules.txt && quantplan import rules.txt
     """
     file, model = options.local(file), options.local_or_hub(model, hub)
-    if result is Result.damage or (result is Result.auto and _is_damage(file)):
+    if result is ImportResult.damage or (result is ImportResult.auto and _is_damage(file)):
         _import_damage(file, model, (curve, groups, row), fill and fill.value, whole_groups, out, as_json)
         return
     from quantplan.planning.score import scored
     from quantplan.recipes.importing import import_file
-    from quantplan.records.plan_files import read_damage, write_plan
+    from quantplan.records.plan_files import read_sensitivities, write_plan
 
     of = options.model(model)
     imported = import_file(file, of, options.imatrix(imatrix, of), base, nearest)
     for warning in imported.warnings:
         console.warn(warning)
-    plan = scored(imported.plan, read_damage(damage), of) if damage else imported.plan
+    plan = scored(imported.plan, read_sensitivities(damage), of) if damage else imported.plan
     path = out or default_plan_path(of, file.stem if file.suffix in _SUFFIXES else file.name)
     write_plan(plan, path)
     print_plan(plan, of, path, as_json)
 
 
 def _is_damage(file: Path) -> bool:
-    from quantplan.recipes.published_sensitivities import looks_like_damage
+    from quantplan.recipes.published_sensitivities import looks_like_sensitivities
 
     try:
-        return looks_like_damage(file.read_text(encoding="utf-8-sig"))
+        return looks_like_sensitivities(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError):
         return False
 
@@ -117,30 +119,30 @@ def _import_damage(
     as_json: bool,
 ) -> None:
     from quantplan.recipes.published_sensitivities import read_published
-    from quantplan.recipes.sensitivity_imports import damage_table
-    from quantplan.records.plan_files import write_damage
+    from quantplan.recipes.sensitivity_imports import sensitivity_table
+    from quantplan.records.plan_files import write_sensitivities
 
     target = _target(model)
-    imported = damage_table(read_published(file, *further), target, fill, not whole_groups)
+    imported = sensitivity_table(read_published(file, *further), target, fill, not whole_groups)
     for warning in imported.warnings:
         console.warn(warning)
     path = out or Path(f"{file.stem}-damage.json")
-    write_damage(imported.table, path)
+    write_sensitivities(imported.table, path)
     _print_damage(imported, target, path, as_json)
 
 
-def _target(model: Path | None) -> Target | None:
+def _target(model: Path | None) -> ImportTarget | None:
     """The model that is meant, if any: a table may do without."""
     if model is None and options.project() is None:
         return None
     from quantplan.planning.request import quantizable
-    from quantplan.recipes.sensitivity_imports import Target
+    from quantplan.recipes.sensitivity_imports import ImportTarget
 
     of = options.model(model)
-    return Target(of, quantizable(of))
+    return ImportTarget(of, quantizable(of))
 
 
-def _print_damage(imported: ImportedDamage, target: Target | None, path: Path, as_json: bool) -> None:
+def _print_damage(imported: ImportedSensitivities, target: ImportTarget | None, path: Path, as_json: bool) -> None:
     rows = imported.table.rows.values()
     kinds = list(dict.fromkeys(kind for each in rows for kind in each.weights))
     borrowed = sum(each.source == "borrowed" for each in rows)

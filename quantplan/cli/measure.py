@@ -10,11 +10,11 @@ import typer
 
 from quantplan.cli import console, options
 from quantplan.cli import task_options as evidence_options
-from quantplan.cli.task_options import RepetitionsOption, SpeedOption, TaskOption, TasksOption, Wanted
+from quantplan.cli.task_options import EvidenceOptions, RepetitionsOption, SpeedOption, TaskOption, TasksOption
 
 if TYPE_CHECKING:
     from quantplan.evaluate.measure import MeasureOptions
-    from quantplan.execution import Machines
+    from quantplan.execution import Execution
     from quantplan.measurement import Measurement
     from quantplan.report.grid import Grid
     from quantplan.task_score import TaskScore
@@ -32,7 +32,7 @@ BaseOption = Annotated[
     Path | None,
     typer.Option("--base", "--model", "-m", help="Model that the files were made from (default: the project's)."),
 ]
-WindowsOption = Annotated[
+ChunksOption = Annotated[
     int | None, typer.Option("--windows", "-n", min=1, help="Windows of the text to take (default: all).")
 ]
 _FilesArgument = Annotated[list[Path], typer.Argument(help="GGUF files to measure, hf:// too.", show_default=False)]
@@ -51,7 +51,7 @@ def measure(
     hub: options.HubOption = None,
     text: options.TextOption = None,
     ctx: options.CtxOption = None,
-    windows: WindowsOption = None,
+    chunks: ChunksOption = None,
     engine: _EngineOption = EngineName.in_process,
     task: TaskOption = None,
     tasks: TasksOption = None,
@@ -84,35 +84,35 @@ def measure(
     model = options.model(options.local_or_hub(base, hub)) if losses else None
     by_tool = "--task and --speed" if asked else "--engine llama-perplexity" if engine is EngineName.tool else ""
     where = options.machines(jobs, scheduler, rpc, by_tool)
-    chosen = _options(options.ctx(ctx, model), windows, threads, gpu_layers, where)
+    chosen = _options(options.ctx(ctx, model), chunks, threads, gpu_layers, where)
     if dry_run:
         _announce(files, options.heldout(text) if losses else None, engine, asked)
         return
     files = [options.local(each) for each in files]
-    found = _measure(engine, model.path, files, _judging(text), chosen) if model else []
+    found = _measure(engine, model.path, files, _compare_options(text), chosen) if model else []
     _write(found, out)
     scores, speeds = evidence_options.gather(files, asked, chosen)
     _write_evidence(scores, speeds, out)
     _show(files, found, scores, speeds, as_json)
 
 
-def _judging(text: Path | None) -> str:
+def _compare_options(text: Path | None) -> str:
     from quantplan.project import read_text
 
     return read_text(options.heldout(text))
 
 
-def _announce(files: list[Path], text: Path | None, engine: EngineName, asked: Wanted) -> None:
+def _announce(files: list[Path], text: Path | None, engine: EngineName, asked: EvidenceOptions) -> None:
     if text:
         console.put(f"PPL and KLD on {text} ({engine.value}): the base once, then {len(files)} files")
     for line in asked.lines(files):
         console.put(line)
 
 
-def _options(n_ctx: int, windows: int | None, threads: int, gpu_layers: int, where: Machines) -> MeasureOptions:
+def _options(n_ctx: int, chunks: int | None, threads: int, gpu_layers: int, where: Execution) -> MeasureOptions:
     from quantplan.evaluate.measure import MeasureOptions
 
-    return MeasureOptions(n_ctx=n_ctx, windows=windows, threads=threads, gpu_layers=gpu_layers, machines=where)
+    return MeasureOptions(n_ctx=n_ctx, chunks=chunks, threads=threads, gpu_layers=gpu_layers, machines=where)
 
 
 def _measure(engine: EngineName, base: Path, files: list[Path], text: str, chosen: MeasureOptions) -> list[Measurement]:

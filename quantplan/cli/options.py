@@ -15,7 +15,7 @@ from quantplan.hub.reference import is_reference, parse_reference
 from quantplan.project import Project, find_project
 
 if TYPE_CHECKING:
-    from quantplan.execution import Machines
+    from quantplan.execution import Execution
     from quantplan.hub.reference import HubReference
     from quantplan.imatrix import Imatrix
     from quantplan.tensor import Model
@@ -39,7 +39,7 @@ CalibrationOption = Annotated[
 CtxOption = Annotated[
     int | None, typer.Option("--ctx", "-c", min=8, help="Tokens of a window (default: the project's, or 512).")
 ]
-WindowOption = Annotated[
+ChunkOption = Annotated[
     int | None,
     typer.Option("--window", min=8, help="Tokens of a window of the probe (default: the project's, or 512)."),
 ]
@@ -188,7 +188,7 @@ def ctx(option: int | None, of: Model | None = None) -> int:
     return chosen
 
 
-def machines(jobs: int, scheduler: str | None, rpc: str | None, by_tool: str = "") -> Machines:
+def machines(jobs: int, scheduler: str | None, rpc: str | None, by_tool: str = "") -> Execution:
     """Where models run; BadUsage with ``by_tool``, options that start llama.cpp's own tools, for they run here alone."""
     from quantplan.execution import machines as parsed
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from quantplan.plan import Limit, Plan
-    from quantplan.planning.request import Request
+    from quantplan.planning.request import PlanRequest
     from quantplan.tensor import Model
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
@@ -39,7 +39,7 @@ def plan_stem(model: str, what: str) -> str:
     return with_stem(model, re.sub(r"[^A-Za-z0-9._=%+-]+", "-", what).strip("-"))
 
 
-def plan_name(request: Request) -> str:
+def plan_name(request: PlanRequest) -> str:
     """What a plan is called after: its size and other limits."""
     words = [size_name(request.budget)] if request.budget else []
     words += [f"kld{request.most_kld:g}"] if request.most_kld else []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quantplan.cli import console, options
-from quantplan.cli.probe_options import SampleOption, WindowsOption
+from quantplan.cli.probe_options import ChunksOption, SampleOption
 
 _SHOWN = 12  # the dearest tensors tell the story; hundreds of rows would hide it
 
@@ -25,7 +25,7 @@ def probe(
     calibration: options.CalibrationOption = None,
     types: options.TypesOption = "all",
     ctx: options.CtxOption = None,
-    windows: WindowsOption = 0,
+    chunks: ChunksOption = 0,
     sample: SampleOption = "512k",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the damage table here, for solve --damage.")
@@ -45,12 +45,17 @@ def probe(
 
     Example, in a project: quantplan probe --windows 8
     """
-    from quantplan.cli.probe_options import calibration_text, pricing_options, stages, warn_of_kernels
+    from quantplan.cli.probe_options import (
+        calibration_text,
+        sensitivity_options,
+        stages,
+        warn_of_activation_quantization,
+    )
     from quantplan.errors import BadUsage
     from quantplan.imatrix import coverage_notes
     from quantplan.llamacpp.encodable_types import parse_writable
     from quantplan.planning.request import quantizable
-    from quantplan.records.plan_files import write_damage
+    from quantplan.records.plan_files import write_sensitivities
     from quantplan.sensitivity.estimate import price
 
     source = options.model(options.local_or_hub(model, hub))
@@ -65,19 +70,19 @@ def probe(
             "which text? give --calibration FILE (some hundred kB of the kind of text that the model is for)"
         )
     machines = options.machines(jobs, scheduler, rpc)
-    wanted = pricing_options(source, parse_writable(types), ctx, windows, sample, threads, gpu_layers, machines)
+    wanted = sensitivity_options(source, parse_writable(types), ctx, chunks, sample, threads, gpu_layers, machines)
     tensors = quantizable(source)
     if dry_run:
-        per_tensor = wanted.probe.base_windows(sys.maxsize)
+        per_tensor = wanted.probe.base_chunks(sys.maxsize)
         console.put(
             f"{len(tensors)} tensors, {per_tensor} windows of {wanted.probe.n_ctx} tokens each, one swap a tensor"
         )
         return
     with stages() as tell:
         priced = price(source, tensors, importance, text, wanted, options.cache_folder(), tell)
-    warn_of_kernels(priced.table)
+    warn_of_activation_quantization(priced.table)
     if out:
-        write_damage(priced.table, out)
+        write_sensitivities(priced.table, out)
         console.say(f"damage table written to {out}")
     assert priced.probe is not None
     if as_json:
@@ -94,7 +99,7 @@ def _as_json(model: Model, found: Probe) -> dict:
             "scale_err": s.stderr,
             "kld": s.kld,
             "error": s.error,
-            "windows": s.windows,
+            "windows": s.chunks,
         }
         for s in found.scales.values()
     ]
@@ -119,7 +124,7 @@ def _print(model: Model, found: Probe) -> None:
         table.add_column(heading, justify="right")
     ordered = sorted(found.scales.values(), key=lambda each: -each.value)
     for s in ordered[:_SHOWN]:
-        table.add_row(s.tensor, f"{s.value:.5f}", f"{s.stderr:.5f}", f"{s.kld:.3e}", str(s.windows))
+        table.add_row(s.tensor, f"{s.value:.5f}", f"{s.stderr:.5f}", f"{s.kld:.3e}", str(s.chunks))
     console.put_table(table)
     if len(ordered) > _SHOWN:
         console.say(f"{len(ordered) - _SHOWN} more tensors, down to {ordered[-1].value:.5f}; --json shows all")

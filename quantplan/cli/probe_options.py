@@ -13,14 +13,14 @@ import typer
 from quantplan.cli import console, options
 
 if TYPE_CHECKING:
-    from quantplan.execution import Machines
+    from quantplan.execution import Execution
     from quantplan.quant_type import QuantType
-    from quantplan.sensitivity.estimate import PricingOptions
+    from quantplan.sensitivity.estimate import SensitivityOptions
     from quantplan.sensitivity.probe import Tell
-    from quantplan.sensitivity_table import DamageTable
+    from quantplan.sensitivity_table import SensitivityTable
     from quantplan.tensor import Model
 
-WindowsOption = Annotated[
+ChunksOption = Annotated[
     int,
     typer.Option("--windows", "-w", help="Windows per tensor; 0 takes 2048 tokens, and more where the error decides."),
 ]
@@ -29,25 +29,25 @@ SampleOption = Annotated[
 ]
 
 
-def pricing_options(
+def sensitivity_options(
     model: Model,
     types: tuple[QuantType, ...],
     ctx: int | None,
-    windows: int,
+    chunks: int,
     sample: str,
     threads: int,
     gpu_layers: int,
-    machines: Machines | None = None,
-) -> PricingOptions:
+    machines: Execution | None = None,
+) -> SensitivityOptions:
     from quantplan.errors import BadUsage
-    from quantplan.execution import Machines
-    from quantplan.sensitivity.estimate import PricingOptions
+    from quantplan.execution import Execution
+    from quantplan.sensitivity.estimate import SensitivityOptions
     from quantplan.sensitivity.tensor_swap import ProbeOptions
 
-    if windows < 0:
-        raise BadUsage(f"--windows {windows}: a number of windows, or 0 for the default")
-    probe = ProbeOptions(options.ctx(ctx, model), windows, windows == 0, threads, gpu_layers, machines or Machines())
-    return PricingOptions(types, probe, parse_sample(sample), threads)
+    if chunks < 0:
+        raise BadUsage(f"--windows {chunks}: a number of windows, or 0 for the default")
+    probe = ProbeOptions(options.ctx(ctx, model), chunks, chunks == 0, threads, gpu_layers, machines or Execution())
+    return SensitivityOptions(types, probe, parse_sample(sample), threads)
 
 
 def parse_sample(text: str) -> int | None:
@@ -100,7 +100,7 @@ def stages() -> Iterator[Tell]:
         yield tell
 
 
-def warn_of_kernels(table: DamageTable) -> None:
+def warn_of_activation_quantization(table: SensitivityTable) -> None:
     """Says so where a measured table lacks the rounding of activations."""
     if table.calibrated and not table.backend:
         console.warn(

@@ -37,8 +37,10 @@ def quantize(
     from quantplan.build.build import build, build_command, check_build
     from quantplan.records.plan_files import read_plan
 
-    if mix := _mix(plan):
-        _quantize_mix(mix, options.local_or_hub(model, hub), options.imatrix_path(imatrix), out, threads, dry_run)
+    if stock_quant := _stock_quant(plan):
+        _quantize_mix(
+            stock_quant, options.local_or_hub(model, hub), options.imatrix_path(imatrix), out, threads, dry_run
+        )
         return
     wanted = read_plan(plan)
     source = _source(wanted, options.local_or_hub(model, hub))
@@ -58,7 +60,7 @@ def _tell(built: Model, target: Path) -> None:
     console.put(str(target))
 
 
-def _mix(plan: Path) -> str | None:
+def _stock_quant(plan: Path) -> str | None:
     """The stock mix that is named in a plan's place, None for a file."""
     from quantplan.llamacpp.quantize import ftypes
 
@@ -67,21 +69,23 @@ def _mix(plan: Path) -> str | None:
 
 
 def _quantize_mix(
-    mix: str, model: Path | None, imatrix: Path | None, out: Path | None, threads: int, dry_run: bool
+    stock_quant: str, model: Path | None, imatrix: Path | None, out: Path | None, threads: int, dry_run: bool
 ) -> None:
-    from quantplan.build.build import build_mix, mix_command, stock_plan
+    from quantplan.build.build import build_stock_quant, stock_plan, stock_quant_command
     from quantplan.gguf.imatrix_files import read_imatrix
 
     source = options.model(model)
     if imatrix is None:
-        console.warn(f"no imatrix: {mix} is made without one; `quantplan imatrix` makes one")
-    target = out or _default_out(source, Path(mix))
+        console.warn(f"no imatrix: {stock_quant} is made without one; `quantplan imatrix` makes one")
+    target = out or _default_out(source, Path(stock_quant))
     if dry_run:
-        size = stock_plan(source, mix, read_imatrix(imatrix) if imatrix else None).file_bytes
-        _explain(mix_command(source, mix, target, imatrix, threads), source, target, size)
+        size = stock_plan(source, stock_quant, read_imatrix(imatrix) if imatrix else None).file_bytes
+        _explain(stock_quant_command(source, stock_quant, target, imatrix, threads), source, target, size)
         return
     with console.progress("quantizing", len(source.tensors)) as advance:
-        built = build_mix(source, mix, target, imatrix, threads=threads, echo=console.say, advance=advance)
+        built = build_stock_quant(
+            source, stock_quant, target, imatrix, threads=threads, echo=console.say, advance=advance
+        )
     _tell(built, target)
 
 

@@ -13,7 +13,7 @@ import typer
 
 from quantplan.cli import console, options
 from quantplan.cli import constraint_options as asked
-from quantplan.cli.probe_options import SampleOption, WindowsOption
+from quantplan.cli.probe_options import ChunksOption, SampleOption
 
 _OF_THE_PAGE = ("budget", "out", "points", "figures", "open_page", "as_json", "dry_run")  # not of the plans on it
 
@@ -46,10 +46,10 @@ def report(
     per: asked.PerOption = "tensor",
     monotone: asked.MonotoneOption = False,
     valley: asked.ValleyOption = False,
-    damage: asked.DamageOption = None,
+    damage: asked.SensitivityOption = None,
     no_probe: asked.NoProbeOption = False,
-    window: options.WindowOption = None,
-    windows: WindowsOption = 0,
+    chunk: options.ChunkOption = None,
+    chunks: ChunksOption = 0,
     sample: SampleOption = "512k",
     threads: options.ThreadsOption = 0,
     gpu_layers: options.GpuLayersOption = 0,
@@ -64,30 +64,30 @@ def report(
     Example, in a project: quantplan report --points 20
     """
     from quantplan.cli.plan_output import model_stem
-    from quantplan.cli.probe_options import pricing_options
+    from quantplan.cli.probe_options import sensitivity_options
     from quantplan.planning import request as planning
     from quantplan.report.card_figures import draw
     from quantplan.report.commands import Commands
     from quantplan.report.page import write_page
     from quantplan.report.page_data import page_data
-    from quantplan.report.report_data import findings
+    from quantplan.report.report_data import report_data
 
-    wanted = asked.wishes(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
+    wanted = asked.constraints(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
     request = asked.request(options.local_or_hub(model, hub), imatrix, types, budget, wanted, per)
     path = out or _default_page()
-    prices = pricing_options(
-        request.model, planning.types_to_price(request), window, windows, sample, threads, gpu_layers
+    prices = sensitivity_options(
+        request.model, planning.types_to_estimate(request), chunk, chunks, sample, threads, gpu_layers
     )
     if dry_run:
-        source = asked.source_of_damage(damage, no_probe, calibration)
+        source = asked.sensitivity_source(damage, no_probe, calibration)
         console.put(f"would write {path}: {points} budgets, damage from: {source}")
         return
-    table = asked.damage_table(request, prices, damage, no_probe, calibration)
+    table = asked.sensitivity_table(request, prices, damage, no_probe, calibration)
     if not table.calibrated:
         console.warn("uncalibrated: scales are not measured; the page is for ranking only, and says so")
     console.say(f"solving {points} budgets ...")
     here = options.project()
-    found = findings(request, table, points, here.reports if here else None)
+    found = report_data(request, table, points, here.reports if here else None)
     for note in found.notes:
         console.warn(note)
     commands = Commands(_solve_words(context), here.plans if here else Path("plans"), model_stem(request.model))

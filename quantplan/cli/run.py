@@ -10,15 +10,15 @@ import typer
 
 from quantplan.cli import console, options
 from quantplan.cli import constraint_options as asked
-from quantplan.cli.probe_options import SampleOption, WindowsOption
+from quantplan.cli.probe_options import ChunksOption, SampleOption
 
 if TYPE_CHECKING:
-    from quantplan.evaluate.baselines import Workshop
-    from quantplan.execution import Machines
-    from quantplan.planning.request import Request
-    from quantplan.run.targets import Delivery, Order, RunOptions, Texts
-    from quantplan.sensitivity.estimate import PricingOptions
-    from quantplan.solve.constraints import Wishes
+    from quantplan.evaluate.baselines import BuildContext
+    from quantplan.execution import Execution
+    from quantplan.planning.request import PlanRequest
+    from quantplan.run.targets import RunOptions, RunResult, RunTarget, Texts
+    from quantplan.sensitivity.estimate import SensitivityOptions
+    from quantplan.solve.constraints import Constraints
     from quantplan.tensor import Model
 
 _BudgetsOption = Annotated[
@@ -33,10 +33,10 @@ _RefineTextOption = Annotated[
         "--refine-text", help="Text to refine on, file or folder (default: a quarter of the calibration text)."
     ),
 ]
-_RefineWindowsOption = Annotated[
+_RefineChunksOption = Annotated[
     int, typer.Option("--refine-windows", min=0, help="Windows of the refinement text; 0 takes 65536 tokens.")
 ]
-_JudgeWindowsOption = Annotated[
+_JudgeChunksOption = Annotated[
     int | None, typer.Option("--judge-windows", min=2, help="Windows of the text that judges (default: all).")
 ]
 _WithOption = Annotated[
@@ -63,13 +63,13 @@ def run(
     per: asked.PerOption = "tensor",
     monotone: asked.MonotoneOption = False,
     valley: asked.ValleyOption = False,
-    contenders: _WithOption = "",
+    baselines: _WithOption = "",
     refine: Annotated[bool, typer.Option(help="Correct the plan by what built files lose.")] = True,
     ctx: options.CtxOption = None,
-    windows: WindowsOption = 0,
+    chunks: ChunksOption = 0,
     sample: SampleOption = "512k",
-    refine_windows: _RefineWindowsOption = 0,
-    judge_windows: _JudgeWindowsOption = None,
+    refine_chunks: _RefineChunksOption = 0,
+    judge_chunks: _JudgeChunksOption = None,
     keep_all: Annotated[bool, typer.Option("--keep-all", help="Keep the files that were built on the way.")] = False,
     threads: options.ThreadsOption = 0,
     gpu_layers: options.GpuLayersOption = 0,
@@ -91,7 +91,7 @@ def run(
     from quantplan.llamacpp.encodable_types import parse_writable
     from quantplan.run.targets import check_texts
 
-    wanted = asked.wishes(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
+    wanted = asked.constraints(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
     parse_writable(types)  # a typing mistake shall not cost an imatrix
     source = options.model(options.local_or_hub(model, hub))
     check_source(source)
@@ -103,10 +103,10 @@ def run(
             console.put(f"imatrix   {path} would be made first; then the same command tells the rest")
             return
         _make_imatrix(source, texts, _name_of(calibration), path, options.ctx(ctx, source), threads, gpu_layers)
-    orders = _orders(source, path, types, list(dict.fromkeys(budget)), wanted, per)
+    orders = _options(source, path, types, list(dict.fromkeys(budget)), wanted, per)
     where = options.machines(jobs, scheduler, rpc)
-    prices = _prices(orders, ctx, windows, sample, threads, gpu_layers, where)
-    chosen = _run_options(prices, judge_windows, refine_windows, refine, contenders, keep_all)
+    prices = _prices(orders, ctx, chunks, sample, threads, gpu_layers, where)
+    chosen = _run_options(prices, judge_chunks, refine_chunks, refine, baselines, keep_all)
     if dry_run:
         _explain(orders, texts, chosen, path)
         return
@@ -169,9 +169,11 @@ def _make_imatrix(source: Model, texts: Texts, name: str, path: Path, ctx: int, 
         make_imatrix(source, texts.probing, name, path, wanted, console.say, tell)
 
 
-def _orders(source: Model, imatrix: Path, types: str, budgets: list[str], wanted: Wishes, per: str) -> list[Order]:
+def _options(
+    source: Model, imatrix: Path, types: str, budgets: list[str], wanted: Constraints, per: str
+) -> list[RunTarget]:
     from quantplan.planning import request as planning
-    from quantplan.run.targets import Order
+    from quantplan.run.targets import RunTarget
 
     first = asked.request(source.path, imatrix, types, budgets[0], wanted, per)
     requests = [first, *(replace(first, budget=each) for each in budgets[1:])]
@@ -180,10 +182,12 @@ def _orders(source: Model, imatrix: Path, types: str, budgets: list[str], wanted
     here = options.project()
     folder = here.folder if here else Path()
     stems = [_stem(request) for request in requests]
-    return [Order(request, stem, Path(folder) / f"{stem}.gguf") for request, stem in zip(requests, stems, strict=True)]
+    return [
+        RunTarget(request, stem, Path(folder) / f"{stem}.gguf") for request, stem in zip(requests, stems, strict=True)
+    ]
 
 
-def _stem(request: Request) -> str:
+def _stem(request: PlanRequest) -> str:
     """The name that `quantplan solve` and `quantplan quantize` give."""
     from quantplan.cli.plan_output import default_plan_path, plan_name
 
@@ -191,40 +195,40 @@ def _stem(request: Request) -> str:
 
 
 def _prices(
-    orders: list[Order], ctx: int | None, windows: int, sample: str, threads: int, gpu_layers: int, where: Machines
-) -> PricingOptions:
-    from quantplan.cli.probe_options import pricing_options
-    from quantplan.planning.request import types_to_price
+    orders: list[RunTarget], ctx: int | None, chunks: int, sample: str, threads: int, gpu_layers: int, where: Execution
+) -> SensitivityOptions:
+    from quantplan.cli.probe_options import sensitivity_options
+    from quantplan.planning.request import types_to_estimate
 
     first = orders[0].request
-    return pricing_options(first.model, types_to_price(first), ctx, windows, sample, threads, gpu_layers, where)
+    return sensitivity_options(first.model, types_to_estimate(first), ctx, chunks, sample, threads, gpu_layers, where)
 
 
 def _run_options(
-    prices: PricingOptions,
-    judge_windows: int | None,
-    refine_windows: int,
+    prices: SensitivityOptions,
+    judge_chunks: int | None,
+    refine_chunks: int,
     refine: bool,
-    contenders: str,
+    baselines: str,
     keep_all: bool,
 ) -> RunOptions:
     from quantplan.errors import BadUsage
     from quantplan.evaluate.measure import MeasureOptions
     from quantplan.llamacpp.quantize import known_ftype
-    from quantplan.run.refine import LEAST_WINDOWS
+    from quantplan.run.refine import LEAST_CHUNKS
     from quantplan.run.targets import RunOptions
 
-    if 0 < refine_windows < LEAST_WINDOWS:
+    if 0 < refine_chunks < LEAST_CHUNKS:
         raise BadUsage(
-            f"--refine-windows {refine_windows}: at least {LEAST_WINDOWS}, half to learn from, half to test on"
+            f"--refine-windows {refine_chunks}: at least {LEAST_CHUNKS}, half to learn from, half to test on"
         )
     probe = prices.probe
-    measuring = MeasureOptions(probe.n_ctx, judge_windows, probe.threads, probe.gpu_layers, machines=probe.machines)
-    mixes = tuple(known_ftype(word.strip()) for word in contenders.split(",") if word.strip())
-    return RunOptions(prices, measuring, refine_windows, refine, mixes, keep_all)
+    measuring = MeasureOptions(probe.n_ctx, judge_chunks, probe.threads, probe.gpu_layers, machines=probe.machines)
+    stock_quants = tuple(known_ftype(word.strip()) for word in baselines.split(",") if word.strip())
+    return RunOptions(prices, measuring, refine_chunks, refine, stock_quants, keep_all)
 
 
-def _carry_out(orders: list[Order], texts: Texts, chosen: RunOptions, imatrix: Path) -> list[Delivery]:
+def _carry_out(orders: list[RunTarget], texts: Texts, chosen: RunOptions, imatrix: Path) -> list[RunResult]:
     from quantplan.cli.probe_options import stages
     from quantplan.run.run import run as carry_out
 
@@ -237,41 +241,41 @@ def _carry_out(orders: list[Order], texts: Texts, chosen: RunOptions, imatrix: P
     return found
 
 
-def _shop(orders: list[Order], chosen: RunOptions, imatrix: Path) -> Workshop:
-    from quantplan.evaluate.baselines import Workshop
+def _shop(orders: list[RunTarget], chosen: RunOptions, imatrix: Path) -> BuildContext:
+    from quantplan.evaluate.baselines import BuildContext
 
     folder = orders[0].file.parent / ".quantplan" / "builds"
-    return Workshop(orders[0].request.model, folder, imatrix, chosen.measuring.threads, console.say)
+    return BuildContext(orders[0].request.model, folder, imatrix, chosen.measuring.threads, console.say)
 
 
-def _write(delivery: Delivery) -> None:
+def _write(result: RunResult) -> None:
     """The plan of the file, the comparison on the text that judges, and how it came about."""
     from quantplan.cli.plan_output import default_plan_path, plan_name
     from quantplan.records.codec import write_record
     from quantplan.records.comparison_files import write_comparison
     from quantplan.records.plan_files import write_plan
-    from quantplan.report.run_table import RUN_FORMAT, RUN_VERSION, delivery_fields
+    from quantplan.report.run_table import RUN_FORMAT, RUN_VERSION, result_fields
 
-    order = delivery.order
-    write_plan(delivery.plan, default_plan_path(order.request.model, plan_name(order.request)))
+    order = result.order
+    write_plan(result.plan, default_plan_path(order.request.model, plan_name(order.request)))
     here = options.project()
     reports = here.reports if here else Path("reports")
-    write_comparison(delivery.comparison, reports / f"{order.name}.comparison.json")
-    write_record(reports / f"{order.name}.run.json", RUN_FORMAT, RUN_VERSION, delivery_fields(delivery))
+    write_comparison(result.comparison, reports / f"{order.name}.comparison.json")
+    write_record(reports / f"{order.name}.run.json", RUN_FORMAT, RUN_VERSION, result_fields(result))
 
 
-def _show(found: list[Delivery], as_json: bool) -> None:
-    from quantplan.report.run_table import delivery_fields, run_table
+def _show(found: list[RunResult], as_json: bool) -> None:
+    from quantplan.report.run_table import result_fields, run_table
 
     if as_json:
-        console.put_json([delivery_fields(each) for each in found])
+        console.put_json([result_fields(each) for each in found])
         return
     console.put_table(run_table(found))
     for each in found:
         console.put(f"{each.order.file.name}: {each.reason}. {each.comparison.verdict}")
 
 
-def _explain(orders: list[Order], texts: Texts, chosen: RunOptions, imatrix: Path) -> None:
+def _explain(orders: list[RunTarget], texts: Texts, chosen: RunOptions, imatrix: Path) -> None:
     """What is done, what is left, and the disk that it takes."""
     import shutil
 

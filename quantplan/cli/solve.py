@@ -9,10 +9,10 @@ import typer
 
 from quantplan.cli import console, options
 from quantplan.cli import constraint_options as asked
-from quantplan.cli.probe_options import SampleOption, WindowsOption
+from quantplan.cli.probe_options import ChunksOption, SampleOption
 
 if TYPE_CHECKING:
-    from quantplan.planning.request import Request
+    from quantplan.planning.request import PlanRequest
 
 
 def solve(
@@ -51,10 +51,10 @@ def solve(
     kv: asked.KvOption = None,
     on_cpu: asked.OnCpuOption = None,
     min_tps: asked.MinTpsOption = None,
-    damage: asked.DamageOption = None,
+    damage: asked.SensitivityOption = None,
     no_probe: asked.NoProbeOption = False,
-    window: options.WindowOption = None,
-    windows: WindowsOption = 0,
+    chunk: options.ChunkOption = None,
+    chunks: ChunksOption = 0,
     sample: SampleOption = "512k",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write the plan.")] = None,
     threads: options.ThreadsOption = 0,
@@ -74,7 +74,7 @@ def solve(
     Example, in a project: quantplan solve --budget 5bpw --min output=Q6_K
     """
     from quantplan.cli.plan_output import default_plan_path, plan_name, print_plan
-    from quantplan.cli.probe_options import pricing_options
+    from quantplan.cli.probe_options import sensitivity_options
     from quantplan.errors import BadUsage
     from quantplan.planning import request as planning
     from quantplan.records.plan_files import write_plan
@@ -84,19 +84,19 @@ def solve(
             raise BadUsage(f"{option} {value:g}: a number above 0")
     if budget is None and max_kld is None and vram is None and ram is None and min_tps is None:
         raise BadUsage("how large may the file be? give --budget, --vram, or a target: --max-kld, --min-tps")
-    wanted = asked.wishes(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
+    wanted = asked.constraints(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
     machine = asked.devices(vram, ram, ctx, kv, on_cpu)
     request = asked.request(
         options.local_or_hub(model, hub), imatrix, types, budget, wanted, per, objective, max_kld, machine, min_tps
     )
     source = request.model
     where = options.machines(jobs, scheduler, rpc)
-    priced = planning.types_to_price(request)
-    prices = pricing_options(source, priced, window, windows, sample, threads, gpu_layers, where)
+    priced = planning.types_to_estimate(request)
+    prices = sensitivity_options(source, priced, chunk, chunks, sample, threads, gpu_layers, where)
     if dry_run:
-        console.put(_intentions(request, asked.source_of_damage(damage, no_probe, calibration)))
+        console.put(_intentions(request, asked.sensitivity_source(damage, no_probe, calibration)))
         return
-    table = asked.damage_table(request, prices, damage, no_probe, calibration)
+    table = asked.sensitivity_table(request, prices, damage, no_probe, calibration)
     speeds = asked.speeds(request, prices.types, threads, gpu_layers)
     plan, everything_fits = planning.plan_for(request, table, speeds)
     if everything_fits and budget is not None and max_kld is None:
@@ -111,7 +111,7 @@ def solve(
     print_plan(plan, source, path, as_json)
 
 
-def _intentions(request: Request, source: str) -> str:
+def _intentions(request: PlanRequest, source: str) -> str:
     from quantplan.planning.request import parse_budget, quantizable
 
     budget, devices = parse_budget(request), request.devices

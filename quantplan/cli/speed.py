@@ -10,7 +10,7 @@ import typer
 from quantplan.cli import console, options
 
 if TYPE_CHECKING:
-    from quantplan.devices.speed.measure import Compared, SpeedOptions
+    from quantplan.devices.speed.measure import SpeedCheck, SpeedOptions
     from quantplan.devices.speed.table import SpeedTable
     from quantplan.quant_type import QuantType
     from quantplan.tensor import Model
@@ -69,7 +69,9 @@ def _announced(model: Model, kinds: tuple[QuantType, ...], wanted: SpeedOptions)
     return f"{todo} measurements to be made (products, and llama-bench on synthetic models), {known} known already"
 
 
-def _show(table: SpeedTable, kinds: tuple[QuantType, ...], compared: dict[str, list[Compared]], as_json: bool) -> None:
+def _show(
+    table: SpeedTable, kinds: tuple[QuantType, ...], compared: dict[str, list[SpeedCheck]], as_json: bool
+) -> None:
     from quantplan.devices.speed.table import GENERATION, PROMPT
     from quantplan.devices.speed.tables import as_fields, check_fields, check_table, shapes_table, uniform_table
 

@@ -37,7 +37,7 @@ _TAKEN = {"kld", "ppl", "average", "size", "rms_dp", "same_top", "file_bytes", "
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EvidenceOptions:
     """Which tasks and whether speed is to be measured. ``count``: tasks of each kind, None for all."""
 
     data: dict[str, TaskFile] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Wanted:
         return said + ([f"llama-bench, {self.repetitions} repetitions, {len(files)} files"] if self.speed else [])
 
 
-def wanted(tasks: list[str] | None, count: int | None, speed: bool, repetitions: int) -> Wanted:
+def wanted(tasks: list[str] | None, count: int | None, speed: bool, repetitions: int) -> EvidenceOptions:
     """The options understood and the data files read: faults in them are found before anything runs."""
     from quantplan.evaluate.task_files import read_task_file
 
@@ -81,11 +81,11 @@ def wanted(tasks: list[str] | None, count: int | None, speed: bool, repetitions:
         data[name] = read_task_file(path)
     if count is not None and not data:
         raise BadUsage(f"--tasks {count}: of what? give --task NAME=FILE")
-    return Wanted(data, count, speed, repetitions)
+    return EvidenceOptions(data, count, speed, repetitions)
 
 
 def gather(
-    files: Sequence[Path], asked: Wanted, chosen: MeasureOptions
+    files: Sequence[Path], asked: EvidenceOptions, chosen: MeasureOptions
 ) -> tuple[list[list[TaskScore]], list[Throughput]]:
     """Scores and speeds of the files in their order; empty lists for what is not asked."""
     from quantplan.devices.speed.llama_bench import measure_speed

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from quantplan.devices import memory_formulas as formulas
 from quantplan.devices.memory import ASKED, Figure, MemoryNeeds
-from quantplan.devices.memory_formulas import Run
+from quantplan.devices.memory_formulas import ServeSettings
 from quantplan.errors import BadUsage, QuantplanError, ToolFailed, ToolMissing
 from quantplan.llamacpp.quantize import UnreadableLog
 from quantplan.llamacpp.tools import failure, run
@@ -36,7 +36,7 @@ _COMPUTE = re.compile(r"(\S+) compute buffer size = *([\d.]+) MiB")
 
 
 @dataclass(frozen=True)
-class Answer:
+class FitAnswer:
     """MiB that the tool said; ``exact``: to two decimals, from its log, else whole MiB rounded up.
 
     ``devices``: the GPUs, in whose memory cache and compute buffer are; empty where there is none.
@@ -49,7 +49,7 @@ class Answer:
     exact: bool
 
 
-def argv(model: Model, wanted: Run, flash_attention: bool | None) -> list[str]:
+def argv(model: Model, wanted: ServeSettings, flash_attention: bool | None) -> list[str]:
     """The command line; full offload where there is a GPU."""
     vocabulary = f"{model.architecture}.vocab_size=int:{formulas.vocabulary_size(model)}"
     batch = max(2048, wanted.ubatch)
@@ -79,7 +79,7 @@ def argv(model: Model, wanted: Run, flash_attention: bool | None) -> list[str]:
     ]
 
 
-def parse(log: str) -> Answer:
+def parse(log: str) -> FitAnswer:
     """The figures of a log; UnreadableLog where even those in whole MiB are not there.
 
     Whole MiB stand on stdout and never fail; those with decimals are log lines of another thread. They count where
@@ -97,7 +97,7 @@ def parse(log: str) -> Answer:
     )
     (cache, sure), (device, device_sure), (host, host_sure) = found
     exact = sure and device_sure and host_sure
-    return Answer(cache, device if devices else host, host, devices, exact)
+    return FitAnswer(cache, device if devices else host, host, devices, exact)
 
 
 def _in_ram(buffer: str) -> bool:
@@ -114,7 +114,7 @@ def _joined(lines: list[float], whole: list[int]) -> tuple[float, bool]:
     return float(sum(whole) + len(whole)), False
 
 
-def ask(model: Model, wanted: Run, flash_attention: bool | None) -> Answer:
+def ask(model: Model, wanted: ServeSettings, flash_attention: bool | None) -> FitAnswer:
     """What llama.cpp says. ToolMissing, ToolFailed where it has no tool for it, or does not know the model."""
     answer = None
     for _ in range(_ATTEMPTS):
@@ -129,7 +129,7 @@ def ask(model: Model, wanted: Run, flash_attention: bool | None) -> Answer:
     return answer
 
 
-def _check_types(log: str, model: Model, wanted: Run) -> None:
+def _check_types(log: str, model: Model, wanted: ServeSettings) -> None:
     """BadUsage where llama.cpp refuses the types of the cache."""
     refused = re.search(r"llama_init_from_model: (.*cache.*)", log)
     if refused:
@@ -155,7 +155,7 @@ def memory_needs(
     Each figure says which. BadUsage for KV types that do not go together or do not fit the model's heads; ToolFailed
     where llama.cpp does not answer and the cache's layout is not known here either.
     """
-    wanted = Run(ctx, kv, ubatch, flash_attention is not False)
+    wanted = ServeSettings(ctx, kv, ubatch, flash_attention is not False)
     formulas.check_kv(model, wanted)
     own, crossing = formulas.kv_cache(model, wanted), formulas.crossing(model, wanted)
     try:
@@ -167,7 +167,9 @@ def memory_needs(
     return MemoryNeeds(ctx, kv, ubatch, flash_attention, *figures, crossing, reason)
 
 
-def _computed(model: Model, wanted: Run, own: Figure | None, error: QuantplanError) -> tuple[Figure, Figure, Figure]:
+def _computed(
+    model: Model, wanted: ServeSettings, own: Figure | None, error: QuantplanError
+) -> tuple[Figure, Figure, Figure]:
     if own is None:
         raise ToolFailed(
             f"the KV cache of {model.path.name} ({model.architecture}) is of a kind not known here, "
@@ -176,7 +178,7 @@ def _computed(model: Model, wanted: Run, own: Figure | None, error: QuantplanErr
     return own, formulas.compute_buffer(model, wanted), formulas.host_buffer(model, wanted)
 
 
-def _cache(answer: Answer, own: Figure | None) -> Figure:
+def _cache(answer: FitAnswer, own: Figure | None) -> Figure:
     """To the byte where the formula agrees with what llama.cpp says in hundredths of a MiB."""
     told = _bytes(answer.cache)
     slack = 4 * _ROUNDING if answer.exact else len(answer.devices) + 1
@@ -185,7 +187,7 @@ def _cache(answer: Answer, own: Figure | None) -> Figure:
     return Figure(told, ASKED, f"{answer.cache:.2f} MiB")
 
 
-def _compute(answer: Answer, model: Model, wanted: Run) -> Figure:
+def _compute(answer: FitAnswer, model: Model, wanted: ServeSettings) -> Figure:
     """One device's plan bounds two devices', but for copies of several masks and inputs (Gemma 3n: 5 % more)."""
     told = _bytes(answer.compute)
     if answer.devices:
@@ -196,7 +198,7 @@ def _compute(answer: Answer, model: Model, wanted: Run) -> Figure:
     return Figure(told, ASKED, "planned for the processor; a GPU takes a little less")
 
 
-def _host(answer: Answer, model: Model, wanted: Run) -> Figure:
+def _host(answer: FitAnswer, model: Model, wanted: ServeSettings) -> Figure:
     if answer.devices:
         return Figure(_bytes(answer.host_compute), ASKED, f"beside {', '.join(answer.devices)}")
     return formulas.host_buffer(model, wanted)

@@ -15,7 +15,7 @@ from quantplan.plan import Plan
 from quantplan.quant_type import QuantType
 from quantplan.selector import Selector
 from quantplan.solve.grouping import Grouping
-from quantplan.solve.planner import Posed, keeping, limited
+from quantplan.solve.planner import Formulation, keeping, limited
 from quantplan.tensor import Model, Tensor
 
 VRAM, RAM, TIME = "VRAM", "RAM", "time per token"
@@ -56,7 +56,7 @@ def memory_use(plan: Plan, model: Model, devices: Devices) -> MemoryUse:
     return where(model, devices).use(_needs(model, devices.ctx, devices.kv), sizes)
 
 
-def within_memory(posed: Posed, model: Model, devices: Devices) -> Iterator[Posed]:
+def within_memory(formulation: Formulation, model: Model, devices: Devices) -> Iterator[Formulation]:
     """The problem with its limits on VRAM and RAM, once for each size that the largest moved tensor may have.
 
     llama.cpp keeps room on the GPU for a copy of the largest tensor that lives in RAM: how large it may be is part of
@@ -64,8 +64,8 @@ def within_memory(posed: Posed, model: Model, devices: Devices) -> Iterator[Pose
     context alone does not fit.
     """
     needs, at = _needs(model, devices.ctx, devices.kv), where(model, devices)
-    copied = {t.name: t.bytes for t in model.tensors if t.name not in posed.grouping.of_tensor}
-    levels = _levels(posed.grouping, at, at.largest_moved({name: copied.get(name, 0) for name in at.moved}))
+    copied = {t.name: t.bytes for t in model.tensors if t.name not in formulation.grouping.of_tensor}
+    levels = _levels(formulation.grouping, at, at.largest_moved({name: copied.get(name, 0) for name in at.moved}))
     possible = False
     for largest in levels:
         free = _Free(
@@ -75,7 +75,7 @@ def within_memory(posed: Posed, model: Model, devices: Devices) -> Iterator[Pose
         if min(each for each in (free.vram, free.ram, 0) if each is not None) < 0:
             continue
         narrowed = keeping(
-            posed, lambda tensor, kind, most=largest: tensor.name not in at.moved or tensor.bytes_as(kind) <= most
+            formulation, lambda tensor, kind, most=largest: tensor.name not in at.moved or tensor.bytes_as(kind) <= most
         )
         if narrowed is not None:
             possible = True
@@ -108,15 +108,15 @@ def _sum(sizes: dict[str, int], names: frozenset[str]) -> int:
     return sum(size for name, size in sizes.items() if name in names)
 
 
-def _limited(posed: Posed, at: Placement, free: _Free) -> Posed:
+def _limited(formulation: Formulation, at: Placement, free: _Free) -> Formulation:
     for name, room, there in ((VRAM, free.vram, at.gpu), (RAM, free.ram, at.cpu)):
         if room is not None:
 
             def use(tensor: Tensor, kind: QuantType, there: frozenset[str] = there) -> int:
                 return tensor.bytes_as(kind) if tensor.name in there else 0
 
-            posed = limited(posed, posed.grouping.resource(name, room, use), "bytes")
-    return posed
+            formulation = limited(formulation, formulation.grouping.resource(name, room, use), "bytes")
+    return formulation
 
 
 def _too_much(needs: MemoryNeeds, devices: Devices) -> BudgetImpossible:
@@ -134,7 +134,7 @@ def _too_much(needs: MemoryNeeds, devices: Devices) -> BudgetImpossible:
 # --- speed
 
 
-def fast_enough(posed: Posed, speeds: SpeedTable, tokens_per_second: float) -> Posed:
+def fast_enough(formulation: Formulation, speeds: SpeedTable, tokens_per_second: float) -> Formulation:
     """The problem with a limit on the time of a token at generation. BudgetImpossible where overhead alone takes longer."""
     beside = speeds.overhead[GENERATION].of(speeds.blocks)
     room = 1e9 / tokens_per_second - beside
@@ -147,7 +147,7 @@ def fast_enough(posed: Posed, speeds: SpeedTable, tokens_per_second: float) -> P
     def use(tensor: Tensor, kind: QuantType) -> int:
         return round(speeds.tensor_ns(tensor.name, kind, GENERATION) * _PS)
 
-    return limited(posed, posed.grouping.resource(TIME, int(room * _PS), use), "ps")
+    return limited(formulation, formulation.grouping.resource(TIME, int(room * _PS), use), "ps")
 
 
 def with_speed(plan: Plan, speeds: SpeedTable) -> Plan:

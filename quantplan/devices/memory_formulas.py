@@ -36,7 +36,7 @@ _INDEX = 8  # an index into the cache is an int64
 
 
 @dataclass(frozen=True)
-class Run:
+class ServeSettings:
     """How a model is run: one sequence of ``ctx`` tokens, ``ubatch`` of them at once."""
 
     ctx: int
@@ -57,7 +57,7 @@ class Run:
 # --- KV cache
 
 
-def check_kv(model: Model, run: Run) -> None:
+def check_kv(model: Model, run: ServeSettings) -> None:
     """BadUsage for cache types that llama.cpp refuses with this model."""
     keys, values = (kind.name.lower() for kind in run.kv)
     if run.kv[1].block > 1 and not run.flash_attention:
@@ -72,7 +72,7 @@ def check_kv(model: Model, run: Run) -> None:
             )
 
 
-def kv_cache(model: Model, run: Run) -> Figure | None:
+def kv_cache(model: Model, run: ServeSettings) -> Figure | None:
     """K and V of all attention blocks and the states of recurrent ones; None for a layout that is not known here.
 
     Cells times row bytes of K and V; heads share rows (GQA); with MLA one compressed row serves as both; blocks with a
@@ -128,18 +128,18 @@ def _head(model: Model, which: str) -> int:
     return number(model, f"attention.{which}_length", share)
 
 
-def _values_padded(rows: list[tuple[int, int]], run: Run) -> list[tuple[int, int]]:
+def _values_padded(rows: list[tuple[int, int]], run: ServeSettings) -> list[tuple[int, int]]:
     """Without flash attention V is kept transposed, all blocks as wide as the widest."""
     widest = max((values for _, values in rows), default=0)
     return rows if run.flash_attention else [(keys, widest) for keys, _ in rows]
 
 
-def _cells(model: Model, block: int, run: Run) -> int:
-    window, every = sliding_window(model), _FULL_ATTENTION_EVERY.get(model.architecture)
+def _cells(model: Model, block: int, run: ServeSettings) -> int:
+    chunk, every = sliding_window(model), _FULL_ATTENTION_EVERY.get(model.architecture)
     every = number(model, "attention.sliding_window_pattern", every) if every else None
-    if not window or every is None or block % every == every - 1:
+    if not chunk or every is None or block % every == every - 1:
         return run.cells
-    return padded(min(run.cells, window + run.rows), CELLS)
+    return padded(min(run.cells, chunk + run.rows), CELLS)
 
 
 def sliding_window(model: Model) -> int:
@@ -162,7 +162,7 @@ def number(model: Model, key: str, default: int) -> int:
 # --- buffers
 
 
-def compute_buffer(model: Model, run: Run) -> Figure:
+def compute_buffer(model: Model, run: ServeSettings) -> Figure:
     """An upper bound of what a forward pass of ``rows`` tokens needs at once.
 
     rows x 4 bytes x (vocabulary + 4 width + twice all that the widest block puts out), plus the mask, plus two
@@ -191,7 +191,7 @@ def _outputs(model: Model, tensors: Iterable[Tensor]) -> int:
     return sum(each.shape[1] * used if each.role.endswith("_exps") else each.rows for each in matrices)
 
 
-def _mask(model: Model, run: Run) -> int:
+def _mask(model: Model, run: ServeSettings) -> int:
     """The attention mask; a second, smaller one for blocks with a sliding window is taken to be as large.
 
     Where V is kept transposed, each of its values needs an index into the cache.
@@ -204,7 +204,7 @@ def _mask(model: Model, run: Run) -> int:
     return masks * run.rows * run.cells * _MASK_BYTES[run.flash_attention] + indices
 
 
-def host_buffer(model: Model, run: Run) -> Figure:
+def host_buffer(model: Model, run: ServeSettings) -> Figure:
     """What stays in RAM under full offload: the mask, and rows of the embeddings, read and copied."""
     width = number(model, "embedding_length", 0) + _per_layer(model)
     size = run.rows * 2 * _FLOAT * width + _mask(model, run) + _INPUTS
@@ -217,7 +217,7 @@ def _per_layer(model: Model) -> int:
     return tensor.columns if tensor else 0
 
 
-def crossing(model: Model, run: Run) -> Figure:
+def crossing(model: Model, run: ServeSettings) -> Figure:
     """Copies of activations that go between the GPU and the processor where tensors were moved."""
     sets = (_CROSSINGS + number(model, "expert_used_count", 0)) * number(model, "altup.num_inputs", 1)
     size = sets * run.rows * _FLOAT * number(model, "embedding_length", 0) + _mask(model, run)

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantplan.build.build import build, build_mix, stock_plan
+from quantplan.build.build import build, build_stock_quant, stock_plan
 from quantplan.comparison import SAME_SIZE
 from quantplan.errors import BadFile, BadUsage, NotAsPlanned, NothingSelected
-from quantplan.evaluate.compare import Entry
+from quantplan.evaluate.compare import CompareEntry
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.imatrix import Imatrix
@@ -30,7 +30,7 @@ from quantplan.tensor import Model
 
 
 @dataclass(frozen=True)
-class Workshop:
+class BuildContext:
     """Where and from what contenders are built. ``imatrix``: the file for all of them, None for none."""
 
     source: Model
@@ -40,46 +40,46 @@ class Workshop:
     echo: Echo | None = None
 
 
-def plan_entry(path: Path, workshop: Workshop, earlier: Path | None = None) -> Entry:
+def plan_entry(path: Path, context: BuildContext, earlier: Path | None = None) -> CompareEntry:
     """The plan's file: a GGUF as it is, or what a plan file says, built unless ``earlier`` or a former
     build is just that.
     """
     if path.suffix == ".gguf":
-        return Entry(path.name, _existing(path))
+        return CompareEntry(path.name, _existing(path))
     plan = read_plan(path)
-    plan.check_belongs_to(workshop.source)
+    plan.check_belongs_to(context.source)
     if earlier and as_planned(earlier, plan):
-        return Entry(path.stem, earlier)
-    return Entry(path.stem, built(plan, path.stem, workshop))
+        return CompareEntry(path.stem, earlier)
+    return CompareEntry(path.stem, built(plan, path.stem, context))
 
 
-def contender(word: str, workshop: Workshop) -> Entry:
+def baseline(word: str, context: BuildContext) -> CompareEntry:
     """A GGUF named by its path, or the stock mix of that name, built with the workshop's imatrix."""
     if word.lower().endswith(".gguf"):
-        return Entry(Path(word).name, _existing(Path(word)))
+        return CompareEntry(Path(word).name, _existing(Path(word)))
     try:
         ftype = known_ftype(word)
     except NothingSelected as error:
         raise NothingSelected(f"{error}; or give the path of a .gguf file") from None
-    plan = stock_plan(workshop.source, ftype, _imatrix(workshop.imatrix))
-    return Entry(ftype, built(plan, f"{workshop.source.path.stem}-{ftype}", workshop, ftype))
+    plan = stock_plan(context.source, ftype, _imatrix(context.imatrix))
+    return CompareEntry(ftype, built(plan, f"{context.source.path.stem}-{ftype}", context, ftype))
 
 
-def nearest_mix(model: Model, size: int, imatrix: Path | None) -> str:
+def nearest_stock_quant(model: Model, size: int, imatrix: Path | None) -> str:
     """The stock mix whose file is the largest of those that are no larger than ``size`` bytes; else the
     smallest of all.
 
-    Sizes are exact and nothing is built for them. Mixes that cannot be made without an imatrix are left out
+    Sizes are exact and nothing is built for them. StockQuants that cannot be made without an imatrix are left out
     without one.
     """
-    sizes = mix_sizes(model, _imatrix(imatrix))
+    sizes = stock_quant_sizes(model, _imatrix(imatrix))
     if not sizes:
         raise NothingSelected(f"llama-quantize makes no stock mix of {model.path}; name files with --with")
     fitting = [name for name, each in sizes.items() if each <= size * (1 + SAME_SIZE)]
     return max(fitting, key=lambda name: sizes[name]) if fitting else min(sizes, key=lambda name: sizes[name])
 
 
-def mix_sizes(model: Model, imatrix: Imatrix | None) -> dict[str, int]:
+def stock_quant_sizes(model: Model, imatrix: Imatrix | None) -> dict[str, int]:
     """Exact file sizes of the usual stock mixes; those that need an imatrix are left out without one."""
     return dict(_sizes(model, published_ftypes(), imatrix))
 
@@ -104,23 +104,23 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def built(plan: Plan, name: str, workshop: Workshop, ftype: str = "") -> Path:
+def built(plan: Plan, name: str, context: BuildContext, ftype: str = "") -> Path:
     """The file of a plan, or of the stock mix ``ftype`` that it stands for, in the workshop's folder; built if need be."""
-    out = built_path(plan, name, workshop)
+    out = built_path(plan, name, context)
     if not as_planned(out, plan):
-        given = workshop.imatrix if plan.imatrix else None
+        given = context.imatrix if plan.imatrix else None
         if ftype:
-            build_mix(workshop.source, ftype, out, given, threads=workshop.threads, echo=workshop.echo)
+            build_stock_quant(context.source, ftype, out, given, threads=context.threads, echo=context.echo)
         else:
-            build(plan, workshop.source, out, imatrix_path=given, threads=workshop.threads, echo=workshop.echo)
+            build(plan, context.source, out, imatrix_path=given, threads=context.threads, echo=context.echo)
     return out
 
 
-def built_path(plan: Plan, name: str, workshop: Workshop) -> Path:
+def built_path(plan: Plan, name: str, context: BuildContext) -> Path:
     """Where ``built`` puts it: the name holds a digest of all that the file is made from."""
     made_from = [plan.model_digest, plan.imatrix.digest if plan.imatrix else None, tools_build()]
     made_from.append({each.name: each.type.name for each in plan.tensors})
-    return workshop.folder / f"{name}-{digest_of(made_from)[:12]}.gguf"
+    return context.folder / f"{name}-{digest_of(made_from)[:12]}.gguf"
 
 
 def as_planned(file: Path, plan: Plan) -> bool:

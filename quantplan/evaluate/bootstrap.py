@@ -21,7 +21,7 @@ _LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """mean(a) - mean(b): standard error, 95 % interval, and ``p``: how often chance alone would give as
     much (two-sided).
     """
@@ -46,13 +46,13 @@ class Ratio:
     high: float
 
 
-def mean_error(per_window: np.ndarray, draws: int = DRAWS) -> float:
+def mean_error(per_chunk: np.ndarray, draws: int = DRAWS) -> float:
     """Standard error of the mean of [windows] values; ValueError for fewer than two."""
-    values = _checked(per_window)
+    values = _checked(per_chunk)
     return float(_means(values[None], draws)[0].std(ddof=1) * _unbiased(len(values)))
 
 
-def paired_difference(a: np.ndarray, b: np.ndarray, draws: int = DRAWS) -> Difference:
+def paired_difference(a: np.ndarray, b: np.ndarray, draws: int = DRAWS) -> PairedDifference:
     """Of [windows] values of the same windows; ValueError where they are not as many or fewer than two.
 
     The percentile interval is stretched by Student's t over the normal quantile and sqrt(n / (n - 1)):
@@ -67,7 +67,7 @@ def paired_difference(a: np.ndarray, b: np.ndarray, draws: int = DRAWS) -> Diffe
     # / draws
     stderr = float(drawn.std(ddof=1) * _unbiased(len(gaps)))
     p = 2 * stats.t.sf(abs(middle) / stderr, len(gaps) - 1) if stderr > 0 else float(middle == 0)
-    return Difference(middle, stderr, middle + float(low), middle + float(high), float(p))
+    return PairedDifference(middle, stderr, middle + float(low), middle + float(high), float(p))
 
 
 def ratio_interval(a: np.ndarray, b: np.ndarray, draws: int = DRAWS) -> Ratio:
@@ -86,7 +86,7 @@ def ratio_interval(a: np.ndarray, b: np.ndarray, draws: int = DRAWS) -> Ratio:
     return Ratio(math.exp(middle), math.exp(middle + low), math.exp(middle + high))
 
 
-def windows_needed(a: np.ndarray, b: np.ndarray) -> int | None:
+def chunks_needed(a: np.ndarray, b: np.ndarray) -> int | None:
     """About how many windows would decide a difference of this size at 95 %; None where there is no
     difference at all.
 
@@ -113,22 +113,22 @@ def _means(values: np.ndarray, draws: int) -> np.ndarray:
     """float64 [rows, draws]: means of [rows, windows] over windows drawn with replacement, alike for all
     rows.
     """
-    random, windows = np.random.default_rng(_SEED), values.shape[1]
-    step = max(1, _AT_ONCE // windows)
+    random, chunks = np.random.default_rng(_SEED), values.shape[1]
+    step = max(1, _AT_ONCE // chunks)
     out = np.empty((len(values), draws))
     for start in range(0, draws, step):
         count = min(step, draws - start)
-        drawn = random.integers(0, windows, (count, windows))
+        drawn = random.integers(0, chunks, (count, chunks))
         for row, each in zip(out, values, strict=True):
             row[start : start + count] = each[drawn].mean(axis=1)
     return out
 
 
-def _unbiased(windows: int) -> float:
+def _unbiased(chunks: int) -> float:
     """The bootstrap's variance is that of the sample with divisor n: too small by (n - 1) / n."""
-    return math.sqrt(windows / (windows - 1))
+    return math.sqrt(chunks / (chunks - 1))
 
 
-def _student(windows: int) -> float:
+def _student(chunks: int) -> float:
     tail = (1 + _LEVEL) / 2
-    return float(stats.t.ppf(tail, windows - 1) / stats.norm.ppf(tail))
+    return float(stats.t.ppf(tail, chunks - 1) / stats.norm.ppf(tail))

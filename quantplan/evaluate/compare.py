@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from quantplan.budget import human_bytes
-from quantplan.comparison import AVERAGE, KLD, PPL, SAME_SIZE, SIZE, Comparison, Contestant, Gap, Row
+from quantplan.comparison import AVERAGE, KLD, PPL, SAME_SIZE, SIZE, ComparedFile, Comparison, Gap, Row
 from quantplan.errors import BadUsage, ConditionsDiffer
-from quantplan.evaluate.bootstrap import ratio_interval, windows_needed
-from quantplan.evaluate.gaps import average_gap, speed_gap, tasks_gap, windows_gap
+from quantplan.evaluate.bootstrap import chunks_needed, ratio_interval
+from quantplan.evaluate.gaps import average_gap, chunks_gap, speed_gap, tasks_gap
 from quantplan.evaluate.measure import MeasureOptions
 from quantplan.gguf.reader import read_model
 from quantplan.measurement import Measurement, check_comparable
@@ -22,7 +22,7 @@ from quantplan.throughput import Throughput, check_same_machine
 
 
 @dataclass(frozen=True)
-class Entry:
+class CompareEntry:
     """A file that takes part, under the name it is shown with."""
 
     name: str
@@ -30,7 +30,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Judging:
+class CompareOptions:
     """How a comparison is laid out. ``reference``: name and bytes of the file that shrinkage is counted from.
 
     ``subject``: what the verdict calls the first file. ``sort_by``: order by this figure, the best first, which all others
@@ -44,20 +44,20 @@ class Judging:
 
 def check_options(options: MeasureOptions) -> None:
     """BadUsage for fewer than two windows, to be found before files are built."""
-    if options.windows is not None and options.windows < 2:
-        raise BadUsage(f"--windows {options.windows}: a comparison needs at least two windows to know its own error")
+    if options.chunks is not None and options.chunks < 2:
+        raise BadUsage(f"--windows {options.chunks}: a comparison needs at least two windows to know its own error")
 
 
-def contestants(
-    entries: Sequence[Entry],
+def compared_files(
+    entries: Sequence[CompareEntry],
     measurements: Sequence[Measurement],
     tasks: Sequence[Sequence[TaskScore]] = (),
     speeds: Sequence[Throughput] = (),
-) -> list[Contestant]:
+) -> list[ComparedFile]:
     """What was measured of the files, put together in their order."""
     models = [read_model(entry.file) for entry in entries]
     return [
-        Contestant(
+        ComparedFile(
             name=entry.name,
             measurement=measurements[index],
             tasks=tuple(tasks[index]) if tasks else (),
@@ -70,16 +70,16 @@ def contestants(
 
 
 def judge(names: Sequence[str], measurements: Sequence[Measurement]) -> Comparison:
-    """The comparison of measurements alone, the first of which is the plan's; errors as ``judge_contestants``."""
+    """The comparison of measurements alone, the first of which is the plan's; errors as ``compare_files``."""
     pairs = zip(names, measurements, strict=True)
-    return judge_contestants([Contestant(name=name, measurement=each) for name, each in pairs])
+    return compare_files([ComparedFile(name=name, measurement=each) for name, each in pairs])
 
 
-def judge_contestants(found: Sequence[Contestant], judging: Judging | None = None) -> Comparison:
+def compare_files(found: Sequence[ComparedFile], judging: CompareOptions | None = None) -> Comparison:
     """The comparison of what was measured. ConditionsDiffer where conditions are not the same for all, BadUsage where
     figures of single windows are missing (llama-perplexity prints none) or the figure to sort by was not measured.
     """
-    judging = judging or Judging()
+    judging = judging or CompareOptions()
     check_comparable([each.measurement for each in found])
     _check_tasks(found)
     _check_speeds(found)
@@ -90,7 +90,7 @@ def judge_contestants(found: Sequence[Contestant], judging: Judging | None = Non
     return Comparison(tuple(rows), sentence, reference, judging.sort_by)
 
 
-def _check_tasks(found: Sequence[Contestant]) -> None:
+def _check_tasks(found: Sequence[ComparedFile]) -> None:
     names = [tuple(score.task for score in each.tasks) for each in found]
     for each, own in zip(found, names, strict=True):
         if own != names[0]:
@@ -102,7 +102,7 @@ def _check_tasks(found: Sequence[Contestant]) -> None:
         check_same_tasks(scores)
 
 
-def _check_speeds(found: Sequence[Contestant]) -> None:
+def _check_speeds(found: Sequence[ComparedFile]) -> None:
     measured = [each.throughput for each in found if each.throughput]
     if measured and len(measured) < len(found):
         without = next(each.name for each in found if not each.throughput)
@@ -110,13 +110,13 @@ def _check_speeds(found: Sequence[Contestant]) -> None:
     check_same_machine(measured)
 
 
-def _sorted(found: Sequence[Contestant], by: str) -> list[Contestant]:
+def _sorted(found: Sequence[ComparedFile], by: str) -> list[ComparedFile]:
     """The best first: least KLD, PPL and size, most of everything else."""
     sign = 1 if by in (KLD, PPL, SIZE) else -1
     return sorted(found, key=lambda each: sign * figure(each, by))
 
 
-def figure(of: Contestant, name: str) -> float:
+def figure(of: ComparedFile, name: str) -> float:
     """A figure by its name; BadUsage where it was not measured."""
     known = {KLD: of.measurement.kld.value, PPL: of.measurement.ppl.value, SIZE: float(of.measurement.file_bytes)}
     if of.average:
@@ -128,11 +128,11 @@ def figure(of: Contestant, name: str) -> float:
     return known[name]
 
 
-def _row(first: Contestant, other: Contestant, reference: tuple[str, int] | None) -> Row:
-    own, theirs = _windows(first), _windows(other)
+def _row(first: ComparedFile, other: ComparedFile, reference: tuple[str, int] | None) -> Row:
+    own, theirs = _chunks(first), _chunks(other)
     ratio = ratio_interval(own, theirs)
     apart = ratio.high < 1 or ratio.low > 1
-    needed = None if apart else windows_needed(own, theirs)
+    needed = None if apart else chunks_needed(own, theirs)
     size = other.measurement.file_bytes
     return Row(
         **vars(other),
@@ -140,27 +140,27 @@ def _row(first: Contestant, other: Contestant, reference: tuple[str, int] | None
         low=ratio.low,
         high=ratio.high,
         size_difference=size / first.measurement.file_bytes - 1,
-        windows_needed=None if needed is None else max(needed, len(own) + 1),
+        chunks_needed=None if needed is None else max(needed, len(own) + 1),
         shrinkage=1 - size / reference[1] if reference else None,
         gaps={} if other is first else _gaps(first, other),
     )
 
 
-def _windows(of: Contestant) -> np.ndarray:
-    if len(of.measurement.per_window_kld) < 2:
+def _chunks(of: ComparedFile) -> np.ndarray:
+    if len(of.measurement.per_chunk_kld) < 2:
         raise BadUsage(
             f"{of.name} has no figures of two single windows, which a comparison pairs; measure it with --engine in-process "
             "and more than one window"
         )
-    return np.array(of.measurement.per_window_kld)
+    return np.array(of.measurement.per_chunk_kld)
 
 
-def _gaps(first: Contestant, other: Contestant) -> dict[str, Gap]:
+def _gaps(first: ComparedFile, other: ComparedFile) -> dict[str, Gap]:
     """Of everything that both were measured at, the other minus the first."""
     own, theirs = first.measurement, other.measurement
-    found = {KLD: windows_gap(_windows(other), _windows(first))}
-    if own.per_window_nll and theirs.per_window_nll:
-        found[PPL] = windows_gap(np.array(theirs.per_window_nll), np.array(own.per_window_nll))
+    found = {KLD: chunks_gap(_chunks(other), _chunks(first))}
+    if own.per_chunk_nll and theirs.per_chunk_nll:
+        found[PPL] = chunks_gap(np.array(theirs.per_chunk_nll), np.array(own.per_chunk_nll))
     pairs = [(score.outcomes, base.outcomes) for score, base in zip(other.tasks, first.tasks, strict=True)]
     found |= {score.task: tasks_gap(*pair) for score, pair in zip(other.tasks, pairs, strict=True)}
     if pairs:
@@ -202,12 +202,12 @@ def verdict(rows: Sequence[Row], subject: str = "the plan") -> str:
 
 def _judgement(plan: Row, rival: Row, subject: str) -> str:
     pair = f"KLD {_kld(plan)} against {_kld(rival)} of {_described(rival)}"
-    if not rival.told_apart and rival.windows_needed is None:
+    if not rival.significant and rival.chunks_needed is None:
         return f"At {_size(plan)} {subject} and {_described(rival)} lose exactly the same: KLD {_kld(plan)}"
-    if not rival.told_apart:
-        conditions, many = plan.measurement.conditions, rival.windows_needed
+    if not rival.significant:
+        conditions, many = plan.measurement.conditions, rival.chunks_needed
         needed = f"about {many:,} windows ({many * conditions.n_ctx:,} tokens) of such text would decide"
-        needed += f", this text gave {conditions.windows}"
+        needed += f", this text gave {conditions.chunks}"
         return f"At {_size(plan)} {subject} and {rival.name} cannot be told apart ({pair}; {needed})"
     if rival.kld_ratio < 1:
         low, high = 1 - rival.high, 1 - rival.low
@@ -222,7 +222,7 @@ def _judgement(plan: Row, rival: Row, subject: str) -> str:
 
 def _basis(rows: Sequence[Row]) -> str:
     conditions = rows[0].measurement.conditions
-    return f". Judged on {conditions.windows} windows of {conditions.n_ctx} tokens."
+    return f". Judged on {conditions.chunks} windows of {conditions.n_ctx} tokens."
 
 
 def _capital(subject: str) -> str:

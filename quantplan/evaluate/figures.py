@@ -12,28 +12,28 @@ from quantplan.llamacpp.token_scores import TokenScores
 from quantplan.measurement import PERCENTILES, Estimate, Figures
 
 
-def figures(scores: TokenScores, windows: int) -> Figures:
-    """The figures of a text of ``windows`` equal windows; ``scores`` hold its tokens in the order of the
+def figures(scores: TokenScores, chunks: int) -> Figures:
+    """The figures of a text of ``chunks`` equal windows; ``scores`` hold its tokens in the order of the
     text.
     """
     ppl, base_ppl = _exponential(scores.nll), _exponential(scores.base_nll)
-    per_window = {name: getattr(scores, name).reshape(windows, -1).mean(axis=1) for name in ("kld", "nll", "base_nll")}
+    per_chunk = {name: getattr(scores, name).reshape(chunks, -1).mean(axis=1) for name in ("kld", "nll", "base_nll")}
     return Figures(
         ppl=ppl,
         base_ppl=base_ppl,
         ln_ppl_ratio=mean(scores.nll - scores.base_nll),
         ppl_correlation=_correlation(scores.nll, scores.base_nll),
         kld=mean(scores.kld),
-        kld_window_err=mean(per_window["kld"]).stderr,
+        kld_chunk_err=mean(per_chunk["kld"]).stderr,
         kld_median=float(np.median(scores.kld)),
         kld_maximum=float(scores.kld.max()),
         kld_percentiles=dict(zip(PERCENTILES, np.percentile(scores.kld, PERCENTILES).tolist(), strict=True)),
         delta_p=mean(100 * scores.delta_p),
         rms_dp=_root_mean_square(100 * scores.delta_p),
         same_top=_share(scores.same_top),
-        per_window_kld=tuple(per_window["kld"].tolist()),
-        per_window_nll=tuple(per_window["nll"].tolist()),
-        per_window_base_nll=tuple(per_window["base_nll"].tolist()),
+        per_chunk_kld=tuple(per_chunk["kld"].tolist()),
+        per_chunk_nll=tuple(per_chunk["nll"].tolist()),
+        per_chunk_base_nll=tuple(per_chunk["base_nll"].tolist()),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantplan.build.build import stock_plan
-from quantplan.comparison import Contestant
+from quantplan.comparison import ComparedFile
 from quantplan.errors import BadUsage
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
@@ -21,21 +21,21 @@ from quantplan.task_score import TaskScore
 from quantplan.throughput import Throughput
 
 if TYPE_CHECKING:
-    from quantplan.evaluate.baselines import Workshop
+    from quantplan.evaluate.baselines import BuildContext
 
 
-def reference_size(word: str, workshop: Workshop | None) -> tuple[str, int]:
+def reference_size(word: str, context: BuildContext | None) -> tuple[str, int]:
     """Name and exact bytes of the file that shrinkage is counted from: a GGUF, or a stock mix, which is not built for it.
 
     Without a workshop (there is no model) BadUsage for a mix.
     """
     if word.lower().endswith(".gguf"):
         return Path(word).name, read_model(word).file_bytes
-    if workshop is None:
+    if context is None:
         raise BadUsage(f"--reference {word}: records do not know the size of a mix; give the path of a .gguf file")
     ftype = known_ftype(word)
-    imatrix = read_imatrix(workshop.imatrix) if workshop.imatrix else None
-    return ftype, stock_plan(workshop.source, ftype, imatrix).file_bytes
+    imatrix = read_imatrix(context.imatrix) if context.imatrix else None
+    return ftype, stock_plan(context.source, ftype, imatrix).file_bytes
 
 
 def are_records(files: Sequence[Path]) -> bool:
@@ -49,7 +49,7 @@ def are_records(files: Sequence[Path]) -> bool:
     return all(kinds)
 
 
-def read_contestants(files: Sequence[Path]) -> list[Contestant]:
+def read_compared_files(files: Sequence[Path]) -> list[ComparedFile]:
     """The files that records speak of, each with all that its records say, in the order in which they first occur.
 
     BadUsage where one has no record of its KLD, or two of the same.
@@ -66,13 +66,13 @@ def read_contestants(files: Sequence[Path]) -> list[Contestant]:
         if Measurement.__name__ not in own:
             some = next(iter(own.values()))
             raise BadUsage(f"no record of the KLD of {some.file} among these; give its .measurement.json too")
-    return [_contestant(own) for own in found.values()]
+    return [_compared_file(own) for own in found.values()]
 
 
-def _contestant(own: dict[str, Any]) -> Contestant:
+def _compared_file(own: dict[str, Any]) -> ComparedFile:
     measurement = own[Measurement.__name__]
     scores = sorted((each for each in own.values() if isinstance(each, TaskScore)), key=lambda score: score.task)
-    return Contestant(
+    return ComparedFile(
         name=Path(measurement.file).name,
         measurement=measurement,
         tasks=tuple(scores),

@@ -13,20 +13,20 @@ import numpy as np
 from scipy import stats
 
 from quantplan.comparison import Gap
-from quantplan.evaluate.bootstrap import paired_difference, windows_needed
+from quantplan.evaluate.bootstrap import chunks_needed, paired_difference
 from quantplan.throughput import RUN_TO_RUN
 
 LEVEL = 0.95
 _NORMAL = float(stats.norm.ppf((1 + LEVEL) / 2))
 
 
-def windows_gap(own: np.ndarray, other: np.ndarray) -> Gap:
+def chunks_gap(own: np.ndarray, other: np.ndarray) -> Gap:
     """mean(own) - mean(other) of [windows] values: paired bootstrap, and about how many windows would decide.
 
     ValueError where they are not as many or fewer than two.
     """
     found = paired_difference(own, other)
-    needed = None if found.decided else windows_needed(own, other)
+    needed = None if found.decided else chunks_needed(own, other)
     return Gap(
         found.difference, found.low, found.high, found.decided, None if needed is None else max(needed, len(own) + 1)
     )

@@ -18,13 +18,13 @@ import psutil
 from quantplan.errors import BadFile, WorkersLost
 from quantplan.evaluate.figures import figures
 from quantplan.evaluate.same_tokens import Cut, check_same_tokens, check_vocabulary, cut
-from quantplan.execution import Machines
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
-from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name, windows_per_batch
+from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name, chunks_per_batch
 from quantplan.llamacpp.token_scores import BaseRows, TokenScores, base_rows, joined, token_scores
 from quantplan.measurement import Conditions, Measurement
 from quantplan.parallel.rpc import on_servers
-from quantplan.parallel.worker_pool import Crew, Lost
+from quantplan.parallel.worker_pool import Lost, WorkerPool
 from quantplan.records.journal import Journal, text_digest
 from quantplan.records.measurement_files import as_fields, from_fields
 from quantplan.sensitivity.probe_tasks import dask_threads, model_here
@@ -37,16 +37,16 @@ Put = Callable[[Measurement], None]
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """``windows`` None takes all that the text has; ``memory_bytes``: for the base's logits, and at most
+    """``chunks`` None takes all that the text has; ``memory_bytes``: for the base's logits, and at most
     half of what is free.
     """
 
     n_ctx: int = 512
-    windows: int | None = None
+    chunks: int | None = None
     threads: int = 0
     gpu_layers: int = 0
     memory_bytes: int = 2 << 30
-    machines: Machines = field(default_factory=Machines)
+    machines: Execution = field(default_factory=Execution)
 
     @property
     def engine(self) -> EngineOptions:
@@ -75,7 +75,7 @@ def measure(
     reference = _Reference(base, text, options)
     done = _Done(cache, reference.conditions)
     left = {model.digest: model for model in models.values() if model.digest not in done}
-    check_same_tokens(base, reference.cut, left.values(), text, options.windows)
+    check_same_tokens(base, reference.cut, left.values(), text, options.chunks)
     if left:
         _measure(reference, list(left.values()), done, advance)
     else:
@@ -101,8 +101,8 @@ def _measure(reference: _Reference, models: list[Model], done: _Done, advance: A
 
 
 def _here(reference: _Reference, models: list[Model], put: Put, advance: Advance) -> None:
-    share = 1 / (len(reference.windows) * (len(models) + 1))
-    for model, scores in _run(reference, models, lambda windows: advance(windows * share)):
+    share = 1 / (len(reference.chunks) * (len(models) + 1))
+    for model, scores in _run(reference, models, lambda chunks: advance(chunks * share)):
         put(_measurement(model, scores, reference.conditions))
 
 
@@ -119,8 +119,8 @@ class _Job:
 def _by_crew(reference: _Reference, models: list[Model], put: Put, advance: Advance) -> None:
     """A file is a task, and the base runs for each."""
     base, options = reference.base, reference.options
-    with Crew(options.machines) as crew:
-        alone = replace(options, machines=Machines(), threads=crew.threads(options.threads))
+    with WorkerPool(options.machines) as crew:
+        alone = replace(options, machines=Execution(), threads=crew.threads(options.threads))
         job = _Job(base.path.absolute(), base.digest, reference.text, alone)
         for _, found in crew.run(_there, job, [(model.path.absolute(), model.digest) for model in models]):
             put(found)
@@ -147,8 +147,8 @@ class _Reference:
 
     def __init__(self, base: Model, text: str, options: MeasureOptions) -> None:
         self.base, self.text, self.options = base, text, options
-        self.cut = cut(base, text, options.n_ctx, options.windows)
-        self.windows = self.cut.windows
+        self.cut = cut(base, text, options.n_ctx, options.chunks)
+        self.chunks = self.cut.chunks
         self.groups = _groups(self.cut, options)
         self._kept: np.ndarray | None = None
 
@@ -157,7 +157,7 @@ class _Reference:
         return Conditions(
             text_digest=text_digest(self.text),
             n_ctx=self.options.n_ctx,
-            windows=len(self.windows),
+            chunks=len(self.chunks),
             base_digest=self.base.digest,
             engine=ENGINE,
             backend=backend_name(self.options.gpu_layers, self.options.machines.rpc),
@@ -169,13 +169,13 @@ class _Reference:
         are overwritten.
         """
         with Engine(self.base.path, self.options.engine) as engine:
-            windows = self.windows[group]
-            per_window = _scored(self.options.n_ctx)
+            chunks = self.chunks[group]
+            per_chunk = _scored(self.options.n_ctx)
             if self._kept is None:
-                self._kept = np.empty((len(windows) * per_window, engine.vocabulary), np.float32)
+                self._kept = np.empty((len(chunks) * per_chunk, engine.vocabulary), np.float32)
             log_sums, first = [], 0
-            for logits in engine.logits(windows):
-                last = first + len(logits) * per_window
+            for logits in engine.logits(chunks):
+                last = first + len(logits) * per_chunk
                 log_sums.append(base_rows(logits, self._kept[first:last]).log_sum)
                 first = last
                 step(len(logits))
@@ -194,11 +194,11 @@ def _groups(cut: Cut, options: MeasureOptions) -> list[slice]:
     """Whole batches of windows, so that results do not depend on the memory: a batch's size may change its
     rounding.
     """
-    windows, together = len(cut.windows), windows_per_batch(options.n_ctx)
+    chunks, together = len(cut.chunks), chunks_per_batch(options.n_ctx)
     room = min(options.memory_bytes, psutil.virtual_memory().available // 2)
-    per_window = _scored(options.n_ctx) * cut.vocabulary * np.dtype(np.float32).itemsize
-    size = max(1, room // (per_window * together)) * together
-    return [slice(start, min(start + size, windows)) for start in range(0, windows, size)]
+    per_chunk = _scored(options.n_ctx) * cut.vocabulary * np.dtype(np.float32).itemsize
+    size = max(1, room // (per_chunk * together)) * together
+    return [slice(start, min(start + size, chunks)) for start in range(0, chunks, size)]
 
 
 def _run(reference: _Reference, models: list[Model], step: Advance) -> Iterator[tuple[Model, TokenScores]]:
@@ -214,10 +214,10 @@ def _run(reference: _Reference, models: list[Model], step: Advance) -> Iterator[
 
 def _score(model: Model, reference: _Reference, group: slice, base: BaseRows, step: Advance) -> TokenScores:
     """The model's scores on a group of windows."""
-    windows, found, first = reference.windows[group], [], 0
+    chunks, found, first = reference.chunks[group], [], 0
     with Engine(model.path, reference.options.engine) as engine:
-        for logits in engine.logits(windows):
-            batch = windows[len(found) * engine.windows_per_batch :][: len(logits)]
+        for logits in engine.logits(chunks):
+            batch = chunks[len(found) * engine.chunks_per_batch :][: len(logits)]
             targets = batch[:, engine.first_scored + 1 :].reshape(-1)
             rows = slice(first, first + len(targets))
             found.append(token_scores(BaseRows(base.logits[rows], base.log_sum[rows]), logits, targets))
@@ -237,7 +237,7 @@ def _check_finite(values: list[np.ndarray], model: Model) -> None:
 
 def _measurement(model: Model, scores: TokenScores, conditions: Conditions) -> Measurement:
     return Measurement(
-        **vars(figures(scores, conditions.windows)),
+        **vars(figures(scores, conditions.chunks)),
         file=str(model.path),
         model_digest=model.digest,
         file_bytes=model.file_bytes,

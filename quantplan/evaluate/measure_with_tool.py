@@ -43,24 +43,24 @@ def measure_with_tool(
     """
     options, advance = options or MeasureOptions(), advance or (lambda _share: None)
     base, models = read_model(base_path), [read_model(file) for file in files]
-    expected = cut(base, text, options.n_ctx, options.windows)
-    check_same_tokens(base, expected, models, text, options.windows)
-    windows, vocabulary = len(expected.windows), expected.vocabulary
+    expected = cut(base, text, options.n_ctx, options.chunks)
+    check_same_tokens(base, expected, models, text, options.chunks)
+    chunks, vocabulary = len(expected.chunks), expected.vocabulary
     tool, share = (
         ToolOptions(options.n_ctx, options.threads, options.gpu_layers),
-        1 / (windows * (len(models) + 1)),
+        1 / (chunks * (len(models) + 1)),
     )
     common = {"step": lambda chunks: advance(chunks * share), "echo": echo}
     with tempfile.TemporaryDirectory(prefix="quantplan-") as name:
         folder = Path(name)
-        check_room(folder, perplexity.base_file_bytes(vocabulary, options.n_ctx, windows))
+        check_room(folder, perplexity.base_file_bytes(vocabulary, options.n_ctx, chunks))
         # the tool drops one newline at the end of a text: one more lets it see the text that was given
         (folder / "text.txt").write_text(text + "\n", encoding="utf-8", newline="")
-        perplexity.write_base(base.path, folder / "text.txt", folder / "base.kld", windows, vocabulary, tool, **common)
+        perplexity.write_base(base.path, folder / "text.txt", folder / "base.kld", chunks, vocabulary, tool, **common)
         parsed = [perplexity.divergence(model.path, folder / "base.kld", tool, **common) for model in models]
     conditions = _conditions(base, text, options)
     return [
-        _measurement(file, *each, windows, conditions)
+        _measurement(file, *each, chunks, conditions)
         for file, each in zip(files, zip(models, parsed, strict=True), strict=True)
     ]
 
@@ -86,12 +86,12 @@ def _conditions(base: Model, text: str, options: MeasureOptions) -> dict[str, ob
     }
 
 
-def _measurement(file: Path, model: Model, parsed: Parsed, windows: int, conditions: dict[str, object]) -> Measurement:
+def _measurement(file: Path, model: Model, parsed: Parsed, chunks: int, conditions: dict[str, object]) -> Measurement:
     notes = ()
     if not parsed.complete:
         notes = (
             f"llama-perplexity ended {perplexity.RUNS} times without its summary: figures of its line for "
-            f"window {parsed.chunks} of {windows}; percentiles and mean change of probability are unknown",
+            f"window {parsed.chunks} of {chunks}; percentiles and mean change of probability are unknown",
         )
     return Measurement(
         **vars(parsed.figures),
@@ -99,6 +99,6 @@ def _measurement(file: Path, model: Model, parsed: Parsed, windows: int, conditi
         model_digest=model.digest,
         file_bytes=model.file_bytes,
         bpw=bits_per_weight(model),
-        conditions=Conditions(**conditions, windows=windows if parsed.complete else parsed.chunks),  # type: ignore[arg-type]
+        conditions=Conditions(**conditions, chunks=chunks if parsed.complete else parsed.chunks),  # type: ignore[arg-type]
         notes=notes,
     )

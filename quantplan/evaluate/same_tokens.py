@@ -21,28 +21,28 @@ _DESCRIBED = (
 
 @dataclass(frozen=True)
 class Cut:
-    """A text as a model cuts it. ``windows``: int32 [windows, n_ctx]; ``vocabulary``: how many tokens there are."""
+    """A text as a model cuts it. ``chunks``: int32 [windows, n_ctx]; ``vocabulary``: how many tokens there are."""
 
-    windows: np.ndarray
+    chunks: np.ndarray
     vocabulary: int
 
 
 def cut(model: Model, text: str, n_ctx: int, limit: int | None = None) -> Cut:
     """The windows of the text, at most ``limit``; only the vocabulary is loaded. Raises BadFile, TextTooShort."""
     with Engine(model.path, EngineOptions(n_ctx=n_ctx, vocabulary_only=True)) as engine:
-        return Cut(engine.windows(text, limit), engine.vocabulary)
+        return Cut(engine.chunks(text, limit), engine.vocabulary)
 
 
 def check_same_tokens(base: Model, expected: Cut, others: Iterable[Model], text: str, limit: int | None = None) -> None:
     """ModelMismatch, with what differs, for a model that cuts the text otherwise than the base: found before anything runs."""
     for other in others:
         check_vocabulary(base, other)
-        own = cut(other, text, expected.windows.shape[1], limit)
+        own = cut(other, text, expected.chunks.shape[1], limit)
         if own.vocabulary != expected.vocabulary:
             sizes = f"it has a vocabulary of {own.vocabulary} tokens, the base has {expected.vocabulary}"
             raise _mismatch(base, other, "; ".join([sizes, *_described(base, other)]))
-        if not np.array_equal(own.windows, expected.windows):
-            what = "; ".join(_described(base, other) + _first_difference(expected.windows, own.windows))
+        if not np.array_equal(own.chunks, expected.chunks):
+            what = "; ".join(_described(base, other) + _first_difference(expected.chunks, own.chunks))
             raise _mismatch(base, other, f"it cuts the same text into other tokens ({what})")
 
 

@@ -25,7 +25,7 @@ _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 
 
 @dataclass(frozen=True)
-class Entry:
+class MetadataEntry:
     """A key of the metadata. ``type``: enum gguf_type; ``value``: the bytes after it, of arrays with type and count of items."""
 
     key: str
@@ -33,11 +33,11 @@ class Entry:
     value: bytes
 
     @classmethod
-    def string(cls, key: str, text: str) -> Entry:
+    def string(cls, key: str, text: str) -> MetadataEntry:
         return cls(key, STRING, _string(text.encode()))
 
     @classmethod
-    def integer(cls, key: str, number: int) -> Entry:
+    def integer(cls, key: str, number: int) -> MetadataEntry:
         return cls(key, UINT32, _U32.pack(number))
 
     @cached_property
@@ -45,7 +45,7 @@ class Entry:
         """What a scalar says; None for strings and arrays."""
         return struct.unpack(_FORMATS[self.type], self.value)[0] if self.type in _FORMATS else None
 
-    def with_number(self, number: int) -> Entry:
+    def with_number(self, number: int) -> MetadataEntry:
         """The same key and type with another number; BadFile where the type is none of whole numbers, or too small."""
         try:
             if self.type not in _INTEGERS:
@@ -73,7 +73,7 @@ class Entry:
             ends.append(start)
         return tuple(self.value[begin:end] for begin, end in zip([12, *ends], ends, strict=False))
 
-    def with_items(self, items: Sequence[bytes]) -> Entry:
+    def with_items(self, items: Sequence[bytes]) -> MetadataEntry:
         """The array with other items of the same type."""
         return replace(self, value=self.value[:4] + _U64.pack(len(items)) + b"".join(items))
 
@@ -102,11 +102,11 @@ class Layout:
     """Everything before the data of a GGUF file."""
 
     version: int
-    entries: tuple[Entry, ...]
+    entries: tuple[MetadataEntry, ...]
     tensors: tuple[TensorInfo, ...]
 
     @cached_property
-    def by_key(self) -> dict[str, Entry]:
+    def by_key(self) -> dict[str, MetadataEntry]:
         return {entry.key: entry for entry in self.entries}
 
     @property
@@ -122,7 +122,7 @@ class Layout:
         whole = b"".join([start, *(entry.raw for entry in self.entries), *(tensor.raw for tensor in self.tensors)])
         return whole.ljust(padded(len(whole), self.alignment), b"\0")
 
-    def changed(self, entries: Mapping[str, Entry], removed: Iterable[str] = ()) -> Layout:
+    def changed(self, entries: Mapping[str, MetadataEntry], removed: Iterable[str] = ()) -> Layout:
         """With ``entries`` in the places of those of the same keys, new ones at the end, and without the ``removed`` keys."""
         kept = {entry.key: entries.get(entry.key, entry) for entry in self.entries}
         kept |= {key: entry for key, entry in entries.items() if key not in kept}
@@ -190,10 +190,10 @@ class _Reader:
     def text(self) -> str:
         return self.take(self.number(_U64)).decode("utf-8", "surrogateescape")
 
-    def entry(self) -> Entry:
+    def entry(self) -> MetadataEntry:
         key, kind = self.text(), self.number(_U32)
         end = self.array_end() if kind == ARRAY else _end_of(self.data, self.position, kind)
-        return Entry(key, kind, self.take(end - self.position))
+        return MetadataEntry(key, kind, self.take(end - self.position))
 
     def array_end(self) -> int:
         kind = _U32.unpack_from(self.data, self.position)[0]

@@ -20,7 +20,7 @@ _KERNELS = "kernels for quantized weights"
 
 
 @dataclass(frozen=True)
-class Finding:
+class DoctorCheck:
     """``state``: "ok", "warning" or "missing"; ``mend``: what to do, empty where nothing needs doing."""
 
     what: str
@@ -29,10 +29,10 @@ class Finding:
     mend: str = ""
 
 
-def checkup() -> list[Finding]:
+def doctor_checks() -> list[DoctorCheck]:
     """All findings; never raises for something that is merely missing."""
     found = [
-        Finding(
+        DoctorCheck(
             "Python",
             "ok",
             f"{platform.python_version()} on {platform.system()} {platform.machine()}, {ggml.cores()} cores",
@@ -47,47 +47,47 @@ def checkup() -> list[Finding]:
     return found
 
 
-def _package(name: str) -> Finding:
+def _package(name: str) -> DoctorCheck:
     try:
-        return Finding(name, "ok", importlib.metadata.version(name))
+        return DoctorCheck(name, "ok", importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
         mend = f"run: {ggml.INSTALL_HINT}" if name == "llama-cpp-python" else f"run: pip install {name}"
-        return Finding(name, "missing", "not installed", mend)
+        return DoctorCheck(name, "missing", "not installed", mend)
 
 
-def _tool(name: str) -> Finding:
+def _tool(name: str) -> DoctorCheck:
     try:
-        return Finding(name, "ok", str(tools.find(name)))
+        return DoctorCheck(name, "ok", str(tools.find(name)))
     except QuantplanError as error:
-        return Finding(name, "missing", f"not in {tools.bin_folder()}", str(error))
+        return DoctorCheck(name, "missing", f"not in {tools.bin_folder()}", str(error))
 
 
-def _tried(what: str, look: Callable[[], Finding]) -> Finding:
+def _tried(what: str, look: Callable[[], DoctorCheck]) -> DoctorCheck:
     try:
         return look()
     except QuantplanError as error:
-        return Finding(what, "missing", "cannot be used", str(error))
+        return DoctorCheck(what, "missing", "cannot be used", str(error))
 
 
-def _types() -> Finding:
+def _types() -> DoctorCheck:
     """The table of types against the installed library's."""
     known = [kind for kind in BY_ID.values() if ggml.installed_name(kind.ggml_id) is not None]
     wrong = [kind.name for kind in known if ggml.installed_block(kind.ggml_id) != (kind.block, kind.block_bytes)]
     if wrong:
-        return Finding(
+        return DoctorCheck(
             "ggml library",
             "warning",
             f"other block sizes of {', '.join(wrong)}",
             "update quantplan, or llama-cpp-python",
         )
-    return Finding("ggml library", "ok", f"{len(known)} types, in {ggml.library_folder()}")
+    return DoctorCheck("ggml library", "ok", f"{len(known)} types, in {ggml.library_folder()}")
 
 
-def _build() -> Finding:
-    return Finding("llama.cpp build", "ok", tools.build())
+def _build() -> DoctorCheck:
+    return DoctorCheck("llama.cpp build", "ok", tools.build())
 
 
-def _rules() -> Finding:
+def _rules() -> DoctorCheck:
     """Known bad builds are told by what they do, not by their number: three rules in a dry run on the bundled model.
 
     Between llama.cpp PRs 19770 and 22572 (spring 2026) a rule equal to the mix's default type was ignored and the mix's
@@ -104,19 +104,19 @@ def _rules() -> Finding:
     what = "rules of llama-quantize"
     if types["blk.0.ffn_down.weight"] != q4:
         mend = "update llama-cpp-python; until then a plan may fail its read-back check"
-        return Finding(what, "warning", "bad build: a rule equal to the default type is ignored", mend)
+        return DoctorCheck(what, "warning", "bad build: a rule equal to the default type is ignored", mend)
     order = {q6: "the first hit wins", q2: "the last hit wins"}.get(types["blk.1.ffn_down.weight"])
     if order is None:
-        return Finding(
+        return DoctorCheck(
             what,
             "warning",
             "bad build: rules are ignored",
             "update llama-cpp-python; plans cannot be built with this one",
         )
-    return Finding(what, "ok", f"{order}; quantplan's rules are disjoint and hold either way")
+    return DoctorCheck(what, "ok", f"{order}; quantplan's rules are disjoint and hold either way")
 
 
-def _kernels() -> Finding:
+def _kernels() -> DoctorCheck:
     """The bundled model in Q8_0, run: builds whose kernels crash on this processor look sound until then."""
     with tempfile.TemporaryDirectory(prefix="quantplan-") as folder:
         file = Path(folder) / "q8_0.gguf"
@@ -125,8 +125,8 @@ def _kernels() -> Finding:
             tools.run(["llama-bench", "-m", str(file), "-p", "16", "-n", "1", "-r", "1", "-t", "2"])
         except ToolFailed:
             mend = f"llama.cpp was built for another processor, or its AMX kernels crash; run: {ggml.INSTALL_HINT}"
-            return Finding(_KERNELS, "missing", "llama-bench dies on a model in Q8_0", mend)
-    return Finding(_KERNELS, "ok", "a model in Q8_0 runs")
+            return DoctorCheck(_KERNELS, "missing", "llama-bench dies on a model in Q8_0", mend)
+    return DoctorCheck(_KERNELS, "ok", "a model in Q8_0 runs")
 
 
 def _bundled() -> Path:

@@ -61,7 +61,7 @@ class EngineOptions:
     rpc: tuple[str, ...] = ()
 
 
-def windows_per_batch(n_ctx: int) -> int:
+def chunks_per_batch(n_ctx: int) -> int:
     """Windows that are decoded together."""
     return max(1, _BATCH_TOKENS // n_ctx)
 
@@ -145,15 +145,15 @@ class Engine:
         )
         return said.rpartition("error loading model: ")[2]
 
-    def new_context(self, n_ctx: int, windows: int, watch: NodeWatcher | None = None, **settings: int) -> int:
-        """A context for ``windows`` sequences of ``n_ctx`` tokens, to be freed by the caller with ``llama_free``.
+    def new_context(self, n_ctx: int, chunks: int, watch: NodeWatcher | None = None, **settings: int) -> int:
+        """A context for ``chunks`` sequences of ``n_ctx`` tokens, to be freed by the caller with ``llama_free``.
 
         ``settings``: fields of llama_context_params that are not to have their defaults.
         """
         parameters = self._llama.llama_context_default_params()
-        parameters.n_ctx = n_ctx * windows
-        parameters.n_batch = n_ctx * windows
-        parameters.n_seq_max = windows
+        parameters.n_ctx = n_ctx * chunks
+        parameters.n_batch = n_ctx * chunks
+        parameters.n_seq_max = chunks
         parameters.n_threads = parameters.n_threads_batch = self.options.threads or ggml.cores()
         for name, value in settings.items():
             setattr(parameters, name, value)
@@ -202,7 +202,7 @@ class Engine:
             raise QuantplanError(f"llama.cpp could not tokenize a text of {len(raw)} bytes")
         return np.frombuffer(tokens, np.int32, count).copy()
 
-    def windows(self, text: str, limit: int | None = None) -> np.ndarray:
+    def chunks(self, text: str, limit: int | None = None) -> np.ndarray:
         """int32 [windows, n_ctx]: the text cut as llama-perplexity cuts it; the rest is dropped.
 
         A vocabulary with a BOS token has it in front of each window. TextTooShort below two windows, like the tool.
@@ -227,27 +227,27 @@ class Engine:
         return self.options.n_ctx // 2
 
     @property
-    def windows_per_batch(self) -> int:
-        return windows_per_batch(self.options.n_ctx)
+    def chunks_per_batch(self) -> int:
+        return chunks_per_batch(self.options.n_ctx)
 
-    def logits(self, windows: np.ndarray) -> Iterator[np.ndarray]:
+    def logits(self, chunks: np.ndarray) -> Iterator[np.ndarray]:
         """For each batch of windows float32 [windows in batch, scored positions, vocabulary].
 
         The array is llama.cpp's own buffer: it changes with the next batch. The last position of a window predicts
         a token outside of it and is left out, as llama-perplexity does.
         """
-        size = self.windows_per_batch
+        size = self.chunks_per_batch
         if self._context is None:
             self._context = self.new_context(self.options.n_ctx, size, self._watch)
-        for start in range(0, len(windows), size):
-            yield self._decode(windows[start : start + size])
+        for start in range(0, len(chunks), size):
+            yield self._decode(chunks[start : start + size])
 
-    def _decode(self, windows: np.ndarray) -> np.ndarray:
-        llama, count, n_ctx = self._llama, len(windows), windows.shape[1]
+    def _decode(self, chunks: np.ndarray) -> np.ndarray:
+        llama, count, n_ctx = self._llama, len(chunks), chunks.shape[1]
         llama.llama_memory_clear(llama.llama_get_memory(self._context), True)
         batch = llama.llama_batch_init(count * n_ctx, 0, 1)
         try:
-            self._fill(batch, windows)
+            self._fill(batch, chunks)
             self.run(self._context, batch)
         finally:
             llama.llama_batch_free(batch)
@@ -256,14 +256,14 @@ class Engine:
         flat = np.ctypeslib.as_array(pointer, (count, scored, self.vocabulary))
         return flat[:, :-1]
 
-    def _fill(self, batch: object, windows: np.ndarray) -> None:
-        count, n_ctx = windows.shape
+    def _fill(self, batch: object, chunks: np.ndarray) -> None:
+        count, n_ctx = chunks.shape
         total = count * n_ctx
 
         def view(pointer: object, dtype: type) -> np.ndarray:
             return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(dtype)), (total,))
 
-        view(batch.token, ctypes.c_int32)[:] = windows.reshape(-1)
+        view(batch.token, ctypes.c_int32)[:] = chunks.reshape(-1)
         view(batch.pos, ctypes.c_int32)[:] = np.tile(np.arange(n_ctx, dtype=np.int32), count)
         view(batch.n_seq_id, ctypes.c_int32)[:] = 1
         view(batch.logits, ctypes.c_int8)[:] = np.tile(np.arange(n_ctx) >= self.first_scored, count)

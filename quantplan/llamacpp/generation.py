@@ -30,7 +30,7 @@ Step = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Request:
+class GenerationRequest:
     prompt: Prompt
     max_tokens: int
 
@@ -48,7 +48,7 @@ class Generation:
     ending: str
 
 
-def generate(engine: Engine, requests: Sequence[Request], step: Step | None = None) -> list[Generation]:
+def generate(engine: Engine, requests: Sequence[GenerationRequest], step: Step | None = None) -> list[Generation]:
     """An answer to each request, in their order. ``step`` is told how many more are finished.
 
     Raises QuantplanError for a model that cannot generate, or where memory does not suffice.
@@ -75,7 +75,7 @@ def generate(engine: Engine, requests: Sequence[Request], step: Step | None = No
 class _Sequence:
     """One request on its way: ``tokens`` of the prompt, ``pieces`` of the answer so far."""
 
-    request: Request
+    request: GenerationRequest
     engine: Engine
     trained: int
     pieces: list[bytes] = field(default_factory=list)

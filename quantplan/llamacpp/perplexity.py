@@ -69,12 +69,12 @@ def _common(options: ToolOptions) -> list[str]:
     return words + (["-t", str(options.threads)] if options.threads else [])
 
 
-def base_file_bytes(vocabulary: int, n_ctx: int, windows: int) -> int:
+def base_file_bytes(vocabulary: int, n_ctx: int, chunks: int) -> int:
     """Exact size of the base file: header, tokens, and a scale, a minimum and 16 bits a token for each
     scored position.
     """
     row = 2 * (2 * ((vocabulary + 1) // 2) + 4)
-    return 20 + 4 * windows * n_ctx + windows * (n_ctx - n_ctx // 2 - 1) * row
+    return 20 + 4 * chunks * n_ctx + chunks * (n_ctx - n_ctx // 2 - 1) * row
 
 
 def write_base(
@@ -153,7 +153,7 @@ def _of_chunk(line: re.Match[str]) -> Figures:
         same_top=same,
         base_ppl=None,
         ppl_correlation=None,
-        kld_window_err=None,
+        kld_chunk_err=None,
         kld_median=None,
         kld_maximum=None,
         kld_percentiles=dict.fromkeys(PERCENTILES),
@@ -172,7 +172,7 @@ def _summary(log: str) -> Figures | None:
     return Figures(
         **pairs,  # type: ignore[arg-type]
         ppl_correlation=correlation / 100 if math.isfinite(correlation) else None,  # type: ignore[arg-type, operator]
-        kld_window_err=None,
+        kld_chunk_err=None,
         kld_median=single["Median "],
         kld_maximum=single["Maximum"],
         kld_percentiles=percentiles,

@@ -159,7 +159,7 @@ def _stored(head: re.Match[str], rest: str) -> QuantType:
 
 
 _quantizable: dict[str, frozenset[str]] = {}
-_mixes: dict[tuple[str, str, bool], dict[str, QuantType]] = {}
+_stock_quants: dict[tuple[str, str, bool], dict[str, QuantType]] = {}
 
 
 def quantizable(model: Model) -> tuple[Tensor, ...]:
@@ -178,7 +178,7 @@ def quantizable(model: Model) -> tuple[Tensor, ...]:
     return tuple(each for each in model.tensors if each.name in _quantizable[model.digest])
 
 
-def mix(model: Model, ftype: str, imatrix: Path | None = None) -> dict[str, QuantType]:
+def stock_quant(model: Model, ftype: str, imatrix: Path | None = None) -> dict[str, QuantType]:
     """Stored type of every tensor in the stock mix ``ftype``. Some mixes depend on whether there is an
     imatrix.
 
@@ -186,11 +186,11 @@ def mix(model: Model, ftype: str, imatrix: Path | None = None) -> dict[str, Quan
     """
     ftype = known_ftype(ftype)
     key = model.digest, ftype, imatrix is not None
-    if key not in _mixes:
+    if key not in _stock_quants:
         types = dry_run(model.path, ftype, imatrix=imatrix and imatrix.absolute(), allow_requantize=True)
         _check_complete(model, types)
-        _mixes[key] = types
-    return dict(_mixes[key])
+        _stock_quants[key] = types
+    return dict(_stock_quants[key])
 
 
 def _check_complete(model: Model, types: dict[str, QuantType]) -> None:

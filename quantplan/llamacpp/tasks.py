@@ -74,7 +74,7 @@ def outcomes(
     """
     for _ in range(RUNS):
         finished = run(argv(model, asked, options), echo=echo, on_text=_counter(asked.mode, step))
-        _check_window(finished, options)
+        _check_chunk(finished, options)
         found = parse(finished, asked.mode)
         if len(found) == asked.tasks:
             return found
@@ -101,7 +101,7 @@ def _unreadable(finished: Finished, line: str) -> ToolFailed:
     return failure(finished, f"said {line.strip()!r}, which does not follow from the lines before")
 
 
-def _check_window(finished: Finished, options: ToolOptions) -> None:
+def _check_chunk(finished: Finished, options: ToolOptions) -> None:
     too_long = _TOO_LONG.search(finished.log)
     if too_long:
         raise BadUsage(

@@ -206,10 +206,10 @@ def _blocks(logits: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Views of whole rows: the engine's windows are not contiguous, and flattening them would copy all
     logits.
     """
-    windows = logits if logits.ndim == 3 else logits[None]
+    chunks = logits if logits.ndim == 3 else logits[None]
     step = max(1, _BLOCK // logits.shape[-1])
-    for index, window in enumerate(windows):
-        for start in range(0, len(window), step):
-            block = window[start : start + step]
-            first = index * len(window) + start
+    for index, chunk in enumerate(chunks):
+        for start in range(0, len(chunk), step):
+            block = chunk[start : start + step]
+            first = index * len(chunk) + start
             yield slice(first, first + len(block)), block

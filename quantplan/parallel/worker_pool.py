@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from quantplan import __version__
 from quantplan.errors import QuantplanError, ToolMissing
-from quantplan.execution import Machines
+from quantplan.execution import Execution
 from quantplan.llamacpp import ggml
 
 if TYPE_CHECKING:
@@ -109,14 +109,14 @@ def _belong_to(parent: int) -> None:
         threading.Thread(target=watch, daemon=True).start()
 
 
-class Crew:
+class WorkerPool:
     """Processes that work on tasks. Use as a context manager; raises ToolMissing, QuantplanError where there is no cluster."""
 
-    def __init__(self, machines: Machines) -> None:
+    def __init__(self, machines: Execution) -> None:
         self.machines = machines
         self._client = _connect(machines.scheduler) if machines.scheduler is not None else None
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, *_: object) -> None:

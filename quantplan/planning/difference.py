@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 
 from quantplan.errors import ModelMismatch
-from quantplan.planning.tensor_types import Stored, check_same_model
-from quantplan.sensitivity_table import DamageTable
+from quantplan.planning.tensor_types import TensorTypes, check_same_model
+from quantplan.sensitivity_table import SensitivityTable
 
 
 @dataclass(frozen=True)
-class Line:
+class TensorDifference:
     """One tensor in both: (type, bytes, damage); damage in nats per token, None where it is not known."""
 
     tensor: str
@@ -25,25 +25,25 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Difference:
+class PlanDifference:
     """``kld``: (expected, its error) of each whole file, None where some tensor's damage is not known."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[TensorDifference, ...]
     file_bytes: tuple[int, int]
     kld: tuple[tuple[float, float] | None, tuple[float, float] | None]
 
     @property
-    def changed(self) -> tuple[Line, ...]:
+    def changed(self) -> tuple[TensorDifference, ...]:
         return tuple(each for each in self.lines if not each.equal)
 
 
-def difference(one: Stored, other: Stored, table: DamageTable | None = None) -> Difference:
+def difference(one: TensorTypes, other: TensorTypes, table: SensitivityTable | None = None) -> PlanDifference:
     """ModelMismatch where they, or the table, are of different models."""
     check_same_model(one, other)
     if table:
         _check_table(table, one, other)
     lines = tuple(
-        Line(
+        TensorDifference(
             name,
             (kind.name, other.types[name].name),
             (one.bytes[name], other.bytes[name]),
@@ -51,10 +51,10 @@ def difference(one: Stored, other: Stored, table: DamageTable | None = None) -> 
         )
         for name, kind in one.types.items()
     )
-    return Difference(lines, (one.file_bytes, other.file_bytes), (_expected(table, one), _expected(table, other)))
+    return PlanDifference(lines, (one.file_bytes, other.file_bytes), (_expected(table, one), _expected(table, other)))
 
 
-def _check_table(table: DamageTable, *both: Stored) -> None:
+def _check_table(table: SensitivityTable, *both: TensorTypes) -> None:
     for each in both:
         if each.plan and table.model_digest and table.model_digest != each.plan.model_digest:
             raise ModelMismatch(
@@ -66,7 +66,7 @@ def _check_table(table: DamageTable, *both: Stored) -> None:
             raise ModelMismatch(f"the damage table has a row for {missing[0]}, {each.path} has no such tensor")
 
 
-def _damage(table: DamageTable | None, stored: Stored, name: str) -> float | None:
+def _damage(table: SensitivityTable | None, stored: TensorTypes, name: str) -> float | None:
     """0 for what no plan decides (norms ...) and what a plan copies; None for a type that the table does not know."""
     if table is None:
         return None
@@ -78,11 +78,11 @@ def _damage(table: DamageTable | None, stored: Stored, name: str) -> float | Non
     return 0.0 if _copied(stored, name) else None
 
 
-def _copied(stored: Stored, name: str) -> bool:
+def _copied(stored: TensorTypes, name: str) -> bool:
     return stored.plan is not None and not next(each.rule for each in stored.plan.tensors if each.name == name)
 
 
-def _expected(table: DamageTable | None, stored: Stored) -> tuple[float, float] | None:
+def _expected(table: SensitivityTable | None, stored: TensorTypes) -> tuple[float, float] | None:
     if table is None or any(_damage(table, stored, name) is None for name in table.rows):
         return None
     known = {

@@ -7,24 +7,24 @@ from dataclasses import dataclass, replace
 
 from quantplan.errors import BadUsage
 from quantplan.plan import Plan
-from quantplan.planning.request import Request, allowed_types, pose_request
+from quantplan.planning.request import PlanRequest, allowed_types, formulate_request
 from quantplan.quant_type import QuantType, fitted
 from quantplan.sensitivity import estimate as pricing
-from quantplan.sensitivity_table import DamageTable
+from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solve.bound import prices
 from quantplan.solve.constraints import Allowed
-from quantplan.solve.explain import Rung, Standing, curve, standings, verdict
-from quantplan.solve.planner import Posed
+from quantplan.solve.explain import CurvePoint, GroupGain, curve, standings, verdict
+from quantplan.solve.planner import Formulation
 from quantplan.tensor import Tensor, padded
 
 
 @dataclass(frozen=True)
-class WishCost:
+class ConstraintCost:
     """A wish that binds: for how many tensors a type that it excludes would be better at the going price, and by how much
     damage net of bytes, in nats per token.
     """
 
-    wish: str
+    constraint: str
     tensors: int
     nats: float
 
@@ -34,9 +34,9 @@ class Explanation:
     """``price``: nats per byte of the file, None where the plan minimised something that has no such price."""
 
     plan: Plan
-    request: Request
-    table: DamageTable
-    posed: Posed
+    request: PlanRequest
+    table: SensitivityTable
+    formulation: Formulation
     choices: tuple[int, ...]
     price: float | None
     allowed: Allowed
@@ -47,8 +47,8 @@ class Explanation:
         return None if self.plan.budget_bytes is None else self.plan.budget_bytes - self.plan.file_bytes
 
     @property
-    def standings(self) -> tuple[Standing, ...]:
-        return standings(self.posed.problem, self.choices, self.price or 0.0)
+    def standings(self) -> tuple[GroupGain, ...]:
+        return standings(self.formulation.problem, self.choices, self.price or 0.0)
 
 
 @dataclass(frozen=True)
@@ -57,27 +57,27 @@ class TensorExplanation:
 
     group: str
     tensors: tuple[str, ...]
-    rungs: tuple[Rung, ...]
+    rungs: tuple[CurvePoint, ...]
     excluded: dict[str, str]
     verdict: str
     source: str  # of its damages: probed, borrowed, prior, imported
     relative_error: float
 
 
-def explain_plan(request: Request, plan: Plan, table: DamageTable) -> Explanation:
+def explain_plan(request: PlanRequest, plan: Plan, table: SensitivityTable) -> Explanation:
     """The plan as the choices of the problem that ``request`` and ``table`` pose.
 
     Raises what posing raises, and BadUsage for a plan that takes a type which the table or the wishes do not offer.
     """
-    posed = pose_request(request, table)
-    choices = _choices(posed, plan)
+    formulation = formulate_request(request, table)
+    choices = _choices(formulation, plan)
     allowed = allowed_types(request)
-    return Explanation(plan, request, table, posed, choices, _price(plan, posed, choices), allowed)
+    return Explanation(plan, request, table, formulation, choices, _price(plan, formulation, choices), allowed)
 
 
-def _choices(posed: Posed, plan: Plan) -> tuple[int, ...]:
+def _choices(formulation: Formulation, plan: Plan) -> tuple[int, ...]:
     found = []
-    for members, kinds in zip(posed.grouping.members, posed.grouping.kinds, strict=True):
+    for members, kinds in zip(formulation.grouping.members, formulation.grouping.kinds, strict=True):
         stored = tuple(plan.types[tensor.name] for tensor in members)
         if stored not in kinds:
             raise BadUsage(
@@ -88,26 +88,26 @@ def _choices(posed: Posed, plan: Plan) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _price(plan: Plan, posed: Posed, choices: Sequence[int]) -> float | None:
+def _price(plan: Plan, formulation: Formulation, choices: Sequence[int]) -> float | None:
     """The solver's; for a plan that it did not make, that of a budget of the plan's own size."""
     if plan.outcome.minimised not in ("sum", "bytes"):
         return None
     if "bytes" in plan.outcome.prices:
         return plan.outcome.prices["bytes"]
-    return prices(replace(posed.problem, budget_bytes=posed.problem.bytes(choices)))["bytes"]
+    return prices(replace(formulation.problem, budget_bytes=formulation.problem.bytes(choices)))["bytes"]
 
 
 def explain_tensor(found: Explanation, tensor: Tensor) -> TensorExplanation:
     """The curve of the group that the tensor belongs to."""
-    at = found.posed.grouping.of_tensor[tensor.name]
-    group, members = found.posed.problem.groups[at], found.posed.grouping.members[at]
+    at = found.formulation.grouping.of_tensor[tensor.name]
+    group, members = found.formulation.problem.groups[at], found.formulation.grouping.members[at]
     rungs = curve(group, found.choices[at])
     row = found.table.rows[tensor.name]
     return TensorExplanation(
         group.name,
         tuple(each.name for each in members),
         rungs,
-        _excluded(found, tensor, {rung.label for rung in rungs}) if not found.posed.grouping.blocks[at] else {},
+        _excluded(found, tensor, {rung.label for rung in rungs}) if not found.formulation.grouping.blocks[at] else {},
         verdict(rungs, found.price, found.free_bytes),
         row.source,
         row.relative_error,
@@ -117,10 +117,10 @@ def explain_tensor(found: Explanation, tensor: Tensor) -> TensorExplanation:
 def _excluded(found: Explanation, tensor: Tensor, offered: set[str]) -> dict[str, str]:
     """Why each type that the plan was asked to choose from, or the table has, is not offered."""
     row, reasons = found.table.rows[tensor.name], {}
-    wished = found.allowed.excluded[tensor.name]
+    constrained = found.allowed.excluded[tensor.name]
     for kind in sorted({*found.request.types, *map(_by_name, row.weights)}, key=lambda each: -each.bits):
         if kind.name not in offered:
-            reasons[kind.name] = wished.get(kind.name) or _reason(found, tensor, kind)
+            reasons[kind.name] = constrained.get(kind.name) or _reason(found, tensor, kind)
     return reasons
 
 
@@ -144,19 +144,19 @@ def _reason(found: Explanation, tensor: Tensor, kind: QuantType) -> str:
     return "not possible for all that are tied to it"
 
 
-def wish_costs(found: Explanation) -> tuple[WishCost, ...]:
+def constraint_costs(found: Explanation) -> tuple[ConstraintCost, ...]:
     """The wishes that bind, the dearest first: excluded types that the table has a value for, at the going price."""
     if found.price is None:
         return ()
     costs: dict[str, list[float]] = {}
-    for tensor in (each for members in found.posed.grouping.members for each in members):
+    for tensor in (each for members in found.formulation.grouping.members for each in members):
         row, excluded = found.table.rows[tensor.name], found.allowed.excluded[tensor.name]
         own = _cost(found, tensor, found.plan.types[tensor.name])
         better = {name: own - _cost(found, tensor, _by_name(name)) for name in excluded if name in row.weights}
         if better and max(better.values()) > 0:
             best = max(better, key=lambda name: better[name])
             costs.setdefault(excluded[best], []).append(better[best])
-    bound = (WishCost(wish, len(nats), sum(nats)) for wish, nats in costs.items())
+    bound = (ConstraintCost(constraint, len(nats), sum(nats)) for constraint, nats in costs.items())
     return tuple(sorted(bound, key=lambda each: -each.nats))
 
 

@@ -10,19 +10,19 @@ from quantplan.build.build import stock_plan
 from quantplan.errors import BadUsage
 from quantplan.llamacpp import quantize
 from quantplan.llamacpp.quantize import published_ftypes
-from quantplan.planning.request import Request, parse_budget, pose_request, quantizable
+from quantplan.planning.request import PlanRequest, formulate_request, parse_budget, quantizable
 from quantplan.quant_type import QuantType
 from quantplan.recipes.make_plan import lacking_imatrix
-from quantplan.sensitivity_table import DamageTable
+from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solve.alternatives import alternatives
 from quantplan.solve.frontier import NEXT_BYTES, Point, differing, even_budgets, frontier, knee, span
-from quantplan.solve.planner import Posed, check_budget
+from quantplan.solve.planner import Formulation, check_budget
 from quantplan.solve.program import Solution, solve
 from quantplan.solve.stability import Stability, stability
 
 
 @dataclass(frozen=True)
-class Entry:
+class FrontierEntry:
     """A point of the frontier as a file. ``saved``: expected KLD that ``step_bytes`` more would save, solved for;
     ``changed``: groups that differ from the entry before.
     """
@@ -38,7 +38,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Mix:
+class StockQuant:
     """A stock mix in the same damage table; ``plan_kld``: expected of the plan of its size, None where there is none."""
 
     name: str
@@ -58,10 +58,10 @@ class Mix:
 class Frontier:
     """``knee``: index of its entry, None where the curve has none; ``unscored``: mixes left out, each with the reason."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[FrontierEntry, ...]
     step_bytes: int
     knee: int | None
-    mixes: tuple[Mix, ...]
+    stock_quants: tuple[StockQuant, ...]
     unscored: tuple[str, ...]
     calibrated: bool
 
@@ -79,31 +79,35 @@ class Alternative:
 
 
 def model_frontier(
-    request: Request, table: DamageTable, points: int, mixes: Sequence[str] | None = None, step_bytes: int | None = None
+    request: PlanRequest,
+    table: SensitivityTable,
+    points: int,
+    stock_quants: Sequence[str] | None = None,
+    step_bytes: int | None = None,
 ) -> Frontier:
-    """The frontier at even steps, its knee, and the stock ``mixes`` (None: the usual ones that can be made and scored).
+    """The frontier at even steps, its knee, and the stock ``stock_quants`` (None: the usual ones that can be made and scored).
 
     ``step_bytes`` None: 100 MB, for small files the power of ten below a twentieth of the largest. Raises what posing
     raises, and BadUsage for a named mix that cannot be made or scored.
     """
     if points < 2:
         raise BadUsage(f"--points {points}: a frontier has two ends at least")
-    posed = pose_request(replace(request, budget=None), table)
-    stock, unscored = _stock(request, table, mixes)
-    smallest, largest = span(posed.problem)
-    step = step_bytes or _default_step(posed.fixed_bytes + largest)
+    formulation = formulate_request(replace(request, budget=None), table)
+    stock, unscored = _stock(request, table, stock_quants)
+    smallest, largest = span(formulation.problem)
+    step = step_bytes or _default_step(formulation.fixed_bytes + largest)
     budgets = even_budgets(smallest, largest, points)
     further = {each + step for each in budgets}
-    of_mixes = {name: size - posed.fixed_bytes for name, (size, *_) in stock.items()}
-    every = {*budgets, *further, *(size for size in of_mixes.values() if size >= smallest)}
-    found = {each.budget_bytes: each for each in frontier(posed.problem, sorted(every))}
-    kld = {budget: _predicted(posed, table, point.choices) for budget, point in found.items()}
+    of_ftypes = {name: size - formulation.fixed_bytes for name, (size, *_) in stock.items()}
+    every = {*budgets, *further, *(size for size in of_ftypes.values() if size >= smallest)}
+    found = {each.budget_bytes: each for each in frontier(formulation.problem, sorted(every))}
+    kld = {budget: _predicted(formulation, table, point.choices) for budget, point in found.items()}
     entries = [
-        _entry(request, posed, found[at], kld[at], kld[at][0] - kld[at + step][0], found.get(before))
+        _entry(request, formulation, found[at], kld[at], kld[at][0] - kld[at + step][0], found.get(before))
         for before, at in zip((None, *budgets), budgets, strict=False)
     ]
     bend = knee([found[at] for at in budgets])
-    scored = [Mix(name, *stock[name], kld[size][0] if size in kld else None) for name, size in of_mixes.items()]
+    scored = [StockQuant(name, *stock[name], kld[size][0] if size in kld else None) for name, size in of_ftypes.items()]
     return Frontier(
         tuple(entries),
         step,
@@ -119,29 +123,36 @@ def _default_step(largest: int) -> int:
 
 
 def _entry(
-    request: Request, posed: Posed, point: Point, kld: tuple[float, float], saved: float, before: Point | None
-) -> Entry:
-    types = posed.grouping.types(point.choices)
+    request: PlanRequest,
+    formulation: Formulation,
+    point: Point,
+    kld: tuple[float, float],
+    saved: float,
+    before: Point | None,
+) -> FrontierEntry:
+    types = formulation.grouping.types(point.choices)
     changed = differing(before.choices, point.choices) if before else 0
-    size = posed.fixed_bytes + point.bytes
-    return Entry(point, posed.fixed_bytes + point.budget_bytes, size, _bpw(request, types), *kld, saved, changed)
+    size = formulation.fixed_bytes + point.bytes
+    return FrontierEntry(
+        point, formulation.fixed_bytes + point.budget_bytes, size, _bpw(request, types), *kld, saved, changed
+    )
 
 
-def _bpw(request: Request, types: dict[str, QuantType]) -> float:
+def _bpw(request: PlanRequest, types: dict[str, QuantType]) -> float:
     """As Plan.bits_per_weight."""
     stored = sum(each.bytes_as(types.get(each.name, each.type)) for each in request.model.tensors)
     return 8 * stored / request.model.elements
 
 
-def _predicted(posed: Posed, table: DamageTable, choices: Sequence[int]) -> tuple[float, float]:
-    return table.predict(posed.grouping.priced(choices, table))
+def _predicted(formulation: Formulation, table: SensitivityTable, choices: Sequence[int]) -> tuple[float, float]:
+    return table.predict(formulation.grouping.priced(choices, table))
 
 
 # --- stock mixes
 
 
 def _stock(
-    request: Request, table: DamageTable, names: Sequence[str] | None
+    request: PlanRequest, table: SensitivityTable, names: Sequence[str] | None
 ) -> tuple[dict[str, tuple[int, float, float, float]], list[str]]:
     """Mix -> (bytes of its file, bpw, KLD, error), and why others were left out; named ones must not be."""
     found, left_out = {}, []
@@ -162,9 +173,9 @@ def _stock(
     return found, left_out
 
 
-def _unscorable(request: Request, table: DamageTable, name: str) -> str:
+def _unscorable(request: PlanRequest, table: SensitivityTable, name: str) -> str:
     """Why the mix cannot be made or scored, or nothing."""
-    types = quantize.mix(request.model, name, request.imatrix.path if request.imatrix else None)
+    types = quantize.stock_quant(request.model, name, request.imatrix.path if request.imatrix else None)
     lacking = lacking_imatrix(request.model, types, request.imatrix)
     if lacking:
         return f"{lacking[0]} needs imatrix data"
@@ -176,7 +187,7 @@ def _unscorable(request: Request, table: DamageTable, name: str) -> str:
     return f"the damage table has no value for {unknown[0]}" if unknown else ""
 
 
-def _decided(request: Request, table: DamageTable, types: dict[str, QuantType]) -> dict[str, str]:
+def _decided(request: PlanRequest, table: SensitivityTable, types: dict[str, QuantType]) -> dict[str, str]:
     """What the mix makes of the tensors that are up for choice; one that stays as it is stored costs nothing."""
     return {
         tensor.name: types[tensor.name].name
@@ -189,45 +200,49 @@ def _decided(request: Request, table: DamageTable, types: dict[str, QuantType]) 
 
 
 def best_alternatives(
-    request: Request, table: DamageTable, count: int, least: int | None, time_limit: float = 60.0
+    request: PlanRequest, table: SensitivityTable, count: int, least: int | None, time_limit: float = 60.0
 ) -> tuple[Alternative, ...]:
     """The best plans within the request's budget, each different from every better one in at least ``least`` groups
     (None: one in fifty).
     """
-    posed = _at_budget(request, table)
-    least = least or max(1, len(posed.problem.groups) // 50)
-    if least > len(posed.problem.groups):
+    formulation = _at_budget(request, table)
+    least = least or max(1, len(formulation.problem.groups) // 50)
+    if least > len(formulation.problem.groups):
         raise BadUsage(
-            f"--differ {least}: there are only {len(posed.problem.groups)} tensors (or groups) to choose for"
+            f"--differ {least}: there are only {len(formulation.problem.groups)} tensors (or groups) to choose for"
         )
-    found = alternatives(posed.problem, count, least, time_limit=time_limit)
-    best = posed.grouping.types(found[0].choices)
-    return tuple(_alternative(posed, table, each, best) for each in found)
+    found = alternatives(formulation.problem, count, least, time_limit=time_limit)
+    best = formulation.grouping.types(found[0].choices)
+    return tuple(_alternative(formulation, table, each, best) for each in found)
 
 
-def _alternative(posed: Posed, table: DamageTable, found: Solution, best: dict[str, QuantType]) -> Alternative:
-    types = posed.grouping.types(found.choices)
+def _alternative(
+    formulation: Formulation, table: SensitivityTable, found: Solution, best: dict[str, QuantType]
+) -> Alternative:
+    types = formulation.grouping.types(found.choices)
     changed = tuple(name for name, kind in types.items() if kind != best[name])
-    size = posed.fixed_bytes + posed.problem.bytes(found.choices)
-    return Alternative(found, types, size, *_predicted(posed, table, found.choices), changed)
+    size = formulation.fixed_bytes + formulation.problem.bytes(found.choices)
+    return Alternative(found, types, size, *_predicted(formulation, table, found.choices), changed)
 
 
-def plan_stability(request: Request, table: DamageTable, draws: int) -> tuple[Posed, Solution, Stability]:
+def plan_stability(
+    request: PlanRequest, table: SensitivityTable, draws: int
+) -> tuple[Formulation, Solution, Stability]:
     """How much of the plan for the request's budget would change within the errors of the table's rows."""
-    posed = _at_budget(request, table)
-    found = solve(posed.problem)
-    errors = group_errors(posed, table, found.choices)
-    return posed, found, stability(posed.problem, found.choices, errors, draws)
+    formulation = _at_budget(request, table)
+    found = solve(formulation.problem)
+    errors = group_errors(formulation, table, found.choices)
+    return formulation, found, stability(formulation.problem, found.choices, errors, draws)
 
 
-def group_errors(posed: Posed, table: DamageTable, choices: Sequence[int]) -> tuple[float, ...]:
+def group_errors(formulation: Formulation, table: SensitivityTable, choices: Sequence[int]) -> tuple[float, ...]:
     """Relative error of each group's damage: of one tensor its row's; of several, independent, at the types chosen."""
-    grouping = posed.grouping
+    grouping = formulation.grouping
     taken = zip(grouping.members, grouping.kinds, choices, strict=True)
     return tuple(_group_error(table, zip(members, kinds[at], strict=True)) for members, kinds, at in taken)
 
 
-def _group_error(table: DamageTable, stored: Iterable) -> float:
+def _group_error(table: SensitivityTable, stored: Iterable) -> float:
     rows = [(table.rows[tensor.name], kind.name) for tensor, kind in stored if tensor.name in table.rows]
     if len(rows) == 1:
         return rows[0][0].relative_error
@@ -236,10 +251,10 @@ def _group_error(table: DamageTable, stored: Iterable) -> float:
     return math.sqrt(sum((damage * error) ** 2 for damage, error in damages)) / total if total else 0.0
 
 
-def _at_budget(request: Request, table: DamageTable) -> Posed:
+def _at_budget(request: PlanRequest, table: SensitivityTable) -> Formulation:
     budget = parse_budget(request)
     if budget is None:
         raise BadUsage("at which size? give --at BUDGET, for example --at 4.5bpw")
-    posed = pose_request(request, table)
-    check_budget(request.model, budget, posed.fixed_bytes + posed.problem.smallest_bytes)
-    return posed
+    formulation = formulate_request(request, table)
+    check_budget(request.model, budget, formulation.fixed_bytes + formulation.problem.smallest_bytes)
+    return formulation

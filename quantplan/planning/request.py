@@ -22,13 +22,21 @@ from quantplan.quant_type import QuantType
 from quantplan.recipes.layer_types import flags_for
 from quantplan.recipes.make_plan import imatrix_note, imatrix_use, lacking_imatrix, make_plan
 from quantplan.records.journal import digest_of
-from quantplan.records.plan_files import damage_content, read_damage, write_damage
+from quantplan.records.plan_files import read_sensitivities, sensitivity_content, write_sensitivities
 from quantplan.sensitivity import estimate as pricing
-from quantplan.sensitivity_table import DamageRow, DamageTable
+from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
 from quantplan.solve import layers
-from quantplan.solve.constraints import Allowed, Wishes, allowed, permission, types_by_tensor, unsafe
+from quantplan.solve.constraints import Allowed, Constraints, allowed, permission, types_by_tensor, unsafe
 from quantplan.solve.grouping import tensor_groups
-from quantplan.solve.planner import Goal, Posed, best_answer, check_budget, fixed_bytes, pose, solve_posed
+from quantplan.solve.planner import (
+    Formulation,
+    Goal,
+    best_answer,
+    check_budget,
+    fixed_bytes,
+    formulate,
+    solve_formulation,
+)
 from quantplan.solve.program import Solution
 from quantplan.tensor import Model, Tensor
 
@@ -54,7 +62,7 @@ LAYER_FTYPES = (
 
 
 @dataclass(frozen=True)
-class Request:
+class PlanRequest:
     """What is to be planned. ``per``: "tensor" or "layer"; ``command`` goes into the plan's provenance.
 
     ``budget`` None: no limit on the file; then ``most_kld`` or another limit must say what is wanted.
@@ -64,7 +72,7 @@ class Request:
     imatrix: Imatrix | None
     types: tuple[QuantType, ...]
     budget: str | None
-    wishes: Wishes = Wishes()
+    constraints: Constraints = Constraints()
     per: str = "tensor"
     command: str = ""
     objective: str = "sum"
@@ -81,34 +89,44 @@ def quantizable(model: Model) -> tuple[Tensor, ...]:
     return tensors
 
 
-def types_to_price(request: Request) -> tuple[QuantType, ...]:
+def types_to_estimate(request: PlanRequest) -> tuple[QuantType, ...]:
     """The candidate types, those that wishes name, and in layer mode those that the mixes consist of; largest first."""
-    wishes, tensors = request.wishes, quantizable(request.model)
-    named = [*request.types, *(kind for _, kind in wishes.pins), *(kind for _, kinds in wishes.only for kind in kinds)]
-    names = {kind.name: kind for kind in named if wishes.one_bit or not all(unsafe(each, kind) for each in tensors)}
+    constraints, tensors = request.constraints, quantizable(request.model)
+    named = [
+        *request.types,
+        *(kind for _, kind in constraints.pins),
+        *(kind for _, kinds in constraints.only for kind in kinds),
+    ]
+    names = {
+        kind.name: kind for kind in named if constraints.one_bit or not all(unsafe(each, kind) for each in tensors)
+    }
     if request.per == "layer":
         planned = {tensor.name for tensor in tensors}
-        mixes = layer_mixes(request)
-        names |= {kind.name: kind for types in mixes.values() for name, kind in types.items() if name in planned}
+        stock_quants = layer_ftypes(request)
+        names |= {kind.name: kind for types in stock_quants.values() for name, kind in types.items() if name in planned}
     return tuple(sorted(names.values(), key=lambda kind: (-kind.bits, kind.name)))
 
 
-def layer_mixes(request: Request) -> dict[str, dict[str, QuantType]]:
+def layer_ftypes(request: PlanRequest) -> dict[str, dict[str, QuantType]]:
     """What each FTYPE that the candidate types allow makes of the model; mixes that need a missing imatrix are left out."""
     names = {kind.name for kind in request.types}
     imatrix = request.imatrix.path if request.imatrix else None
-    mixes = {
-        ftype: quantize.mix(request.model, ftype, imatrix) for ftype in LAYER_FTYPES if _ftype_allowed(ftype, names)
+    stock_quants = {
+        ftype: quantize.stock_quant(request.model, ftype, imatrix)
+        for ftype in LAYER_FTYPES
+        if _ftype_allowed(ftype, names)
     }
     possible = {
-        ftype: types for ftype, types in mixes.items() if not lacking_imatrix(request.model, types, request.imatrix)
+        ftype: types
+        for ftype, types in stock_quants.items()
+        if not lacking_imatrix(request.model, types, request.imatrix)
     }
     if not possible:
         raise BadUsage("layer mode: none of the FTYPE mixes can be made of the --types given; allow more types")
     return possible
 
 
-def parse_budget(request: Request) -> Budget | None:
+def parse_budget(request: PlanRequest) -> Budget | None:
     """The budget in bytes; the name of a stock mix such as Q4_K_M means the size of that mix, made with the same imatrix."""
     if request.budget is None:
         return None
@@ -122,47 +140,47 @@ def parse_budget(request: Request) -> Budget | None:
     return Budget.parse(request.budget, request.model, _metadata_bytes(request))
 
 
-def goal_of(request: Request) -> Goal:
+def goal_of(request: PlanRequest) -> Goal:
     """What the request asks for; BadUsage where it sets no limit at all."""
     return Goal(parse_budget(request), request.objective, request.most_kld)
 
 
-def check(request: Request) -> None:
+def check(request: PlanRequest) -> None:
     """What can be known before anything is measured: a typing mistake shall not cost a probe.
 
     Raises BadUsage, BadFile, NothingSelected, BudgetImpossible.
     """
     tensors = quantizable(request.model)
     nothing_known = {
-        tensor.name: DamageRow(tensor.name, {kind.name: 0.0 for kind in _every_type(request, tensor)})
+        tensor.name: SensitivityRow(tensor.name, {kind.name: 0.0 for kind in _every_type(request, tensor)})
         for tensor in tensors
     }
-    posed = pose_request(request, DamageTable(request.model.digest, nothing_known))
-    for _ in _problems(replace(request, least_tps=None), posed, None):
+    formulation = formulate_request(request, SensitivityTable(request.model.digest, nothing_known))
+    for _ in _problems(replace(request, least_tps=None), formulation, None):
         pass
     budget = goal_of(request).budget
     if budget is not None:
-        check_budget(request.model, budget, posed.fixed_bytes + posed.problem.smallest_bytes)
+        check_budget(request.model, budget, formulation.fixed_bytes + formulation.problem.smallest_bytes)
 
 
-def _every_type(request: Request, tensor: Tensor) -> tuple[QuantType, ...]:
-    wishes = request.wishes
-    named = (*types_to_price(request), *(kind for _, kind in wishes.pins))
+def _every_type(request: PlanRequest, tensor: Tensor) -> tuple[QuantType, ...]:
+    constraints = request.constraints
+    named = (*types_to_estimate(request), *(kind for _, kind in constraints.pins))
     return pricing.candidates(tensor, named, request.imatrix)
 
 
-def allowed_types(request: Request) -> Allowed:
+def allowed_types(request: PlanRequest) -> Allowed:
     """What types and wishes leave to each tensor; NothingSelected where that is nothing."""
     tensors = quantizable(request.model)
-    wanted = types_by_tensor(tensors, request.types, request.wishes)
+    wanted = types_by_tensor(tensors, request.types, request.constraints)
     candidates = {tensor.name: pricing.candidates(tensor, wanted[tensor.name], request.imatrix) for tensor in tensors}
-    found = allowed(tensors, candidates, request.wishes)
+    found = allowed(tensors, candidates, request.constraints)
     for tensor in tensors:
         pricing.check_storable(tensor, found.left[tensor.name] or wanted[tensor.name], request.imatrix)
     return found
 
 
-def pose_request(request: Request, table: DamageTable) -> Posed:
+def formulate_request(request: PlanRequest, table: SensitivityTable) -> Formulation:
     """The problem that a request and a damage table make.
 
     Raises ModelMismatch for a table without a row for some tensor, NothingSelected, BadUsage.
@@ -172,22 +190,24 @@ def pose_request(request: Request, table: DamageTable) -> Posed:
     fixed = fixed_bytes(request.model, tensors, _metadata_bytes(request))
     left = allowed_types(request).left
     if request.per != "layer":
-        return pose(tensor_groups(tensors, left, table), fixed, parse_budget(request), request.wishes)
-    mixes = layer_mixes(request)
-    permits = permission(tensors, request.wishes)
-    grouping = layers.layer_groups(tensors, mixes, table, lambda tensor: left[tensor.name], permits)
-    sizes = {ftype: sum(each.bytes_as(types[each.name]) for each in tensors) for ftype, types in mixes.items()}
-    return pose(grouping, fixed, parse_budget(request), request.wishes, sorted(sizes, key=lambda name: sizes[name]))
+        return formulate(tensor_groups(tensors, left, table), fixed, parse_budget(request), request.constraints)
+    stock_quants = layer_ftypes(request)
+    permits = permission(tensors, request.constraints)
+    grouping = layers.layer_groups(tensors, stock_quants, table, lambda tensor: left[tensor.name], permits)
+    sizes = {ftype: sum(each.bytes_as(types[each.name]) for each in tensors) for ftype, types in stock_quants.items()}
+    return formulate(
+        grouping, fixed, parse_budget(request), request.constraints, sorted(sizes, key=lambda name: sizes[name])
+    )
 
 
-def plan_for(request: Request, table: DamageTable, speeds: SpeedTable | None = None) -> tuple[Plan, bool]:
+def plan_for(request: PlanRequest, table: SensitivityTable, speeds: SpeedTable | None = None) -> tuple[Plan, bool]:
     """The plan, and whether everything fits at the largest types. ``speeds`` must be there for ``least_tps``.
 
     Raises BudgetImpossible and what posing raises.
     """
-    problems = list(_problems(request, pose_request(request, table), speeds))
-    posed, solution = _best(request, problems, table)
-    plan = plan_of(request, table, posed, solution.choices, solution.outcome)
+    problems = list(_problems(request, formulate_request(request, table), speeds))
+    formulation, solution = _best(request, problems, table)
+    plan = plan_of(request, table, formulation, solution.choices, solution.outcome)
     if request.devices is not None:
         plan = devices.with_devices(plan, request.model, request.devices)
     if speeds is not None:
@@ -195,9 +215,11 @@ def plan_for(request: Request, table: DamageTable, speeds: SpeedTable | None = N
     return plan, any(each.everything_fits for each in problems)
 
 
-def _problems(request: Request, posed: Posed, speeds: SpeedTable | None) -> Iterator[Posed]:
+def _problems(request: PlanRequest, formulation: Formulation, speeds: SpeedTable | None) -> Iterator[Formulation]:
     """One problem, or with memory to keep one for each size of the largest moved tensor."""
-    every = [posed] if request.devices is None else devices.within_memory(posed, request.model, request.devices)
+    every = (
+        [formulation] if request.devices is None else devices.within_memory(formulation, request.model, request.devices)
+    )
     for each in every:
         yield each if request.least_tps is None else devices.fast_enough(each, _given(speeds), request.least_tps)
 
@@ -208,27 +230,31 @@ def _given(speeds: SpeedTable | None) -> SpeedTable:
     return speeds
 
 
-def _best(request: Request, problems: Sequence[Posed], table: DamageTable) -> tuple[Posed, Solution]:
+def _best(
+    request: PlanRequest, problems: Sequence[Formulation], table: SensitivityTable
+) -> tuple[Formulation, Solution]:
     """The best answer of all problems, with the bound that holds for all of them."""
     answers, refused = [], []
-    for posed in problems:
+    for formulation in problems:
         try:
-            answers.append((posed, solve_posed(request.model, posed, goal_of(request), table)))
+            answers.append((formulation, solve_formulation(request.model, formulation, goal_of(request), table)))
         except BudgetImpossible as error:
             refused.append(error)
     if not answers:
         raise refused[-1]  # the smallest copy on the GPU: no other leaves more room
-    posed, best = answers[best_answer([solution for _, solution in answers])]
+    formulation, best = answers[best_answer([solution for _, solution in answers])]
     outcome = best.outcome
     bound = min(solution.outcome.bound for _, solution in answers)
     gap = (outcome.objective - bound) / outcome.objective if outcome.objective else 0.0
-    return posed, replace(best, outcome=replace(outcome, bound=bound, gap=gap))
+    return formulation, replace(best, outcome=replace(outcome, bound=bound, gap=gap))
 
 
-def plan_of(request: Request, table: DamageTable, posed: Posed, choices: Sequence[int], outcome: Outcome) -> Plan:
+def plan_of(
+    request: PlanRequest, table: SensitivityTable, formulation: Formulation, choices: Sequence[int], outcome: Outcome
+) -> Plan:
     """The plan that these choices make."""
-    types = posed.grouping.types(choices)
-    predicted, error = table.predict(posed.grouping.priced(choices, table))
+    types = formulation.grouping.types(choices)
+    predicted, error = table.predict(formulation.grouping.priced(choices, table))
     budget = parse_budget(request)
     plan = make_plan(
         request.model,
@@ -241,15 +267,15 @@ def plan_of(request: Request, table: DamageTable, posed: Posed, choices: Sequenc
         calibrated=table.calibrated,
         outcome=outcome,
         made_from=_made_from(request, table),
-        limits=posed.limits(choices),
+        limits=formulation.limits(choices),
     )
     if request.per != "layer":
         return plan
     flags = flags_for({name: kind for name, kind in types.items() if request.model.by_name[name].block is None})
-    return replace(plan, layer_types=posed.grouping.layer_types(choices), flags=flags)
+    return replace(plan, layer_types=formulation.grouping.layer_types(choices), flags=flags)
 
 
-def _made_from(request: Request, table: DamageTable) -> dict[str, object]:
+def _made_from(request: PlanRequest, table: SensitivityTable) -> dict[str, object]:
     return table.made_from | {
         "quantplan": __version__,
         "command": request.command,
@@ -261,18 +287,18 @@ def _made_from(request: Request, table: DamageTable) -> dict[str, object]:
     }
 
 
-def _spelled(request: Request) -> dict[str, object]:
+def _spelled(request: PlanRequest) -> dict[str, object]:
     """The wishes as options, those that were made."""
-    wishes = request.wishes
+    constraints = request.constraints
     spelled: dict[str, object] = {
-        "pin": [f"{selector.text}={kind}" for selector, kind in wishes.pins],
-        "min": [f"{selector.text}={kind}" for selector, kind in wishes.floors],
-        "max": [f"{selector.text}={kind}" for selector, kind in wishes.ceilings],
-        "only": [f"{selector.text}={','.join(map(str, kinds))}" for selector, kinds in wishes.only],
-        "tie": list(wishes.ties),
-        "max_types": wishes.most_types,
-        "course": wishes.course,
-        "allow_1_bit": wishes.one_bit,
+        "pin": [f"{selector.text}={kind}" for selector, kind in constraints.pins],
+        "min": [f"{selector.text}={kind}" for selector, kind in constraints.floors],
+        "max": [f"{selector.text}={kind}" for selector, kind in constraints.ceilings],
+        "only": [f"{selector.text}={','.join(map(str, kinds))}" for selector, kinds in constraints.only],
+        "tie": list(constraints.ties),
+        "max_types": constraints.most_types,
+        "course": constraints.course,
+        "allow_1_bit": constraints.one_bit,
         "objective": request.objective,
         "max_kld": request.most_kld,
         "min_tps": request.least_tps,
@@ -295,19 +321,19 @@ def _spelled_devices(wanted: Devices | None) -> dict[str, object]:
 # --- the damage table of a plan, kept for questions about it
 
 
-def table_digest(table: DamageTable) -> str:
-    return digest_of(damage_content(table))
+def table_digest(table: SensitivityTable) -> str:
+    return digest_of(sensitivity_content(table))
 
 
-def keep_table(table: DamageTable, cache: Path) -> Path:
+def keep_table(table: SensitivityTable, cache: Path) -> Path:
     """The table in the cache under its digest, where ``table_of`` finds it."""
     path = _table_path(cache, table_digest(table))
     if not path.exists():
-        write_damage(table, path)
+        write_sensitivities(table, path)
     return path
 
 
-def table_of(plan: Plan, cache: Path) -> DamageTable:
+def table_of(plan: Plan, cache: Path) -> SensitivityTable:
     """The damage table that a plan was made from; BadFile where the cache has lost it, or the plan was not solved."""
     digest = plan.made_from.get("damage_table")
     if not isinstance(digest, str):
@@ -317,15 +343,15 @@ def table_of(plan: Plan, cache: Path) -> DamageTable:
         raise BadFile(
             f"the damage table of the plan is no longer in the cache ({path}); give it with --damage FILE, or solve again"
         )
-    table = read_damage(path)
+    table = read_sensitivities(path)
     if table_digest(table) != digest:
         raise BadFile(f"{path}: the table was altered; delete it, and solve again")
     return table
 
 
-def read_table(path: Path | str, model: Model) -> DamageTable:
+def read_table(path: Path | str, model: Model) -> SensitivityTable:
     """A damage table file for a model; ModelMismatch where it was made for another."""
-    table = read_damage(path)
+    table = read_sensitivities(path)
     if table.model_digest and table.model_digest != model.digest:
         raise ModelMismatch(
             f"{path} was made for another model (digest {table.model_digest[:12]}, this is {model.digest[:12]})"
@@ -337,7 +363,7 @@ def _table_path(cache: Path, digest: str) -> Path:
     return cache / f"damage-{digest[:32]}.json"
 
 
-def _metadata_bytes(request: Request) -> int:
+def _metadata_bytes(request: PlanRequest) -> int:
     note = imatrix_note(imatrix_use(request.imatrix)) if request.imatrix else None
     return metadata_bytes(request.model, note)
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from quantplan.errors import ModelMismatch, NothingSelected
 from quantplan.plan import Plan
 from quantplan.quant_type import BY_NAME
-from quantplan.sensitivity_table import DamageTable
+from quantplan.sensitivity_table import SensitivityTable
 from quantplan.tensor import Model
 
 
-def score(plan: Plan, table: DamageTable, model: Model | None = None) -> tuple[float, float]:
+def score(plan: Plan, table: SensitivityTable, model: Model | None = None) -> tuple[float, float]:
     """(KLD in nats per token, its standard error) that the table predicts for the plan's types.
 
     Tensors that are copied are left out, and with the ``model`` at hand those that keep their type or become F32: their
@@ -35,13 +35,13 @@ def score(plan: Plan, table: DamageTable, model: Model | None = None) -> tuple[f
     return table.predict(types)
 
 
-def scored(plan: Plan, table: DamageTable, model: Model | None = None) -> Plan:
+def scored(plan: Plan, table: SensitivityTable, model: Model | None = None) -> Plan:
     """The plan with the table's prediction in it."""
     predicted, error = score(plan, table, model)
     return replace(plan, predicted_kld=predicted, predicted_kld_err=error, calibrated=table.calibrated)
 
 
-def check_table(table: DamageTable, plan: Plan) -> None:
+def check_table(table: SensitivityTable, plan: Plan) -> None:
     """ModelMismatch saying which digest or which tensors differ, unless the table is for the plan's model."""
     if table.model_digest and table.model_digest != plan.model_digest:
         raise ModelMismatch(
@@ -57,7 +57,7 @@ def check_table(table: DamageTable, plan: Plan) -> None:
         )
 
 
-def _difference(table: DamageTable, plan: Plan) -> str:
+def _difference(table: SensitivityTable, plan: Plan) -> str:
     names = {each.name for each in plan.tensors if each.rule}
     odd = sorted(names.symmetric_difference(table.rows))
     if not odd:

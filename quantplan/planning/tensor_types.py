@@ -14,7 +14,7 @@ from quantplan.tensor import Model, Tensor
 
 
 @dataclass(frozen=True)
-class Stored:
+class TensorTypes:
     """Types and bytes (without padding) by tensor, in the file's order. Of a GGUF the ``model``, of a plan the ``plan``."""
 
     path: Path
@@ -25,7 +25,7 @@ class Stored:
     plan: Plan | None = None
 
 
-def read_stored(path: Path) -> Stored:
+def read_tensor_types(path: Path) -> TensorTypes:
     """Of a plan file or a GGUF (any shard); BadFile for anything else."""
     try:
         with path.open("rb") as file:
@@ -35,16 +35,16 @@ def read_stored(path: Path) -> Stored:
     return _of_model(path, read_model(path)) if is_gguf else _of_plan(path, read_plan(path))
 
 
-def _of_model(path: Path, model: Model) -> Stored:
+def _of_model(path: Path, model: Model) -> TensorTypes:
     types = {each.name: each.type for each in model.tensors}
-    return Stored(path, types, {each.name: each.bytes for each in model.tensors}, model.file_bytes, model=model)
+    return TensorTypes(path, types, {each.name: each.bytes for each in model.tensors}, model.file_bytes, model=model)
 
 
-def _of_plan(path: Path, plan: Plan) -> Stored:
-    return Stored(path, plan.types, {each.name: each.bytes for each in plan.tensors}, plan.file_bytes, plan=plan)
+def _of_plan(path: Path, plan: Plan) -> TensorTypes:
+    return TensorTypes(path, plan.types, {each.name: each.bytes for each in plan.tensors}, plan.file_bytes, plan=plan)
 
 
-def check_same_model(one: Stored, other: Stored) -> None:
+def check_same_model(one: TensorTypes, other: TensorTypes) -> None:
     """ModelMismatch, saying by what, unless both are of the same model.
 
     Two plans name their model by its digest. A GGUF that was quantized has lost it: tensors and their shapes must agree.
@@ -65,7 +65,7 @@ def check_same_model(one: Stored, other: Stored) -> None:
             )
 
 
-def _alike(name: str, one: Stored, other: Stored) -> bool:
+def _alike(name: str, one: TensorTypes, other: TensorTypes) -> bool:
     """Whether the tensor can have one shape in both; a plan knows its type and bytes alone."""
     shapes = [each.model.by_name[name] for each in (one, other) if each.model]
     if len(shapes) == 2:

@@ -15,7 +15,7 @@ from pathlib import Path
 from quantplan.errors import BadFile, BadUsage, ModelMismatch, NothingSelected
 from quantplan.gguf.reader import read_model
 from quantplan.imatrix import Imatrix
-from quantplan.llamacpp.quantize import Rule, dry_run, known_ftype, mix, quantizable
+from quantplan.llamacpp.quantize import Rule, dry_run, known_ftype, quantizable, stock_quant
 from quantplan.plan import Plan
 from quantplan.quant_type import QuantType, fitted
 from quantplan.recipes.category_recipes import looks_like_category_recipe, parse_category_recipe, resolve_recipe
@@ -101,15 +101,15 @@ def _from_layer_types(layers: LayerTypes, model: Model, imatrix: Imatrix | None,
             f"the text holds {layers.lists} LAYER_TYPES lists; the first was read, cut it away to read the next"
         )
     path = imatrix.path if imatrix else None
-    mixes = {ftype: mix(model, ftype, path) for ftype in layers.ftypes}
-    outside = mix(model, base, path) if base else {}
+    stock_quants = {ftype: stock_quant(model, ftype, path) for ftype in layers.ftypes}
+    outside = stock_quant(model, base, path) if base else {}
     meaning, named = {block: layers.names[name] for block, name in layers.layers}, _named(layers, model)
     assignment: dict[str, QuantType] = {}
     for tensor in quantizable(model):
         asked = named.get(tensor.name)
         if asked is None and tensor.block is not None:
             layer = meaning[tensor.block]
-            asked = layer.type_of(tensor.role) or mixes[layer.base][tensor.name]
+            asked = layer.type_of(tensor.role) or stock_quants[layer.base][tensor.name]
         asked = asked or outside.get(tensor.name)
         if asked is None:
             raise BadUsage(

@@ -39,7 +39,7 @@ class Published:
     source: Mapping[str, object] = field(default_factory=dict)
 
 
-def looks_like_damage(text: str) -> bool:
+def looks_like_sensitivities(text: str) -> bool:
     """Whether the text is of a form that ``read_published`` reads."""
     start = text.lstrip("\ufeff \r\n\t")
     return start.startswith("QTYPE,") or (start.startswith("{") and '"curve"' in text and '"tensors"' in text)

@@ -14,7 +14,7 @@ from quantplan.errors import BadUsage, ModelMismatch, NothingSelected
 from quantplan.quant_type import BY_NAME, QuantType
 from quantplan.recipes.ik_types import any_type, is_foreign
 from quantplan.recipes.published_sensitivities import Published
-from quantplan.sensitivity_table import DamageRow, DamageTable, Interaction
+from quantplan.sensitivity_table import Interaction, SensitivityRow, SensitivityTable
 from quantplan.tensor import Model, Tensor
 
 # Sums of single KLDs over the KLD of the whole model are 0.1 to 2.1 in the published tables of Qwen3 and GLM models.
@@ -23,7 +23,7 @@ _BORROWED_ERROR = 1.0
 
 
 @dataclass(frozen=True)
-class Target:
+class ImportTarget:
     """The model that a table is for, and the tensors that a plan of it decides."""
 
     model: Model
@@ -31,16 +31,16 @@ class Target:
 
 
 @dataclass(frozen=True)
-class ImportedDamage:
+class ImportedSensitivities:
     """A table, and what a person should know about how the source was understood."""
 
-    table: DamageTable
+    table: SensitivityTable
     warnings: tuple[str, ...]
 
 
-def damage_table(
-    published: Published, target: Target | None = None, fill: str | None = None, split: bool = True
-) -> ImportedDamage:
+def sensitivity_table(
+    published: Published, target: ImportTarget | None = None, fill: str | None = None, split: bool = True
+) -> ImportedSensitivities:
     """The table in types of llama.cpp that tensors can be stored as.
 
     ``target``: the table is checked against the model, and bound to it where all tensors agree; without one it fits any model
@@ -60,11 +60,11 @@ def damage_table(
     for name in names:
         weights = _weights(name, lent[name] if name in lent else shares[name], published, kinds, columns.get(name))
         error, source = (_BORROWED_ERROR, "borrowed") if name in lent else (0.0, "imported")
-        rows[name] = DamageRow(name, weights, relative_error=error, source=source)
+        rows[name] = SensitivityRow(name, weights, relative_error=error, source=source)
     digest = target.model.digest if target and not unknown else ""
     made_from = _made_from(published, split, tuple(lent), dropped)
-    table = DamageTable(digest, rows, Interaction(relative_error=_LEVEL_ERROR), made_from=made_from)
-    return ImportedDamage(table, tuple(_warnings(published, split, (unknown, dropped, zero, tuple(lent)))))
+    table = SensitivityTable(digest, rows, Interaction(relative_error=_LEVEL_ERROR), made_from=made_from)
+    return ImportedSensitivities(table, tuple(_warnings(published, split, (unknown, dropped, zero, tuple(lent)))))
 
 
 def _warnings(published: Published, split: bool, odd: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -84,7 +84,7 @@ def _warnings(published: Published, split: bool, odd: Sequence[Sequence[str]]) -
         yield f"{len(lent)} tensors without a measurement borrow one: {_some(lent)}"
 
 
-def _check_model(published: Published, target: Target) -> tuple[str, ...]:
+def _check_model(published: Published, target: ImportTarget) -> tuple[str, ...]:
     """The tensors of the table that the model lacks; ModelMismatch where it is another model's."""
     model = target.model
     named = [*published.sensitivity, *published.unmeasured]

@@ -39,8 +39,8 @@ def _row(row: Row) -> dict[str, Any]:
         "size_difference": row.size_difference,
         "shrinkage": row.shrinkage,
         "larger": row.larger,
-        "told_apart": row.told_apart,
-        "windows_needed": row.windows_needed,
+        "told_apart": row.significant,
+        "windows_needed": row.chunks_needed,
         "blocks": row.blocks,
         "weights": row.elements,
         "tasks": [task_score_files.as_fields(score) for score in row.tasks],
@@ -82,7 +82,7 @@ def _flat(row: Row) -> dict[str, Any]:
         "kld_difference": gap.difference if gap else None,
         "kld_difference_low": gap.low if gap else None,
         "kld_difference_high": gap.high if gap else None,
-        "windows_needed": row.windows_needed,
+        "windows_needed": row.chunks_needed,
     }
     for name, figure in _figures(row).items():
         line |= {name: figure.value, f"{name}_err": figure.stderr, f"{name}_alike": int(row.alike(name))}

@@ -17,12 +17,12 @@ _PLAIN = (
     "bpw",
     "model_digest",
     "ppl_correlation",
-    "kld_window_err",
+    "kld_chunk_err",
     "kld_median",
     "kld_maximum",
 )
 _ESTIMATES = ("ppl", "base_ppl", "ln_ppl_ratio", "kld", "delta_p", "rms_dp", "same_top")
-_WINDOWS = ("per_window_kld", "per_window_nll", "per_window_base_nll")
+_CHUNKS = ("per_chunk_kld", "per_chunk_nll", "per_chunk_base_nll")
 
 
 def as_fields(measurement: Measurement) -> dict[str, Any]:
@@ -32,22 +32,22 @@ def as_fields(measurement: Measurement) -> dict[str, Any]:
         estimate = getattr(measurement, name)
         content[name] = finite(estimate.value) if estimate else None
         content[f"{name}_err"] = finite(estimate.stderr) if estimate else None
-    content |= {name: getattr(measurement, name) for name in _PLAIN}
+    content |= {_stored(name): getattr(measurement, name) for name in _PLAIN}
     content |= {_percentile(each): measurement.kld_percentiles[each] for each in PERCENTILES}
-    content["conditions"] = asdict(measurement.conditions)
+    content["conditions"] = {_stored(name): value for name, value in asdict(measurement.conditions).items()}
     content["notes"] = list(measurement.notes)
-    return content | {name: list(getattr(measurement, name)) for name in _WINDOWS}
+    return content | {_stored(name): list(getattr(measurement, name)) for name in _CHUNKS}
 
 
 def from_fields(content: dict[str, Any]) -> Measurement:
     """The measurement that ``as_fields`` wrote; KeyError or TypeError for anything else."""
     estimates = {name: _estimate(content, name) for name in _ESTIMATES}
     return Measurement(
-        **{name: content[name] for name in _PLAIN},
+        **{name: content[_stored(name)] for name in _PLAIN},
         **estimates,  # type: ignore[arg-type]
-        **{name: tuple(float(each) for each in content[name]) for name in _WINDOWS},  # type: ignore[arg-type]
+        **{name: tuple(float(each) for each in content[_stored(name)]) for name in _CHUNKS},  # type: ignore[arg-type]
         kld_percentiles={each: content[_percentile(each)] for each in PERCENTILES},
-        conditions=Conditions(**content["conditions"]),
+        conditions=Conditions(**{name.replace("window", "chunk"): value for name, value in content["conditions"].items()}),
         notes=tuple(content["notes"]),
     )
 
@@ -63,6 +63,11 @@ def read_measurement(path: Path | str) -> Measurement:
         return from_fields(content)
     except (KeyError, TypeError, ValueError) as error:
         raise BadFile(f"{path}: damaged measurement ({type(error).__name__}: {error}); measure again") from None
+
+
+def _stored(name: str) -> str:
+    """The name in the file: format 1 says windows where the code says chunks."""
+    return name.replace("chunk", "window")
 
 
 def _percentile(percent: float) -> str:

@@ -11,10 +11,10 @@ from quantplan.errors import BadFile
 from quantplan.plan import ImatrixUse, Limit, Outcome, Plan, PlannedTensor
 from quantplan.quant_type import quant_type
 from quantplan.records.codec import finite, read_record, write_record
-from quantplan.sensitivity_table import DamageRow, DamageTable, Interaction
+from quantplan.sensitivity_table import Interaction, SensitivityRow, SensitivityTable
 
 PLAN_FORMAT, PLAN_VERSION = "quantplan-plan", 2  # 1: first; 2: what was minimised, prices, limits, devices, tokens/s
-DAMAGE_FORMAT, DAMAGE_VERSION = "quantplan-damage", 1  # 1: first
+SENSITIVITY_FORMAT, SENSITIVITY_VERSION = "quantplan-damage", 1  # 1: first
 
 
 def write_plan(plan: Plan, path: Path) -> None:
@@ -54,7 +54,7 @@ def _plan(content: dict[str, Any]) -> Plan:
     return Plan(**fields)
 
 
-def damage_content(table: DamageTable) -> dict[str, Any]:
+def sensitivity_content(table: SensitivityTable) -> dict[str, Any]:
     """What a damage table's record holds."""
     return {
         "model_digest": table.model_digest,
@@ -67,19 +67,19 @@ def damage_content(table: DamageTable) -> dict[str, Any]:
     }
 
 
-def write_damage(table: DamageTable, path: Path) -> None:
-    write_record(path, DAMAGE_FORMAT, DAMAGE_VERSION, damage_content(table))
+def write_sensitivities(table: SensitivityTable, path: Path) -> None:
+    write_record(path, SENSITIVITY_FORMAT, SENSITIVITY_VERSION, sensitivity_content(table))
 
 
-def read_damage(path: Path | str) -> DamageTable:
-    content = read_record(path, DAMAGE_FORMAT, DAMAGE_VERSION)
+def read_sensitivities(path: Path | str) -> SensitivityTable:
+    content = read_record(path, SENSITIVITY_FORMAT, SENSITIVITY_VERSION)
     try:
-        rows = [DamageRow(**row) for row in content["rows"]]
+        rows = [SensitivityRow(**row) for row in content["rows"]]
         for row in rows:
             _check_row(row)
         if len({row.tensor for row in rows}) != len(rows):
             raise ValueError("a tensor is named twice")
-        return DamageTable(
+        return SensitivityTable(
             content["model_digest"],
             {row.tensor: row for row in rows},
             Interaction(**content["interaction"]),
@@ -92,7 +92,7 @@ def read_damage(path: Path | str) -> DamageTable:
         raise BadFile(f"{path}: damaged damage table ({type(error).__name__}: {error}); probe again") from None
 
 
-def _check_row(row: DamageRow) -> None:
+def _check_row(row: SensitivityRow) -> None:
     for name, value in (row.weights | row.kernel).items():
         quant_type(name)
         if not isinstance(value, (int, float)) or not 0 <= value < math.inf:

@@ -17,8 +17,8 @@ from quantplan.llamacpp.quantize import TOOL, Recipe
 from quantplan.llamacpp.tools import command_line
 from quantplan.measurement import Measurement
 from quantplan.report import card_surgery, card_use
-from quantplan.report.card_data import Publication, PublishedFile
-from quantplan.report.card_results import results, windows_of
+from quantplan.report.card_data import CardData, PublishedFile
+from quantplan.report.card_results import chunks_of, results
 from quantplan.report.markdown import block, code, escaped, folded, table, yaml_scalar
 from quantplan.report.measurement_table import estimate
 from quantplan.report.memory_table import gibibytes
@@ -41,7 +41,7 @@ class Identity:
 
 
 def card_text(
-    found: Publication, identity: Identity, metadata: Mapping[str, object], history: History | None = None
+    found: CardData, identity: Identity, metadata: Mapping[str, object], history: History | None = None
 ) -> str:
     """The card. ``metadata``: of the GGUF, arrays of strings included; ``history``: of a model that was operated on.
 
@@ -121,7 +121,7 @@ def _linked(repo: str) -> str:
 
 
 def front_matter(
-    found: Publication, identity: Identity, metadata: Mapping[str, object], operated: bool = False
+    found: CardData, identity: Identity, metadata: Mapping[str, object], operated: bool = False
 ) -> list[str]:
     """The lines of YAML that hubs read; a key that is not known is left out."""
     base = base_models(identity, metadata)
@@ -147,7 +147,7 @@ def _yaml_list(key: str, values: Sequence[str]) -> list[str]:
 # --- the files
 
 
-def _intro(found: Publication, base: Sequence[str], history: History | None) -> str:
+def _intro(found: CardData, base: Sequence[str], history: History | None) -> str:
     of = " and ".join(map(_linked, base)) if base else escaped(found.main.header.name)
     if history:
         original = of if base else code(history.source)
@@ -158,12 +158,12 @@ def _intro(found: Publication, base: Sequence[str], history: History | None) -> 
     return f"{text}: written by stock llama-quantize, with a type for each {_unit(found)} chosen by quantplan {__version__}."
 
 
-def _unit(found: Publication) -> str:
+def _unit(found: CardData) -> str:
     units = {"layer" if each.plan.layer_types else "tensor" for each in found.files if each.plan}
     return " or ".join(sorted(units))
 
 
-def _files_table(found: Publication) -> str:
+def _files_table(found: CardData) -> str:
     conditions, measured = found.on_common_ground()
     rows = [
         [
@@ -202,7 +202,7 @@ def _kld(file: PublishedFile, measured: Mapping[str, Measurement]) -> str:
     return "not measured"
 
 
-def _advice(file: PublishedFile, found: Publication, measured: Mapping[str, Measurement]) -> str:
+def _advice(file: PublishedFile, found: CardData, measured: Mapping[str, Measurement]) -> str:
     """What follows from size, KLD and memory; nothing else is claimed."""
     words = []
     if len(found.files) > 1 and file is found.files[0]:
@@ -220,7 +220,7 @@ def _advice(file: PublishedFile, found: Publication, measured: Mapping[str, Meas
     return "; ".join(words)
 
 
-def _no_larger_and_better(file: PublishedFile, found: Publication, measured: Mapping[str, Measurement]) -> str | None:
+def _no_larger_and_better(file: PublishedFile, found: CardData, measured: Mapping[str, Measurement]) -> str | None:
     own = measured[file.name]
     for other in found.files:
         its = measured.get(other.name)
@@ -231,24 +231,24 @@ def _no_larger_and_better(file: PublishedFile, found: Publication, measured: Map
 
 def _apart(one: Measurement, two: Measurement) -> bool:
     """Whether two KLDs differ by more than their errors over windows explain, taken as if they were independent."""
-    if one.kld_window_err is None or two.kld_window_err is None:
+    if one.kld_chunk_err is None or two.kld_chunk_err is None:
         return False
-    return abs(one.kld.value - two.kld.value) > APART * math.hypot(one.kld_window_err, two.kld_window_err)
+    return abs(one.kld.value - two.kld.value) > APART * math.hypot(one.kld_chunk_err, two.kld_chunk_err)
 
 
-def _file_notes(found: Publication) -> list[str]:
+def _file_notes(found: CardData) -> list[str]:
     conditions, measured = found.on_common_ground()
     if conditions is None:
         return ["No KLD was measured for these files."]
     missing = [code(each.name) for each in found.files if each.name not in measured]
-    notes = [f"KLD against the unquantized model on {windows_of(conditions)}, ± standard error over tokens."]
+    notes = [f"KLD against the unquantized model on {chunks_of(conditions)}, ± standard error over tokens."]
     return notes + ([f"Not measured under these conditions: {', '.join(missing)}."] if missing else [])
 
 
 # --- memory
 
 
-def _memory(found: Publication) -> str:
+def _memory(found: CardData) -> str:
     rows = [_memory_row(each, use) for each in found.files for use in each.memory]
     if not rows:
         return "Not reckoned."
@@ -282,7 +282,7 @@ def rules_text(file: PublishedFile) -> str | None:
 def _made(file: PublishedFile) -> str:
     parts = [f"### {escaped(file.name)}"]
     plan = file.plan
-    if file.mix:
+    if file.stock_quant:
         return "\n\n".join([*parts, _stock(file)])
     if plan is None:
         return "\n\n".join([*parts, "Published as it is; how it was made is not recorded here."])
@@ -310,9 +310,9 @@ def _as_argument(name: str) -> str:
 def _stock(file: PublishedFile) -> str:
     """The stock mix beside the plans, and the command that makes it."""
     used = file.header.metadata.get("quantize.imatrix.file")
-    recipe = Recipe(file.mix, imatrix=Path(str(used)) if used else None)
-    command = command_line([TOOL, *recipe.options(), _as_argument(file.made_of), file.name, file.mix])
-    return f"The stock mix {code(file.mix)} of llama.cpp, {'with' if used else 'without'} an imatrix.\n\n{block(command, 'sh')}"
+    recipe = Recipe(file.stock_quant, imatrix=Path(str(used)) if used else None)
+    command = command_line([TOOL, *recipe.options(), _as_argument(file.made_of), file.name, file.stock_quant])
+    return f"The stock mix {code(file.stock_quant)} of llama.cpp, {'with' if used else 'without'} an imatrix.\n\n{block(command, 'sh')}"
 
 
 def _maybe_folded(summary: str, text: str) -> str:
@@ -374,7 +374,7 @@ def _imatrix(file: PublishedFile) -> str:
     return f"Imatrix {code(used.file)}: {used.entries} tensors{chunks}."
 
 
-def _tools(found: Publication) -> str:
+def _tools(found: CardData) -> str:
     builds = {
         str(each.plan.made_from["llama_cpp"])
         for each in found.files

@@ -54,7 +54,7 @@ class PublishedFile:
     plan: Plan | None = None
     digest: str | None = None
     shards: int = 1
-    mix: str = ""  # the stock mix that it is, to the byte, of the file ``made_of``
+    stock_quant: str = ""  # the stock mix that it is, to the byte, of the file ``made_of``
     made_of: str = ""
     memory: tuple[MemoryUse, ...] = ()
 
@@ -81,7 +81,7 @@ class ComparedRow:
     kld_ratio: float | None  # of the record's first file over this one; None: without end
     low: float | None
     high: float | None
-    told_apart: bool
+    significant: bool
     larger: bool
     published: bool
     tasks: tuple[TaskScore, ...] = ()
@@ -90,7 +90,7 @@ class ComparedRow:
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedFiles:
     """A comparison record of which at least the first file is published."""
 
     rows: tuple[ComparedRow, ...]
@@ -98,12 +98,12 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Publication:
+class CardData:
     """``files`` from the smallest to the largest; records by their names; ``left_out``: records of other files."""
 
     files: tuple[PublishedFile, ...]
     measured: Mapping[str, tuple[Measurement, ...]]
-    compared: tuple[Compared, ...] = ()
+    compared: tuple[ComparedFiles, ...] = ()
     scores: Mapping[str, tuple[TaskScore, ...]] = field(default_factory=dict)
     speeds: Mapping[str, tuple[Throughput, ...]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
@@ -121,7 +121,7 @@ class Publication:
                 groups.setdefault(each.conditions, {})[name] = each
         if not groups:
             return None, {}
-        best = max(groups, key=lambda conditions: (len(groups[conditions]), conditions.windows))
+        best = max(groups, key=lambda conditions: (len(groups[conditions]), conditions.chunks))
         return best, groups[best]
 
 
@@ -151,17 +151,17 @@ def published_gguf(path: Path) -> PublishedFile:
     )
 
 
-def with_mix(file: PublishedFile, source: Model, imatrix: Imatrix | None) -> PublishedFile:
+def with_stock_quant(file: PublishedFile, source: Model, imatrix: Imatrix | None) -> PublishedFile:
     """The file with the name of the stock mix that it is, where llama-quantize makes just such a file of ``source``."""
-    mix = _ftype_name(file.header)
-    if mix not in ftypes():
+    stock_quant = _ftype_name(file.header)
+    if stock_quant not in ftypes():
         return file
     noted = "quantize.imatrix.file" in file.header.metadata
     try:
-        plan = stock_plan(source, mix, imatrix if noted else None)
+        plan = stock_plan(source, stock_quant, imatrix if noted else None)
     except BadUsage:  # it needs an imatrix, and there is none
         return file
-    return replace(file, mix=mix, made_of=source.path.name) if _as_planned(file.header, plan) else file
+    return replace(file, stock_quant=stock_quant, made_of=source.path.name) if _as_planned(file.header, plan) else file
 
 
 def _ftype_name(model: Model) -> str:
@@ -221,7 +221,7 @@ def with_memory(file: PublishedFile, contexts: Sequence[int]) -> PublishedFile:
 # --- the records
 
 
-def publication(files: Sequence[PublishedFile], records: Iterable[Path]) -> Publication:
+def card_data(files: Sequence[PublishedFile], records: Iterable[Path]) -> CardData:
     """The files with the measurements and comparisons among ``records`` that are theirs. BadUsage for two of one name."""
     ordered = sorted(files, key=lambda each: (each.file_bytes, each.name))
     names = [each.name for each in ordered]
@@ -233,7 +233,7 @@ def publication(files: Sequence[PublishedFile], records: Iterable[Path]) -> Publ
     compared, left_out = [], []
     for path in records:
         found = _record(path, by_digest)
-        if isinstance(found, Compared) and found.rows[0].published:
+        if isinstance(found, ComparedFiles) and found.rows[0].published:
             compared.append(found)
             for row in found.rows:
                 if row.published:
@@ -246,10 +246,10 @@ def publication(files: Sequence[PublishedFile], records: Iterable[Path]) -> Publ
         {name: tuple({each.conditions: each for each in found}.values()) for name, found in by_name.items()}
         for by_name in own.values()
     )
-    return Publication(tuple(ordered), measured, tuple(compared), scores, speeds, tuple(left_out))
+    return CardData(tuple(ordered), measured, tuple(compared), scores, speeds, tuple(left_out))
 
 
-def _record(path: Path, by_digest: Mapping[str, str]) -> Measurement | TaskScore | Throughput | Compared | None:
+def _record(path: Path, by_digest: Mapping[str, str]) -> Measurement | TaskScore | Throughput | ComparedFiles | None:
     """The record in a JSON file, None for one of another kind."""
     try:
         kind = json.loads(path.read_text(encoding="utf-8")).get("format")
@@ -261,7 +261,7 @@ def _record(path: Path, by_digest: Mapping[str, str]) -> Measurement | TaskScore
         return None
     content = read_record(path, COMPARISON_FORMAT, COMPARISON_VERSION)
     try:
-        return Compared(tuple(_row(each, by_digest) for each in content["rows"]), content["verdict"])
+        return ComparedFiles(tuple(_row(each, by_digest) for each in content["rows"]), content["verdict"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise BadFile(f"{path}: damaged comparison ({type(error).__name__}: {error}); compare again") from None
 

@@ -14,7 +14,7 @@ from quantplan.quant_type import QuantType
 from quantplan.report.frontier_plot import frontier_figure
 from quantplan.report.page_data import roles
 from quantplan.report.plots import NUMBERS_UP_TO, save
-from quantplan.report.report_data import Findings, Mix, Planned, Sized
+from quantplan.report.report_data import Planned, ReportData, Sized, StockQuantRow
 from quantplan.tensor import Model, Tensor
 
 if TYPE_CHECKING:
@@ -30,15 +30,19 @@ _KINDS = (".png", ".svg")
 @dataclass(frozen=True)
 class _Curve:
     entries: Sequence[Planned]
-    mixes: Sequence[Mix]
+    stock_quants: Sequence[StockQuantRow]
     calibrated: bool
     knee: int | None = None
 
 
-def draw(found: Findings, folder: Path) -> list[Path]:
+def draw(found: ReportData, folder: Path) -> list[Path]:
     """Writes frontier and heat map, each as .png and .svg; the map is of the plan that the page opens at."""
     name = found.model.name or found.model.path.stem
-    scored = [mix for mix in found.mixes if mix.kld is not None and mix.name in FAMILIAR]
+    scored = [
+        stock_quant
+        for stock_quant in found.stock_quants
+        if stock_quant.kld is not None and stock_quant.name in FAMILIAR
+    ]
     plan = found.plans[found.opens_at]
     figures = {
         "frontier": frontier_figure(_Curve(found.plans, scored, found.table.calibrated), name),

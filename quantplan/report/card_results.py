@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from quantplan.budget import human_bytes
 from quantplan.measurement import Conditions, Estimate, Measurement
-from quantplan.report.card_data import Compared, ComparedRow, Publication
+from quantplan.report.card_data import CardData, ComparedFiles, ComparedRow
 from quantplan.report.markdown import code, escaped, table
 from quantplan.report.measurement_table import UNKNOWN, estimate, number
 from quantplan.task_score import TaskScore
@@ -15,7 +15,7 @@ from quantplan.throughput import SpeedConditions, Throughput
 ALIKE = "≈ "  # before a figure whose difference from the first file's is inside the noise
 
 
-def results(found: Publication) -> list[str]:
+def results(found: CardData) -> list[str]:
     """Parts of Markdown; at least one, which then says that nothing was measured."""
     groups: dict[Conditions, list[tuple[str, Measurement]]] = {}
     for name, each in ((name, each) for name, several in found.measured.items() for each in several):
@@ -26,8 +26,8 @@ def results(found: Publication) -> list[str]:
     return parts or ["Nothing was measured: how much these files lose is not known."]
 
 
-def windows_of(conditions: Conditions) -> str:
-    return f"{conditions.windows} windows of {conditions.n_ctx} tokens"
+def chunks_of(conditions: Conditions) -> str:
+    return f"{conditions.chunks} windows of {conditions.n_ctx} tokens"
 
 
 def _measurements(conditions: Conditions, rows: Sequence[tuple[str, Measurement]]) -> str:
@@ -49,7 +49,7 @@ def _measurements(conditions: Conditions, rows: Sequence[tuple[str, Measurement]
     ]
     base = ordered[0][1].base_ppl
     lines = [
-        f"{windows_of(conditions).capitalize()}; {escaped(conditions.engine)}, {escaped(conditions.backend)}, llama.cpp "
+        f"{chunks_of(conditions).capitalize()}; {escaped(conditions.engine)}, {escaped(conditions.backend)}, llama.cpp "
         f"{escaped(conditions.llama_cpp)}; text {code(conditions.text_digest[:12])}."
         + (f" PPL of the unquantized model: {estimate(base)}." if base else ""),
         table(headings, cells),
@@ -61,9 +61,9 @@ def _measurements(conditions: Conditions, rows: Sequence[tuple[str, Measurement]
 # --- comparisons
 
 
-def _comparison(found: Compared) -> str:
+def _comparison(found: ComparedFiles) -> str:
     first = found.rows[0]
-    conditions = windows_of(first.measurement.conditions)
+    conditions = chunks_of(first.measurement.conditions)
     parts = [f"{code(first.name)} against others on {conditions}; KLD ratio: its KLD over theirs."]
     rows = [_compared(row, row is first) for row in found.rows]
     parts.append(table(["File", "Size", "PPL", "KLD", "KLD ratio", "95 % interval", "Remark"], rows, texts=(0, -1)))
@@ -79,7 +79,7 @@ def _compared(row: ComparedRow, first: bool) -> list[str]:
     figures = [_marked(row, "ppl", each.ppl), _marked(row, "kld", each.kld)]
     if first:
         return [code(row.name), human_bytes(each.file_bytes), *figures, "", "", ""]
-    remarks = (["larger"] if row.larger else []) + ([] if row.told_apart else ["inside the noise"])
+    remarks = (["larger"] if row.larger else []) + ([] if row.significant else ["inside the noise"])
     ratio = [_ratio(row.kld_ratio), f"{_ratio(row.low)} to {_ratio(row.high)}"]
     return [code(row.name), human_bytes(each.file_bytes), *figures, *ratio, ", ".join(remarks)]
 
@@ -109,7 +109,7 @@ def _figures(
 # --- tasks and speeds that stand in records of their own
 
 
-def _alone(found: Publication) -> list[str]:
+def _alone(found: CardData) -> list[str]:
     scores = {name: {(each.task, each.conditions.tasks): each for each in of} for name, of in found.scores.items()}
     parts = [_scores(scores)] if scores else []
     machines: dict[SpeedConditions, dict[str, Throughput]] = {}

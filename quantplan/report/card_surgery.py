@@ -9,18 +9,18 @@ from quantplan.evaluate.suites.judgement import against
 from quantplan.evaluate.suites.suite_gap import suite_gap
 from quantplan.evaluate.suites.suite_score import PartScore, SuiteScore
 from quantplan.measurement import Estimate, Measurement
-from quantplan.report.card_data import Publication
-from quantplan.report.card_results import windows_of
+from quantplan.report.card_data import CardData
+from quantplan.report.card_results import chunks_of
 from quantplan.report.markdown import block, code, escaped, table
 from quantplan.report.measurement_table import UNKNOWN, estimate
 from quantplan.surgery.edits import Edit, parse_edits
 from quantplan.surgery.history import History
-from quantplan.surgery.search.leaderboard import Leaderboard, Standing
+from quantplan.surgery.search.leaderboard import Leaderboard, RankedCandidate
 
 SHOWN = 5  # rows of a leaderboard
 
 
-def surgery(found: Publication, history: History) -> str:
+def surgery(found: CardData, history: History) -> str:
     """Parts of Markdown: operations, the original beside the result, the leaderboard."""
     parts = [_operations(found, history)]
     if history.measured or history.scores:
@@ -33,7 +33,7 @@ def surgery(found: Publication, history: History) -> str:
 # --- operations
 
 
-def _operations(found: Publication, history: History) -> str:
+def _operations(found: CardData, history: History) -> str:
     before, after = history.layer_map.original, len(history.layer_map)
     model = code(found.main.header.name)
     lines = [f"{number}. {in_words(edit)}" for number, edit in enumerate(parse_edits(history.edits), 1)]
@@ -119,7 +119,7 @@ def _measured(history: History, own: Measurement) -> str:
         ["KLD from the original, nats per token", "0", estimate(own.kld)],
         ["Same top as the original, %", "100", estimate(own.same_top)],
     ]
-    note = f"{windows_of(own.conditions).capitalize()}, ± standard error over tokens, before quantization."
+    note = f"{chunks_of(own.conditions).capitalize()}, ± standard error over tokens, before quantization."
     return f"{table(['', 'Original', 'This model'], rows)}\n\n{note}"
 
 
@@ -176,15 +176,15 @@ def _leaderboard(found: Leaderboard, history: History) -> str:
     count = len(found.standings)
     notes = [
         f"{count:,} candidates of the families {', '.join(found.families)}, ordered by {found.by.upper()} on "
-        f"{windows_of(found.conditions)}; in brackets 95 % intervals, paired with the original window by window. The best of "
+        f"{chunks_of(found.conditions)}; in brackets 95 % intervals, paired with the original window by window. The best of "
         "many looks better than it is on the text that chose it."
     ]
     if found.judgement:
-        notes.append(f"Held out: {windows_of(found.judgement.conditions)} of a text that had no part in the choice.")
+        notes.append(f"Held out: {chunks_of(found.judgement.conditions)} of a text that had no part in the choice.")
     return "\n\n".join(["### Leaderboard", table(headings, rows, texts=(1,)), " ".join(notes)])
 
 
-def _gap(standing: Standing | None) -> str:
+def _gap(standing: RankedCandidate | None) -> str:
     if standing is None or standing.gap is None:
         return UNKNOWN
     gap = standing.gap

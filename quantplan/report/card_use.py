@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from quantplan.errors import NothingSelected
 from quantplan.hub.reference import HubReference, model_files
-from quantplan.report.card_data import Publication, PublishedFile
+from quantplan.report.card_data import CardData, PublishedFile
 from quantplan.report.markdown import block
 from quantplan.report.modelfile import CHAT_TEMPLATE
 
@@ -26,7 +26,7 @@ def tag_of(name: str, names: Sequence[str]) -> str | None:
     return None
 
 
-def _names(found: Publication) -> list[str]:
+def _names(found: CardData) -> list[str]:
     return [each.name for each in found.files]
 
 
@@ -35,7 +35,7 @@ def _moved(file: PublishedFile) -> str:
     return f" -ngl 999 --override-tensor {shlex.quote(rules)}" if rules else ""
 
 
-def llama_cpp(found: Publication, repo: str | None) -> str:
+def llama_cpp(found: CardData, repo: str | None) -> str:
     main = found.main
     context = f" -c {main.memory[0].needs.ctx}" if main.memory else ""
     lines = []
@@ -47,7 +47,7 @@ def llama_cpp(found: Publication, repo: str | None) -> str:
     return block("\n".join(lines), "sh")
 
 
-def llama_cpp_python(found: Publication, repo: str | None, metadata: Mapping[str, object]) -> str:
+def llama_cpp_python(found: CardData, repo: str | None, metadata: Mapping[str, object]) -> str:
     main = found.main
     context = f", n_ctx={main.memory[0].needs.ctx}" if main.memory else ""
     if repo:
@@ -62,7 +62,7 @@ def llama_cpp_python(found: Publication, repo: str | None, metadata: Mapping[str
     return block(f"from llama_cpp import Llama\n\nllm = {made}\nprint({asked})", "python")
 
 
-def ollama(found: Publication, repo: str | None) -> str:
+def ollama(found: CardData, repo: str | None) -> str:
     main = found.main
     if main.shards > 1:
         return "Ollama takes no split files: join them first with `llama-gguf-split --merge`."

@@ -13,7 +13,7 @@ from quantplan.llamacpp.tools import command_line
 from quantplan.plan import PlannedTensor
 from quantplan.recipes.make_plan import base_ftype
 from quantplan.recipes.rules import write_rules
-from quantplan.report.report_data import Findings, Planned
+from quantplan.report.report_data import Planned, ReportData
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Commands:
         made = command_line([*self.solve, "--budget", plan.asked, "--out", file])
         return f"{made}\n{command_line(['quantplan', 'quantize', file])}"
 
-    def by_llama_quantize(self, findings: Findings, plan: Planned) -> str:
+    def by_llama_quantize(self, report_data: ReportData, plan: Planned) -> str:
         """llama-quantize with all rules spelled out. It runs in the imatrix's folder: the path that it is given becomes
         metadata of the file, and would change its size."""
-        model, imatrix = findings.model, findings.request.imatrix
+        model, imatrix = report_data.model, report_data.request.imatrix
         folder = imatrix.path.parent if imatrix else Path()
         planned = tuple(
             PlannedTensor(name, kind, model.by_name[name].bytes_as(kind), True) for name, kind in plan.types.items()

@@ -82,7 +82,7 @@ def _losses(rows: Sequence[Row]) -> Grid:
         ("Same top %", lambda row: estimate(row.measurement.same_top)),
     ]
     notes = [
-        f"{conditions.windows} windows of {conditions.n_ctx} tokens, {conditions.engine}, {conditions.backend}; KLD in nats "
+        f"{conditions.chunks} windows of {conditions.n_ctx} tokens, {conditions.engine}, {conditions.backend}; KLD in nats "
         "per token."
     ]
     if any(row.alike(KLD) or row.alike(PPL) for row in rows):
@@ -101,7 +101,7 @@ def _against_first(rows: Sequence[Row]) -> Grid:
         ("95 % interval", lambda row: f"{row.gaps[KLD].low:+.2g} to {row.gaps[KLD].high:+.2g}"),
         ("KLD ratio", lambda row: f"{row.kld_ratio:.3f}"),
         ("95 % interval", lambda row: f"{row.low:.3f} to {row.high:.3f}"),
-        (f"loses, beside {first}", lambda row: _finding(row, n_ctx)),
+        (f"loses, beside {first}", lambda row: _check(row, n_ctx)),
     ]
     notes = [
         f"Difference: KLD of this file less that of {first}. KLD ratio: that of {first} over this file's, below 1 where "
@@ -110,13 +110,13 @@ def _against_first(rows: Sequence[Row]) -> Grid:
     return _grid(f"KLD against {first}", rows[1:], columns, notes)
 
 
-def _finding(row: Row, n_ctx: int) -> str:
+def _check(row: Row, n_ctx: int) -> str:
     gap = row.gaps[KLD]
     if gap.decided:
         return "more" if gap.difference > 0 else "less"
-    if row.windows_needed is None:
+    if row.chunks_needed is None:
         return "the same, inside the noise"
-    needed = row.windows_needed
+    needed = row.chunks_needed
     return f"inside the noise; {needed:,} windows ({needed * n_ctx:,} tokens) would decide"
 
 

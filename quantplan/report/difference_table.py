@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantplan.planning.difference import Difference, Line
+from quantplan.planning.difference import PlanDifference, TensorDifference
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 UNKNOWN = "-"
 
 
-def difference_table(found: Difference, names: tuple[str, str], every: bool) -> Table:
+def difference_table(found: PlanDifference, names: tuple[str, str], every: bool) -> Table:
     """One row a tensor that differs (``every``: all tensors), the files' totals below."""
     from rich.table import Table
 
@@ -42,7 +42,7 @@ def _number(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.4g}"
 
 
-def difference_fields(found: Difference, every: bool) -> dict[str, object]:
+def difference_fields(found: PlanDifference, every: bool) -> dict[str, object]:
     return {
         "file_bytes": list(found.file_bytes),
         "predicted_kld": [each and each[0] for each in found.kld],
@@ -52,5 +52,5 @@ def difference_fields(found: Difference, every: bool) -> dict[str, object]:
     }
 
 
-def _fields(line: Line) -> dict[str, object]:
+def _fields(line: TensorDifference) -> dict[str, object]:
     return {"name": line.tensor, "types": list(line.types), "bytes": list(line.bytes), "damage": list(line.damage)}

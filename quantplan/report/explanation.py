@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from quantplan.budget import human_bytes
-from quantplan.planning.explain import Explanation, TensorExplanation, WishCost
-from quantplan.solve.explain import MB, Standing
+from quantplan.planning.explain import ConstraintCost, Explanation, TensorExplanation
+from quantplan.solve.explain import MB, GroupGain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,7 +16,7 @@ SHOWN = 10
 _PER = 100_000_000  # bytes that the shadow price is given for
 
 
-def summary(found: Explanation, wishes: Sequence[WishCost]) -> list[str]:
+def summary(found: Explanation, constraints: Sequence[ConstraintCost]) -> list[str]:
     """Prediction, price, and what binds, a line each."""
     plan, outcome = found.plan, found.plan.outcome
     lines = [f"file      {plan.file_bytes:,} bytes ({human_bytes(plan.file_bytes)})"]
@@ -37,15 +37,15 @@ def summary(found: Explanation, wishes: Sequence[WishCost]) -> list[str]:
         price = outcome.prices.get(each.name, 0.0)
         words = f"binds ({price:.3g} nats per {each.unit})" if price else "does not bind"
         lines.append(f"limit     {each.name} {words}: {each.used:,} of {each.limit:,} {each.unit} are used")
-    for wish in wishes:
-        tensors = "1 tensor" if wish.tensors == 1 else f"{wish.tensors} tensors"
-        lines.append(f"wish      {wish.wish} binds for {tensors}: {wish.nats:.3g} nats net of bytes")
-    if found.request.wishes.ties:
-        lines.append(f"wish      ties: {', '.join(found.request.wishes.ties)}")
+    for constraint in constraints:
+        tensors = "1 tensor" if constraint.tensors == 1 else f"{constraint.tensors} tensors"
+        lines.append(f"wish      {constraint.constraint} binds for {tensors}: {constraint.nats:.3g} nats net of bytes")
+    if found.request.constraints.ties:
+        lines.append(f"wish      ties: {', '.join(found.request.constraints.ties)}")
     return lines
 
 
-def ranked(found: Sequence[Standing]) -> dict[str, tuple[Standing, ...]]:
+def ranked(found: Sequence[GroupGain]) -> dict[str, tuple[GroupGain, ...]]:
     """The ten first of each ranking."""
     upgrades = sorted((each for each in found if each.up), key=lambda each: -each.up.rate)
     return {
@@ -55,7 +55,7 @@ def ranked(found: Sequence[Standing]) -> dict[str, tuple[Standing, ...]]:
     }
 
 
-def standings_table(title: str, found: Sequence[Standing]) -> Table:
+def standings_table(title: str, found: Sequence[GroupGain]) -> Table:
     table = _table(title, "type", "size", "damage", "net gain", "next step", "saves", "per MB")
     for each in found:
         up = each.up
@@ -90,7 +90,7 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def plan_fields(found: Explanation, wishes: Sequence[WishCost]) -> dict[str, object]:
+def plan_fields(found: Explanation, constraints: Sequence[ConstraintCost]) -> dict[str, object]:
     plan = found.plan
     return {
         "file_bytes": plan.file_bytes,
@@ -109,12 +109,12 @@ def plan_fields(found: Explanation, wishes: Sequence[WishCost]) -> dict[str, obj
             }
             for each in plan.limits
         ],
-        "wishes": [{"wish": each.wish, "tensors": each.tensors, "nats": each.nats} for each in wishes],
+        "wishes": [{"wish": each.constraint, "tensors": each.tensors, "nats": each.nats} for each in constraints],
         "tensors": [_standing_fields(each) for each in found.standings],
     }
 
 
-def _standing_fields(each: Standing) -> dict[str, object]:
+def _standing_fields(each: GroupGain) -> dict[str, object]:
     up = each.up and {
         "type": each.up.label,
         "bytes": each.up.bytes,

@@ -33,7 +33,7 @@ class Curve(Protocol):
     @property
     def entries(self) -> Sequence[Priced]: ...
     @property
-    def mixes(self) -> Sequence[Priced]: ...
+    def stock_quants(self) -> Sequence[Priced]: ...
     @property
     def knee(self) -> int | None: ...
     @property
@@ -60,7 +60,7 @@ def frontier_figure(found: Curve, title: str) -> Figure:
     axes = figure.add_subplot()
     scale, unit = (1e9, "GB") if found.entries[-1].file_bytes >= 1e9 else (1e6, "MB")
     _curve(axes, found, scale)
-    _mixes(axes, found, scale)
+    _stock_quants(axes, found, scale)
     axes.set_yscale("log")
     axes.set_xlabel(f"file size, {unit}")
     axes.set_ylabel("expected KLD, nats per token" + ("" if found.calibrated else " (not calibrated)"))
@@ -89,8 +89,8 @@ def _curve(axes: Axes, found: Curve, scale: float) -> None:
         )
 
 
-def _mixes(axes: Axes, found: Curve, scale: float) -> None:
-    lossy = [each for each in found.mixes if each.kld > 0]
+def _stock_quants(axes: Axes, found: Curve, scale: float) -> None:
+    lossy = [each for each in found.stock_quants if each.kld > 0]
     if not lossy:
         return
     sizes, klds = [each.file_bytes / scale for each in lossy], [each.kld for each in lossy]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantplan.budget import human_bytes
-from quantplan.planning.frontier import Alternative, Entry, Frontier, Mix
+from quantplan.planning.frontier import Alternative, Frontier, FrontierEntry, StockQuant
 from quantplan.records.codec import replacing
-from quantplan.solve.planner import Posed
+from quantplan.solve.planner import Formulation
 from quantplan.solve.stability import Stability
 
 if TYPE_CHECKING:
@@ -52,14 +52,14 @@ def frontier_table(found: Frontier) -> Table:
     return table
 
 
-def _remark(entry: Entry, knee: bool) -> str:
+def _remark(entry: FrontierEntry, knee: bool) -> str:
     words = ["knee"] if knee else []
     return ", ".join([*words, f"gap {entry.point.gap:.1e}"] if entry.point.gap > 1e-6 else words)
 
 
-def mixes_table(mixes: Sequence[Mix]) -> Table:
+def stock_quants_table(stock_quants: Sequence[StockQuant]) -> Table:
     table = _table("stock mix", "file", "bpw", "expected KLD", "plan of that size", "plan / mix")
-    for each in mixes:
+    for each in stock_quants:
         table.add_row(
             each.name,
             f"{each.file_bytes:,}",
@@ -88,12 +88,12 @@ def alternatives_table(found: Sequence[Alternative]) -> Table:
     return table
 
 
-def stability_table(posed: Posed, choices: Sequence[int], found: Stability) -> Table:
+def stability_table(formulation: Formulation, choices: Sequence[int], found: Stability) -> Table:
     """The tensors that change most often, and to what."""
     table = _table("tensor", "type", "changes in", "instead")
     order = sorted(range(len(choices)), key=lambda at: -found.frequency(at))
     for at in [at for at in order if found.instead[at]][:SHOWN]:
-        group = posed.problem.groups[at]
+        group = formulation.problem.groups[at]
         others = sorted(found.instead[at].items(), key=lambda each: -each[1])
         words = ", ".join(f"{label} {count / found.draws:.0%}" for label, count in others)
         table.add_row(group.name, group.choices[choices[at]].label, f"{found.frequency(at):.0%}", words)
@@ -115,12 +115,12 @@ def frontier_fields(found: Frontier) -> dict[str, object]:
                 "plan_kld": each.plan_kld,
                 "ratio": each.ratio,
             }
-            for each in found.mixes
+            for each in found.stock_quants
         ],
     }
 
 
-def entry_fields(entry: Entry, knee: bool) -> dict[str, object]:
+def entry_fields(entry: FrontierEntry, knee: bool) -> dict[str, object]:
     point = entry.point
     values = (
         entry.budget_bytes,

@@ -6,7 +6,7 @@ import math
 
 from quantplan.report.grid import Grid
 from quantplan.report.measurement_table import UNKNOWN, estimate
-from quantplan.surgery.search.leaderboard import KLD, PPL, SCORE, Judgement, Leaderboard, Standing
+from quantplan.surgery.search.leaderboard import KLD, PPL, SCORE, BestCandidateTest, Leaderboard, RankedCandidate
 
 SHOWN = 20
 _TAIL = 0.025  # of a 95 % interval, on the side of the better ones
@@ -16,7 +16,7 @@ _BY = {PPL: "perplexity", KLD: "KLD to the original", SCORE: "score"}
 def leaderboard_grid(board: Leaderboard, shown: int = SHOWN) -> Grid:
     """The original and the best candidates, with the interval of each one's difference from it."""
     conditions = board.conditions
-    where = f"{conditions.windows} windows of {conditions.n_ctx} tokens"
+    where = f"{conditions.chunks} windows of {conditions.n_ctx} tokens"
     title = f"{board.model}: {_candidates(len(board.standings))} by {_BY[board.by]}, {where}"
     rows = [_row(standing, board.by, place) for place, standing in enumerate(board.standings[:shown], 1)]
     original = [_row(board.original, board.by)] if board.original else []
@@ -33,7 +33,7 @@ def judgement_grid(board: Leaderboard) -> Grid:
     assert judgement is not None
     conditions = judgement.conditions
     rows = [_row(standing, PPL, place) for place, standing in enumerate(judgement.standings, 1)]
-    title = f"On the held-out text, {conditions.windows} windows of {conditions.n_ctx} tokens"
+    title = f"On the held-out text, {conditions.chunks} windows of {conditions.n_ctx} tokens"
     return Grid(title, _headings(PPL), (_row(judgement.original, PPL), *rows), (verdict(board),))
 
 
@@ -42,7 +42,7 @@ def _headings(by: str) -> tuple[str, ...]:
     return ("Edits", "Place", "Layers", *score, "PPL", "PPL against original, 95 %", "KLD")
 
 
-def _row(standing: Standing, by: str, place: int | None = None) -> tuple[str, ...]:
+def _row(standing: RankedCandidate, by: str, place: int | None = None) -> tuple[str, ...]:
     score = (estimate(standing.score),) if by == SCORE else ()
     return (
         standing.edits or "(the original)",
@@ -55,7 +55,7 @@ def _row(standing: Standing, by: str, place: int | None = None) -> tuple[str, ..
     )
 
 
-def _gap(standing: Standing) -> str:
+def _gap(standing: RankedCandidate) -> str:
     """The difference of negative log likelihoods as percent of perplexity, which is how people think of it."""
     gap = standing.gap
     if gap is None:
@@ -84,7 +84,7 @@ def _notes(board: Leaderboard, shown: int) -> list[str]:
     return notes
 
 
-def in_short(standing: Standing, by: str) -> str:
+def in_short(standing: RankedCandidate, by: str) -> str:
     """The edits and the figure that ranks them."""
     figure = {PPL: standing.ppl, KLD: standing.kld, SCORE: standing.score}[by]
     return f"{standing.edits}: {_BY[by]} {estimate(figure)}"
@@ -111,11 +111,11 @@ def verdict(board: Leaderboard) -> str:
     return f"No candidate gains: the best, {name}, {how} the original ({_gap(judged)} PPL).{_other(judgement)}"
 
 
-def _worse(standing: Standing) -> bool:
+def _worse(standing: RankedCandidate) -> bool:
     return standing.gap is not None and standing.gap.decided and standing.gap.difference > 0
 
 
-def _other(judgement: Judgement) -> str:
+def _other(judgement: BestCandidateTest) -> str:
     """Whether another of those that were judged is better than the original."""
     others = [each.edits for each in judgement.standings[1:] if each.better]
     return f" Better than the original here: {', '.join(repr(each) for each in others)}." if others else ""

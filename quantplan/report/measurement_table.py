@@ -18,7 +18,7 @@ def measurement_table(measurements: Sequence[Measurement]) -> Table:
     """One row a file, each figure with its standard error."""
     conditions = measurements[0].conditions
     where = f"{conditions.engine}, {conditions.backend}"
-    table = _table(f"{conditions.windows} windows of {conditions.n_ctx} tokens, {where}")
+    table = _table(f"{conditions.chunks} windows of {conditions.n_ctx} tokens, {where}")
     table.add_column("File", overflow="fold", min_width=16)
     for heading in (
         "Bytes",

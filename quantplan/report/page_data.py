@@ -19,22 +19,22 @@ from quantplan.quant_type import QuantType
 from quantplan.records.codec import finite
 from quantplan.records.measurement_files import as_fields
 from quantplan.report.commands import Commands
-from quantplan.report.report_data import Findings, Planned, Sized
+from quantplan.report.report_data import Planned, ReportData, Sized
 from quantplan.tensor import Tensor
 
 PAGE_FORMAT, PAGE_VERSION = "quantplan-report", 1  # 1: first
 LETTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits
 _DIGITS = 4  # of a damage: its error is seldom below 1 %
-_WINDOWS = ("per_window_kld", "per_window_nll", "per_window_base_nll")
+_CHUNKS = ("per_window_kld", "per_window_nll", "per_window_base_nll")
 _SINCE_VERSION_2 = {"average": None, "average_err": None}  # what rows of older comparisons lack
 _GROUPS = ("attn", "ssm", "ffn")  # roles in the order in which a block runs them
 
 
-def page_data(findings: Findings, commands: Commands, command: str, made: str) -> dict[str, Any]:
+def page_data(report_data: ReportData, commands: Commands, command: str, made: str) -> dict[str, Any]:
     """``command``: the one that made the report; ``made``: when, in words. ValueError for more types than letters."""
-    chosen = findings.plans[0].types
-    tensors = [each for each in findings.model.tensors if each.name in chosen]
-    types = _types(findings)
+    chosen = report_data.plans[0].types
+    tensors = [each for each in report_data.model.tensors if each.name in chosen]
+    types = _types(report_data)
     letters = {kind.name: letter for kind, letter in zip(types, LETTERS, strict=False)}
     if len(types) > len(LETTERS):
         raise ValueError(f"{len(types)} types, {len(LETTERS)} letters")
@@ -42,27 +42,30 @@ def page_data(findings: Findings, commands: Commands, command: str, made: str) -
         "format": PAGE_FORMAT,
         "version": PAGE_VERSION,
         "made": made,
-        "model": _model(findings),
-        "calibrated": findings.table.calibrated,
-        "scales": findings.table.made_from.get("scales", "imported"),
-        "notes": list(findings.notes),
+        "model": _model(report_data),
+        "calibrated": report_data.table.calibrated,
+        "scales": report_data.table.made_from.get("scales", "imported"),
+        "notes": list(report_data.notes),
         "types": [
             {"name": kind.name, "bits": kind.bits, "block": kind.block, "block_bytes": kind.block_bytes}
             for kind in types
         ],
         "roles": roles(tensors),
-        "tensors": [_tensor(findings, each) for each in tensors],
-        "damage": [_damages(findings, each, types) for each in tensors],
-        "plans": [_plan(findings, commands, each, tensors, letters) for each in findings.plans],
-        "opens_at": findings.opens_at,
-        "mixes": [{"name": mix.name} | _sized(mix, tensors, letters) for mix in findings.mixes],
-        "statistics": _statistics(findings.statistics, tensors) if findings.statistics else None,
-        "comparisons": [
-            {"verdict": each["verdict"], "rows": [_SINCE_VERSION_2 | _without_windows(row) for row in each["rows"]]}
-            for each in findings.comparisons
+        "tensors": [_tensor(report_data, each) for each in tensors],
+        "damage": [_damages(report_data, each, types) for each in tensors],
+        "plans": [_plan(report_data, commands, each, tensors, letters) for each in report_data.plans],
+        "opens_at": report_data.opens_at,
+        "mixes": [
+            {"name": stock_quant.name} | _sized(stock_quant, tensors, letters)
+            for stock_quant in report_data.stock_quants
         ],
-        "measurements": [_without_windows(as_fields(each)) for each in findings.measurements],
-        "provenance": _provenance(findings, command, made),
+        "statistics": _statistics(report_data.statistics, tensors) if report_data.statistics else None,
+        "comparisons": [
+            {"verdict": each["verdict"], "rows": [_SINCE_VERSION_2 | _without_chunks(row) for row in each["rows"]]}
+            for each in report_data.comparisons
+        ],
+        "measurements": [_without_chunks(as_fields(each)) for each in report_data.measurements],
+        "provenance": _provenance(report_data, command, made),
     }
 
 
@@ -78,15 +81,17 @@ def roles(tensors: Sequence[Tensor]) -> list[str]:
     return sorted(found, key=lambda role: next((at for at, word in enumerate(_GROUPS) if role.startswith(word)), 9))
 
 
-def _types(findings: Findings) -> list[QuantType]:
+def _types(report_data: ReportData) -> list[QuantType]:
     """All types that a plan or a mix has or that were priced, largest first."""
-    found = {kind.name: kind for sized in (*findings.plans, *findings.mixes) for kind in sized.types.values()}
-    found |= {kind.name: kind for kind in findings.request.types}
+    found = {
+        kind.name: kind for sized in (*report_data.plans, *report_data.stock_quants) for kind in sized.types.values()
+    }
+    found |= {kind.name: kind for kind in report_data.request.types}
     return sorted(found.values(), key=lambda kind: (-kind.bits, kind.name))
 
 
-def _model(findings: Findings) -> dict[str, Any]:
-    model = findings.model
+def _model(report_data: ReportData) -> dict[str, Any]:
+    model = report_data.model
     return {
         "name": model.name or model.path.stem,
         "file": model.path.name,
@@ -97,12 +102,12 @@ def _model(findings: Findings) -> dict[str, Any]:
         "file_bytes": model.file_bytes,
         "file_type": model.file_type,
         "digest": model.digest,
-        "copied_bytes": findings.fixed_bytes,
+        "copied_bytes": report_data.fixed_bytes,
     }
 
 
-def _tensor(findings: Findings, tensor: Tensor) -> dict[str, Any]:
-    row = findings.table.rows[tensor.name]
+def _tensor(report_data: ReportData, tensor: Tensor) -> dict[str, Any]:
+    row = report_data.table.rows[tensor.name]
     return {
         "name": tensor.name,
         "block": tensor.block,
@@ -113,13 +118,13 @@ def _tensor(findings: Findings, tensor: Tensor) -> dict[str, Any]:
     }
 
 
-def _damages(findings: Findings, tensor: Tensor, types: Sequence[QuantType]) -> list[float | None]:
-    row = findings.table.rows[tensor.name]
+def _damages(report_data: ReportData, tensor: Tensor, types: Sequence[QuantType]) -> list[float | None]:
+    row = report_data.table.rows[tensor.name]
     return [_short(row.damage(kind.name)) if kind.name in row.weights else None for kind in types]
 
 
 def _plan(
-    findings: Findings, commands: Commands, plan: Planned, tensors: Sequence[Tensor], letters: Mapping[str, str]
+    report_data: ReportData, commands: Commands, plan: Planned, tensors: Sequence[Tensor], letters: Mapping[str, str]
 ) -> dict[str, Any]:
     return {
         "budget": plan.budget_bytes,
@@ -128,7 +133,7 @@ def _plan(
         **_sized(plan, tensors, letters),
         "commands": {
             "quantplan": commands.by_quantplan(plan),
-            "llama-quantize": commands.by_llama_quantize(findings, plan),
+            "llama-quantize": commands.by_llama_quantize(report_data, plan),
         },
     }
 
@@ -139,7 +144,7 @@ def _sized(sized: Sized, tensors: Sequence[Tensor], letters: Mapping[str, str]) 
         "bpw": round(sized.bpw, 4),
         "kld": _short(sized.kld, 6),
         "kld_err": _short(sized.kld_err),
-        "unpriced": sized.unpriced,
+        "unpriced": sized.unmeasured_tensors,
         "types": "".join(letters[sized.types[each.name].name] for each in tensors),
     }
 
@@ -168,19 +173,19 @@ def _rounded(value: float, decimals: int) -> float:
     return value if value != value else float(max((f"{value:.{decimals}f}", f"{value:.4g}"), key=len))
 
 
-def _without_windows(row: Mapping[str, Any]) -> dict[str, Any]:
+def _without_chunks(row: Mapping[str, Any]) -> dict[str, Any]:
     """All figures of a measurement but those of each window."""
-    return {name: value for name, value in row.items() if name not in _WINDOWS}
+    return {name: value for name, value in row.items() if name not in _CHUNKS}
 
 
-def _provenance(findings: Findings, command: str, made: str) -> list[list[str]]:
-    table, request = findings.table, findings.request
+def _provenance(report_data: ReportData, command: str, made: str) -> list[list[str]]:
+    table, request = report_data.table, report_data.request
     facts: dict[str, Any] = {
         "made": made,
         "command": command,
         "quantplan": __version__,
-        "model": findings.model.path.name,
-        "model_digest": findings.model.digest,
+        "model": report_data.model.path.name,
+        "model_digest": report_data.model.digest,
         "imatrix_file": request.imatrix.path.name if request.imatrix else None,
         "imatrix_data_set": ", ".join(request.imatrix.datasets) if request.imatrix else None,
         "imatrix_chunks": request.imatrix.chunk_count if request.imatrix else None,

@@ -14,15 +14,15 @@ from quantplan.errors import BadFile, BadUsage, NothingSelected
 from quantplan.llamacpp.quantize import published_ftypes
 from quantplan.measurement import Measurement
 from quantplan.plan import Plan
-from quantplan.planning.request import Request, goal_of, pose_request
+from quantplan.planning.request import PlanRequest, formulate_request, goal_of
 from quantplan.planning.score import score
 from quantplan.quant_type import QuantType
 from quantplan.records.codec import read_record
 from quantplan.records.comparison_files import COMPARISON_FORMAT, COMPARISON_VERSION
 from quantplan.records.measurement_files import MEASUREMENT_FORMAT, from_fields, read_measurement
-from quantplan.sensitivity_table import DamageTable
+from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solve.frontier import Point, even_budgets, frontier, span
-from quantplan.solve.planner import Posed, check_budget
+from quantplan.solve.planner import Formulation, check_budget
 from quantplan.tensor import Model
 
 Fields = dict[str, Any]
@@ -31,14 +31,14 @@ OPENS_AT = "Q4_K_M"  # the mix that most people take
 
 @dataclass(frozen=True)
 class Sized:
-    """A file of one size, made or not. ``kld`` None: a type that it has was not priced, ``unpriced`` says which."""
+    """A file of one size, made or not. ``kld`` None: a type that it has was not priced, ``unmeasured_tensors`` says which."""
 
     file_bytes: int
     bpw: float
     kld: float | None
     kld_err: float | None
     types: Mapping[str, QuantType]  # of the tensors that are up for choice
-    unpriced: str = ""
+    unmeasured_tensors: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,22 +51,22 @@ class Planned(Sized):
 
 
 @dataclass(frozen=True)
-class Mix(Sized):
+class StockQuantRow(Sized):
     """A stock mix of llama-quantize."""
 
     name: str = ""
 
 
 @dataclass(frozen=True)
-class Findings:
+class ReportData:
     """``plans`` from the smallest to the largest; ``opens_at`` is the index of the one to show first."""
 
-    request: Request
-    table: DamageTable
+    request: PlanRequest
+    table: SensitivityTable
     fixed_bytes: int  # of every file: header and tensors that are copied
     plans: tuple[Planned, ...]
     opens_at: int
-    mixes: tuple[Mix, ...]
+    stock_quants: tuple[StockQuantRow, ...]
     statistics: Statistics | None
     measurements: tuple[Measurement, ...]
     comparisons: tuple[Fields, ...]  # verdict and rows as their records have them
@@ -77,25 +77,27 @@ class Findings:
         return self.request.model
 
 
-def findings(request: Request, table: DamageTable, points: int = 100, reports: Path | None = None) -> Findings:
+def report_data(
+    request: PlanRequest, table: SensitivityTable, points: int = 100, reports: Path | None = None
+) -> ReportData:
     """Plans for ``points`` budgets at even steps, one as large as each stock mix, and one for the request's own budget.
 
     ``reports``: folder whose measurements and comparisons join. Steps end at the largest stock mix: what is larger has
     next to no damage left. Raises BudgetImpossible and what posing raises.
     """
-    posed = pose_request(request, table)
-    mixes = stock_mixes(request, table)
-    plans = _plans(request, table, posed, _budgets(request, posed, mixes, points))
+    formulation = formulate_request(request, table)
+    stock_quants = stock_quant_rows(request, table)
+    plans = _plans(request, table, formulation, _budgets(request, formulation, stock_quants, points))
     measured, compared, notes = records(reports, request.model) if reports else ((), (), [])
     found = statistics(request.imatrix) if request.imatrix else None
     notes += [] if found else ["no imatrix: types that need one are no candidates, and there are no statistics"]
-    return Findings(
+    return ReportData(
         request,
         table,
-        posed.fixed_bytes,
+        formulation.fixed_bytes,
         plans,
         _opening(request, plans),
-        mixes,
+        stock_quants,
         found,
         measured,
         compared,
@@ -103,7 +105,7 @@ def findings(request: Request, table: DamageTable, points: int = 100, reports: P
     )
 
 
-def stock_mixes(request: Request, table: DamageTable) -> tuple[Mix, ...]:
+def stock_quant_rows(request: PlanRequest, table: SensitivityTable) -> tuple[StockQuantRow, ...]:
     """The usual mixes with the request's imatrix, smallest first; those that need one are left out where there is none."""
     found = []
     for name in published_ftypes():
@@ -113,11 +115,13 @@ def stock_mixes(request: Request, table: DamageTable) -> tuple[Mix, ...]:
             continue
         types = {each.name: each.type for each in plan.tensors if each.rule}
         expected = _scored(plan, table, request.model)
-        found.append(Mix(plan.file_bytes, plan.bits_per_weight(request.model), *expected[:2], types, expected[2], name))
-    return tuple(sorted(found, key=lambda mix: (mix.file_bytes, mix.name)))
+        found.append(
+            StockQuantRow(plan.file_bytes, plan.bits_per_weight(request.model), *expected[:2], types, expected[2], name)
+        )
+    return tuple(sorted(found, key=lambda stock_quant: (stock_quant.file_bytes, stock_quant.name)))
 
 
-def _scored(plan: Plan, table: DamageTable, model: Model) -> tuple[float | None, float | None, str]:
+def _scored(plan: Plan, table: SensitivityTable, model: Model) -> tuple[float | None, float | None, str]:
     """(KLD, its error, "") or (None, None, the types that the table does not price)."""
     try:
         return *score(plan, table, model), ""
@@ -128,14 +132,16 @@ def _scored(plan: Plan, table: DamageTable, model: Model) -> tuple[float | None,
         return None, None, ", ".join(sorted(lacking))
 
 
-def _budgets(request: Request, posed: Posed, mixes: Sequence[Mix], points: int) -> dict[int, str]:
+def _budgets(
+    request: PlanRequest, formulation: Formulation, stock_quants: Sequence[StockQuantRow], points: int
+) -> dict[int, str]:
     """Bytes of the whole file -> words; of equally large mixes the first names the budget."""
-    smallest, largest = (posed.fixed_bytes + size for size in span(posed.problem))
-    top = min(largest, max((mix.file_bytes for mix in mixes), default=largest))
+    smallest, largest = (formulation.fixed_bytes + size for size in span(formulation.problem))
+    top = min(largest, max((stock_quant.file_bytes for stock_quant in stock_quants), default=largest))
     budgets = {size: str(size) for size in even_budgets(smallest, max(top, smallest), points)}
-    for mix in reversed(mixes):
-        if mix.file_bytes >= smallest:
-            budgets[mix.file_bytes] = mix.name
+    for stock_quant in reversed(stock_quants):
+        if stock_quant.file_bytes >= smallest:
+            budgets[stock_quant.file_bytes] = stock_quant.name
     own = goal_of(request).budget
     if own is not None:
         check_budget(request.model, own, smallest)
@@ -143,21 +149,25 @@ def _budgets(request: Request, posed: Posed, mixes: Sequence[Mix], points: int) 
     return budgets
 
 
-def _plans(request: Request, table: DamageTable, posed: Posed, budgets: Mapping[int, str]) -> tuple[Planned, ...]:
-    points = frontier(posed.problem, [size - posed.fixed_bytes for size in budgets])
-    return tuple(_planned(request.model, table, posed, point, budgets) for point in points)
+def _plans(
+    request: PlanRequest, table: SensitivityTable, formulation: Formulation, budgets: Mapping[int, str]
+) -> tuple[Planned, ...]:
+    points = frontier(formulation.problem, [size - formulation.fixed_bytes for size in budgets])
+    return tuple(_planned(request.model, table, formulation, point, budgets) for point in points)
 
 
-def _planned(model: Model, table: DamageTable, posed: Posed, point: Point, budgets: Mapping[int, str]) -> Planned:
-    types = posed.grouping.types(point.choices)
-    kld, error = table.predict(posed.grouping.priced(point.choices, table))
+def _planned(
+    model: Model, table: SensitivityTable, formulation: Formulation, point: Point, budgets: Mapping[int, str]
+) -> Planned:
+    types = formulation.grouping.types(point.choices)
+    kld, error = table.predict(formulation.grouping.priced(point.choices, table))
     size = sum(each.bytes_as(types.get(each.name, each.type)) for each in model.tensors)
-    budget = point.budget_bytes + posed.fixed_bytes
-    file_bytes = posed.fixed_bytes + point.bytes
+    budget = point.budget_bytes + formulation.fixed_bytes
+    file_bytes = formulation.fixed_bytes + point.bytes
     return Planned(file_bytes, 8 * size / model.elements, kld, error, types, "", budget, budgets[budget], point.gap)
 
 
-def _opening(request: Request, plans: Sequence[Planned]) -> int:
+def _opening(request: PlanRequest, plans: Sequence[Planned]) -> int:
     """The plan of the request's own budget, else the one as large as Q4_K_M, else the middle one."""
     own = goal_of(request).budget
     wanted = [own.asked] if own else [OPENS_AT]

@@ -10,7 +10,7 @@ from quantplan.evaluate.bootstrap import Ratio
 from quantplan.records.codec import finite
 from quantplan.report.measurement_table import estimate
 from quantplan.run.refine import Refinement, Scored
-from quantplan.run.targets import Delivery
+from quantplan.run.targets import RunResult
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,64 +18,64 @@ if TYPE_CHECKING:
 RUN_FORMAT, RUN_VERSION = "quantplan-run", 1  # 1: first
 
 
-def run_table(deliveries: Sequence[Delivery]) -> Table:
+def run_table(results: Sequence[RunResult]) -> Table:
     """One row a budget: the file that was handed over, and the best plan beside the best mix that is no larger."""
     from rich.table import Table
 
-    conditions = deliveries[0].measurement.conditions
+    conditions = results[0].measurement.conditions
     title = (
-        f"{conditions.windows} windows of {conditions.n_ctx} tokens; ratio: KLD of the best plan over that of the mix"
+        f"{conditions.chunks} windows of {conditions.n_ctx} tokens; ratio: KLD of the best plan over that of the mix"
     )
     table = Table(title=title, title_justify="left")
     table.add_column("File", overflow="fold", min_width=16)
     for heading in ("Bytes", "bpw", "PPL", "KLD", "mix", "ratio", "95 % interval", "refined", "is"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for each in deliveries:
-        found, mix = each.measurement, rival(each)
+    for each in results:
+        found, stock_quant = each.measurement, rival(each)
         table.add_row(
             each.order.file.name,
             f"{found.file_bytes:,}",
             f"{found.bpw:.3f}",
             estimate(found.ppl),
             estimate(found.kld),
-            mix.name if mix else "",
-            f"{mix.kld_ratio:.3f}" if mix else "",
-            f"{mix.low:.3f} .. {mix.high:.3f}" if mix else "",
+            stock_quant.name if stock_quant else "",
+            f"{stock_quant.kld_ratio:.3f}" if stock_quant else "",
+            f"{stock_quant.low:.3f} .. {stock_quant.high:.3f}" if stock_quant else "",
             _gain(each.gain),
-            "a stock mix" if each.is_mix else "a plan",
+            "a stock mix" if each.is_stock_quant else "a plan",
         )
     return table
 
 
-def rival(delivery: Delivery) -> Row | None:
+def rival(result: RunResult) -> Row | None:
     """The stock mix of least KLD among those that are no larger than the plan, else of all."""
-    mixes = delivery.comparison.rows[1:]
-    fitting = [row for row in mixes if not row.larger]
-    return min(fitting or mixes, key=lambda row: row.measurement.kld.value, default=None)
+    stock_quants = result.comparison.rows[1:]
+    fitting = [row for row in stock_quants if not row.larger]
+    return min(fitting or stock_quants, key=lambda row: row.measurement.kld.value, default=None)
 
 
 def _gain(gain: Ratio | None) -> str:
     return "no" if gain is None else f"{100 * (gain.ratio - 1):+.1f} %"
 
 
-def delivery_fields(delivery: Delivery) -> dict[str, Any]:
+def result_fields(result: RunResult) -> dict[str, Any]:
     """All of it as JSON values. See docs/formats.md."""
-    found = delivery.measurement
+    found = result.measurement
     return {
-        "budget": delivery.order.request.budget,
-        "budget_bytes": delivery.order.budget_bytes,
-        "file": str(delivery.order.file),
+        "budget": result.order.request.budget,
+        "budget_bytes": result.order.budget_bytes,
+        "file": str(result.order.file),
         "file_bytes": found.file_bytes,
         "bpw": found.bpw,
         "kld": found.kld.value,
         "kld_err": finite(found.kld.stderr),
         "ppl": found.ppl.value,
         "ppl_err": finite(found.ppl.stderr),
-        "handed_over": "mix" if delivery.is_mix else "plan",
-        "name": delivery.kept,
-        "reason": delivery.reason,
-        "judged": [_judged(row) for row in delivery.comparison.rows],
-        "refinement": _refinement(delivery.refinement) | _gained(delivery),
+        "handed_over": "mix" if result.is_stock_quant else "plan",
+        "name": result.kept,
+        "reason": result.reason,
+        "judged": [_judged(row) for row in result.comparison.rows],
+        "refinement": _refinement(result.refinement) | _gained(result),
     }
 
 
@@ -122,9 +122,9 @@ def _measured(one: Scored) -> dict[str, Any]:
     }
 
 
-def _gained(delivery: Delivery) -> dict[str, Any]:
+def _gained(result: RunResult) -> dict[str, Any]:
     """On the text that judges."""
-    before, gain = delivery.before, delivery.gain
+    before, gain = result.before, result.gain
     return {
         "kld_before": before.kld.value if before else None,
         "gain": {name: finite(getattr(gain, name)) for name in ("ratio", "low", "high")} if gain else None,

@@ -27,7 +27,7 @@ import numpy as np
 
 from quantplan.llamacpp import ggml
 from quantplan.quant_type import BY_NAME
-from quantplan.sensitivity_table import DamageRow, DamageTable
+from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
 from quantplan.tensor import Tensor
 
 LEVEL, BITS, FAMILIES, FEEDS = "level", "bits", ("iq", "legacy"), ("Q8_K", "Q8_0")
@@ -71,7 +71,7 @@ class Correction:
         return np.array([self.types[name] for name in TYPE_FACTORS])
 
 
-def correction(table: DamageTable, observed: Sequence[Observed]) -> Correction:
+def correction(table: SensitivityTable, observed: Sequence[Observed]) -> Correction:
     """The posterior mean; all files of the same windows, at least two of them. ValueError for anything else."""
     if len({len(each.klds) for each in observed}) > 1 or any(len(each.klds) < 2 for each in observed):
         raise ValueError("files of different windows, or of fewer than two, cannot be taken together")
@@ -81,7 +81,7 @@ def correction(table: DamageTable, observed: Sequence[Observed]) -> Correction:
     files = [_File(space, each.types) for each in observed]
     klds = np.array([each.klds for each in observed])
     measured = np.log(klds.mean(axis=1))
-    noise = _window_covariance(klds) + _entry_covariance(table, files)
+    noise = _chunk_covariance(klds) + _entry_covariance(table, files)
     logs = np.zeros(len(space.prior))
     for _ in range(_STEPS):
         predicted, slopes = map(np.array, zip(*(each.log_kld(logs) for each in files), strict=True))
@@ -91,7 +91,7 @@ def correction(table: DamageTable, observed: Sequence[Observed]) -> Correction:
     return space.named(logs, space.prior - (gain * spread.T).sum(axis=1))
 
 
-def corrected(table: DamageTable, by: Correction) -> DamageTable:
+def corrected(table: SensitivityTable, by: Correction) -> SensitivityTable:
     """The table with the factors in it; the level joins the interaction."""
     rows = {name: _corrected_row(row, by) for name, row in table.rows.items()}
     interaction = replace(table.interaction, factor=table.interaction.factor * float(np.exp(by.types[LEVEL])))
@@ -99,14 +99,14 @@ def corrected(table: DamageTable, by: Correction) -> DamageTable:
     return replace(table, rows=rows, interaction=interaction, made_from=table.made_from | note)
 
 
-def _corrected_row(row: DamageRow, by: Correction) -> DamageRow:
+def _corrected_row(row: SensitivityRow, by: Correction) -> SensitivityRow:
     name = row.tensor
     weights = {kind: value * by.weights_factor(name, kind) for kind, value in row.weights.items()}
     kernel = {kind: value * by.kernel_factor(name, kind) for kind, value in row.kernel.items()}
     return replace(row, weights=weights, kernel=kernel, relative_error=min(row.relative_error, by.row_errors[name]))
 
 
-def unsureness(table: DamageTable) -> float:
+def uncertainty(table: SensitivityTable) -> float:
     """Relative error of a single entry besides its row's: what the interaction leaves unexplained of uniform files."""
     return max(table.interaction.relative_error, _LEAST_ERROR)
 
@@ -120,7 +120,7 @@ class _Space:
     Kernels are priced by the rows' scales and by an estimate of their own: their factors are as unsure as both together.
     """
 
-    def __init__(self, table: DamageTable, reference: float) -> None:
+    def __init__(self, table: SensitivityTable, reference: float) -> None:
         self.table, self.reference = table, reference
         self.names = list(table.rows)
         self.at = {name: index for index, name in enumerate(self.names)}
@@ -128,7 +128,7 @@ class _Space:
         roles = sorted(set(of_tensor))
         self.role_at = np.array([len(TYPE_FACTORS) + roles.index(role) for role in of_tensor], int)
         self.row_at = len(TYPE_FACTORS) + len(roles) + np.arange(len(self.names))
-        types = unsureness(table)
+        types = uncertainty(table)
         own = np.array([min(table.rows[name].relative_error, _MOST_ERROR) for name in self.names])
         kernels = float(np.hypot(types, np.median(own))) if len(own) else types
         sigmas = (
@@ -193,7 +193,7 @@ def _kernel_features(type_name: str) -> np.ndarray:
     return np.array([float(name == feed) for name in TYPE_FACTORS])
 
 
-def _reference(table: DamageTable, observed: Sequence[Observed]) -> float:
+def _reference(table: SensitivityTable, observed: Sequence[Observed]) -> float:
     """Mean bits of the files' types, weighted by damage: around it slope and level are told apart best."""
     pairs = [
         (table.rows[name].damage(kind), BY_NAME[kind].bits) for each in observed for name, kind in each.types.items()
@@ -205,23 +205,23 @@ def _reference(table: DamageTable, observed: Sequence[Observed]) -> float:
 # --- errors of observations
 
 
-def _window_covariance(klds: np.ndarray) -> np.ndarray:
+def _chunk_covariance(klds: np.ndarray) -> np.ndarray:
     """[files, files] of the logarithms of means over windows [files, windows], to first order.
 
     As many covariances as files have pairs are not told by few windows: the sample's are drawn towards variances with one
     correlation for all pairs (Ledoit and Wolf, Journal of Portfolio Management 30, 2004), with the weight of ``files`` windows.
     """
-    files, windows = klds.shape
-    sample = np.atleast_2d(np.cov(klds / klds.mean(axis=1, keepdims=True))) / windows
+    files, chunks = klds.shape
+    sample = np.atleast_2d(np.cov(klds / klds.mean(axis=1, keepdims=True))) / chunks
     own = np.sqrt(np.diag(sample))
     pairs = np.outer(own, own)
     others = ~np.eye(files, dtype=bool)
     common = float((sample[others] / np.maximum(pairs[others], 1e-300)).mean()) if files > 1 else 0.0
     target = np.where(others, common * pairs, pairs)
-    return (windows * sample + files * target) / (windows + files)
+    return (chunks * sample + files * target) / (chunks + files)
 
 
-def _entry_covariance(table: DamageTable, files: Sequence[_File]) -> np.ndarray:
+def _entry_covariance(table: SensitivityTable, files: Sequence[_File]) -> np.ndarray:
     """Each (tensor, type) has an error of its own, which files with that entry share."""
     entries: dict[tuple[str, str], int] = {}
     for each in files:
@@ -231,4 +231,4 @@ def _entry_covariance(table: DamageTable, files: Sequence[_File]) -> np.ndarray:
     for row, each in zip(shares, files, strict=True):
         damages = each.weights + each.kernels
         row[[entries[entry] for entry in each.types.items()]] = damages / damages.sum()
-    return unsureness(table) ** 2 * (shares @ shares.T)
+    return uncertainty(table) ** 2 * (shares @ shares.T)

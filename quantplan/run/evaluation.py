@@ -15,7 +15,7 @@ from pathlib import Path
 
 from quantplan.build.build import rules_file
 from quantplan.build.preflight import SPARE_BYTES
-from quantplan.evaluate.baselines import Workshop, as_planned, built, built_path
+from quantplan.evaluate.baselines import BuildContext, as_planned, built, built_path
 from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.llamacpp import tools
 from quantplan.llamacpp.engine import backend_name
@@ -28,7 +28,7 @@ Tell = Callable[[str, float, float], None]
 
 
 @dataclass(frozen=True)
-class Candidate:
+class EvaluatedFile:
     """``ftype``: a stock mix, built without rules; ``finished``: where its file may stand already, outside the workshop."""
 
     name: str
@@ -46,21 +46,21 @@ class Candidate:
 class Builds:
     """The files of candidates: made where they are missing, dropped where the disk needs room or nobody wants them."""
 
-    def __init__(self, shop: Workshop) -> None:
+    def __init__(self, shop: BuildContext) -> None:
         self.shop = shop
 
-    def place(self, one: Candidate) -> Path:
+    def place(self, one: EvaluatedFile) -> Path:
         """Where its file is or will be."""
         if one.finished and as_planned(one.finished, one.plan):
             return one.finished
         return built_path(one.plan, one.name.replace(" ", "-"), self.shop)
 
-    def file(self, one: Candidate) -> Path:
+    def file(self, one: EvaluatedFile) -> Path:
         """Its file, built if need be. Raises what building raises."""
         place = self.place(one)
         return place if place == one.finished else built(one.plan, one.name.replace(" ", "-"), self.shop, one.ftype)
 
-    def batch(self, wanted: Sequence[Candidate]) -> list[Path]:
+    def batch(self, wanted: Sequence[EvaluatedFile]) -> list[Path]:
         """Files of the first of ``wanted``, as many as the disk holds at once, at least one."""
         files: list[Path] = []
         for one in wanted:
@@ -71,20 +71,20 @@ class Builds:
             files.append(self.file(one))
         return files
 
-    def _room(self, one: Candidate) -> bool:
+    def _room(self, one: EvaluatedFile) -> bool:
         if as_planned(self.place(one), one.plan):
             return True
         self.shop.folder.mkdir(parents=True, exist_ok=True)
         return shutil.disk_usage(self.shop.folder).free >= one.plan.file_bytes + SPARE_BYTES
 
-    def drop_all_but(self, wanted: Iterable[Candidate]) -> None:
+    def drop_all_but(self, wanted: Iterable[EvaluatedFile]) -> None:
         """Removes what lies in the workshop besides; files elsewhere are nobody's to remove."""
         kept = {path for one in wanted for path in (self.place(one), rules_file(self.place(one)))}
         for path in self.shop.folder.glob("*") if self.shop.folder.is_dir() else ():
             if path.is_file() and path not in kept:
                 path.unlink()
 
-    def deliver(self, one: Candidate, out: Path) -> None:
+    def finish(self, one: EvaluatedFile, out: Path) -> None:
         """Its file, at ``out``."""
         if as_planned(out, one.plan):
             return
@@ -94,7 +94,7 @@ class Builds:
         self.file(one).replace(out)
 
 
-class Trials:
+class Evaluator:
     """Measurements of candidates on one text."""
 
     def __init__(self, builds: Builds, text: str, options: MeasureOptions, cache: Path) -> None:
@@ -106,16 +106,16 @@ class Trials:
             version("llama-cpp-python"),
             text_digest(text),
             options.n_ctx,
-            options.windows,
+            options.chunks,
             backend_name(options.gpu_layers, options.machines.rpc),
         )
         self._journal = Journal(cache, "trial", *self.made_from)
 
-    def knows(self, one: Candidate) -> bool:
+    def knows(self, one: EvaluatedFile) -> bool:
         return one.key in self._journal.results
 
     def measured(
-        self, wanted: Sequence[Candidate], tell: Tell = lambda *_: None, stage: str = "measure"
+        self, wanted: Sequence[EvaluatedFile], tell: Tell = lambda *_: None, stage: str = "measure"
     ) -> list[Measurement]:
         """In the order of ``wanted``; what was not measured yet is built and measured, the base once for all that fit on the
         disk together.
@@ -131,7 +131,7 @@ class Trials:
             done += len(files)
         return [self.found(one) for one in wanted]
 
-    def _measure(self, batch: Sequence[Candidate], files: Sequence[Path], advance: Callable[[float], None]) -> None:
+    def _measure(self, batch: Sequence[EvaluatedFile], files: Sequence[Path], advance: Callable[[float], None]) -> None:
         spent = 0.0
 
         def step(share: float) -> None:
@@ -143,7 +143,7 @@ class Trials:
         for one, each in zip(batch, found, strict=True):
             self._journal.put(one.key, as_fields(each))
 
-    def found(self, one: Candidate) -> Measurement:
+    def found(self, one: EvaluatedFile) -> Measurement:
         """The file's own name and size: another of the same weights may have been measured."""
         found = from_fields(self._journal.results[one.key])
         return replace(found, file=one.name, file_bytes=one.plan.file_bytes)

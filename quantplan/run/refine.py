@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from quantplan.errors import BadUsage, BudgetImpossible, NothingSelected
-from quantplan.evaluate.bootstrap import Difference, paired_difference
+from quantplan.evaluate.bootstrap import PairedDifference, paired_difference
 from quantplan.plan import Plan
-from quantplan.planning.request import Request, goal_of, plan_for, plan_of, pose_request, quantizable
+from quantplan.planning.request import PlanRequest, formulate_request, goal_of, plan_for, plan_of, quantizable
 from quantplan.quant_type import QuantType
 from quantplan.run.correction import Correction, Observed, corrected, correction
-from quantplan.sensitivity_table import DamageRow, DamageTable
-from quantplan.solve.planner import limited, solve_posed
+from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
+from quantplan.solve.planner import limited, solve_formulation
 from quantplan.tensor import Tensor
 
 ROUNDS = 2
@@ -30,7 +30,7 @@ ERROR_RATE = 0.05  # one-sided: a plan that is no better takes the place of anot
 REGION = (
     0.2  # of the weights may be stored otherwise than the plan has it; halved after a round that found nothing better
 )
-LEAST_WINDOWS = 4  # two to learn from, two to test on: fewer have no error
+LEAST_CHUNKS = 4  # two to learn from, two to test on: fewer have no error
 SAMPLED = 3
 _FAMILIES = ("k", "iq", "legacy")
 _LEAST_SHARE = 0.05  # of the bytes: leaving out less than that would tell nothing
@@ -47,7 +47,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Step:
+class RefineStep:
     """A round: ``relative`` is what its plan loses more than the best before it on the windows to learn from (-0.01: one
     percent less); ``better`` than all before; ``moved``: share of the weights stored otherwise than in the plan.
     """
@@ -66,9 +66,9 @@ class Refinement:
     """
 
     own: tuple[Scored, ...]
-    mixes: tuple[Scored, ...] = ()
+    stock_quants: tuple[Scored, ...] = ()
     region: float = REGION
-    steps: tuple[Step, ...] = ()
+    steps: tuple[RefineStep, ...] = ()
     withdrawn: bool = False
 
     @property
@@ -77,7 +77,7 @@ class Refinement:
 
     @property
     def measured(self) -> tuple[Scored, ...]:
-        return (*self.own, *self.mixes)
+        return (*self.own, *self.stock_quants)
 
     @property
     def leader(self) -> Scored:
@@ -85,7 +85,7 @@ class Refinement:
         return min(self.own, key=lambda each: _mean(learning(each.klds)))
 
     @property
-    def test(self) -> Difference | None:
+    def test(self) -> PairedDifference | None:
         """The leader against the plan on the windows that test; None where the plan leads itself."""
         if self.leader is self.plan:
             return None
@@ -101,7 +101,7 @@ class Refinement:
         return self.leader if self.counts else self.plan
 
 
-def neighbours(request: Request, table: DamageTable, plan: Plan) -> dict[str, Plan]:
+def neighbours(request: PlanRequest, table: SensitivityTable, plan: Plan) -> dict[str, Plan]:
     """Plans of the same request whose measurement tells what the table does not know.
 
     One without the smaller of the plan's main families of types, where that can be planned, and ``SAMPLED`` that would be best
@@ -116,7 +116,7 @@ def neighbours(request: Request, table: DamageTable, plan: Plan) -> dict[str, Pl
     return found
 
 
-def _without_family(request: Request, table: DamageTable, plan: Plan) -> dict[str, Plan]:
+def _without_family(request: PlanRequest, table: SensitivityTable, plan: Plan) -> dict[str, Plan]:
     families = _main_families(plan)
     if len(families) < 2:
         return {}
@@ -135,7 +135,7 @@ def _main_families(plan: Plan) -> list[str]:
     return [name for name in sorted(sizes, key=lambda name: -sizes[name]) if sizes[name] > _LEAST_SHARE * total]
 
 
-def sampled(table: DamageTable, seed: int) -> DamageTable:
+def sampled(table: SensitivityTable, seed: int) -> SensitivityTable:
     """The table with each row's scale drawn from its error, log-normal."""
     random = np.random.default_rng(seed)
     drawn = random.standard_normal(len(table.rows))
@@ -144,13 +144,13 @@ def sampled(table: DamageTable, seed: int) -> DamageTable:
     )
 
 
-def _scaled(row: DamageRow, drawn: float) -> DamageRow:
+def _scaled(row: SensitivityRow, drawn: float) -> SensitivityRow:
     factor = float(np.exp(min(row.relative_error, 1.0) * drawn))
     weights = {kind: value * factor for kind, value in row.weights.items()}
     return replace(row, weights=weights, kernel={kind: value * factor for kind, value in row.kernel.items()})
 
 
-def factors_of(request: Request, table: DamageTable, state: Refinement) -> Correction:
+def factors_of(request: PlanRequest, table: SensitivityTable, state: Refinement) -> Correction:
     """What all files that were measured say of the table, on the windows to learn from."""
     names = {tensor.name for tensor in quantizable(request.model)}
     seen = [
@@ -161,29 +161,29 @@ def factors_of(request: Request, table: DamageTable, state: Refinement) -> Corre
     return correction(table, seen)
 
 
-def _priced(plan: Plan, table: DamageTable, names: set[str]) -> bool:
+def _priced(plan: Plan, table: SensitivityTable, names: set[str]) -> bool:
     """Stock mixes may hold types that were left out of the table: of these it predicts nothing."""
     return all(plan.types[name].name in table.rows[name].weights for name in names)
 
 
-def proposal(request: Request, table: DamageTable, state: Refinement, factors: Correction) -> Plan | None:
+def proposal(request: PlanRequest, table: SensitivityTable, state: Refinement, factors: Correction) -> Plan | None:
     """The plan of the corrected table inside the trust region; None where it was measured already."""
     plan = nearby(request, corrected(table, factors), state.plan.plan, state.region)
     return None if plan.types in [each.plan.types for each in state.measured] else plan
 
 
-def nearby(request: Request, table: DamageTable, around: Plan, region: float) -> Plan:
+def nearby(request: PlanRequest, table: SensitivityTable, around: Plan, region: float) -> Plan:
     """The best plan that stores no more than the share ``region`` of the weights otherwise than ``around``."""
-    posed = pose_request(request, table)
+    formulation = formulate_request(request, table)
     total = sum(tensor.elements for tensor in quantizable(request.model))
 
     def moved(tensor: Tensor, kind: QuantType) -> int:
         return tensor.elements * (kind != around.types[tensor.name])
 
-    resource = posed.grouping.resource(_MOVED, int(region * total), moved)
-    solution = solve_posed(request.model, limited(posed, resource, "weights"), goal_of(request), table)
+    resource = formulation.grouping.resource(_MOVED, int(region * total), moved)
+    solution = solve_formulation(request.model, limited(formulation, resource, "weights"), goal_of(request), table)
     prices = {name: price for name, price in solution.outcome.prices.items() if name != _MOVED}
-    return plan_of(request, table, posed, solution.choices, replace(solution.outcome, prices=prices))
+    return plan_of(request, table, formulation, solution.choices, replace(solution.outcome, prices=prices))
 
 
 def after(state: Refinement, new: Scored | None, factors: Correction) -> Refinement:
@@ -192,19 +192,19 @@ def after(state: Refinement, new: Scored | None, factors: Correction) -> Refinem
         return replace(state, region=state.region / 2)
     before = _mean(learning(state.leader.klds))
     relative = _mean(learning(new.klds)) / before - 1
-    step = Step(new.name, relative, relative < 0, moved_share(state.plan.plan, new.plan), factors)
+    step = RefineStep(new.name, relative, relative < 0, moved_share(state.plan.plan, new.plan), factors)
     region = state.region if step.better else state.region / 2
     return replace(state, own=(*state.own, new), region=region, steps=(*state.steps, step))
 
 
-def surely_better(best: Scored, mix: Scored) -> bool:
+def significantly_better(best: Scored, stock_quant: Scored) -> bool:
     """Whether a plan is better than a stock mix on the whole refinement text, or the very same."""
-    if mix.plan.types == best.plan.types:
+    if stock_quant.plan.types == best.plan.types:
         return True
-    return lower(paired_difference(np.array(best.klds), np.array(mix.klds)))
+    return lower(paired_difference(np.array(best.klds), np.array(stock_quant.klds)))
 
 
-def lower(difference: Difference) -> bool:
+def lower(difference: PairedDifference) -> bool:
     """Whether a mean is lower than the other, by a one-sided test."""
     return difference.difference < 0 and difference.p / 2 < ERROR_RATE
 

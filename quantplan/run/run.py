@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from quantplan.build.build import stock_plan
-from quantplan.evaluate.baselines import Workshop, as_planned, mix_sizes
+from quantplan.evaluate.baselines import BuildContext, as_planned, stock_quant_sizes
 from quantplan.evaluate.bootstrap import ratio_interval
 from quantplan.evaluate.compare import judge
 from quantplan.llamacpp.engine import backend_name
@@ -21,63 +21,65 @@ from quantplan.measurement import Measurement
 from quantplan.plan import Plan
 from quantplan.planning.request import keep_table, plan_for, quantizable, table_digest
 from quantplan.records.journal import Journal, digest_of, text_digest
-from quantplan.records.plan_files import read_damage
+from quantplan.records.plan_files import read_sensitivities
 from quantplan.run import refine
-from quantplan.run.evaluation import Builds, Candidate, Tell, Trials
+from quantplan.run.evaluation import Builds, EvaluatedFile, Evaluator, Tell
 from quantplan.run.kept_plans import KeptPlans
 from quantplan.run.refine import Refinement, Scored
-from quantplan.run.targets import Delivery, Order, RunOptions, Standing, Texts, check_texts
+from quantplan.run.targets import RunOptions, RunResult, RunStatus, RunTarget, Texts, check_texts
 from quantplan.sensitivity.estimate import price
-from quantplan.sensitivity_table import DamageTable
+from quantplan.sensitivity_table import SensitivityTable
 
 VERSION = 1  # 1: first
 
 
 @dataclass(frozen=True)
 class _Work:
-    """An order on its way: ``guards`` are the stock mixes that are no larger than its budget, nearest in size first."""
+    """An order on its way: ``fallbacks`` are the stock mixes that are no larger than its budget, nearest in size first."""
 
-    order: Order
-    plan: Candidate
-    guards: tuple[Candidate, ...]
-    neighbours: tuple[Candidate, ...] = ()
+    order: RunTarget
+    plan: EvaluatedFile
+    fallbacks: tuple[EvaluatedFile, ...]
+    neighbours: tuple[EvaluatedFile, ...] = ()
     state: Refinement = None  # type: ignore[assignment]  # until the first measurements are there
 
     @property
-    def tried(self) -> tuple[Candidate, ...]:
-        return (self.plan, *self.guards, *self.neighbours)
+    def tried(self) -> tuple[EvaluatedFile, ...]:
+        return (self.plan, *self.fallbacks, *self.neighbours)
 
     @property
-    def best(self) -> Candidate:
+    def best(self) -> EvaluatedFile:
         return self._own(self.state.best)
 
     @property
-    def leader(self) -> Candidate:
+    def leader(self) -> EvaluatedFile:
         return self._own(self.state.leader)
 
-    def _own(self, one: Scored) -> Candidate:
-        return Candidate(one.name, one.plan, finished=self.order.file)
+    def _own(self, one: Scored) -> EvaluatedFile:
+        return EvaluatedFile(one.name, one.plan, finished=self.order.file)
 
 
 def run(
-    orders: Sequence[Order],
+    orders: Sequence[RunTarget],
     texts: Texts,
     options: RunOptions,
-    shop: Workshop,
+    shop: BuildContext,
     cache: Path,
     tell: Tell = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
-) -> list[Delivery]:
+) -> list[RunResult]:
     """Carries out all orders; ``say`` gets a sentence on each step that is decided.
 
     Raises what the steps raise. The files of all orders are there when it returns; the shop's folder is emptied unless
     ``keep_all``.
     """
     check_texts(orders[0].request.model, texts, options.measuring.n_ctx)
-    return _Chain(orders, texts, options, shop, cache, tell, say).deliveries()
+    return _Chain(orders, texts, options, shop, cache, tell, say).results()
 
 
-def standing(orders: Sequence[Order], texts: Texts, options: RunOptions, shop: Workshop, cache: Path) -> list[Standing]:
+def standing(
+    orders: Sequence[RunTarget], texts: Texts, options: RunOptions, shop: BuildContext, cache: Path
+) -> list[RunStatus]:
     """How far each order has come, by what the cache holds."""
     return _Chain(orders, texts, options, shop, cache, lambda *_: None, lambda _: None).standing()
 
@@ -85,10 +87,10 @@ def standing(orders: Sequence[Order], texts: Texts, options: RunOptions, shop: W
 class _Chain:
     def __init__(
         self,
-        orders: Sequence[Order],
+        orders: Sequence[RunTarget],
         texts: Texts,
         options: RunOptions,
-        shop: Workshop,
+        shop: BuildContext,
         cache: Path,
         tell: Tell,
         say: Callable[[str], None],
@@ -98,10 +100,10 @@ class _Chain:
         self.orders, self.texts, self.options, self.cache = orders, texts, options, cache
         self.tell, self.say = tell, say
         self.builds = Builds(shop)
-        self.refining = Trials(self.builds, texts.refinement, options.refining, cache)
-        self.judging = Trials(self.builds, texts.judging, options.measuring, cache)
+        self.refining = Evaluator(self.builds, texts.refinement, options.refining, cache)
+        self.judging = Evaluator(self.builds, texts.judging, options.measuring, cache)
 
-    def deliveries(self) -> list[Delivery]:
+    def results(self) -> list[RunResult]:
         table = self._table()
         self._open_plans(table)
         works = [self._begin(order, table) for order in self.orders]
@@ -110,7 +112,7 @@ class _Chain:
             works = self._round(number, works, table)
         return self._finish(works)
 
-    def _table(self) -> DamageTable:
+    def _table(self) -> SensitivityTable:
         tensors = quantizable(self.model)
         probing = self.texts.probing
         table = price(self.model, tensors, self.imatrix, probing, self.options.pricing, self.cache, self.tell).table
@@ -125,34 +127,34 @@ class _Chain:
         types = sorted(kind.name for kind in wanted.types)
         imatrix = self.imatrix.digest if self.imatrix else None
         backend = backend_name(wanted.probe.gpu_layers, wanted.probe.machines.rpc)
-        probe = (wanted.probe.n_ctx, wanted.probe.windows, wanted.probe.extend, backend)
+        probe = (wanted.probe.n_ctx, wanted.probe.chunks, wanted.probe.extend, backend)
         text = text_digest(self.texts.probing)
         return Journal(self.cache, "run-priced", self.model.digest, imatrix, text, types, probe, wanted.sample_elements)
 
-    def standing(self) -> list[Standing]:
+    def standing(self) -> list[RunStatus]:
         """What is done already. Nothing is measured, built or solved for it."""
         name = self._priced().results.get("table")
         if name is None or not (self.cache / name).is_file():
-            return [Standing(order) for order in self.orders]
-        self._open_plans(read_damage(self.cache / name))
+            return [RunStatus(order) for order in self.orders]
+        self._open_plans(read_sensitivities(self.cache / name))
         return [self._stands(order) for order in self.orders]
 
-    def _stands(self, order: Order) -> Standing:
+    def _stands(self, order: RunTarget) -> RunStatus:
         own = self.plans.like(_key(order))
         if not own:
-            return Standing(order, priced=True)
-        tried = [Candidate(order.name, plan) for plan in own]
+            return RunStatus(order, priced=True)
+        tried = [EvaluatedFile(order.name, plan) for plan in own]
         measured = sum(self.refining.knows(each) for each in tried)
         judged = [each for each in tried if self.judging.knows(each)]
         there = any(as_planned(order.file, each.plan) for each in judged)
-        return Standing(order, True, len(tried), measured, bool(judged), there)
+        return RunStatus(order, True, len(tried), measured, bool(judged), there)
 
-    def _open_plans(self, table: DamageTable) -> None:
+    def _open_plans(self, table: SensitivityTable) -> None:
         self.plans = KeptPlans(self.cache, VERSION, table_digest(table), self.refining.made_from)
 
     # --- plans and guards
 
-    def _begin(self, order: Order, table: DamageTable) -> _Work:
+    def _begin(self, order: RunTarget, table: SensitivityTable) -> _Work:
         key, file, request = _key(order), order.file, order.request
         plan = self.plans.get(f"{key} plan", lambda: plan_for(request, table)[0])
         assert plan is not None
@@ -161,26 +163,26 @@ class _Chain:
             others = self.plans.several(f"{key} neighbours", lambda: refine.neighbours(request, table, plan))
         return _Work(
             order,
-            Candidate(order.name, plan, finished=file),
-            tuple(Candidate(name, self._mix(name), name, file) for name in self._guards(order)),
-            tuple(Candidate(f"{order.name} {name}", each) for name, each in others.items()),
+            EvaluatedFile(order.name, plan, finished=file),
+            tuple(EvaluatedFile(name, self._stock_quant(name), name, file) for name in self._fallbacks(order)),
+            tuple(EvaluatedFile(f"{order.name} {name}", each) for name, each in others.items()),
         )
 
-    def _guards(self, order: Order) -> list[str]:
+    def _fallbacks(self, order: RunTarget) -> list[str]:
         sizes = self._sizes
         fitting = [name for name, size in sizes.items() if size <= order.budget_bytes]
         nearest = [max(fitting, key=lambda name: sizes[name])] if fitting else []
-        wanted = [name for name in self._contenders() if self._mix(name).file_bytes <= order.budget_bytes]
+        wanted = [name for name in self._baselines() if self._stock_quant(name).file_bytes <= order.budget_bytes]
         return list(dict.fromkeys(nearest + wanted))
 
-    def _contenders(self) -> list[str]:
-        return list(self.options.contenders)
+    def _baselines(self) -> list[str]:
+        return list(self.options.baselines)
 
     @cached_property
     def _sizes(self) -> dict[str, int]:
-        return mix_sizes(self.model, self.imatrix)
+        return stock_quant_sizes(self.model, self.imatrix)
 
-    def _mix(self, name: str) -> Plan:
+    def _stock_quant(self, name: str) -> Plan:
         return stock_plan(self.model, name, self.imatrix)
 
     # --- trials on the refinement text
@@ -194,12 +196,12 @@ class _Chain:
 
     def _first_state(self, work: _Work) -> Refinement:
         own = tuple(self._scored(each) for each in (work.plan, *work.neighbours))
-        return Refinement(own, tuple(self._scored(each) for each in work.guards))
+        return Refinement(own, tuple(self._scored(each) for each in work.fallbacks))
 
-    def _scored(self, one: Candidate) -> Scored:
-        return Scored(one.name, one.plan, self.refining.found(one).per_window_kld)
+    def _scored(self, one: EvaluatedFile) -> Scored:
+        return Scored(one.name, one.plan, self.refining.found(one).per_chunk_kld)
 
-    def _round(self, number: int, works: list[_Work], table: DamageTable) -> list[_Work]:
+    def _round(self, number: int, works: list[_Work], table: SensitivityTable) -> list[_Work]:
         fitted = [refine.factors_of(work.order.request, table, work.state) for work in works]
         new = [self._proposed(number, work, table, factors) for work, factors in zip(works, fitted, strict=True)]
         self.refining.measured([each for each in new if each], self.tell, f"refine, round {number}")
@@ -212,25 +214,27 @@ class _Chain:
         self._tidy(works)
         return works
 
-    def _proposed(self, number: int, work: _Work, table: DamageTable, factors: refine.Correction) -> Candidate | None:
+    def _proposed(
+        self, number: int, work: _Work, table: SensitivityTable, factors: refine.Correction
+    ) -> EvaluatedFile | None:
         request, key = work.order.request, f"{_key(work.order)} round {number}"
         plan = self.plans.get(key, lambda: refine.proposal(request, table, work.state, factors))
-        return Candidate(f"{work.order.name} refined {number}", plan, finished=work.order.file) if plan else None
+        return EvaluatedFile(f"{work.order.name} refined {number}", plan, finished=work.order.file) if plan else None
 
     def _tidy(self, works: Iterable[_Work]) -> None:
         """Files that nothing will be asked of any more are removed."""
         if not self.options.keep_all:
-            self.builds.drop_all_but([each for work in works for each in (work.plan, work.leader, *work.guards)])
+            self.builds.drop_all_but([each for work in works for each in (work.plan, work.leader, *work.fallbacks)])
 
     # --- the end
 
-    def _finish(self, works: list[_Work]) -> list[Delivery]:
+    def _finish(self, works: list[_Work]) -> list[RunResult]:
         wanted = [each for work in works for each in self._judged(work)]
         self.judging.measured(wanted, self.tell, "judge")
-        deliveries = [self._delivery(self._confirmed(work)) for work in works]
+        results = [self._result(self._confirmed(work)) for work in works]
         if not self.options.keep_all:
             self.builds.drop_all_but(())
-        return deliveries
+        return results
 
     def _confirmed(self, work: _Work) -> _Work:
         """A refined plan that loses more than the plan before on the text that judges is taken back."""
@@ -239,54 +243,59 @@ class _Chain:
         refined, before = (self.judging.found(each).kld.value for each in (work.best, work.plan))
         return work if refined <= before else replace(work, state=replace(work.state, withdrawn=True))
 
-    def _judged(self, work: _Work) -> list[Candidate]:
+    def _judged(self, work: _Work) -> list[EvaluatedFile]:
         """Best plan, the plan before where that is another, and all mixes."""
         before = [work.plan] if work.best.key != work.plan.key else []
-        named = [Candidate(name, self._mix(name), name, work.order.file) for name in self._contenders()]
-        mixes = {each.name: each for each in (*work.guards, *named)} or {
-            name: Candidate(name, self._mix(name), name) for name in self._smallest()
+        named = [EvaluatedFile(name, self._stock_quant(name), name, work.order.file) for name in self._baselines()]
+        stock_quants = {each.name: each for each in (*work.fallbacks, *named)} or {
+            name: EvaluatedFile(name, self._stock_quant(name), name) for name in self._smallest()
         }
-        return [work.best, *before, *mixes.values()]
+        return [work.best, *before, *stock_quants.values()]
 
     def _smallest(self) -> list[str]:
         """Where no mix is as small as the budget the smallest of all stands beside the plan, and guards nothing."""
         sizes = self._sizes
         return [min(sizes, key=lambda name: sizes[name])] if sizes else []
 
-    def _delivery(self, work: _Work) -> Delivery:
+    def _result(self, work: _Work) -> RunResult:
         judged = self._judged(work)
         found = {each.name: self.judging.found(each) for each in judged}
         one, reason = self._chosen(work, found)
         before, gain = None, None
         if work.best.key != work.plan.key:
             before = found.pop(work.plan.name)
-            gain = ratio_interval(found[work.best.name].per_window_kld, before.per_window_kld)
+            gain = ratio_interval(found[work.best.name].per_chunk_kld, before.per_chunk_kld)
         comparison = judge(list(found), list(found.values()))
-        self.builds.deliver(one, work.order.file)
-        mixes = tuple(each.name for each in judged if each.ftype)
-        return Delivery(
-            work.order, one.plan, one.name, reason, found[one.name], work.state, comparison, mixes, before, gain
+        self.builds.finish(one, work.order.file)
+        stock_quants = tuple(each.name for each in judged if each.ftype)
+        return RunResult(
+            work.order, one.plan, one.name, reason, found[one.name], work.state, comparison, stock_quants, before, gain
         )
 
-    def _chosen(self, work: _Work, found: dict[str, Measurement]) -> tuple[Candidate, str]:
+    def _chosen(self, work: _Work, found: dict[str, Measurement]) -> tuple[EvaluatedFile, str]:
         """The best plan, or the stock mix that it does not surely beat on the refinement text or does not beat at the end."""
         best = work.best
-        if not work.guards:
+        if not work.fallbacks:
             return best, "no stock mix is as small"
-        unbeaten = [each for each in work.guards if not refine.surely_better(work.state.best, self._scored(each))]
+        unbeaten = [
+            each for each in work.fallbacks if not refine.significantly_better(work.state.best, self._scored(each))
+        ]
         if unbeaten:
-            mix = min(unbeaten, key=lambda each: self.refining.found(each).kld.value)
-            return mix, f"the plan is not surely better than {mix.name} on the refinement text: the mix is handed over"
-        guard = min(work.guards, key=lambda each: found[each.name].kld.value)
-        if found[guard.name].kld.value < found[best.name].kld.value:
-            return guard, f"the plan is worse than {guard.name} on the text that judges: the mix is handed over"
+            stock_quant = min(unbeaten, key=lambda each: self.refining.found(each).kld.value)
+            return (
+                stock_quant,
+                f"the plan is not surely better than {stock_quant.name} on the refinement text: the mix is handed over",
+            )
+        fallback = min(work.fallbacks, key=lambda each: found[each.name].kld.value)
+        if found[fallback.name].kld.value < found[best.name].kld.value:
+            return fallback, f"the plan is worse than {fallback.name} on the text that judges: the mix is handed over"
         return best, _words(work.state) if self.options.refine else "the plan as it was solved"
 
 
-def _key(order: Order) -> str:
+def _key(order: RunTarget) -> str:
     request = order.request
     types = [kind.name for kind in request.types]
-    return digest_of(order.budget_bytes, types, repr(request.wishes), request.per, request.objective)[:16]
+    return digest_of(order.budget_bytes, types, repr(request.constraints), request.per, request.objective)[:16]
 
 
 def _words(state: Refinement) -> str:

@@ -18,11 +18,11 @@ from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.llamacpp.tools import Echo
 from quantplan.measurement import Measurement
 from quantplan.plan import Plan
-from quantplan.planning.request import Request, parse_budget
+from quantplan.planning.request import PlanRequest, parse_budget
 from quantplan.run import refine
 from quantplan.run.evaluation import Tell
 from quantplan.run.refine import Refinement
-from quantplan.sensitivity.estimate import PricingOptions
+from quantplan.sensitivity.estimate import SensitivityOptions
 from quantplan.tensor import Model
 
 # Half of it teaches, half tests: plans of one size that differ by 1 % are told apart by some 128 windows of 256 tokens
@@ -40,29 +40,29 @@ class Texts:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """``measuring``: how the text that judges is read; ``refine_windows`` 0: as many as make REFINE_TOKENS tokens;
-    ``contenders``: stock mixes to measure besides the nearest in size.
+    """``measuring``: how the text that judges is read; ``refine_chunks`` 0: as many as make REFINE_TOKENS tokens;
+    ``baselines``: stock mixes to measure besides the nearest in size.
     """
 
-    pricing: PricingOptions
+    pricing: SensitivityOptions
     measuring: MeasureOptions
-    refine_windows: int = 0
+    refine_chunks: int = 0
     refine: bool = True
-    contenders: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()
     keep_all: bool = False
 
     @property
     def refining(self) -> MeasureOptions:
         """How the refinement text is read."""
-        windows = self.refine_windows or max(refine.LEAST_WINDOWS, REFINE_TOKENS // self.measuring.n_ctx)
-        return replace(self.measuring, windows=windows)
+        chunks = self.refine_chunks or max(refine.LEAST_CHUNKS, REFINE_TOKENS // self.measuring.n_ctx)
+        return replace(self.measuring, chunks=chunks)
 
 
 @dataclass(frozen=True)
-class Order:
+class RunTarget:
     """A file that is wanted: ``name`` is that of plan, file and records; its request has a budget."""
 
-    request: Request
+    request: PlanRequest
     name: str
     file: Path
 
@@ -75,36 +75,36 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """What was handed over for an order. ``comparison``: the best plan first, then the stock ``mixes``, on the text that judges.
+class RunResult:
+    """What was handed over for an order. ``comparison``: the best plan first, then the stock ``stock_quants``, on the text that judges.
 
     ``before``: there, too, the plan before refinement, and ``gain``: KLD of the refined plan over its; None where refinement
     does not count.
     """
 
-    order: Order
+    order: RunTarget
     plan: Plan
     kept: str
     reason: str
     measurement: Measurement
     refinement: Refinement
     comparison: Comparison
-    mixes: tuple[str, ...]
+    stock_quants: tuple[str, ...]
     before: Measurement | None
     gain: Ratio | None
 
     @property
-    def is_mix(self) -> bool:
-        return self.kept in self.mixes
+    def is_stock_quant(self) -> bool:
+        return self.kept in self.stock_quants
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunStatus:
     """How far an order has come: plans solved so far and how many of them are measured on the refinement text, whether
     some plan was judged at the end, whether the file of one of those is there.
     """
 
-    order: Order
+    order: RunTarget
     priced: bool = False
     planned: int = 0
     measured: int = 0
@@ -133,11 +133,11 @@ def make_imatrix(
 
 def check_texts(model: Model, texts: Texts, n_ctx: int) -> None:
     """TextTooShort, naming the text, where one has too few windows for what is asked of it."""
-    asked = (("calibration", texts.probing, 2), ("refinement", texts.refinement, refine.LEAST_WINDOWS))
+    asked = (("calibration", texts.probing, 2), ("refinement", texts.refinement, refine.LEAST_CHUNKS))
     with Engine(model.path, EngineOptions(n_ctx, vocabulary_only=True)) as engine:
         for name, text, least in (*asked, ("judging", texts.judging, 2)):
             try:
-                found = len(engine.windows(text))
+                found = len(engine.chunks(text))
             except TextTooShort:
                 found = 0
             if found < least:

@@ -20,7 +20,7 @@ from quantplan.llamacpp import ggml, rpc
 from quantplan.llamacpp.engine import Engine, EngineOptions, GgmlTensor, backend_name, node_rows
 from quantplan.quant_type import BY_NAME
 from quantplan.records.journal import Journal
-from quantplan.sensitivity.tensor_swap import window_order
+from quantplan.sensitivity.tensor_swap import chunk_order
 from quantplan.tensor import Model, Tensor
 
 VERSION = 2  # 2: more windows; 1: first
@@ -28,12 +28,12 @@ _FEEDS = (8, 9, 15)  # ggml's numbers of Q8_0, Q8_1 and Q8_K
 _ROWS = 1024  # activations per tensor, spread over the windows: outliers come in few of them
 _ROWS_AT_ONCE = 128
 _WEIGHT_ROWS = 2048
-_WINDOWS = 16
+_CHUNKS = 16
 _LIKE_CPU = "rounds like the cpu"
 
 
 @dataclass(frozen=True)
-class KernelRounding:
+class ActivationQuantization:
     """``relative[tensor][feed]``: relative squared error of the rounded activations; tensors fed otherwise are absent."""
 
     backend: str
@@ -44,7 +44,7 @@ class KernelRounding:
         return self.relative.get(tensor, {}).get(ggml.fed_with(BY_NAME[type_name]), 0.0)
 
 
-def kernel_rounding(
+def activation_quantization(
     model: Model,
     tensors: tuple[Tensor, ...],
     text: str,
@@ -52,12 +52,12 @@ def kernel_rounding(
     threads: int,
     journal: Journal,
     servers: tuple[str, ...] = (),
-) -> KernelRounding:
+) -> ActivationQuantization:
     """Measures r of all tensors that are multiplied with activations, or takes it from the journal."""
     if "relative" not in journal.results:
         journal.put("relative", _measured(model, tensors, text, EngineOptions(n_ctx, threads, rpc=servers)))
     stored = journal.results["relative"]
-    return KernelRounding(
+    return ActivationQuantization(
         backend_name(0, servers),
         {name: {int(feed): value for feed, value in by.items()} for name, by in stored.items()},
     )
@@ -71,13 +71,13 @@ def rounding_of_servers(
     threads: int,
     journal: Journal,
     servers: tuple[str, ...],
-) -> KernelRounding | None:
+) -> ActivationQuantization | None:
     """The same on RPC servers; None where a device rounds otherwise than ggml's CPU kernels do."""
     if _LIKE_CPU not in journal.results:
         journal.put(_LIKE_CPU, rpc.rounds_like_the_cpu(servers))
     if not journal.results[_LIKE_CPU]:
         return None
-    return kernel_rounding(model, tensors, text, n_ctx, threads, journal, servers)
+    return activation_quantization(model, tensors, text, n_ctx, threads, journal, servers)
 
 
 def known(journal: Journal) -> bool:
@@ -109,8 +109,8 @@ def _measured(
         return True
 
     with Engine(model.path, options, watch=watch) as engine:
-        windows = engine.windows(text)
-        for _ in engine.logits(windows[window_order(len(windows))[:_WINDOWS]]):
+        chunks = engine.chunks(text)
+        for _ in engine.logits(chunks[chunk_order(len(chunks))[:_CHUNKS]]):
             pass
     return {
         name: dict(zip(_FEEDS, (total[1:] / total[0]).tolist(), strict=True))

@@ -21,7 +21,7 @@ from quantplan.sensitivity import activation_quantization as kernel
 from quantplan.sensitivity import prior, round_trip
 from quantplan.sensitivity import probe as probing
 from quantplan.sensitivity.round_trip import stored_candidates
-from quantplan.sensitivity_table import DamageRow, DamageTable, Interaction
+from quantplan.sensitivity_table import Interaction, SensitivityRow, SensitivityTable
 from quantplan.tensor import Model, Tensor
 
 DEFAULT_SAMPLE = 1 << 19  # weights measured per tensor: the sampling error stays near 1 %, below that of the probe
@@ -31,7 +31,7 @@ _PRIOR_INTERACTION = Interaction(relative_error=prior.RELATIVE_ERROR)
 
 
 @dataclass(frozen=True)
-class PricingOptions:
+class SensitivityOptions:
     """``sample_elements`` None: every weight of every tensor."""
 
     types: tuple[QuantType, ...]
@@ -41,10 +41,10 @@ class PricingOptions:
 
 
 @dataclass(frozen=True)
-class Pricing:
+class Sensitivities:
     """The table and how it came about."""
 
-    table: DamageTable
+    table: SensitivityTable
     probe: probing.Probe | None = None
 
 
@@ -75,7 +75,7 @@ def errors_of(
     model: Model,
     tensors: tuple[Tensor, ...],
     imatrix: Imatrix | None,
-    options: PricingOptions,
+    options: SensitivityOptions,
     cache: Path,
     tell: probing.Tell,
 ) -> dict[str, round_trip.RoundTrip]:
@@ -114,10 +114,10 @@ def price(
     tensors: tuple[Tensor, ...],
     imatrix: Imatrix | None,
     calibration: str | None,
-    options: PricingOptions,
+    options: SensitivityOptions,
     cache: Path,
     tell: probing.Tell = lambda *_: None,
-) -> Pricing:
+) -> Sensitivities:
     """The damage table of ``tensors``; without ``calibration`` scales come from the prior and it is not calibrated.
 
     Raises what the stages raise (TextTooShort, BadFile, BadUsage), NothingSelected for a tensor that fits no type.
@@ -134,7 +134,9 @@ def price(
     made_from = _made_from(model, imatrix, calibration, options)
     if calibration is None:
         rows = {t.name: _prior_row(model, t, errors[t.name]) for t in tensors}
-        return Pricing(DamageTable(model.digest, rows, _PRIOR_INTERACTION, made_from=made_from | {"scales": "prior"}))
+        return Sensitivities(
+            SensitivityTable(model.digest, rows, _PRIOR_INTERACTION, made_from=made_from | {"scales": "prior"})
+        )
     found = run_probe(model, tensors, imatrix, calibration, options, cache, tell)
     rounding = _rounding(model, tensors, calibration, options, cache)
     scales = _all_scales(model, tensors, found)
@@ -142,13 +144,13 @@ def price(
     made_from |= {
         "scales": "probe",
         "noise_floor": found.floor,
-        "windows": sorted({scale.windows for scale in found.scales.values()}),
+        "windows": sorted({scale.chunks for scale in found.scales.values()}),
         "borrowed": list(found.not_found),
     }
-    table = DamageTable(
+    table = SensitivityTable(
         model.digest, rows, _interaction(found, scales), rounding.backend if rounding else "", True, made_from
     )
-    return Pricing(table, found)
+    return Sensitivities(table, found)
 
 
 def _check_before(
@@ -156,7 +158,7 @@ def _check_before(
     tensors: tuple[Tensor, ...],
     imatrix: Imatrix | None,
     calibration: str,
-    options: PricingOptions,
+    options: SensitivityOptions,
     cache: Path,
 ) -> None:
     """A text that is too short and a server that is not there are found before the round trip, which may take an hour."""
@@ -165,7 +167,7 @@ def _check_before(
         rpc.check(servers)
     if "#available" not in journal.results:
         with Engine(model.path, EngineOptions(options.probe.n_ctx, vocabulary_only=True)) as engine:
-            engine.windows(calibration)
+            engine.chunks(calibration)
 
 
 def run_probe(
@@ -173,7 +175,7 @@ def run_probe(
     tensors: tuple[Tensor, ...],
     imatrix: Imatrix | None,
     calibration: str,
-    options: PricingOptions,
+    options: SensitivityOptions,
     cache: Path,
     tell: probing.Tell,
 ) -> probing.Probe:
@@ -190,7 +192,7 @@ def run_probe(
 
 
 def probe_journal(
-    model: Model, imatrix: Imatrix | None, calibration: str, options: PricingOptions, cache: Path
+    model: Model, imatrix: Imatrix | None, calibration: str, options: SensitivityOptions, cache: Path
 ) -> Journal:
     # threads and the number of windows are left out: they change speed and precision, not what a window's KLD is
     backend = backend_name(options.probe.gpu_layers, options.probe.machines.rpc)
@@ -210,8 +212,8 @@ def _imatrix_digest(imatrix: Imatrix | None) -> str | None:
 
 
 def _rounding(
-    model: Model, tensors: tuple[Tensor, ...], calibration: str, options: PricingOptions, cache: Path
-) -> kernel.KernelRounding | None:
+    model: Model, tensors: tuple[Tensor, ...], calibration: str, options: SensitivityOptions, cache: Path
+) -> kernel.ActivationQuantization | None:
     """The CPU's rounding of activations, here or behind RPC; None for other backends, whose kernels cannot be asked."""
     n_ctx, servers = options.probe.n_ctx, options.probe.machines.rpc
     made_from = (kernel.VERSION, model.digest, text_digest(calibration), n_ctx)
@@ -228,51 +230,51 @@ def _rounding(
             ) from None
     if options.probe.gpu_layers:
         return None
-    return kernel.kernel_rounding(*given, Journal(cache, "kernel", *made_from))
+    return kernel.activation_quantization(*given, Journal(cache, "kernel", *made_from))
 
 
 @dataclass(frozen=True)
-class _Price:
+class _Estimator:
     value: float
     relative_error: float
     source: str
 
 
-def _all_scales(model: Model, tensors: tuple[Tensor, ...], found: probing.Probe) -> dict[str, _Price]:
+def _all_scales(model: Model, tensors: tuple[Tensor, ...], found: probing.Probe) -> dict[str, _Estimator]:
     prices = {}
     for tensor in tensors:
         scale = found.scales.get(tensor.name)
         if scale is not None:
             relative = scale.stderr / scale.value if scale.value > 0 else 0.0
-            prices[tensor.name] = _Price(scale.value, relative, "probed")
+            prices[tensor.name] = _Estimator(scale.value, relative, "probed")
         else:
             prices[tensor.name] = _borrowed(model, tensor, found)
     return prices
 
 
-def _borrowed(model: Model, tensor: Tensor, found: probing.Probe) -> _Price:
+def _borrowed(model: Model, tensor: Tensor, found: probing.Probe) -> _Estimator:
     """Geometric mean over the two nearest blocks of the same role, else over all tensors; its error is their spread."""
     known = [(model.by_name[name], scale.value) for name, scale in found.scales.items() if scale.value > 0]
     peers = [(abs((t.block or 0) - (tensor.block or 0)), value) for t, value in known if t.role == tensor.role]
     values = [value for _, value in sorted(peers)[:2]] or [value for _, value in known]
     if not values:
-        return _Price(prior.scale(model, tensor), prior.RELATIVE_ERROR, "prior")
+        return _Estimator(prior.scale(model, tensor), prior.RELATIVE_ERROR, "prior")
     logs = np.log(values)
     spread = float(logs.std()) if len(logs) > 1 else 1.0
-    return _Price(float(np.exp(logs.mean())), max(spread, 0.3), "borrowed")
+    return _Estimator(float(np.exp(logs.mean())), max(spread, 0.3), "borrowed")
 
 
 def _row(
     tensor: Tensor,
     errors: round_trip.RoundTrip,
-    price_: _Price,
+    price_: _Estimator,
     found: probing.Probe,
-    rounding: kernel.KernelRounding | None,
-) -> DamageRow:
+    rounding: kernel.ActivationQuantization | None,
+) -> SensitivityRow:
     weights = {name: price_.value * error for name, error in errors.errors.items()}
     added = {name: price_.value * rounding.of(tensor.name, name) for name in weights} if rounding else {}
     relative = math.hypot(price_.relative_error, _sampling(errors))
-    return DamageRow(tensor.name, weights, added, relative, price_.source)
+    return SensitivityRow(tensor.name, weights, added, relative, price_.source)
 
 
 def _sampling(errors: round_trip.RoundTrip) -> float:
@@ -281,28 +283,28 @@ def _sampling(errors: round_trip.RoundTrip) -> float:
     return float(np.median(relative)) if relative else 0.0
 
 
-def _prior_row(model: Model, tensor: Tensor, errors: round_trip.RoundTrip) -> DamageRow:
+def _prior_row(model: Model, tensor: Tensor, errors: round_trip.RoundTrip) -> SensitivityRow:
     scale = prior.scale(model, tensor)
     weights = {name: scale * error for name, error in errors.errors.items()}
-    return DamageRow(tensor.name, weights, {}, prior.RELATIVE_ERROR, "prior")
+    return SensitivityRow(tensor.name, weights, {}, prior.RELATIVE_ERROR, "prior")
 
 
 def prior_table(
     model: Model, tensors: tuple[Tensor, ...], types: tuple[QuantType, ...], imatrix: Imatrix | None
-) -> DamageTable:
+) -> SensitivityTable:
     """A table from shapes alone: typical error of each type times the prior scale. Reads no weights."""
     rows = {}
     for tensor in tensors:
         scale = prior.scale(model, tensor)
         kinds = candidates(tensor, types, imatrix)
-        rows[tensor.name] = DamageRow(
+        rows[tensor.name] = SensitivityRow(
             tensor.name, {kind.name: scale * prior.error(kind) for kind in kinds}, {}, prior.RELATIVE_ERROR, "prior"
         )
     made_from: dict[str, object] = {"scales": "prior", "errors": "prior", "quantplan": __version__}
-    return DamageTable(model.digest, rows, _PRIOR_INTERACTION, made_from=made_from)
+    return SensitivityTable(model.digest, rows, _PRIOR_INTERACTION, made_from=made_from)
 
 
-def _interaction(found: probing.Probe, scales: dict[str, _Price]) -> Interaction:
+def _interaction(found: probing.Probe, scales: dict[str, _Estimator]) -> Interaction:
     """Least squares of KLD/S = factor * (1 + curvature * S) over the uniform swaps.
 
     The swaps run on more text than the scales, so the factor also sets the level right. Its error joins what the fit
@@ -327,7 +329,7 @@ def _interaction(found: probing.Probe, scales: dict[str, _Price]) -> Interaction
 
 
 def _made_from(
-    model: Model, imatrix: Imatrix | None, calibration: str | None, options: PricingOptions
+    model: Model, imatrix: Imatrix | None, calibration: str | None, options: SensitivityOptions
 ) -> dict[str, object]:
     return {
         "quantplan": __version__,

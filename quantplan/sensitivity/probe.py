@@ -20,8 +20,17 @@ from quantplan.errors import WorkersLost
 from quantplan.imatrix import Imatrix
 from quantplan.parallel.worker_pool import Lost, shortened
 from quantplan.records.journal import Journal
-from quantplan.sensitivity.probe_tasks import ProbeCrew
-from quantplan.sensitivity.tensor_swap import NUDGE, PROBE, ProbeOptions, Prober, Survey, Swap, Swapped, affordable
+from quantplan.sensitivity.probe_tasks import ProbeWorkers
+from quantplan.sensitivity.tensor_swap import (
+    NUDGE,
+    PROBE,
+    ProbeOptions,
+    Survey,
+    Swap,
+    Swapped,
+    TensorSwapper,
+    affordable,
+)
 from quantplan.tensor import Model, Tensor
 
 VERSION = 3  # 3: errors of experts with few hits; 2: uniform swaps by window, on more text; 1: first
@@ -46,7 +55,7 @@ class Scale:
     error: float
     value: float
     stderr: float
-    windows: int
+    chunks: int
 
 
 @dataclass
@@ -73,7 +82,7 @@ def bootstrap_error(values: np.ndarray, seed: int = 0) -> float:
     return float(values[draws].mean(axis=1).std() * np.sqrt(count / (count - 1)))
 
 
-class Workforce(Protocol):
+class SwapRunner(Protocol):
     """Who makes the swaps. Results come in any order; ``Lost`` names those that could not be had, after all others."""
 
     def survey(self, names: list[str]) -> Survey: ...
@@ -84,21 +93,21 @@ class Workforce(Protocol):
 class _Alone:
     """This process."""
 
-    def __init__(self, prober: Prober) -> None:
-        self._prober = prober
+    def __init__(self, swapper: TensorSwapper) -> None:
+        self._swapper = swapper
 
     def survey(self, names: list[str]) -> Survey:
-        return self._prober.survey(names)
+        return self._swapper.survey(names)
 
     def run(self, swaps: list[Swap]) -> Iterator[tuple[Swap, Swapped]]:
         for swap in swaps:
-            yield swap, self._prober.run(swap)
+            yield swap, self._swapper.run(swap)
 
 
 @contextmanager
 def _alone(model: Model, imatrix: Imatrix | None, text: str, options: ProbeOptions) -> Iterator[_Alone]:
-    with Prober(model, imatrix, text, options) as prober:
-        yield _Alone(prober)
+    with TensorSwapper(model, imatrix, text, options) as swapper:
+        yield _Alone(swapper)
 
 
 def probe(
@@ -119,7 +128,7 @@ def probe(
     found = Probe()
     if complete(journal, tensors, options):
         return _from_journal(journal, tensors, found)
-    force: AbstractContextManager[Workforce] = (ProbeCrew if options.machines.many else _alone)(
+    force: AbstractContextManager[SwapRunner] = (ProbeWorkers if options.machines.many else _alone)(
         model, imatrix, text, options
     )
     try:
@@ -146,10 +155,10 @@ def complete(journal: Journal, tensors: tuple[Tensor, ...], options: ProbeOption
     """Whether the journal holds all that the probe would measure."""
     results = journal.results
     wanted = {tensor.name for tensor in tensors} | {"#available", "#floor"} | {f"#uniform {name}" for name in _UNIFORM}
-    if not wanted <= results.keys() or (options.extend and not options.windows and "#extended" not in results):
+    if not wanted <= results.keys() or (options.extend and not options.chunks and "#extended" not in results):
         return False
-    windows = options.base_windows(results["#available"])
-    return all(results[t.name] is None or len(results[t.name]["klds"]) >= windows for t in tensors)
+    chunks = options.base_chunks(results["#available"])
+    return all(results[t.name] is None or len(results[t.name]["klds"]) >= chunks for t in tensors)
 
 
 class _Stages:
@@ -157,7 +166,7 @@ class _Stages:
 
     def __init__(
         self,
-        workers: Workforce,
+        workers: SwapRunner,
         tensors: tuple[Tensor, ...],
         options: ProbeOptions,
         journal: Journal,
@@ -170,14 +179,14 @@ class _Stages:
 
     def run(self) -> None:
         self.survey = self.workers.survey([tensor.name for tensor in self.tensors])
-        self.journal.put("#available", self.survey.windows)
-        self.first = self.options.base_windows(self.survey.windows)
+        self.journal.put("#available", self.survey.chunks)
+        self.first = self.options.base_chunks(self.survey.chunks)
         self.names = [tensor.name for tensor in self.tensors if tensor.name in self.survey.reachable]
         for tensor in self.tensors:
             if tensor.name not in self.survey.reachable:
                 self.journal.put(tensor.name, None)
         self._probe(self.names, self.first, "probe", len(self.tensors))
-        if self.options.extend and not self.options.windows:
+        if self.options.extend and not self.options.chunks:
             self._extend()
         self._overhead()
         self._floor()
@@ -190,13 +199,13 @@ class _Stages:
             self._forward_seconds += result.forward_seconds
             yield swap, result
 
-    def _probe(self, names: list[str], windows: int, stage: str, total: int) -> None:
+    def _probe(self, names: list[str], chunks: int, stage: str, total: int) -> None:
         """Runs the windows that the journal does not hold yet."""
         swaps = []
         for name in names:
             done = len((self.journal.results.get(name) or {"klds": []})["klds"])
-            if done < windows:
-                swaps.append(Swap(name, (name,), PROBE, done, windows))
+            if done < chunks:
+                swaps.append(Swap(name, (name,), PROBE, done, chunks))
         for done, (swap, result) in enumerate(self._run(swaps), total - len(swaps) + 1):
             earlier = self.journal.results.get(swap.key) or {"klds": []}
             entry = {"error": result.errors[swap.key], "klds": earlier["klds"] + result.klds}
@@ -239,10 +248,10 @@ class _Stages:
 
     def _uniform(self) -> None:
         """All tensors swapped at once, for a few types: how single damages add up."""
-        windows = max(self.first, affordable(_LEVEL_TOKENS // self.options.n_ctx, self.options, self.survey))
+        chunks = max(self.first, affordable(_LEVEL_TOKENS // self.options.n_ctx, self.options, self.survey))
         keys = {name: f"#uniform {name}" for name in _UNIFORM}
         swaps = [
-            Swap(key, tuple(self.names), name, 0, windows)
+            Swap(key, tuple(self.names), name, 0, chunks)
             for name, key in keys.items()
             if key not in self.journal.results
         ]

@@ -11,12 +11,12 @@ import psutil
 
 from quantplan.budget import human_bytes
 from quantplan.errors import BadFile, BadUsage, ModelMismatch
-from quantplan.execution import Machines
+from quantplan.execution import Execution
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.imatrix import Imatrix
-from quantplan.parallel.worker_pool import Crew, Lost, task_size
-from quantplan.sensitivity.tensor_swap import ProbeOptions, Prober, Survey, Swap, Swapped
+from quantplan.parallel.worker_pool import Lost, WorkerPool, task_size
+from quantplan.sensitivity.tensor_swap import ProbeOptions, Survey, Swap, Swapped, TensorSwapper
 from quantplan.tensor import Model
 
 _IDLE_SECONDS = 120.0  # after which a worker that nobody asks anything lets go of the model
@@ -34,20 +34,20 @@ class ProbeJob:
     options: ProbeOptions
 
 
-class ProbeCrew:
+class ProbeWorkers:
     """The workforce of several processes. Use as a context manager."""
 
     def __init__(self, model: Model, imatrix: Imatrix | None, text: str, options: ProbeOptions) -> None:
         check_memory(model, options.machines)
-        self._crew = Crew(options.machines)
+        self._crew = WorkerPool(options.machines)
         # workers are told no addresses: each of them is one process
-        alone = replace(options, machines=Machines(), threads=self._crew.threads(options.threads))
+        alone = replace(options, machines=Execution(), threads=self._crew.threads(options.threads))
         path = Path(imatrix.path).absolute() if imatrix else None
         self._job = ProbeJob(
             model.path.absolute(), model.digest, path, imatrix.digest if imatrix else None, text, alone
         )
 
-    def __enter__(self) -> ProbeCrew:
+    def __enter__(self) -> ProbeWorkers:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -68,7 +68,7 @@ class ProbeCrew:
             raise Lost([swap for chunk in lost.items for swap in chunk], lost.reason) from None
 
 
-def check_memory(model: Model, machines: Machines) -> None:
+def check_memory(model: Model, machines: Execution) -> None:
     """BadUsage where this machine cannot hold the model once for each process."""
     free = psutil.virtual_memory().available
     if machines.jobs > 1 and machines.jobs * model.file_bytes > free:
@@ -88,13 +88,13 @@ def _chunks(swaps: Sequence[Swap], workers: int) -> list[tuple[Swap, ...]]:
 
 def survey_there(job: ProbeJob, names: tuple[str, ...]) -> Survey:
     with _held as held:
-        return held.prober(job).survey(names)
+        return held.swapper(job).survey(names)
 
 
 def swaps_there(job: ProbeJob, swaps: tuple[Swap, ...]) -> list[Swapped]:
     with _held as held:
-        prober = held.prober(job)
-        return [prober.run(swap) for swap in swaps]
+        swapper = held.swapper(job)
+        return [swapper.run(swap) for swap in swaps]
 
 
 class _Held:
@@ -103,7 +103,7 @@ class _Held:
     def __init__(self) -> None:
         self._turn = threading.Lock()
         self._job: ProbeJob | None = None
-        self._prober: Prober | None = None
+        self._swapper: TensorSwapper | None = None
         self._timer: threading.Timer | None = None
 
     def __enter__(self) -> _Held:
@@ -120,16 +120,16 @@ class _Held:
         self._timer.start()
         self._turn.release()
 
-    def prober(self, job: ProbeJob) -> Prober:
-        if self._prober is None or self._job != job:
+    def swapper(self, job: ProbeJob) -> TensorSwapper:
+        if self._swapper is None or self._job != job:
             self._close()
-            self._prober, self._job = _load(job), job
-        return self._prober
+            self._swapper, self._job = _load(job), job
+        return self._swapper
 
     def _close(self) -> None:
-        if self._prober is not None:
-            self._prober.engine.close()
-        self._prober = self._job = None
+        if self._swapper is not None:
+            self._swapper.engine.close()
+        self._swapper = self._job = None
 
     def _release(self) -> None:
         with self._turn:
@@ -140,11 +140,11 @@ class _Held:
 _held = _Held()
 
 
-def _load(job: ProbeJob) -> Prober:
+def _load(job: ProbeJob) -> TensorSwapper:
     model = model_here(job.model, job.model_digest)
     imatrix = _imatrix_here(job)
     threads = job.options.threads or dask_threads()
-    return Prober(model, imatrix, job.text, replace(job.options, threads=threads))
+    return TensorSwapper(model, imatrix, job.text, replace(job.options, threads=threads))
 
 
 _SHARE = "all workers must see the same files under the same paths"

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from quantplan.errors import BadUsage, QuantplanError
-from quantplan.execution import Machines
+from quantplan.execution import Execution
 from quantplan.gguf.reader import tensor_bytes, tensor_rows
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import ggml
-from quantplan.llamacpp.engine import Engine, EngineOptions, windows_per_batch
+from quantplan.llamacpp.engine import Engine, EngineOptions, chunks_per_batch
 from quantplan.llamacpp.token_scores import BaseRows, base_rows, divergence
 from quantplan.quant_type import BY_NAME, QuantType, fitted
 from quantplan.tensor import Model, Tensor
@@ -26,19 +26,19 @@ PROBE, NUDGE = "probe", "nudge"  # kinds of a swap besides the names of types
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """``windows`` 0: as many as make ``DEFAULT_TOKENS`` tokens; ``extend``: more windows where the error decides."""
+    """``chunks`` 0: as many as make ``DEFAULT_TOKENS`` tokens; ``extend``: more windows where the error decides."""
 
     n_ctx: int
-    windows: int = 0
+    chunks: int = 0
     extend: bool = True
     threads: int = 0
     gpu_layers: int = 0
-    machines: Machines = field(default_factory=Machines)
+    machines: Execution = field(default_factory=Execution)
 
-    def base_windows(self, available: int) -> int:
+    def base_chunks(self, available: int) -> int:
         """Windows per tensor: whole batches, as many as asked for, no more than the text has."""
-        batch = windows_per_batch(self.n_ctx)
-        wanted = self.windows or max(4, DEFAULT_TOKENS // self.n_ctx)
+        batch = chunks_per_batch(self.n_ctx)
+        wanted = self.chunks or max(4, DEFAULT_TOKENS // self.n_ctx)
         return min(-(-wanted // batch) * batch, available)
 
 
@@ -73,11 +73,11 @@ class Survey:
     """What has to be known before swaps can be chosen; ``reachable``: tensors that take part in a forward pass."""
 
     reachable: frozenset[str]
-    windows: int
+    chunks: int
     vocabulary: int
 
 
-def window_order(count: int) -> np.ndarray:
+def chunk_order(count: int) -> np.ndarray:
     """Indices of ``count`` windows so that every beginning of the order is spread over the whole text.
 
     Van der Corput sequence: more windows only add to those that were used before.
@@ -93,7 +93,7 @@ def probe_type(stored: QuantType, columns: int) -> QuantType:
     return fitted(BY_NAME[wanted], columns)
 
 
-class Prober:
+class TensorSwapper:
     """The loaded model, its untouched logits, and one swap at a time. Use as a context manager."""
 
     def __init__(self, model: Model, imatrix: Imatrix | None, text: str, options: ProbeOptions) -> None:
@@ -107,16 +107,16 @@ class Prober:
             EngineOptions(options.n_ctx, options.threads, options.gpu_layers, swappable=True, rpc=options.machines.rpc),
         )
         try:
-            windows = self.engine.windows(text)
+            chunks = self.engine.chunks(text)
         except QuantplanError:
             self.engine.close()
             raise
-        self.windows = windows[window_order(len(windows))]
+        self.chunks = chunks[chunk_order(len(chunks))]
         self._base: list[BaseRows] = []
         self._found: set[str] = set()
         self.forward_seconds, self.forward_passes = 0.0, 0
 
-    def __enter__(self) -> Prober:
+    def __enter__(self) -> TensorSwapper:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -130,7 +130,7 @@ class Prober:
 
     def survey(self, names: Iterable[str]) -> Survey:
         found = self.find(self.model.tensors)
-        return Survey(frozenset(found & set(names)), len(self.windows), self.engine.vocabulary)
+        return Survey(frozenset(found & set(names)), len(self.chunks), self.engine.vocabulary)
 
     def run(self, swap: Swap) -> Swapped:
         """The weights are the original ones before and after."""
@@ -141,7 +141,7 @@ class Prober:
         tensors = [self.model.by_name[name] for name in swap.tensors]
         try:
             errors = {tensor.name: self._change(tensor, swap.kind) for tensor in tensors}
-            klds = self.window_klds(swap.start, swap.stop).tolist()
+            klds = self.chunk_klds(swap.start, swap.stop).tolist()
         finally:
             for tensor in tensors:
                 self.restore(tensor)
@@ -155,13 +155,13 @@ class Prober:
             return self.swap(tensor, probe_type(self.engine.stored_type(tensor.name), tensor.columns))
         return self.swap(tensor, fitted(BY_NAME[kind], tensor.columns))
 
-    def window_klds(self, start: int, stop: int) -> np.ndarray:
+    def chunk_klds(self, start: int, stop: int) -> np.ndarray:
         """float64 [windows]: mean KLD per token of windows start..stop of the model as it is now in memory.
 
         ``start`` is a multiple of the engine's batch; the untouched logits must have been taken before any swap.
         """
-        size, out = self.engine.windows_per_batch, []
-        batches = self.engine.logits(self.windows[start:stop])
+        size, out = self.engine.chunks_per_batch, []
+        batches = self.engine.logits(self.chunks[start:stop])
         for index in range(start // size, -(-stop // size)):
             began = time.perf_counter()
             logits = next(batches)
@@ -173,10 +173,10 @@ class Prober:
             raise QuantplanError("the model gives NaN logits with rounded weights; is the model file damaged?")
         return klds
 
-    def take_base(self, windows: int) -> None:
-        """Keeps the untouched logits of the first ``windows`` windows."""
-        done = len(self._base) * self.engine.windows_per_batch
-        for logits in self.engine.logits(self.windows[done:windows]):
+    def take_base(self, chunks: int) -> None:
+        """Keeps the untouched logits of the first ``chunks`` windows."""
+        done = len(self._base) * self.engine.chunks_per_batch
+        for logits in self.engine.logits(self.chunks[done:chunks]):
             self._base.append(base_rows(logits))
             if not np.isfinite(self._base[-1].log_sum).all():
                 raise QuantplanError(f"{self.model.path}: the model gives NaN or infinite logits; is the file damaged?")
@@ -219,8 +219,8 @@ def relative_error(weights: np.ndarray, changed: np.ndarray, importance: np.ndar
     return float((per_column * importance).sum()) / max(float((energy * importance).sum()), 1e-30)
 
 
-def affordable(windows: int, options: ProbeOptions, survey: Survey) -> int:
+def affordable(chunks: int, options: ProbeOptions, survey: Survey) -> int:
     """So many windows in whole batches, or fewer where the text or the memory for their logits ends."""
     scored = options.n_ctx - options.n_ctx // 2
-    room, batch = _LOGIT_BYTES // (4 * scored * survey.vocabulary), windows_per_batch(options.n_ctx)
-    return min(max(1, min(windows, room) // batch) * batch, survey.windows)
+    room, batch = _LOGIT_BYTES // (4 * scored * survey.vocabulary), chunks_per_batch(options.n_ctx)
+    return min(max(1, min(chunks, room) // batch) * batch, survey.chunks)

@@ -17,7 +17,15 @@ import numpy as np
 
 from quantplan.errors import BudgetImpossible
 from quantplan.solve import dynamic_program as sweep
-from quantplan.solve.bound import Found, Relaxation, Tableau, priced, relax, tabulate, without_oversized
+from quantplan.solve.bound import (
+    BoundSolution,
+    ChoiceArrays,
+    Relaxation,
+    choice_arrays,
+    priced,
+    relax,
+    without_oversized,
+)
 from quantplan.solve.deepening import rebased, solution, tops
 from quantplan.solve.problem import Problem, Resource
 from quantplan.solve.program import Solution, solve
@@ -82,35 +90,35 @@ class _Search:
 
     def __init__(self, problem: Problem, earlier: np.ndarray, differing: int) -> None:
         self.earlier, self.differing = earlier, differing
-        self.tableau = without_oversized(tabulate(problem))
-        self.relaxation = relax(self.tableau)
-        index = np.arange(self.tableau.damage.shape[1])
+        self.choices_arrays = without_oversized(choice_arrays(problem))
+        self.relaxation = relax(self.choices_arrays)
+        index = np.arange(self.choices_arrays.damage.shape[1])
         self.same = index == earlier[:, :, None]  # bool [plans, groups, choices]
 
-    def run(self, gap: float, deadline: float) -> Found:
+    def run(self, gap: float, deadline: float) -> BoundSolution:
         """Its bound is inf where no such plan exists."""
         lack = np.array([_dearer(each, self.differing) for each in self._costs_of_differing()])
         bound = self.relaxation.bound + float(lack[:, -1].max())
         if bound == np.inf:
-            return Found(None, np.inf)
-        for target in tops(self.tableau, bound):
+            return BoundSolution(None, np.inf)
+        for target in tops(self.choices_arrays, bound):
             near = self._near(target, lack)
-            found = Found(None, target) if near.empty else self._within(near, target, gap, deadline)
+            found = BoundSolution(None, target) if near.empty else self._within(near, target, gap, deadline)
             bound = max(bound, min(found.bound, target))
             if found.choices is not None or time.perf_counter() > deadline:
-                return Found(found.choices, bound)
-        return Found(None, bound)
+                return BoundSolution(found.choices, bound)
+        return BoundSolution(None, bound)
 
     def _costs_of_differing(self) -> np.ndarray:
         """float64 [plans, groups]: what it costs at least, at the relaxation's prices, to differ there; inf if nothing does."""
-        return np.where(self.same | ~self.tableau.offered, np.inf, self.relaxation.reduced).min(axis=2)
+        return np.where(self.same | ~self.choices_arrays.offered, np.inf, self.relaxation.reduced).min(axis=2)
 
-    def _near(self, target: float, lack: np.ndarray) -> Tableau:
+    def _near(self, target: float, lack: np.ndarray) -> ChoiceArrays:
         """Without choices that no plan of less damage than ``target`` takes, the others differing as they must."""
         others = np.where(self.same, lack[:, -1, None, None], lack[:, -2, None, None]).max(axis=0)
-        return self.tableau.without(self.relaxation.bound + self.relaxation.reduced + others >= target)
+        return self.choices_arrays.without(self.relaxation.bound + self.relaxation.reduced + others >= target)
 
-    def _within(self, near: Tableau, target: float, gap: float, deadline: float) -> Found:
+    def _within(self, near: ChoiceArrays, target: float, gap: float, deadline: float) -> BoundSolution:
         relaxation = rebased(self.relaxation, near)
         for width in WIDTHS:
             found = _Sweep(near, relaxation, self.earlier, self.differing).run(target, width, deadline)
@@ -128,33 +136,40 @@ def _dearer(costs: Sequence[float], most: int) -> list[float]:
 
 
 @dataclass(frozen=True)
-class States:
+class DiverseStates:
     """``reached``: as in an ordinary sweep; ``far``: int64 [plans, states], groups that differ, counted up to the wanted."""
 
     reached: sweep.States
     far: np.ndarray
 
-    def __getitem__(self, which: np.ndarray) -> States:
-        return States(self.reached[which], self.far[:, which])
+    def __getitem__(self, which: np.ndarray) -> DiverseStates:
+        return DiverseStates(self.reached[which], self.far[:, which])
 
 
 class _Sweep:
     """Dynamic programming as in ``solve.sweep``; only states that differ alike from the earlier plans compare."""
 
-    def __init__(self, tableau: Tableau, relaxation: Relaxation, earlier: np.ndarray, differing: int) -> None:
-        self.tableau, self.relaxation, self.earlier, self.differing = tableau, relaxation, earlier, differing
+    def __init__(
+        self, choices_arrays: ChoiceArrays, relaxation: Relaxation, earlier: np.ndarray, differing: int
+    ) -> None:
+        self.choices_arrays, self.relaxation, self.earlier, self.differing = (
+            choices_arrays,
+            relaxation,
+            earlier,
+            differing,
+        )
         self.base = relaxation.choices
-        self.ground = tableau.total_damage(self.base)
-        self.room = tableau.limit - tableau.total_use(self.base)
+        self.ground = choices_arrays.total_damage(self.base)
+        self.room = choices_arrays.limit - choices_arrays.total_use(self.base)
         self.prices = np.outer(sweep.PRICE_FACTORS, relaxation.prices)
-        self.stages = sweep.make_stages(tableau, relaxation, self.prices)
+        self.stages = sweep.make_stages(choices_arrays, relaxation, self.prices)
 
-    def run(self, target: float, width: int, deadline: float) -> Found:
+    def run(self, target: float, width: int, deadline: float) -> BoundSolution:
         """The best such plan of damage below ``target``, as ``sweep.sweep`` returns it."""
         states, proven, trail = self._start(), target - self.ground, []
         for stage, lack in zip(self.stages, self._lacking(), strict=True):
             if time.perf_counter() > deadline:
-                return Found(None, self.relaxation.bound)
+                return BoundSolution(None, self.relaxation.bound)
             children = self._extended(states, stage)
             promise = self.promised(children, stage, lack)
             worth = np.flatnonzero(promise < target - self.ground)
@@ -165,16 +180,16 @@ class _Sweep:
             trail.append(worth)
         damage = states.reached.damage
         if not len(damage):
-            return Found(None, self.ground + proven)
+            return BoundSolution(None, self.ground + proven)
         best = int(damage.argmin())
         choices = sweep.follow(trail, self.stages, self.base, best)
-        return Found(choices, self.ground + min(proven, float(damage[best])))
+        return BoundSolution(choices, self.ground + min(proven, float(damage[best])))
 
-    def _start(self) -> States:
+    def _start(self) -> DiverseStates:
         """One state, with what the groups without a choice differ; none where nothing is left to choose and it does not do."""
-        closed = np.setdiff1d(np.arange(len(self.base)), self.tableau.open)
+        closed = np.setdiff1d(np.arange(len(self.base)), self.choices_arrays.open)
         far = np.minimum((self.base[closed] != self.earlier[:, closed]).sum(axis=1), self.differing)
-        start = States(sweep.States(np.zeros((len(self.room), 1), dtype=np.int64), np.zeros(1)), far[:, None])
+        start = DiverseStates(sweep.States(np.zeros((len(self.room), 1), dtype=np.int64), np.zeros(1)), far[:, None])
         does = bool(self.stages) or ((far >= self.differing).all() and (self.room >= 0).all())
         return start if does else start[np.zeros(0, dtype=np.int64)]
 
@@ -192,12 +207,12 @@ class _Sweep:
                     del costs[self.differing :]
         return reversed(lacking)
 
-    def _extended(self, states: States, stage: sweep.Stage) -> States:
+    def _extended(self, states: DiverseStates, stage: sweep.Stage) -> DiverseStates:
         differs = stage.choices != self.earlier[:, stage.group, None]
         far = states.far[:, :, None] + differs[:, None, :]
-        return States(stage.extend(states.reached), np.minimum(far, self.differing).reshape(len(far), -1))
+        return DiverseStates(stage.extend(states.reached), np.minimum(far, self.differing).reshape(len(far), -1))
 
-    def promised(self, children: States, stage: sweep.Stage, lack: np.ndarray) -> np.ndarray:
+    def promised(self, children: DiverseStates, stage: sweep.Stage, lack: np.ndarray) -> np.ndarray:
         """float64 [children]: as ``sweep``'s, and at the relaxation's own prices with the differences that are lacking."""
         reached = children.reached
         plain = sweep.promised(reached, stage, self.prices, self.room)
@@ -207,7 +222,7 @@ class _Sweep:
         return np.maximum(plain, reached.damage + stage.later_cost[own] - priced(self.prices[own], left) + dearer)
 
 
-def undominated(states: States) -> np.ndarray:
+def undominated(states: DiverseStates) -> np.ndarray:
     """Indices of the states to keep: of those that differ alike, and with several resources use alike, the best."""
     damage, use = states.reached.damage, states.reached.use
     order = np.lexsort((damage, *use[::-1], *states.far))

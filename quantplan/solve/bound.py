@@ -20,7 +20,7 @@ ROUNDS = 30  # over several resources; each round raises the bound, two or three
 
 
 @dataclass(frozen=True)
-class Tableau:
+class ChoiceArrays:
     """The problem in arrays. Use counts from each group's smallest choice, in units of the common divisor.
 
     ``damage``: float64 [groups, choices], inf where a choice does not exist or was ruled out;
@@ -46,7 +46,7 @@ class Tableau:
         """Indices of the groups with more than one choice left."""
         return np.flatnonzero(self.offered.sum(axis=1) > 1)
 
-    def without(self, ruled_out: np.ndarray) -> Tableau:
+    def without(self, ruled_out: np.ndarray) -> ChoiceArrays:
         return replace(self, damage=np.where(ruled_out, np.inf, self.damage))
 
     def total_damage(self, choices: np.ndarray) -> float:
@@ -60,14 +60,14 @@ class Tableau:
         return bool((self.total_use(choices) <= self.limit).all())
 
 
-def tabulate(problem: Problem) -> Tableau:
+def choice_arrays(problem: Problem) -> ChoiceArrays:
     shape = len(problem.groups), max((len(group.choices) for group in problem.groups), default=1)
     damage = np.full(shape, np.inf)
     for row, group in zip(damage, problem.groups, strict=True):
         row[: len(group.choices)] = [choice.damage for choice in group.choices]
     scaled = [_scaled(resource, shape) for resource in binding(problem)]
     use, limit = zip(*scaled, strict=True)
-    return Tableau(damage, np.stack(use), np.array(limit, dtype=np.int64))
+    return ChoiceArrays(damage, np.stack(use), np.array(limit, dtype=np.int64))
 
 
 def binding(problem: Problem) -> tuple[Resource, ...]:
@@ -79,10 +79,10 @@ def binding(problem: Problem) -> tuple[Resource, ...]:
 def prices(problem: Problem) -> dict[str, float]:
     """Damage that one more unit of each limit would save at the margin: the relaxation's prices, 0 where one does not bind."""
     # with what is too large for any plan: at the smallest size, too, the next step has a price
-    tableau = tabulate(problem)
+    choices_arrays = choice_arrays(problem)
     found = dict.fromkeys((each.name for each in problem.limits), 0.0)
     units = [max(_unit(each), 1) for each in binding(problem)]
-    priced_limits = zip(binding(problem), relax(tableau).prices.tolist(), units, strict=True)
+    priced_limits = zip(binding(problem), relax(choices_arrays).prices.tolist(), units, strict=True)
     return found | {each.name: price / unit for each, price, unit in priced_limits}
 
 
@@ -99,32 +99,32 @@ def _scaled(resource: Resource, shape: tuple[int, int]) -> tuple[np.ndarray, int
     return use // unit, (resource.limit - sum(map(min, resource.use))) // unit
 
 
-def without_dominated(tableau: Tableau) -> Tableau:
+def without_dominated(choices_arrays: ChoiceArrays) -> ChoiceArrays:
     """Without choices that use no less and are no better than another; of equals the first stays."""
-    ruled_out = ~tableau.offered
-    index = np.arange(tableau.damage.shape[1])
+    ruled_out = ~choices_arrays.offered
+    index = np.arange(choices_arrays.damage.shape[1])
     for other in index:
-        damage, use = tableau.damage[:, other, None], tableau.use[:, :, other, None]
-        no_better = (damage <= tableau.damage) & (use <= tableau.use).all(axis=0)
-        equal = (damage == tableau.damage) & (use == tableau.use).all(axis=0)
+        damage, use = choices_arrays.damage[:, other, None], choices_arrays.use[:, :, other, None]
+        no_better = (damage <= choices_arrays.damage) & (use <= choices_arrays.use).all(axis=0)
+        equal = (damage == choices_arrays.damage) & (use == choices_arrays.use).all(axis=0)
         ruled_out |= no_better & (~equal | (other < index))
-    return tableau.without(ruled_out)
+    return choices_arrays.without(ruled_out)
 
 
-def without_oversized(tableau: Tableau) -> Tableau:
+def without_oversized(choices_arrays: ChoiceArrays) -> ChoiceArrays:
     """Without choices that fit in no plan, even when all other groups take their smallest."""
-    while not tableau.empty:
-        least = np.where(tableau.offered, tableau.use, np.iinfo(np.int64).max).min(axis=2, keepdims=True)
-        room = (tableau.limit - least.sum(axis=(1, 2)))[:, None, None]
-        oversized = tableau.offered & (tableau.use - least > room).any(axis=0)
+    while not choices_arrays.empty:
+        least = np.where(choices_arrays.offered, choices_arrays.use, np.iinfo(np.int64).max).min(axis=2, keepdims=True)
+        room = (choices_arrays.limit - least.sum(axis=(1, 2)))[:, None, None]
+        oversized = choices_arrays.offered & (choices_arrays.use - least > room).any(axis=0)
         if not oversized.any():
             break
-        tableau = tableau.without(oversized)  # what is smallest of another resource may have gone with it
-    return tableau
+        choices_arrays = choices_arrays.without(oversized)  # what is smallest of another resource may have gone with it
+    return choices_arrays
 
 
 @dataclass(frozen=True)
-class Found:
+class BoundSolution:
     """What a search says.
 
     ``choices``: int64 [groups], its best plan, None where it met none below its target; ``bound`` <= the
@@ -150,28 +150,28 @@ class Relaxation:
     reduced: np.ndarray
 
 
-def relax(tableau: Tableau) -> Relaxation:
+def relax(choices_arrays: ChoiceArrays) -> Relaxation:
     """The best bound over the prices: exact for one resource, by coordinate ascent for several.
 
     Needs a tableau that ``without_oversized`` did not leave empty.
     """
-    prices, bound = np.zeros(len(tableau.limit)), -np.inf
+    prices, bound = np.zeros(len(choices_arrays.limit)), -np.inf
     for _ in range(ROUNDS if len(prices) > 1 else 1):
         for resource in range(len(prices)):
-            prices, choices = _ascend(tableau, prices, resource)
-        relaxation = _relaxation(tableau, prices, choices)
+            prices, choices = _ascend(choices_arrays, prices, resource)
+        relaxation = _relaxation(choices_arrays, prices, choices)
         if relaxation.bound - bound <= 1e-9 * abs(relaxation.bound):
             break
         bound = relaxation.bound
     return relaxation
 
 
-def _cheapest(tableau: Tableau, prices: np.ndarray) -> np.ndarray:
-    return _costs(tableau, prices).argmin(axis=1)
+def _cheapest(choices_arrays: ChoiceArrays, prices: np.ndarray) -> np.ndarray:
+    return _costs(choices_arrays, prices).argmin(axis=1)
 
 
-def _costs(tableau: Tableau, prices: np.ndarray) -> np.ndarray:
-    return tableau.damage + priced(prices, tableau.use)
+def _costs(choices_arrays: ChoiceArrays, prices: np.ndarray) -> np.ndarray:
+    return choices_arrays.damage + priced(prices, choices_arrays.use)
 
 
 def priced(prices: np.ndarray, use: np.ndarray) -> np.ndarray:
@@ -184,16 +184,18 @@ def priced(prices: np.ndarray, use: np.ndarray) -> np.ndarray:
     return flat.reshape(*prices.shape[:-1], *use.shape[1:])
 
 
-def _relaxation(tableau: Tableau, prices: np.ndarray, choices: np.ndarray) -> Relaxation:
-    costs = _costs(tableau, prices)
+def _relaxation(choices_arrays: ChoiceArrays, prices: np.ndarray, choices: np.ndarray) -> Relaxation:
+    costs = _costs(choices_arrays, prices)
     reduced = costs - costs.min(axis=1, keepdims=True)
     # use - limit is taken in integers: price * use alone may be far larger than the bound
-    value = tableau.total_damage(choices) + float(prices @ (tableau.total_use(choices) - tableau.limit))
+    value = choices_arrays.total_damage(choices) + float(
+        prices @ (choices_arrays.total_use(choices) - choices_arrays.limit)
+    )
     excess = np.take_along_axis(reduced, choices[:, None], axis=1).sum()  # rounding, unless steps ran out
     return Relaxation(value - float(excess), prices, choices, reduced)
 
 
-def _ascend(tableau: Tableau, prices: np.ndarray, resource: int) -> tuple[np.ndarray, np.ndarray]:
+def _ascend(choices_arrays: ChoiceArrays, prices: np.ndarray, resource: int) -> tuple[np.ndarray, np.ndarray]:
     """Prices with the best price of one resource, and the choices there.
 
     The bound is concave and piecewise linear in the price, one line for each set of choices. Where the line
@@ -204,19 +206,19 @@ def _ascend(tableau: Tableau, prices: np.ndarray, resource: int) -> tuple[np.nda
 
     def line(choices: np.ndarray) -> tuple[float, int]:
         others = np.delete(np.arange(len(prices)), resource)
-        over = tableau.total_use(choices) - tableau.limit
-        return tableau.total_damage(choices) + float(prices[others] @ over[others]), int(over[resource])
+        over = choices_arrays.total_use(choices) - choices_arrays.limit
+        return choices_arrays.total_damage(choices) + float(prices[others] @ over[others]), int(over[resource])
 
     prices[resource] = 0.0
-    too_large = _cheapest(tableau, prices)
+    too_large = _cheapest(choices_arrays, prices)
     at_zero, slope_up = line(too_large)
     if slope_up <= 0:
         return prices, too_large
-    fitting = _smallest(tableau, prices, resource)
+    fitting = _smallest(choices_arrays, prices, resource)
     at_zero_fitting, slope_down = line(fitting)
     for _ in range(SECANT_STEPS):
         prices[resource] = (at_zero_fitting - at_zero) / (slope_up - slope_down)
-        choices = _cheapest(tableau, prices)
+        choices = _cheapest(choices_arrays, prices)
         height, slope = line(choices)
         if slope in (slope_up, slope_down):
             break
@@ -227,13 +229,13 @@ def _ascend(tableau: Tableau, prices: np.ndarray, resource: int) -> tuple[np.nda
     return prices, fitting
 
 
-def _smallest(tableau: Tableau, prices: np.ndarray, resource: int) -> np.ndarray:
+def _smallest(choices_arrays: ChoiceArrays, prices: np.ndarray, resource: int) -> np.ndarray:
     """The choices that use least of a resource, the cheapest of those."""
-    use = np.where(tableau.offered, tableau.use[resource], np.iinfo(np.int64).max)
+    use = np.where(choices_arrays.offered, choices_arrays.use[resource], np.iinfo(np.int64).max)
     least = use == use.min(axis=1, keepdims=True)
-    return np.where(least, _costs(tableau, prices), np.inf).argmin(axis=1)
+    return np.where(least, _costs(choices_arrays, prices), np.inf).argmin(axis=1)
 
 
-def without_worse(tableau: Tableau, relaxation: Relaxation, target: float) -> Tableau:
+def without_worse(choices_arrays: ChoiceArrays, relaxation: Relaxation, target: float) -> ChoiceArrays:
     """Without choices that no plan of less damage than ``target`` takes (reduced cost fixing)."""
-    return tableau.without(relaxation.bound + relaxation.reduced >= target)
+    return choices_arrays.without(relaxation.bound + relaxation.reduced >= target)

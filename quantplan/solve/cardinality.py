@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from quantplan.solve.bound import Relaxation, Tableau, relax, tabulate, without_oversized
+from quantplan.solve.bound import ChoiceArrays, Relaxation, choice_arrays, relax, without_oversized
 from quantplan.solve.problem import Group, Problem
 
 Labels = frozenset[str]
@@ -49,8 +49,8 @@ class _Search:
         assert problem.distinct is not None
         self.problem, self.leaf, self.gap, self.deadline = problem, leaf, gap, deadline
         self.most = problem.distinct.most
-        self.tableau = tabulate(problem)
-        self.label = _labels(problem, self.tableau)
+        self.choices_arrays = choice_arrays(problem)
+        self.label = _labels(problem, self.choices_arrays)
         self.best: tuple[int, ...] | None = None
         self.damage, self.unproven = math.inf, math.inf
         self.heap: list[_Node] = []
@@ -98,11 +98,11 @@ class _Search:
 
     def _relaxed(self, allowed: Labels) -> Relaxation | None:
         """None where no plan of these labels keeps the limits."""
-        tableau = self.tableau.without(~np.isin(self.label, [*allowed, ""]))
-        if tableau.empty:
+        choices_arrays = self.choices_arrays.without(~np.isin(self.label, [*allowed, ""]))
+        if choices_arrays.empty:
             return None
-        tableau = without_oversized(tableau)
-        return None if tableau.empty else relax(tableau)
+        choices_arrays = without_oversized(choices_arrays)
+        return None if choices_arrays.empty else relax(choices_arrays)
 
     def _solve(self, node: _Node) -> None:
         found = self._best_of(node.allowed)
@@ -145,10 +145,10 @@ class _Search:
         return tuple(sorted(weight, key=lambda label: (-weight[label], label)))
 
 
-def _labels(problem: Problem, tableau: Tableau) -> np.ndarray:
+def _labels(problem: Problem, choices_arrays: ChoiceArrays) -> np.ndarray:
     """str [groups, choices]: empty where labels are not counted."""
     counted = set(problem.distinct.groups if problem.distinct else ())
-    width = tableau.damage.shape[1]
+    width = choices_arrays.damage.shape[1]
     rows = [
         [choice.label if at in counted else "" for choice in group.choices] + [""] * (width - len(group.choices))
         for at, group in enumerate(problem.groups)

@@ -18,7 +18,7 @@ Candidates = Mapping[str, tuple[QuantType, ...]]
 
 
 @dataclass(frozen=True)
-class Wishes:
+class Constraints:
     """``pins``: these tensors take exactly this type; ``floors`` and ``ceilings``: at least, at most as many bits as
     this type; ``only``: these types instead of the general candidates; ``ties``: see solve/ties.py; ``most_types``: of
     different types; ``course``: "monotone" or "valley" over the blocks (layer mode); ``one_bit``: types below 2 bits
@@ -53,33 +53,33 @@ class _Bound:
 
 
 def types_by_tensor(
-    tensors: tuple[Tensor, ...], types: tuple[QuantType, ...], wishes: Wishes
+    tensors: tuple[Tensor, ...], types: tuple[QuantType, ...], constraints: Constraints
 ) -> dict[str, tuple[QuantType, ...]]:
     """The types to choose from for each tensor: those of the narrowest ``only`` that names it, else ``types``."""
     found = {tensor.name: types for tensor in tensors}
-    chosen = [(selector.select(tensors), kinds, selector.text) for selector, kinds in wishes.only]
+    chosen = [(selector.select(tensors), kinds, selector.text) for selector, kinds in constraints.only]
     for selected, kinds, _ in sorted(chosen, key=lambda each: -len(each[0])):
         found |= {tensor.name: kinds for tensor in selected}
     return found
 
 
-def allowed(tensors: tuple[Tensor, ...], candidates: Candidates, wishes: Wishes) -> Allowed:
+def allowed(tensors: tuple[Tensor, ...], candidates: Candidates, constraints: Constraints) -> Allowed:
     """The candidates that the wishes leave.
 
     NothingSelected where a selector matches nothing or nothing is left for a tensor, BadUsage where wishes conflict.
     """
-    pins = _by_tensor(tensors, wishes.pins, "--pin")
-    floors = _by_tensor(tensors, wishes.floors, "--min")
-    ceilings = _by_tensor(tensors, wishes.ceilings, "--max")
+    pins = _by_tensor(tensors, constraints.pins, "--pin")
+    floors = _by_tensor(tensors, constraints.floors, "--min")
+    ceilings = _by_tensor(tensors, constraints.ceilings, "--max")
     left, excluded = {}, {}
     for tensor in tensors:
         pin = _narrowest(tensor, pins)
         bounds = [(_strictest(tensor, floors, max), _below), (_strictest(tensor, ceilings, min), _above)]
         if pin:
-            left[tensor.name] = (_pinned(tensor, pin, bounds, wishes),)
+            left[tensor.name] = (_pinned(tensor, pin, bounds, constraints),)
             excluded[tensor.name] = {kind.name: pin.words for kind in candidates[tensor.name] if kind != pin.kind}
             continue
-        reasons = {kind.name: _reason(tensor, kind, bounds, wishes) for kind in candidates[tensor.name]}
+        reasons = {kind.name: _reason(tensor, kind, bounds, constraints) for kind in candidates[tensor.name]}
         left[tensor.name] = tuple(kind for kind in candidates[tensor.name] if not reasons[kind.name])
         excluded[tensor.name] = {name: reason for name, reason in reasons.items() if reason}
         if candidates[tensor.name] and not left[tensor.name]:
@@ -87,16 +87,16 @@ def allowed(tensors: tuple[Tensor, ...], candidates: Candidates, wishes: Wishes)
     return Allowed(left, excluded)
 
 
-def permission(tensors: tuple[Tensor, ...], wishes: Wishes) -> Callable[[Tensor, QuantType], bool]:
+def permission(tensors: tuple[Tensor, ...], constraints: Constraints) -> Callable[[Tensor, QuantType], bool]:
     """Whether pins, floors, ceilings and the safe floor allow a type that is no candidate by itself (a mix's)."""
-    pins = _by_tensor(tensors, wishes.pins, "--pin")
-    floors = _by_tensor(tensors, wishes.floors, "--min")
-    ceilings = _by_tensor(tensors, wishes.ceilings, "--max")
+    pins = _by_tensor(tensors, constraints.pins, "--pin")
+    floors = _by_tensor(tensors, constraints.floors, "--min")
+    ceilings = _by_tensor(tensors, constraints.ceilings, "--max")
 
     def permits(tensor: Tensor, kind: QuantType) -> bool:
         pin = _narrowest(tensor, pins)
         bounds = [(_strictest(tensor, floors, max), _below), (_strictest(tensor, ceilings, min), _above)]
-        return kind == pin.kind if pin else not _reason(tensor, kind, bounds, wishes)
+        return kind == pin.kind if pin else not _reason(tensor, kind, bounds, constraints)
 
     return permits
 
@@ -110,10 +110,10 @@ def unsafe(tensor: Tensor, kind: QuantType) -> bool:
 
 
 def _by_tensor(
-    tensors: tuple[Tensor, ...], wishes: Iterable[tuple[Selector, QuantType]], option: str
+    tensors: tuple[Tensor, ...], constraints: Iterable[tuple[Selector, QuantType]], option: str
 ) -> dict[str, list[_Bound]]:
     found: dict[str, list[_Bound]] = {}
-    for selector, kind in wishes:
+    for selector, kind in constraints:
         selected = selector.select(tensors)
         names = frozenset(tensor.name for tensor in selected)
         for tensor in selected:
@@ -122,9 +122,9 @@ def _by_tensor(
     return found
 
 
-def _narrowest(tensor: Tensor, wishes: Mapping[str, list[_Bound]]) -> _Bound | None:
+def _narrowest(tensor: Tensor, constraints: Mapping[str, list[_Bound]]) -> _Bound | None:
     """The one that counts; BadUsage where two ask for different types and neither is narrower."""
-    found = wishes.get(tensor.name, [])
+    found = constraints.get(tensor.name, [])
     if not found:
         return None
     best = min(found, key=lambda each: len(each.tensors))
@@ -137,8 +137,8 @@ def _narrowest(tensor: Tensor, wishes: Mapping[str, list[_Bound]]) -> _Bound | N
     return best
 
 
-def _strictest(tensor: Tensor, wishes: Mapping[str, list[_Bound]], choose: Callable[..., _Bound]) -> _Bound | None:
-    found = wishes.get(tensor.name, [])
+def _strictest(tensor: Tensor, constraints: Mapping[str, list[_Bound]], choose: Callable[..., _Bound]) -> _Bound | None:
+    found = constraints.get(tensor.name, [])
     return choose(found, key=lambda each: each.kind.bits) if found else None
 
 
@@ -150,14 +150,14 @@ def _above(kind: QuantType, bound: QuantType) -> bool:
     return kind.bits > bound.bits
 
 
-def _pinned(tensor: Tensor, pin: _Bound, bounds: list, wishes: Wishes) -> QuantType:
+def _pinned(tensor: Tensor, pin: _Bound, bounds: list, constraints: Constraints) -> QuantType:
     for bound, breaks in bounds:
         if bound and breaks(pin.kind, bound.kind) and not pin.tensors < bound.tensors:
             raise BadUsage(
                 f"{pin.words} and {bound.words} conflict for {tensor.name}: {pin.kind} has {pin.kind.bits:g} bits, "
                 f"{bound.kind} {bound.kind.bits:g}; the nearest that both allow is --pin {tensor.name}={bound.kind}"
             )
-    if unsafe(tensor, pin.kind) and not wishes.one_bit:
+    if unsafe(tensor, pin.kind) and not constraints.one_bit:
         raise BadUsage(
             f"{pin.words}: {pin.kind} has {pin.kind.bits:g} bits, which ruins anything but experts ({tensor.name}); "
             "the smallest safe type is IQ2_XXS; add --allow-1-bit if you mean it"
@@ -165,17 +165,17 @@ def _pinned(tensor: Tensor, pin: _Bound, bounds: list, wishes: Wishes) -> QuantT
     return pin.kind
 
 
-def _reason(tensor: Tensor, kind: QuantType, bounds: list, wishes: Wishes) -> str:
+def _reason(tensor: Tensor, kind: QuantType, bounds: list, constraints: Constraints) -> str:
     """The wish that excludes the type, or nothing."""
     for bound, breaks in bounds:
         if bound and breaks(kind, bound.kind):
             return bound.words
-    return "below the safe floor of 2 bits (--allow-1-bit)" if unsafe(tensor, kind) and not wishes.one_bit else ""
+    return "below the safe floor of 2 bits (--allow-1-bit)" if unsafe(tensor, kind) and not constraints.one_bit else ""
 
 
 def _nothing_left(tensor: Tensor, candidates: tuple[QuantType, ...], excluded: Mapping[str, str]) -> NothingSelected:
-    wishes = " and ".join(dict.fromkeys(excluded.values()))
+    constraints = " and ".join(dict.fromkeys(excluded.values()))
     names = ", ".join(f"{kind} ({kind.bits:g} bits)" for kind in candidates)
     return NothingSelected(
-        f"{wishes}: nothing is left for {tensor.name}, whose candidates are {names}; widen --types, or relax the wish"
+        f"{constraints}: nothing is left for {tensor.name}, whose candidates are {names}; widen --types, or relax the wish"
     )

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from quantplan.plan import Outcome
-from quantplan.solve.bound import Found, Relaxation, Tableau, relax, without_oversized, without_worse
+from quantplan.solve.bound import BoundSolution, ChoiceArrays, Relaxation, relax, without_oversized, without_worse
 from quantplan.solve.dynamic_program import sweep
 from quantplan.solve.highs import branch_and_bound
 from quantplan.solve.problem import Problem
@@ -25,37 +25,39 @@ THICKER = 2
 WIDTHS = (1024, 8192)  # of the sweeps through a layer, before it is left to HiGHS
 
 
-def deepen(tableau: Tableau, relaxation: Relaxation, known: np.ndarray | None, gap: float, deadline: float) -> Found:
+def deepen(
+    choices_arrays: ChoiceArrays, relaxation: Relaxation, known: np.ndarray | None, gap: float, deadline: float
+) -> BoundSolution:
     """The best plan, proven within the relative ``gap`` unless time runs out; None where time ran out without any.
 
     ``known``: int64 [groups], a plan within the limits, None where none is known. ``deadline`` is on
     time.perf_counter's clock.
     """
-    best, damage = known, np.inf if known is None else tableau.total_damage(known)
+    best, damage = known, np.inf if known is None else choices_arrays.total_damage(known)
     bound = relaxation.bound
-    for top in tops(tableau, relaxation.bound):
+    for top in tops(choices_arrays, relaxation.bound):
         if bound >= damage * (1 - gap) or time.perf_counter() > deadline:
             break
         target = min(top, damage)
-        found = _within(tableau, relaxation, target, gap, deadline)
+        found = _within(choices_arrays, relaxation, target, gap, deadline)
         if found.choices is not None:
-            best, damage = found.choices, tableau.total_damage(found.choices)
+            best, damage = found.choices, choices_arrays.total_damage(found.choices)
         bound = max(bound, min(found.bound, target))
-    return Found(best, bound)
+    return BoundSolution(best, bound)
 
 
-def settle(tableau: Tableau, known: np.ndarray | None, gap: float, deadline: float) -> Found | None:
+def settle(choices_arrays: ChoiceArrays, known: np.ndarray | None, gap: float, deadline: float) -> BoundSolution | None:
     """As ``deepen``, with the relaxation made here; None where no plan is within the limits."""
-    tableau = without_oversized(tableau)
-    if tableau.empty:
+    choices_arrays = without_oversized(choices_arrays)
+    if choices_arrays.empty:
         return None
-    relaxation = relax(tableau)
-    plans = [each for each in (relaxation.choices, known) if each is not None and tableau.fits(each)]
-    best = min(plans, key=tableau.total_damage, default=None)
-    return deepen(tableau, relaxation, best, gap, deadline)
+    relaxation = relax(choices_arrays)
+    plans = [each for each in (relaxation.choices, known) if each is not None and choices_arrays.fits(each)]
+    best = min(plans, key=choices_arrays.total_damage, default=None)
+    return deepen(choices_arrays, relaxation, best, gap, deadline)
 
 
-def solution(problem: Problem, found: Found, gap: float, seconds: float) -> Solution:
+def solution(problem: Problem, found: BoundSolution, gap: float, seconds: float) -> Solution:
     """A plan that was found, its damage added up anew and its gap to the bound."""
     assert found.choices is not None
     choices = tuple(found.choices.tolist())
@@ -65,9 +67,9 @@ def solution(problem: Problem, found: Found, gap: float, seconds: float) -> Solu
     return Solution(Outcome("optimal" if reached <= gap else "feasible", damage, bound, reached, seconds), choices)
 
 
-def tops(tableau: Tableau, bound: float) -> Iterator[float]:
+def tops(choices_arrays: ChoiceArrays, bound: float) -> Iterator[float]:
     """Where the layers above a bound end, in nats per token; the last one lies above every plan."""
-    worst = float(np.where(tableau.offered, tableau.damage, 0.0).max(axis=1).sum())
+    worst = float(np.where(choices_arrays.offered, choices_arrays.damage, 0.0).max(axis=1).sum())
     layer = THINNEST * (bound if bound > 0 else worst)
     while layer > 0 and bound + layer <= worst:
         yield bound + layer
@@ -75,22 +77,24 @@ def tops(tableau: Tableau, bound: float) -> Iterator[float]:
     yield np.inf
 
 
-def rebased(relaxation: Relaxation, tableau: Tableau) -> Relaxation:
+def rebased(relaxation: Relaxation, choices_arrays: ChoiceArrays) -> Relaxation:
     """Counting from the cheapest choices that the tableau still offers; they need not fit together."""
-    return replace(relaxation, choices=np.where(tableau.offered, relaxation.reduced, np.inf).argmin(axis=1))
+    return replace(relaxation, choices=np.where(choices_arrays.offered, relaxation.reduced, np.inf).argmin(axis=1))
 
 
-def _within(tableau: Tableau, relaxation: Relaxation, target: float, gap: float, deadline: float) -> Found:
+def _within(
+    choices_arrays: ChoiceArrays, relaxation: Relaxation, target: float, gap: float, deadline: float
+) -> BoundSolution:
     """The best plan below ``target``; its bound is the target where there is none."""
-    near = without_worse(tableau, relaxation, target)
+    near = without_worse(choices_arrays, relaxation, target)
     if near.empty:
-        return Found(None, target)
+        return BoundSolution(None, target)
     relaxation = rebased(relaxation, near)
     for width in WIDTHS:
         found = sweep(near, relaxation, target, width, deadline)
-        reached = target if found.choices is None else tableau.total_damage(found.choices)
+        reached = target if found.choices is None else choices_arrays.total_damage(found.choices)
         if found.bound >= reached * (1 - gap):
             return found
     by_search = branch_and_bound(near, relaxation, reached, gap * relaxation.bound, deadline)
     better = found.choices if by_search.choices is None else by_search.choices
-    return Found(better, max(found.bound, min(by_search.bound, reached)))
+    return BoundSolution(better, max(found.bound, min(by_search.bound, reached)))

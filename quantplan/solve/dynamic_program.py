@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quantplan.solve.bound import Found, Relaxation, Tableau, priced
+from quantplan.solve.bound import BoundSolution, ChoiceArrays, Relaxation, priced
 
 # The groups to come have a best price of their own, near that of all groups: these factors come close enough.
 PRICE_FACTORS = (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1, 1.005, 1.01, 1.02, 1.05, 1.1, 1.25, 2)
@@ -51,21 +51,23 @@ class Stage:
         return States(use, (states.damage[:, None] + self.damage).ravel())
 
 
-def sweep(tableau: Tableau, relaxation: Relaxation, target: float, width: int, deadline: float) -> Found:
+def sweep(
+    choices_arrays: ChoiceArrays, relaxation: Relaxation, target: float, width: int, deadline: float
+) -> BoundSolution:
     """The best plan of damage below ``target`` that ``width`` states at a time can find.
 
     ``deadline`` on time.perf_counter's clock: past it nothing was found and nothing proven.
     """
     base = relaxation.choices
-    ground = tableau.total_damage(base)
-    room = tableau.limit - tableau.total_use(base)
+    ground = choices_arrays.total_damage(base)
+    room = choices_arrays.limit - choices_arrays.total_use(base)
     prices = np.outer(PRICE_FACTORS, relaxation.prices)
     states = States(np.zeros((len(room), 1), dtype=np.int64), np.zeros(1))
     proven = target - ground
-    stages, trail = make_stages(tableau, relaxation, prices), []
+    stages, trail = make_stages(choices_arrays, relaxation, prices), []
     for stage in stages:
         if time.perf_counter() > deadline:
-            return Found(None, relaxation.bound)
+            return BoundSolution(None, relaxation.bound)
         children = stage.extend(states)
         promise = promised(children, stage, prices, room)
         worth = np.flatnonzero(promise < target - ground)
@@ -75,22 +77,22 @@ def sweep(tableau: Tableau, relaxation: Relaxation, target: float, width: int, d
         states = children[worth]
         trail.append(worth)
     if not len(states.damage):
-        return Found(None, ground + proven)
+        return BoundSolution(None, ground + proven)
     best = int(states.damage.argmin())
-    return Found(follow(trail, stages, base, best), ground + min(proven, float(states.damage[best])))
+    return BoundSolution(follow(trail, stages, base, best), ground + min(proven, float(states.damage[best])))
 
 
-def make_stages(tableau: Tableau, relaxation: Relaxation, prices: np.ndarray) -> list[Stage]:
+def make_stages(choices_arrays: ChoiceArrays, relaxation: Relaxation, prices: np.ndarray) -> list[Stage]:
     """Open groups, most at stake first: many small groups have a tight bound and fill what is left."""
-    stake = np.where(tableau.offered, priced(relaxation.prices, tableau.use), 0.0).max(axis=1)
-    order = sorted(tableau.open, key=lambda group: (-stake[group], group))
-    later_cost, later_use = np.zeros(len(prices)), np.zeros(len(tableau.limit), dtype=np.int64)
+    stake = np.where(choices_arrays.offered, priced(relaxation.prices, choices_arrays.use), 0.0).max(axis=1)
+    order = sorted(choices_arrays.open, key=lambda group: (-stake[group], group))
+    later_cost, later_use = np.zeros(len(prices)), np.zeros(len(choices_arrays.limit), dtype=np.int64)
     stages: list[Stage] = []
     for group in reversed(order):
         base = relaxation.choices[group]
-        choices = np.flatnonzero(tableau.offered[group])
-        use = tableau.use[:, group, choices] - tableau.use[:, group, base, None]
-        damage = tableau.damage[group, choices] - tableau.damage[group, base]
+        choices = np.flatnonzero(choices_arrays.offered[group])
+        use = choices_arrays.use[:, group, choices] - choices_arrays.use[:, group, base, None]
+        damage = choices_arrays.damage[group, choices] - choices_arrays.damage[group, base]
         stages.append(Stage(int(group), choices, use, damage, later_cost, later_use))
         later_cost = later_cost + (damage + priced(prices, use)).min(axis=1)
         later_use = later_use + use.min(axis=1)

@@ -11,7 +11,7 @@ MB = 1e6
 
 
 @dataclass(frozen=True)
-class Rung:
+class CurvePoint:
     """One choice on a group's curve. ``rate``: nats that the step between it and the chosen one saves per byte that it
     costs; None for the chosen one and for one as large.
     """
@@ -24,22 +24,22 @@ class Rung:
 
 
 @dataclass(frozen=True)
-class Standing:
+class GroupGain:
     """A group in a plan: its chosen rung, the best step up (None where no larger choice is better), and its surplus:
     damage saved beside its smallest choice, less the price of the bytes that this took.
     """
 
     group: str
-    chosen: Rung
-    up: Rung | None
+    chosen: CurvePoint
+    up: CurvePoint | None
     surplus: float
 
 
-def curve(group: Group, chosen: int) -> tuple[Rung, ...]:
+def curve(group: Group, chosen: int) -> tuple[CurvePoint, ...]:
     """All choices, smallest first."""
     own = group.choices[chosen]
     rungs = [
-        Rung(each.label, each.bytes, each.damage, _rate(own, each), at == chosen)
+        CurvePoint(each.label, each.bytes, each.damage, _rate(own, each), at == chosen)
         for at, each in enumerate(group.choices)
     ]
     return tuple(sorted(rungs, key=lambda rung: (rung.bytes, -rung.damage)))
@@ -50,36 +50,36 @@ def _rate(own: Choice, other: Choice) -> float | None:
     return (own.damage - other.damage) / more if more else None
 
 
-def step_up(rungs: Sequence[Rung]) -> Rung | None:
+def step_up(rungs: Sequence[CurvePoint]) -> CurvePoint | None:
     """The larger choice that saves most per byte; None where none saves anything."""
     own = _chosen(rungs)
     larger = [each for each in rungs if each.bytes > own.bytes and each.rate > 0]
     return max(larger, key=lambda each: each.rate, default=None)
 
 
-def step_down(rungs: Sequence[Rung]) -> Rung | None:
+def step_down(rungs: Sequence[CurvePoint]) -> CurvePoint | None:
     """The smaller choice that costs least per byte it frees."""
     own = _chosen(rungs)
     return min((each for each in rungs if each.bytes < own.bytes), key=lambda each: each.rate, default=None)
 
 
-def _chosen(rungs: Sequence[Rung]) -> Rung:
+def _chosen(rungs: Sequence[CurvePoint]) -> CurvePoint:
     return next(each for each in rungs if each.chosen)
 
 
-def standings(problem: Problem, choices: Sequence[int], price: float) -> tuple[Standing, ...]:
+def standings(problem: Problem, choices: Sequence[int], price: float) -> tuple[GroupGain, ...]:
     """Every group in a plan, at a price of bytes in nats per byte."""
     return tuple(_standing(group, chosen, price) for group, chosen in zip(problem.groups, choices, strict=True))
 
 
-def _standing(group: Group, chosen: int, price: float) -> Standing:
+def _standing(group: Group, chosen: int, price: float) -> GroupGain:
     rungs = curve(group, chosen)
     own, smallest = _chosen(rungs), min(rungs, key=lambda each: (each.bytes, each.damage))
     surplus = smallest.damage - own.damage - price * (own.bytes - smallest.bytes)
-    return Standing(group.name, own, step_up(rungs), surplus)
+    return GroupGain(group.name, own, step_up(rungs), surplus)
 
 
-def verdict(rungs: Sequence[Rung], price: float | None, free_bytes: int | None = None) -> str:
+def verdict(rungs: Sequence[CurvePoint], price: float | None, free_bytes: int | None = None) -> str:
     """One sentence: the next step up, and the nearest one down, against the price (nats per byte; None: it has none).
 
     ``free_bytes``: what the plan leaves of its budget.
@@ -90,7 +90,7 @@ def verdict(rungs: Sequence[Rung], price: float | None, free_bytes: int | None =
     return f"{own.label}: {'; '.join(words)}."
 
 
-def _upwards(own: Rung, up: Rung, price: float | None, free_bytes: int | None) -> str:
+def _upwards(own: CurvePoint, up: CurvePoint, price: float | None, free_bytes: int | None) -> str:
     more = up.bytes - own.bytes
     words = (
         f"the step to {up.label} would save {own.damage - up.damage:.3g} nats for {more:,} bytes = {_per_mb(up.rate)}"
@@ -105,7 +105,7 @@ def _upwards(own: Rung, up: Rung, price: float | None, free_bytes: int | None) -
     return f"{words}, but another condition is in the way"
 
 
-def _downwards(own: Rung, down: Rung, price: float | None) -> str:
+def _downwards(own: CurvePoint, down: CurvePoint, price: float | None) -> str:
     less = own.bytes - down.bytes
     words = f"{down.label} would cost {down.damage - own.damage:.3g} nats for {less:,} bytes = {_per_mb(down.rate)}"
     if price is None:

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from quantplan.solve.bound import Tableau, binding, relax, tabulate, without_dominated
+from quantplan.solve.bound import ChoiceArrays, binding, choice_arrays, relax, without_dominated
 from quantplan.solve.deepening import settle, solution
 from quantplan.solve.problem import Problem
 from quantplan.solve.program import Solution, smallest_bytes, solve
@@ -86,8 +86,8 @@ class _Series:
         self.problem, self.gap, self.time_limit = problem, gap, time_limit
         tight = replace(problem, budget_bytes=smallest)
         self.counts_bytes = binding(tight)[0].name == "bytes"
-        self.tableau = without_dominated(tabulate(tight))
-        self.unit = _unit(problem, self.tableau) if self.counts_bytes else 1
+        self.choices_arrays = without_dominated(choice_arrays(tight))
+        self.unit = _unit(problem, self.choices_arrays) if self.counts_bytes else 1
 
     def point(self, budget: int, known: Sequence[int] | None) -> Point:
         """``known``: a plan for a smaller budget."""
@@ -106,21 +106,21 @@ class _Series:
         if problem.distinct or problem.chains:
             return None
         started = time.perf_counter()
-        start, tableau = None if known is None else np.array(known), self._within(problem)
-        found = settle(tableau, start, self.gap, started + self.time_limit)
+        start, choices_arrays = None if known is None else np.array(known), self._within(problem)
+        found = settle(choices_arrays, start, self.gap, started + self.time_limit)
         if found is None or found.choices is None:
             return None
-        return solution(problem, found, self.gap, time.perf_counter() - started), self._price(tableau)
+        return solution(problem, found, self.gap, time.perf_counter() - started), self._price(choices_arrays)
 
-    def _within(self, problem: Problem) -> Tableau:
-        limit = self.tableau.limit.copy()
+    def _within(self, problem: Problem) -> ChoiceArrays:
+        limit = self.choices_arrays.limit.copy()
         if self.counts_bytes:
             limit[0] = (problem.budget_bytes - problem.smallest_bytes) // self.unit
-        return replace(self.tableau, limit=limit)
+        return replace(self.choices_arrays, limit=limit)
 
-    def _price(self, tableau: Tableau) -> float:
+    def _price(self, choices_arrays: ChoiceArrays) -> float:
         """Of the whole tableau: without what is too large for the budget, the smallest one would have no price."""
-        return float(relax(tableau).prices[0]) / self.unit if self.counts_bytes else 0.0
+        return float(relax(choices_arrays).prices[0]) / self.unit if self.counts_bytes else 0.0
 
 
 def _by_solver(problem: Problem, gap: float, time_limit: float) -> tuple[Solution, float]:
@@ -128,9 +128,9 @@ def _by_solver(problem: Problem, gap: float, time_limit: float) -> tuple[Solutio
     return found, found.outcome.prices["bytes"]
 
 
-def _unit(problem: Problem, tableau: Tableau) -> int:
+def _unit(problem: Problem, choices_arrays: ChoiceArrays) -> int:
     """Bytes that the tableau counts as one."""
-    use = tableau.use[0]
+    use = choices_arrays.use[0]
     group, choice = np.unravel_index(use.argmax(), use.shape)
     choices = problem.groups[group].choices
     more = choices[choice].bytes - min(each.bytes for each in choices)

@@ -12,7 +12,7 @@ from itertools import combinations
 
 from quantplan.errors import NothingSelected
 from quantplan.quant_type import BY_NAME, QuantType
-from quantplan.sensitivity_table import DamageTable
+from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solve.problem import Choice, Group, Resource
 from quantplan.tensor import Tensor, padded
 
@@ -38,7 +38,7 @@ class Grouping:
             tensor.name: kind for members, kinds, at in taken for tensor, kind in zip(members, kinds[at], strict=True)
         }
 
-    def priced(self, choices: Sequence[int], table: DamageTable) -> dict[str, str]:
+    def priced(self, choices: Sequence[int], table: SensitivityTable) -> dict[str, str]:
         """The assignment as ``table.predict`` takes it: a tensor that stays as it is stored costs nothing, priced or not."""
         stored = {tensor.name: tensor.type for members in self.members for tensor in members}
         return {
@@ -66,7 +66,7 @@ class Grouping:
         return {tensor.name: at for at, members in enumerate(self.members) for tensor in members}
 
 
-def tensor_groups(tensors: tuple[Tensor, ...], left: Candidates, table: DamageTable) -> Grouping:
+def tensor_groups(tensors: tuple[Tensor, ...], left: Candidates, table: SensitivityTable) -> Grouping:
     """A group per tensor, sizes padded as they lie in the file.
 
     Types without a damage value are no choice; a tensor with no choice left raises NothingSelected.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantplan.solve.bound import Found, Relaxation, Tableau
+from quantplan.solve.bound import BoundSolution, ChoiceArrays, Relaxation
 from quantplan.solve.problem import Chain
 from quantplan.solve.pulp_model import add_chain, steps
 
@@ -20,45 +20,45 @@ TOLERANCE = 1e-7  # HiGHS' own, on the objective that it sees
 
 
 def branch_and_bound(
-    tableau: Tableau,
+    choices_arrays: ChoiceArrays,
     relaxation: Relaxation,
     target: float,
     accuracy: float,
     deadline: float,
     chains: tuple[Chain, ...] = (),
-) -> Found:
+) -> BoundSolution:
     """The best plan of damage below ``target`` (inf: none is known), proven within ``accuracy`` nats/token.
 
     HiGHS' tolerances let through sets of choices that are a few bytes too large. Each is met by a cut that no
     plan within the limits violates, so the bound stays true. ``deadline`` is on time.perf_counter's clock.
     """
-    statement = _Statement(tableau, relaxation, target)
+    statement = _Statement(choices_arrays, relaxation, target)
     for chain in chains:
         statement.add_chain(chain)
     bound = relaxation.bound
     while (seconds := deadline - time.perf_counter()) > 0:
         found = statement.solve(accuracy, seconds)
         bound = max(bound, min(found.bound, target))
-        if found.choices is None or tableau.fits(found.choices):
-            return Found(found.choices, bound)
+        if found.choices is None or choices_arrays.fits(found.choices):
+            return BoundSolution(found.choices, bound)
         statement.cut_off(found.choices)
-    return Found(None, bound)
+    return BoundSolution(None, bound)
 
 
 class _Statement:
     """Binary x[group, choice], one in each group. Objective and rows count from the relaxation's choices."""
 
-    def __init__(self, tableau: Tableau, relaxation: Relaxation, target: float) -> None:
+    def __init__(self, choices_arrays: ChoiceArrays, relaxation: Relaxation, target: float) -> None:
         import pulp
 
-        self.tableau, self.base, self.chains = tableau, relaxation.choices, 0
-        self.ground = tableau.total_damage(self.base)
-        self.unit = _unit(tableau, relaxation, target)
+        self.choices_arrays, self.base, self.chains = choices_arrays, relaxation.choices, 0
+        self.ground = choices_arrays.total_damage(self.base)
+        self.unit = _unit(choices_arrays, relaxation, target)
         self.program = pulp.LpProblem("plan", pulp.LpMinimize)
         self.x = {
             (group, choice): self.program.add_variable(f"x_{group}_{choice}", cat=pulp.LpBinary)
-            for group in tableau.open.tolist()
-            for choice in np.flatnonzero(tableau.offered[group]).tolist()
+            for group in choices_arrays.open.tolist()
+            for choice in np.flatnonzero(choices_arrays.offered[group]).tolist()
         }
         self._add_objective(target)
         self._add_groups()
@@ -67,7 +67,7 @@ class _Statement:
     def _add_objective(self, target: float) -> None:
         import pulp
 
-        damage = self.tableau.damage
+        damage = self.choices_arrays.damage
         objective = pulp.lpSum(
             float(damage[group, choice] - damage[group, self.base[group]]) / self.unit * x
             for (group, choice), x in self.x.items()
@@ -79,15 +79,15 @@ class _Statement:
     def _add_groups(self) -> None:
         import pulp
 
-        for group in self.tableau.open.tolist():
-            choices = np.flatnonzero(self.tableau.offered[group]).tolist()
+        for group in self.choices_arrays.open.tolist():
+            choices = np.flatnonzero(self.choices_arrays.offered[group]).tolist()
             self.program += pulp.lpSum(self.x[group, choice] for choice in choices) == 1
 
     def _add_limits(self) -> None:
         import pulp
 
-        room = self.tableau.limit - self.tableau.total_use(self.base)
-        for use, left in zip(self.tableau.use, room.tolist(), strict=True):
+        room = self.choices_arrays.limit - self.choices_arrays.total_use(self.base)
+        for use, left in zip(self.choices_arrays.use, room.tolist(), strict=True):
             more = {key: int(use[key] - use[key[0], self.base[key[0]]]) for key in self.x}
             scale = LARGEST_COEFFICIENT / max(LARGEST_COEFFICIENT, *map(abs, more.values()))
             row = pulp.lpSum(more[key] * scale * x for key, x in self.x.items())
@@ -113,16 +113,16 @@ class _Statement:
         """A cover cut: not all groups may use as much as they do in these choices, which break a limit."""
         import pulp
 
-        broken = int(np.argmax(self.tableau.total_use(choices) > self.tableau.limit))
-        use = self.tableau.use[broken]
+        broken = int(np.argmax(self.choices_arrays.total_use(choices) > self.choices_arrays.limit))
+        use = self.choices_arrays.use[broken]
         taken = np.take_along_axis(use, choices[:, None], axis=1)
         as_much = (use >= taken).tolist()
         self.program += (
             pulp.lpSum(x for (group, choice), x in self.x.items() if as_much[group][choice])
-            <= len(self.tableau.open) - 1
+            <= len(self.choices_arrays.open) - 1
         )
 
-    def solve(self, accuracy: float, seconds: float) -> Found:
+    def solve(self, accuracy: float, seconds: float) -> BoundSolution:
         import pulp
 
         gap = accuracy / self.unit / 2
@@ -130,12 +130,12 @@ class _Statement:
             pulp.HiGHS(msg=False, threads=THREADS, timeLimit=seconds, gapRel=0.0, gapAbs=gap, random_seed=0)
         )
         if self.program.status == pulp.LpStatusInfeasible:
-            return Found(None, np.inf)
+            return BoundSolution(None, np.inf)
         if self.program.status != pulp.LpStatusOptimal:  # it is so too when time ran out with a plan
-            return Found(None, -np.inf)
+            return BoundSolution(None, -np.inf)
         info = self.program.solverModel.getInfo()
         bound = self.ground + (info.mip_dual_bound - TOLERANCE) * self.unit
-        return Found(self._choices() if self._has_plan(info) else None, bound)
+        return BoundSolution(self._choices() if self._has_plan(info) else None, bound)
 
     def _has_plan(self, info: object) -> bool:
         """Whether HiGHS ended with an integer solution, not with what its relaxation left."""
@@ -151,9 +151,9 @@ class _Statement:
         return choices
 
 
-def _unit(tableau: Tableau, relaxation: Relaxation, target: float) -> float:
+def _unit(choices_arrays: ChoiceArrays, relaxation: Relaxation, target: float) -> float:
     """Nats per token that HiGHS sees as 1: from bound to target, which is what is to be decided."""
     if np.isfinite(target):
         return max(target - relaxation.bound, 1e-9 * target)
-    spread = np.ptp(tableau.damage[tableau.offered])
+    spread = np.ptp(choices_arrays.damage[choices_arrays.offered])
     return float(spread) or 1.0

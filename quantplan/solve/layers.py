@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from quantplan.errors import BadUsage
 from quantplan.quant_type import QuantType, fitted
-from quantplan.sensitivity_table import DamageTable
+from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solve.grouping import Grouping
 from quantplan.solve.problem import Chain, Choice, Group
 from quantplan.tensor import Tensor, padded
 
-Mixes = Mapping[str, Mapping[str, QuantType]]  # FTYPE -> tensor -> stored type
+StockQuants = Mapping[str, Mapping[str, QuantType]]  # FTYPE -> tensor -> stored type
 Permits = Callable[[Tensor, QuantType], bool]  # whether wishes allow the type
 
 
-def ftype_mixes(
+def ftype_types(
     ftypes: Iterable[str], resolve: Callable[[str], Mapping[str, QuantType]]
 ) -> dict[str, Mapping[str, QuantType]]:
     """Each distinct FTYPE's types; ``resolve`` is asked once for each."""
@@ -28,8 +28,8 @@ def ftype_mixes(
 
 def layer_groups(
     quantizable: Iterable[Tensor],
-    mixes: Mixes,
-    damage: DamageTable,
+    stock_quants: StockQuants,
+    damage: SensitivityTable,
     outside: Callable[[Tensor], Sequence[QuantType]],
     permits: Permits = lambda *_: True,
 ) -> Grouping:
@@ -43,7 +43,7 @@ def layer_groups(
     for tensor in quantizable:
         (alone if tensor.block is None else inside.setdefault(tensor.block, [])).append(tensor)
     numbers = sorted(inside)
-    parts = [_block(block, inside[block], mixes, damage, permits) for block in numbers]
+    parts = [_block(block, inside[block], stock_quants, damage, permits) for block in numbers]
     parts += [_tensor(tensor, outside(tensor), damage) for tensor in alone]
     members = [tuple(inside[block]) for block in numbers] + [(tensor,) for tensor in alone]
     blocks = [(block,) for block in numbers] + [() for _ in alone]
@@ -59,9 +59,11 @@ def chain(grouping: Grouping, course: str, order: Sequence[str]) -> Chain:
     return Chain(course, groups, tuple(tuple(rank[c.label] for c in grouping.groups[at].choices) for at in groups))
 
 
-def _block(block: int, tensors: Sequence[Tensor], mixes: Mixes, damage: DamageTable, permits: Permits) -> tuple:
+def _block(
+    block: int, tensors: Sequence[Tensor], stock_quants: StockQuants, damage: SensitivityTable, permits: Permits
+) -> tuple:
     choices, kinds = [], []
-    for ftype, types in mixes.items():
+    for ftype, types in stock_quants.items():
         taken = tuple(types[tensor.name] for tensor in tensors)
         damages = [_damage(tensor, kind, damage) for tensor, kind in zip(tensors, taken, strict=True)]
         if None in damages or not all(map(permits, tensors, taken)):
@@ -72,7 +74,7 @@ def _block(block: int, tensors: Sequence[Tensor], mixes: Mixes, damage: DamageTa
     return _group(f"block {block}", choices), tuple(kinds)
 
 
-def _tensor(tensor: Tensor, kinds: Iterable[QuantType], damage: DamageTable) -> tuple:
+def _tensor(tensor: Tensor, kinds: Iterable[QuantType], damage: SensitivityTable) -> tuple:
     choices, stored = [], []
     for kind in dict.fromkeys(fitted(each, tensor.columns) for each in kinds):
         each = _damage(tensor, kind, damage)
@@ -91,7 +93,7 @@ def _group(name: str, choices: Sequence[Choice]) -> Group:
     return Group(name, tuple(choices))
 
 
-def _damage(tensor: Tensor, kind: QuantType, damage: DamageTable) -> float | None:
+def _damage(tensor: Tensor, kind: QuantType, damage: SensitivityTable) -> float | None:
     """Nats per token, 0 for what stays as it is stored, None for what was not measured."""
     if kind == tensor.type:
         return 0.0

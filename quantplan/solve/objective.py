@@ -13,7 +13,7 @@ from dataclasses import replace
 from quantplan.errors import BudgetImpossible, QuantplanError
 from quantplan.plan import Outcome
 from quantplan.quant_type import QuantType
-from quantplan.sensitivity_table import DamageTable, Interaction
+from quantplan.sensitivity_table import Interaction, SensitivityTable
 from quantplan.solve.cardinality import choosing
 from quantplan.solve.grouping import Grouping
 from quantplan.solve.problem import Choice, Group, Problem, Resource
@@ -102,7 +102,12 @@ def _exists(problem: Problem, most: float, time_limit: float) -> bool:
 
 
 def smallest_within(
-    problem: Problem, grouping: Grouping, table: DamageTable, kld: float, gap: float = 1e-6, time_limit: float = 60.0
+    problem: Problem,
+    grouping: Grouping,
+    table: SensitivityTable,
+    kld: float,
+    gap: float = 1e-6,
+    time_limit: float = 60.0,
 ) -> Solution:
     """The fewest bytes of a plan whose predicted KLD is at most ``kld`` nats per token, and of least damage at these.
 
@@ -140,7 +145,7 @@ def _single_sum(curve: Interaction, total: float) -> float:
     return (math.sqrt(1 + 4 * c * total) - 1) / (2 * c)
 
 
-def _tangent(grouping: Grouping, table: DamageTable, room: float, at: float) -> Resource:
+def _tangent(grouping: Grouping, table: SensitivityTable, room: float, at: float) -> Resource:
     """(1 + 2 c s) S - c s^2 + K <= room, which touches the curve at s = ``at``.
 
     What breaks the limit by itself counts as twice the limit.
@@ -179,7 +184,9 @@ def _fewest_bytes(
     return replace(found, outcome=replace(found.outcome, minimised="bytes", prices={}))
 
 
-def _least_damage(problem: Problem, grouping: Grouping, table: DamageTable, kld: float, found: Solution) -> Solution:
+def _least_damage(
+    problem: Problem, grouping: Grouping, table: SensitivityTable, kld: float, found: Solution
+) -> Solution:
     """Of all plans as small as the one found, the one of least damage, unless its prediction is beyond the target."""
     best = solve(replace(problem, budget_bytes=problem.bytes(found.choices)))
     if table.predict(grouping.priced(best.choices, table))[0] > kld * (1 + _ROUNDING):
@@ -187,7 +194,7 @@ def _least_damage(problem: Problem, grouping: Grouping, table: DamageTable, kld:
     return Solution(replace(found.outcome, prices=best.outcome.prices), best.choices)
 
 
-def _unreachable(problem: Problem, grouping: Grouping, table: DamageTable, kld: float) -> Exception:
+def _unreachable(problem: Problem, grouping: Grouping, table: SensitivityTable, kld: float) -> Exception:
     """What stands in the way of a target: it itself, or the other limits (then they are named by their own solve)."""
     best = solve(problem)
     least, _ = table.predict(grouping.priced(best.choices, table))

@@ -9,10 +9,10 @@ from quantplan.budget import Budget, human_bytes
 from quantplan.errors import BadUsage, BudgetImpossible
 from quantplan.plan import Limit
 from quantplan.quant_type import QuantType
-from quantplan.sensitivity_table import DamageTable
+from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solve import layers
 from quantplan.solve.cardinality import choosing
-from quantplan.solve.constraints import Wishes
+from quantplan.solve.constraints import Constraints
 from quantplan.solve.grouping import Grouping, joined
 from quantplan.solve.objective import OBJECTIVES, minimise, smallest_within
 from quantplan.solve.problem import Distinct, Problem, Resource
@@ -42,7 +42,7 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Posed:
+class Formulation:
     """A problem, and what its choices stand for. ``fixed_bytes``: of the file, outside all choices."""
 
     problem: Problem
@@ -60,7 +60,7 @@ class Posed:
         limits = self.problem.limits
         return all(sum(map(max, each.use)) <= each.limit for each in limits) and not self.problem.distinct
 
-    def within(self, budget_bytes: int) -> Posed:
+    def within(self, budget_bytes: int) -> Formulation:
         """The same for another size of the file."""
         return replace(self, problem=replace(self.problem, budget_bytes=max(budget_bytes - self.fixed_bytes, 0)))
 
@@ -70,44 +70,46 @@ class Posed:
         )
 
 
-def pose(grouping: Grouping, fixed: int, budget: Budget | None, wishes: Wishes, order: Sequence[str] = ()) -> Posed:
+def formulate(
+    grouping: Grouping, fixed: int, budget: Budget | None, constraints: Constraints, order: Sequence[str] = ()
+) -> Formulation:
     """Ties joined, and the conditions of the wishes stated. ``order``: FTYPEs from small to large, for a course.
 
     Raises BadUsage and NothingSelected for wishes that make no sense for these groups.
     """
-    grouping = joined(grouping, tied_groups(grouping, wishes.ties))
+    grouping = joined(grouping, tied_groups(grouping, constraints.ties))
     layered = any(grouping.blocks)
-    if wishes.course and not layered:
-        raise BadUsage(f"--{wishes.course} speaks of whole blocks; plan --per layer")
-    chains = (layers.chain(grouping, wishes.course, order),) if wishes.course else ()
+    if constraints.course and not layered:
+        raise BadUsage(f"--{constraints.course} speaks of whole blocks; plan --per layer")
+    chains = (layers.chain(grouping, constraints.course, order),) if constraints.course else ()
     distinct = None
-    if wishes.most_types is not None:
+    if constraints.most_types is not None:
         counted = (at for at, blocks in enumerate(grouping.blocks) if blocks or not layered)
-        distinct = Distinct(wishes.most_types, tuple(counted))
+        distinct = Distinct(constraints.most_types, tuple(counted))
     problem = Problem(grouping.groups, 0, distinct=distinct, chains=chains)
     room = problem.largest_bytes if budget is None else max(budget.bytes - fixed, 0)
-    return Posed(replace(problem, budget_bytes=room), grouping, fixed, {})
+    return Formulation(replace(problem, budget_bytes=room), grouping, fixed, {})
 
 
-def limited(posed: Posed, resource: Resource, unit: str) -> Posed:
+def limited(formulation: Formulation, resource: Resource, unit: str) -> Formulation:
     """With one limit more."""
-    problem = replace(posed.problem, resources=(*posed.problem.resources, resource))
-    return replace(posed, problem=problem, units=posed.units | {resource.name: unit})
+    problem = replace(formulation.problem, resources=(*formulation.problem.resources, resource))
+    return replace(formulation, problem=problem, units=formulation.units | {resource.name: unit})
 
 
-def keeping(posed: Posed, permits: Callable[[Tensor, QuantType], bool]) -> Posed | None:
+def keeping(formulation: Formulation, permits: Callable[[Tensor, QuantType], bool]) -> Formulation | None:
     """With only the choices whose every tensor's type is permitted; None where a group has none left. Before ``limited``."""
-    grouping, distinct = posed.grouping, posed.problem.distinct
+    grouping, distinct = formulation.grouping, formulation.problem.distinct
     kept = [
         [at for at, each in enumerate(kinds) if all(map(permits, members, each))]
         for members, kinds in zip(grouping.members, grouping.kinds, strict=True)
     ]
-    problem = choosing(posed.problem, kept)
+    problem = choosing(formulation.problem, kept)
     if problem is None:
         return None
     kinds = tuple(tuple(every[at] for at in index) for every, index in zip(grouping.kinds, kept, strict=True))
     grouping = replace(grouping, groups=problem.groups, kinds=kinds)
-    return replace(posed, problem=replace(problem, distinct=distinct), grouping=grouping)
+    return replace(formulation, problem=replace(problem, distinct=distinct), grouping=grouping)
 
 
 def best_answer(answers: Sequence[Solution]) -> int:
@@ -115,22 +117,24 @@ def best_answer(answers: Sequence[Solution]) -> int:
     return min(range(len(answers)), key=lambda at: answers[at].outcome.objective)
 
 
-def solve_posed(model: Model, posed: Posed, goal: Goal, table: DamageTable, gap: float = 1e-6) -> Solution:
+def solve_formulation(
+    model: Model, formulation: Formulation, goal: Goal, table: SensitivityTable, gap: float = 1e-6
+) -> Solution:
     """The choices that a goal asks for. Raises BudgetImpossible naming the limit in the way and what would do."""
     if goal.budget is not None:
-        check_budget(model, goal.budget, posed.fixed_bytes + posed.problem.smallest_bytes)
-    _check_limits(posed)
+        check_budget(model, goal.budget, formulation.fixed_bytes + formulation.problem.smallest_bytes)
+    _check_limits(formulation)
     if goal.most_kld is not None:
-        return smallest_within(posed.problem, posed.grouping, table, goal.most_kld, gap)
-    return minimise(posed.problem, goal.objective, gap)
+        return smallest_within(formulation.problem, formulation.grouping, table, goal.most_kld, gap)
+    return minimise(formulation.problem, goal.objective, gap)
 
 
-def _check_limits(posed: Posed) -> None:
+def _check_limits(formulation: Formulation) -> None:
     """BudgetImpossible naming the first limit that not even the smallest choices keep, and what would do."""
-    for each in posed.problem.resources:
+    for each in formulation.problem.resources:
         least = sum(map(min, each.use))
         if least > each.limit:
-            unit = posed.units[each.name]
+            unit = formulation.units[each.name]
             show = human_bytes if unit == "bytes" else _microseconds
             raise BudgetImpossible(
                 f"{each.name}: the smallest types take {show(least)}, {show(each.limit)} are left for them; allow "

@@ -15,11 +15,11 @@ import numpy as np
 from quantplan.errors import BudgetImpossible, QuantplanError
 from quantplan.plan import Outcome
 from quantplan.solve.bound import (
-    Found,
+    BoundSolution,
     Relaxation,
+    choice_arrays,
     prices,
     relax,
-    tabulate,
     without_dominated,
     without_oversized,
     without_worse,
@@ -54,7 +54,7 @@ def solve(problem: Problem, gap: float = 1e-6, time_limit: float = 60.0) -> Solu
 
 def _solve(problem: Problem, gap: float, time_limit: float) -> Solution:
     search = _Search(problem, gap, time_limit)
-    if (search.tableau.limit < 0).any():
+    if (search.choices_arrays.limit < 0).any():
         raise _impossible(problem)
     search.run()
     return search.solution()
@@ -153,7 +153,7 @@ class _Search:
         self.started = time.perf_counter()
         self.deadline = self.started + time_limit
         # what is dominated may still be the only choice that a chain's neighbours allow
-        self.tableau = tabulate(problem) if problem.chains else without_dominated(tabulate(problem))
+        self.choices_arrays = choice_arrays(problem) if problem.chains else without_dominated(choice_arrays(problem))
         self.best: tuple[int, ...] | None = None
         self.objective, self.bound = math.inf, 0.0
 
@@ -170,34 +170,36 @@ class _Search:
             relaxation = self.narrow()
             if relaxation is None or self.late:
                 return
-            width = min(width, SWEEP_STATES // len(self.tableau.open))
-            self._learn(sweep(self.tableau, relaxation, self.objective, width, self.deadline))
+            width = min(width, SWEEP_STATES // len(self.choices_arrays.open))
+            self._learn(sweep(self.choices_arrays, relaxation, self.objective, width, self.deadline))
         while (relaxation := self.narrow()) and not self.late:
             before = self.objective
             accuracy = self.gap * self.bound
             chains = self.problem.chains
-            self._learn(branch_and_bound(self.tableau, relaxation, self.objective, accuracy, self.deadline, chains))
+            self._learn(
+                branch_and_bound(self.choices_arrays, relaxation, self.objective, accuracy, self.deadline, chains)
+            )
             if self.objective == before:
                 return
 
     def narrow(self) -> Relaxation | None:
         """Rule out what no better plan takes; None when the best plan is thereby proven within the gap."""
-        self.tableau = without_oversized(self.tableau)
-        if self.tableau.empty:
+        self.choices_arrays = without_oversized(self.choices_arrays)
+        if self.choices_arrays.empty:
             self._raise_bound(math.inf)
             return None
-        relaxation = relax(self.tableau)
+        relaxation = relax(self.choices_arrays)
         self._raise_bound(relaxation.bound)
         self._take(relaxation.choices)
-        self.tableau = without_worse(self.tableau, relaxation, self.objective)
-        if not self.done and not len(self.tableau.open):
+        self.choices_arrays = without_worse(self.choices_arrays, relaxation, self.objective)
+        if not self.done and not len(self.choices_arrays.open):
             self._take_last()
         return None if self.done else relaxation
 
     def _take_last(self) -> None:
         """At most one plan is open: whether or not it keeps a chain, nothing is left to prove."""
-        if not self.tableau.empty:
-            self._take(self.tableau.damage.argmin(axis=1))
+        if not self.choices_arrays.empty:
+            self._take(self.choices_arrays.damage.argmin(axis=1))
         self._raise_bound(math.inf)
 
     def solution(self) -> Solution:
@@ -214,7 +216,7 @@ class _Search:
         if self.problem.fits(plan) and (damage := self.problem.damage(plan)) < self.objective:
             self.best, self.objective = plan, damage
 
-    def _learn(self, found: Found) -> None:
+    def _learn(self, found: BoundSolution) -> None:
         if found.choices is not None:
             self._take(found.choices)
         self._raise_bound(found.bound)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from quantplan.solve.bound import Tableau, tabulate, without_dominated
+from quantplan.solve.bound import ChoiceArrays, choice_arrays, without_dominated
 from quantplan.solve.deepening import settle
 from quantplan.solve.problem import Group, Problem
 from quantplan.solve.program import solve
@@ -89,18 +89,18 @@ class _Redrawn:
 
     def __init__(self, problem: Problem, gap: float, time_limit: float) -> None:
         self.problem, self.gap, self.time_limit = problem, gap, time_limit
-        self.tableau = without_dominated(tabulate(problem))
+        self.choices_arrays = without_dominated(choice_arrays(problem))
 
     def best(self, factors: np.ndarray, known: Sequence[int]) -> tuple[int, ...]:
         """The best choices; those ``known`` where no better ones were found."""
         if self.problem.distinct or self.problem.chains:
             return solve(self._multiplied(factors), self.gap, self.time_limit).choices
-        tableau = self._times(factors)
-        found = settle(tableau, np.array(known), self.gap, time.perf_counter() + self.time_limit)
+        choices_arrays = self._times(factors)
+        found = settle(choices_arrays, np.array(known), self.gap, time.perf_counter() + self.time_limit)
         return tuple(known) if found is None or found.choices is None else tuple(found.choices.tolist())
 
-    def _times(self, factors: np.ndarray) -> Tableau:
-        return replace(self.tableau, damage=self.tableau.damage * factors[:, None])
+    def _times(self, factors: np.ndarray) -> ChoiceArrays:
+        return replace(self.choices_arrays, damage=self.choices_arrays.damage * factors[:, None])
 
     def _multiplied(self, factors: np.ndarray) -> Problem:
         groups = tuple(

@@ -22,7 +22,7 @@ _PIECE_WEIGHTS = 1 << 26  # 256 MB of float32: experts of large models do not fi
 
 
 @dataclass(frozen=True)
-class Part:
+class TensorPart:
     """A tensor of the new file. ``sources``: the original's tensors with their factors; one with factor 1 is copied.
 
     ``block``: its block in the new model, None outside of them. ``type``: what it is stored as: the source's, for a sum of
@@ -53,7 +53,7 @@ def own_name(name: str, block: int) -> str:
     return f"{PREFIX}{block}.{name.split('.', 2)[2]}"
 
 
-def assemble(model: Model, layer_map: LayerMap) -> tuple[Part, ...]:
+def assemble(model: Model, layer_map: LayerMap) -> tuple[TensorPart, ...]:
     """The new model's tensors in the order of its file.
 
     Raises BadUsage where the map is for another number of blocks, where layers of different shapes are blended, or where
@@ -81,9 +81,9 @@ def _block(tensor: Tensor) -> int | None:
     return tensor.block if tensor.name.startswith(PREFIX) else None
 
 
-def _layer_parts(layer: Layer, index: int, by_block: dict[int, list[Tensor]]) -> list[Part]:
+def _layer_parts(layer: Layer, index: int, by_block: dict[int, list[Tensor]]) -> list[TensorPart]:
     if layer.copied is not None:
-        return [Part(own_name(t.name, index), ((t, 1.0),), t.type, index) for t in by_block[layer.copied]]
+        return [TensorPart(own_name(t.name, index), ((t, 1.0),), t.type, index) for t in by_block[layer.copied]]
     blocks = {
         term.block: {tensor.name.split(".", 2)[2]: tensor for tensor in by_block[term.block]} for term in layer.terms
     }
@@ -123,7 +123,7 @@ def _check_roles(layer: Layer, tensors: Sequence[Tensor]) -> None:
                 raise NothingSelected(f"layer {term.block} has no {role} to scale; it has {', '.join(sorted(roles))}")
 
 
-def _sum_part(layer: Layer, index: int, suffix: str, blocks: dict[int, dict[str, Tensor]]) -> Part:
+def _sum_part(layer: Layer, index: int, suffix: str, blocks: dict[int, dict[str, Tensor]]) -> TensorPart:
     """Shares of one block with different scales come together here."""
     factors: dict[int, float] = {}
     for term in layer.terms:
@@ -133,10 +133,10 @@ def _sum_part(layer: Layer, index: int, suffix: str, blocks: dict[int, dict[str,
     order = [block for block in layer.blocks if factors[block] or len(factors) == 1]
     sources = tuple((blocks[block][suffix], factors[block]) for block in order or layer.blocks[:1])
     kind = max((tensor.type for tensor, _ in sources), key=lambda kind: kind.bits)
-    return Part(f"{PREFIX}{index}.{suffix}", sources, kind, index)
+    return TensorPart(f"{PREFIX}{index}.{suffix}", sources, kind, index)
 
 
-def _in_file_order(model: Model, new: dict[int, list[Part]]) -> list[Part]:
+def _in_file_order(model: Model, new: dict[int, list[TensorPart]]) -> list[TensorPart]:
     """Blocks where the original has its own, more behind its last; so that a map undone is the original file again.
 
     Where a block's tensors lie together (as converters write them), each new block takes one of the places whole. Else
@@ -148,12 +148,12 @@ def _in_file_order(model: Model, new: dict[int, list[Part]]) -> list[Part]:
     return _by_tensors(model, new)
 
 
-def _outside(tensor: Tensor) -> Part:
-    return Part(tensor.name, ((tensor, 1.0),), tensor.type)
+def _outside(tensor: Tensor) -> TensorPart:
+    return TensorPart(tensor.name, ((tensor, 1.0),), tensor.type)
 
 
-def _by_blocks(model: Model, new: dict[int, list[Part]]) -> list[Part]:
-    parts: list[Part] = []
+def _by_blocks(model: Model, new: dict[int, list[TensorPart]]) -> list[TensorPart]:
+    parts: list[TensorPart] = []
     left = dict(new)
     last = [block for block, _ in groupby(model.tensors, key=_block) if block is not None][-1]
     for block, tensors in groupby(model.tensors, key=_block):
@@ -167,10 +167,10 @@ def _by_blocks(model: Model, new: dict[int, list[Part]]) -> list[Part]:
     return parts
 
 
-def _by_tensors(model: Model, new: dict[int, list[Part]]) -> list[Part]:
+def _by_tensors(model: Model, new: dict[int, list[TensorPart]]) -> list[TensorPart]:
     waiting = {part.name: part for index in sorted(new) for part in new[index]}
     last = max(index for index, tensor in enumerate(model.tensors) if _block(tensor) is not None)
-    parts: list[Part] = []
+    parts: list[TensorPart] = []
     for index, tensor in enumerate(model.tensors):
         if _block(tensor) is None:
             parts.append(_outside(tensor))
@@ -181,7 +181,7 @@ def _by_tensors(model: Model, new: dict[int, list[Part]]) -> list[Part]:
     return parts
 
 
-def check_encodable(parts: Sequence[Part], imatrix: Imatrix | None = None) -> None:
+def check_encodable(parts: Sequence[TensorPart], imatrix: Imatrix | None = None) -> None:
     """BadUsage naming the tensor, unless everything that is encoded anew can be: some types need an imatrix."""
     for part in parts:
         if part.copied:
@@ -195,7 +195,7 @@ def check_encodable(parts: Sequence[Part], imatrix: Imatrix | None = None) -> No
             )
 
 
-def _importance(part: Part, imatrix: Imatrix | None) -> np.ndarray | None:
+def _importance(part: TensorPart, imatrix: Imatrix | None) -> np.ndarray | None:
     """float32 [experts, columns]: what the inputs of the new tensor weigh, from the original's imatrix (``followed_entry``)."""
     if imatrix is None or part.type.family == "float":
         return None
@@ -203,7 +203,7 @@ def _importance(part: Part, imatrix: Imatrix | None) -> np.ndarray | None:
     return replace(imatrix, entries={part.first.name: entry}).quantize_weights(part.first) if entry else None
 
 
-def part_pieces(model: Model, part: Part, imatrix: Imatrix | None = None) -> Iterator[np.ndarray]:
+def part_pieces(model: Model, part: TensorPart, imatrix: Imatrix | None = None) -> Iterator[np.ndarray]:
     """uint8 [rows, row bytes], one piece after the other: the source's own bytes for a copy (mapped, read only), else the
     weighted sum of the sources' weights encoded as ``part.type``.
     """
@@ -231,7 +231,7 @@ def _row_ranges(tensor: Tensor) -> Iterator[slice]:
             yield slice(start, min(start + step, begin + per_expert))
 
 
-def part_bytes(model: Model, part: Part, imatrix: Imatrix | None = None) -> np.ndarray:
+def part_bytes(model: Model, part: TensorPart, imatrix: Imatrix | None = None) -> np.ndarray:
     """uint8 [rows, row bytes]: the whole tensor as it is stored."""
     return (
         np.concatenate(list(part_pieces(model, part, imatrix))) if not part.copied else tensor_bytes(model, part.first)

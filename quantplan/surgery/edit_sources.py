@@ -16,7 +16,7 @@ from quantplan.tensor import Model
 _FILE_NAME = re.compile(r"[^\s;]+\.[A-Za-z]\w*|\S*[/\\]\S*")  # 8..11 and 0.5 are no names
 
 
-def given_edits(what: str, model: Model) -> tuple[Edit, ...]:
+def edits_from(what: str, model: Model) -> tuple[Edit, ...]:
     """The edits, yet to be checked on the model. BadUsage for text that is none, for the name of a file that is not there, and
     for a record of a model of another number of layers; BadFile for a file that cannot be read, or that contradicts itself.
     """
@@ -32,12 +32,12 @@ def given_edits(what: str, model: Model) -> tuple[Edit, ...]:
     return parse_edits(what)
 
 
-def given_file(what: str) -> Path | None:
+def edits_file_of(what: str) -> Path | None:
     """The file that the edits come from, if they come from one."""
     return Path(what) if _is_file(Path(what)) else None
 
 
-def leaderboard_given(what: str) -> bool:
+def leaderboard_source(what: str) -> bool:
     """Whether it is a search's leaderboard."""
     return _is_file(Path(what)) and format_of(what) == LEADERBOARD_FORMAT
 

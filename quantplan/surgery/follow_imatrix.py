@@ -12,10 +12,10 @@ import numpy as np
 from quantplan.imatrix import Imatrix, ImatrixEntry
 
 if TYPE_CHECKING:
-    from quantplan.surgery.assembly import Part
+    from quantplan.surgery.assembly import TensorPart
 
 
-def followed_entry(part: Part, imatrix: Imatrix) -> ImatrixEntry | None:
+def followed_entry(part: TensorPart, imatrix: Imatrix) -> ImatrixEntry | None:
     """The entry of a tensor of the new model; None where a source of it has none.
 
     A copy has its source's. The inputs of a blend were never seen: sums and counts of its sources are averaged by their shares.
@@ -44,14 +44,14 @@ def _average(arrays: Sequence[np.ndarray], shares: np.ndarray) -> np.ndarray:
     return sum(array.astype(np.float64) * share for array, share in zip(arrays, shares, strict=True))  # type: ignore[return-value]
 
 
-def follow_imatrix(imatrix: Imatrix, parts: Sequence[Part], path: Path) -> Imatrix:
+def follow_imatrix(imatrix: Imatrix, parts: Sequence[TensorPart], path: Path) -> Imatrix:
     """The imatrix of the new model, to be written to ``path``; the digest is known when it is."""
     found = {part.name: followed_entry(part, imatrix) for part in parts}
     entries = {name: entry for name, entry in found.items() if entry is not None}
     return replace(imatrix, path=path, entries=entries, digest="")
 
 
-def imatrix_notes(imatrix: Imatrix, parts: Sequence[Part]) -> tuple[str, ...]:
+def imatrix_notes(imatrix: Imatrix, parts: Sequence[TensorPart]) -> tuple[str, ...]:
     """What a person should know about an imatrix that followed; nothing where all stayed in its place."""
     if all(part.copied and part.name == part.first.name for part in parts):
         return ()

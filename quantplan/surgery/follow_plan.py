@@ -14,13 +14,13 @@ from quantplan.imatrix import Imatrix
 from quantplan.plan import Plan
 from quantplan.recipes.importing import import_file
 from quantplan.recipes.make_plan import make_plan
-from quantplan.surgery.assembly import Part
+from quantplan.surgery.assembly import TensorPart
 from quantplan.surgery.layer_map import LayerMap
 from quantplan.tensor import Model
 
 
 def follow_plan(
-    plan: Plan, parts: Sequence[Part], layer_map: LayerMap, written: Model, imatrix: Imatrix | None
+    plan: Plan, parts: Sequence[TensorPart], layer_map: LayerMap, written: Model, imatrix: Imatrix | None
 ) -> tuple[Plan, tuple[str, ...]]:
     """The plan of the ``written`` model, exact to the byte and pinned to it, and notes on what could not follow.
 

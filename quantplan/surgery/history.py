@@ -94,7 +94,7 @@ def _measured(found: list[Measurement], own: LayerMapRecord) -> Measurement | No
         for each in found
         if each.model_digest == own.result.digest and each.conditions.base_digest == own.source.digest
     ]
-    return max(pairs, key=lambda each: each.conditions.windows, default=None)
+    return max(pairs, key=lambda each: each.conditions.chunks, default=None)
 
 
 def _scores(found: list[SuiteScore], own: LayerMapRecord) -> tuple[SuiteScore, SuiteScore] | None:

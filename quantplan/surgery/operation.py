@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from quantplan.errors import BadUsage
 from quantplan.gguf.layer_arrays import array_items, is_per_layer_array
-from quantplan.gguf.layout import Entry, Layout, TensorInfo, read_layout
+from quantplan.gguf.layout import Layout, MetadataEntry, TensorInfo, read_layout
 from quantplan.imatrix import Imatrix
 from quantplan.surgery.architectures.check import check, metadata_changes
-from quantplan.surgery.assembly import Part, assemble, check_encodable
+from quantplan.surgery.assembly import TensorPart, assemble, check_encodable
 from quantplan.surgery.layer_map import LayerMap
 from quantplan.tensor import Model, padded
 
@@ -27,14 +27,14 @@ class Operation:
 
     model: Model
     layer_map: LayerMap
-    parts: tuple[Part, ...]
+    parts: tuple[TensorPart, ...]
     layout: Layout
     file_bytes: int
     notes: tuple[str, ...] = ()
     imatrix: Imatrix | None = None
 
     @property
-    def reencoded(self) -> tuple[Part, ...]:
+    def reencoded(self) -> tuple[TensorPart, ...]:
         """The tensors whose weights are computed; all others are copied, to the byte."""
         return tuple(part for part in self.parts if not part.copied)
 
@@ -64,7 +64,7 @@ def operate(
     )
 
 
-def _reencoded_notes(parts: Sequence[Part]) -> list[str]:
+def _reencoded_notes(parts: Sequence[TensorPart]) -> list[str]:
     lossy = [part for part in parts if not part.copied and part.type.family != "float"]
     if not lossy:
         return []
@@ -75,11 +75,11 @@ def _reencoded_notes(parts: Sequence[Part]) -> list[str]:
     ]
 
 
-def _info(part: Part, infos: dict[str, TensorInfo]) -> TensorInfo:
+def _info(part: TensorPart, infos: dict[str, TensorInfo]) -> TensorInfo:
     return TensorInfo(part.name, infos[part.first.name].dims, part.type.ggml_id)
 
 
-def _size(model: Model, parts: Sequence[Part], layout: Layout) -> int:
+def _size(model: Model, parts: Sequence[TensorPart], layout: Layout) -> int:
     size = len(layout.header) + sum(padded(part.bytes, layout.alignment) for part in parts)
     return size if _padded_at_end(model) else size - (padded(parts[-1].bytes, layout.alignment) - parts[-1].bytes)
 
@@ -97,7 +97,9 @@ def _split_keys(layout: Layout) -> list[str]:
     return [entry.key for entry in layout.entries if entry.key.startswith(_SPLIT)]
 
 
-def _entries(layout: Layout, model: Model, layer_map: LayerMap, name: str | None, forced: bool) -> dict[str, Entry]:
+def _entries(
+    layout: Layout, model: Model, layer_map: LayerMap, name: str | None, forced: bool
+) -> dict[str, MetadataEntry]:
     """The entries that change, or are new."""
     arrays = [entry for entry in layout.entries if _is_per_layer(entry, model)]
     if not forced:
@@ -112,17 +114,17 @@ def _entries(layout: Layout, model: Model, layer_map: LayerMap, name: str | None
     numbers = {f"{model.architecture}.block_count": len(layer_map)} | metadata_changes(model, layer_map)
     for key, number in numbers.items():
         old = layout.by_key.get(key)
-        entries[key] = old.with_number(number) if old else Entry.integer(key, number)
+        entries[key] = old.with_number(number) if old else MetadataEntry.integer(key, number)
     if name is not None:
-        entries[_NAME] = Entry.string(_NAME, name)
+        entries[_NAME] = MetadataEntry.string(_NAME, name)
     return entries
 
 
-def _is_per_layer(entry: Entry, model: Model) -> bool:
+def _is_per_layer(entry: MetadataEntry, model: Model) -> bool:
     return entry.is_array and is_per_layer_array(model.architecture, entry.key, entry.count, model.blocks)
 
 
-def _check_agreement(entry: Entry, layer_map: LayerMap) -> None:
+def _check_agreement(entry: MetadataEntry, layer_map: LayerMap) -> None:
     for layer in layer_map.layers:
         first, *others = [block for block in layer.blocks if block < entry.count] or [0]
         for other in others:

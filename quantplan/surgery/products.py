@@ -21,7 +21,7 @@ from quantplan.tensor import Model
 
 
 @dataclass(frozen=True)
-class Orders:
+class OperationOptions:
     """``edits``: their text, for the record. ``imatrix`` and ``plan``: the source's, which are to follow. ``shards``: at most
     so large (5G, 500M); None: one file.
     """
@@ -56,7 +56,7 @@ class Products:
     plan_file: Path | None = None
 
 
-def check_orders(model: Model, orders: Orders) -> None:
+def check_options(model: Model, orders: OperationOptions) -> None:
     """ModelMismatch where imatrix or plan are another model's, BadUsage for a plan whose imatrix is not given and for an output
     that would overwrite the model.
     """
@@ -70,9 +70,11 @@ def check_orders(model: Model, orders: Orders) -> None:
         raise BadUsage(f"the plan was made with the imatrix {orders.plan.imatrix.path}; give it with --imatrix")
 
 
-def produce(operation: Operation, orders: Orders, advance: Advance | None = None, echo: Echo | None = None) -> Products:
-    """Writes the model, then what goes beside it. Raises what ``write``, ``write_shards`` and ``check_orders`` raise."""
-    check_orders(operation.model, orders)
+def produce(
+    operation: Operation, orders: OperationOptions, advance: Advance | None = None, echo: Echo | None = None
+) -> Products:
+    """Writes the model, then what goes beside it. Raises what ``write``, ``write_shards`` and ``check_options`` raise."""
+    check_options(operation.model, orders)
     if orders.shards is None:
         written = write(operation, orders.out, threads=orders.threads, advance=advance)
     else:

@@ -139,7 +139,7 @@ class Page:
     def press(self, key: str, times: int = 1) -> None:
         for _ in range(times):
             for kind in ("rawKeyDown", "keyUp"):
-                self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_KEYS[key])
+                self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, chunksVirtualKeyCode=_KEYS[key])
 
     def point(self, selector: str, click: bool = False) -> None:
         """Moves the mouse to the middle of an element, and clicks it."""

@@ -95,7 +95,7 @@ def test_an_address_names_a_plan(shown, path, data):
 
 def test_a_point_of_the_chart_leads_to_its_plan(shown, data):
     shown.point("#chart .mix[data-name=Q8_0]", click=True)
-    size = next(mix["bytes"] for mix in data["mixes"] if mix["name"] == "Q8_0")
+    size = next(stock_quant["bytes"] for stock_quant in data["mixes"] if stock_quant["name"] == "Q8_0")
     plan = [each for each in data["plans"] if each["bytes"] <= size][-1]
     assert types_on_map(shown) == types_of(data, plan)
     assert "Q8_0" in shown.text("#tip")
@@ -225,7 +225,7 @@ def contrast(one, other):
 
 
 @pytest.mark.parametrize("width", [1400, 900, 400, 320])
-def test_it_fits_the_window(shown, width):
+def test_it_fits_the_chunk(shown, width):
     shown.resize(width)
     shown.settle()
     assert shown.value("document.documentElement.scrollWidth") <= width

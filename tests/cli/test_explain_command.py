@@ -36,8 +36,8 @@ def test_a_plan(command, solved):
     assert {each["name"]: each["type"] for each in found["tensors"]} == {
         each.name: each.type.name for each in plan.tensors if each.rule
     }
-    (wish,) = found["wishes"]
-    assert wish["wish"] == "--pin attn_v=Q3_K" and wish["nats"] > 0
+    (constraint,) = found["wishes"]
+    assert constraint["wish"] == "--pin attn_v=Q3_K" and constraint["nats"] > 0
 
 
 def test_a_tensor(command, solved):
@@ -91,14 +91,14 @@ def test_an_imported_plan_with_a_table(command, small_model, workplace):
     from quantplan.gguf.reader import read_model
     from quantplan.planning.request import quantizable
     from quantplan.quant_type import parse_types
-    from quantplan.records.plan_files import write_damage
+    from quantplan.records.plan_files import write_sensitivities
     from quantplan.sensitivity.estimate import prior_table
 
     model = read_model(small_model)
-    write_damage(prior_table(model, quantizable(model), parse_types("k,legacy"), None), workplace / "table.json")
+    write_sensitivities(prior_table(model, quantizable(model), parse_types("k,legacy"), None), workplace / "table.json")
     done = command("explain", "i.json", "--damage", "table.json", "--json")
     assert done.code == 0 and json.loads(done.out)["price_per_100_mb"] > 0
-    write_damage(prior_table(model, quantizable(model), parse_types("Q3_K"), None), workplace / "few.json")
+    write_sensitivities(prior_table(model, quantizable(model), parse_types("Q3_K"), None), workplace / "few.json")
     refused = command("explain", "i.json", "--damage", "few.json")
     assert refused.code == 2 and "none of the choices that its damage table" in refused.error
 

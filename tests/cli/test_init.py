@@ -44,7 +44,7 @@ def test_paths_are_relative_to_the_project(command, workplace, small_model, smal
     assert project.heldout.resolve() == workplace / "held.txt"
 
 
-def test_the_window_is_no_longer_than_the_model_was_trained_for(command, workplace, small_model):
+def test_the_chunk_is_no_longer_than_the_model_was_trained_for(command, workplace, small_model):
     command("init", small_model)
     assert read_project(workplace / "quantplan.toml").ctx == 512
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from quantplan.records.journal import Journal
-from quantplan.records.plan_files import read_damage
+from quantplan.records.plan_files import read_sensitivities
 
 pytestmark = pytest.mark.tools
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def test_probe_and_solve_from_its_table(command, workplace, small_model, small_t
     assert done.code == 0
     assert "noise floor of the forward pass" in done.err and "damage table written to d.json" in done.err
     assert "token_embd.weight" in done.out
-    table = read_damage(workplace / "d.json")
+    table = read_sensitivities(workplace / "d.json")
     assert table.calibrated and len(table.rows) == 15
 
     again = command(*words, "--json")
@@ -140,8 +140,8 @@ def test_the_disk_is_full(command, small_model, small_text, full_disk):
 INTERRUPTING = """
 import os, signal
 from quantplan.cli.main import main
-from quantplan.experiments.prober import Prober
-swap, swaps = Prober.swap, []
+from quantplan.experiments.prober import TensorSwapper
+swap, swaps = TensorSwapper.swap, []
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with SIGINT ignored
 
 def interrupted(*arguments):
@@ -150,7 +150,7 @@ def interrupted(*arguments):
         os.kill(os.getpid(), signal.SIGINT)
     return swaps[-1]
 
-Prober.swap = interrupted
+TensorSwapper.swap = interrupted
 main()
 """
 

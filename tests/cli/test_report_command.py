@@ -30,8 +30,8 @@ def test_a_page_without_a_probe_says_that_it_is_for_ranking_only(call, files, wo
 
 def test_the_commands_on_the_page_make_the_plans_on_the_page(call, command, workplace):
     """All options that decide plans go into the command; those of the page do not."""
-    wishes = ("--pin", "token_embd=Q6_K", "--max-types", 3, "--damage", "prior", "--types", "k,Q8_0")
-    ended = call(*wishes, "--points", 3, "--budget", "6.6bpw", "--json", "--out", "page.html", "--figures")
+    constraints = ("--pin", "token_embd=Q6_K", "--max-types", 3, "--damage", "prior", "--types", "k,Q8_0")
+    ended = call(*constraints, "--points", 3, "--budget", "6.6bpw", "--json", "--out", "page.html", "--figures")
     assert ended.code == 0, ended.err
     data = json.loads(ended.out)
     assert sorted(each.name for each in workplace.iterdir() if each.is_file()) == [

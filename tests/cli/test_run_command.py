@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from quantplan.evaluate import baselines as contenders
+from quantplan.evaluate import baselines as baselines
 from quantplan.gguf.reader import read_model
 from quantplan.records.plan_files import read_plan
 
@@ -27,7 +27,7 @@ FEW = (
 
 @pytest.fixture
 def project(command, workplace, small_model, small_text, calibration_text, monkeypatch):
-    monkeypatch.setattr(contenders, "_USUAL", ("Q3_K_M", "Q4_K_M", "Q5_K_M"))
+    monkeypatch.setattr(baselines, "_USUAL", ("Q3_K_M", "Q4_K_M", "Q5_K_M"))
     heldout = workplace / "heldout.txt"
     heldout.write_text(calibration_text.read_text(encoding="utf-8")[50_000:58_000], encoding="utf-8")
     made = command("init", small_model, "--folder", "p", "--calibration", small_text, "--text", heldout, "--ctx", "64")

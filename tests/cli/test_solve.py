@@ -70,8 +70,8 @@ def test_a_card(solve, command, workplace, small_model):
     assert limit["name"] == "VRAM" and 0 < limit["used"] <= limit["limit"] and figures["prices"]["VRAM"] > 0
     found = json.loads(command("memory", "card.json", "-m", small_model, "--ctx", "256", "--json").out)
     assert room - 100_000 < found["contexts"][0]["vram"] <= room
-    wishes = read_plan(workplace / "card.json").made_from["wishes"]
-    assert (wishes["vram"], wishes["ctx"], wishes["kv"]) == (room, 256, "f16,f16")
+    constraints = read_plan(workplace / "card.json").made_from["wishes"]
+    assert (constraints["vram"], constraints["ctx"], constraints["kv"]) == (room, 256, "f16,f16")
 
 
 def test_a_target(solve, workplace):
@@ -299,11 +299,13 @@ def test_refused_before_anything_is_measured(solve, workplace, small_text, words
 def test_the_table_of_another_model(command, solve, odd_files, reference_model):
     from quantplan.llamacpp import quantize
     from quantplan.quant_type import parse_types
-    from quantplan.records.plan_files import write_damage
+    from quantplan.records.plan_files import write_sensitivities
     from quantplan.sensitivity.estimate import prior_table
 
     model = read_model(reference_model)
-    write_damage(prior_table(model, quantize.quantizable(model), parse_types("k"), None), odd_files / "other.json")
+    write_sensitivities(
+        prior_table(model, quantize.quantizable(model), parse_types("k"), None), odd_files / "other.json"
+    )
     done = solve("-b", "45%", "--damage", "other.json", "--types", "k")
     assert done.code == 4 and "was made for another model" in done.error
 

@@ -15,7 +15,7 @@ from quantplan.cli.surgery import search_options
 from quantplan.errors import BadFile, BadUsage
 from quantplan.gguf.reader import read_model
 from quantplan.surgery.edits import parse_edits
-from quantplan.surgery.search.evaluations import Reader
+from quantplan.surgery.search.evaluations import MapEvaluator
 from quantplan.surgery.search.leaderboard_files import read_leaderboard
 
 ROOT = Path(__file__).parents[2]
@@ -63,9 +63,9 @@ def apart(line, folder, before=""):
 def killed_at(reading, how="SIGKILL"):
     """Code that ends the process when it is about to make its so-and-so-manieth reading."""
     return (
-        "import os, signal\nfrom quantplan.surgery.search.evaluations import Reader\n"
+        "import os, signal\nfrom quantplan.surgery.search.evaluations import MapEvaluator\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs start with it ignored
-        "real, count = Reader.read, []\n"
+        "real, count = MapEvaluator.read, []\n"
         "def read(self, made):\n    count.append(made)\n"
         f"    if len(count) == {reading}:\n        os.kill(os.getpid(), signal.{how})\n"
         "    return real(self, made)\nReader.read = read\n"
@@ -172,7 +172,7 @@ parts:
 
 
 def test_a_dry_run_reads_nothing(command, workplace, words, monkeypatch):
-    monkeypatch.setattr(Reader, "__init__", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(MapEvaluator, "__init__", lambda *_: pytest.fail("a model was loaded"))
     done = command(*words, *FAMILIES, "--family", "swap:1", "--phases", "3", "--dry-run")
     assert done.code == 0
     lines = done.out.splitlines()

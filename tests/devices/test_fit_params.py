@@ -25,7 +25,7 @@ from tiny_models import tiny_moe
 from quantplan.devices import fit_params as fit
 from quantplan.devices import memory_formulas as formulas
 from quantplan.devices.memory import ASKED, COMPUTED, placement
-from quantplan.devices.memory_formulas import Run
+from quantplan.devices.memory_formulas import ServeSettings
 from quantplan.errors import BadUsage, ToolFailed
 from quantplan.gguf.header_only import write_header_only
 from quantplan.gguf.reader import read_model
@@ -50,11 +50,11 @@ SHAPES = {
     "sliding windows": dense("gemma3", 12, 1152, 6912, 4, 1, 262144, head=256, head_norms=True, tied=True),
 }
 RUNS = {
-    "f16": (Run(4096, (F16, F16)), None),
-    "q8_0, odd context": (Run(10_000, (Q8, Q8)), True),
-    "no flash attention": (Run(4096, (F16, F16), flash_attention=False), False),
-    "large batches": (Run(20_000, (F16, F16), 2048), None),
-    "short": (Run(300, (Q4, Q4)), None),
+    "f16": (ServeSettings(4096, (F16, F16)), None),
+    "q8_0, odd context": (ServeSettings(10_000, (Q8, Q8)), True),
+    "no flash attention": (ServeSettings(4096, (F16, F16), flash_attention=False), False),
+    "large batches": (ServeSettings(20_000, (F16, F16), 2048), None),
+    "short": (ServeSettings(300, (Q4, Q4)), None),
 }
 LOG = """0.01 D llama_kv_cache: size =   24.00 MiB (  4096 cells,   6 layers,  1/1 seqs), K (f16):   12.00 MiB
 0.01 D llama_memory_recurrent: size =   19.27 MiB (     1 cells,  24 layers,  1 seqs  0 rs_seq), R (f32):    1.27 MiB
@@ -72,13 +72,13 @@ def models(tmp_path_factory):
 
     def of(name):
         if name not in read:
-            read[name] = read_model(_with_windows(name, SHAPES[name]).write(folder / f"{len(read)}.gguf"))
+            read[name] = read_model(_with_chunks(name, SHAPES[name]).write(folder / f"{len(read)}.gguf"))
         return read[name]
 
     return of
 
 
-def _with_windows(name, shape):
+def _with_chunks(name, shape):
     if name != "sliding windows":
         return shape
     norms = {"post_attention_norm": (1152,), "post_ffw_norm": (1152,)}
@@ -124,7 +124,7 @@ def test_a_log_that_says_nothing():
 
 
 def test_the_command_line(models):
-    words = " ".join(fit.argv(models("MLA"), Run(8192, (Q8, Q5_1), 4096), None))
+    words = " ".join(fit.argv(models("MLA"), ServeSettings(8192, (Q8, Q5_1), 4096), None))
     assert "-c 8192 -b 4096 -ub 4096 -ctk q8_0 -ctv q5_1 -fa auto" in words
     assert words.endswith("tokenizer.ggml.model=str:no_vocab,deepseek2.vocab_size=int:129280")
 
@@ -171,10 +171,10 @@ def test_no_figure_depends_on_the_vocabulary_or_the_stored_types(reference_model
     smaller = tmp_path / "q4_k.gguf"
     tools.run(["llama-quantize", str(reference_model), str(smaller), "Q4_0", "1"])
     assert fit.memory_needs(read_model(smaller), 4096) == fit.memory_needs(model, 4096)
-    with_vocabulary = fit.argv(model, Run(4096, (F16, F16)), None)[:-2]
+    with_vocabulary = fit.argv(model, ServeSettings(4096, (F16, F16)), None)[:-2]
     answers = (fit.parse(tools.run(with_vocabulary).log) for _ in range(8))
     answer = next(answer for answer in answers if answer.exact)
-    assert answer == fit.ask(model, Run(4096, (F16, F16)), None)
+    assert answer == fit.ask(model, ServeSettings(4096, (F16, F16)), None)
 
 
 # --- where llama.cpp does not answer
@@ -240,7 +240,11 @@ def _log_lines(argv, pattern, wanted):
 def test_patterns_move_exactly_those_tensors(selectors, tmp_path):
     model = read_model(tiny_moe(tmp_path / "moe.gguf"))
     where = placement(model, [Selector(text) for text in selectors])
-    argv = [*fit.argv(model, Run(256, (F16, F16)), None), "--override-tensor", ",".join(where.override_tensor())]
+    argv = [
+        *fit.argv(model, ServeSettings(256, (F16, F16)), None),
+        "--override-tensor",
+        ",".join(where.override_tensor()),
+    ]
     assert _log_lines(argv, r"tensor (\S+) \(.*buffer type overridden to CPU", len(where.moved)) == where.moved
 
 
@@ -250,7 +254,7 @@ def test_the_equivalent_option_moves_the_same(option, tmp_path):
     model = read_model(tiny_moe(tmp_path / "moe.gguf"))
     where = placement(model, [Selector("*_exps" if option == "--cpu-moe" else "blk.[01].*_exps")])
     assert where.equivalent_option() == option
-    argv = [*fit.argv(model, Run(256, (F16, F16)), None), *option.split()]
+    argv = [*fit.argv(model, ServeSettings(256, (F16, F16)), None), *option.split()]
     assert _log_lines(argv, r"tensor (\S+) \(.*buffer type overridden to CPU", len(where.moved)) == where.moved
 
 
@@ -260,7 +264,9 @@ def test_tensors_that_are_not_loaded(name, models):
     model = models(name)
     unused = placement(model).unused
     assert bool(unused) == (name != "MLA")
-    found = _log_lines(fit.argv(model, Run(256, (F16, F16)), None), r"unused tensor (\S+) \(size", len(unused))
+    found = _log_lines(
+        fit.argv(model, ServeSettings(256, (F16, F16)), None), r"unused tensor (\S+) \(size", len(unused)
+    )
     assert found == unused
 
 
@@ -330,7 +336,7 @@ def test_full_offload(name, models, two_devices):
 )
 def test_moved_tensors(name, models, two_devices):
     """Neither device takes more than is reckoned, without the copy of weights: RPC computes where the weights are."""
-    model, wanted = models(name), Run(16_384, (F16, F16))
+    model, wanted = models(name), ServeSettings(16_384, (F16, F16))
     sizes = {tensor.name: tensor.bytes for tensor in model.tensors}
     full, *_ = two_devices(model, wanted, None)
     crossing = formulas.crossing(model, wanted).bytes / MIB

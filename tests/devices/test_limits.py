@@ -14,7 +14,7 @@ from quantplan.devices.speed.table import BATCHES, Overhead, Speed, SpeedTable, 
 from quantplan.errors import BadUsage, BudgetImpossible
 from quantplan.gguf.reader import read_model
 from quantplan.measurement import Estimate
-from quantplan.planning.request import Request, check, plan_for, pose_request, quantizable
+from quantplan.planning.request import PlanRequest, check, formulate_request, plan_for, quantizable
 from quantplan.quant_type import parse_types
 from quantplan.selector import Selector
 from quantplan.sensitivity.estimate import prior_table
@@ -35,7 +35,7 @@ def table(moe):
 
 def asked(model, vram=None, ram=None, on_cpu=(), budget=None, ctx=256, **fields):
     machine = Devices(vram, ram, ctx, on_cpu=tuple(Selector(text) for text in on_cpu))
-    return Request(model, None, TYPES, budget, devices=machine, **fields)
+    return PlanRequest(model, None, TYPES, budget, devices=machine, **fields)
 
 
 def test_a_plan_for_a_card_takes_all_of_it_and_no_more(moe, table):
@@ -80,12 +80,12 @@ def test_the_room_for_the_largest_moved_tensor_is_part_of_the_choice(moe, table)
     use = memory_use(free, moe, asked(moe, 1, 1, ["ffn_*exps"]).devices)
     request = asked(moe, use.vram - 700_000, None, ["ffn_*exps"])
     plan, _ = plan_for(request, table)
-    posed = list(within_memory(pose_request(request, table), moe, request.devices))
-    assert len(posed) > 2
+    formulation = list(within_memory(formulate_request(request, table), moe, request.devices))
+    assert len(formulation) > 2
     from quantplan.solve.program import solve
 
     objectives = []
-    for each in posed:
+    for each in formulation:
         try:
             objectives.append(solve(each.problem).outcome.objective)
         except BudgetImpossible:
@@ -133,9 +133,9 @@ def speeds_of(model):
 
 def test_tokens_per_second_are_kept(moe, table):
     speeds = speeds_of(moe)
-    slow, _ = plan_for(Request(moe, None, TYPES, "60%"), table, speeds)
+    slow, _ = plan_for(PlanRequest(moe, None, TYPES, "60%"), table, speeds)
     rate = slow.predicted_tps["generation"]
-    plan, _ = plan_for(Request(moe, None, TYPES, None, least_tps=rate * 1.3), table, speeds)
+    plan, _ = plan_for(PlanRequest(moe, None, TYPES, None, least_tps=rate * 1.3), table, speeds)
     assert plan.predicted_tps["generation"] >= rate * 1.3 * (1 - 1e-9)
     assert plan.predicted_tps["generation"] == pytest.approx(rate * 1.3, rel=0.01)
     assert [limit.name for limit in plan.limits] == [TIME] and plan.outcome.prices[TIME] > 0
@@ -146,11 +146,11 @@ def test_more_than_the_machine_can_do(moe, table):
     with pytest.raises(
         BudgetImpossible, match="attention, norms and the rest alone take 1 us .* ask for at most 1,000,000"
     ):
-        plan_for(Request(moe, None, TYPES, None, least_tps=2e6), table, speeds)
+        plan_for(PlanRequest(moe, None, TYPES, None, least_tps=2e6), table, speeds)
     with pytest.raises(BudgetImpossible, match="time per token: the smallest types take"):
-        plan_for(Request(moe, None, TYPES, None, least_tps=9e5), table, speeds)
+        plan_for(PlanRequest(moe, None, TYPES, None, least_tps=9e5), table, speeds)
     with pytest.raises(BadUsage, match="needs this machine's speeds"):
-        plan_for(Request(moe, None, TYPES, None, least_tps=1.0), table)
+        plan_for(PlanRequest(moe, None, TYPES, None, least_tps=1.0), table)
 
 
 def test_speed_and_memory_together(moe, table):

@@ -100,7 +100,7 @@ def test_part_of_the_blocks_on_a_gpu_is_refused():
 def test_the_faster_of_two_timings_counts(tmp_path):
     from quantplan.records.journal import Journal
 
-    task = speeding.Task(Q8, Shape(256, 64), GENERATION, 1 << 20)
+    task = speeding.TimingTask(Q8, Shape(256, 64), GENERATION, 1 << 20)
     journal = Journal(tmp_path, "speed")
     for batch in (GENERATION, PROMPT):
         for key, ns in zip(replace(task, batch=batch).keys, (3.0 * batch, 2.0 * batch), strict=True):

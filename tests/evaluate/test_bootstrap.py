@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from quantplan.evaluate.bootstrap import mean_error, paired_difference, ratio_interval, windows_needed
+from quantplan.evaluate.bootstrap import chunks_needed, mean_error, paired_difference, ratio_interval
 
 
-def pair(seed, windows=16, change=0.9, noise=0.2):
+def pair(seed, chunks=16, change=0.9, noise=0.2):
     """Losses of two files on the same windows: hard windows are hard for both."""
     random = np.random.default_rng(seed)
-    common = random.lognormal(0, 0.5, windows)
-    return tuple(common * factor * random.lognormal(-(noise**2) / 2, noise, windows) for factor in (change, 1.0))
+    common = random.lognormal(0, 0.5, chunks)
+    return tuple(common * factor * random.lognormal(-(noise**2) / 2, noise, chunks) for factor in (change, 1.0))
 
 
 def test_the_error_of_a_mean_is_the_one_of_theory():
@@ -19,11 +19,11 @@ def test_the_error_of_a_mean_is_the_one_of_theory():
 
 
 def test_pairing_takes_out_what_both_share():
-    a, b = pair(0, windows=200)
+    a, b = pair(0, chunks=200)
     assert paired_difference(a, b).stderr < 0.6 * np.hypot(mean_error(a), mean_error(b))
 
 
-def test_the_same_windows_give_the_same_answer():
+def test_the_same_chunks_give_the_same_answer():
     assert paired_difference(*pair(1)) == paired_difference(*pair(1))
     assert ratio_interval(*pair(1)) == ratio_interval(*pair(1))
 
@@ -38,11 +38,11 @@ def test_swapping_the_files_turns_the_answer_round():
 
 
 @pytest.mark.parametrize("windows", [8, 32])
-def test_intervals_hold_the_truth_about_95_times_of_100(windows):
+def test_intervals_hold_the_truth_about_95_times_of_100(chunks):
     held, held_ratio, trials = 0, 0, 400
     truth = np.exp(0.5**2 / 2) * (0.9 - 1)
     for seed in range(trials):
-        a, b = pair(seed, windows)
+        a, b = pair(seed, chunks)
         difference, ratio = paired_difference(a, b, 600), ratio_interval(a, b, 600)
         held += difference.low <= truth <= difference.high
         held_ratio += ratio.low <= 0.9 <= ratio.high
@@ -62,7 +62,7 @@ def test_files_that_are_alike():
     assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1) and not same.decided
     assert ratio_interval(a, a) == ratio_interval(a, a.copy())
     assert (ratio_interval(a, a).low, ratio_interval(a, a).high) == (1, 1)
-    assert windows_needed(a, a) is None
+    assert chunks_needed(a, a) is None
 
 
 def test_a_file_that_loses_nothing():
@@ -71,9 +71,9 @@ def test_a_file_that_loses_nothing():
     assert ratio_interval(a, np.zeros(16)).low == np.inf
 
 
-def test_as_many_windows_as_are_said_to_be_needed_decide():
+def test_as_many_chunks_as_are_said_to_be_needed_decide():
     """Of many texts with that number of windows, about half decide: the gap is then two errors wide."""
-    needed = windows_needed(*pair(6, 5000, change=0.98))
+    needed = chunks_needed(*pair(6, 5000, change=0.98))
     decided = [paired_difference(*pair(seed, needed, change=0.98), 400).decided for seed in range(100, 200)]
     assert 20 < needed < 5000
     assert 0.3 < np.mean(decided) < 0.75
@@ -82,11 +82,11 @@ def test_as_many_windows_as_are_said_to_be_needed_decide():
 
 
 @pytest.mark.parametrize("values", [[1.0], [[1.0, 2.0]], []])
-def test_one_window_tells_nothing(values):
+def test_one_chunk_tells_nothing(values):
     with pytest.raises(ValueError, match="at least two windows"):
         mean_error(np.array(values))
 
 
-def test_windows_must_be_the_same():
+def test_chunks_must_be_the_same():
     with pytest.raises(ValueError, match="16 and 15 windows cannot be paired"):
         paired_difference(np.ones(16), np.ones(15))

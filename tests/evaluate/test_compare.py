@@ -12,27 +12,27 @@ from quantplan.measurement import Estimate
 from quantplan.records.comparison_files import comparison_fields
 
 SIZE = 6_735_744
-WINDOWS = np.random.default_rng(0).lognormal(-5, 0.3, 16)
+CHUNKS = np.random.default_rng(0).lognormal(-5, 0.3, 16)
 
 
 def measured(factor, size=SIZE, noise=0.05, seed=1):
     """A file that loses ``factor`` times as much as the common windows."""
-    windows = WINDOWS * factor * np.random.default_rng(seed).lognormal(0, noise, len(WINDOWS))
+    chunks = CHUNKS * factor * np.random.default_rng(seed).lognormal(0, noise, len(CHUNKS))
     return replace(
         MEASUREMENT,
         file_bytes=size,
-        kld=Estimate(windows.mean(), 0.0001),
-        per_window_kld=tuple(windows.tolist()),
+        kld=Estimate(chunks.mean(), 0.0001),
+        per_chunk_kld=tuple(chunks.tolist()),
     )
 
 
 def test_a_plan_that_is_better():
     found = judge(["plan", "Q4_K_M"], [measured(0.64), measured(1, seed=2)])
     plan, rival = found.rows
-    assert (plan.kld_ratio, plan.low, plan.high, plan.told_apart) == (1, 1, 1, False)
+    assert (plan.kld_ratio, plan.low, plan.high, plan.significant) == (1, 1, 1, False)
     assert rival.kld_ratio == pytest.approx(0.64, abs=0.05)
-    assert rival.low < rival.kld_ratio < rival.high < 1 and rival.told_apart
-    assert rival.windows_needed is None
+    assert rival.low < rival.kld_ratio < rival.high < 1 and rival.significant
+    assert rival.chunks_needed is None
     percent = round(100 * (1 - rival.kld_ratio))
     assert found.verdict.startswith(f"At 6.74 MB the plan loses {percent} % less (KLD 0.00")
     assert "of Q4_K_M, 95 % interval" in found.verdict
@@ -48,11 +48,9 @@ def test_a_plan_that_is_worse_is_said_to_be_worse():
 def test_files_that_cannot_be_told_apart():
     found = judge(["plan", "Q4_K_M"], [measured(0.99, noise=0.2), measured(1, noise=0.2, seed=2)])
     rival = found.rows[1]
-    assert not rival.told_apart and rival.low < 1 < rival.high and rival.windows_needed > 16
+    assert not rival.significant and rival.low < 1 < rival.high and rival.chunks_needed > 16
     assert "the plan and Q4_K_M cannot be told apart (KLD 0.00" in found.verdict
-    assert (
-        f"about {rival.windows_needed:,} windows ({256 * rival.windows_needed:,} tokens) of such text" in found.verdict
-    )
+    assert f"about {rival.chunks_needed:,} windows ({256 * rival.chunks_needed:,} tokens) of such text" in found.verdict
     assert "would decide, this text gave 16)" in found.verdict
 
 
@@ -85,7 +83,7 @@ def test_only_larger_files():
 
 
 def test_a_rival_that_loses_nothing():
-    nothing = replace(measured(1), kld=Estimate(0.0, 0.0), per_window_kld=(0.0,) * 16)
+    nothing = replace(measured(1), kld=Estimate(0.0, 0.0), per_chunk_kld=(0.0,) * 16)
     found = judge(["plan", "copy"], [measured(1), nothing])
     assert "WORSE than copy, which loses nothing" in found.verdict
     assert comparison_fields(found)["rows"][1]["kld_ratio"] is None
@@ -101,9 +99,9 @@ def test_measurements_of_other_conditions_are_refused():
         judge(["plan", "other"], [measured(1), replace(measured(1), conditions=other)])
 
 
-def test_one_window_is_refused_before_anything_runs():
+def test_one_chunk_is_refused_before_anything_runs():
     with pytest.raises(BadUsage, match="at least two windows"):
-        check_options(MeasureOptions(windows=1))
+        check_options(MeasureOptions(chunks=1))
 
 
 def test_json_rows_carry_ratio_interval_and_all_figures():

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from test_compare import SIZE, measured
 
-from quantplan.comparison import Contestant
+from quantplan.comparison import ComparedFile
 from quantplan.errors import BadFile, BadUsage, ConditionsDiffer
-from quantplan.evaluate.compare import Judging, judge_contestants
-from quantplan.evaluate.from_records import are_records, read_contestants
+from quantplan.evaluate.compare import CompareOptions, compare_files
+from quantplan.evaluate.from_records import are_records, read_compared_files
 from quantplan.records.codec import write_record
 from quantplan.records.comparison_files import comparison_csv, comparison_fields, write_comparison
 from quantplan.records.measurement_files import write_measurement
@@ -43,7 +43,7 @@ def speed(prompt, generation, **change):
 
 def contestant(name, factor, size=SIZE, tasks=(0.6, 0.5), seed=1, tps=(300.0, 30.0)):
     scores = (score("arc", tasks[0], 3), score("mmlu", tasks[1], 4)) if tasks else ()
-    return Contestant(
+    return ComparedFile(
         name=name,
         measurement=measured(factor, size, seed=seed),
         tasks=scores,
@@ -74,12 +74,12 @@ def test_scores_and_average():
 
 
 def test_what_is_inside_the_noise_is_marked(three):
-    found = judge_contestants(three, Judging(("f16", 3 * SIZE)))
+    found = compare_files(three, CompareOptions(("f16", 3 * SIZE)))
     mine, theirs, large = found.rows
     assert mine.gaps == {} and set(large.gaps) == {"kld", "ppl", "arc", "mmlu", "average", "pp512", "tg128"}
     assert theirs.alike("kld") and theirs.alike("arc") and theirs.alike("tg128")
     assert not any(large.alike(name) for name in ("kld", "arc", "mmlu", "average", "pp512", "tg128"))
-    assert large.gaps["kld"].difference == pytest.approx(-0.9 * mine.measurement.per_window_kld[0], rel=0.5)
+    assert large.gaps["kld"].difference == pytest.approx(-0.9 * mine.measurement.per_chunk_kld[0], rel=0.5)
     assert large.gaps["tg128"].difference == -10
     assert mine.shrinkage == pytest.approx(2 / 3) and large.shrinkage == pytest.approx(1 / 3)
     assert found.reference == "f16 (20.21 MB)"
@@ -96,7 +96,7 @@ def test_what_is_inside_the_noise_is_marked(three):
 
 
 def test_a_leaderboard(three):
-    found = judge_contestants(three, Judging(sort_by="kld"))
+    found = compare_files(three, CompareOptions(sort_by="kld"))
     assert [row.name for row in found.rows] == ["large", "mine", "theirs"]
     kld = three[0].measurement.kld.value
     leader = three[2].measurement.kld.value
@@ -104,26 +104,26 @@ def test_a_leaderboard(three):
     assert found.verdict == expected
     assert [row[:2] for row in comparison_grids(found)[0].rows] == [("large", "1"), ("mine", "2"), ("theirs", "3")]
     assert [row[:2] for row in comparison_grids(found)[2].rows] == [("mine", "2"), ("theirs", "3")]
-    assert [row.name for row in judge_contestants(three, Judging(sort_by="average")).rows][0] == "large"
-    fastest = judge_contestants(three, Judging(sort_by="tg128"))
+    assert [row.name for row in compare_files(three, CompareOptions(sort_by="average")).rows][0] == "large"
+    fastest = compare_files(three, CompareOptions(sort_by="tg128"))
     assert fastest.verdict.startswith("mine leads by tg128 (30), then theirs (30). Not told apart from mine: theirs.")
-    assert judge_contestants(three, Judging(sort_by="size")).rows[-1].name == "large"
+    assert compare_files(three, CompareOptions(sort_by="size")).rows[-1].name == "large"
     with pytest.raises(BadUsage, match=r"--sort hellaswag: not measured of mine; there is kld, ppl"):
-        judge_contestants(three, Judging(sort_by="hellaswag"))
+        compare_files(three, CompareOptions(sort_by="hellaswag"))
 
 
 def test_layers_and_weights_where_they_differ(three):
     """Surgery: a model with two layers more."""
-    sizes = comparison_grids(judge_contestants(three))[0]
+    sizes = comparison_grids(compare_files(three))[0]
     assert "Layers" not in sizes.headings and "Weights" not in sizes.headings
     longer = replace(three[1], blocks=12, elements=1_820_000_000)
-    sizes = comparison_grids(judge_contestants([three[0], longer]))[0]
+    sizes = comparison_grids(compare_files([three[0], longer]))[0]
     at = sizes.headings.index("Layers")
     assert [row[at : at + 2] for row in sizes.rows] == [("10", "10.10 M"), ("12", "1.82 B")]
 
 
 def test_the_first_file_has_its_own_name(three):
-    assert "mine and theirs" in judge_contestants(three[:2], Judging(subject="mine")).verdict
+    assert "mine and theirs" in compare_files(three[:2], CompareOptions(subject="mine")).verdict
 
 
 @pytest.mark.parametrize(
@@ -139,13 +139,13 @@ def test_the_first_file_has_its_own_name(three):
 )
 def test_other_conditions_are_refused(three, change, said):
     with pytest.raises(ConditionsDiffer, match=said):
-        judge_contestants([three[0], replace(three[1], **change)])
+        compare_files([three[0], replace(three[1], **change)])
 
 
-def test_without_single_windows_there_is_no_pairing(three):
-    unpaired = replace(three[1], measurement=replace(three[1].measurement, per_window_kld=()))
+def test_without_single_chunks_there_is_no_pairing(three):
+    unpaired = replace(three[1], measurement=replace(three[1].measurement, per_chunk_kld=()))
     with pytest.raises(BadUsage, match="theirs has no figures of two single windows"):
-        judge_contestants([three[0], unpaired])
+        compare_files([three[0], unpaired])
 
 
 # --- files
@@ -174,20 +174,20 @@ def test_records_compare_like_files(tmp_path):
         write_throughput(replace(speed(300.0, 30.0), **of), tmp_path / f"{name}-speed.json")
         paths += [tmp_path / f"{name}{kind}.json" for kind in ("-arc", "-speed", "")]
     assert are_records(paths)
-    found = judge_contestants(read_contestants(paths))
+    found = compare_files(read_compared_files(paths))
     assert [row.name for row in found.rows] == ["one.gguf", "two.gguf"]
     assert found.rows[1].alike("arc") and found.rows[1].throughput
     with pytest.raises(BadUsage, match=r"no record of the KLD of one.gguf"):
-        read_contestants(paths[:2])
+        read_compared_files(paths[:2])
     with pytest.raises(BadUsage, match="a second record"):
-        read_contestants([paths[0], paths[0]])
+        read_compared_files([paths[0], paths[0]])
     with pytest.raises(BadUsage, match=r"records alone; .*model.gguf is none"):
         are_records([*paths, tmp_path / "model.gguf"])
     assert not are_records([tmp_path / "model.gguf", tmp_path / "gone.json"])
 
 
 def test_csv_has_a_line_a_file_and_plain_numbers(three):
-    found = judge_contestants(three, Judging(("f16", 3 * SIZE)))
+    found = compare_files(three, CompareOptions(("f16", 3 * SIZE)))
     first, second, third = csv.DictReader(io.StringIO(comparison_csv(found)))
     assert (first["name"], first["kld_difference"], first["arc_alike"]) == ("mine", "", "0")
     assert (second["arc_alike"], third["arc_alike"]) == ("1", "0")
@@ -201,7 +201,7 @@ def third_average(three):
 
 
 def test_json_holds_everything(tmp_path, three):
-    found = judge_contestants(three)
+    found = compare_files(three)
     write_comparison(found, tmp_path / "c.json")
     row = comparison_fields(found)["rows"][2]
     assert row["gaps"]["arc"]["decided"] and row["average"] == third_average(three)
@@ -210,7 +210,7 @@ def test_json_holds_everything(tmp_path, three):
 
 
 def test_markdown(three):
-    found = judge_contestants(three)
+    found = compare_files(three)
     text = as_markdown(comparison_grids(found), found.verdict)
     assert text.endswith(f"\n{found.verdict}\n")
     lines = [line for line in text.splitlines() if line.startswith("| mine")]
@@ -242,6 +242,6 @@ class Page(html.parser.HTMLParser):
 
 
 def test_html_is_a_page_of_its_own(three):
-    found = judge_contestants([replace(three[0], name="<b>mine"), *three[1:]])
+    found = compare_files([replace(three[0], name="<b>mine"), *three[1:]])
     page = Page(as_html(comparison_grids(found), "mine & others", found.verdict))
     assert page.links == [] and "<b>mine" in page.cells and "≈ " in "".join(page.cells)

@@ -21,7 +21,7 @@ def tool_error(values):
 
 
 def test_every_figure():
-    found = figures(SCORES, windows=2)
+    found = figures(SCORES, chunks=2)
     assert (found.ppl.value, found.ppl.stderr) == pytest.approx((math.exp(3), math.exp(3) * tool_error(NLL)))
     assert found.base_ppl.value == pytest.approx(math.exp(2.75))
     assert (found.ln_ppl_ratio.value, found.ln_ppl_ratio.stderr) == pytest.approx((0.25, tool_error(NLL - BASE)))
@@ -36,28 +36,28 @@ def test_every_figure():
     assert (found.same_top.value, found.same_top.stderr) == pytest.approx((75, 100 * math.sqrt(0.75 * 0.25 / 3)))
 
 
-def test_the_error_over_windows_is_that_of_their_means():
-    found = figures(SCORES, windows=2)
-    assert found.per_window_kld == pytest.approx((0.15, 0.55))
-    assert found.per_window_nll == pytest.approx((1.5, 4.5))
-    assert found.kld_window_err == pytest.approx(np.std([0.15, 0.55], ddof=1) / math.sqrt(2))
+def test_the_error_over_chunks_is_that_of_their_means():
+    found = figures(SCORES, chunks=2)
+    assert found.per_chunk_kld == pytest.approx((0.15, 0.55))
+    assert found.per_chunk_nll == pytest.approx((1.5, 4.5))
+    assert found.kld_chunk_err == pytest.approx(np.std([0.15, 0.55], ddof=1) / math.sqrt(2))
 
 
-def test_one_window_has_no_error_over_windows():
-    assert figures(SCORES, windows=1).kld_window_err is None
+def test_one_chunk_has_no_error_over_chunks():
+    assert figures(SCORES, chunks=1).kld_chunk_err is None
     assert mean(np.array([3.0])).stderr is None
 
 
 def test_nothing_changed():
     zero = np.zeros(4)
-    found = figures(TokenScores(NLL, NLL, zero, zero, np.ones(4)), windows=2)
+    found = figures(TokenScores(NLL, NLL, zero, zero, np.ones(4)), chunks=2)
     assert (found.rms_dp.value, found.rms_dp.stderr) == (0, 0)
     assert (found.same_top.value, found.same_top.stderr) == (100, 0)
     assert found.ppl_correlation == pytest.approx(1)
 
 
-def test_windows_that_depend_on_one_another_show_in_the_error_over_windows():
+def test_chunks_that_depend_on_one_another_show_in_the_error_over_chunks():
     """Tokens of a window alike: the error over tokens is too small by the root of the tokens of a window."""
     kld = np.repeat(np.random.default_rng(0).lognormal(0, 1, 50), 100)
-    found = figures(TokenScores(kld, kld, kld, kld, kld), windows=50)
-    assert found.kld_window_err / found.kld.stderr == pytest.approx(10, rel=0.02)
+    found = figures(TokenScores(kld, kld, kld, kld, kld), chunks=50)
+    assert found.kld_chunk_err / found.kld.stderr == pytest.approx(10, rel=0.02)

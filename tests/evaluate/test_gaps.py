@@ -4,26 +4,26 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from quantplan.evaluate.gaps import average_gap, speed_gap, tasks_gap, windows_gap
+from quantplan.evaluate.gaps import average_gap, chunks_gap, speed_gap, tasks_gap
 
 
 def outcomes(count, share, seed):
     return tuple(bool(each) for each in np.random.default_rng(seed).random(count) < share)
 
 
-def test_windows():
+def test_chunks():
     random = np.random.default_rng(0)
     common, more = random.lognormal(-5, 0.5, 40), random.normal(0.001, 0.0005, 40)
-    gap = windows_gap(common + more, common)
+    gap = chunks_gap(common + more, common)
     assert gap.difference == pytest.approx(more.mean()) and gap.decided and gap.needed is None
     assert gap.low < gap.difference < gap.high
-    open_ = windows_gap(common + random.normal(0.00002, 0.0005, 40), common)
+    open_ = chunks_gap(common + random.normal(0.00002, 0.0005, 40), common)
     assert not open_.decided and open_.low < 0 < open_.high and open_.needed > 40
 
 
-def test_the_same_windows():
+def test_the_same_chunks():
     values = np.random.default_rng(0).lognormal(-5, 0.5, 8)
-    assert windows_gap(values, values).needed is None and not windows_gap(values, values).decided
+    assert chunks_gap(values, values).needed is None and not chunks_gap(values, values).decided
 
 
 def test_tasks_are_paired():

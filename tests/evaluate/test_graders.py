@@ -6,7 +6,7 @@ import pytest
 
 from quantplan.evaluate.suites import graders
 from quantplan.evaluate.suites.answers import Reply, finds, normal, numbers, repeated, words
-from quantplan.evaluate.suites.suite import Item, Part
+from quantplan.evaluate.suites.suite import SuiteItem, SuitePart
 
 COMMON = (
     "the",
@@ -31,11 +31,11 @@ COMMON = (
 
 
 def part(kind):
-    return Part(name=kind, kind=kind, weight=1.0, common_words=COMMON)
+    return SuitePart(name=kind, kind=kind, weight=1.0, common_words=COMMON)
 
 
 def credit(kind, said, opened=False, **fields):
-    item = Item(**{"name": "one", "text": "?", "max_tokens": 8} | fields)
+    item = SuiteItem(**{"name": "one", "text": "?", "max_tokens": 8} | fields)
     return graders.GRADERS[kind](part(kind), item, Reply(said, opened))
 
 

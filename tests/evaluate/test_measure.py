@@ -13,10 +13,10 @@ from quantplan.evaluate import measure as module
 from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.evaluate.same_tokens import Cut, check_same_tokens, check_vocabulary, cut
 from quantplan.gguf.reader import read_model
-from quantplan.llamacpp.engine import Engine, EngineOptions, windows_per_batch
+from quantplan.llamacpp.engine import Engine, EngineOptions, chunks_per_batch
 from quantplan.llamacpp.token_scores import base_rows, divergence
 
-OPTIONS = MeasureOptions(n_ctx=128, windows=9, threads=1)
+OPTIONS = MeasureOptions(n_ctx=128, chunks=9, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_a_model_loses_nothing_against_itself(reference_model, text):
     first, second = measure(reference_model, [reference_model, reference_model], text, OPTIONS, shares.append)
     assert first == second
     assert (first.kld.value, first.kld.stderr, first.kld_maximum) == (0, 0, 0)
-    assert set(first.per_window_kld) == {0.0} and len(first.per_window_nll) == 9
+    assert set(first.per_chunk_kld) == {0.0} and len(first.per_chunk_nll) == 9
     assert (first.ln_ppl_ratio.value, first.rms_dp.value, first.same_top.value) == (0, 0, 100)
     assert first.ppl == first.base_ppl
     assert first.bpw == pytest.approx(16.01, abs=0.01)
@@ -54,11 +54,11 @@ def test_the_kld_is_that_of_the_logits(reference_model, rounded, text):
     rows = []
     for path in (reference_model, rounded):
         with Engine(path, EngineOptions(128, 1)) as engine:
-            batches = [batch.copy() for batch in engine.logits(engine.windows(text, 9))]
+            batches = [batch.copy() for batch in engine.logits(engine.chunks(text, 9))]
             rows.append(np.concatenate(batches))
     expected = divergence(base_rows(rows[0]), rows[1]).reshape(9, -1)
     assert found.kld.value == pytest.approx(expected.mean(), rel=1e-12) and found.kld.value > 1e-7
-    assert found.per_window_kld == pytest.approx(expected.mean(axis=1), rel=1e-12)
+    assert found.per_chunk_kld == pytest.approx(expected.mean(axis=1), rel=1e-12)
 
 
 def test_little_memory_gives_the_same_figures(monkeypatch, reference_model, rounded, text):
@@ -80,11 +80,11 @@ def test_little_memory_gives_the_same_figures(monkeypatch, reference_model, roun
 
 
 def test_never_more_than_half_of_the_free_memory(monkeypatch):
-    batch = windows_per_batch(128) * 63 * 8192 * 4
+    batch = chunks_per_batch(128) * 63 * 8192 * 4
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 2 * batch * 3})())
     text = Cut(np.zeros((1000, 128), np.int32), 8192)
     (first, *_) = module._groups(text, MeasureOptions(n_ctx=128, memory_bytes=2**60))
-    assert first.stop == 3 * windows_per_batch(128)
+    assert first.stop == 3 * chunks_per_batch(128)
 
 
 def test_finished_files_are_not_run_again(monkeypatch, tmp_path, reference_model, rounded, text):
@@ -125,8 +125,8 @@ def test_a_foreign_tokenizer_is_found_before_anything_runs(monkeypatch, referenc
     """The tool's engine refuses it too."""
     base = read_model(reference_model)
     own = cut(base, text, 128)
-    changed = replace(own, windows=own.windows + (own.windows == own.windows[3, 5]))
-    with pytest.raises(ModelMismatch, match=rf"first at token \d+: number {own.windows[3, 5]}"):
+    changed = replace(own, chunks=own.chunks + (own.chunks == own.chunks[3, 5]))
+    with pytest.raises(ModelMismatch, match=rf"first at token \d+: number {own.chunks[3, 5]}"):
         check_same_tokens(base, changed, [base], text)
 
 

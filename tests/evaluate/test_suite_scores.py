@@ -11,7 +11,7 @@ from chat_models import ALWAYS, CHAT, SWITCHED, with_template
 from quantplan.errors import BadUsage, ConditionsDiffer
 from quantplan.evaluate.suites import judgement, scoring
 from quantplan.evaluate.suites.scoring import ScoreOptions, score_file, score_loaded
-from quantplan.evaluate.suites.suite import Item, Part, Suite
+from quantplan.evaluate.suites.suite import Suite, SuiteItem, SuitePart
 from quantplan.evaluate.suites.suite_files import read_suite
 from quantplan.evaluate.suites.suite_gap import suite_gap
 from quantplan.evaluate.suites.suite_score import (
@@ -32,7 +32,7 @@ OPTIONS = ScoreOptions(threads=1)
 
 
 def item(name, text, **fields):
-    return Item(name=name, text=text, **({"max_tokens": 8} | fields))
+    return SuiteItem(name=name, text=text, **({"max_tokens": 8} | fields))
 
 
 ANY = item("one", "Who?", accept=("/.+/",))  # whatever is said is right
@@ -40,10 +40,10 @@ SUITE = Suite(
     name="tiny",
     thinking_tokens=4,
     parts=(
-        Part(name="facts", kind="facts", weight=3, items=(ANY, item("two", "Who?", accept=("zyx",)))),
-        Part(name="thinking", kind="thinking", weight=1, items=(item("one", "Why?"),)),
-        Part(name="direct", kind="direct", weight=1, items=(item("one", "Why?"),)),
-        Part(name="perplexity", kind="perplexity", weight=2),
+        SuitePart(name="facts", kind="facts", weight=3, items=(ANY, item("two", "Who?", accept=("zyx",)))),
+        SuitePart(name="thinking", kind="thinking", weight=1, items=(item("one", "Why?"),)),
+        SuitePart(name="direct", kind="direct", weight=1, items=(item("one", "Why?"),)),
+        SuitePart(name="perplexity", kind="perplexity", weight=2),
     ),
 )
 

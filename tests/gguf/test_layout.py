@@ -10,7 +10,7 @@ from tiny_architectures import tiny_dense_lead, tiny_hybrid, tiny_listed, tiny_l
 from tiny_models import tiny_moe, tiny_tied
 
 from quantplan.errors import BadFile
-from quantplan.gguf.layout import Entry, read_layout
+from quantplan.gguf.layout import MetadataEntry, read_layout
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.tools import run
 
@@ -106,7 +106,7 @@ def test_a_change_stays_in_its_place(tmp_path):
     entries = {
         "odd.block_count": layout.by_key["odd.block_count"].with_number(3),
         "odd.words": words.with_items([words.items[2], words.items[0]]),
-        "odd.new": Entry.integer("odd.new", 7),
+        "odd.new": MetadataEntry.integer("odd.new", 7),
     }
     changed = layout.changed(entries, removed=["odd.flag"])
     path = tmp_path / "changed.gguf"
@@ -136,9 +136,9 @@ def test_tensors_lie_behind_one_another(tmp_path):
 
 def test_a_number_that_does_not_fit_its_type():
     with pytest.raises(BadFile, match="the metadata small cannot become 300"):
-        Entry("small", 0, b"\1").with_number(300)
+        MetadataEntry("small", 0, b"\1").with_number(300)
     with pytest.raises(BadFile, match="holds no whole number"):
-        Entry("half", 6, bytes(4)).with_number(3)
+        MetadataEntry("half", 6, bytes(4)).with_number(3)
 
 
 @pytest.mark.parametrize("size", [0, 3, 20, 100, 1000, 200_000])

@@ -9,7 +9,7 @@ from tiny_models import tiny_moe, tiny_tied
 from quantplan.errors import BadFile, TextTooShort
 from quantplan.gguf.reader import read_model, tensor_bytes, tensor_rows
 from quantplan.llamacpp import ggml
-from quantplan.llamacpp.engine import Engine, EngineOptions, node_rows, windows_per_batch
+from quantplan.llamacpp.engine import Engine, EngineOptions, chunks_per_batch, node_rows
 from quantplan.llamacpp.quantize import Recipe, quantize
 from quantplan.llamacpp.token_scores import base_rows, divergence
 from quantplan.quant_type import BY_NAME
@@ -42,12 +42,12 @@ def bases(source):
     return of
 
 
-def test_windows_are_whole_and_in_order(source, text):
+def test_chunks_are_whole_and_in_order(source, text):
     with Engine(source, OPTIONS) as engine:
-        tokens, windows = engine.tokenize(text), engine.windows(text)
-        assert windows.shape == (len(tokens) // 64, 64)
-        assert np.array_equal(windows.ravel(), tokens[: windows.size])
-        assert len(engine.windows(text, limit=2)) == 2
+        tokens, chunks = engine.tokenize(text), engine.chunks(text)
+        assert chunks.shape == (len(tokens) // 64, 64)
+        assert np.array_equal(chunks.ravel(), tokens[: chunks.size])
+        assert len(engine.chunks(text, limit=2)) == 2
         back = b"".join(piece(engine, token) for token in tokens[:40]).decode("utf-8", "ignore")
         assert back.strip() and text.startswith(back.strip()[:20])
 
@@ -70,22 +70,22 @@ def test_perplexity_is_that_of_llama_perplexity(source, text, tmp_path):
     log = run(["llama-perplexity", "-m", str(source), "-f", str(tmp_path / "text.txt"), "-c", "64", "-t", "1"]).log
     theirs = float(re.search(r"Final estimate: PPL = ([\d.]+)", log).group(1))
     with Engine(source, OPTIONS) as engine:
-        windows, nll = engine.windows(text), []
-        for start, logits in zip(range(0, len(windows), engine.windows_per_batch), engine.logits(windows), strict=True):
-            targets = windows[start : start + len(logits), engine.first_scored + 1 :].ravel()
+        chunks, nll = engine.chunks(text), []
+        for start, logits in zip(range(0, len(chunks), engine.chunks_per_batch), engine.logits(chunks), strict=True):
+            targets = chunks[start : start + len(logits), engine.first_scored + 1 :].ravel()
             rows = logits.reshape(-1, logits.shape[-1])
             nll.append(log_sum_exp(rows) - rows[np.arange(len(rows)), targets])
     ours = float(np.exp(np.concatenate(nll).mean()))
     assert ours == pytest.approx(theirs, rel=2e-5)
 
 
-def test_vocabulary_only_cuts_the_same_windows(source, text):
+def test_vocabulary_only_cuts_the_same_chunks(source, text):
     with Engine(source, OPTIONS) as engine, Engine(source, EngineOptions(64, vocabulary_only=True)) as light:
-        assert np.array_equal(engine.windows(text), light.windows(text))
+        assert np.array_equal(engine.chunks(text), light.chunks(text))
 
 
-def test_windows_per_batch():
-    assert [windows_per_batch(n) for n in (128, 512, 2048, 4096)] == [16, 4, 1, 1]
+def test_chunks_per_batch():
+    assert [chunks_per_batch(n) for n in (128, 512, 2048, 4096)] == [16, 4, 1, 1]
 
 
 def test_text_too_short(source):
@@ -93,7 +93,7 @@ def test_text_too_short(source):
         Engine(source, OPTIONS) as engine,
         pytest.raises(TextTooShort, match=r"at least 128 are needed for windows of 64"),
     ):
-        engine.windows("a few words")
+        engine.chunks("a few words")
 
 
 def test_no_model(tmp_path):
@@ -103,18 +103,18 @@ def test_no_model(tmp_path):
             Engine(tmp_path / name, OPTIONS)
 
 
-def test_logits_do_not_depend_on_the_windows_beside(source, text):
+def test_logits_do_not_depend_on_the_chunks_beside(source, text):
     """The second half of each window is scored, all but its last position."""
     with Engine(source, OPTIONS) as engine:
-        windows = engine.windows(text)
-        together = next(engine.logits(windows)).copy()
-        alone = next(engine.logits(windows[3:4])).copy()
-    assert together.shape == (len(windows), 31, engine.vocabulary)
+        chunks = engine.chunks(text)
+        together = next(engine.logits(chunks)).copy()
+        alone = next(engine.logits(chunks[3:4])).copy()
+    assert together.shape == (len(chunks), 31, engine.vocabulary)
     np.testing.assert_allclose(together[3], alone[0], atol=2e-3)
 
 
-def kld(engine, base, windows):
-    return divergence(base, next(engine.logits(windows)))
+def kld(engine, base, chunks):
+    return divergence(base, next(engine.logits(chunks)))
 
 
 @pytest.mark.tools
@@ -125,9 +125,9 @@ def test_a_swap_shows_and_restoring_is_exact(bases, text, kind):
     names = {"blk.0.attn_v.weight", "blk.1.ffn_down.weight", "token_embd.weight"}
     with Engine(path, OPTIONS) as engine:
         assert engine.find_weights(names) == names
-        windows = engine.windows(text)[:4]
-        base = base_rows(next(engine.logits(windows)))
-        assert (kld(engine, base, windows) == 0).all()
+        chunks = engine.chunks(text)[:4]
+        base = base_rows(next(engine.logits(chunks)))
+        assert (kld(engine, base, chunks) == 0).all()
         for name in sorted(names):
             tensor = model.by_name[name]
             assert engine.stored_type(name) is tensor.type
@@ -135,9 +135,9 @@ def test_a_swap_shows_and_restoring_is_exact(bases, text, kind):
                 ggml.quantize(tensor_rows(model, tensor), BY_NAME["Q2_K"]), BY_NAME["Q2_K"], tensor.columns
             )
             engine.put(name, ggml.quantize(coarse, tensor.type))
-            assert kld(engine, base, windows).mean() > 1e-5
+            assert kld(engine, base, chunks).mean() > 1e-5
             engine.put(name, tensor_bytes(model, tensor))
-            assert (kld(engine, base, windows) == 0).all()
+            assert (kld(engine, base, chunks) == 0).all()
 
 
 def test_a_swap_is_what_the_model_with_those_weights_gives(source, text, tmp_path):
@@ -149,10 +149,10 @@ def test_a_swap_is_what_the_model_with_those_weights_gives(source, text, tmp_pat
     data[here.offset : here.offset + here.bytes] = tensor_bytes(theirs, there).tobytes()
     (tmp_path / "joined.gguf").write_bytes(data)
     with Engine(source, OPTIONS) as engine, Engine(tmp_path / "joined.gguf", OPTIONS) as expected:
-        windows = engine.windows(text)[:4]
+        chunks = engine.chunks(text)[:4]
         engine.find_weights({name})
         engine.put(name, tensor_bytes(theirs, there))
-        assert np.array_equal(next(engine.logits(windows)), next(expected.logits(windows)))
+        assert np.array_equal(next(engine.logits(chunks)), next(expected.logits(chunks)))
 
 
 def test_experts_are_found_and_norms_too(tmp_path, text):
@@ -184,7 +184,7 @@ def test_what_a_watcher_raises_comes_through(source, text):
         Engine(source, EngineOptions(64, 1), watch=watch) as engine,
         pytest.raises(Odd, match="inside a decode"),
     ):
-        list(engine.logits(engine.windows(text)[:2]))
+        list(engine.logits(engine.chunks(text)[:2]))
 
 
 def test_a_watcher_sees_inputs_and_outputs(source, text):
@@ -201,7 +201,7 @@ def test_a_watcher_sees_inputs_and_outputs(source, text):
     model = read_model(source)
     weights = tensor_rows(model, model.by_name["blk.0.attn_v.weight"])
     with Engine(source, EngineOptions(64, 1), watch=watch) as engine:
-        list(engine.logits(engine.windows(text)[:2]))
+        list(engine.logits(engine.chunks(text)[:2]))
     assert seen["in"].shape == (128, 256)
     np.testing.assert_allclose(seen["in"] @ weights.T, seen["out"], atol=2e-2)
 

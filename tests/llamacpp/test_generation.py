@@ -11,7 +11,17 @@ from quantplan.gguf.reader import read_model, tensor_bytes
 from quantplan.llamacpp import chat
 from quantplan.llamacpp.chat import ChatForm, Prompt
 from quantplan.llamacpp.engine import Engine, EngineOptions
-from quantplan.llamacpp.generation import AT_ONCE, BROKEN, EMPTY, ENDED, LENGTH, STOPPED, TOO_LONG, Request, generate
+from quantplan.llamacpp.generation import (
+    AT_ONCE,
+    BROKEN,
+    EMPTY,
+    ENDED,
+    LENGTH,
+    STOPPED,
+    TOO_LONG,
+    GenerationRequest,
+    generate,
+)
 
 TEXTS = [
     "The old man said that he had never",
@@ -31,7 +41,7 @@ def engine(reference_model):
 
 
 def requests(texts, max_tokens=32):
-    return [Request(Prompt(text), max_tokens) for text in texts]
+    return [GenerationRequest(Prompt(text), max_tokens) for text in texts]
 
 
 def test_the_texts_are_those_of_llama_cpp_python(engine, reference_model):
@@ -52,7 +62,7 @@ def test_the_texts_are_those_of_llama_cpp_python(engine, reference_model):
 def test_answers_come_in_the_order_of_the_requests(engine):
     """Prompts of different lengths and numbers of tokens are grouped, more of them than are decoded at once."""
     lengths = [4, 12, 7]
-    asked = [Request(Prompt(TEXTS[index % 6]), lengths[index % 3]) for index in range(AT_ONCE + 10)]
+    asked = [GenerationRequest(Prompt(TEXTS[index % 6]), lengths[index % 3]) for index in range(AT_ONCE + 10)]
     finished = []
     found = generate(engine, asked, finished.append)
     assert [each.tokens for each in found] == [each.max_tokens for each in asked]
@@ -118,7 +128,7 @@ def test_how_answers_end(reference_model, value, ending):
 def test_a_stop_text_ends_an_answer(engine):
     whole = generate(engine, requests(TEXTS[:1], 32))[0].text
     stop = whole[20:26]
-    found = generate(engine, [Request(Prompt(TEXTS[0], stop=(stop,)), 32)])[0]
+    found = generate(engine, [GenerationRequest(Prompt(TEXTS[0], stop=(stop,)), 32)])[0]
     assert found.ending == STOPPED
     assert found.text == whole[: whole.index(stop)]
     assert found.tokens < 32

@@ -48,7 +48,7 @@ def test_the_summary():
     assert figures.delta_p == Estimate(-0.134, 0.066)
     assert figures.rms_dp == Estimate(2.109, 0.129)
     assert figures.same_top == Estimate(94.094, 0.740)
-    assert figures.kld_window_err is None and figures.per_window_kld == ()
+    assert figures.kld_chunk_err is None and figures.per_chunk_kld == ()
 
 
 def test_wherever_the_log_ends_nothing_is_made_up():

@@ -40,16 +40,16 @@ def swaps(path, text, servers=()):
     model, klds = read_model(path), {}
     with Engine(path, EngineOptions(64, 1, swappable=True, rpc=servers)) as engine:
         assert engine.find_weights(set(NAMES)) == set(NAMES)
-        windows = engine.windows(text)[:4]
-        base = base_rows(next(engine.logits(windows)).copy())
+        chunks = engine.chunks(text)[:4]
+        base = base_rows(next(engine.logits(chunks)).copy())
         for tensor in (model.by_name[name] for name in NAMES):
             coarse = ggml.quantize(tensor_rows(model, tensor), BY_NAME["Q4_K"])
             engine.put(
                 tensor.name, ggml.quantize(ggml.dequantize(coarse, BY_NAME["Q4_K"], tensor.columns), tensor.type)
             )
-            rounded = divergence(base, next(engine.logits(windows)))
+            rounded = divergence(base, next(engine.logits(chunks)))
             engine.put(tensor.name, tensor_bytes(model, tensor))
-            klds[tensor.name] = rounded, divergence(base, next(engine.logits(windows)))
+            klds[tensor.name] = rounded, divergence(base, next(engine.logits(chunks)))
     return np.array(base.logits), klds
 
 
@@ -72,7 +72,7 @@ def test_layers_on_both_sides(source, text, server):
 
 def logits(path, text, options):
     with Engine(path, options) as engine:
-        return next(engine.logits(engine.windows(text)[:2])).copy()
+        return next(engine.logits(engine.chunks(text)[:2])).copy()
 
 
 def test_the_name_of_the_backend():
@@ -116,10 +116,10 @@ def test_a_server_that_goes_away_ends_the_other_process(source, text):
 
 def kills_its_server(path, text, address, pid):
     with Engine(path, EngineOptions(64, 1, rpc=(address,))) as engine:
-        windows = engine.windows(text)[:2]
-        next(engine.logits(windows))
+        chunks = engine.chunks(text)[:2]
+        next(engine.logits(chunks))
         os.kill(pid, signal.SIGKILL)
-        next(engine.logits(windows))
+        next(engine.logits(chunks))
 
 
 def test_nobody_listens():

@@ -72,17 +72,17 @@ def test_broken_logits_are_not_taken_for_numbers(base):
     assert np.isnan(found[3]) and np.isfinite(np.delete(found, 3)).all()
 
 
-def test_windows_that_do_not_lie_together_score_as_rows_do(base):
+def test_chunks_that_do_not_lie_together_score_as_rows_do(base):
     """The engine hands out [windows, positions, vocabulary] with a position left out of each window."""
-    windows = disturbed(base, 0.2).reshape(4, ROWS // 4, VOCABULARY)
-    rows = windows[:, :-1].reshape(-1, VOCABULARY)
-    own = base_rows(base.reshape(windows.shape)[:, :-1])
-    assert (own.logits == base.reshape(windows.shape)[:, :-1].reshape(-1, VOCABULARY)).all()
-    assert (divergence(own, windows[:, :-1]) == divergence(own, rows)).all()
+    chunks = disturbed(base, 0.2).reshape(4, ROWS // 4, VOCABULARY)
+    rows = chunks[:, :-1].reshape(-1, VOCABULARY)
+    own = base_rows(base.reshape(chunks.shape)[:, :-1])
+    assert (own.logits == base.reshape(chunks.shape)[:, :-1].reshape(-1, VOCABULARY)).all()
+    assert (divergence(own, chunks[:, :-1]) == divergence(own, rows)).all()
     targets = np.arange(len(rows)) % VOCABULARY
-    by_windows, by_rows = (token_scores(own, each, targets) for each in (windows[:, :-1], rows))
+    by_chunks, by_rows = (token_scores(own, each, targets) for each in (chunks[:, :-1], rows))
     for name in ("nll", "base_nll", "kld", "delta_p", "same_top"):
-        assert (getattr(by_windows, name) == getattr(by_rows, name)).all()
+        assert (getattr(by_chunks, name) == getattr(by_rows, name)).all()
 
 
 def test_rows_that_fill_many_blocks(monkeypatch, base):

@@ -9,10 +9,10 @@ import psutil
 import pytest
 
 from quantplan.errors import QuantplanError, ToolMissing
-from quantplan.execution import Machines
+from quantplan.execution import Execution
 from quantplan.llamacpp import ggml
 from quantplan.parallel import worker_pool as crews
-from quantplan.parallel.worker_pool import Crew, Lost, shortened
+from quantplan.parallel.worker_pool import Lost, WorkerPool, shortened
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
 
@@ -59,29 +59,29 @@ def cluster():
 @pytest.fixture(params=["jobs", "scheduler"])
 def machines(request):
     if request.param == "jobs":
-        return Machines(jobs=2)
-    return Machines(scheduler=request.getfixturevalue("cluster").scheduler_address)
+        return Execution(jobs=2)
+    return Execution(scheduler=request.getfixturevalue("cluster").scheduler_address)
 
 
 def test_all_results_from_other_processes(machines):
-    with Crew(machines) as crew:
+    with WorkerPool(machines) as crew:
         assert crew.size == 2
         found = {item: result for item, result in crew.run(times, 10, [1, 2, 3, 4])}
     assert {item: value for item, (value, _) in found.items()} == {1: 10, 2: 20, 3: 30, 4: 40}
     assert os.getpid() not in {pid for _, pid in found.values()}
-    with Crew(machines) as crew:  # a single task is no reason to do it here
+    with WorkerPool(machines) as crew:  # a single task is no reason to do it here
         ((_, (_, pid)),) = crew.run(times, 1, [1])
     assert pid != os.getpid()
 
 
 def test_what_a_task_raises(machines):
-    with Crew(machines) as crew, pytest.raises(QuantplanError, match="tell: not the 3"):
+    with WorkerPool(machines) as crew, pytest.raises(QuantplanError, match="tell: not the 3"):
         list(crew.run(refuses, "tell", [1, 2, 3, 4]))
 
 
 def test_a_task_that_kills_its_workers_is_named_after_the_rest(machines):
     found = []
-    with Crew(machines) as crew, pytest.raises(Lost) as caught:
+    with WorkerPool(machines) as crew, pytest.raises(Lost) as caught:
         for item, _ in crew.run(poison, None, [1, 2, 3, 4, 5, 6]):
             found.append(item)
     assert sorted(found) == [1, 2, 4, 5, 6] and caught.value.items == [3]
@@ -89,28 +89,31 @@ def test_a_task_that_kills_its_workers_is_named_after_the_rest(machines):
 
 
 def test_work_of_a_dead_worker_is_done_by_another(machines, tmp_path):
-    with Crew(machines) as crew:
+    with WorkerPool(machines) as crew:
         found = [item for item, _ in crew.run(poison_once, tmp_path / "dead", [1, 2, 3, 4, 5, 6])]
     assert sorted(found) == [1, 2, 3, 4, 5, 6] and (tmp_path / "dead").exists()
 
 
 def test_no_process_is_left():
-    with Crew(Machines(jobs=2)) as crew:
+    with WorkerPool(Execution(jobs=2)) as crew:
         pids = {pid for _, (_, pid) in crew.run(times, 1, [1, 2, 3])}
     assert pids and not any(psutil.pid_exists(pid) for pid in pids)
 
 
 def test_another_version_is_refused(machines, monkeypatch):
     monkeypatch.setattr(crews, "versions", lambda: {"quantplan": "0.0.1", "llama-cpp-python": "0.0.2"})
-    with Crew(machines) as crew, pytest.raises(QuantplanError, match=r"has quantplan .* instead of 0.0.1, llama-cpp"):
+    with (
+        WorkerPool(machines) as crew,
+        pytest.raises(QuantplanError, match=r"has quantplan .* instead of 0.0.1, llama-cpp"),
+    ):
         list(crew.run(times, 1, [1]))
 
 
 def test_cores_are_shared_out(monkeypatch):
     monkeypatch.setattr(ggml, "cores", lambda: 9)
-    with Crew(Machines(jobs=4)) as crew:
+    with WorkerPool(Execution(jobs=4)) as crew:
         assert (crew.threads(0), crew.threads(3)) == (2, 3)
-    with Crew(Machines(jobs=20)) as crew:
+    with WorkerPool(Execution(jobs=20)) as crew:
         assert crew.threads(0) == 1
 
 
@@ -128,7 +131,7 @@ def test_a_cluster_without_workers(monkeypatch):
     found = []
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Crew(Machines(scheduler=cluster.scheduler_address)) as crew,
+        WorkerPool(Execution(scheduler=cluster.scheduler_address)) as crew,
         pytest.raises(Lost, match="(no worker came back|none came) within 1 s") as caught,
     ):
         for item, _ in crew.run(times, 1, list(range(500))):
@@ -142,13 +145,13 @@ def test_no_scheduler_there(monkeypatch):
     pytest.importorskip("distributed")
     monkeypatch.setattr(crews, "_CONNECT_SECONDS", 1)
     with pytest.raises(QuantplanError, match="no Dask scheduler answers at tcp://127.0.0.1:1; start one"):
-        Crew(Machines(scheduler="tcp://127.0.0.1:1"))
+        WorkerPool(Execution(scheduler="tcp://127.0.0.1:1"))
 
 
 def test_dask_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ToolMissing, match=r"run: pip install 'quantplan\[cluster\]'"):
-        Crew(Machines(scheduler="tcp://127.0.0.1:1"))
+        WorkerPool(Execution(scheduler="tcp://127.0.0.1:1"))
 
 
 def test_a_few_names_and_how_many_more():

@@ -6,9 +6,9 @@ import pytest
 from quantplan.errors import ModelMismatch
 from quantplan.plan import Plan, PlannedTensor
 from quantplan.planning.difference import difference
-from quantplan.planning.tensor_types import Stored, check_same_model
+from quantplan.planning.tensor_types import TensorTypes, check_same_model
 from quantplan.quant_type import BY_NAME
-from quantplan.sensitivity_table import DamageRow, DamageTable
+from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
 from quantplan.tensor import Model, Tensor
 
 SHAPES = {"norm": (256,), "a": (256, 8), "b": (256, 16)}
@@ -22,20 +22,20 @@ def gguf(name="file.gguf", **types):
     model = Model((Path(name),), "test", name, 1, tensors(**types), 1000, "digest of the file")
     each = {one.name: one for one in model.tensors}
     sizes = {name: one.bytes for name, one in each.items()}
-    return Stored(Path(name), {name: one.type for name, one in each.items()}, sizes, 1000, model=model)
+    return TensorTypes(Path(name), {name: one.type for name, one in each.items()}, sizes, 1000, model=model)
 
 
 def planned(name="plan.json", digest="x", **types):
     made = tuple(PlannedTensor(each.name, each.type, each.bytes, each.name in types) for each in tensors(**types))
     plan = Plan("model.gguf", "model", digest, made, "Q4_K_S", 10, 2000)
-    return Stored(Path(name), plan.types, {each.name: each.bytes for each in made}, 2000, plan=plan)
+    return TensorTypes(Path(name), plan.types, {each.name: each.bytes for each in made}, 2000, plan=plan)
 
 
-TABLE = DamageTable(
+TABLE = SensitivityTable(
     "x",
     {
-        "a": DamageRow("a", {"Q4_K": 0.5, "Q6_K": 0.125}, {"Q4_K": 0.25}),
-        "b": DamageRow("b", {"Q4_K": 2.0, "Q6_K": 1.0}),
+        "a": SensitivityRow("a", {"Q4_K": 0.5, "Q6_K": 0.125}, {"Q4_K": 0.25}),
+        "b": SensitivityRow("b", {"Q4_K": 2.0, "Q6_K": 1.0}),
     },
 )
 
@@ -73,7 +73,7 @@ def test_the_table_of_another_model():
     with pytest.raises(ModelMismatch, match="made for another model"):
         difference(planned(), gguf(), replace(TABLE, model_digest="z"))
     with pytest.raises(ModelMismatch, match="row for c"):
-        difference(gguf(), gguf(), replace(TABLE, rows=TABLE.rows | {"c": DamageRow("c", {})}))
+        difference(gguf(), gguf(), replace(TABLE, rows=TABLE.rows | {"c": SensitivityRow("c", {})}))
 
 
 def test_other_tensors_and_other_shapes(monkeypatch):

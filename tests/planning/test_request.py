@@ -12,22 +12,22 @@ from quantplan.gguf.reader import read_model
 from quantplan.gguf.writer import quantized_bytes
 from quantplan.llamacpp.tools import run
 from quantplan.planning.request import (
-    Request,
+    PlanRequest,
     check,
     keep_table,
-    layer_mixes,
+    layer_ftypes,
     parse_budget,
     plan_for,
     quantizable,
     table_of,
-    types_to_price,
+    types_to_estimate,
 )
 from quantplan.quant_type import BY_NAME, parse_types
 from quantplan.recipes.importing import import_file
 from quantplan.recipes.layer_types import write_layer_types
 from quantplan.selector import Selector
 from quantplan.sensitivity.estimate import prior_table
-from quantplan.solve.constraints import Wishes
+from quantplan.solve.constraints import Constraints
 
 pytestmark = pytest.mark.tools
 
@@ -37,7 +37,7 @@ def request_for(case):
     """A request on the tiny model; without an imatrix unless told otherwise."""
 
     def make(budget="45%", types="k,Q8_0,F16", **fields):
-        return Request(case.model, fields.pop("imatrix", None), parse_types(types), budget, **fields)
+        return PlanRequest(case.model, fields.pop("imatrix", None), parse_types(types), budget, **fields)
 
     return make
 
@@ -47,8 +47,8 @@ def table(case):
     return prior_table(case.model, case.tensors, parse_types("all"), None)
 
 
-def wishes(pins=(), floors=()):
-    return Wishes(*(tuple((Selector(name), BY_NAME[kind]) for name, kind in pairs) for pairs in (pins, floors)))
+def constraints(pins=(), floors=()):
+    return Constraints(*(tuple((Selector(name), BY_NAME[kind]) for name, kind in pairs) for pairs in (pins, floors)))
 
 
 # -- plans
@@ -101,19 +101,19 @@ def test_more_than_everything(case, request_for, table):
 
 
 def test_pins_and_floors_hold(case, request_for, table):
-    asked = wishes(
+    asked = constraints(
         pins=[("attn_v", "Q5_0"), ("blk.0.attn_v", "Q8_0")],
         floors=[("ffn_*", "Q5_K"), ("token_embd", "Q4_K")],
     )
-    plan, _ = plan_for(request_for("45%", wishes=asked), table)
+    plan, _ = plan_for(request_for("45%", constraints=asked), table)
     assert plan.types["blk.0.attn_v.weight"].name == "Q8_0" and plan.types["blk.1.attn_v.weight"].name == "Q5_0"
     assert all(plan.types[t.name].bits >= 5.5 for t in case.tensors if t.role.startswith("ffn"))
     assert plan.types["token_embd.weight"].bits >= 4.5
 
 
 def test_pinned_types_are_priced_although_no_choice(request_for):
-    asked = request_for(types="k", wishes=wishes(pins=[("attn_v", "Q5_1")]))
-    assert [kind.name for kind in types_to_price(asked)] == ["Q6_K", "Q5_1", "Q5_K", "Q4_K", "Q3_K", "Q2_K"]
+    asked = request_for(types="k", constraints=constraints(pins=[("attn_v", "Q5_1")]))
+    assert [kind.name for kind in types_to_estimate(asked)] == ["Q6_K", "Q5_1", "Q5_K", "Q4_K", "Q3_K", "Q2_K"]
 
 
 # -- layer mode
@@ -137,13 +137,13 @@ def test_layer_mode_takes_no_better_plan_than_tensors(request_for, table):
 
 
 def test_layer_mode_prices_what_its_mixes_consist_of(request_for):
-    names = {kind.name for kind in types_to_price(request_for(types="Q4_K", per="layer"))}
+    names = {kind.name for kind in types_to_estimate(request_for(types="Q4_K", per="layer"))}
     assert {"Q4_K", "Q6_K", "Q5_0"} <= names
 
 
 def test_wishes_leave_out_mixes_of_layer_mode(request_for, table):
     asked = request_for(
-        "60%", types="all", per="layer", wishes=wishes(floors=[("attn_v", "Q5_K"), ("token_embd", "Q6_K")])
+        "60%", types="all", per="layer", constraints=constraints(floors=[("attn_v", "Q5_K"), ("token_embd", "Q6_K")])
     )
     check(asked)
     plan, _ = plan_for(asked, table)
@@ -153,7 +153,7 @@ def test_wishes_leave_out_mixes_of_layer_mode(request_for, table):
 
 
 def test_wishes_that_no_mix_keeps(request_for, table):
-    asked = request_for(per="layer", wishes=wishes(pins=[("attn_v", "Q5_1")]))
+    asked = request_for(per="layer", constraints=constraints(pins=[("attn_v", "Q5_1")]))
     for refuse in (check, lambda request: plan_for(request, table)):
         with pytest.raises(BadUsage, match="no mix and no type that is allowed for block 0"):
             refuse(asked)
@@ -163,9 +163,11 @@ def test_wishes_that_no_mix_keeps(request_for, table):
 def test_a_course_over_the_blocks(request_for, table, course):
     asked = request_for("45%", types="k", per="layer")
     free, _ = plan_for(asked, table)
-    plan, _ = plan_for(replace(asked, wishes=Wishes(course=course)), table)
-    mixes = layer_mixes(asked)
-    size = {ftype: sum(t.bytes_as(types[t.name]) for t in quantizable(asked.model)) for ftype, types in mixes.items()}
+    plan, _ = plan_for(replace(asked, constraints=Constraints(course=course)), table)
+    stock_quants = layer_ftypes(asked)
+    size = {
+        ftype: sum(t.bytes_as(types[t.name]) for t in quantizable(asked.model)) for ftype, types in stock_quants.items()
+    }
     steps = [size[ftype] for _, ftype in plan.layer_types]
     turns = [two - one for one, two in pairwise(steps) if two != one]
     assert all(step > 0 for step in turns) or all(step < 0 for step in turns) or course == "valley"
@@ -210,15 +212,15 @@ def test_layer_mode_without_any_mix(request_for):
         ({"budget": "=nofile"}, BadFile, "cannot take the budget"),
         ({"types": "F32"}, NothingSelected, "are larger than F16"),
         ({"types": "IQ2_XXS"}, NothingSelected, "they need an imatrix"),
-        ({"wishes": wishes(pins=[("attn_w", "Q4_K")])}, NothingSelected, "did you mean attn_"),
+        ({"wishes": constraints(pins=[("attn_w", "Q4_K")])}, NothingSelected, "did you mean attn_"),
         (
-            {"wishes": wishes(pins=[("attn_v", "IQ2_XXS")])},
+            {"wishes": constraints(pins=[("attn_v", "IQ2_XXS")])},
             NothingSelected,
             "blk.0.attn_v.weight cannot be stored as IQ2_XXS",
         ),
-        ({"wishes": wishes(pins=[("attn_v", "F32")])}, NothingSelected, "cannot be stored as F32"),
-        ({"wishes": wishes(floors=[("attn_v", "F32")])}, NothingSelected, "--min attn_v=F32: nothing is left for"),
-        ({"wishes": wishes(floors=[("*", "Q8_0")])}, BudgetImpossible, "the smallest has"),
+        ({"wishes": constraints(pins=[("attn_v", "F32")])}, NothingSelected, "cannot be stored as F32"),
+        ({"wishes": constraints(floors=[("attn_v", "F32")])}, NothingSelected, "--min attn_v=F32: nothing is left for"),
+        ({"wishes": constraints(floors=[("*", "Q8_0")])}, BudgetImpossible, "the smallest has"),
     ],
 )
 def test_refused_by_check_and_by_plan_for(request_for, table, fields, error, message):
@@ -264,4 +266,4 @@ def test_no_language_model(tmp_path):
     writer.write_tensors_to_file()
     writer.close()
     with pytest.raises(BadUsage, match="would quantize no tensor"):
-        check(Request(read_model(Path(tmp_path / "norms.gguf")), None, parse_types("k"), "4bpw"))
+        check(PlanRequest(read_model(Path(tmp_path / "norms.gguf")), None, parse_types("k"), "4bpw"))

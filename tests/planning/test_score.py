@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from quantplan.build.build import build_mix, stock_plan
+from quantplan.build.build import build_stock_quant, stock_plan
 from quantplan.errors import ModelMismatch, NothingSelected
 from quantplan.gguf.reader import read_model
 from quantplan.planning.score import score, scored
 from quantplan.recipes.importing import import_file
-from quantplan.sensitivity_table import DamageRow, DamageTable, Interaction
+from quantplan.sensitivity_table import Interaction, SensitivityRow, SensitivityTable
 
 pytestmark = pytest.mark.tools
 DAMAGE = {"Q4_K": 0.002, "Q6_K": 0.0005, "Q5_0": 0.001}
@@ -21,19 +21,21 @@ def reference(reference_model):
 
 
 @pytest.fixture(scope="module")
-def mix(reference, tmp_path_factory):
-    return build_mix(reference, "Q4_K_M", tmp_path_factory.mktemp("mix") / "q4.gguf", threads=1)
+def stock_quant(reference, tmp_path_factory):
+    return build_stock_quant(reference, "Q4_K_M", tmp_path_factory.mktemp("mix") / "q4.gguf", threads=1)
 
 
 def table_of(plan, **fields):
-    rows = {each.name: DamageRow(each.name, dict(DAMAGE), relative_error=0.1) for each in plan.tensors if each.rule}
-    return DamageTable(
+    rows = {
+        each.name: SensitivityRow(each.name, dict(DAMAGE), relative_error=0.1) for each in plan.tensors if each.rule
+    }
+    return SensitivityTable(
         **({"model_digest": plan.model_digest, "rows": rows, "interaction": Interaction(0.9, 1.0)} | fields)
     )
 
 
-def test_a_file_of_anyones_is_scored_by_its_types(reference, mix):
-    plan = import_file(mix.path, reference).plan
+def test_a_file_of_anyones_is_scored_by_its_types(reference, stock_quant):
+    plan = import_file(stock_quant.path, reference).plan
     table = table_of(plan)
     ruled = [each for each in plan.tensors if each.rule]
     total = sum(DAMAGE[each.type.name] for each in ruled)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from quantplan.errors import BadFile, BadUsage, NothingSelected
-from quantplan.recipes.published_sensitivities import looks_like_damage, read_published
+from quantplan.recipes.published_sensitivities import looks_like_sensitivities, read_published
 
 TABLE = """QTYPE,blk.0.attn_k_b.weight,blk.0.attn_v_b.weight,blk.0.ffn_down.weight,token_embd.weight
 iq1_bn,9.0,9.1,8.5,15.846253
@@ -58,8 +58,8 @@ def test_a_json_of_both(files):
     assert found.shapes["blk.1.attn_v.weight"] == (256, 8)
     assert found.unmeasured == ("blk.1.attn_v.weight",)
     assert found.source == {"file": "j", "repo": "a/b"}
-    assert looks_like_damage(json.dumps(content)) and looks_like_damage(TABLE)
-    assert not looks_like_damage('{"format": "quantplan-plan", "tensors": []}')
+    assert looks_like_sensitivities(json.dumps(content)) and looks_like_sensitivities(TABLE)
+    assert not looks_like_sensitivities('{"format": "quantplan-plan", "tensors": []}')
 
 
 @pytest.mark.parametrize(

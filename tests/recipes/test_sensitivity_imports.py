@@ -8,15 +8,15 @@ from model_parts import model_of
 
 from quantplan.errors import BadUsage, ModelMismatch, NothingSelected
 from quantplan.recipes.published_sensitivities import Published, read_published
-from quantplan.recipes.sensitivity_imports import Target, damage_table
-from quantplan.records.plan_files import read_damage, write_damage
+from quantplan.recipes.sensitivity_imports import ImportTarget, sensitivity_table
+from quantplan.records.plan_files import read_sensitivities, write_sensitivities
 
 BENCH = Path(__file__).resolve().parents[3] / "shared" / "solver-bench"
 SHAPES = {f"blk.{block}.{role}.weight": (256, 8) for block in range(4) for role in ("attn_k", "attn_v")} | {
     "output.weight": (96, 64)
 }
 MODEL = model_of(SHAPES, blocks=4)
-TARGET = Target(MODEL, MODEL.tensors)
+TARGET = ImportTarget(MODEL, MODEL.tensors)
 CURVE = {"q2_K": 0.9, "q4_0": 0.07, "iq4_nl": 0.0, "iq4_kt": 0.07, "q8_0": 0.001, "bf16": 0.0}
 
 
@@ -28,7 +28,7 @@ def published(without=(), **fields):
 
 
 def test_sensitivity_times_curve_in_types_that_fit():
-    imported = damage_table(published(), TARGET)
+    imported = sensitivity_table(published(), TARGET)
     rows = imported.table.rows
     assert rows["blk.0.attn_k.weight"].weights == {
         "Q2_K": pytest.approx(0.01 * 0.9),
@@ -46,22 +46,22 @@ def test_sensitivity_times_curve_in_types_that_fit():
 
 
 def test_labels_that_were_stored_otherwise_are_no_choice():
-    imported = damage_table(published(otherwise={"blk.1.attn_v.weight": frozenset({"q2_K"})}))
+    imported = sensitivity_table(published(otherwise={"blk.1.attn_v.weight": frozenset({"q2_K"})}))
     assert "Q2_K" not in imported.table.rows["blk.1.attn_v.weight"].weights
     assert imported.table.model_digest == ""
     with pytest.raises(NothingSelected, match="blk.1.attn_v.weight can be stored as none"):
-        damage_table(published(otherwise={"blk.1.attn_v.weight": frozenset(CURVE)}))
+        sensitivity_table(published(otherwise={"blk.1.attn_v.weight": frozenset(CURVE)}))
     with pytest.raises(NothingSelected, match="none of the 1 types"):
-        damage_table(published(labels=("iq4_kt",)))
+        sensitivity_table(published(labels=("iq4_kt",)))
 
 
 def test_a_measurement_of_several_is_counted_once():
     pair = ("blk.0.attn_k.weight", "blk.0.attn_v.weight")
     together = published(sensitivity=dict.fromkeys(SHAPES, 0.03), together=(pair,))
-    rows = damage_table(together, TARGET).table.rows
+    rows = sensitivity_table(together, TARGET).table.rows
     assert sum(rows[name].weights["Q2_K"] for name in pair) == pytest.approx(0.03 * 0.9)
     assert rows["output.weight"].weights["Q8_0"] == pytest.approx(0.03 * 0.001)
-    whole = damage_table(together, TARGET, split=False)
+    whole = sensitivity_table(together, TARGET, split=False)
     assert whole.table.rows[pair[0]].weights["Q2_K"] == pytest.approx(0.03 * 0.9)
     assert whole.table.made_from["measured_together"] == "1 groups, each value counted by every tensor"
 
@@ -71,10 +71,10 @@ def test_holes_are_named_and_filled_only_when_asked():
     with pytest.raises(
         BadUsage, match=r"no measurement of blk.2.attn_v.weight, output.weight \(2 tensors\).*--fill role"
     ):
-        damage_table(published(without=holes), TARGET)
+        sensitivity_table(published(without=holes), TARGET)
     with pytest.raises(BadUsage, match="cannot fill output.weight: no tensor of its role"):
-        damage_table(published(without=holes), TARGET, fill="role")
-    imported = damage_table(published(without=holes), TARGET, fill="most")
+        sensitivity_table(published(without=holes), TARGET, fill="role")
+    imported = sensitivity_table(published(without=holes), TARGET, fill="most")
     row = imported.table.rows["blk.2.attn_v.weight"]
     assert row.weights["Q2_K"] == pytest.approx(0.9 * math.sqrt(0.04 * 0.08))  # blocks 1 and 3
     assert (row.source, row.relative_error) == ("borrowed", 1.0)
@@ -82,17 +82,19 @@ def test_holes_are_named_and_filled_only_when_asked():
     assert imported.table.made_from["filled"] == list(holes)
     assert "2 tensors without a measurement borrow one" in imported.warnings[-1]
     with pytest.raises(BadUsage, match="blk.2.attn_v.weight"):
-        damage_table(published(without=holes[:1], unmeasured=holes[:1]))  # without a model, what the file itself names
+        sensitivity_table(
+            published(without=holes[:1], unmeasured=holes[:1])
+        )  # without a model, what the file itself names
 
 
 def test_another_models_measurements():
     other = published(sensitivity={f"blk.{block}.ffn_up_exps.weight": 0.1 for block in range(9)})
     with pytest.raises(ModelMismatch, match="lacks 9 of the 9 tensors that were measured"):
-        damage_table(other, TARGET)
+        sensitivity_table(other, TARGET)
     with pytest.raises(ModelMismatch, match=r"output.weight has shape \(96, 64\) .* \(96, 65\)"):
-        damage_table(published(shapes={"output.weight": (96, 65)}), TARGET)
+        sensitivity_table(published(shapes={"output.weight": (96, 65)}), TARGET)
     more = published(sensitivity=published().sensitivity | {"blk.9.nextn.weight": 0.1})
-    imported = damage_table(more, TARGET)
+    imported = sensitivity_table(more, TARGET)
     assert imported.table.model_digest == "" and "1 tensors of the table are not in the model" in imported.warnings[0]
 
 
@@ -102,8 +104,8 @@ def test_another_models_measurements():
     [("Qwen3-4B-Instruct-2507", 253, 19), ("GLM-4.5-Air", 472, 15), ("DeepSeek-V3.1-Terminus", 725, 8)],
 )
 def test_published_models(model, tensors, types, tmp_path):
-    imported = damage_table(read_published(BENCH / f"{model}.json"), fill="most")
+    imported = sensitivity_table(read_published(BENCH / f"{model}.json"), fill="most")
     assert len(imported.table.rows) == tensors
     assert len({kind for row in imported.table.rows.values() for kind in row.weights}) == types
-    write_damage(imported.table, tmp_path / "d.json")
-    assert read_damage(tmp_path / "d.json") == imported.table
+    write_sensitivities(imported.table, tmp_path / "d.json")
+    assert read_sensitivities(tmp_path / "d.json") == imported.table

@@ -11,7 +11,7 @@ from quantplan.measurement import Estimate
 from quantplan.plan import Outcome, Plan, PlannedTensor
 from quantplan.quant_type import BY_NAME
 from quantplan.report.card import SHORT, Identity, ancestors, base_models, card_text, front_matter, rules_text
-from quantplan.report.card_data import Compared, ComparedRow, Publication, PublishedFile
+from quantplan.report.card_data import CardData, ComparedFiles, ComparedRow, PublishedFile
 from quantplan.report.card_use import tag_of
 from quantplan.task_score import TaskConditions, TaskScore
 from quantplan.throughput import SpeedConditions, SpeedTest, Throughput
@@ -37,13 +37,13 @@ def file_of(name, size, digest=None, plan=None):
 
 
 def measured(kld, name="a", error=0.0001, **fields):
-    return replace(MEASUREMENT, kld=Estimate(kld, error), kld_window_err=error, **fields)
+    return replace(MEASUREMENT, kld=Estimate(kld, error), kld_chunk_err=error, **fields)
 
 
 def published(klds, sizes=(1000, 2000, 3000), **fields):
     files = tuple(file_of(f"m-{index}.gguf", size, f"d{index}") for index, size in enumerate(sizes))
     found = {file.name: (measured(kld),) for file, kld in zip(files, klds, strict=False) if kld is not None}
-    return Publication(files, found, **fields)
+    return CardData(files, found, **fields)
 
 
 def rows(text, first):
@@ -68,7 +68,7 @@ def test_nothing_is_invented():
 
 
 def test_an_uncalibrated_expectation_is_none():
-    found = Publication((file_of("m.gguf", 1000, plan=plan_of(calibrated=False)),), {})
+    found = CardData((file_of("m.gguf", 1000, plan=plan_of(calibrated=False)),), {})
     text = card(found)
     assert rows(text, "File")[2][4] == "not measured" and "scales are a prior" in text and "0.0123" not in text
 
@@ -90,7 +90,7 @@ def test_a_difference_inside_the_noise_is_no_advice():
 
 def test_files_under_other_conditions_are_not_compared():
     found = published([0.02, 0.01, None])
-    others = replace(CONDITIONS, windows=4)
+    others = replace(CONDITIONS, chunks=4)
     found = replace(found, measured={**found.measured, "m-2.gguf": (measured(0.001, conditions=others),)})
     text = card(found)
     assert rows(text, "File")[4][4].startswith("not measured")
@@ -100,7 +100,7 @@ def test_files_under_other_conditions_are_not_compared():
 
 def test_names_cannot_break_the_card():
     name = "a|b`c_*d*.gguf"
-    text = card(Publication((file_of(name, 1000, "d"),), {name: (measured(0.01, notes=("lost | summary",)),)}))
+    text = card(CardData((file_of(name, 1000, "d"),), {name: (measured(0.01, notes=("lost | summary",)),)}))
     assert rows(text, "File")[2][0] == "``a\\|b`c_*d*.gguf``"
     assert "### a\\|b\\`c\\_\\*d\\*.gguf" in text and "lost \\| summary" in text
 
@@ -111,14 +111,14 @@ def test_what_was_typed_without_private_folders():
             "command": "quantplan solve -m /home/me/models/model.gguf --budget=/home/me/x.gguf --pin output=Q6_K"
         }
     )
-    text = card(Publication((file_of("m.gguf", 1000, plan=plan),), {}))
+    text = card(CardData((file_of("m.gguf", 1000, plan=plan),), {}))
     assert "quantplan solve -m model.gguf --budget=x.gguf --pin output=Q6_K\n" in text and "/home" not in text
     assert "llama-quantize --tensor-type-file m.tensor-types.txt model.gguf m.gguf Q4_K_M" in text
 
 
 def test_layer_plans_show_layer_types():
     plan = plan_of(layer_types=((0, "Q4_K_M"), (1, "Q4_K_S")), flags="--output-tensor-type Q4_K")
-    text = card(Publication((file_of("m.gguf", 1000, plan=plan),), {}))
+    text = card(CardData((file_of("m.gguf", 1000, plan=plan),), {}))
     assert 'LAYER_TYPES=\'[\n[0,"Q4_K_M"],[1,"Q4_K_S"]\n]\'\nFLAGS="--output-tensor-type Q4_K"' in text
     assert "a type for each layer chosen" in text
 
@@ -132,7 +132,7 @@ def test_long_rules_are_folded():
     plan = replace(plan_of(), tensors=tensors)
     file = PublishedFile("m.gguf", model, plan.types, {t.name: t.bytes for t in tensors}, 1000, plan)
     assert len(rules_text(file).splitlines()) > SHORT
-    assert "<summary>Rules for --tensor-type-file, m.tensor-types.txt</summary>" in card(Publication((file,), {}))
+    assert "<summary>Rules for --tensor-type-file, m.tensor-types.txt</summary>" in card(CardData((file,), {}))
     assert "<details>" not in card(published([], sizes=(1000,)))
 
 
@@ -166,7 +166,7 @@ def test_comparisons_with_noise_marks_tasks_and_speeds():
         None,
         frozenset({"ppl", "arc"}),
     )
-    text = card(published([0.01], sizes=(1000,), compared=(Compared((first, other), "At a_b it wins."),)))
+    text = card(published([0.01], sizes=(1000,), compared=(ComparedFiles((first, other), "At a_b it wins."),)))
     heading, _, own, rival = rows(text[text.index("against others") :], "File")
     assert heading[3:] == ["KLD", "KLD ratio", "95 % interval", "Remark"]
     assert own[:1] == ["`m-0.gguf`"] and rival == [
@@ -274,7 +274,7 @@ def test_a_tag_is_the_shortest_that_means_the_file(name, tag):
 
 def test_a_file_that_no_tag_means_is_named_whole():
     assert tag_of("a-Q4.gguf", ["a-Q4.gguf", "a-Q4-a-Q4.gguf"]) is None
-    found = Publication((file_of("a-Q4-a-Q4.gguf", 1), file_of("a-Q4.gguf", 2)), {})
+    found = CardData((file_of("a-Q4-a-Q4.gguf", 1), file_of("a-Q4.gguf", 2)), {})
     assert "llama-cli -hf o/r -hff a-Q4.gguf" in card(found, Identity("o/r"))
 
 
@@ -289,7 +289,7 @@ def test_commands_name_the_repository():
 
 def test_a_split_file_is_said_to_be_one():
     file = replace(file_of("m-00001-of-00003.gguf", 1), shards=3)
-    text = card(Publication((file,), {}), Identity("o/r"))
+    text = card(CardData((file,), {}), Identity("o/r"))
     assert "| `m-00001-of-00003.gguf` and 2 more |" in text
     assert (
         "Ollama takes no split files: join them first with `llama-gguf-split --merge`." in text and "ollama" not in text
@@ -297,12 +297,12 @@ def test_a_split_file_is_said_to_be_one():
 
 
 def test_names_with_spaces_are_quoted():
-    text = card(Publication((file_of("a b.gguf", 1),), {}), Identity("o/r"))
+    text = card(CardData((file_of("a b.gguf", 1),), {}), Identity("o/r"))
     assert "llama-cli -hf 'o/r:a b'\nllama-cli -m 'a b.gguf'\n" in text
     assert "ollama run 'hf.co/o/r:a b'\n" in text and "ollama create a-b -f Modelfile" in text
 
 
 def test_tensors_in_ram_are_part_of_the_command():
     plan = plan_of(on_cpu=(r"^blk\.1\.attn_v\.weight$=CPU",))
-    text = card(Publication((file_of("m.gguf", 1000, plan=plan),), {}))
+    text = card(CardData((file_of("m.gguf", 1000, plan=plan),), {}))
     assert r"llama-cli -m m.gguf -ngl 999 --override-tensor '^blk\.1\.attn_v\.weight$=CPU'" in text

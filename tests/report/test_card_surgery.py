@@ -13,7 +13,7 @@ from quantplan.report.card import card_text
 from quantplan.report.card_surgery import in_words
 from quantplan.surgery.edits import layer_map, parse_edits
 from quantplan.surgery.history import History
-from quantplan.surgery.search.leaderboard import Judgement, Leaderboard, Standing
+from quantplan.surgery.search.leaderboard import BestCandidateTest, Leaderboard, RankedCandidate
 
 EDITS = "delete 10; swap 11 12"
 
@@ -33,7 +33,7 @@ def operated(found):
 def standing(edits, ppl, gap):
     figure = Gap(gap, gap - 0.01, gap + 0.01, abs(gap) > 0.01)
     figures = {"ppl": Estimate(ppl, 0.5), "kld": Estimate(0.1, 0.01), "gap": figure}
-    return Standing(edits=edits, layer_map=map_of(edits), family="delete", phase=1, **figures)
+    return RankedCandidate(edits=edits, layer_map=map_of(edits), family="delete", phase=1, **figures)
 
 
 def board(**fields):
@@ -42,7 +42,9 @@ def board(**fields):
     )
     rows = (standing(EDITS, 15.7, -0.03), standing("delete 10", 15.9, -0.02), standing("delete 3", 19.0, 0.2))
     fields = {
-        "judgement": Judgement(conditions=CONDITIONS, original=original, standings=(standing(EDITS, 15.8, -0.02),))
+        "judgement": BestCandidateTest(
+            conditions=CONDITIONS, original=original, standings=(standing(EDITS, 15.8, -0.02),)
+        )
     } | fields
     return Leaderboard(
         model="Qwen3-1.7B-F16.gguf",

@@ -1,23 +1,23 @@
 import pytest
 
 from quantplan.errors import BadUsage
-from quantplan.planning.frontier import Entry, Frontier, Mix
+from quantplan.planning.frontier import Frontier, FrontierEntry, StockQuant
 from quantplan.report.frontier_plot import frontier_figure, frontier_plot
 from quantplan.report.frontier_table import frontier_fields
 from quantplan.solve.frontier import Point
 
 
-def made(*klds, knee=None, mixes=()):
+def made(*klds, knee=None, stock_quants=()):
     entries = tuple(
-        Entry(Point(at, at, kld, kld, 0.0, 1e-9, ()), 100 * at, 100 * at, 2.0 + at, kld, 2 * kld, 0.0, 1)
+        FrontierEntry(Point(at, at, kld, kld, 0.0, 1e-9, ()), 100 * at, 100 * at, 2.0 + at, kld, 2 * kld, 0.0, 1)
         for at, kld in enumerate(klds, 1)
     )
-    return Frontier(entries, 10, knee, mixes, (), True)
+    return Frontier(entries, 10, knee, stock_quants, (), True)
 
 
 def test_the_curve_leaves_out_what_has_no_logarithm(tmp_path):
-    mixes = (Mix("Q4_K_M", 150, 4.5, 0.02, 0.001, 0.01), Mix("F16", 300, 16.0, 0.0, 0.0, 0.0))
-    found = made(0.1, 0.01, 0.0, knee=1, mixes=mixes)
+    stock_quants = (StockQuant("Q4_K_M", 150, 4.5, 0.02, 0.001, 0.01), StockQuant("F16", 300, 16.0, 0.0, 0.0, 0.0))
+    found = made(0.1, 0.01, 0.0, knee=1, stock_quants=stock_quants)
     axes = frontier_figure(found, "a model").axes[0]
     curve, knee, stock = axes.get_lines()
     assert list(curve.get_ydata()) == [0.1, 0.01] and list(knee.get_ydata()) == [0.01]
@@ -38,8 +38,8 @@ def test_other_kinds_of_pictures(tmp_path):
 
 
 def test_fields():
-    mixes = (Mix("Q4_K_M", 150, 4.5, 0.02, 0.001, 0.01), Mix("Q2_K", 50, 2.5, 0.2, 0.001, None))
-    fields = frontier_fields(made(0.1, 0.01, knee=1, mixes=mixes))
+    stock_quants = (StockQuant("Q4_K_M", 150, 4.5, 0.02, 0.001, 0.01), StockQuant("Q2_K", 50, 2.5, 0.2, 0.001, None))
+    fields = frontier_fields(made(0.1, 0.01, knee=1, stock_quants=stock_quants))
     assert [each["knee"] for each in fields["points"]] == [False, True]
     assert [each["price_per_100_mb"] for each in fields["points"]] == pytest.approx([0.1, 0.1])
     assert [each["ratio"] for each in fields["mixes"]] == [0.5, None]

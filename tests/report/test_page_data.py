@@ -19,7 +19,7 @@ from quantplan.report.card_figures import draw
 from quantplan.report.commands import Commands
 from quantplan.report.page import page
 from quantplan.report.page_data import LETTERS, page_data, roles, types_of
-from quantplan.report.report_data import findings
+from quantplan.report.report_data import report_data
 from quantplan.sensitivity.estimate import prior_table
 
 
@@ -32,7 +32,7 @@ def test_letters_stand_for_the_types_of_every_plan(small):
     found = made_up()
     for plan, own in zip(found.plans, small["plans"], strict=True):
         assert types_of(small, own) == {name: kind.name for name, kind in plan.types.items()}
-    assert types_of(small, small["mixes"][1]) == {name: kind.name for name, kind in found.mixes[1].types.items()}
+    assert types_of(small, small["mixes"][1]) == {name: kind.name for name, kind in found.stock_quants[1].types.items()}
     assert len({each["types"] for each in small["plans"]}) == len(small["plans"])
 
 
@@ -104,7 +104,7 @@ def test_pictures_for_cards(tmp_path):
 
 @pytest.fixture(scope="module")
 def request_of_all(reference_model, reference_imatrix):
-    return planning.Request(
+    return planning.PlanRequest(
         read_model(reference_model), read_imatrix(reference_imatrix), parse_types("k,iq,Q8_0"), None
     )
 
@@ -123,7 +123,7 @@ def reference(request_of_all, table, tmp_path_factory):
     write_measurement(MEASUREMENT, reports / "others.measurement.json")
     (reports / "half.json").write_text('{"format": "quantplan-comp')
     (reports / "unlike.json").write_text("[1, 2]")
-    return findings(request_of_all, table, 5, reports)
+    return report_data(request_of_all, table, 5, reports)
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +147,9 @@ def test_each_budget_shows_the_plan_that_solve_gives(reference, reference_data, 
 
 @pytest.mark.tools
 def test_stock_mixes_are_those_of_the_tool(reference, reference_data, request_of_all):
-    mix = next(each for each in reference_data["mixes"] if each["name"] == "Q5_K_M")
-    types = quantize.mix(request_of_all.model, "Q5_K_M", request_of_all.imatrix.path)
-    assert types_of(reference_data, mix) == {name: types[name].name for name in reference.plans[0].types}
+    stock_quant = next(each for each in reference_data["mixes"] if each["name"] == "Q5_K_M")
+    types = quantize.stock_quant(request_of_all.model, "Q5_K_M", request_of_all.imatrix.path)
+    assert types_of(reference_data, stock_quant) == {name: types[name].name for name in reference.plans[0].types}
     without = next(each for each in reference_data["mixes"] if each["name"] == "Q5_0")
     assert without["kld"] is None and without["unpriced"] == "Q5_0, Q5_1"
     assert reference_data["plans"][reference_data["opens_at"]]["asked"] == "Q4_K_M"

@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 
 from quantplan.quant_type import BY_NAME
-from quantplan.run.correction import BITS, LEVEL, Observed, corrected, correction, unsureness
-from quantplan.sensitivity_table import DamageRow, DamageTable, Interaction
+from quantplan.run.correction import BITS, LEVEL, Observed, corrected, correction, uncertainty
+from quantplan.sensitivity_table import Interaction, SensitivityRow, SensitivityTable
 
 TYPES = ("Q2_K", "IQ3_S", "Q3_K", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
 ROLES = ("attn_q", "attn_v", "ffn_down", "ffn_up")
 NAMES = [f"blk.{block}.{role}.weight" for block in range(12) for role in ROLES]
 
 
-def table_of(relative_error=0.1, interaction_error=0.05, seed=0) -> DamageTable:
+def table_of(relative_error=0.1, interaction_error=0.05, seed=0) -> SensitivityTable:
     random = np.random.default_rng(seed)
     rows = {}
     for name, scale in zip(NAMES, random.lognormal(-3, 1, len(NAMES)), strict=True):
         weights = {kind: float(scale * 4.0 ** -BY_NAME[kind].bits) for kind in TYPES}
         kernel = {kind: float(scale * 2e-5) for kind in TYPES}
-        rows[name] = DamageRow(name, weights, kernel, relative_error, "probed")
-    return DamageTable("digest", rows, Interaction(1.0, 0.5, interaction_error), "cpu", True)
+        rows[name] = SensitivityRow(name, weights, kernel, relative_error, "probed")
+    return SensitivityTable("digest", rows, Interaction(1.0, 0.5, interaction_error), "cpu", True)
 
 
 def files(count, seed=1):
@@ -31,18 +31,18 @@ def files(count, seed=1):
     return [dict(zip(NAMES, random.choice(TYPES, len(NAMES), p=each), strict=True)) for each in chances]
 
 
-def observed(truth: DamageTable, assignments, noise=0.0, windows=64, seed=2):
+def observed(truth: SensitivityTable, assignments, noise=0.0, chunks=64, seed=2):
     """What files lose by the true table, on windows that are hard or easy for all alike; ``noise``: of each by itself."""
     random = np.random.default_rng(seed)
-    common = random.lognormal(0, 0.5, windows)
+    common = random.lognormal(0, 0.5, chunks)
     found = []
     for types in assignments:
-        own = common * random.lognormal(0, noise, windows)
+        own = common * random.lognormal(0, noise, chunks)
         found.append(Observed(types, tuple(truth.predict(types)[0] * own)))
     return found
 
 
-def with_factor(table: DamageTable, factor) -> DamageTable:
+def with_factor(table: SensitivityTable, factor) -> SensitivityTable:
     """``factor(tensor, type)`` on the weights' part."""
     rows = {
         name: replace(row, weights={kind: value * factor(name, kind) for kind, value in row.weights.items()})
@@ -80,10 +80,10 @@ def test_measurements_that_say_little_change_little():
     table = table_of()
     truth = with_factor(table, lambda _, kind: float(np.exp(-0.2 * (BY_NAME[kind].bits - 4))))
     sure = correction(table, observed(truth, files(4), noise=0.01))
-    unsure = correction(table, observed(truth, files(4), noise=1.0, windows=8))
+    unsure = correction(table, observed(truth, files(4), noise=1.0, chunks=8))
     assert abs(sure.types[BITS]) > 0.05
     assert abs(unsure.types[BITS]) < 0.3 * abs(sure.types[BITS])
-    assert unsure.type_errors[BITS] > 0.9 * unsureness(table)
+    assert unsure.type_errors[BITS] > 0.9 * uncertainty(table)
 
 
 @pytest.mark.parametrize("slope", [-0.15, 0.1])
@@ -93,7 +93,7 @@ def test_super_and_sub_additivity_by_bits_is_recovered(slope):
     found = correction(table, observed(truth, files(12), noise=0.02))
     assert found.types[BITS] == pytest.approx(slope, rel=0.35)
     assert abs(found.types[BITS] - slope) < 3 * found.type_errors[BITS]
-    assert found.type_errors[BITS] < 0.5 * unsureness(table)
+    assert found.type_errors[BITS] < 0.5 * uncertainty(table)
 
 
 def test_a_family_that_costs_more_is_found_and_shrunk():
@@ -135,7 +135,7 @@ def test_corrected_predictions_are_nearer_to_what_is_measured():
     assert "corrected_by" in better.made_from
 
 
-def test_files_of_other_windows_are_refused():
+def test_files_of_other_chunks_are_refused():
     table = table_of()
     (one,) = observed(table, files(1))
     with pytest.raises(ValueError, match="different windows"):

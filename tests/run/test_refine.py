@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from quantplan.planning.request import Request, plan_for
+from quantplan.planning.request import PlanRequest, plan_for
 from quantplan.quant_type import BY_NAME, parse_types
 from quantplan.run import refine
 from quantplan.run.correction import Correction
-from quantplan.run.refine import Refinement, Scored, after, moved_share, surely_better
+from quantplan.run.refine import Refinement, Scored, after, moved_share, significantly_better
 
 COMMON = np.random.default_rng(0).lognormal(-5, 0.5, 128)
 FACTORS = Correction(4.0, {}, {}, {}, {})
@@ -36,7 +36,7 @@ def test_a_plan_that_leads_on_both_halves_counts():
     assert state.region == refine.REGION
 
 
-def test_a_plan_that_only_learnt_its_windows_does_not_count():
+def test_a_plan_that_only_learnt_its_chunks_does_not_count():
     """The trap of FACTS: better where it was chosen, worse on text of its own."""
     state = after(Refinement((PLAN,)), scored("new", 0.9, 1.02, seed=2), FACTORS)
     assert state.leader.name == "new" and state.steps[0].better
@@ -75,12 +75,12 @@ def test_chance_alone_counts_seldom():
 
 
 def test_a_mix_gives_way_only_to_what_is_surely_better():
-    mix = scored("mix", seed=5)
-    assert surely_better(scored("plan", 0.9, 0.9), mix)
-    assert not surely_better(scored("plan", 0.999, 0.999, noise=0.1), mix)
-    assert not surely_better(scored("plan", 1.2, 1.2), mix)
+    stock_quant = scored("mix", seed=5)
+    assert significantly_better(scored("plan", 0.9, 0.9), stock_quant)
+    assert not significantly_better(scored("plan", 0.999, 0.999, noise=0.1), stock_quant)
+    assert not significantly_better(scored("plan", 1.2, 1.2), stock_quant)
     same = scored("mix", 1.2, 1.2)
-    assert surely_better(same, mix), "the very same types"
+    assert significantly_better(same, stock_quant), "the very same types"
 
 
 # -- on a real table
@@ -88,7 +88,7 @@ def test_a_mix_gives_way_only_to_what_is_surely_better():
 
 @pytest.fixture(scope="module")
 def request_(case):
-    return Request(case.model, case.imatrix, parse_types("k,Q8_0"), "5.2bpw")
+    return PlanRequest(case.model, case.imatrix, parse_types("k,Q8_0"), "5.2bpw")
 
 
 def test_nearby_moves_no_more_than_the_region(case, priced, request_):
@@ -107,9 +107,9 @@ def test_nearby_moves_no_more_than_the_region(case, priced, request_):
 
 
 def test_nearby_keeps_wishes(case, priced, request_):
-    from quantplan.cli.constraint_options import wishes
+    from quantplan.cli.constraint_options import constraints
 
-    pinned = replace(request_, wishes=wishes(pin=["blk.0.attn_v=Q8_0"], tie=["gate-up"]))
+    pinned = replace(request_, constraints=constraints(pin=["blk.0.attn_v=Q8_0"], tie=["gate-up"]))
     plan, _ = plan_for(pinned, priced[0].table)
     near = refine.nearby(pinned, refine.sampled(priced[0].table, 3), plan, 0.3)
     assert near.types["blk.0.attn_v.weight"].name == "Q8_0"
@@ -134,6 +134,6 @@ def test_neighbours_are_other_plans_of_the_same_request(case, priced, request_):
 
 
 def test_where_nothing_else_can_be_planned_there_is_no_neighbour(case, priced):
-    request = Request(case.model, case.imatrix, parse_types("Q4_K,Q8_0"), "99%")
+    request = PlanRequest(case.model, case.imatrix, parse_types("Q4_K,Q8_0"), "99%")
     plan, _ = plan_for(request, priced[0].table)
     assert refine.neighbours(request, priced[0].table, plan) == {}

@@ -13,25 +13,25 @@ from tiny_models import tiny_tied
 
 from quantplan.build.build import stock_plan
 from quantplan.errors import NoSpace
-from quantplan.evaluate.baselines import Workshop
+from quantplan.evaluate.baselines import BuildContext
 from quantplan.evaluate.measure import MeasureOptions
 from quantplan.gguf.reader import read_model
-from quantplan.planning.request import Request
+from quantplan.planning.request import PlanRequest
 from quantplan.quant_type import parse_types
 from quantplan.records.journal import Journal
 from quantplan.run import evaluation as trying
 from quantplan.run import refine
 from quantplan.run import run as running
 from quantplan.run.run import run
-from quantplan.run.targets import Order, RunOptions, Standing, Texts
-from quantplan.sensitivity.estimate import PricingOptions
+from quantplan.run.targets import RunOptions, RunStatus, RunTarget, Texts
+from quantplan.sensitivity.estimate import SensitivityOptions
 from quantplan.sensitivity.probe import ProbeOptions
 
 pytestmark = pytest.mark.tools
 ROOT = Path(__file__).parents[2]
 TYPES = parse_types("k,Q8_0")
-PRICING = PricingOptions(TYPES, ProbeOptions(n_ctx=64, windows=8, extend=False, threads=1), 1 << 15, 1)
-OPTIONS = RunOptions(PRICING, MeasureOptions(64, 12, 1), refine_windows=16)
+PRICING = SensitivityOptions(TYPES, ProbeOptions(n_ctx=64, chunks=8, extend=False, threads=1), 1 << 15, 1)
+OPTIONS = RunOptions(PRICING, MeasureOptions(64, 12, 1), refine_chunks=16)
 BUDGETS = ("Q4_K_M", "6.2bpw")
 
 
@@ -49,27 +49,27 @@ def texts(calibration_text):
 @pytest.fixture(autouse=True)
 def few_mixes(monkeypatch):
     """Sizes of 25 mixes take a second; five will do."""
-    from quantplan.evaluate import baselines as contenders
+    from quantplan.evaluate import baselines as baselines
 
-    monkeypatch.setattr(contenders, "_USUAL", ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"))
+    monkeypatch.setattr(baselines, "_USUAL", ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"))
 
 
 def orders(model, folder, budgets=BUDGETS):
-    requests = [Request(model, None, TYPES, budget) for budget in budgets]
+    requests = [PlanRequest(model, None, TYPES, budget) for budget in budgets]
     return [
-        Order(each, f"tied-{each.budget.lower()}", folder / f"tied-{each.budget.lower()}.gguf") for each in requests
+        RunTarget(each, f"tied-{each.budget.lower()}", folder / f"tied-{each.budget.lower()}.gguf") for each in requests
     ]
 
 
 def carry_out(model, texts, folder, options=OPTIONS, budgets=BUDGETS):
-    shop = Workshop(model, folder / "builds", None, 1)
+    shop = BuildContext(model, folder / "builds", None, 1)
     return run(orders(model, folder, budgets), texts, options, shop, folder / "cache")
 
 
 @pytest.fixture(scope="module")
 def whole(model, texts, tmp_path_factory):
     """An uninterrupted run of two sizes, its folder, and the keys of all journal lines that it wrote."""
-    from quantplan.evaluate import baselines as contenders
+    from quantplan.evaluate import baselines as baselines
 
     folder = tmp_path_factory.mktemp("whole")
     honest, lines = Journal.put, []
@@ -79,7 +79,7 @@ def whole(model, texts, tmp_path_factory):
         honest(self, key, value)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contenders, "_USUAL", ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"))
+        patch.setattr(baselines, "_USUAL", ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"))
         patch.setattr(Journal, "put", noting)
         found = carry_out(model, texts, folder)
     return found, folder, lines
@@ -92,7 +92,7 @@ def test_the_files_are_the_plans(whole, model):
         built = read_model(each.order.file)
         each.plan.check_built(built)
         assert built.file_bytes <= each.order.budget_bytes
-        assert each.measurement.conditions.windows == 12
+        assert each.measurement.conditions.chunks == 12
         assert each.measurement.file_bytes == built.file_bytes
     assert sorted(path.name for path in folder.glob("*.gguf")) == sorted(each.order.file.name for each in found)
     assert not list((folder / "builds").glob("*")), "what was built on the way is gone"
@@ -101,14 +101,14 @@ def test_the_files_are_the_plans(whole, model):
 def test_what_is_handed_over_is_no_worse_than_any_guard(whole):
     for each in whole[0]:
         rows = {row.name: row.measurement.kld.value for row in each.comparison.rows}
-        assert each.mixes and set(each.mixes) < set(rows)
-        assert each.measurement.kld.value <= min(rows[name] for name in each.mixes)
+        assert each.stock_quants and set(each.stock_quants) < set(rows)
+        assert each.measurement.kld.value <= min(rows[name] for name in each.stock_quants)
 
 
 def test_refinement_is_recorded(whole):
     for each in whole[0]:
         state = each.refinement
-        assert len(state.own) >= 2 and state.mixes
+        assert len(state.own) >= 2 and state.stock_quants
         assert all(len(one.klds) == 16 for one in state.measured)
         assert (each.gain is not None) == state.counts
         own = each.order.name
@@ -154,12 +154,12 @@ def test_one_size_more_shares_what_is_measured(whole, model, texts, tmp_path, mo
 
 
 def test_standing_tells_what_is_done(whole, model, texts, tmp_path):
-    shop = Workshop(model, whole[1] / "builds", None, 1)
+    shop = BuildContext(model, whole[1] / "builds", None, 1)
     for each in running.standing(orders(model, whole[1]), texts, OPTIONS, shop, whole[1] / "cache"):
         assert each.priced and each.judged and each.there
         assert each.measured == each.planned >= 2
     for each in running.standing(orders(model, tmp_path), texts, OPTIONS, shop, tmp_path / "cache"):
-        assert each == Standing(each.order)
+        assert each == RunStatus(each.order)
     assert not (tmp_path / "cache").exists()
 
 
@@ -199,7 +199,7 @@ print(json.dumps([[each.reason, {n: k.name for n, k in each.plan.types.items()},
 def test_killed_again_and_again_it_comes_to_the_same_end_and_measures_nothing_twice(whole, model, texts, tmp_path):
     import pickle
 
-    shop = Workshop(model, tmp_path / "builds", None, 1)
+    shop = BuildContext(model, tmp_path / "builds", None, 1)
     given = pickle.dumps((orders(model, tmp_path), texts, OPTIONS, shop, tmp_path / "cache"))
     log, ended, kills = tmp_path / "log", None, 0
     for last in (12, 20, 12, 6, 4, 3, 5, 10**9):
@@ -245,7 +245,7 @@ def test_a_plan_from_a_wrong_table_is_not_handed_over(whole, model, texts, tmp_p
     shutil.copytree(whole[1] / "cache", tmp_path / "cache")
     monkeypatch.setattr(running, "price", rigged(running.price))
     (one,) = carry_out(model, texts, tmp_path, budgets=("Q4_K_M",))
-    assert one.is_mix and one.kept == "Q4_K_M"
+    assert one.is_stock_quant and one.kept == "Q4_K_M"
     assert one.reason == "the plan is not surely better than Q4_K_M on the refinement text: the mix is handed over"
     assert "WORSE than Q4_K_M" in one.comparison.verdict
     built = read_model(one.order.file)
@@ -254,7 +254,10 @@ def test_a_plan_from_a_wrong_table_is_not_handed_over(whole, model, texts, tmp_p
 
     monkeypatch.setattr(refine, "surely_better", lambda *_: True)
     (two,) = carry_out(model, texts, tmp_path, replace(OPTIONS, refine=False), ("Q4_K_M",))
-    assert two.is_mix and two.reason == "the plan is worse than Q4_K_M on the text that judges: the mix is handed over"
+    assert (
+        two.is_stock_quant
+        and two.reason == "the plan is worse than Q4_K_M on the text that judges: the mix is handed over"
+    )
 
 
 def test_a_refinement_that_the_judging_text_refutes_is_taken_back(whole, model, texts, tmp_path, monkeypatch):
@@ -270,14 +273,14 @@ def test_a_refinement_that_the_judging_text_refutes_is_taken_back(whole, model, 
         and one.gain.ratio < 1
         and one.before.kld.value > one.comparison.rows[0].measurement.kld.value
     )
-    honest = trying.Trials.found
+    honest = trying.Evaluator.found
 
     def refuted(self, each):
         found = honest(self, each)
         worse = "refined" in each.name and self.text == texts.judging
         return replace(found, kld=replace(found.kld, value=10 * found.kld.value)) if worse else found
 
-    monkeypatch.setattr(trying.Trials, "found", refuted)
+    monkeypatch.setattr(trying.Evaluator, "found", refuted)
     (two,) = carry_out(model, texts, tmp_path, budgets=("Q4_K_M",))
     assert two.refinement.withdrawn and not two.refinement.counts and two.gain is None
     assert two.comparison.rows[0].name == two.order.name
@@ -288,7 +291,7 @@ def test_below_all_mixes_nothing_guards(whole, model, texts, tmp_path):
 
     shutil.copytree(whole[1] / "cache", tmp_path / "cache")
     (one,) = carry_out(model, texts, tmp_path, replace(OPTIONS, refine=False), ("3bpw",))
-    assert not one.is_mix and one.reason == "no stock mix is as small"
+    assert not one.is_stock_quant and one.reason == "no stock mix is as small"
     assert [row.name for row in one.comparison.rows] == [one.order.name, "Q2_K"]
     assert one.comparison.rows[1].larger
 

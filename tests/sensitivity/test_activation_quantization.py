@@ -9,8 +9,8 @@ from quantplan.llamacpp import ggml, quantize
 from quantplan.llamacpp.engine import Engine, EngineOptions, node_rows
 from quantplan.records.journal import Journal
 from quantplan.sensitivity import activation_quantization as kernel
-from quantplan.sensitivity.activation_quantization import kernel_rounding
-from quantplan.sensitivity.tensor_swap import window_order
+from quantplan.sensitivity.activation_quantization import activation_quantization
+from quantplan.sensitivity.tensor_swap import chunk_order
 
 Q8_0, Q8_K = 8, 15
 
@@ -18,7 +18,7 @@ Q8_0, Q8_K = 8, 15
 @pytest.fixture(scope="module")
 def rounding(case, tmp_path_factory):
     journal = Journal(tmp_path_factory.mktemp("kernel"), "kernel")
-    return kernel_rounding(case.model, case.tensors, case.text, 128, 1, journal), journal
+    return activation_quantization(case.model, case.tensors, case.text, 128, 1, journal), journal
 
 
 def test_every_matrix_has_its_figures(case, rounding):
@@ -47,7 +47,7 @@ def test_the_formula_on_the_activations_of_one_tensor(case, uneven, tmp_path):
     """r = sum_j c_j (x - x')_j^2 / sum_j c_j x_j^2, c_j = sum_i W_ij^2, on the same windows but all rows."""
     name, inputs = "blk.1.attn_v.weight", []
     tensors = (uneven.by_name[name],)
-    found = kernel_rounding(uneven, tensors, case.text, 128, 1, Journal(tmp_path, "kernel"))
+    found = activation_quantization(uneven, tensors, case.text, 128, 1, Journal(tmp_path, "kernel"))
 
     def watch(node, ask):
         if not node.src[0] or node.src[0].contents.name.decode() != name:
@@ -57,8 +57,8 @@ def test_the_formula_on_the_activations_of_one_tensor(case, uneven, tmp_path):
         return True
 
     with Engine(uneven.path, EngineOptions(128, 1), watch=watch) as engine:
-        windows = engine.windows(case.text)
-        list(engine.logits(windows[window_order(len(windows))[:16]]))
+        chunks = engine.chunks(case.text)
+        list(engine.logits(chunks[chunk_order(len(chunks))[:16]]))
     rows = np.concatenate(inputs)
     energy = (tensor_rows(uneven, tensors[0]) ** 2).sum(axis=0)
     for feed in (Q8_0, Q8_K):
@@ -87,14 +87,14 @@ def test_types_are_charged_for_what_they_are_fed_with(rounding):
 def test_from_the_journal_without_the_model(case, rounding, monkeypatch):
     found, journal = rounding
     monkeypatch.setattr(kernel, "Engine", None)
-    again = kernel_rounding(case.model, case.tensors, case.text, 128, 1, Journal(journal.path.parent, "kernel"))
+    again = activation_quantization(case.model, case.tensors, case.text, 128, 1, Journal(journal.path.parent, "kernel"))
     assert again == found
 
 
 def test_experts(tmp_path, case):
     model = read_model(tiny_moe(tmp_path / "moe.gguf"))
     tensors = tuple(t for t in quantize.quantizable(model) if t.experts > 1 or t.name == "output.weight")
-    found = kernel_rounding(model, tensors, case.text, 128, 1, Journal(tmp_path, "kernel"))
+    found = activation_quantization(model, tensors, case.text, 128, 1, Journal(tmp_path, "kernel"))
     assert set(found.relative) == {tensor.name for tensor in tensors}
     assert all(1e-6 < by_feed[Q8_0] < 1e-3 for by_feed in found.relative.values())
 
@@ -113,14 +113,14 @@ def test_it_explains_what_a_swap_does_not_see(case, priced, tmp_path):
         Engine(case.model.path, EngineOptions(128, 1, swappable=True)) as engine,
         Engine(path, EngineOptions(128, 1)) as file,
     ):
-        windows = engine.windows(case.text)[:16]
-        base = base_rows(next(engine.logits(windows)))
-        whole = divergence(base, next(file.logits(windows))).mean()
+        chunks = engine.chunks(case.text)[:16]
+        base = base_rows(next(engine.logits(chunks)))
+        whole = divergence(base, next(file.logits(chunks))).mean()
         engine.find_weights({tensor.name for tensor in case.tensors})
         for tensor in case.tensors:
             rounded = ggml.dequantize(ggml.quantize(tensor_rows(case.model, tensor), kind), kind, tensor.columns)
             engine.put(tensor.name, ggml.quantize(rounded, tensor.type))
-        weights = divergence(base, next(engine.logits(windows))).mean()
+        weights = divergence(base, next(engine.logits(chunks))).mean()
     predicted = sum(rows[tensor.name].kernel["Q8_0"] for tensor in case.tensors)
     assert whole > 1.1 * weights
     assert 0.5 < predicted / (whole - weights) < 2

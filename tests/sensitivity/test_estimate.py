@@ -15,7 +15,7 @@ from quantplan.quant_type import BY_NAME, parse_types
 from quantplan.sensitivity import estimate as pricing
 from quantplan.sensitivity import prior
 from quantplan.sensitivity import probe as probing
-from quantplan.sensitivity.estimate import PricingOptions, check_storable, price, prior_table
+from quantplan.sensitivity.estimate import SensitivityOptions, check_storable, price, prior_table
 from quantplan.sensitivity.probe import Probe, Scale
 from quantplan.sensitivity.round_trip import round_trips
 
@@ -23,7 +23,7 @@ TYPES = parse_types("k,Q8_0,F16")
 
 
 def options(case, **changed):
-    return replace(PricingOptions(TYPES, case.options, sample_elements=1 << 16, threads=1), **changed)
+    return replace(SensitivityOptions(TYPES, case.options, sample_elements=1 << 16, threads=1), **changed)
 
 
 # -- a probed table
@@ -87,7 +87,7 @@ def test_again_from_the_cache(case, priced, monkeypatch):
     def none(*_arguments, **_named):
         raise AssertionError("nothing should be measured")
 
-    monkeypatch.setattr(probing, "Prober", none)
+    monkeypatch.setattr(probing, "TensorSwapper", none)
     monkeypatch.setattr(pricing, "Engine", none)
     monkeypatch.setattr("quantplan.llamacpp.ggml.quantize", none)
     again = price(case.model, case.tensors, case.imatrix, case.text, options(case), cache)
@@ -95,7 +95,7 @@ def test_again_from_the_cache(case, priced, monkeypatch):
 
 
 def test_a_new_type_costs_a_round_trip_and_no_probe(case, priced, monkeypatch):
-    monkeypatch.setattr(probing, "Prober", None)
+    monkeypatch.setattr(probing, "TensorSwapper", None)
     table = price(
         case.model, case.tensors, case.imatrix, case.text, options(case, types=parse_types("Q4_1")), priced[1]
     ).table
@@ -218,7 +218,7 @@ def uniform_entry(total, factor, curvature):
 @pytest.mark.parametrize("factor, curvature", [(0.9, 1.4), (1.1, 0.0), (0.8, 6.0)])
 def test_the_interaction_is_recovered(factor, curvature):
     entries = {str(total): uniform_entry(total, factor, curvature) for total in (0.02, 0.08, 0.3)}
-    scales = {"a": pricing._Price(1.0, 0.05, "probed"), "b": pricing._Price(2.0, 0.05, "probed")}
+    scales = {"a": pricing._Estimator(1.0, 0.05, "probed"), "b": pricing._Estimator(2.0, 0.05, "probed")}
     found = pricing._interaction(Probe(uniform=entries), scales)
     assert found.factor == pytest.approx(factor, rel=1e-6)
     assert found.curvature == pytest.approx(curvature, abs=1e-6)
@@ -226,7 +226,7 @@ def test_the_interaction_is_recovered(factor, curvature):
 
 
 def test_no_negative_curvature_and_no_fit_to_one_point():
-    scales = {"a": pricing._Price(1.0, 0.05, "probed"), "b": pricing._Price(2.0, 0.05, "probed")}
+    scales = {"a": pricing._Estimator(1.0, 0.05, "probed"), "b": pricing._Estimator(2.0, 0.05, "probed")}
     entries = {str(total): uniform_entry(total, 1.0, -1.0) for total in (0.02, 0.1, 0.3)}
     found = pricing._interaction(Probe(uniform=entries), scales)
     assert found.curvature == 0 and 0.7 < found.factor < 1 and found.relative_error > 0.05

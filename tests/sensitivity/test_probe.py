@@ -16,7 +16,7 @@ from quantplan.gguf.header_only import write_header_only
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model, tensor_rows
 from quantplan.llamacpp import quantize
-from quantplan.llamacpp.engine import windows_per_batch
+from quantplan.llamacpp.engine import chunks_per_batch
 from quantplan.llamacpp.quantize import Recipe
 from quantplan.quant_type import BY_NAME
 from quantplan.records.journal import Journal
@@ -25,13 +25,13 @@ from quantplan.sensitivity import tensor_swap as probers
 from quantplan.sensitivity.probe import bootstrap_error, probe
 from quantplan.sensitivity.tensor_swap import (
     ProbeOptions,
-    Prober,
     Survey,
     Swapped,
+    TensorSwapper,
     affordable,
+    chunk_order,
     probe_type,
     relative_error,
-    window_order,
 )
 from quantplan.tensor import Tensor
 
@@ -53,30 +53,30 @@ def run(case, folder, tensors=None, **options):
 def whole(case, tmp_path_factory):
     """An uninterrupted probe with extension, in the default number of windows, and its journal's folder."""
     folder = tmp_path_factory.mktemp("whole")
-    return run(case, folder, windows=0, extend=True), folder
+    return run(case, folder, chunks=0, extend=True), folder
 
 
 # -- which windows
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 16, 17, 100])
-def test_window_order_is_a_permutation(count):
-    assert sorted(window_order(count)) == list(range(count))
+def test_chunk_order_is_a_permutation(count):
+    assert sorted(chunk_order(count)) == list(range(count))
 
 
 def test_every_beginning_is_spread_over_the_text():
-    order = window_order(64)
+    order = chunk_order(64)
     for size in (2, 4, 8, 16, 32):
         assert sorted(order[:size] * size // 64) == list(range(size))
-    assert set(window_order(100)[:10] // 25) == {0, 1, 2, 3}
+    assert set(chunk_order(100)[:10] // 25) == {0, 1, 2, 3}
 
 
-def test_windows_are_whole_batches_as_far_as_the_text_goes():
-    assert ProbeOptions(128, 8).base_windows(1000) == 16
-    assert ProbeOptions(512).base_windows(1000) == 4
-    assert ProbeOptions(4096).base_windows(1000) == 4
-    assert ProbeOptions(128, 40).base_windows(1000) == 48
-    assert ProbeOptions(128, 40).base_windows(21) == 21
+def test_chunks_are_whole_batches_as_far_as_the_text_goes():
+    assert ProbeOptions(128, 8).base_chunks(1000) == 16
+    assert ProbeOptions(512).base_chunks(1000) == 4
+    assert ProbeOptions(4096).base_chunks(1000) == 4
+    assert ProbeOptions(128, 40).base_chunks(1000) == 48
+    assert ProbeOptions(128, 40).base_chunks(21) == 21
 
 
 def test_bootstrap_error_is_that_of_the_mean():
@@ -123,19 +123,19 @@ def test_one_scale_prices_every_type(reference_model, reference_imatrix, calibra
     """On the trained model: KLD / error of a tensor is the same from Q3_K and Q5_K, errors 15 times apart."""
     model, imatrix = read_model(reference_model), read_imatrix(reference_imatrix)
     text = calibration_text.read_text(encoding="utf-8")[:4000]
-    with Prober(model, imatrix, text, ProbeOptions(n_ctx=128, threads=1)) as prober:
-        count = min(16, len(prober.windows))
+    with TensorSwapper(model, imatrix, text, ProbeOptions(n_ctx=128, threads=1)) as swapper:
+        count = min(16, len(swapper.chunks))
         names = ("blk.5.ffn_down.weight", "blk.0.attn_v.weight", "output.weight")
         tensors = [model.by_name[name] for name in names]
-        assert prober.find(tensors) == set(names)
-        prober.take_base(count)
+        assert swapper.find(tensors) == set(names)
+        swapper.take_base(count)
         for tensor in tensors:
             scales, spread = {}, {}
             for kind in ("Q3_K", "Q5_K"):
-                error = prober.swap(tensor, BY_NAME[kind])
-                klds = prober.window_klds(0, count)
+                error = swapper.swap(tensor, BY_NAME[kind])
+                klds = swapper.chunk_klds(0, count)
                 scales[kind], spread[kind] = klds.mean() / error, bootstrap_error(klds) / error
-            prober.restore(tensor)
+            swapper.restore(tensor)
             assert abs(scales["Q3_K"] - scales["Q5_K"]) < 3 * math.hypot(*spread.values()), tensor.name
             assert 0.67 < scales["Q3_K"] / scales["Q5_K"] < 1.5, tensor.name
 
@@ -146,7 +146,7 @@ def test_scales_are_klds_over_errors(case, whole):
     assert list(found.scales) == list(FEW) and found.not_found == ()
     for name, scale in found.scales.items():
         klds = results[name]["klds"]
-        assert scale.kld == pytest.approx(np.mean(klds)) and scale.windows == len(klds) >= 16
+        assert scale.kld == pytest.approx(np.mean(klds)) and scale.chunks == len(klds) >= 16
         assert scale.value == pytest.approx((np.mean(klds) - found.floor) / results[name]["error"])
         assert scale.stderr == pytest.approx(
             np.std(klds, ddof=1) / math.sqrt(len(klds)) / results[name]["error"], rel=0.2
@@ -175,22 +175,22 @@ def test_uniform_swaps_show_how_damages_add_up(whole):
         assert 0.5 < np.mean(entry["klds"]) / sum_of_singles < 2
 
 
-def test_more_windows_shrink_the_error(case, tmp_path, calibration_text):
+def test_more_chunks_shrink_the_error(case, tmp_path, calibration_text):
     longer = replace(case, text=calibration_text.read_text(encoding="utf-8")[:40_000])
     tensor = few(case)[:1]
     errors = []
-    for windows in (16, 64):
-        scale = run(longer, tmp_path, tensor, windows=windows).scales[tensor[0].name]
-        assert scale.windows == windows
+    for chunks in (16, 64):
+        scale = run(longer, tmp_path, tensor, chunks=chunks).scales[tensor[0].name]
+        assert scale.chunks == chunks
         errors.append(scale.stderr)
     assert errors[1] < 0.75 * errors[0]
 
 
-def test_more_windows_only_add_to_those_there(case, tmp_path, whole):
+def test_more_chunks_only_add_to_those_there(case, tmp_path, whole):
     """The journal of a short probe serves the longer one."""
-    run(case, tmp_path, windows=16)
+    run(case, tmp_path, chunks=16)
     before = Journal(tmp_path, "probe").results
-    run(case, tmp_path, windows=32)
+    run(case, tmp_path, chunks=32)
     after = Journal(tmp_path, "probe").results
     for name in FEW:
         assert after[name]["klds"][:16] == before[name]["klds"]
@@ -234,7 +234,7 @@ class Interrupted(Exception):
 def test_an_interrupted_probe_goes_on_to_the_same_result(case, whole, tmp_path, monkeypatch, passes):
     """Stopped in the middle of a swap: among the tensors, in the floor, in the uniform swaps."""
     straight, _ = whole
-    honest, left = Prober.window_klds, passes
+    honest, left = TensorSwapper.chunk_klds, passes
 
     def failing(self, start, stop):
         nonlocal left
@@ -243,17 +243,17 @@ def test_an_interrupted_probe_goes_on_to_the_same_result(case, whole, tmp_path, 
             raise Interrupted
         return honest(self, start, stop)
 
-    monkeypatch.setattr(Prober, "window_klds", failing)
+    monkeypatch.setattr(TensorSwapper, "window_klds", failing)
     with pytest.raises(Interrupted):
-        run(case, tmp_path, windows=0, extend=True)
-    monkeypatch.setattr(Prober, "window_klds", honest)
-    resumed = run(case, tmp_path, windows=0, extend=True)
+        run(case, tmp_path, chunks=0, extend=True)
+    monkeypatch.setattr(TensorSwapper, "window_klds", honest)
+    resumed = run(case, tmp_path, chunks=0, extend=True)
     assert resumed.scales == straight.scales
     assert (resumed.floor, resumed.uniform) == (straight.floor, straight.uniform)
     assert resumed.forward_passes < straight.forward_passes
 
 
-def test_who_gets_more_windows_is_decided_by_the_first_ones(tmp_path, monkeypatch):
+def test_who_gets_more_chunks_is_decided_by_the_first_ones(tmp_path, monkeypatch):
     """Else an interruption between two extensions would change the choice: ``a`` has its own already."""
     random = np.random.default_rng(0)
     tensors = [Tensor(name, (256, 4), BY_NAME["F16"]) for name in "abcd"]
@@ -290,24 +290,24 @@ def test_who_gets_more_windows_is_decided_by_the_first_ones(tmp_path, monkeypatc
 def test_after_kill_9_the_journal_goes_on(case, whole, tmp_path):
     code = (
         "import os, pickle, signal, sys; from pathlib import Path; from quantplan.records.journal import Journal\n"
-        "from quantplan.sensitivity.probe import probe\nfrom quantplan.sensitivity.tensor_swap import Prober\n"
-        "swap, swaps = Prober.swap, []\n"
+        "from quantplan.sensitivity.probe import probe\nfrom quantplan.sensitivity.tensor_swap import TensorSwapper\n"
+        "swap, swaps = TensorSwapper.swap, []\n"
         "def killed(*arguments):\n"
         "    swaps.append(swap(*arguments))\n"
         "    return swaps[-1] if len(swaps) < 3 else os.kill(os.getpid(), signal.SIGKILL)\n"
-        "Prober.swap = killed\n"
+        "TensorSwapper.swap = killed\n"
         "model, tensors, imatrix, text, options = pickle.loads(sys.stdin.buffer.read())\n"
         f"probe(model, tensors, imatrix, text, options, Journal(Path({str(tmp_path)!r}), 'probe'))\n"
     )
     import pickle
 
-    options = replace(case.options, windows=0, extend=True)
+    options = replace(case.options, chunks=0, extend=True)
     given = pickle.dumps((case.model, few(case), case.imatrix, case.text, options))
     process = subprocess.run([sys.executable, "-c", code], input=given, cwd=ROOT, check=False)
     assert process.returncode == -signal.SIGKILL
     kept = Journal(tmp_path, "probe").results
     assert {name for name in kept if not name.startswith("#")} == set(FEW[:2])
-    assert run(case, tmp_path, windows=0, extend=True).scales == whole[0].scales
+    assert run(case, tmp_path, chunks=0, extend=True).scales == whole[0].scales
 
 
 def test_a_second_probe_runs_nothing(case, whole, monkeypatch):
@@ -318,7 +318,7 @@ def test_a_second_probe_runs_nothing(case, whole, monkeypatch):
 
     monkeypatch.setattr(probers, "Engine", none)
     told = []
-    options = replace(case.options, windows=0, extend=True)
+    options = replace(case.options, chunks=0, extend=True)
     again = probe(
         case.model,
         few(case),
@@ -375,8 +375,8 @@ def test_a_swap_below_the_noise_costs_the_noise_and_is_unsure():
     assert 0 < seen.stderr < 0.1 * seen.value
 
 
-def test_windows_end_where_text_or_memory_does(case, monkeypatch):
-    survey, batch, options = Survey(frozenset(), 21, 1000), windows_per_batch(case.options.n_ctx), case.options
+def test_chunks_end_where_text_or_memory_does(case, monkeypatch):
+    survey, batch, options = Survey(frozenset(), 21, 1000), chunks_per_batch(case.options.n_ctx), case.options
     assert affordable(10**6, options, survey) == 21
     assert affordable(batch, options, survey) == batch < 21
     monkeypatch.setattr(probers, "_LOGIT_BYTES", 4 * (options.n_ctx // 2) * 1000 * 3 * batch // 2)

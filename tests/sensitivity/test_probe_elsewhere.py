@@ -10,7 +10,7 @@ from rpc_server import rpc_server
 
 from quantplan.errors import BadFile, BadUsage, ModelMismatch, QuantplanError, WorkersLost
 from quantplan.evaluate.measure import MeasureOptions, measure
-from quantplan.execution import Machines
+from quantplan.execution import Execution
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.quantize import Recipe, quantize
@@ -19,11 +19,11 @@ from quantplan.parallel import worker_pool as crew
 from quantplan.quant_type import parse_types
 from quantplan.records.journal import Journal
 from quantplan.sensitivity import probe_tasks
-from quantplan.sensitivity.activation_quantization import kernel_rounding
-from quantplan.sensitivity.estimate import PricingOptions, price
+from quantplan.sensitivity.activation_quantization import activation_quantization
+from quantplan.sensitivity.estimate import SensitivityOptions, price
 from quantplan.sensitivity.probe import probe
-from quantplan.sensitivity.probe_tasks import ProbeCrew, ProbeJob, model_here
-from quantplan.sensitivity.tensor_swap import Prober
+from quantplan.sensitivity.probe_tasks import ProbeJob, ProbeWorkers, model_here
+from quantplan.sensitivity.tensor_swap import TensorSwapper
 
 pytestmark = [
     pytest.mark.tools,
@@ -46,7 +46,7 @@ def small(case, tmp_path_factory):
     (folder / "text.txt").write_text(case.text, encoding="utf-8")
     words = ["-m", case.model.path, "-f", folder / "text.txt", "-o", folder / "i.gguf", "-c", "128", "-t", "1"]
     run_tool(["llama-imatrix", *map(str, words), "--no-ppl", "--chunks", "4"])
-    options = replace(case.options, windows=0, extend=True)
+    options = replace(case.options, chunks=0, extend=True)
     tensors = tuple(case.model.by_name[name] for name in NAMES)
     return replace(case, imatrix=read_imatrix(folder / "i.gguf"), options=options, tensors=tensors)
 
@@ -55,7 +55,7 @@ def small(case, tmp_path_factory):
 def alone(small, tmp_path_factory):
     """What this process finds, and its journal."""
     folder = tmp_path_factory.mktemp("alone")
-    return run(small, folder, Machines()), folder
+    return run(small, folder, Execution()), folder
 
 
 def run(small, folder, machines, tell=lambda *_: None):
@@ -79,8 +79,8 @@ def cluster():
 @pytest.fixture(params=["jobs", "scheduler"])
 def machines(request):
     if request.param == "jobs":
-        return Machines(jobs=2)
-    return Machines(scheduler=request.getfixturevalue("cluster").scheduler_address)
+        return Execution(jobs=2)
+    return Execution(scheduler=request.getfixturevalue("cluster").scheduler_address)
 
 
 def kill_a_worker(pids):
@@ -124,11 +124,11 @@ def test_what_is_lost_is_named_and_done_later(small, alone, tmp_path, monkeypatc
     monkeypatch.setattr(crew, "_MOST_TOGETHER", 1)
     monkeypatch.setenv("DEADLY_TENSOR", doomed)
     with pytest.raises(WorkersLost, match=f"Not probed: {doomed}; 5 of 6 tensors are done and kept"):
-        run(small, tmp_path, Machines(jobs=2))
+        run(small, tmp_path, Execution(jobs=2))
     kept = Journal(tmp_path, "probe").results
     assert {t.name for t in small.tensors} - kept.keys() == {doomed}
     monkeypatch.undo()
-    later = run(small, tmp_path, Machines(jobs=2))
+    later = run(small, tmp_path, Execution(jobs=2))
     same(later, alone[0])
     assert later.forward_passes < alone[0].forward_passes
 
@@ -156,7 +156,7 @@ def test_nobody_to_make_the_survey(small, tmp_path, monkeypatch):
             WorkersLost, match="it has none, and none came within 1 s. Not probed: .*; 0 of 6 tensors are done"
         ),
     ):
-        run(small, tmp_path, Machines(scheduler=empty.scheduler_address))
+        run(small, tmp_path, Execution(scheduler=empty.scheduler_address))
 
 
 def test_a_corrupt_line_is_made_again(small, alone, tmp_path):
@@ -166,7 +166,7 @@ def test_a_corrupt_line_is_made_again(small, alone, tmp_path):
     altered = [line.replace(b'"klds": [0', b'"klds": [1') if f'["{name}"'.encode() in line else line for line in lines]
     assert altered != lines
     (tmp_path / journal.path.name).write_bytes(b"\n".join(altered))
-    again = run(small, tmp_path, Machines(jobs=2))
+    again = run(small, tmp_path, Execution(jobs=2))
     same(again, alone[0])
     assert again.forward_passes >= 1
 
@@ -204,22 +204,22 @@ def test_its_error_reaches_the_user(small, tmp_path, machines):
 def test_processes_that_memory_does_not_hold(small, monkeypatch):
     monkeypatch.setattr(probe_tasks.psutil, "virtual_memory", lambda: type("", (), {"available": 13_000_000})())
     with pytest.raises(BadUsage, match="--jobs 3: each process holds the model, .* use fewer, at most 2"):
-        ProbeCrew(small.model, None, small.text, replace(small.options, machines=Machines(jobs=3)))
+        ProbeWorkers(small.model, None, small.text, replace(small.options, machines=Execution(jobs=3)))
 
 
 def test_a_worker_keeps_one_model_between_tasks(small, monkeypatch):
     loaded = []
-    monkeypatch.setattr(probe_tasks, "_load", lambda job: loaded.append(job) or Prober(*parts(small)))
+    monkeypatch.setattr(probe_tasks, "_load", lambda job: loaded.append(job) or TensorSwapper(*parts(small)))
     held = probe_tasks._Held()
     first, second = job_of(small), job_of(small, text=small.text + " ")
     for job in (first, first, second):
         with held as turn:
-            turn.prober(job)
+            turn.swapper(job)
     assert loaded == [first, second]
     with pytest.raises(QuantplanError), held:
         raise QuantplanError("a task failed: whatever it left in memory is not believed")
     with held as turn:
-        turn.prober(second)
+        turn.swapper(second)
         held._timer = None
         held._close()
     assert loaded == [first, second, second]
@@ -235,8 +235,8 @@ def parts(small):
 @pytest.fixture(scope="module")
 def pricing(small):
     def options(machines):
-        probing = replace(small.options, windows=16, extend=False, machines=machines)
-        return PricingOptions(parse_types("k,Q8_0"), probing, sample_elements=1 << 14, threads=1)
+        probing = replace(small.options, chunks=16, extend=False, machines=machines)
+        return SensitivityOptions(parse_types("k,Q8_0"), probing, sample_elements=1 << 14, threads=1)
 
     return options
 
@@ -248,9 +248,9 @@ def table(small, pricing, folder, machines, tell=lambda *_: None):
 
 def test_a_server_that_dies_and_comes_back(small, pricing, tmp_path):
     """The command ends with what is missing, nothing that was done is lost, and the table is that of this process."""
-    here = table(small, pricing, tmp_path / "here", Machines())
+    here = table(small, pricing, tmp_path / "here", Execution())
     with rpc_server() as server:
-        machines = Machines(rpc=(server.address,))
+        machines = Execution(rpc=(server.address,))
 
         def tell(stage, done, _total):
             if stage == "probe" and done == 3:
@@ -282,7 +282,7 @@ def test_kernels_unlike_the_cpus_are_left_out(small, pricing, tmp_path, monkeypa
     assert not kernel.known(journal)
     assert kernel.rounding_of_servers(*given, ("a:1",)) is None
     assert kernel.known(Journal(tmp_path, "kernel"))
-    assert kernel_rounding(*given).backend == "cpu"
+    assert activation_quantization(*given).backend == "cpu"
 
 
 # -- measurements
@@ -298,7 +298,7 @@ def files(small):
     return found
 
 
-OPTIONS = MeasureOptions(n_ctx=128, windows=16, threads=1)
+OPTIONS = MeasureOptions(n_ctx=128, chunks=16, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +318,7 @@ def test_measurements_by_two_workers(small, files, measured, machines, tmp_path)
 def test_measurements_on_a_server(small, files, measured, tmp_path):
     """The base to the last bit; quantized files nearly: here llama.cpp repacks their weights, the server does not."""
     with rpc_server() as server:
-        options = replace(OPTIONS, machines=Machines(rpc=(server.address,)))
+        options = replace(OPTIONS, machines=Execution(rpc=(server.address,)))
         found = measure(small.model.path, files, small.text, options, None, tmp_path)
         own = measure(small.model.path, [small.model.path], small.text, options)[0]
     assert own.kld.value == 0 and own.base_ppl == measured[0].base_ppl
@@ -330,7 +330,7 @@ def test_measurements_on_a_server(small, files, measured, tmp_path):
 
 def test_a_server_that_dies_between_two_files(small, files, tmp_path):
     with rpc_server() as server:
-        options = replace(OPTIONS, machines=Machines(rpc=(server.address,)))
+        options = replace(OPTIONS, machines=Execution(rpc=(server.address,)))
         shares = []
 
         def advance(share):
@@ -341,6 +341,6 @@ def test_a_server_that_dies_between_two_files(small, files, tmp_path):
         with pytest.raises(
             WorkersLost, match="went away. Not measured: .*measured-Q4_K.gguf; what was finished is kept"
         ):
-            measure(small.model.path, files, small.text, replace(options, n_ctx=64, windows=64), advance, tmp_path)
+            measure(small.model.path, files, small.text, replace(options, n_ctx=64, chunks=64), advance, tmp_path)
     (kept,) = tmp_path.glob("measure-*.jsonl")
     assert "Q8_0" in kept.read_text() and "Q4_K" not in kept.read_text()

@@ -8,7 +8,7 @@ from model_parts import model_of
 from quantplan.errors import BadUsage, NothingSelected
 from quantplan.quant_type import BY_NAME, parse_types
 from quantplan.selector import Selector
-from quantplan.solve.constraints import Wishes, allowed, permission, types_by_tensor
+from quantplan.solve.constraints import Constraints, allowed, permission, types_by_tensor
 
 MODEL = model_of(
     {"token_embd.weight": (256, 40)}
@@ -23,15 +23,15 @@ TYPES = parse_types("k,Q8_0")
 CANDIDATES = {t.name: TYPES if t.columns == 256 else parse_types("Q8_0,Q5_1,Q5_0,Q4_0") for t in TENSORS}
 
 
-def wishes(pins=(), floors=(), ceilings=(), **others):
+def constraints(pins=(), floors=(), ceilings=(), **others):
     def parsed(pairs):
         return tuple((Selector(selector), BY_NAME[kind]) for selector, kind in pairs)
 
-    return Wishes(parsed(pins), parsed(floors), parsed(ceilings), **others)
+    return Constraints(parsed(pins), parsed(floors), parsed(ceilings), **others)
 
 
 def left(candidates=CANDIDATES, **asked):
-    found = allowed(TENSORS, candidates, wishes(**asked))
+    found = allowed(TENSORS, candidates, constraints(**asked))
     return {name: [kind.name for kind in kinds] for name, kinds in found.left.items()}
 
 
@@ -99,9 +99,9 @@ def test_a_pin_is_what_llama_quantize_would_store():
 
 
 @pytest.mark.parametrize("wish", ["pins", "floors", "ceilings"])
-def test_a_selector_that_matches_nothing(wish):
+def test_a_selector_that_matches_nothing(constraint):
     with pytest.raises(NothingSelected, match="no quantizable tensor matches"):
-        left(**{wish: [("attn_w", "Q4_K")]})
+        left(**{constraint: [("attn_w", "Q4_K")]})
 
 
 def test_1_bit_types_are_for_experts():
@@ -117,7 +117,9 @@ def test_1_bit_types_are_for_experts():
 
 
 def test_what_excludes_a_type_is_said():
-    found = allowed(TENSORS, CANDIDATES, wishes(floors=[("attn_v", "Q5_K")], pins=[("token_embd", "Q6_K")])).excluded
+    found = allowed(
+        TENSORS, CANDIDATES, constraints(floors=[("attn_v", "Q5_K")], pins=[("token_embd", "Q6_K")])
+    ).excluded
     assert found["blk.0.attn_v.weight"] == dict.fromkeys(["Q4_K", "Q3_K", "Q2_K"], "--min attn_v=Q5_K")
     assert found["token_embd.weight"]["Q8_0"] == "--pin token_embd=Q6_K" and "Q6_K" not in found["token_embd.weight"]
     assert found["blk.0.ffn_down.weight"] == {}
@@ -126,14 +128,14 @@ def test_what_excludes_a_type_is_said():
 def test_types_by_selector():
     only = ((Selector("blk.*"), parse_types("k")), (Selector("attn_v"), parse_types("Q8_0")))
     for order in (only, only[::-1]):
-        found = types_by_tensor(TENSORS, TYPES, Wishes(only=order))
+        found = types_by_tensor(TENSORS, TYPES, Constraints(only=order))
         assert found["token_embd.weight"] == TYPES
         assert found["blk.0.ffn_down.weight"] == parse_types("k")
         assert found["blk.1.attn_v.weight"] == parse_types("Q8_0")
 
 
 def test_permission():
-    permits = permission(TENSORS, wishes(pins=[("attn_v", "Q6_K")], floors=[("ffn_*", "Q4_K")]))
+    permits = permission(TENSORS, constraints(pins=[("attn_v", "Q6_K")], floors=[("ffn_*", "Q4_K")]))
     value, up = MODEL.by_name["blk.0.attn_v.weight"], MODEL.by_name["blk.0.ffn_up_exps.weight"]
     assert permits(value, BY_NAME["Q6_K"]) and not permits(value, BY_NAME["Q8_0"])
     assert permits(up, BY_NAME["Q4_K"]) and not permits(up, BY_NAME["Q3_K"])

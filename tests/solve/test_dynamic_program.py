@@ -3,20 +3,20 @@ import math
 import pytest
 from small_problems import optimum, plans, random_problem, with_resource
 
-from quantplan.solve.bound import relax, tabulate, without_oversized
+from quantplan.solve.bound import choice_arrays, relax, without_oversized
 from quantplan.solve.dynamic_program import sweep
 
 
 def swept(task, width, target=math.inf, deadline=math.inf):
-    tableau = without_oversized(tabulate(task))
-    return sweep(tableau, relax(tableau), target, width, deadline)
+    choices_arrays = without_oversized(choice_arrays(task))
+    return sweep(choices_arrays, relax(choices_arrays), target, width, deadline)
 
 
 def possible_problems():
     """Some of the seeds make limits that leave a group without choices: nothing to sweep."""
     for seed in range(45):
         task = with_resource(random_problem(seed), seed) if seed % 2 else random_problem(seed)
-        if not without_oversized(tabulate(task)).empty:
+        if not without_oversized(choice_arrays(task)).empty:
             yield pytest.param(task, id=f"seed {seed}")
 
 
@@ -50,7 +50,7 @@ def test_nothing_is_below_the_optimum(seed):
 
 def test_past_the_deadline_only_the_relaxation_is_proven():
     task = random_problem(6)
-    tableau = without_oversized(tabulate(task))
-    assert len(tableau.open) > 0
-    found = sweep(tableau, relax(tableau), math.inf, 10**6, deadline=-math.inf)
-    assert (found.choices, found.bound) == (None, relax(tableau).bound)
+    choices_arrays = without_oversized(choice_arrays(task))
+    assert len(choices_arrays.open) > 0
+    found = sweep(choices_arrays, relax(choices_arrays), math.inf, 10**6, deadline=-math.inf)
+    assert (found.choices, found.bound) == (None, relax(choices_arrays).bound)

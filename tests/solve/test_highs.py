@@ -5,21 +5,21 @@ import pytest
 from small_problems import optimum, plans, problem, random_problem, with_resource
 
 from quantplan.solve import highs
-from quantplan.solve.bound import relax, tabulate, without_oversized
+from quantplan.solve.bound import choice_arrays, relax, without_oversized
 from quantplan.solve.highs import branch_and_bound
 
 
 def branched(task, target=math.inf, accuracy=0.0):
-    tableau = without_oversized(tabulate(task))
-    assert len(tableau.open) > 0
-    return branch_and_bound(tableau, relax(tableau), target, accuracy, deadline=math.inf)
+    choices_arrays = without_oversized(choice_arrays(task))
+    assert len(choices_arrays.open) > 0
+    return branch_and_bound(choices_arrays, relax(choices_arrays), target, accuracy, deadline=math.inf)
 
 
 def open_problems(seeds):
     for seed in seeds:
         task = with_resource(random_problem(seed), seed) if seed % 2 else random_problem(seed)
-        tableau = without_oversized(tabulate(task))
-        if len(tableau.open) and not tableau.empty:
+        choices_arrays = without_oversized(choice_arrays(task))
+        if len(choices_arrays.open) and not choices_arrays.empty:
             yield pytest.param(task, id=f"seed {seed}")
 
 
@@ -61,10 +61,10 @@ def test_what_tolerances_let_through_is_cut_off(monkeypatch):
 
 def test_a_cut_spares_every_plan_within_the_limits():
     task = random_problem(12)
-    tableau = without_oversized(tabulate(task))
-    too_large = tableau.use[0].argmax(axis=1)
-    assert not tableau.fits(too_large)
-    statement = highs._Statement(tableau, relax(tableau), math.inf)
+    choices_arrays = without_oversized(choice_arrays(task))
+    too_large = choices_arrays.use[0].argmax(axis=1)
+    assert not choices_arrays.fits(too_large)
+    statement = highs._Statement(choices_arrays, relax(choices_arrays), math.inf)
     statement.cut_off(too_large)
     found = statement.solve(0.0, math.inf)
     assert task.damage(tuple(found.choices.tolist())) == pytest.approx(optimum(task), abs=1e-6)
@@ -78,6 +78,6 @@ def test_highs_is_quiet(capfd):
 
 def test_past_the_deadline_only_the_relaxation_is_proven():
     task = random_problem(6)
-    tableau = without_oversized(tabulate(task))
-    found = branch_and_bound(tableau, relax(tableau), math.inf, 0.0, deadline=-math.inf)
-    assert (found.choices, found.bound) == (None, relax(tableau).bound)
+    choices_arrays = without_oversized(choice_arrays(task))
+    found = branch_and_bound(choices_arrays, relax(choices_arrays), math.inf, 0.0, deadline=-math.inf)
+    assert (found.choices, found.bound) == (None, relax(choices_arrays).bound)

@@ -4,8 +4,8 @@ import pytest
 
 from quantplan.errors import BadUsage
 from quantplan.quant_type import BY_NAME
-from quantplan.sensitivity_table import DamageRow, DamageTable
-from quantplan.solve.layers import chain, ftype_mixes, layer_groups
+from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
+from quantplan.solve.layers import chain, ftype_types, layer_groups
 from quantplan.tensor import Tensor, padded
 
 F16, Q4, Q6, Q5_0 = (BY_NAME[name] for name in ("F16", "Q4_K", "Q6_K", "Q5_0"))
@@ -24,7 +24,7 @@ MIXES = {
 def table(without=()):
     values = {"Q4_K": 0.5, "Q6_K": 0.125, "Q5_0": 0.25}
     weights = {name: value for name, value in values.items() if name not in without}
-    return DamageTable("digest", {each.name: DamageRow(each.name, weights) for each in TENSORS})
+    return SensitivityTable("digest", {each.name: SensitivityRow(each.name, weights) for each in TENSORS})
 
 
 def test_a_block_is_a_group_of_mixes():
@@ -97,5 +97,5 @@ def test_blocks_are_ranked_from_first_to_last():
 
 def test_each_ftype_is_asked_once():
     asked = []
-    mixes = ftype_mixes(["Q4_K_M", "Q6_K", "Q4_K_M"], lambda ftype: asked.append(ftype) or MIXES[ftype])
-    assert asked == list(mixes) == ["Q4_K_M", "Q6_K"]
+    stock_quants = ftype_types(["Q4_K_M", "Q6_K", "Q4_K_M"], lambda ftype: asked.append(ftype) or MIXES[ftype])
+    assert asked == list(stock_quants) == ["Q4_K_M", "Q6_K"]

@@ -12,7 +12,7 @@ from small_problems import plans, random_problem, with_resource
 
 from quantplan.errors import BudgetImpossible
 from quantplan.quant_type import BY_NAME
-from quantplan.sensitivity_table import DamageRow, DamageTable, Interaction
+from quantplan.sensitivity_table import Interaction, SensitivityRow, SensitivityTable
 from quantplan.solve.grouping import tensor_groups
 from quantplan.solve.objective import minimise, smallest_within
 from quantplan.solve.problem import Distinct, Problem
@@ -61,20 +61,20 @@ def test_maximum_with_few_types():
 KINDS = tuple(BY_NAME[name] for name in ("Q2_K", "Q3_K", "Q4_K", "Q6_K", "Q8_0"))
 
 
-def posed(seed, interaction):
+def formulation(seed, interaction):
     rng = np.random.default_rng(seed)
     model = model_of(
         {f"blk.{block}.ffn_up.weight": (256, int(rows)) for block, rows in enumerate(rng.integers(8, 40, 5))}
     )
     rows = {
-        tensor.name: DamageRow(
+        tensor.name: SensitivityRow(
             tensor.name,
             {kind.name: float(rng.lognormal(-2, 0.5) * 3**-kind.bits) for kind in KINDS},
             {kind.name: float(rng.random() * 1e-4) for kind in KINDS},
         )
         for tensor in model.tensors
     }
-    table = DamageTable(model.digest, rows, interaction)
+    table = SensitivityTable(model.digest, rows, interaction)
     grouping = tensor_groups(model.tensors, {tensor.name: KINDS for tensor in model.tensors}, table)
     task = Problem(grouping.groups, 0)
     return replace(task, budget_bytes=task.largest_bytes), grouping, table
@@ -89,7 +89,7 @@ def predicted(grouping, table, plan):
 )
 @pytest.mark.parametrize("seed", range(8))
 def test_the_smallest_file_of_a_given_kld(seed, interaction):
-    task, grouping, table = posed(seed, interaction)
+    task, grouping, table = formulation(seed, interaction)
     every = [(predicted(grouping, table, plan), task.bytes(plan)) for plan in plans(task)]
     for share in (0.02, 0.2, 0.7):
         target = sorted(kld for kld, _ in every)[int(share * len(every))] * (1 + 1e-9)
@@ -102,14 +102,14 @@ def test_the_smallest_file_of_a_given_kld(seed, interaction):
 
 
 def test_of_plans_of_one_size_the_least_damage():
-    task, grouping, table = posed(1, Interaction())
+    task, grouping, table = formulation(1, Interaction())
     found = smallest_within(task, grouping, table, 0.01)
     same = [plan for plan in plans(task) if task.bytes(plan) == task.bytes(found.choices)]
     assert task.damage(found.choices) == pytest.approx(min(map(task.damage, same)), rel=1e-6)
 
 
 def test_a_target_beyond_all_types():
-    task, grouping, table = posed(1, Interaction())
+    task, grouping, table = formulation(1, Interaction())
     least = min(predicted(grouping, table, plan) for plan in plans(task))
     with pytest.raises(BudgetImpossible, match=r"the least is .*; ask for --max-kld"):
         smallest_within(task, grouping, table, least * 0.5)
@@ -117,7 +117,7 @@ def test_a_target_beyond_all_types():
 
 
 def test_a_target_within_a_budget():
-    task, grouping, table = posed(1, Interaction())
+    task, grouping, table = formulation(1, Interaction())
     found = smallest_within(task, grouping, table, 0.01)
     tight = replace(task, budget_bytes=task.bytes(found.choices))
     assert task.bytes(smallest_within(tight, grouping, table, 0.01).choices) == task.bytes(found.choices)

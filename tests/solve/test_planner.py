@@ -8,10 +8,10 @@ from model_parts import model_of
 from quantplan.budget import Budget
 from quantplan.errors import BadUsage, BudgetImpossible, NothingSelected
 from quantplan.quant_type import BY_NAME, parse_types
-from quantplan.sensitivity_table import DamageRow, DamageTable
-from quantplan.solve.constraints import Wishes
+from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
+from quantplan.solve.constraints import Constraints
 from quantplan.solve.grouping import tensor_groups
-from quantplan.solve.planner import Goal, check_budget, fixed_bytes, pose, solve_posed
+from quantplan.solve.planner import Goal, check_budget, fixed_bytes, formulate, solve_formulation
 from quantplan.tensor import padded
 
 MODEL = model_of(
@@ -31,10 +31,10 @@ def table(scales=None):
     rows = {}
     for index, tensor in enumerate(TENSORS):
         scale = (scales or {}).get(tensor.name, 1 + index)
-        rows[tensor.name] = DamageRow(
+        rows[tensor.name] = SensitivityRow(
             tensor.name, {kind.name: scale * 4**-kind.bits for kind in CANDIDATES[tensor.name]}
         )
-    return DamageTable(MODEL.digest, rows)
+    return SensitivityTable(MODEL.digest, rows)
 
 
 # -- groups and sizes
@@ -67,12 +67,12 @@ def test_fixed_bytes_are_those_of_copied_tensors():
 # -- solving
 
 
-def solved(size, fixed=0, scales=None, wishes=Wishes()):
+def solved(size, fixed=0, scales=None, constraints=Constraints()):
     """(posed, taken choices, outcome) of the plan within a file of ``size`` bytes."""
     budget = Budget(size, f"{size}")
-    posed = pose(tensor_groups(TENSORS, CANDIDATES, table(scales)), fixed, budget, wishes)
-    solution = solve_posed(MODEL, posed, Goal(budget), table(scales))
-    return posed, list(posed.problem.taken(solution.choices)), solution.outcome
+    formulation = formulate(tensor_groups(TENSORS, CANDIDATES, table(scales)), fixed, budget, constraints)
+    solution = solve_formulation(MODEL, formulation, Goal(budget), table(scales))
+    return formulation, list(formulation.problem.taken(solution.choices)), solution.outcome
 
 
 def exhaustive(groups, room):
@@ -87,19 +87,19 @@ def exhaustive(groups, room):
 def test_plans_are_exact_and_within_the_budget(size, upside_down):
     scales = {tensor.name: 2.0**-index for index, tensor in enumerate(TENSORS)} if upside_down else None
     fixed = fixed_bytes(MODEL, TENSORS, 500)
-    posed, taken, outcome = solved(size, fixed, scales)
+    formulation, taken, outcome = solved(size, fixed, scales)
     assert fixed + sum(choice.bytes for choice in taken) <= size
-    best, _ = exhaustive(posed.problem.groups, size - fixed)
+    best, _ = exhaustive(formulation.problem.groups, size - fixed)
     assert sum(choice.damage for choice in taken) == pytest.approx(best, rel=1e-5)
     assert outcome.status == "optimal" and outcome.gap <= 1e-6
     assert outcome.prices["bytes"] > 0
 
 
 def test_more_than_enough():
-    posed, taken, outcome = solved(10**9)
-    assert posed.everything_fits and {choice.label for choice in taken} == {"Q8_0"}
+    formulation, taken, outcome = solved(10**9)
+    assert formulation.everything_fits and {choice.label for choice in taken} == {"Q8_0"}
     assert outcome.prices == {"bytes": 0.0}
-    largest = sum(max(choice.bytes for choice in group.choices) for group in posed.problem.groups)
+    largest = sum(max(choice.bytes for choice in group.choices) for group in formulation.problem.groups)
     assert solved(largest + 100, 100)[0].everything_fits
     assert not solved(largest + 99, 100)[0].everything_fits
 
@@ -118,13 +118,13 @@ def test_the_smallest_file_is_named_and_exists():
 
 
 def test_ties_and_few_types_meet_in_one_plan():
-    posed, taken, _ = solved(14_000, wishes=Wishes(ties=("blocks=0-1",), most_types=2))
-    assert len(posed.problem.groups) == 3 and len({choice.label for choice in taken}) <= 2
+    formulation, taken, _ = solved(14_000, constraints=Constraints(ties=("blocks=0-1",), most_types=2))
+    assert len(formulation.problem.groups) == 3 and len({choice.label for choice in taken}) <= 2
 
 
 def test_a_course_needs_layer_mode():
     with pytest.raises(BadUsage, match="--per layer"):
-        solved(14_000, wishes=Wishes(course="monotone"))
+        solved(14_000, constraints=Constraints(course="monotone"))
 
 
 def test_an_objective_that_does_not_exist_and_one_too_many():

@@ -9,7 +9,7 @@ from model_parts import model_of
 
 from quantplan.errors import BadUsage, NothingSelected
 from quantplan.quant_type import parse_types
-from quantplan.sensitivity_table import DamageRow, DamageTable
+from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
 from quantplan.solve.grouping import joined, tensor_groups
 from quantplan.solve.problem import Problem
 from quantplan.solve.program import solve
@@ -33,10 +33,10 @@ TYPES = {
 
 
 def table():
-    return DamageTable(
+    return SensitivityTable(
         MODEL.digest,
         {
-            tensor.name: DamageRow(
+            tensor.name: SensitivityRow(
                 tensor.name, {kind.name: (1 + index % 5) * 3**-kind.bits for kind in TYPES[tensor.name]}
             )
             for index, tensor in enumerate(MODEL.tensors)
@@ -70,8 +70,10 @@ def test_experts_of_a_block():
     model = model_of(
         {f"blk.{b}.ffn_{role}_exps.weight": (256, 8, 4) for b in (0, 1) for role in ("gate", "up", "down")}
     )
-    rows = {t.name: DamageRow(t.name, {"Q4_K": 1.0}) for t in model.tensors}
-    whole = tensor_groups(model.tensors, {t.name: parse_types("Q4_K") for t in model.tensors}, DamageTable("", rows))
+    rows = {t.name: SensitivityRow(t.name, {"Q4_K": 1.0}) for t in model.tensors}
+    whole = tensor_groups(
+        model.tensors, {t.name: parse_types("Q4_K") for t in model.tensors}, SensitivityTable("", rows)
+    )
     assert sets("experts", of=whole) == {names(b, "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps") for b in (0, 1)}
 
 

@@ -15,7 +15,7 @@ from tiny_architectures import tiny_dense_lead, tiny_hybrid, tiny_listed, tiny_s
 from tiny_models import tiny_moe, tiny_tied
 
 from quantplan.errors import BadFile, BadUsage, NoSpace, NotAsPlanned
-from quantplan.gguf.layout import Entry, read_layout
+from quantplan.gguf.layout import MetadataEntry, read_layout
 from quantplan.gguf.reader import number_arrays, read_model, tensor_bytes
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.llamacpp.tools import run
@@ -27,7 +27,7 @@ from quantplan.surgery.operation import operate
 from quantplan.surgery.shards import write_shards
 from quantplan.tensor import padded
 
-WINDOW = 32
+CHUNK = 32
 
 
 def made(model, text):
@@ -59,13 +59,13 @@ def shards(model, tmp_path_factory):
 
 def logits(path, put=()):
     """float32 [window, position, token]; ``put``: (name, bytes) pairs put into the loaded model before."""
-    with Engine(path, EngineOptions(n_ctx=WINDOW, threads=1, swappable=bool(put))) as engine:
-        windows = (np.arange(2 * WINDOW) * 37 % engine.vocabulary).astype(np.int32).reshape(2, WINDOW)
+    with Engine(path, EngineOptions(n_ctx=CHUNK, threads=1, swappable=bool(put))) as engine:
+        chunks = (np.arange(2 * CHUNK) * 37 % engine.vocabulary).astype(np.int32).reshape(2, CHUNK)
         if put:
             assert engine.find_weights({name for name, _ in put}) == {name for name, _ in put}
         for name, data in put:
             engine.put(name, data)
-        return np.concatenate([batch.copy() for batch in engine.logits(windows)])
+        return np.concatenate([batch.copy() for batch in engine.logits(chunks)])
 
 
 # --- copies
@@ -142,7 +142,7 @@ def odd_end(folder):
 def test_an_older_version_and_another_alignment(model, tmp_path):
     """What the source has, the result has: version 2, tensors at multiples of 64."""
     layout = read_layout(model.path)
-    layout = replace(layout, version=2).changed({"general.alignment": Entry.integer("general.alignment", 64)})
+    layout = replace(layout, version=2).changed({"general.alignment": MetadataEntry.integer("general.alignment", 64)})
     layout = layout.with_tensors(
         (info, tensor.bytes) for info, tensor in zip(layout.tensors, model.tensors, strict=True)
     )

@@ -156,7 +156,7 @@ def test_periods_with_and_without_a_key(made, architecture, numbers, period, oth
 
 
 @pytest.mark.parametrize("architecture", ["gemma3", "olmo2", "phi3", "mellum"])
-def test_without_a_window_nothing_slides(made, architecture):
+def test_without_a_chunk_nothing_slides(made, architecture):
     assert set(pattern(made(architecture))) == {"alike"}
 
 

@@ -45,9 +45,9 @@ def edited(model, text):
 
 def logits(path):
     """float32 [scored positions, vocabulary] of 48 tokens, several windows of the sliding blocks long."""
-    windows = np.random.default_rng(0).integers(0, 8192, (1, 48)).astype(np.int32)
+    chunks = np.random.default_rng(0).integers(0, 8192, (1, 48)).astype(np.int32)
     with Engine(path, EngineOptions(n_ctx=48, threads=1)) as engine:
-        return next(iter(engine.logits(windows)))[0].copy()
+        return next(iter(engine.logits(chunks)))[0].copy()
 
 
 RUN = {

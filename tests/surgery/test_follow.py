@@ -25,7 +25,7 @@ from quantplan.surgery.edits import layer_map, parse_edits
 from quantplan.surgery.follow_imatrix import follow_imatrix, followed_entry, imatrix_notes
 from quantplan.surgery.layer_map_files import read_layer_map
 from quantplan.surgery.operation import operate
-from quantplan.surgery.products import Orders, check_orders, produce
+from quantplan.surgery.products import OperationOptions, check_options, produce
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def parts(model, text):
 
 def products(model, text, folder, **orders):
     operation = operate(model, layer_map(model.blocks, parse_edits(text)), imatrix=orders.get("imatrix"))
-    return produce(operation, Orders(text, folder / "out.gguf", threads=1, **orders))
+    return produce(operation, OperationOptions(text, folder / "out.gguf", threads=1, **orders))
 
 
 # --- imatrix
@@ -142,7 +142,10 @@ def test_blends_are_encoded_with_what_follows(model, imatrix, tmp_path):
     weights = followed_entry(part, imatrix).mean_square()
     wanted = ggml.quantize(np.float32(0.5) * rows[0] + np.float32(0.5) * rows[1], part.type, weights)
     assert (part_bytes(quantized, part, imatrix) == wanted).all()
-    assert produce(operation, Orders("blend 3 5 into 4", tmp_path / "out.gguf", imatrix, threads=1)).model.blocks == 10
+    assert (
+        produce(operation, OperationOptions("blend 3 5 into 4", tmp_path / "out.gguf", imatrix, threads=1)).model.blocks
+        == 10
+    )
 
 
 # --- plans
@@ -204,16 +207,18 @@ def test_orders_that_belong_to_another_model(model, tmp_path):
     other = read_model(tiny_moe(tmp_path / "moe.gguf"))
     plan = stock_plan(model, "Q8_0")
     with pytest.raises(ModelMismatch, match="the plan was made for"):
-        check_orders(other, Orders("delete 0", tmp_path / "out.gguf", plan=plan))
+        check_options(other, OperationOptions("delete 0", tmp_path / "out.gguf", plan=plan))
     known = imatrix_of({"blk.9.attn_q.weight": np.ones((1, 256))})
     with pytest.raises(ModelMismatch, match=r"an entry for blk.9.attn_q.weight"):
-        check_orders(other, Orders("delete 0", tmp_path / "out.gguf", imatrix=known))
+        check_options(other, OperationOptions("delete 0", tmp_path / "out.gguf", imatrix=known))
 
 
 @pytest.mark.tools
 def test_a_plan_whose_imatrix_is_not_given(model, imatrix, tmp_path):
     with pytest.raises(BadUsage, match="the plan was made with the imatrix"):
-        check_orders(model, Orders("delete 0", tmp_path / "out.gguf", plan=stock_plan(model, "Q4_K_M", imatrix)))
+        check_options(
+            model, OperationOptions("delete 0", tmp_path / "out.gguf", plan=stock_plan(model, "Q4_K_M", imatrix))
+        )
 
 
 # --- the record

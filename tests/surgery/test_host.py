@@ -19,10 +19,10 @@ from quantplan.surgery.apply import write_operated
 from quantplan.surgery.assembly import assemble
 from quantplan.surgery.edits import layer_map, parse_edits
 from quantplan.surgery.layer_map import LayerMap
-from quantplan.surgery.search.evaluations import Reader, Reading, ReadingJob, windows_of
+from quantplan.surgery.search.evaluations import CandidateScore, EvaluationJob, MapEvaluator, chunks_of
 from quantplan.surgery.search.host import FOLDER, Host, clear, frame
 
-N_CTX, WINDOWS = 64, 3
+N_CTX, CHUNKS = 64, 3
 # one of each family, and what phases make of them; with 7 to 12 layers
 EDITS = (
     "delete 3",
@@ -52,7 +52,7 @@ def made(model, text):
 
 
 def job_of(model, text, folder, **more):
-    return ReadingJob(model.path, model.digest, text, N_CTX, WINDOWS, folder, threads=1, **more)
+    return EvaluationJob(model.path, model.digest, text, N_CTX, CHUNKS, folder, threads=1, **more)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def model(reference_model):
 
 def check_same_as_files(model, edits, text, folder):
     """Readings of candidates in memory, one after the other, against measurements of their files."""
-    with Reader(job_of(model, text, folder)) as reader:
+    with MapEvaluator(job_of(model, text, folder)) as reader:
         found = [reader.read(made(model, each)) for each in edits]
         again = reader.read(LayerMap.identity(model.blocks))
         loads = reader.timing.load
@@ -77,9 +77,9 @@ def check_same_as_files(model, edits, text, folder):
         path = folder / f"{index}.gguf"
         write_operated(model, made(model, each), path, proved=False)
         files.append(path)
-    measured = measure(model.path, [*files, model.path], text, MeasureOptions(N_CTX, WINDOWS, threads=1))
+    measured = measure(model.path, [*files, model.path], text, MeasureOptions(N_CTX, CHUNKS, threads=1))
     for each, reading, own in zip([*edits, "original"], [*found, again], measured, strict=True):
-        assert reading.nll == own.per_window_nll, each
+        assert reading.nll == own.per_chunk_nll, each
         assert (reading.ppl, reading.kld) == (own.ppl, own.kld), each
     assert again.kld.value == 0
     assert len({reading.nll for reading in found}) == len(edits)
@@ -174,10 +174,10 @@ def test_such_a_candidate_is_read_from_its_own_file(model, text, tmp_path, monke
         loaded.append(arguments[1])
         self._reached = set()
 
-    with Reader(job_of(model, text, tmp_path)) as reader:
+    with MapEvaluator(job_of(model, text, tmp_path)) as reader:
         expected = [reader.read(made(model, each)) for each in ("swap 3 4", "swap 5 6")]
     monkeypatch.setattr(Host, "__init__", blind)
-    with Reader(job_of(model, text, tmp_path)) as reader:
+    with MapEvaluator(job_of(model, text, tmp_path)) as reader:
         found = [reader.read(made(model, each)) for each in ("swap 3 4", "swap 5 6")]
     assert found == expected
     assert loaded == [LayerMap.identity(10), made(model, "swap 3 4"), made(model, "swap 5 6")]
@@ -209,32 +209,32 @@ def test_files_that_killed_searches_left_are_cleared(model, tmp_path):
 
 
 def test_readings_survive_their_journal(model, text, tmp_path):
-    with Reader(job_of(model, text, tmp_path)) as reader:
+    with MapEvaluator(job_of(model, text, tmp_path)) as reader:
         found = reader.read(made(model, "delete 3"))
-    assert Reading.from_fields(found.as_fields()) == found
-    broken = Reading(None, None)
-    assert Reading.from_fields(broken.as_fields()) == broken
+    assert CandidateScore.from_fields(found.as_fields()) == found
+    broken = CandidateScore(None, None)
+    assert CandidateScore.from_fields(broken.as_fields()) == broken
 
 
 def test_a_map_whose_logits_are_no_numbers_is_said_so(model, text, tmp_path):
-    with Reader(job_of(model, text, tmp_path)) as reader:
-        assert reader.read(made(model, "scale 0-9 1e30")) == Reading(None, None)
+    with MapEvaluator(job_of(model, text, tmp_path)) as reader:
+        assert reader.read(made(model, "scale 0-9 1e30")) == CandidateScore(None, None)
         assert reader.read(LayerMap.identity(10)).kld.value == 0
 
 
-def test_windows_by_text_and_memory(model, text):
-    there = windows_of(model, text, N_CTX, 10_000)
-    assert WINDOWS < there < 100
-    assert windows_of(model, text, N_CTX, 5) == 5
-    assert windows_of(model, text, N_CTX, None) == there  # fewer than 8192 tokens
+def test_chunks_by_text_and_memory(model, text):
+    there = chunks_of(model, text, N_CTX, 10_000)
+    assert CHUNKS < there < 100
+    assert chunks_of(model, text, N_CTX, 5) == 5
+    assert chunks_of(model, text, N_CTX, None) == there  # fewer than 8192 tokens
     with pytest.raises(BadUsage, match="use --windows 2, or fewer --jobs"):
-        windows_of(model, text, N_CTX, 10_000, jobs=1 << 40)
+        chunks_of(model, text, N_CTX, 10_000, jobs=1 << 40)
 
 
 def test_another_model_under_the_path_is_refused(model, text, tmp_path):
-    job = ReadingJob(model.path, "another", text, N_CTX, WINDOWS, tmp_path)
+    job = EvaluationJob(model.path, "another", text, N_CTX, CHUNKS, tmp_path)
     with pytest.raises(ModelMismatch, match="another model"):
-        Reader(job)
+        MapEvaluator(job)
 
 
 def test_a_damaged_model_says_so(model, text, tmp_path):
@@ -244,4 +244,4 @@ def test_a_damaged_model_says_so(model, text, tmp_path):
     data[tensor.offset : tensor.offset + tensor.bytes] = np.full(tensor.elements, np.nan, np.float32).tobytes()
     path.write_bytes(data)
     with pytest.raises(BadFile, match="damaged"):
-        Reader(job_of(read_model(path), text, tmp_path))
+        MapEvaluator(job_of(read_model(path), text, tmp_path))

@@ -10,7 +10,7 @@ from tiny_architectures import tiny_hybrid
 from quantplan.comparison import Gap
 from quantplan.errors import BadFile, BadUsage, WorkersLost
 from quantplan.evaluate.measure import MeasureOptions, measure
-from quantplan.execution import Machines
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.measurement import Estimate
 from quantplan.report.leaderboard_table import SHOWN, judgement_grid, leaderboard_grid, verdict
@@ -18,15 +18,15 @@ from quantplan.surgery.apply import write_operated
 from quantplan.surgery.edits import layer_map, parse_edits
 from quantplan.surgery.layer_map import LayerMap
 from quantplan.surgery.search import evaluators as readers
-from quantplan.surgery.search.dry_run import outline
-from quantplan.surgery.search.evaluations import Reader, ReadingJob
+from quantplan.surgery.search.dry_run import estimate_search
+from quantplan.surgery.search.evaluations import EvaluationJob, MapEvaluator
 from quantplan.surgery.search.evaluators import read_there
 from quantplan.surgery.search.families import parse_family
-from quantplan.surgery.search.leaderboard import Judgement, Standing, ordered
+from quantplan.surgery.search.leaderboard import BestCandidateTest, RankedCandidate, ordered
 from quantplan.surgery.search.leaderboard_files import leaderboard_fields, read_leaderboard, write_leaderboard
 from quantplan.surgery.search.search import SearchOptions, judge, search
 
-N_CTX, WINDOWS = 64, 3
+N_CTX, CHUNKS = 64, 3
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def heldout(calibration_text):
 
 @pytest.fixture
 def job(model, text, tmp_path):
-    return ReadingJob(model.path, model.digest, text, N_CTX, WINDOWS, tmp_path / "cache", threads=1)
+    return EvaluationJob(model.path, model.digest, text, N_CTX, CHUNKS, tmp_path / "cache", threads=1)
 
 
 def options(*families, edits=(), blocks=10, **more):
@@ -61,7 +61,7 @@ WANTED = ("delete", "swap:1", "repeat:4/2")
 def whole(model, text, tmp_path_factory):
     """An uninterrupted search of two passes and two phases, with all that it said, and its cache."""
     cache = tmp_path_factory.mktemp("whole")
-    job = ReadingJob(model.path, model.digest, text, N_CTX, WINDOWS, cache, threads=1)
+    job = EvaluationJob(model.path, model.digest, text, N_CTX, CHUNKS, cache, threads=1)
     said = []
     found = search(model, job, options(*WANTED, phases=2, keep=2, breadth=3), None, said.append)
     return found, said, job
@@ -121,7 +121,7 @@ def test_figures_are_those_of_the_file(whole, model, text, tmp_path):
     best = whole[0].board.standings[0]
     path = tmp_path / "best.gguf"
     write_operated(model, best.layer_map, path, proved=False)
-    (own,) = measure(model.path, [path], text, MeasureOptions(N_CTX, WINDOWS, threads=1))
+    (own,) = measure(model.path, [path], text, MeasureOptions(N_CTX, CHUNKS, threads=1))
     assert (best.ppl, best.kld) == (own.ppl, own.kld)
     assert best.gap.difference == pytest.approx(own.ln_ppl_ratio.value, rel=1e-9)
     assert best.gap.low < best.gap.difference < best.gap.high
@@ -145,7 +145,7 @@ def test_kld_ranks_by_what_is_lost(model, job):
 
 def test_what_the_architecture_forbids_is_left_out_and_counted(text, tmp_path):
     model = read_model(tiny_hybrid(tmp_path / "hybrid.gguf"))
-    job = ReadingJob(model.path, model.digest, text, N_CTX, WINDOWS, tmp_path / "cache", threads=1)
+    job = EvaluationJob(model.path, model.digest, text, N_CTX, CHUNKS, tmp_path / "cache", threads=1)
     found = search(model, job, options("swap", "repeat:4", "repeat:3", blocks=8))
     kinds = [block % 4 == 3 for block in range(8)]
     allowed = {f"swap {a} {b}" for a in range(8) for b in range(a + 1, 8) if kinds[a] == kinds[b]}
@@ -157,7 +157,7 @@ def test_what_the_architecture_forbids_is_left_out_and_counted(text, tmp_path):
 
 def test_nothing_to_search_is_an_error(text, tmp_path):
     model = read_model(tiny_hybrid(tmp_path / "hybrid.gguf"))
-    job = ReadingJob(model.path, model.digest, text, N_CTX, WINDOWS, tmp_path / "cache", threads=1)
+    job = EvaluationJob(model.path, model.digest, text, N_CTX, CHUNKS, tmp_path / "cache", threads=1)
     with pytest.raises(BadUsage, match="there is no candidate"):
         search(model, job, options("repeat:3", blocks=8))
 
@@ -171,7 +171,7 @@ def forbidden(*_):
 
 def test_what_is_kept_is_not_read_again(whole, model, monkeypatch):
     found, _, job = whole
-    monkeypatch.setattr(Reader, "__init__", forbidden)
+    monkeypatch.setattr(MapEvaluator, "__init__", forbidden)
     again = search(model, job, options(*WANTED, phases=2, keep=2, breadth=3))
     assert again.board == found.board and again.timing.readings == 0
 
@@ -181,7 +181,7 @@ def test_a_search_broken_off_anywhere_ends_the_same(whole, model, text, tmp_path
     found, _, _ = whole
     job = replace(whole[2], folder=tmp_path)
     wanted = options(*WANTED, phases=2, keep=2, breadth=3)
-    real = Reader.read
+    real = MapEvaluator.read
     for reads in (1, 4, 9, 2, 7):
         left = iter(range(reads))
 
@@ -190,12 +190,12 @@ def test_a_search_broken_off_anywhere_ends_the_same(whole, model, text, tmp_path
                 raise KeyboardInterrupt
             return real(self, made)
 
-        monkeypatch.setattr(Reader, "read", limited)
+        monkeypatch.setattr(MapEvaluator, "read", limited)
         with pytest.raises(KeyboardInterrupt):
             search(model, job, wanted)
         (journal,) = tmp_path.glob("surgery-*.jsonl")
         journal.write_bytes(journal.read_bytes()[:-9])
-    monkeypatch.setattr(Reader, "read", real)
+    monkeypatch.setattr(MapEvaluator, "read", real)
     again = search(model, job, wanted)
     assert again.board == found.board
     assert again.timing.readings == len(found.board.standings) + 1 - (1 + 4 + 9 + 2 + 7) + 5
@@ -206,7 +206,7 @@ def test_a_search_broken_off_anywhere_ends_the_same(whole, model, text, tmp_path
 
 def test_several_processes_find_the_same(whole, model, tmp_path):
     found, _, job = whole
-    wanted = options(*WANTED, phases=2, keep=2, breadth=3, machines=Machines(2))
+    wanted = options(*WANTED, phases=2, keep=2, breadth=3, machines=Execution(2))
     again = search(model, replace(job, folder=tmp_path), wanted)
     assert again.board == found.board
     assert leaderboard_fields(again.board) == leaderboard_fields(found.board)
@@ -221,12 +221,12 @@ def poisoned(job, maps):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
 def test_processes_that_die_cost_what_they_had_in_hand(model, job, monkeypatch):
-    wanted = options("delete", machines=Machines(2))
+    wanted = options("delete", machines=Execution(2))
     monkeypatch.setattr(readers, "read_there", poisoned)
     with pytest.raises(WorkersLost, match="candidates were not read; what was finished is kept"):
         search(model, job, wanted)
     monkeypatch.undo()
-    found = search(model, job, replace(wanted, machines=Machines()))
+    found = search(model, job, replace(wanted, machines=Execution()))
     assert len(found.board.standings) == 10
     assert 1 <= found.timing.readings <= 2  # the chunk with the poison in it
 
@@ -252,9 +252,9 @@ def test_a_budget_of_time_ends_a_search_after_the_candidate_under_way(whole, mod
     assert search(model, job, replace(wanted, max_seconds=1e6)).board == found.board
 
 
-def test_another_text_or_window_is_read_anew(whole, model, heldout):
+def test_another_text_or_chunk_is_read_anew(whole, model, heldout):
     _, _, job = whole
-    for other in (replace(job, text=heldout), replace(job, n_ctx=32), replace(job, windows=2)):
+    for other in (replace(job, text=heldout), replace(job, n_ctx=32), replace(job, chunks=2)):
         assert search(model, other, options("delete:9")).timing.readings == 3
 
 
@@ -263,7 +263,7 @@ def test_another_text_or_window_is_read_anew(whole, model, heldout):
 
 def test_the_outline_counts_what_a_search_reads(whole, model):
     found, _, job = whole
-    plan = outline(model, job, options(*WANTED, phases=2, keep=2, breadth=3))
+    plan = estimate_search(model, job, options(*WANTED, phases=2, keep=2, breadth=3))
     assert [(stage.name, stage.candidates) for stage in plan.stages if stage.exact] == [
         ("delete:1", 10),
         ("swap:1", 9),
@@ -273,8 +273,8 @@ def test_the_outline_counts_what_a_search_reads(whole, model):
     assert plan.hosts == 3 and plan.passes == plan.candidates + 1
     block = sum(tensor.bytes for tensor in model.tensors if tensor.block == 0)
     assert plan.disk_bytes == model.file_bytes + 4 * block
-    assert outline(model, job, options("swap")).disk_bytes == 0
-    assert outline(model, job, options(*WANTED, max_candidates=7)).passes == 8
+    assert estimate_search(model, job, options("swap")).disk_bytes == 0
+    assert estimate_search(model, job, options(*WANTED, max_candidates=7)).passes == 8
 
 
 # -- the judgement, and what is said
@@ -293,7 +293,7 @@ def test_the_best_are_judged_on_the_other_text(judged, whole, model, heldout, tm
     assert judgement.conditions.text_digest != board.conditions.text_digest
     path = tmp_path / "best.gguf"
     write_operated(model, board.standings[0].layer_map, path, proved=False)
-    (own,) = measure(model.path, [path], heldout, MeasureOptions(N_CTX, WINDOWS, threads=1))
+    (own,) = measure(model.path, [path], heldout, MeasureOptions(N_CTX, CHUNKS, threads=1))
     assert judgement.standings[0].ppl == own.ppl and judgement.original.ppl == own.base_ppl
     assert replace(judged, judgement=None) == board
 
@@ -318,7 +318,7 @@ def test_tables_show_the_original_first(judged):
 
 def standing(edits, gap=None, ppl=20.0, layers=10):
     made = layer_map(10, parse_edits(edits)) if edits else LayerMap.identity(10)
-    return Standing(
+    return RankedCandidate(
         edits=edits,
         layer_map=made,
         family="f",
@@ -343,7 +343,7 @@ BETTER, ALIKE, WORSE = Gap(-0.05, -0.08, -0.02, True), Gap(-0.01, -0.05, 0.03, F
     ],
 )
 def test_the_verdict_is_that_of_the_heldout_text(judged, there, here, said):
-    own = Judgement(
+    own = BestCandidateTest(
         conditions=judged.conditions,
         original=standing(""),
         standings=(standing("swap 3 4", here), standing("delete 4", BETTER)),
@@ -354,7 +354,9 @@ def test_the_verdict_is_that_of_the_heldout_text(judged, there, here, said):
 
 
 def test_a_search_by_another_figure_is_judged_by_perplexity(judged):
-    own = Judgement(conditions=judged.conditions, original=standing(""), standings=(standing("swap 3 4", WORSE),))
+    own = BestCandidateTest(
+        conditions=judged.conditions, original=standing(""), standings=(standing("swap 3 4", WORSE),)
+    )
     board = replace(judged, by="kld", standings=(standing("swap 3 4", ALIKE),), judgement=own)
     assert "'swap 3 4', the first by KLD to the original, is worse than the original in perplexity" in verdict(board)
 

@@ -27,7 +27,7 @@ from quantplan.gguf.reader import read_model
 from quantplan.gguf.writer import quantized_bytes
 from quantplan.llamacpp.quantize import Recipe, argv, parse
 from quantplan.llamacpp.tools import run
-from quantplan.planning.request import Request, plan_for, quantizable, types_to_price
+from quantplan.planning.request import PlanRequest, plan_for, quantizable, types_to_estimate
 from quantplan.quant_type import BY_NAME, parse_types
 from quantplan.recipes.importing import import_file
 from quantplan.recipes.make_plan import imatrix_note, make_plan
@@ -89,8 +89,8 @@ def check_against_dry_run(plan, model, folder, imatrix=None):
 
 
 def planned(model, budget, types="all", imatrix=None, per="tensor"):
-    request = Request(model, imatrix, parse_types(types), budget, per=per)
-    table = prior_table(model, quantizable(model), types_to_price(request), imatrix)
+    request = PlanRequest(model, imatrix, parse_types(types), budget, per=per)
+    table = prior_table(model, quantizable(model), types_to_estimate(request), imatrix)
     plan, _ = plan_for(request, table)
     assert plan.file_bytes <= plan.budget_bytes
     return plan

@@ -12,7 +12,15 @@ from tiny_models import tiny_moe, tiny_tied
 
 from quantplan.build import build as module
 from quantplan.build import preflight
-from quantplan.build.build import build, build_command, build_mix, check_build, plan_rules, rules_file, stock_plan
+from quantplan.build.build import (
+    build,
+    build_command,
+    build_stock_quant,
+    check_build,
+    plan_rules,
+    rules_file,
+    stock_plan,
+)
 from quantplan.errors import (
     BadFile,
     BadUsage,
@@ -85,7 +93,7 @@ def test_any_plan_is_built_to_the_byte(model, tmp_path):
 @MODELS
 @pytest.mark.parametrize("ftype", ["Q4_K_M", "Q3_K_L", "Q8_0", "F16"])
 def test_stock_mixes_are_predicted_to_the_byte(model, ftype, tmp_path):
-    built = build_mix(model, ftype, tmp_path / "out.gguf", threads=2)
+    built = build_stock_quant(model, ftype, tmp_path / "out.gguf", threads=2)
     assert built.file_bytes == stock_plan(model, ftype).file_bytes
 
 
@@ -118,7 +126,7 @@ def test_plans_with_an_imatrix_are_built_to_the_byte(reference, reference_imatri
     assert built.metadata["quantize.imatrix.file"] == form[:127]  # no folder: it would be published
     assert built.metadata["quantize.imatrix.chunks_count"] == 20
     assert built.file_bytes == plan.file_bytes
-    stock = build_mix(reference, "Q4_0", tmp_path / "mix.gguf", path.relative_to(tmp_path), threads=2)
+    stock = build_stock_quant(reference, "Q4_0", tmp_path / "mix.gguf", path.relative_to(tmp_path), threads=2)
     assert stock.by_name["blk.0.ffn_down.weight"].type.name == "Q4_1"  # only with an imatrix
     assert stock.file_bytes == stock_plan(reference, "Q4_0", imatrix).file_bytes
 
@@ -149,7 +157,7 @@ def test_base_is_the_type_of_most_bytes_and_quantized(reference, tmp_path):
 
 
 def test_quantized_sources_are_quantized_again(reference, tmp_path):
-    quantized = build_mix(reference, "Q8_0", tmp_path / "q8.gguf", threads=2)
+    quantized = build_stock_quant(reference, "Q8_0", tmp_path / "q8.gguf", threads=2)
     plan = make_plan(quantized, random_types(quantized))
     echoed = []
     assert build(plan, quantized, tmp_path / "out.gguf", echo=echoed.append).file_bytes == plan.file_bytes

@@ -7,7 +7,7 @@ import pytest
 from model_shapes import GEMMA_3N_E2B, GLM_4_5_AIR, QWEN3_8B, QWQ_32B, dense
 from tiny_models import tiny_moe, tiny_tied
 
-from quantplan.build.build import build, build_mix, plan_rules, stock_plan
+from quantplan.build.build import build, build_stock_quant, plan_rules, stock_plan
 from quantplan.build.emit import plan_text
 from quantplan.errors import BadFile, BadUsage, ModelMismatch, NothingSelected
 from quantplan.gguf.header_only import write_header_only
@@ -337,7 +337,7 @@ def test_few_rules_mean_the_same_to_the_tool(qwq, text, precedence):
 
 
 def test_a_quantized_file_is_rebuilt_as_it_was(reference, reference_imatrix, tmp_path):
-    mixed = build_mix(reference, "Q4_K_M", tmp_path / "q4.gguf", reference_imatrix, threads=2)
+    mixed = build_stock_quant(reference, "Q4_K_M", tmp_path / "q4.gguf", reference_imatrix, threads=2)
     imported = import_file(mixed.path, reference)
     assert "was made with the imatrix" in imported.warnings[0]
     plan = import_file(mixed.path, reference, read_imatrix(reference_imatrix)).plan

@@ -23,7 +23,7 @@ from quantplan.measurement import check_comparable
 from quantplan.records.measurement_files import read_measurement, write_measurement
 
 pytestmark = pytest.mark.tools
-OPTIONS = MeasureOptions(n_ctx=256, windows=8, threads=1)
+OPTIONS = MeasureOptions(n_ctx=256, chunks=8, threads=1)
 
 
 @pytest.fixture(scope="module")

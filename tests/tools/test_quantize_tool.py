@@ -11,7 +11,7 @@ from quantplan.errors import BadUsage, NothingSelected, ToolFailed
 from quantplan.gguf.header_only import write_header_only
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
-from quantplan.llamacpp.quantize import Rule, dry_run, ftypes, known_ftype, mix, quantizable
+from quantplan.llamacpp.quantize import Rule, dry_run, ftypes, known_ftype, quantizable, stock_quant
 from quantplan.quant_type import BY_NAME
 
 pytestmark = pytest.mark.tools
@@ -51,7 +51,7 @@ def test_published_size_of_qwq_32b(headers):
 
 def test_mixes_depend_on_the_imatrix(reference_model, reference_imatrix):
     model = read_model(reference_model)
-    without, with_it = mix(model, "iq4_xs"), mix(model, "IQ4_XS", reference_imatrix)
+    without, with_it = stock_quant(model, "iq4_xs"), stock_quant(model, "IQ4_XS", reference_imatrix)
     assert without["blk.0.ffn_down.weight"].name == "Q5_K"
     assert with_it["blk.0.ffn_down.weight"].name == "IQ4_XS"
 
@@ -104,7 +104,7 @@ def test_unknown_ftypes_and_broken_models(reference_model, tmp_path):
     assert "COPY" not in ftypes()
     assert known_ftype(" q4_k_m") == "Q4_K_M"
     with pytest.raises(NothingSelected, match="Q4_K_M"):
-        mix(read_model(reference_model), "Q4_KM")
+        stock_quant(read_model(reference_model), "Q4_KM")
     broken = tmp_path / "x.gguf"
     broken.write_bytes(reference_model.read_bytes()[:100_000])
     with pytest.raises(ToolFailed, match="exit code 1"):

@@ -94,7 +94,7 @@ def test_answers_that_begin_alike_are_told(reference_model, data, tmp_path):
     assert tasks._ambiguous(model, data["arc"]) == ()
 
 
-def test_a_task_longer_than_the_window(reference_model, tmp_path):
+def test_a_task_longer_than_the_chunk(reference_model, tmp_path):
     line = {"question": "long " * 2000, "answers": ["yes", "no"], "correct": 0}
     (tmp_path / "long.jsonl").write_text(json.dumps(line))
     with pytest.raises(BadUsage, match=r"task 0 of this data needs \d+ tokens, more than --ctx 256"):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from quantplan.plan import Plan
     from quantplan.surgery.layer_map import LayerMap
     from quantplan.surgery.operation import Operation
-    from quantplan.surgery.products import Orders, Products
+    from quantplan.surgery.products import OperationOptions, Products
     from quantplan.tensor import Model
 
 _LONGEST_NAME = 60  # of the edits in a file name
@@ -71,17 +71,19 @@ def apply(
 ) -> None:
     from quantplan.build.preflight import check_apart
     from quantplan.gguf.reader import read_model
-    from quantplan.surgery.edit_sources import given_file
+    from quantplan.surgery.edit_sources import edits_file_of
     from quantplan.surgery.operation import operate
-    from quantplan.surgery.products import Orders, check_orders
+    from quantplan.surgery.products import OperationOptions, check_options
 
     source = read_model(options.local(model))
     text, layer_map = _edits(edits, source, force)
     weights, followed = _followed(imatrix, plan)
-    orders = Orders(text, out or default_out(source, text, layer_map), weights, followed, split_max_size, threads)
-    check_orders(source, orders)
+    orders = OperationOptions(
+        text, out or default_out(source, text, layer_map), weights, followed, split_max_size, threads
+    )
+    check_options(source, orders)
     followers = (weights and orders.imatrix_file, followed and orders.plan_file)
-    check_apart((orders.out, *followers), (weights and Path(weights.path), plan, given_file(edits)))
+    check_apart((orders.out, *followers), (weights and Path(weights.path), plan, edits_file_of(edits)))
     operation = operate(source, layer_map, imatrix=weights, name=name, forced=force)
     if layer_map.is_identity:
         console.warn("these edits leave every layer where it is")
@@ -98,14 +100,14 @@ def _edits(what: str, model: Model, force: bool) -> tuple[str, LayerMap]:
     """The edits as they are typed, and their map."""
     from quantplan.errors import BadUsage
     from quantplan.surgery.architectures.suggestions import checked_map
-    from quantplan.surgery.edit_sources import given_edits
+    from quantplan.surgery.edit_sources import edits_from
     from quantplan.surgery.edits import edits_text
 
     if not model.blocks:
         raise BadUsage(
             f"{model.path}: its header counts no layers ({model.architecture}.block_count); is it a language model?"
         )
-    edits = given_edits(what, model)
+    edits = edits_from(what, model)
     layer_map, _ = checked_map(model, edits, force)
     return edits_text(edits), layer_map
 
@@ -136,7 +138,7 @@ def default_out(model: Model, edits: str, layer_map: LayerMap) -> Path:
 # --- printing
 
 
-def _write(operation: Operation, orders: Orders, as_json: bool) -> None:
+def _write(operation: Operation, orders: OperationOptions, as_json: bool) -> None:
     from quantplan.surgery.products import produce
 
     with console.transfer("writing", operation.file_bytes) as advance:
@@ -156,7 +158,7 @@ def _write(operation: Operation, orders: Orders, as_json: bool) -> None:
     console.put(str(made.model.path))
 
 
-def _show(operation: Operation, orders: Orders, as_json: bool) -> None:
+def _show(operation: Operation, orders: OperationOptions, as_json: bool) -> None:
     if orders.shards:
         from quantplan.surgery.shards import check_shard_size
 
@@ -191,7 +193,7 @@ def _encoded(operation: Operation) -> str:
     return f"tensors   {len(operation.parts)}, {len(anew)} of them encoded anew as {kinds} ({size:,} bytes), the others copied"
 
 
-def _json(operation: Operation, orders: Orders, made: Products | None = None) -> dict[str, Any]:
+def _json(operation: Operation, orders: OperationOptions, made: Products | None = None) -> dict[str, Any]:
     from dataclasses import asdict
 
     from quantplan.surgery.layer_map_files import layers_content

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quantplan.cli import console, options
-from quantplan.cli.surgery.publish_steps import UPLOAD, Step, Wanted, steps_of
+from quantplan.cli.surgery.publish_steps import UPLOAD, PublishOptions, PublishStep, steps_of
 from quantplan.errors import BadUsage
 
 if TYPE_CHECKING:
@@ -81,14 +81,14 @@ def publish(
     source = read_model(options.local(model))
     called = _name(name or f"{_stem(source)}-operated")
     folder = out or Path(called)
-    mixes = [known_ftype(word.strip()) for word in stock.split(",") if word.strip()]
+    stock_quants = [known_ftype(word.strip()) for word in stock.split(",") if word.strip()]
     edits, layer_map = _edits(what, source, force)
-    wanted = Wanted(
+    wanted = PublishOptions(
         source,
         called,
         edits,
         _budgets(budget, source),
-        tuple(mixes),
+        tuple(stock_quants),
         _texts(calibration, text),
         options.ctx(ctx, source),
         threads,
@@ -132,10 +132,10 @@ def _stem(source: Model) -> str:
 def _edits(what: str, source: Model, forced: bool) -> tuple[str, LayerMap]:
     """The edits, checked on the model: as typed, of a file, of a layer map's record, or the best of a search."""
     from quantplan.surgery.architectures.suggestions import checked_map
-    from quantplan.surgery.edit_sources import given_edits
+    from quantplan.surgery.edit_sources import edits_from
     from quantplan.surgery.edits import edits_text
 
-    edits = given_edits(what, source)
+    edits = edits_from(what, source)
     layer_map, _ = checked_map(source, edits, forced)
     return edits_text(edits), layer_map
 
@@ -183,14 +183,14 @@ def _keep_leaderboard(what: str, folder: Path) -> None:
     """The search that the edits are the best of, for the card."""
     import shutil
 
-    from quantplan.surgery.edit_sources import leaderboard_given
+    from quantplan.surgery.edit_sources import leaderboard_source
 
-    if leaderboard_given(what):
+    if leaderboard_source(what):
         (folder / "reports").mkdir(exist_ok=True)
         shutil.copyfile(what, folder / "reports" / Path(what).name)
 
 
-def _announce(steps: Sequence[Step], folder: Path, as_json: bool) -> None:
+def _announce(steps: Sequence[PublishStep], folder: Path, as_json: bool) -> None:
     if as_json:
         console.put_json(_fields(steps, folder, written=False))
         return
@@ -198,13 +198,13 @@ def _announce(steps: Sequence[Step], folder: Path, as_json: bool) -> None:
         console.put(str(step))
 
 
-def _fields(steps: Sequence[Step], folder: Path, *, written: bool) -> dict[str, Any]:
+def _fields(steps: Sequence[PublishStep], folder: Path, *, written: bool) -> dict[str, Any]:
     published = folder / UPLOAD
     files = sorted(str(path) for path in published.iterdir()) if written else []
     return {"out": str(published), "written": written, "commands": [str(step) for step in steps], "files": files}
 
 
-def _run(step: Step, folder: Path, quiet: bool) -> None:
+def _run(step: PublishStep, folder: Path, quiet: bool) -> None:
     """``quiet``: what it prints goes to stderr."""
     console.say(f"\n$ {step}")
     command = [sys.executable, "-m", "quantplan.cli.main", *step.words]

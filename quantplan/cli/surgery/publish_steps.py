@@ -16,7 +16,7 @@ UPLOAD = "publish"
 
 
 @dataclass(frozen=True)
-class Step:
+class PublishStep:
     """A quantplan command; ``makes``: the file whose presence lets a second run skip it; ``operates``: makes the model."""
 
     words: tuple[str, ...]
@@ -28,14 +28,14 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is to be published; ``budgets``: as `run` takes them; ``mixes``: stock quants beside them."""
+class PublishOptions:
+    """What is to be published; ``budgets``: as `run` takes them; ``stock_quants``: stock quants beside them."""
 
     source: Model
     name: str
     edits: str
     budgets: tuple[str, ...]
-    mixes: tuple[str, ...]
+    stock_quants: tuple[str, ...]
     texts: tuple[Path, Path]
     ctx: int
     threads: int
@@ -50,7 +50,7 @@ class Wanted:
         return f"{self.name}-{self.source.file_type}.gguf"
 
 
-def steps_of(wanted: Wanted, folder: Path) -> Iterator[Step]:
+def steps_of(wanted: PublishOptions, folder: Path) -> Iterator[PublishStep]:
     """Read while they are carried out: which files there are is known only then."""
 
     def seen(path: Path) -> str:
@@ -61,20 +61,20 @@ def steps_of(wanted: Wanted, folder: Path) -> Iterator[Step]:
     calibration, heldout = map(seen, wanted.texts)
     words = ("surgery", "apply", source, wanted.edits, "--name", wanted.name, "--out", file, *threads)
     words += ("--force",) if wanted.forced else ()
-    yield Step(words, operates=True)
+    yield PublishStep(words, operates=True)
     texts = ("--calibration", calibration, "--text", heldout, "--ctx", str(wanted.ctx))
-    yield Step(("init", file, *texts), "quantplan.toml")
-    yield Step(("measure", file, "--base", source, *threads))
+    yield PublishStep(("init", file, *texts), "quantplan.toml")
+    yield PublishStep(("measure", file, "--base", source, *threads))
     if wanted.score:
-        yield Step(("surgery", "score", file, "--base", source, "--text", heldout, *threads))
+        yield PublishStep(("surgery", "score", file, "--base", source, "--text", heldout, *threads))
     budgets = [word for each in wanted.budgets for word in ("--budget", _seen_budget(each, folder))]
-    yield Step(("run", *budgets, *wanted.further, *threads))
-    for mix in wanted.mixes:
-        made = f"{UPLOAD}/{wanted.name}-{mix}.gguf"
-        yield Step(("quantize", mix, "--out", made, *threads), made)
+    yield PublishStep(("run", *budgets, *wanted.further, *threads))
+    for stock_quant in wanted.stock_quants:
+        made = f"{UPLOAD}/{wanted.name}-{stock_quant}.gguf"
+        yield PublishStep(("quantize", stock_quant, "--out", made, *threads), made)
     files = _gather(wanted, folder)
-    yield Step(("measure", *files, *threads))
-    yield Step(("card", *files, "--out", UPLOAD, "--force", *wanted.identity))
+    yield PublishStep(("measure", *files, *threads))
+    yield PublishStep(("card", *files, "--out", UPLOAD, "--force", *wanted.identity))
 
 
 def _seen_budget(budget: str, folder: Path) -> str:
@@ -82,7 +82,7 @@ def _seen_budget(budget: str, folder: Path) -> str:
     return f"={os.path.relpath(Path(budget[1:].strip()).expanduser(), folder)}" if budget.startswith("=") else budget
 
 
-def _gather(wanted: Wanted, folder: Path) -> Sequence[str]:
+def _gather(wanted: PublishOptions, folder: Path) -> Sequence[str]:
     """All files to publish; those that `run` made are put among them under names that cannot be taken for stock quants, and
     the layer map, which makes the model again.
     """
@@ -99,7 +99,10 @@ def _gather(wanted: Wanted, folder: Path) -> Sequence[str]:
         names.append(f"{plan_stem(wanted.name, f'plan-{size}')}.gguf")
         if built.is_file():
             _link(built, folder / UPLOAD / names[-1])
-    return [f"{UPLOAD}/{name}" for name in (*names, *(f"{wanted.name}-{mix}.gguf" for mix in wanted.mixes))]
+    return [
+        f"{UPLOAD}/{name}"
+        for name in (*names, *(f"{wanted.name}-{stock_quant}.gguf" for stock_quant in wanted.stock_quants))
+    ]
 
 
 def _link(built: Path, published: Path) -> None:

@@ -28,7 +28,7 @@ _BaseOption = Annotated[
 _TextOption = Annotated[
     Path | None, typer.Option("--text", "-t", help="Text for the perplexity part, file or folder (default: none).")
 ]
-_WindowsOption = Annotated[
+_ChunksOption = Annotated[
     int | None, typer.Option("--windows", "-n", min=1, help="Windows of the text to take (default: all).")
 ]
 _AnswersOption = Annotated[bool, typer.Option("--show-answers", help="Print each answer with its credit.")]
@@ -43,7 +43,7 @@ def score(
     base: _BaseOption = None,
     text: _TextOption = None,
     ctx: options.CtxOption = None,
-    windows: _WindowsOption = None,
+    chunks: _ChunksOption = None,
     threads: options.ThreadsOption = 0,
     gpu_layers: options.GpuLayersOption = 0,
     show_answers: _AnswersOption = False,
@@ -63,14 +63,14 @@ def score(
     from quantplan.evaluate.suites.scoring import ScoreOptions
 
     wanted, original = _suite(suite), _base(base)
-    _check(text, original, ctx, windows)
+    _check(text, original, ctx, chunks)
     how = ScoreOptions(threads=threads, gpu_layers=gpu_layers)
     files = [options.local(each) for each in files]
     _check_weights(files, original)
     if dry_run:
         _announce(files, original, wanted, how, text, as_json)
         return
-    ratios = _ratios(files, original, text, ctx, windows, how) if text and original else {}
+    ratios = _ratios(files, original, text, ctx, chunks, how) if text and original else {}
     scores, reference = _score(files, original, wanted, how, ratios, bool(text))
     _write([*scores, *([reference] if reference else [])], out)
     _show(scores, reference, show_answers, as_json)
@@ -89,10 +89,10 @@ def _base(option: Path | None) -> Path | None:
     return options.local(option) if option else here.model if here else None
 
 
-def _check(text: Path | None, base: Path | None, ctx: int | None, windows: int | None) -> None:
+def _check(text: Path | None, base: Path | None, ctx: int | None, chunks: int | None) -> None:
     if text and base is None:
         raise BadUsage("--text: perplexity is judged against the original model; name it with --base ORIGINAL.gguf")
-    if not text and (ctx or windows):
+    if not text and (ctx or chunks):
         raise BadUsage("--ctx and --windows cut the text of the perplexity part; name one with --text FILE")
 
 
@@ -136,7 +136,7 @@ def _announce(
 
 
 def _ratios(
-    files: list[Path], base: Path, text: Path, ctx: int | None, windows: int | None, how: ScoreOptions
+    files: list[Path], base: Path, text: Path, ctx: int | None, chunks: int | None, how: ScoreOptions
 ) -> dict[Path, Estimate]:
     """PPL of each file over that of the base."""
     from quantplan.evaluate.measure import MeasureOptions, measure
@@ -144,7 +144,7 @@ def _ratios(
     from quantplan.gguf.reader import read_model
     from quantplan.project import read_text
 
-    chosen = MeasureOptions(options.ctx(ctx, read_model(base)), windows, how.threads, how.gpu_layers)
+    chosen = MeasureOptions(options.ctx(ctx, read_model(base)), chunks, how.threads, how.gpu_layers)
     with console.progress("perplexity", 100) as bar:
         found = measure(base, files, read_text(text), chosen, lambda share: bar(100 * share), options.cache_folder())
     return {file: ppl_ratio(each.ln_ppl_ratio) for file, each in zip(files, found, strict=True)}

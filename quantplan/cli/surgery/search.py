@@ -12,10 +12,10 @@ from quantplan.cli.surgery.search_options import By
 
 if TYPE_CHECKING:
     from quantplan.imatrix import Imatrix
-    from quantplan.surgery.search.dry_run import Outline
-    from quantplan.surgery.search.evaluations import ReadingJob
+    from quantplan.surgery.search.dry_run import SearchEstimate
+    from quantplan.surgery.search.evaluations import EvaluationJob
     from quantplan.surgery.search.leaderboard import Leaderboard
-    from quantplan.surgery.search.search import Found, SearchOptions
+    from quantplan.surgery.search.search import SearchOptions, SearchResult
     from quantplan.tensor import Model
 
 
@@ -35,8 +35,8 @@ def search(
     calibration: asked.SearchTextOption = None,
     text: options.TextOption = None,
     ctx: options.CtxOption = None,
-    windows: asked.SearchWindowsOption = None,
-    judge_windows: asked.JudgeWindowsOption = None,
+    chunks: asked.SearchChunksOption = None,
+    judge_chunks: asked.JudgeChunksOption = None,
     top: asked.TopOption = 5,
     imatrix: options.ImatrixOption = None,
     force: asked.ForceOption = False,
@@ -82,7 +82,7 @@ def search(
     )
     wanted = asked.suite(by, suite)
     searching, judging = asked.texts(calibration, text)
-    job = _job(source, searching, options.ctx(ctx, source), windows, jobs, weights)
+    job = _job(source, searching, options.ctx(ctx, source), chunks, jobs, weights)
     job = replace(job, threads=threads, gpu_layers=gpu_layers, suite=wanted)
     if dry_run:
         _announce(source, job, chosen, weights, judging is not None, as_json)
@@ -90,7 +90,7 @@ def search(
     found = _search(source, job, chosen, weights, place)
     board = found.board
     if judging is not None:
-        judged = _job(source, judging, job.n_ctx, judge_windows or windows, jobs, weights)
+        judged = _job(source, judging, job.n_ctx, judge_chunks or chunks, jobs, weights)
         board = _judge(source, replace(judged, threads=threads, gpu_layers=gpu_layers), board, chosen, weights, place)
     _write_champion(source, board, out, weights, force, threads)
     _show(board, found, place, as_json)
@@ -105,15 +105,17 @@ def _options(source: Model, family: list[str] | None, edits: tuple, by: By, jobs
     return SearchOptions(families, edits, by.value, forced=force, machines=options.machines(jobs, None, None))
 
 
-def _job(source: Model, text: str, n_ctx: int, windows: int | None, jobs: int, imatrix: Imatrix | None) -> ReadingJob:
-    from quantplan.surgery.search.evaluations import ReadingJob, windows_of
+def _job(source: Model, text: str, n_ctx: int, chunks: int | None, jobs: int, imatrix: Imatrix | None) -> EvaluationJob:
+    from quantplan.surgery.search.evaluations import EvaluationJob, chunks_of
 
-    count = windows_of(source, text, n_ctx, windows, jobs)
+    count = chunks_of(source, text, n_ctx, chunks, jobs)
     path = Path(imatrix.path).absolute() if imatrix else None
-    return ReadingJob(source.path, source.digest, text, n_ctx, count, options.cache_folder(), imatrix=path)
+    return EvaluationJob(source.path, source.digest, text, n_ctx, count, options.cache_folder(), imatrix=path)
 
 
-def _search(source: Model, job: ReadingJob, chosen: SearchOptions, imatrix: Imatrix | None, place: Path) -> Found:
+def _search(
+    source: Model, job: EvaluationJob, chosen: SearchOptions, imatrix: Imatrix | None, place: Path
+) -> SearchResult:
     """The search, its leaderboard written anew with every result."""
     from quantplan.cli.surgery.search_progress import growing
     from quantplan.surgery.search.leaderboard_files import write_leaderboard
@@ -139,7 +141,7 @@ def _search(source: Model, job: ReadingJob, chosen: SearchOptions, imatrix: Imat
 
 
 def _judge(
-    source: Model, job: ReadingJob, board: Leaderboard, chosen: SearchOptions, imatrix: Imatrix | None, place: Path
+    source: Model, job: EvaluationJob, board: Leaderboard, chosen: SearchOptions, imatrix: Imatrix | None, place: Path
 ) -> Leaderboard:
     from quantplan.surgery.search.leaderboard_files import write_leaderboard
     from quantplan.surgery.search.search import judge
@@ -155,21 +157,21 @@ def _write_champion(
 ) -> None:
     """The first of the leaderboard as a file, with its record beside it."""
     from quantplan.surgery.operation import operate
-    from quantplan.surgery.products import Orders, produce
+    from quantplan.surgery.products import OperationOptions, produce
 
     best = board.best
     if out is None or best is None:
         return
     operation = operate(source, best.layer_map, imatrix=imatrix, forced=force)
     with console.transfer("writing", operation.file_bytes) as advance:
-        produce(operation, Orders(best.edits, out, threads=threads), advance, console.say)
+        produce(operation, OperationOptions(best.edits, out, threads=threads), advance, console.say)
     console.say(f"written: {out} ({best.edits})")
 
 
 # --- printing
 
 
-def _show(board: Leaderboard, found: Found, place: Path, as_json: bool) -> None:
+def _show(board: Leaderboard, found: SearchResult, place: Path, as_json: bool) -> None:
     from quantplan.report.grid import as_rich
     from quantplan.report.leaderboard_table import judgement_grid, leaderboard_grid, verdict
     from quantplan.surgery.search.leaderboard_files import leaderboard_fields
@@ -190,15 +192,15 @@ def _show(board: Leaderboard, found: Found, place: Path, as_json: bool) -> None:
 
 
 def _announce(
-    source: Model, job: ReadingJob, chosen: SearchOptions, imatrix: Imatrix | None, judged: bool, as_json: bool
+    source: Model, job: EvaluationJob, chosen: SearchOptions, imatrix: Imatrix | None, judged: bool, as_json: bool
 ) -> None:
     from dataclasses import asdict
 
-    from quantplan.surgery.search.dry_run import outline
+    from quantplan.surgery.search.dry_run import estimate_search
 
-    plan = outline(source, job, chosen, imatrix)
+    plan = estimate_search(source, job, chosen, imatrix)
     if as_json:
-        console.put_json(asdict(plan) | {"candidates": plan.candidates, "windows": job.windows, "n_ctx": job.n_ctx})
+        console.put_json(asdict(plan) | {"candidates": plan.candidates, "windows": job.chunks, "n_ctx": job.n_ctx})
         return
     for line in _lines(source, job, chosen, plan):
         console.put(line)
@@ -206,9 +208,9 @@ def _announce(
         console.put(f"judgement   the best {chosen.top} and the original on the held-out text")
 
 
-def _lines(source: Model, job: ReadingJob, chosen: SearchOptions, plan: Outline) -> list[str]:
+def _lines(source: Model, job: EvaluationJob, chosen: SearchOptions, plan: SearchEstimate) -> list[str]:
     from quantplan.budget import human_bytes
-    from quantplan.llamacpp.engine import windows_per_batch
+    from quantplan.llamacpp.engine import chunks_per_batch
 
     lines = [
         f"candidates  {stage.name}: {'' if stage.exact else 'at most '}{stage.candidates}" for stage in plan.stages
@@ -220,9 +222,9 @@ def _lines(source: Model, job: ReadingJob, chosen: SearchOptions, plan: Outline)
     disk = f"files of {human_bytes(plan.disk_bytes)} at a time" if plan.disk_bytes else "no file"
     suite = [f"suite       {job.suite.name}: {job.suite.items} items a candidate"] if job.suite else []
     return [
-        f"model       {source.path.name}: {source.blocks} layers, {job.windows} windows of {job.n_ctx} tokens a candidate",
+        f"model       {source.path.name}: {source.blocks} layers, {job.chunks} windows of {job.n_ctx} tokens a candidate",
         *suite,
         *lines,
-        f"in all      {total}, {plan.passes} forward passes of up to {min(job.windows, windows_per_batch(job.n_ctx))} windows",
+        f"in all      {total}, {plan.passes} forward passes of up to {min(job.chunks, chunks_per_batch(job.n_ctx))} windows",
         f"hosts       {plan.hosts} in the first phase; {disk}",
     ]

@@ -67,10 +67,10 @@ SearchTextOption = Annotated[
     Path | None,
     typer.Option("--calibration", help="Text to search on, file or folder (default: the project's calibration)."),
 ]
-SearchWindowsOption = Annotated[
+SearchChunksOption = Annotated[
     int | None, typer.Option("--windows", "-n", min=2, help="Windows of the search text (default: some 8192 tokens).")
 ]
-JudgeWindowsOption = Annotated[
+JudgeChunksOption = Annotated[
     int | None, typer.Option("--judge-windows", min=2, help="Windows of the text that judges (default: as --windows).")
 ]
 TopOption = Annotated[int, typer.Option("--top", min=1, help="How many of the best are judged on the held-out text.")]

@@ -39,7 +39,7 @@ class _ContextParams(ctypes.Structure):
 
 
 @dataclass(frozen=True)
-class Timing:
+class ProductTiming:
     """Nanoseconds of one product (all tokens of the batch, active experts) and their error."""
 
     ns: float
@@ -72,17 +72,17 @@ def measured_shape(kind: QuantType, shape: Shape, tokens: int) -> Shape:
     return Shape(shape.columns, rows, min(shape.experts, most), shape.used)
 
 
-def time_product(kind: QuantType, shape: Shape, load: Load) -> Timing:
+def time_product(kind: QuantType, shape: Shape, load: Load) -> ProductTiming:
     """Time of one product over runs of a graph of many; QuantplanError where ggml cannot run it."""
     with ggml.captured_log(), _Graph(kind, shape, load) as graph:  # one line for each repacked matrix
         samples = [taken / graph.nodes for taken in _samples(graph)]
     return undisturbed(samples)
 
 
-def undisturbed(samples: Sequence[float]) -> Timing:
+def undisturbed(samples: Sequence[float]) -> ProductTiming:
     """The lower quartile of durations: other programs only ever add to some. Its error is how far the median lies above it."""
     quartile, median = np.percentile(samples, (25, 50))
-    return Timing(float(quartile), float(median - quartile), len(samples))
+    return ProductTiming(float(quartile), float(median - quartile), len(samples))
 
 
 def _samples(graph: _Graph) -> Iterator[int]:

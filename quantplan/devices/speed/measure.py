@@ -69,7 +69,7 @@ class SpeedOptions:
 
 
 @dataclass(frozen=True)
-class Compared:
+class SpeedCheck:
     """A built file's speed in tokens per second, predicted and measured. ``ratio``: predicted over measured."""
 
     test: str
@@ -87,7 +87,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Task:
+class TimingTask:
     """One product to be timed."""
 
     kind: QuantType
@@ -159,11 +159,11 @@ def check_layers(model: Model, options: SpeedOptions) -> None:
         )
 
 
-def tasks(model: Model, found: Mapping[str, Product], types: tuple[QuantType, ...]) -> tuple[Task, ...]:
+def tasks(model: Model, found: Mapping[str, Product], types: tuple[QuantType, ...]) -> tuple[TimingTask, ...]:
     """All products to be timed, in the shapes that occur, at both batches: types and their fallbacks, stored types, and the
     type of the synthetic models."""
     limit = max(_WORKING_SET, 2 * last_level_cache())
-    chosen: dict[tuple[str, Shape], Task] = {}
+    chosen: dict[tuple[str, Shape], TimingTask] = {}
     stored = {model.by_name[name].type for name in found}
     for kind in dict.fromkeys([*types, *sorted(stored, key=str), _SYNTHETIC_TYPE]):
         whole = {name: fitted(kind, product.shape.columns) for name, product in found.items()}
@@ -172,8 +172,8 @@ def tasks(model: Model, found: Mapping[str, Product], types: tuple[QuantType, ..
             # a fallback that is measured anyway keeps its own working set
             key = whole[name].name, product.shape
             if key not in chosen or whole[name] == kind:
-                chosen[key] = Task(whole[name], product.shape, GENERATION, min(size, limit))
-    both = (Task(task.kind, task.shape, batch, task.working_set) for task in chosen.values() for batch in BATCHES)
+                chosen[key] = TimingTask(whole[name], product.shape, GENERATION, min(size, limit))
+    both = (TimingTask(task.kind, task.shape, batch, task.working_set) for task in chosen.values() for batch in BATCHES)
     return tuple(both)
 
 
@@ -188,12 +188,12 @@ def _journal(options: SpeedOptions, folder: Path) -> Journal:
     return journal
 
 
-def _timings(todo: Sequence[Task]) -> list[tuple[Task, str]]:
+def _timings(todo: Sequence[TimingTask]) -> list[tuple[TimingTask, str]]:
     """Every product in turn, and then again."""
     return [(task, task.keys[turn]) for turn in range(_TIMINGS) for task in todo]
 
 
-def _timed(task: Task, options: SpeedOptions) -> dict[str, object]:
+def _timed(task: TimingTask, options: SpeedOptions) -> dict[str, object]:
     shape = matmul.measured_shape(task.kind, task.shape, task.batch)
     load = matmul.Load(task.batch, task.working_set, options.threads_used, options.gpu_layers > 0)
     timing = matmul.time_product(task.kind, shape, load)
@@ -201,10 +201,10 @@ def _timed(task: Task, options: SpeedOptions) -> dict[str, object]:
     return {"ns": timing.ns / weights, "stderr": timing.stderr / weights, "runs": timing.runs, "rows": shape.rows}
 
 
-def _speeds(todo: Iterable[Task], journal: Journal) -> tuple[Speed, ...]:
+def _speeds(todo: Iterable[TimingTask], journal: Journal) -> tuple[Speed, ...]:
     by_key = {(task.kind, task.shape, task.batch): task for task in todo}
 
-    def figure(task: Task) -> Estimate:
+    def figure(task: TimingTask) -> Estimate:
         entry = min((journal.results[key] for key in task.keys), key=lambda each: each["ns"])
         return Estimate(entry["ns"], math.hypot(entry["stderr"], _LEAST_ERROR * entry["ns"]))
 
@@ -356,7 +356,7 @@ def check_against_bench(
     *,
     run: Callable[..., list[BenchRow]] = bench,
     echo: tools.Echo | None = None,
-) -> list[Compared]:
+) -> list[SpeedCheck]:
     """pp512 and tg128 of a built file: predicted from its types, measured with llama-bench.
 
     ModelMismatch where the file's matrices are not those that the table was measured for.
@@ -375,4 +375,4 @@ def check_against_bench(
         echo=echo,
     )
     expected = {PROMPT: table.tokens_per_second(types, PROMPT), 0: table.tokens_per_second(types, GENERATION)}
-    return [Compared(row.name, expected[row.prompt], row) for row in rows]
+    return [SpeedCheck(row.name, expected[row.prompt], row) for row in rows]

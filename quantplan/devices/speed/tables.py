@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from quantplan.devices.speed.measure import Compared, uniform_types
+from quantplan.devices.speed.measure import SpeedCheck, uniform_types
 from quantplan.devices.speed.table import GENERATION, PROMPT, SpeedTable
 from quantplan.measurement import Estimate
 from quantplan.quant_type import BY_NAME, QuantType
@@ -53,7 +53,7 @@ def _cell(name: str, figure: Estimate, batch: int) -> str:
     return f"{1000 * figure.value:.1f}{rate}"
 
 
-def check_table(file: str, compared: Sequence[Compared]) -> Table:
+def check_table(file: str, compared: Sequence[SpeedCheck]) -> Table:
     """Predicted against measured tokens per second of a built file."""
     shown = Table("test", title=f"{file}: tokens/s", title_justify="left")
     for heading in ("predicted ± s.e.", "llama-bench ± s.e.", "predicted / measured"):
@@ -112,7 +112,7 @@ def _uniform_fields(table: SpeedTable, kind: QuantType) -> dict[str, Any]:
     }
 
 
-def check_fields(compared: Sequence[Compared]) -> list[dict[str, Any]]:
+def check_fields(compared: Sequence[SpeedCheck]) -> list[dict[str, Any]]:
     return [
         {
             "test": each.test,

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from quantplan.evaluate.suites import suite
 from quantplan.evaluate.suites.answers import Reply, finds, normal, numbers, repeated, words
-from quantplan.evaluate.suites.suite import Item, Part
+from quantplan.evaluate.suites.suite import SuiteItem, SuitePart
 from quantplan.llamacpp.chat import CLOSED, OPENED
 
 COMMON_SHARE = 0.25  # of common words from which a text counts as one of the language; English prose has 0.4 to 0.5
@@ -29,7 +29,7 @@ class Credit:
     remark: str = ""
 
 
-def facts(part: Part, item: Item, reply: Reply) -> Credit:
+def facts(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
     """1 where an accepted answer is said and no rejected one."""
     text = normal(reply.said)
     refused = next((each for each in item.reject if finds(each, text)), None)
@@ -40,7 +40,7 @@ def facts(part: Part, item: Item, reply: Reply) -> Credit:
     return Credit(0.0, f"no {' or '.join(item.accept)}" if text else "no answer")
 
 
-def coherence(part: Part, item: Item, reply: Reply) -> Credit:
+def coherence(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
     """likeness x variety x topic: plain text of common words, no runs of words again, keywords."""
     text, found = reply.said, words(reply.said)
     if len(found) < max(1, item.at_least):
@@ -57,7 +57,7 @@ def coherence(part: Part, item: Item, reply: Reply) -> Credit:
     )
 
 
-def repetition(part: Part, item: Item, reply: Reply) -> Credit:
+def repetition(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
     """1 - share of runs of four words that came before; in proportion less where the text is too short to tell."""
     found = words(reply.said)
     again, enough = repeated(found, REPETITION_RUN), min(1.0, len(found) / max(1, item.at_least))
@@ -65,7 +65,7 @@ def repetition(part: Part, item: Item, reply: Reply) -> Credit:
     return Credit(value, "" if value == 1 else f"{len(found)} words, runs again {again:.2f}")
 
 
-def thinking(part: Part, item: Item, reply: Reply) -> Credit:
+def thinking(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
     """1/2 for a block of thinking with words in it that is closed, 1/2 for the right answer after it."""
     before, opened, rest = reply.whole.partition(OPENED)
     thought, closed, _ = rest.partition(CLOSED)
@@ -78,7 +78,7 @@ def thinking(part: Part, item: Item, reply: Reply) -> Credit:
     return Credit(1.0) if _answers(item, reply) else Credit(0.5, "no right answer after thinking")
 
 
-def direct(part: Part, item: Item, reply: Reply) -> Credit:
+def direct(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
     """0 for thinking or no answer; 1 for the right answer, 1/2 for another."""
     if OPENED in reply.whole or CLOSED in reply.whole:
         return Credit(0.0, "thinks")
@@ -87,7 +87,7 @@ def direct(part: Part, item: Item, reply: Reply) -> Credit:
     return Credit(1.0) if _answers(item, reply) else Credit(0.5, "another answer")
 
 
-def _answers(item: Item, reply: Reply) -> bool:
+def _answers(item: SuiteItem, reply: Reply) -> bool:
     """Whether the answer is accepted; any answer at all where the item does not say what is."""
     text = normal(reply.said)
     if any(finds(each, text) for each in item.reject):
@@ -95,7 +95,7 @@ def _answers(item: Item, reply: Reply) -> bool:
     return any(finds(each, text) for each in item.accept) if item.accept else bool(text)
 
 
-def math(part: Part, item: Item, reply: Reply) -> Credit:
+def math(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
     """(right significant digits / digits of the answer)^2, of the last number that is said."""
     found = numbers(reply.said)
     if not found:
@@ -118,7 +118,7 @@ def right_digits(value: Decimal, answer: str) -> tuple[int, int]:
     return right, digits
 
 
-def feelings(part: Part, item: Item, reply: Reply) -> Credit:
+def feelings(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
     """1 - distance / distance of random answers, at least 0; 0 where an intensity is missing or above 10."""
     text, distance, chance = _SCALE_NAMED.sub(" ", reply.said.casefold()), 0.0, 0.0
     for name, level in item.feelings:
@@ -133,7 +133,7 @@ def feelings(part: Part, item: Item, reply: Reply) -> Credit:
     return Credit(value, "" if value == 1 else f"off by {distance / len(item.feelings):.1f} on average")
 
 
-def reasoning(part: Part, item: Item, reply: Reply) -> Credit:
+def reasoning(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
     """1 for the right choice, number or words, else 0."""
     if item.accept:
         return facts(part, item, reply)
@@ -145,7 +145,7 @@ def reasoning(part: Part, item: Item, reply: Reply) -> Credit:
     return Credit(1.0) if found[-1] == Decimal(item.answer) else Credit(0.0, f"says {found[-1]}")
 
 
-def _choice(item: Item, text: str) -> Credit:
+def _choice(item: SuiteItem, text: str) -> Credit:
     """The one choice that is named; of several the one after the last word such as answer or therefore."""
     named = _named(item, text)
     if len(named) > 1:
@@ -156,12 +156,12 @@ def _choice(item: Item, text: str) -> Credit:
     return Credit(1.0) if named == {normal(item.answer)} else Credit(0.0, f"says {min(named)}")
 
 
-def _named(item: Item, text: str) -> set[str]:
+def _named(item: SuiteItem, text: str) -> set[str]:
     longest_first = sorted((re.escape(normal(each)) for each in item.choices), key=len, reverse=True)
     return set(re.findall(rf"(?<!\w)(?:{'|'.join(longest_first)})(?!\w)", text))
 
 
-Grader = Callable[[Part, Item, Reply], Credit]
+Grader = Callable[[SuitePart, SuiteItem, Reply], Credit]
 GRADERS: dict[str, Grader] = {
     suite.FACTS: facts,
     suite.COHERENCE: coherence,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from quantplan.evaluate.suites.suite import COHERENCE, DIRECT, FEELINGS, PERPLEXITY, Item, Part, Suite
+from quantplan.evaluate.suites.suite import COHERENCE, DIRECT, FEELINGS, PERPLEXITY, Suite, SuiteItem, SuitePart
 from quantplan.llamacpp.chat import ALWAYS, NEVER, SWITCH, ChatForm, Prompt
-from quantplan.llamacpp.generation import Request
+from quantplan.llamacpp.generation import GenerationRequest
 
 _FEELINGS = (
     "How strongly does {who} feel each of these at the end: {feelings}? Rate each with a number from 0 (not at all) "
@@ -12,7 +12,7 @@ _FEELINGS = (
 )
 
 
-def why_not(part: Part, form: ChatForm) -> str:
+def why_not(part: SuitePart, form: ChatForm) -> str:
     """Why the part does not apply to a model that is asked in this form; empty where it does."""
     if part.kind == PERPLEXITY:
         return "not measured: it takes a text and the original model"
@@ -24,17 +24,17 @@ def why_not(part: Part, form: ChatForm) -> str:
     return ""
 
 
-def request(suite: Suite, part: Part, item: Item, form: ChatForm) -> Request:
+def request(suite: Suite, part: SuitePart, item: SuiteItem, form: ChatForm) -> GenerationRequest:
     """The item's prompt and its tokens: more of them where the model thinks although it should not."""
     if part.kind == COHERENCE:
-        return Request(Prompt(item.text), item.max_tokens)
+        return GenerationRequest(Prompt(item.text), item.max_tokens)
     unasked = form.thinks == ALWAYS and not part.thinks
-    return Request(
+    return GenerationRequest(
         form.prompt(wording(part, item), part.thinks), item.max_tokens + (suite.thinking_tokens if unasked else 0)
     )
 
 
-def wording(part: Part, item: Item) -> str:
+def wording(part: SuitePart, item: SuiteItem) -> str:
     """What the user says."""
     if part.kind != FEELINGS:
         return f"{item.text} {part.instruction}".strip()

@@ -12,7 +12,7 @@ from quantplan.errors import BadUsage
 from quantplan.evaluate.suites.answers import Reply
 from quantplan.evaluate.suites.graders import GRADERS
 from quantplan.evaluate.suites.questions import request, why_not
-from quantplan.evaluate.suites.suite import PERPLEXITY, Item, Part, Suite
+from quantplan.evaluate.suites.suite import PERPLEXITY, Suite, SuiteItem, SuitePart
 from quantplan.evaluate.suites.suite_score import ItemScore, PartScore, SuiteConditions, SuiteScore, with_perplexity
 from quantplan.evaluate.suites.suite_score_files import as_fields, from_fields
 from quantplan.gguf.reader import read_model
@@ -87,11 +87,11 @@ def score_loaded(
     return _applying(with_perplexity(score, ppl_ratio), suite)
 
 
-def _asked(part: Part, form: ChatForm) -> Sequence[Item]:
+def _asked(part: SuitePart, form: ChatForm) -> Sequence[SuiteItem]:
     return () if why_not(part, form) else part.items
 
 
-def _graded(part: Part, item: Item, reply: Reply, answer: Generation) -> ItemScore:
+def _graded(part: SuitePart, item: SuiteItem, reply: Reply, answer: Generation) -> ItemScore:
     credit = GRADERS[part.kind](part, item, reply)
     return ItemScore(
         name=item.name,
@@ -103,7 +103,7 @@ def _graded(part: Part, item: Item, reply: Reply, answer: Generation) -> ItemSco
     )
 
 
-def _part(part: Part, reason: str, items: list[ItemScore]) -> PartScore:
+def _part(part: SuitePart, reason: str, items: list[ItemScore]) -> PartScore:
     return PartScore(name=part.name, kind=part.kind, weight=part.weight, items=tuple(items), reason=reason)
 
 

@@ -19,7 +19,7 @@ KINDS = (FACTS, COHERENCE, REPETITION, THINKING, DIRECT, MATH, FEELINGS, REASONI
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
+class SuiteItem:
     """One task. ``text``: the question, the beginning of a text or a dialogue; the other fields as its kind needs them.
 
     ``accept``, ``reject``: words, or patterns between slashes. ``answer``: a number as written, or one of ``choices``.
@@ -42,7 +42,7 @@ class Item:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class SuitePart:
     """Items of one kind. ``weight``: of the part in the overall score, in any unit; ``thinking``: asked in that mode.
 
     ``instruction`` is said with every question. ``common_words``: the most frequent words of the language (coherence).
@@ -51,7 +51,7 @@ class Part:
     name: str
     kind: str
     weight: float
-    items: tuple[Item, ...] = ()
+    items: tuple[SuiteItem, ...] = ()
     instruction: str = ""
     thinking: bool = False
     common_words: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class Suite:
     """``thinking_tokens``: added to those of an item where a model thinks and nothing can stop it."""
 
     name: str
-    parts: tuple[Part, ...]
+    parts: tuple[SuitePart, ...]
     thinking_tokens: int = 0
 
     @cached_property
@@ -90,7 +90,7 @@ def joined(suites: Sequence[Suite]) -> Suite:
 
     BadUsage where that does not tell parts apart: the same suite twice.
     """
-    parts: dict[str, Part] = {}
+    parts: dict[str, SuitePart] = {}
     for suite in suites:
         for part in suite.parts:
             name = part.name if part.name not in parts else f"{suite.name}:{part.name}"

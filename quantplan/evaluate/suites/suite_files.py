@@ -9,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from quantplan.evaluate.suites import suite as nouns
-from quantplan.evaluate.suites.suite import KINDS, Item, Part, Suite
+from quantplan.evaluate.suites.suite import KINDS, Suite, SuiteItem, SuitePart
 from quantplan.evaluate.suites.yaml_fields import Place, check_unlike, described, load
 
 SUITE_FORMAT, SUITE_VERSION = "quantplan-suite", 1  # 1: first
@@ -56,7 +56,7 @@ def default_suite() -> Path:
     return _FOLDER / f"{DEFAULT}.yaml"
 
 
-def _part(place: Place) -> Part:
+def _part(place: Place) -> SuitePart:
     place.keys(_PART_KEYS, {"kind", "weight"})
     kind = place.text("kind")
     if kind not in KINDS:
@@ -64,7 +64,7 @@ def _part(place: Place) -> Part:
     weight = place.number("weight", place.text("weight"), 0, math.inf)
     if weight == 0:
         place.refuse("weight", "is 0; give a weight above 0, or leave the part out")
-    part = Part(
+    part = SuitePart(
         name=place.text("name", kind) or kind,
         kind=kind,
         weight=weight,
@@ -78,7 +78,7 @@ def _part(place: Place) -> Part:
     return part
 
 
-def _items(place: Place, kind: str) -> tuple[Item, ...]:
+def _items(place: Place, kind: str) -> tuple[SuiteItem, ...]:
     if kind == nouns.PERPLEXITY:
         if place.content.get("items"):
             place.refuse("items", "has entries, but perplexity is measured on a text; leave items out")
@@ -88,12 +88,12 @@ def _items(place: Place, kind: str) -> tuple[Item, ...]:
     return items
 
 
-def _item(place: Place, part: Place, kind: str, number: int) -> Item:
+def _item(place: Place, part: Place, kind: str, number: int) -> SuiteItem:
     named, needed, also = _ITEM_KEYS[kind]
     place.keys({named} | needed | also | _EVERY_ITEM, {named} | needed)
     if "max_tokens" not in part.content and "max_tokens" not in place.content:
         place.refuse("max_tokens", "is missing; add `max_tokens: ...` here or in the part")
-    found = Item(
+    found = SuiteItem(
         name=place.text("name", str(number)) or str(number),
         text=place.required(named),
         max_tokens=place.count("max_tokens", part.count("max_tokens", 1)),
@@ -134,12 +134,12 @@ def _feelings(place: Place) -> tuple[tuple[str, float], ...]:
     return tuple((str(name), place.number(f"feelings.{name}", str(level), 0, 10)) for name, level in value.items())
 
 
-def _check_math(place: Place, item: Item) -> None:
+def _check_math(place: Place, item: SuiteItem) -> None:
     if not _is_number(item.answer):
         place.refuse("answer", f"is {item.answer!r}; a number is needed, as 12, -3.5 or 1e6")
 
 
-def _check_reasoning(place: Place, item: Item) -> None:
+def _check_reasoning(place: Place, item: SuiteItem) -> None:
     if item.choices and item.answer not in item.choices:
         place.refuse("answer", f"is {item.answer!r}; it must be one of the choices, as it is written there")
     if item.choices and len(set(item.choices)) < 2:
@@ -150,7 +150,7 @@ def _check_reasoning(place: Place, item: Item) -> None:
         place.refuse("answer", f"is {item.answer!r}, which is no number; add choices, or write accept instead")
 
 
-def _check_coherence(place: Place, item: Item) -> None:
+def _check_coherence(place: Place, item: SuiteItem) -> None:
     if item.needed > len(item.keywords):
         place.refuse("needed", f"is {item.needed}, more than the {len(item.keywords)} keywords; lower it")
 
@@ -162,7 +162,7 @@ def _is_number(text: str) -> bool:
         return False
 
 
-_CHECKS: dict[str, Callable[[Place, Item], None]] = {
+_CHECKS: dict[str, Callable[[Place, SuiteItem], None]] = {
     nouns.MATH: _check_math,
     nouns.REASONING: _check_reasoning,
     nouns.COHERENCE: _check_coherence,

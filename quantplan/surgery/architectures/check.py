@@ -66,7 +66,7 @@ def violations(model: Model, layer_map: LayerMap) -> tuple[str, ...]:
     at_the_end = _trailing(kinds, model, layer_map)
     if at_the_end:
         return (at_the_end,)
-    order = _order(kinds, layer_map)
+    order = _target(kinds, layer_map)
     found = [_mixed(kinds, layer_map), *(_misplaced(trait, order) for trait in kinds.traits if trait.expected)]
     found += [_not_leading(trait, order) for trait in kinds.traits if trait.leading]
     found += [_first(kinds, order), _gone(kinds, order), count_violation(model, kinds.main, len(order))]
@@ -81,7 +81,7 @@ def doubts(model: Model, layer_map: LayerMap) -> tuple[str, ...]:
         return (f"the rules for the blocks of {model.architecture} models are unknown",)
     kinds = block_kinds(model)
     found = _cut_short(model, layer_map)
-    sizes = kinds.sizes and _misplaced(kinds.sizes, _order(kinds, layer_map))
+    sizes = kinds.sizes and _misplaced(kinds.sizes, _target(kinds, layer_map))
     return tuple([*found, sizes] if sizes else found)
 
 
@@ -90,7 +90,7 @@ def notes(model: Model, layer_map: LayerMap) -> tuple[str, ...]:
     if layer_map.is_identity:
         return ()
     kinds = block_kinds(model)
-    order = _order(kinds, layer_map)
+    order = _target(kinds, layer_map)
     found = []
     changed = [key for key in _SIZES if key in kinds.items and kinds.items[key][order[0]] != kinds.items[key][0]]
     if changed:
@@ -113,7 +113,7 @@ def metadata_changes(model: Model, layer_map: LayerMap) -> dict[str, int]:
     if layer_map.is_identity:
         return {}
     kinds = block_kinds(model)
-    order = _order(kinds, layer_map)
+    order = _target(kinds, layer_map)
     changes = count_changes(model, kinds.main, len(order))
     for trait in kinds.traits:
         if trait.leading:
@@ -125,7 +125,7 @@ def metadata_changes(model: Model, layer_map: LayerMap) -> dict[str, int]:
 # --- the single rules
 
 
-def _order(kinds: BlockKinds, layer_map: LayerMap) -> list[int]:
+def _target(kinds: BlockKinds, layer_map: LayerMap) -> list[int]:
     """The original's block at each place (of a blend: that of the largest share), those at the end not counted."""
     blocks = [layer.blocks[0] for layer in layer_map.layers]
     return blocks[: max(0, len(blocks) - kinds.trailing)]
@@ -178,7 +178,7 @@ def _cut_short(model: Model, layer_map: LayerMap) -> list[str]:
     if model.architecture not in RULES or layer_map.original != model.blocks:
         return []
     kinds = block_kinds(model)
-    new = len(_order(kinds, layer_map))
+    new = len(_target(kinds, layer_map))
     whole = [trait for trait in kinds.traits if trait.period > 1 and kinds.main % trait.period == 0]
     found = [
         f"{new} layers are no multiple of {trait.period}, as the original's {kinds.main} are ({trait.cause})"

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from quantplan.gguf.layer_arrays import is_per_layer_array
 from quantplan.gguf.reader import number_arrays
-from quantplan.surgery.architectures.table import RULES, Cycle, Item, Lead, Rules
+from quantplan.surgery.architectures.table import RULES, ArchitectureItem, Cycle, Lead, Rules
 from quantplan.tensor import Model
 
 Numbers = tuple[float, ...]
@@ -138,7 +138,7 @@ class _Reader:
             return None
         by_position = self._by_position(cycle)
         if cycle.array in self.arrays:
-            listed = self.item(Item(cycle.array, cycle.nth, cycle.others))
+            listed = self.item(ArchitectureItem(cycle.array, cycle.nth, cycle.others))
             same = listed and by_position and listed.kinds == by_position.kinds
             return replace(listed, older=by_position) if listed and same else listed
         return by_position
@@ -164,7 +164,7 @@ class _Reader:
         kinds = tuple(lead.leading if block < count else lead.rest for block in range(self.main))
         return Trait(kinds, f"{self._key(lead.key)} = {count}", leading=lead.leading, key=self._key(lead.key))
 
-    def item(self, item: Item) -> Trait | None:
+    def item(self, item: ArchitectureItem) -> Trait | None:
         items = self.arrays.get(item.key, ())
         if len(items) < self.main:
             return None

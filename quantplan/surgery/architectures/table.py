@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 MAX_BLOCKS = 512  # LLAMA_MAX_LAYERS, llama-hparams.h
 
-_WINDOW, _WINDOWS = "attention.sliding_window", "attention.sliding_window_pattern"
+_CHUNK, _CHUNKS = "attention.sliding_window", "attention.sliding_window_pattern"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Lead:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class ArchitectureItem:
     """An array with an item per block tells them apart: it moves with the blocks, any order is right."""
 
     key: str
@@ -73,7 +73,7 @@ class Rules:
 
     cycles: tuple[Cycle, ...] = ()
     leads: tuple[Lead, ...] = ()
-    items: tuple[Item, ...] = ()
+    items: tuple[ArchitectureItem, ...] = ()
     halved: str | None = None
     opens: str | None = None
     placed: tuple[str, str] | None = None
@@ -87,8 +87,8 @@ class Rules:
 
 def _sliding(period: int, optional: bool = False, first: bool = False, blocks: int | None = None) -> Cycle:
     """llama_model_base::load_swa_pattern; ``optional``: without a window all blocks see everything."""
-    when = (_WINDOW, 0) if optional else None
-    return Cycle("sliding", "full", period, _WINDOWS, _WINDOWS, when, first, blocks)
+    when = (_CHUNK, 0) if optional else None
+    return Cycle("sliding", "full", period, _CHUNKS, _CHUNKS, when, first, blocks)
 
 
 def _hybrid(period: int) -> Cycle:
@@ -102,11 +102,11 @@ def _rope(when: tuple[str, int] | None = None, first: bool = False) -> Cycle:
 
 
 _DENSE = Lead("leading_dense_block_count", "dense", "MoE")
-_STATE = Item("attention.head_count_kv", "recurrent", "attention")
-_ATTENTION = Item("attention.head_count_kv", "no attention", "attention")
-_NETWORK = Item("feed_forward_length", "no feed-forward", "feed-forward")
-_SLIDES = Item(_WINDOWS, "full", "sliding")
-_INDEXED = Item("attention.indexer.types", "shared indexer", "indexer")
+_STATE = ArchitectureItem("attention.head_count_kv", "recurrent", "attention")
+_ATTENTION = ArchitectureItem("attention.head_count_kv", "no attention", "attention")
+_NETWORK = ArchitectureItem("feed_forward_length", "no feed-forward", "feed-forward")
+_SLIDES = ArchitectureItem(_CHUNKS, "full", "sliding")
+_INDEXED = ArchitectureItem("attention.indexer.types", "shared indexer", "indexer")
 _NEEDS_FULL = "shared indexer"  # it takes the choice of the block before
 
 # openelm, apertus, hy_v3: with arrays, or with tensors that only some blocks have: both move along
@@ -214,11 +214,11 @@ RULES: dict[str, Rules] = {
     "laguna": Rules((_sliding(4, optional=True, first=True),), (_DENSE,)),
     # blocks without rotary positions: smollm3.cpp, smallthinker.cpp, llama4.cpp
     "smollm3": Rules((_rope(),)),
-    "smallthinker": Rules((_sliding(4, optional=True, first=True), _rope((_WINDOW, 0), first=True))),
+    "smallthinker": Rules((_sliding(4, optional=True, first=True), _rope((_CHUNK, 0), first=True))),
     "llama4": Rules(
         (
-            Cycle("chunked", "full", 4, _WINDOWS, _WINDOWS, (_WINDOW, 1)),
-            _rope((_WINDOW, 1)),
+            Cycle("chunked", "full", 4, _CHUNKS, _CHUNKS, (_CHUNK, 1)),
+            _rope((_CHUNK, 1)),
             Cycle("dense", "MoE", 0, "interleave_moe_layer_step"),
         )
     ),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quantplan.imatrix import Imatrix
-from quantplan.llamacpp.engine import windows_per_batch
+from quantplan.llamacpp.engine import chunks_per_batch
 from quantplan.surgery.assembly import assemble
 from quantplan.surgery.layer_map import LayerMap
 from quantplan.surgery.search.candidates import EXPLICIT, Admission, Candidate, check_explicit
-from quantplan.surgery.search.evaluations import ReadingJob
+from quantplan.surgery.search.evaluations import EvaluationJob
 from quantplan.surgery.search.families import Family
 from quantplan.surgery.search.host import frame
 from quantplan.surgery.search.search import SearchOptions
@@ -17,7 +17,7 @@ from quantplan.tensor import Model
 
 
 @dataclass(frozen=True)
-class Stage:
+class SearchStage:
     """``exact``: whether so many are known; else at most so many, for they depend on what the stage before finds."""
 
     name: str
@@ -26,12 +26,12 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Outline:
+class SearchEstimate:
     """``hosts``: models loaded one after the other in the first stage, the original among them; ``disk_bytes``: of files of
     hosts at the same time; ``passes``: forward passes of a batch of windows, at most. ``reasons``: why the first was refused.
     """
 
-    stages: tuple[Stage, ...]
+    stages: tuple[SearchStage, ...]
     refused: dict[str, int]
     repeated: dict[str, int]
     reasons: dict[str, str]
@@ -45,35 +45,39 @@ class Outline:
         return sum(stage.candidates for stage in self.stages)
 
 
-def outline(model: Model, job: ReadingJob, options: SearchOptions, imatrix: Imatrix | None = None) -> Outline:
+def estimate_search(
+    model: Model, job: EvaluationJob, options: SearchOptions, imatrix: Imatrix | None = None
+) -> SearchEstimate:
     """Raises BadUsage for explicit candidates that cannot be run."""
     check_explicit(model, options.explicit, imatrix, options.forced)
     admission = Admission(model, imatrix, options.forced)
     stages, firsts = [], []
     for family in options.families:
         own = admission.admit([(edit,) for edit in family.first(model.blocks)], family.name, 1)
-        stages.append(Stage(str(family), len(own), True))
+        stages.append(SearchStage(str(family), len(own), True))
         firsts += own
     own = admission.admit(options.explicit, EXPLICIT, 1)
     if options.explicit:
-        stages.append(Stage("edits given", len(own), True))
+        stages.append(SearchStage("edits given", len(own), True))
     firsts += own
     stages += [
-        Stage(f"{family.name}, pass {at + 1}", _finer(family, at, model), False)
+        SearchStage(f"{family.name}, pass {at + 1}", _finer(family, at, model), False)
         for family in options.families
         for at in range(1, len(family.passes))
     ]
-    stages += [Stage(f"phase {phase}", options.keep * options.breadth, False) for phase in range(2, options.phases + 1)]
+    stages += [
+        SearchStage(f"phase {phase}", options.keep * options.breadth, False) for phase in range(2, options.phases + 1)
+    ]
     frames = {frame(model, each.layer_map): each for each in firsts}
     count = 1 + min(sum(stage.candidates for stage in stages), options.max_candidates or (1 << 60))
-    return Outline(
+    return SearchEstimate(
         tuple(stages),
         dict(admission.refused),
         dict(admission.repeated),
         admission.reasons,
         len(frames | {frame(model, LayerMap.identity(model.blocks)): None}),
         options.machines.jobs * max((_file_bytes(model, each) for each in frames.values()), default=0),
-        count * -(-job.windows // windows_per_batch(job.n_ctx)),
+        count * -(-job.chunks // chunks_per_batch(job.n_ctx)),
     )
 
 

@@ -35,7 +35,7 @@ _LOGIT_BYTES = 2 << 30  # of the original's logits that are kept in memory, wher
 
 
 @dataclass(frozen=True)
-class ReadingJob:
+class EvaluationJob:
     """All that a reading depends on but the map; the model by path and digest: a worker reads what is meant, or refuses.
 
     ``folder``: where files of hosts may be for a moment. ``suite``: what is asked besides, if anything is.
@@ -45,7 +45,7 @@ class ReadingJob:
     model_digest: str
     text: str
     n_ctx: int
-    windows: int
+    chunks: int
     folder: Path
     threads: int = 0
     gpu_layers: int = 0
@@ -58,7 +58,7 @@ class ReadingJob:
 
 
 @dataclass(frozen=True)
-class Reading:
+class CandidateScore:
     """Figures of one map. ``nll``: mean negative log likelihood by window. None and empty where logits are no numbers.
 
     ``score``: out of 100, and ``scores``, credits of the parts from 0 to 1, where there is a suite.
@@ -74,13 +74,13 @@ class Reading:
         return asdict(self)
 
     @classmethod
-    def from_fields(cls, fields: dict[str, Any]) -> Reading:
+    def from_fields(cls, fields: dict[str, Any]) -> CandidateScore:
         ppl, kld, score = (Estimate(**fields[name]) if fields[name] else None for name in ("ppl", "kld", "score"))
         return cls(ppl, kld, tuple(fields["nll"]), score, fields["scores"])
 
 
 @dataclass
-class Timing:
+class SearchTiming:
     """Where the seconds of readings went: ``forward``: in llama.cpp's forward passes; ``load``: in loading hosts."""
 
     total: float = 0.0
@@ -95,19 +95,19 @@ class Timing:
         return self.total / bare if bare > 0 else None
 
 
-def windows_of(model: Model, text: str, n_ctx: int, wanted: int | None, jobs: int = 1) -> int:
+def chunks_of(model: Model, text: str, n_ctx: int, wanted: int | None, jobs: int = 1) -> int:
     """Windows that are read: those wanted as far as the text goes, else ``DEFAULT_TOKENS`` or 2 GiB of logits, whatever is less.
 
     Raises TextTooShort, and BadUsage where ``jobs`` processes cannot hold the logits: they must not decide how many are read.
     """
     found = cut(model, text, n_ctx, wanted or max(8, DEFAULT_TOKENS // n_ctx))
-    per_window = _scored(n_ctx) * found.vocabulary * np.dtype(np.float32).itemsize
-    count = len(found.windows) if wanted else min(len(found.windows), max(2, _LOGIT_BYTES // per_window))
+    per_chunk = _scored(n_ctx) * found.vocabulary * np.dtype(np.float32).itemsize
+    count = len(found.chunks) if wanted else min(len(found.chunks), max(2, _LOGIT_BYTES // per_chunk))
     room = psutil.virtual_memory().available // 2 // jobs
-    if count * per_window > room:
+    if count * per_chunk > room:
         raise BadUsage(
-            f"{count} windows: the original's logits take {human_bytes(count * per_window)} in each process, and there is room "
-            f"for {human_bytes(room)}; use --windows {max(2, room // per_window)}, or fewer --jobs"
+            f"{count} windows: the original's logits take {human_bytes(count * per_chunk)} in each process, and there is room "
+            f"for {human_bytes(room)}; use --windows {max(2, room // per_chunk)}, or fewer --jobs"
         )
     return count
 
@@ -116,22 +116,22 @@ def _scored(n_ctx: int) -> int:
     return n_ctx - n_ctx // 2 - 1
 
 
-class Reader:
+class MapEvaluator:
     """The original's logits, and a host that becomes one map after the other. Use as a context manager."""
 
-    def __init__(self, job: ReadingJob) -> None:
-        self.timing, self._job = Timing(), job
+    def __init__(self, job: EvaluationJob) -> None:
+        self.timing, self._job = SearchTiming(), job
         self._model = model_here(job.model, job.model_digest)
         self._imatrix = read_imatrix(job.imatrix) if job.imatrix else None
         self._host = self._load(LayerMap.identity(self._model.blocks))
         try:
-            self._windows = self._host.engine.windows(job.text, job.windows)
+            self._chunks = self._host.engine.chunks(job.text, job.chunks)
             self._base = self._base_rows()
         except BaseException:
             self.close()
             raise
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> MapEvaluator:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -140,7 +140,7 @@ class Reader:
     def close(self) -> None:
         self._host.close()
 
-    def read(self, layer_map: LayerMap) -> Reading:
+    def read(self, layer_map: LayerMap) -> CandidateScore:
         """The figures of the map. Raises BadFile, NoSpace."""
         began = time.perf_counter()
         self._become(layer_map)
@@ -149,16 +149,18 @@ class Reader:
         self.timing.readings += 1
         return found
 
-    def _figures(self) -> Reading:
+    def _figures(self) -> CandidateScore:
         scores = joined([token_scores(base, logits, targets) for base, logits, targets in self._batches()])
         with np.errstate(all="ignore"):
-            found = figures(scores, len(self._windows))
+            found = figures(scores, len(self._chunks))
         values = (found.ppl.value, found.ppl.stderr, found.kld.value, found.kld.stderr)
         if any(value is not None and finite(value) is None for value in values):
-            return self._with_score(Reading(None, None), math.inf)
-        return self._with_score(Reading(found.ppl, found.kld, found.per_window_nll), ppl_ratio(found.ln_ppl_ratio))
+            return self._with_score(CandidateScore(None, None), math.inf)
+        return self._with_score(
+            CandidateScore(found.ppl, found.kld, found.per_chunk_nll), ppl_ratio(found.ln_ppl_ratio)
+        )
 
-    def _with_score(self, reading: Reading, ratio: Estimate | float) -> Reading:
+    def _with_score(self, reading: CandidateScore, ratio: Estimate | float) -> CandidateScore:
         if self._job.suite is None:
             return reading
         found = score_loaded(self._host.engine, self._model.metadata, self._job.suite, ratio)
@@ -178,7 +180,7 @@ class Reader:
         return host
 
     def _base_rows(self) -> list[BaseRows]:
-        rows = [base_rows(logits) for logits in self._host.engine.logits(self._windows)]
+        rows = [base_rows(logits) for logits in self._host.engine.logits(self._chunks)]
         if not all(np.isfinite(each.log_sum).all() for each in rows):
             raise BadFile(f"{self._model.path}: the model gives NaN or infinite logits; is the file damaged?")
         return rows
@@ -186,9 +188,9 @@ class Reader:
     def _batches(self) -> Iterator[tuple[BaseRows, np.ndarray, np.ndarray]]:
         """The original's rows, the logits of what is loaded now, and the tokens that came."""
         engine = self._host.engine
-        size, batches = engine.windows_per_batch, engine.logits(self._windows)
+        size, batches = engine.chunks_per_batch, engine.logits(self._chunks)
         for index, base in enumerate(self._base):
             began = time.perf_counter()
             logits = next(batches)
             self.timing.forward += time.perf_counter() - began
-            yield base, logits, self._windows[index * size :][: len(logits), engine.first_scored + 1 :].reshape(-1)
+            yield base, logits, self._chunks[index * size :][: len(logits), engine.first_scored + 1 :].reshape(-1)

@@ -7,30 +7,30 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from quantplan.errors import WorkersLost
-from quantplan.execution import Machines
-from quantplan.parallel.worker_pool import Crew, Lost, task_size
+from quantplan.execution import Execution
+from quantplan.parallel.worker_pool import Lost, WorkerPool, task_size
 from quantplan.sensitivity.probe_tasks import check_memory, model_here
 from quantplan.surgery.layer_map import LayerMap
-from quantplan.surgery.search.evaluations import Reader, Reading, ReadingJob, Timing
+from quantplan.surgery.search.evaluations import CandidateScore, EvaluationJob, MapEvaluator, SearchTiming
 from quantplan.surgery.search.host import frame
 from quantplan.tensor import Model
 
 
 @dataclass
-class Readers:
+class Evaluators:
     """Reads maps here, or by ``jobs`` processes that each hold a model. Use as a context manager."""
 
-    job: ReadingJob
-    machines: Machines = field(default_factory=Machines)
-    timing: Timing = field(default_factory=Timing)
+    job: EvaluationJob
+    machines: Execution = field(default_factory=Execution)
+    timing: SearchTiming = field(default_factory=SearchTiming)
 
     def __post_init__(self) -> None:
-        self._reader: Reader | None = None
-        self._crew: Crew | None = None
+        self._reader: MapEvaluator | None = None
+        self._crew: WorkerPool | None = None
         if self.machines.many:
             check_memory(model_here(self.job.model, self.job.model_digest), self.machines)
 
-    def __enter__(self) -> Readers:
+    def __enter__(self) -> Evaluators:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -39,7 +39,7 @@ class Readers:
         if self._crew:
             self._crew.__exit__(*error)
 
-    def read(self, model: Model, maps: Sequence[LayerMap]) -> Iterator[tuple[LayerMap, Reading]]:
+    def read(self, model: Model, maps: Sequence[LayerMap]) -> Iterator[tuple[LayerMap, CandidateScore]]:
         """Readings as they are ready, those of one frame after the other. WorkersLost at the end where processes died."""
         by_frame: dict[str, list[LayerMap]] = {}
         for each in maps:
@@ -49,17 +49,17 @@ class Readers:
         else:
             yield from self._here([each for group in by_frame.values() for each in group])
 
-    def _here(self, maps: Sequence[LayerMap]) -> Iterator[tuple[LayerMap, Reading]]:
+    def _here(self, maps: Sequence[LayerMap]) -> Iterator[tuple[LayerMap, CandidateScore]]:
         if self._reader is None and maps:
-            self._reader = Reader(self.job)
+            self._reader = MapEvaluator(self.job)
             self.timing = self._reader.timing
         for each in maps:
             assert self._reader is not None
             yield each, self._reader.read(each)
 
-    def _by_crew(self, groups: Sequence[Sequence[LayerMap]]) -> Iterator[tuple[LayerMap, Reading]]:
+    def _by_crew(self, groups: Sequence[Sequence[LayerMap]]) -> Iterator[tuple[LayerMap, CandidateScore]]:
         if self._crew is None:
-            self._crew = Crew(self.machines)
+            self._crew = WorkerPool(self.machines)
         job = replace(self.job, model=self.job.model.absolute(), threads=self._crew.threads(self.job.threads))
         size = task_size(sum(map(len, groups)), self._crew.size)
         chunks = [tuple(group[at : at + size]) for group in groups for at in range(0, len(group), size)]
@@ -74,15 +74,15 @@ class Readers:
             ) from None
 
 
-_held: tuple[ReadingJob, Reader] | None = None  # what a worker keeps between tasks; it ends with the search
+_held: tuple[EvaluationJob, MapEvaluator] | None = None  # what a worker keeps between tasks; it ends with the search
 
 
-def read_there(job: ReadingJob, maps: tuple[LayerMap, ...]) -> list[Reading]:
+def read_there(job: EvaluationJob, maps: tuple[LayerMap, ...]) -> list[CandidateScore]:
     """What a worker runs."""
     global _held
     if _held is None or _held[0] != job:
         if _held is not None:
             _held[1].close()
             _held = None
-        _held = (job, Reader(job))
+        _held = (job, MapEvaluator(job))
     return [_held[1].read(each) for each in maps]

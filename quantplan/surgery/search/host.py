@@ -24,14 +24,14 @@ from quantplan.records.codec import make_folder
 from quantplan.records.journal import digest_of
 from quantplan.surgery.apply import write_operated
 from quantplan.surgery.architectures.check import metadata_changes
-from quantplan.surgery.assembly import Part, assemble, part_bytes
+from quantplan.surgery.assembly import TensorPart, assemble, part_bytes
 from quantplan.surgery.layer_map import LayerMap
 from quantplan.tensor import Model
 
 FOLDER = "hosts"  # below the cache; nothing in it outlives the process that wrote it, or the next search
 
 
-def frame(model: Model, layer_map: LayerMap, parts: Sequence[Part] | None = None) -> str:
+def frame(model: Model, layer_map: LayerMap, parts: Sequence[TensorPart] | None = None) -> str:
     """Names what a loaded model cannot change: number of layers, types, shapes, per-layer metadata. Candidates of one frame
     can stand in for each other.
     """
@@ -79,7 +79,7 @@ class Host:
     def close(self) -> None:
         self.engine.close()
 
-    def become(self, parts: Sequence[Part]) -> bool:
+    def become(self, parts: Sequence[TensorPart]) -> bool:
         """Puts in what differs from what is there; False, with nothing changed, where a part cannot be reached in memory.
 
         ``parts``: of a candidate of the same frame.
@@ -93,7 +93,7 @@ class Host:
         return True
 
 
-def _content(part: Part) -> tuple[tuple[str, float], ...]:
+def _content(part: TensorPart) -> tuple[tuple[str, float], ...]:
     """What the weights of a part are; its name and type are those of its place."""
     return tuple((tensor.name, factor) for tensor, factor in part.sources)
 

@@ -14,7 +14,7 @@ PPL, KLD, SCORE = "ppl", "kld", "score"  # what a search may go by
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class RankedCandidate:
     """One candidate's figures. PPL and KLD (to the original, nats per token) are None where its logits are no numbers.
 
     ``gap``: mean negative log likelihood minus the original's, paired over windows: ln(PPL / PPL of the original), below 0
@@ -38,12 +38,12 @@ class Standing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
+class BestCandidateTest:
     """The best and the original on a text that had no part in choosing; ``standings`` in the order of the search."""
 
     conditions: Conditions
-    original: Standing
-    standings: tuple[Standing, ...]
+    original: RankedCandidate
+    standings: tuple[RankedCandidate, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,26 +57,26 @@ class Leaderboard:
     by: str
     conditions: Conditions
     families: tuple[str, ...]
-    original: Standing | None
-    standings: tuple[Standing, ...]
+    original: RankedCandidate | None
+    standings: tuple[RankedCandidate, ...]
     refused: dict[str, int] = field(default_factory=dict)
     left_out: int = 0
-    judgement: Judgement | None = None
+    judgement: BestCandidateTest | None = None
     suite: str | None = None
 
     @property
-    def best(self) -> Standing | None:
+    def best(self) -> RankedCandidate | None:
         """The first, where its logits are numbers."""
         first = self.standings[0] if self.standings else None
         return first if first and first.ppl else None
 
 
-def ordered(standings: Iterable[Standing], by: str) -> tuple[Standing, ...]:
+def ordered(standings: Iterable[RankedCandidate], by: str) -> tuple[RankedCandidate, ...]:
     """Best first; equals with fewer layers before those with more, then by name: the same order whoever came first."""
     return tuple(sorted(standings, key=lambda each: (*_rank(each, by), len(each.layer_map), each.layer_map.digest)))
 
 
-def _rank(standing: Standing, by: str) -> tuple[bool, float, float]:
+def _rank(standing: RankedCandidate, by: str) -> tuple[bool, float, float]:
     """Scores of few items are often equal: the perplexity decides then."""
     figure = {PPL: standing.ppl, KLD: standing.kld, SCORE: standing.score}[by]
     if figure is None:

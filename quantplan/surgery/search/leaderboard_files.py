@@ -12,7 +12,7 @@ from quantplan.measurement import Conditions, Estimate
 from quantplan.records.codec import read_record, write_record
 from quantplan.surgery.layer_map import LayerMap
 from quantplan.surgery.layer_map_files import layers_content, layers_from
-from quantplan.surgery.search.leaderboard import Judgement, Leaderboard, Standing
+from quantplan.surgery.search.leaderboard import BestCandidateTest, Leaderboard, RankedCandidate
 
 LEADERBOARD_FORMAT, LEADERBOARD_VERSION = "quantplan-leaderboard", 1  # 1: first
 
@@ -52,7 +52,7 @@ def leaderboard_fields(board: Leaderboard) -> dict[str, Any]:
     }
 
 
-def _judgement_fields(judgement: Judgement) -> dict[str, Any]:
+def _judgement_fields(judgement: BestCandidateTest) -> dict[str, Any]:
     return {
         "conditions": asdict(judgement.conditions),
         "original": _fields(judgement.original),
@@ -60,7 +60,7 @@ def _judgement_fields(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def _fields(standing: Standing) -> dict[str, Any]:
+def _fields(standing: RankedCandidate) -> dict[str, Any]:
     return {
         "edits": standing.edits,
         "layers": len(standing.layer_map),
@@ -100,18 +100,18 @@ def _leaderboard(content: dict[str, Any]) -> Leaderboard:
     )
 
 
-def _judgement(content: dict[str, Any], blocks: int) -> Judgement:
-    return Judgement(
+def _judgement(content: dict[str, Any], blocks: int) -> BestCandidateTest:
+    return BestCandidateTest(
         conditions=Conditions(**content["conditions"]),
         original=_standing(content["original"], blocks),
         standings=tuple(_standing(each, blocks) for each in content["standings"]),
     )
 
 
-def _standing(content: dict[str, Any], blocks: int) -> Standing:
+def _standing(content: dict[str, Any], blocks: int) -> RankedCandidate:
     ppl, kld, score = (_estimate(content, name) for name in ("ppl", "kld", "score"))
     gap = Gap(**content["ln_ppl_ratio"]) if content["ln_ppl_ratio"] else None
-    return Standing(
+    return RankedCandidate(
         edits=content["edits"],
         layer_map=LayerMap(blocks, layers_from(content["map"])),
         family=content["family"],

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import asdict
 from importlib.metadata import version
 
-from quantplan.evaluate.gaps import windows_gap
+from quantplan.evaluate.gaps import chunks_gap
 from quantplan.evaluate.measure import ENGINE
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.engine import backend_name
@@ -15,20 +15,20 @@ from quantplan.measurement import Conditions
 from quantplan.records.journal import Journal, text_digest
 from quantplan.surgery.layer_map import LayerMap
 from quantplan.surgery.search.candidates import Candidate
-from quantplan.surgery.search.evaluations import VERSION, Reading, ReadingJob
-from quantplan.surgery.search.evaluators import Readers
-from quantplan.surgery.search.leaderboard import Standing
+from quantplan.surgery.search.evaluations import VERSION, CandidateScore, EvaluationJob
+from quantplan.surgery.search.evaluators import Evaluators
+from quantplan.surgery.search.leaderboard import RankedCandidate
 from quantplan.tensor import Model
 
 ORIGINAL = "original"
 
 
-def conditions_of(model: Model, job: ReadingJob) -> Conditions:
+def conditions_of(model: Model, job: EvaluationJob) -> Conditions:
     """What readings hold under."""
     return Conditions(
         text_digest=text_digest(job.text),
         n_ctx=job.n_ctx,
-        windows=job.windows,
+        chunks=job.chunks,
         base_digest=model.digest,
         engine=ENGINE,
         backend=backend_name(job.gpu_layers),
@@ -36,16 +36,16 @@ def conditions_of(model: Model, job: ReadingJob) -> Conditions:
     )
 
 
-class Ledger:
+class ResultStore:
     """Readings under one set of conditions by map, those of the journal and those read now."""
 
-    def __init__(self, model: Model, job: ReadingJob, imatrix: Imatrix | None, readers: Readers) -> None:
+    def __init__(self, model: Model, job: EvaluationJob, imatrix: Imatrix | None, readers: Evaluators) -> None:
         self._model, self._readers = model, readers
         self.conditions = conditions_of(model, job)
         suite = job.suite.digest if job.suite else None
         made_from = (asdict(self.conditions), imatrix.digest if imatrix else None, suite, VERSION)
         self._journal = Journal(job.folder, "surgery", *made_from)
-        self._standings: dict[str, Standing] = {}
+        self._standings: dict[str, RankedCandidate] = {}
 
     def __contains__(self, layer_map: LayerMap) -> bool:
         return layer_map.digest in self._journal.results
@@ -58,10 +58,10 @@ class Ledger:
                 self._journal.put(each.digest, reading.as_fields())
                 yield each
 
-    def original(self) -> Standing:
+    def original(self) -> RankedCandidate:
         identity = LayerMap.identity(self._model.blocks)
         reading = self._reading(identity)
-        return Standing(
+        return RankedCandidate(
             edits="",
             layer_map=identity,
             family=ORIGINAL,
@@ -72,14 +72,14 @@ class Ledger:
             scores=reading.scores,
         )
 
-    def standing(self, of: Standing | Candidate) -> Standing:
+    def standing(self, of: RankedCandidate | Candidate) -> RankedCandidate:
         """Figures and the difference from the original, which must have been read."""
         layer_map = of.layer_map
         if layer_map.digest not in self._standings:
             reading, base = self._reading(layer_map), self._reading(LayerMap.identity(layer_map.original))
-            gap = windows_gap(reading.nll, base.nll) if reading.nll and base.nll else None  # type: ignore[arg-type]
-            self._standings[layer_map.digest] = Standing(
-                edits=of.edits if isinstance(of, Standing) else str(of),
+            gap = chunks_gap(reading.nll, base.nll) if reading.nll and base.nll else None  # type: ignore[arg-type]
+            self._standings[layer_map.digest] = RankedCandidate(
+                edits=of.edits if isinstance(of, RankedCandidate) else str(of),
                 layer_map=layer_map,
                 family=of.family,
                 phase=of.phase,
@@ -91,5 +91,5 @@ class Ledger:
             )
         return self._standings[layer_map.digest]
 
-    def _reading(self, layer_map: LayerMap) -> Reading:
-        return Reading.from_fields(self._journal.results[layer_map.digest])
+    def _reading(self, layer_map: LayerMap) -> CandidateScore:
+        return CandidateScore.from_fields(self._journal.results[layer_map.digest])

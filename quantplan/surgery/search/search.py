@@ -10,17 +10,17 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from quantplan.errors import BadUsage
-from quantplan.execution import Machines
+from quantplan.execution import Execution
 from quantplan.imatrix import Imatrix
 from quantplan.surgery.edits import Edit, layer_map
 from quantplan.surgery.layer_map import LayerMap
 from quantplan.surgery.search import host
 from quantplan.surgery.search.candidates import COMBINED, EXPLICIT, Admission, Candidate, check_explicit, extended
-from quantplan.surgery.search.evaluations import ReadingJob, Timing
-from quantplan.surgery.search.evaluators import Readers
+from quantplan.surgery.search.evaluations import EvaluationJob, SearchTiming
+from quantplan.surgery.search.evaluators import Evaluators
 from quantplan.surgery.search.families import Family
-from quantplan.surgery.search.leaderboard import PPL, Judgement, Leaderboard, Standing, ordered
-from quantplan.surgery.search.result_store import Ledger
+from quantplan.surgery.search.leaderboard import PPL, BestCandidateTest, Leaderboard, RankedCandidate, ordered
+from quantplan.surgery.search.result_store import ResultStore
 from quantplan.tensor import Model
 
 
@@ -42,7 +42,7 @@ class SearchOptions:
     max_seconds: float | None = None
     top: int = 5
     forced: bool = False
-    machines: Machines = field(default_factory=Machines)
+    machines: Execution = field(default_factory=Execution)
 
 
 @dataclass(frozen=True)
@@ -59,50 +59,56 @@ Tell = Callable[[Progress], None]
 
 
 @dataclass
-class Found:
+class SearchResult:
     """The leaderboard; ``timing``: of what was read now; ``reasons``: why the first candidate of a family was refused;
     ``ended``: the budget that ended the search, if one did.
     """
 
     board: Leaderboard
-    timing: Timing
+    timing: SearchTiming
     reasons: dict[str, str]
     ended: str | None = None
 
 
 def search(
-    model: Model, job: ReadingJob, options: SearchOptions, imatrix: Imatrix | None = None, tell: Tell = lambda _: None
-) -> Found:
+    model: Model,
+    job: EvaluationJob,
+    options: SearchOptions,
+    imatrix: Imatrix | None = None,
+    tell: Tell = lambda _: None,
+) -> SearchResult:
     """Reads all candidates, those of the journal in ``job.folder`` not again; ``tell`` after each.
 
     Raises BadUsage for explicit candidates that cannot be run, TextTooShort, BadFile, NoSpace, WorkersLost.
     """
     check_explicit(model, options.explicit, imatrix, options.forced)
     host.clear(job.folder)
-    with Readers(job, options.machines) as readers:
+    with Evaluators(job, options.machines) as readers:
         course = _Course(model, job, options, imatrix, readers, tell)
         course.run()
-        return Found(course.board(), readers.timing, course.admission.reasons, course.ended)
+        return SearchResult(course.board(), readers.timing, course.admission.reasons, course.ended)
 
 
 def judge(
     model: Model,
-    job: ReadingJob,
+    job: EvaluationJob,
     board: Leaderboard,
     top: int,
-    machines: Machines | None = None,
+    machines: Execution | None = None,
     imatrix: Imatrix | None = None,
 ) -> Leaderboard:
     """The leaderboard with what another text says of its best ``top`` and of the original. Raises as ``search``."""
     best = [each for each in board.standings[:top] if each.ppl]
-    with Readers(job, machines or Machines()) as readers:
-        ledger = Ledger(model, job, imatrix, readers)
+    with Evaluators(job, machines or Execution()) as readers:
+        result_store = ResultStore(model, job, imatrix, readers)
         maps = [LayerMap.identity(model.blocks), *(each.layer_map for each in best)]
-        for _ in ledger.read(maps):
+        for _ in result_store.read(maps):
             pass
-    original = ledger.original()
-    standings = tuple(ledger.standing(each) for each in best)
-    return replace(board, judgement=Judgement(conditions=ledger.conditions, original=original, standings=standings))
+    original = result_store.original()
+    standings = tuple(result_store.standing(each) for each in best)
+    return replace(
+        board, judgement=BestCandidateTest(conditions=result_store.conditions, original=original, standings=standings)
+    )
 
 
 class _Course:
@@ -111,15 +117,15 @@ class _Course:
     def __init__(
         self,
         model: Model,
-        job: ReadingJob,
+        job: EvaluationJob,
         options: SearchOptions,
         imatrix: Imatrix | None,
-        readers: Readers,
+        readers: Evaluators,
         tell: Tell,
     ) -> None:
         self._model, self._options, self._tell = model, options, tell
         self._suite = job.suite.name if job.suite else None
-        self._ledger = Ledger(model, job, imatrix, readers)
+        self._result_store = ResultStore(model, job, imatrix, readers)
         self.admission = Admission(model, imatrix, options.forced)
         self._candidates: list[Candidate] = []
         self._read: dict[str, Candidate] = {}
@@ -129,7 +135,7 @@ class _Course:
     # -- stages
 
     def run(self) -> None:
-        list(self._ledger.read([LayerMap.identity(self._model.blocks)]))
+        list(self._result_store.read([LayerMap.identity(self._model.blocks)]))
         for stage, candidates in self._stages():
             self._candidates += candidates
             if not self._candidates:
@@ -181,7 +187,7 @@ class _Course:
 
     def _best_of(self, edits: Iterable[Edit]) -> Edit | None:
         by_map = {layer_map(self._model.blocks, (edit,)).digest: edit for edit in reversed(list(edits))}
-        standings = [self._ledger.standing(self._read[digest]) for digest in by_map if digest in self._read]
+        standings = [self._result_store.standing(self._read[digest]) for digest in by_map if digest in self._read]
         best = next((each for each in ordered(standings, self._options.by) if each.ppl), None)
         return by_map[best.layer_map.digest] if best else None
 
@@ -197,11 +203,11 @@ class _Course:
     def _stage(self, stage: str, candidates: list[Candidate]) -> None:
         allowed = self._allowed(candidates)
         by_map = {each.key: each for each in allowed}
-        known = {each.key: each for each in allowed if each.layer_map in self._ledger}
+        known = {each.key: each for each in allowed if each.layer_map in self._result_store}
         self._read |= known
         if known:
             self._say(stage)
-        with closing(self._ledger.read(each.layer_map for each in allowed)) as results:
+        with closing(self._result_store.read(each.layer_map for each in allowed)) as results:
             for made in results:
                 self._read[made.digest] = by_map[made.digest]
                 self._say(stage)
@@ -224,17 +230,17 @@ class _Course:
 
     # -- what is known
 
-    def _ranking(self) -> tuple[Standing, ...]:
-        return ordered((self._ledger.standing(each) for each in self._read.values()), self._options.by)
+    def _ranking(self) -> tuple[RankedCandidate, ...]:
+        return ordered((self._result_store.standing(each) for each in self._read.values()), self._options.by)
 
     def board(self) -> Leaderboard:
         return Leaderboard(
             model=self._model.path.name,
             blocks=self._model.blocks,
             by=self._options.by,
-            conditions=self._ledger.conditions,
+            conditions=self._result_store.conditions,
             families=tuple(map(str, self._options.families)),
-            original=self._ledger.original(),
+            original=self._result_store.original(),
             standings=self._ranking(),
             refused=dict(self.admission.refused),
             left_out=len(self._candidates) - len(self._read),
