@@ -76,7 +76,7 @@ def test_a_damaged_record_is_refused(tmp_path, damage):
     ("change", "said"),
     [
         ({"n_ctx": 512}, "n_ctx 256 / 512"),
-        ({"windows": 15}, "windows 16 / 15"),
+        ({"chunks": 15}, "windows 16 / 15"),
         ({"text_digest": "d" * 64}, "text_digest aaaaaaaaaaaa / dddddddddddd"),
         ({"base_digest": "d" * 64}, "base_digest"),
         ({"engine": "llama-perplexity"}, "engine in-process / llama-perplexity"),

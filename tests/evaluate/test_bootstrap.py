@@ -37,7 +37,7 @@ def test_swapping_the_files_turns_the_answer_round():
     assert (ratio.low, ratio.high) == pytest.approx((1 / inverse.high, 1 / inverse.low))
 
 
-@pytest.mark.parametrize("windows", [8, 32])
+@pytest.mark.parametrize("chunks", [8, 32])
 def test_intervals_hold_the_truth_about_95_times_of_100(chunks):
     held, held_ratio, trials = 0, 0, 400
     truth = np.exp(0.5**2 / 2) * (0.9 - 1)

@@ -62,8 +62,8 @@ def test_the_kld_is_that_of_the_logits(reference_model, rounded, text):
 
 
 def test_little_memory_gives_the_same_figures(monkeypatch, reference_model, rounded, text):
-    monkeypatch.setattr(Engine, "windows_per_batch", 4)  # 9 windows: groups of 4, 4 and 1
-    monkeypatch.setattr(module, "windows_per_batch", lambda _n_ctx: 4)
+    monkeypatch.setattr(Engine, "chunks_per_batch", 4)  # 9 windows: groups of 4, 4 and 1
+    monkeypatch.setattr(module, "chunks_per_batch", lambda _n_ctx: 4)
     loads = []
     start = Engine.__init__
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from quantplan.evaluate import token_scores as scoring
+from quantplan.llamacpp import token_scores as scoring
 from quantplan.llamacpp.token_scores import base_rows, divergence, log_sum_exp, token_scores
 
 ROWS, VOCABULARY = 96, 4096

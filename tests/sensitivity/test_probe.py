@@ -243,10 +243,10 @@ def test_an_interrupted_probe_goes_on_to_the_same_result(case, whole, tmp_path, 
             raise Interrupted
         return honest(self, start, stop)
 
-    monkeypatch.setattr(TensorSwapper, "window_klds", failing)
+    monkeypatch.setattr(TensorSwapper, "chunk_klds", failing)
     with pytest.raises(Interrupted):
         run(case, tmp_path, chunks=0, extend=True)
-    monkeypatch.setattr(TensorSwapper, "window_klds", honest)
+    monkeypatch.setattr(TensorSwapper, "chunk_klds", honest)
     resumed = run(case, tmp_path, chunks=0, extend=True)
     assert resumed.scales == straight.scales
     assert (resumed.floor, resumed.uniform) == (straight.floor, straight.uniform)

@@ -98,7 +98,7 @@ def test_a_pin_is_what_llama_quantize_would_store():
     assert left(pins=[("/^blk.1.ffn_down/", "Q4_K")])["blk.1.ffn_down.weight"] == ["Q5_0"]
 
 
-@pytest.mark.parametrize("wish", ["pins", "floors", "ceilings"])
+@pytest.mark.parametrize("constraint", ["pins", "floors", "ceilings"])
 def test_a_selector_that_matches_nothing(constraint):
     with pytest.raises(NothingSelected, match="no quantizable tensor matches"):
         left(**{constraint: [("attn_w", "Q4_K")]})
