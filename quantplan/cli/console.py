@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
+
+from quantplan.budget import human_bytes
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.measure import Measurement
+    from rich.progress import Progress, TaskID
     from rich.table import Table
+
+    from quantplan.progress import Advance, Reporter
 
 _WIDE = 160  # columns where there is no terminal
 
@@ -72,53 +77,83 @@ def _spared(table: Table, console: Console, columns: int) -> Measurement:
     return Measurement(found.minimum - max(0, columns), found.maximum - max(0, columns))
 
 
-Advance = Callable[[float], None]
+@contextmanager
+def progress(name: str, total: float = 1.0, unit: str = "") -> Iterator[Advance]:
+    """A bar with ETA on stderr; the yielded function takes how much more is done. A line where stderr is no terminal."""
+    with terminal() as report, report.stage(name, total, unit) as advance:
+        yield advance
 
 
 @contextmanager
-def progress(what: str, total: float) -> Iterator[Advance]:
-    """A bar with ETA on stderr; the yielded function takes how much more is done. Silent where stderr is no terminal."""
+def terminal() -> Iterator[Reporter]:
+    """Stages as progress bars with ETA on stderr, until the block ends; plain lines where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
-        MofNCompleteColumn,
         Progress,
+        TaskProgressColumn,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task(what, total=total)
-        yield lambda amount: bar.advance(task, amount)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[detail]}"))
+    bars = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    with bars:
+        yield _Bars(bars)
 
 
-@contextmanager
-def transfer(what: str, total: float) -> Iterator[Advance]:
-    """A bar in bytes with speed and ETA on stderr, as ``progress``."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+class _Lines:
+    """Stages named as they begin."""
 
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task(what, total=total)
-        yield lambda amount: bar.advance(task, amount)
+    @contextmanager
+    def stage(self, name: str, total: float = 1.0, unit: str = "") -> Iterator[Advance]:
+        say(f"{name} ...")
+        yield lambda amount: None
+
+    def say(self, text: str) -> None:
+        say(text)
+
+    def warn(self, text: str) -> None:
+        warn(text)
+
+
+class _Bars:
+    """Stages as bars of a ``rich`` display, one below the other; each goes when its stage ends."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+
+    @contextmanager
+    def stage(self, name: str, total: float = 1.0, unit: str = "") -> Iterator[Advance]:
+        task = self._bars.add_task(name, total=total, detail="")
+        try:
+            yield lambda amount: self._advance(task, amount, unit)
+        finally:
+            self._bars.remove_task(task)
+
+    def _advance(self, task: TaskID, amount: float, unit: str) -> None:
+        self._bars.advance(task, amount)
+        state = self._bars.tasks[self._bars.task_ids.index(task)]
+        self._bars.update(task, detail=_amounts(state.completed, state.total or 1.0, unit))
+
+    def say(self, text: str) -> None:
+        self._bars.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        self.say(f"warning: {text}")
+
+
+def _amounts(done: float, total: float, unit: str) -> str:
+    """``3/71``, or ``1.20/17.91 GB``; nothing for a share."""
+    if unit == "B":
+        return f"{human_bytes(done)}/{human_bytes(total)}"
+    return f"{done:.0f}/{total:.0f}{unit and ' ' + unit}" if total > 1 else ""
+
+
+def transfer(name: str, size: float) -> AbstractContextManager[Advance]:
+    """``progress`` in bytes."""
+    return progress(name, size, "B")

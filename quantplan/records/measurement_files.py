@@ -47,7 +47,9 @@ def from_fields(content: dict[str, Any]) -> Measurement:
         **estimates,  # type: ignore[arg-type]
         **{name: tuple(float(each) for each in content[_stored(name)]) for name in _CHUNKS},  # type: ignore[arg-type]
         kld_percentiles={each: content[_percentile(each)] for each in PERCENTILES},
-        conditions=Conditions(**{name.replace("window", "chunk"): value for name, value in content["conditions"].items()}),
+        conditions=Conditions(
+            **{name.replace("window", "chunk"): value for name, value in content["conditions"].items()}
+        ),
         notes=tuple(content["notes"]),
     )
 

@@ -1,0 +1,64 @@
+"""How long work says what it is doing: one ``Reporter``, whoever listens.
+
+Library functions take ``report: Reporter = SILENT`` and write
+
+    with report.stage("probe", len(tensors)) as advance:
+        for tensor in tensors:
+            ...
+            advance(1)
+
+``quantplan.cli.console`` shows stages as progress bars on stderr; a program may pass an object of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+Advance = Callable[[float], None]  # takes how many more units of the stage are done
+
+
+class Reporter(Protocol):
+    """Stages may lie within each other; the calls come from one thread at a time."""
+
+    def stage(self, name: str, total: float = 1.0, unit: str = "") -> AbstractContextManager[Advance]:
+        """A stage of ``total`` units, by default the share 1 of the work. ``unit`` "B": bytes, shown as a transfer."""
+        ...
+
+    def say(self, text: str) -> None:
+        """One line for whoever watches."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """One line about something that may make the result worse or wrong."""
+        ...
+
+
+class Silent:
+    """A reporter that tells nobody."""
+
+    @contextmanager
+    def stage(self, name: str, total: float = 1.0, unit: str = "") -> Iterator[Advance]:
+        yield lambda amount: None
+
+    def say(self, text: str) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
+        pass
+
+
+SILENT: Reporter = Silent()
+
+
+def absolute(advance: Advance) -> Advance:
+    """Takes how much is done in all, where the work counts so: ``absolute(advance)(0.25)``, then ``(0.5)``."""
+    done = 0.0
+
+    def reached(amount: float) -> None:
+        nonlocal done
+        advance(amount - done)
+        done = amount
+
+    return reached
