@@ -30,13 +30,13 @@ from pathlib import Path
 
 import numpy as np
 
+from quantplan.execution import cores
 from quantplan.gguf.header_only import write_header_only
 from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.imatrix import Imatrix, ImatrixEntry
 from quantplan.llamacpp import tools
 from quantplan.llamacpp.encodable_types import parse_writable
-from quantplan.llamacpp.ggml import cores
 from quantplan.llamacpp.quantize import Recipe, Rule, argv
 from quantplan.planning.request import PlanRequest, plan_for, quantizable
 from quantplan.quant_type import BY_NAME

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -23,6 +24,11 @@ class Execution:
     def many(self) -> bool:
         """Whether work is cut into tasks for several processes."""
         return self.jobs > 1 or self.scheduler is not None
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machines(jobs: int = 1, scheduler: str | None = None, rpc: str | None = None) -> Execution:

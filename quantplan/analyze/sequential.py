@@ -14,7 +14,7 @@ from functools import cache
 
 import numpy as np
 
-from quantplan.llamacpp import ggml
+from quantplan.llamacpp import libraries
 
 # Relative width of the band in which a term's true value lies when its logarithm came from numpy: numpy
 # promises less than 4 units in the last place (2**-21) for its vector code, a product's rounding adds half a
@@ -97,7 +97,7 @@ def log2f(value: np.float32) -> np.float32:
 def _c_function() -> Callable[[float], float]:
     """log2f through libggml, which is linked to the C library; correctly rounded where it is not exported."""
     try:
-        function = ggml.base().log2f
+        function = libraries.base().log2f
     except AttributeError:
         return math.log2
     function.restype, function.argtypes = ctypes.c_float, [ctypes.c_float]

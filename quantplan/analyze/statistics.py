@@ -30,8 +30,8 @@ import numpy as np
 
 from quantplan.analyze import sequential
 from quantplan.errors import BadFile, BadUsage
+from quantplan.execution import cores
 from quantplan.imatrix import Imatrix, ImatrixEntry
-from quantplan.llamacpp.ggml import cores
 
 _ACTIVE_ABOVE = np.float32(1e-5)
 _BLOCK = re.compile(r"blk\.(\d+)\.")

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from quantplan.errors import BadFile
-from quantplan.gguf.libgguf import ARRAY, CTYPES, SCALARS, keys, library, opened
+from quantplan.gguf.libgguf import ARRAY, SCALARS, keys, opened
 from quantplan.llamacpp import ggml
+from quantplan.llamacpp.libraries import base
+from quantplan.llamacpp.signatures import GGUF_CTYPES
 from quantplan.quant_type import ggml_type
 from quantplan.tensor import Model, Tensor
 
@@ -79,7 +81,7 @@ def read_container(path: Path) -> tuple[dict[str, object], list[Tensor]]:
 
 
 def _scalars(context: int) -> dict[str, object]:
-    lib, values = library(), {}
+    lib, values = base(), {}
     for index in range(lib.gguf_get_n_kv(context)):
         kind = SCALARS.get(lib.gguf_get_kv_type(context, index))
         if kind:
@@ -91,7 +93,7 @@ def _scalars(context: int) -> dict[str, object]:
 
 
 def _string_arrays(context: int) -> dict[str, object]:
-    lib, values = library(), {}
+    lib, values = base(), {}
     for index in range(lib.gguf_get_n_kv(context)):
         if (
             lib.gguf_get_kv_type(context, index) == ARRAY
@@ -103,7 +105,7 @@ def _string_arrays(context: int) -> dict[str, object]:
 
 
 def _tensors(context: int, path: Path, shard: int) -> list[Tensor]:
-    lib, found = library(), []
+    lib, found = base(), []
     data = lib.gguf_get_data_offset(context)
     for index in range(lib.gguf_get_n_tensors(context)):
         name = lib.gguf_get_tensor_name(context, index).decode()
@@ -170,12 +172,12 @@ def tensor_rows(model: Model, tensor: Tensor, rows: np.ndarray | slice | None = 
 
 def number_arrays(path: Path) -> dict[str, tuple[float, ...]]:
     """Arrays of numbers (booleans as 0 and 1) in a header by key, those of the tokenizer left out. Raises BadFile."""
-    lib, found = library(), {}
+    lib, found = base(), {}
     with opened(path) as context:
         for index, key in enumerate(keys(context)):
             if lib.gguf_get_kv_type(context, index) != ARRAY or key.startswith("tokenizer."):
                 continue
-            item = CTYPES.get(SCALARS.get(lib.gguf_get_arr_type(context, index), "str"))
+            item = GGUF_CTYPES.get(SCALARS.get(lib.gguf_get_arr_type(context, index), "str"))
             count = lib.gguf_get_arr_n(context, index)
             if count and item not in (None, ctypes.c_char_p):
                 found[key] = tuple((item * count).from_address(lib.gguf_get_arr_data(context, index)))

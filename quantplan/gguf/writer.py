@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from quantplan.gguf.layer_arrays import array_items, is_per_layer_array
-from quantplan.gguf.libgguf import ARRAY, CTYPES, SCALARS, ContextParams, keys, library, opened
+from quantplan.gguf.libgguf import ARRAY, SCALARS, keys, opened
+from quantplan.llamacpp.libraries import base
+from quantplan.llamacpp.signatures import GGUF_CTYPES, ContextParams
 from quantplan.quant_type import QuantType
 from quantplan.tensor import Model, Tensor, padded
 
@@ -39,7 +41,7 @@ def quantized_bytes(model: Model, types: Mapping[str, QuantType], note: ImatrixN
 
 def metadata_bytes(model: Model, note: ImatrixNote | None) -> int:
     """Bytes before the tensor data in a file that llama-quantize makes of the model."""
-    lib = library()
+    lib = base()
     with opened(model.path) as source:
         out = lib.gguf_init_empty()
         memory = lib.ggml_init(ContextParams((len(model.tensors) + 1) * lib.ggml_tensor_overhead(), None, True))
@@ -59,7 +61,7 @@ def metadata_bytes(model: Model, note: ImatrixNote | None) -> int:
 
 
 def _write_note(out: int, note: ImatrixNote) -> None:
-    lib = library()
+    lib = base()
     lib.gguf_set_val_str(out, b"quantize.imatrix.file", _kv_string(note.file))
     if note.dataset is not None:
         lib.gguf_set_val_str(out, b"quantize.imatrix.dataset", _kv_string(note.dataset))
@@ -73,7 +75,7 @@ def _kv_string(text: str) -> bytes:
 
 
 def _add_tensors(out: int, memory: int, tensors: tuple[Tensor, ...]) -> None:
-    lib = library()
+    lib = base()
     for tensor in tensors:
         shape = (ctypes.c_int64 * len(tensor.shape))(*tensor.shape)
         handle = lib.ggml_new_tensor(memory, tensor.type.ggml_id, len(tensor.shape), shape)
@@ -89,7 +91,7 @@ def shortened_header(
     Per-layer arrays keep the items of ``blocks``; ``changes`` sets keys (int as uint32), None removes one. The tokenizer
     stays away: its strings would be most of the file.
     """
-    lib = library()
+    lib = base()
     with opened(model.path) as source:
         out = lib.gguf_init_empty()
         memory = lib.ggml_init(ContextParams((len(tensors) + 1) * lib.ggml_tensor_overhead(), None, True))
@@ -110,7 +112,7 @@ def shortened_header(
 
 
 def _change(out: int, key: str, value: int | str | None) -> None:
-    lib = library()
+    lib = base()
     if value is None:
         lib.gguf_remove_key(out, key.encode())
     elif isinstance(value, str):
@@ -121,12 +123,12 @@ def _change(out: int, key: str, value: int | str | None) -> None:
 
 def _keep_blocks(source: int, out: int, model: Model, blocks: Sequence[int]) -> None:
     """Arrays of numbers with an item for each block: the items of the kept ones."""
-    lib = library()
+    lib = base()
     for index, key in enumerate(keys(source)):
         if lib.gguf_get_kv_type(source, index) != ARRAY:
             continue
         kind, count = lib.gguf_get_arr_type(source, index), lib.gguf_get_arr_n(source, index)
-        item = CTYPES.get(SCALARS.get(kind, "str"))
+        item = GGUF_CTYPES.get(SCALARS.get(kind, "str"))
         if item in (None, ctypes.c_char_p) or not is_per_layer_array(model.architecture, key, count, model.blocks):
             continue
         every = (item * count).from_address(lib.gguf_get_arr_data(source, index))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantplan.errors import BadUsage, ToolFailed
-from quantplan.llamacpp import ggml
+from quantplan.execution import cores
 from quantplan.llamacpp.tools import Echo, command_line, run
 
 TOOL = "llama-bench"
@@ -69,7 +69,7 @@ def bench(
     tests = [(size, 0) for size in prompt] + [(0, size) for size in generation] + [tuple(pair) for pair in combined]
     if not tests or repetitions < 1:
         raise BadUsage("llama-bench needs a test and a repetition at least: name a prompt or a generation length")
-    command = argv(path, tests, repetitions, threads or ggml.cores(), gpu_layers)
+    command = argv(path, tests, repetitions, threads or cores(), gpu_layers)
     return parse(run(command, echo=echo).log, tests, repetitions, command_line(command))
 
 

@@ -11,7 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from quantplan.errors import QuantplanError, ToolFailed
-from quantplan.llamacpp import ggml, quantize, tools
+from quantplan.execution import cores
+from quantplan.llamacpp import ggml, libraries, quantize, tools
 from quantplan.llamacpp.quantize import Recipe, Rule
 from quantplan.quant_type import BY_ID, BY_NAME
 
@@ -35,7 +36,7 @@ def doctor_checks() -> list[DoctorCheck]:
         DoctorCheck(
             "Python",
             "ok",
-            f"{platform.python_version()} on {platform.system()} {platform.machine()}, {ggml.cores()} cores",
+            f"{platform.python_version()} on {platform.system()} {platform.machine()}, {cores()} cores",
         )
     ]
     found += [_package(name) for name in _PACKAGES]
@@ -51,7 +52,7 @@ def _package(name: str) -> DoctorCheck:
     try:
         return DoctorCheck(name, "ok", importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        mend = f"run: {ggml.INSTALL_HINT}" if name == "llama-cpp-python" else f"run: pip install {name}"
+        mend = f"run: {libraries.INSTALL_HINT}" if name == "llama-cpp-python" else f"run: pip install {name}"
         return DoctorCheck(name, "missing", "not installed", mend)
 
 
@@ -80,7 +81,7 @@ def _types() -> DoctorCheck:
             f"other block sizes of {', '.join(wrong)}",
             "update quantplan, or llama-cpp-python",
         )
-    return DoctorCheck("ggml library", "ok", f"{len(known)} types, in {ggml.library_folder()}")
+    return DoctorCheck("ggml library", "ok", f"{len(known)} types, in {libraries.library_folder()}")
 
 
 def _build() -> DoctorCheck:
@@ -124,7 +125,7 @@ def _kernels() -> DoctorCheck:
         try:
             tools.run(["llama-bench", "-m", str(file), "-p", "16", "-n", "1", "-r", "1", "-t", "2"])
         except ToolFailed:
-            mend = f"llama.cpp was built for another processor, or its AMX kernels crash; run: {ggml.INSTALL_HINT}"
+            mend = f"llama.cpp was built for another processor, or its AMX kernels crash; run: {libraries.INSTALL_HINT}"
             return DoctorCheck(_KERNELS, "missing", "llama-bench dies on a model in Q8_0", mend)
     return DoctorCheck(_KERNELS, "ok", "a model in Q8_0 runs")
 

@@ -7,7 +7,6 @@ process for what it cannot encode. Those answers are kept for each build of the 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import subprocess
@@ -17,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from quantplan.errors import ToolFailed
-from quantplan.llamacpp import ggml
+from quantplan.llamacpp import ggml, libraries
 from quantplan.quant_type import BY_ID, QuantType, parse_types, register
 
 _MOST_TYPES = 4096  # a count beyond this was read from another structure than expected
@@ -44,20 +43,7 @@ def writable_types() -> tuple[QuantType, ...]:
 
 def _count() -> int:
     """GGML_TYPE_COUNT: what llama_model_quantize_default_params (llama.h) has where no type is chosen."""
-
-    class Parameters(ctypes.Structure):
-        _fields_ = [
-            ("nthread", ctypes.c_int32),
-            ("ftype", ctypes.c_int32),
-            ("output_tensor_type", ctypes.c_int32),
-            ("token_embedding_type", ctypes.c_int32),
-            ("rest", ctypes.c_char * 1024),  # returned in memory: more room than needed does no harm
-        ]
-
-    ggml.base()  # says what to do where there is no library
-    defaults = ctypes.CDLL(str(ggml.library_path("llama"))).llama_model_quantize_default_params
-    defaults.restype, defaults.argtypes = Parameters, []
-    found = defaults()
+    found = libraries.load("llama").llama_model_quantize_default_params()
     if found.output_tensor_type != found.token_embedding_type or not 0 < found.output_tensor_type <= _MOST_TYPES:
         raise ToolFailed("the installed libllama does not tell how many types it has; see `quantplan doctor`")
     return found.output_tensor_type
@@ -70,7 +56,7 @@ def _installed(number: int) -> QuantType | None:
         return None
     known = BY_ID.get(number)
     if known is None:
-        needs = bool(ggml.base().ggml_quantize_requires_imatrix(number))
+        needs = bool(libraries.base().ggml_quantize_requires_imatrix(number))
         return QuantType(name, number, block, size, "other", needs_imatrix=needs)
     if (known.name, known.block, known.block_bytes) != (name, block, size):
         raise ToolFailed(
@@ -85,7 +71,7 @@ def _encodes(kind: QuantType) -> bool:
         return True
     if not ggml.can_quantize(kind):  # no way back to floats: what kernels round activations to
         return False
-    exported = kind.family == "float" or hasattr(ggml.base(), f"quantize_{ggml.installed_name(kind.ggml_id)}")
+    exported = kind.family == "float" or hasattr(libraries.base(), f"quantize_{ggml.installed_name(kind.ggml_id)}")
     return (kind.ggml_id in BY_ID and exported) or _tried(kind)
 
 
@@ -126,7 +112,7 @@ def encode_one(number: int) -> None:
 def _memory() -> Path:
     import platformdirs
 
-    stamp = ggml.library_path("ggml-base").stat()
+    stamp = libraries.library_path("ggml-base").stat()
     return Path(platformdirs.user_cache_dir("quantplan")) / f"types-{stamp.st_size:x}-{stamp.st_mtime_ns:x}.json"
 
 

@@ -16,32 +16,15 @@ from types import TracebackType
 import numpy as np
 
 from quantplan.errors import BadFile, QuantplanError, TextTooShort
-from quantplan.llamacpp import ggml, rpc
+from quantplan.execution import cores
+from quantplan.llamacpp import rpc
+from quantplan.llamacpp.libraries import base
+from quantplan.llamacpp.signatures import GgmlTensor
 from quantplan.quant_type import QuantType, ggml_type
 
 _BATCH_TOKENS = 2048  # llama-perplexity's default n_batch: windows are decoded together up to this many tokens
 _ALL_LAYERS = -1  # llama_model_params.n_gpu_layers, llama.h
-_MAX_SRC, _MAX_NAME, _OP_PARAM_BYTES = 10, 64, 64
 
-
-class GgmlTensor(ctypes.Structure):
-    """struct ggml_tensor, ggml.h. ``_check_layout`` holds it against the library at run time."""
-
-
-GgmlTensor._fields_ = [
-    ("type", ctypes.c_int),
-    ("buffer", ctypes.c_void_p),
-    ("ne", ctypes.c_int64 * 4),
-    ("nb", ctypes.c_size_t * 4),
-    ("op", ctypes.c_int),
-    ("op_params", ctypes.c_byte * _OP_PARAM_BYTES),
-    ("flags", ctypes.c_int32),
-    ("src", ctypes.POINTER(GgmlTensor) * _MAX_SRC),
-    ("view_src", ctypes.c_void_p),
-    ("view_offs", ctypes.c_size_t),
-    ("data", ctypes.c_void_p),
-    ("name", ctypes.c_char * _MAX_NAME),
-]
 NodeWatcher = Callable[[GgmlTensor, bool], bool]
 
 
@@ -154,7 +137,7 @@ class Engine:
         parameters.n_ctx = n_ctx * chunks
         parameters.n_batch = n_ctx * chunks
         parameters.n_seq_max = chunks
-        parameters.n_threads = parameters.n_threads_batch = self.options.threads or ggml.cores()
+        parameters.n_threads = parameters.n_threads_batch = self.options.threads or cores()
         for name, value in settings.items():
             setattr(parameters, name, value)
         if watch is not None:
@@ -311,16 +294,8 @@ class Engine:
         if not self.options.swappable:
             raise ValueError("the model was loaded memory-mapped; load it with swappable=True")
         data = np.ascontiguousarray(data)
-        setter = self._tensor_set()
         for address in self._handles[name]:
-            setter(address, data.ctypes.data, 0, data.nbytes)
-
-    @staticmethod
-    def _tensor_set() -> Callable[[int, int, int, int], None]:
-        function = ggml.base().ggml_backend_tensor_set
-        function.restype = None
-        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
-        return function
+            base().ggml_backend_tensor_set(address, data.ctypes.data, 0, data.nbytes)
 
 
 _keep_alive: list[object] = []  # llama.cpp keeps the pointer of the last log callback for the life of the process
@@ -330,8 +305,5 @@ def node_rows(node: GgmlTensor) -> np.ndarray:
     """float32 [rows, columns]: the values of a contiguous float32 node in host memory, copied."""
     rows = node.ne[1] * node.ne[2] * node.ne[3]
     out = np.empty((rows, node.ne[0]), np.float32)
-    get = ggml.base().ggml_backend_tensor_get
-    get.restype = None
-    get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
-    get(ctypes.addressof(node), out.ctypes.data, 0, out.nbytes)
+    base().ggml_backend_tensor_get(ctypes.addressof(node), out.ctypes.data, 0, out.nbytes)
     return out

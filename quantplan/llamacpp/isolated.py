@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -13,6 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
+
+from quantplan.llamacpp import libraries
+from quantplan.llamacpp.signatures import AbortCallback
 
 _END_SECONDS = 30  # for a process to end by itself; one that hangs in a library is killed
 
@@ -112,14 +114,11 @@ def _serve(there: Connection, function: Callable[..., Any], arguments: tuple, na
 
 def _tell_of_aborts(tell: Callable[[str], None]) -> object:
     """ggml's last words go to ``tell`` instead of stderr, where a stack trace would follow them; the callback, to be kept."""
-    from quantplan.llamacpp import ggml
-
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no core file of the size of a model
-    kind = ctypes.CFUNCTYPE(None, ctypes.c_char_p)
-    callback = kind(lambda message: tell(message.decode("utf-8", "replace").strip()))
+    callback = AbortCallback(lambda message: tell(message.decode("utf-8", "replace").strip()))
     # before llama_cpp is imported: libraries are found by their names then, and there is one libggml-base
-    ggml.base().ggml_set_abort_callback(callback)
+    libraries.base().ggml_set_abort_callback(callback)
     return callback

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import cache
 
 import numpy as np
 
 from quantplan.errors import QuantplanError, ToolMissing
-from quantplan.llamacpp import ggml
+from quantplan.llamacpp import ggml, libraries
+from quantplan.llamacpp.libraries import base
+from quantplan.llamacpp.signatures import F32, ContextParams
 from quantplan.quant_type import BY_NAME, QuantType
 
 SERVER = "ggml-rpc-server"
@@ -31,13 +32,13 @@ def backend_name(servers: Sequence[str]) -> str:
 
 def supported() -> bool:
     """Whether the installed llama.cpp was built with its RPC backend."""
-    return ggml.library_path("ggml-rpc").exists()
+    return libraries.library_path("ggml-rpc").exists()
 
 
 def check(servers: Sequence[str]) -> None:
     """ToolMissing where llama.cpp has no RPC backend, QuantplanError where a server does not answer."""
     if not supported():
-        raise ToolMissing(f"the installed llama.cpp was built without its RPC backend; run: {ggml.INSTALL_HINT}")
+        raise ToolMissing(f"the installed llama.cpp was built without its RPC backend; run: {libraries.INSTALL_HINT}")
     silent = unreachable(servers)
     if silent:
         host, port = silent[0].rsplit(":", 1)
@@ -60,9 +61,9 @@ def _listens(server: str) -> bool:
 
 def devices(servers: Sequence[str]) -> list[int]:
     """Addresses of the ggml devices of all servers, in their order. Ends the process where a server cannot be reached."""
-    lib, found = _lib(), []
+    lib, found = base(), []
     for server in servers:
-        registered = _rpc().ggml_backend_rpc_add_server(server.encode())
+        registered = libraries.load("ggml-rpc").ggml_backend_rpc_add_server(server.encode())
         count = lib.ggml_backend_reg_dev_count(registered) if registered else 0
         found += [lib.ggml_backend_reg_dev_get(registered, index) for index in range(count)]
     if not found:
@@ -86,7 +87,7 @@ def _rounds_like_the_cpu(device: int, type_name: str) -> bool:
     stored = ggml.quantize(random.standard_normal((_ROWS, _COLUMNS)).astype(np.float32), kind)
     weights = ggml.dequantize(stored, kind, _COLUMNS).astype(np.float64)
     found = product(device, kind, stored, inputs)
-    exact, rounded = inputs @ weights.T, ggml.round_activations(inputs, ggml.fed_with(kind)) @ weights.T
+    exact, rounded = inputs @ weights.T, ggml.quantize_activations(inputs, ggml.activation_type(kind)) @ weights.T
     return bool(np.linalg.norm(found - rounded) < _SAME * np.linalg.norm(exact - rounded))
 
 
@@ -97,14 +98,15 @@ def product(device: int, kind: QuantType, stored: np.ndarray, inputs: np.ndarray
 
 
 def _product(opened: ExitStack, device: int, kind: QuantType, stored: np.ndarray, inputs: np.ndarray) -> np.ndarray:
-    lib, columns = _lib(), inputs.shape[1]
+    lib, columns = base(), inputs.shape[1]
     backend = lib.ggml_backend_dev_init(device, None)
     opened.callback(lib.ggml_backend_free, backend)
     room = 16 * lib.ggml_tensor_overhead() + lib.ggml_graph_overhead()
-    context = lib.ggml_init(_ContextParams(room, None, True))
+    context = lib.ggml_init(ContextParams(room, None, True))
     opened.callback(lib.ggml_free, context)
-    weights = lib.ggml_new_tensor_2d(context, kind.ggml_id, columns, len(stored))
-    values = lib.ggml_new_tensor_2d(context, 0, columns, len(inputs))
+    shape = ctypes.c_int64 * 2
+    weights = lib.ggml_new_tensor(context, kind.ggml_id, 2, shape(columns, len(stored)))
+    values = lib.ggml_new_tensor(context, F32, 2, shape(columns, len(inputs)))
     node = lib.ggml_mul_mat(context, weights, values)
     graph = lib.ggml_new_graph(context)
     lib.ggml_build_forward_expand(graph, node)
@@ -117,51 +119,3 @@ def _product(opened: ExitStack, device: int, kind: QuantType, stored: np.ndarray
     out = np.empty((len(inputs), len(stored)), np.float32)
     lib.ggml_backend_tensor_get(node, out.ctypes.data, 0, out.nbytes)
     return out
-
-
-class _ContextParams(ctypes.Structure):
-    _fields_ = [("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool)]
-
-
-@cache
-def _lib() -> ctypes.CDLL:
-    """libggml-base by a handle of its own: other modules declare some of these functions otherwise."""
-    lib = ctypes.CDLL(str(ggml.library_path("ggml-base")))
-    for name, (result, arguments) in dict(_signatures()).items():
-        entry = getattr(lib, name)
-        entry.restype, entry.argtypes = result, arguments
-    return lib
-
-
-def _signatures() -> Iterator[tuple[str, tuple]]:
-    handle, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64
-    yield "ggml_init", (handle, [_ContextParams])
-    yield "ggml_free", (None, [handle])
-    yield "ggml_tensor_overhead", (size, [])
-    yield "ggml_graph_overhead", (size, [])
-    yield "ggml_new_tensor_2d", (handle, [handle, ctypes.c_int, number, number])
-    yield "ggml_mul_mat", (handle, [handle] * 3)
-    yield "ggml_new_graph", (handle, [handle])
-    yield "ggml_build_forward_expand", (None, [handle, handle])
-    yield "ggml_backend_alloc_ctx_tensors", (handle, [handle, handle])
-    yield "ggml_backend_buffer_free", (None, [handle])
-    yield "ggml_backend_tensor_set", (None, [handle, handle, size, size])
-    yield "ggml_backend_tensor_get", (None, [handle, handle, size, size])
-    yield "ggml_backend_graph_compute", (ctypes.c_int, [handle, handle])
-    yield "ggml_backend_dev_init", (handle, [handle, ctypes.c_char_p])
-    yield "ggml_backend_free", (None, [handle])
-    yield "ggml_backend_reg_dev_count", (size, [handle])
-    yield "ggml_backend_reg_dev_get", (handle, [handle, size])
-
-
-@cache
-def _rpc() -> ctypes.CDLL:
-    ggml.base()
-    path = ggml.library_path("ggml-rpc")
-    try:
-        lib = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise ToolMissing(f"cannot load {path}: {error}; run: {ggml.INSTALL_HINT}") from None
-    lib.ggml_backend_rpc_add_server.restype = ctypes.c_void_p
-    lib.ggml_backend_rpc_add_server.argtypes = [ctypes.c_char_p]
-    return lib

@@ -22,7 +22,7 @@ from functools import cache
 
 import numpy as np
 
-from quantplan.llamacpp.ggml import cores
+from quantplan.execution import cores
 
 # 2^18 logits a task: three scratch arrays of 1 MiB stay near the core. With 2^15 the same work takes 1.6
 # times as long on two cores, spent on handing the interpreter's lock over between short numpy calls.

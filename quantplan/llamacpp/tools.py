@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from quantplan.errors import ToolFailed, ToolMissing
-from quantplan.llamacpp.ggml import INSTALL_HINT
+from quantplan.llamacpp.libraries import INSTALL_HINT
 
 Echo = Callable[[str], None]
 REQUIRED = ("llama-quantize", "llama-imatrix", "llama-perplexity", "llama-bench", "llama-gguf-split")

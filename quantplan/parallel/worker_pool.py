@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from quantplan import __version__
 from quantplan.errors import QuantplanError, ToolMissing
-from quantplan.execution import Execution
-from quantplan.llamacpp import ggml
+from quantplan.execution import Execution, cores
 
 if TYPE_CHECKING:
     import distributed
@@ -140,7 +139,7 @@ class WorkerPool:
         """Threads of each process: those asked for, else its share of the cores; 0 leaves it to the Dask worker."""
         if wanted or self._client is not None:
             return wanted
-        return max(1, ggml.cores() // self.machines.jobs)
+        return max(1, cores() // self.machines.jobs)
 
     def run(
         self, function: Callable[[Any, Item], Any], job: object, items: Sequence[Item]

@@ -189,7 +189,7 @@ def _weight_features(type_name: str, reference: float) -> np.ndarray:
 
 
 def _kernel_features(type_name: str) -> np.ndarray:
-    feed = _FEED_NAMES.get(ggml.fed_with(BY_NAME[type_name]))
+    feed = _FEED_NAMES.get(ggml.activation_type(BY_NAME[type_name]))
     return np.array([float(name == feed) for name in TYPE_FACTORS])
 
 

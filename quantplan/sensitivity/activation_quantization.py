@@ -17,7 +17,8 @@ import numpy as np
 
 from quantplan.gguf.reader import tensor_rows
 from quantplan.llamacpp import ggml, rpc
-from quantplan.llamacpp.engine import Engine, EngineOptions, GgmlTensor, backend_name, node_rows
+from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name, node_rows
+from quantplan.llamacpp.signatures import GgmlTensor
 from quantplan.quant_type import BY_NAME
 from quantplan.records.journal import Journal
 from quantplan.sensitivity.tensor_swap import chunk_order
@@ -41,7 +42,7 @@ class ActivationQuantization:
 
     def of(self, tensor: str, type_name: str) -> float:
         """Relative error for a weight type; 0 where the kernels take the activations as they are."""
-        return self.relative.get(tensor, {}).get(ggml.fed_with(BY_NAME[type_name]), 0.0)
+        return self.relative.get(tensor, {}).get(ggml.activation_type(BY_NAME[type_name]), 0.0)
 
 
 def activation_quantization(
@@ -133,5 +134,5 @@ def _column_energy(model: Model, tensor: Tensor) -> np.ndarray:
 
 def _error_sums(rows: np.ndarray, energy: np.ndarray) -> np.ndarray:
     """float64 [1 + feeds]: weighted energy of the activations, then of the error for each feed."""
-    rounded = [ggml.round_activations(rows, feed) - rows for feed in _FEEDS]
+    rounded = [ggml.quantize_activations(rows, feed) - rows for feed in _FEEDS]
     return np.array([float((each**2 @ energy).sum()) for each in (rows, *rounded)])

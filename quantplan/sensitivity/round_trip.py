@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from quantplan.errors import BadFile
+from quantplan.execution import cores
 from quantplan.gguf.reader import tensor_rows
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import ggml
@@ -74,7 +75,7 @@ def round_trips(
     None measures all. A type that cannot hold the weights (F16 ends at 65504) is left out of the errors. Raises BadFile
     naming a tensor with NaN or infinite weights.
     """
-    workers = threads or ggml.cores()
+    workers = threads or cores()
     with _cancelling(ThreadPoolExecutor(workers, thread_name_prefix="round-trip")) as pool:
         pending: deque[tuple[Tensor, list[Future[_Sums]]]] = deque()
         in_flight = 0

@@ -9,7 +9,7 @@ from model_parts import imatrix_of
 
 from quantplan.gguf.imatrix_files import write_imatrix
 from quantplan.gguf.reader import read_model, tensor_bytes, tensor_rows
-from quantplan.llamacpp import ggml, quantize
+from quantplan.llamacpp import ggml, libraries, quantize
 from quantplan.llamacpp.quantize import Recipe, Rule
 from quantplan.quant_type import BY_NAME
 
@@ -142,19 +142,19 @@ def test_rows_that_do_not_divide():
 def kernel_rounded(activations, feed):
     """Through ggml's own from_float of the CPU backend and to_float, for the types that have both."""
     rows, columns = activations.shape
-    traits = ggml.cpu().ggml_get_type_traits_cpu(feed).contents
+    traits = libraries.cpu().ggml_get_type_traits_cpu(feed).contents
     block, size = ggml.installed_block(feed)
     encoded = np.empty(rows * columns // block * size, np.uint8)
     convert = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
     convert(traits.from_float)(activations.ctypes.data, encoded.ctypes.data, rows * columns)
-    return encoded, ggml.base().ggml_get_type_traits(feed).contents.to_float
+    return encoded, libraries.base().ggml_get_type_traits(feed).contents.to_float
 
 
 def test_rounding_of_activations_is_that_of_the_kernels_for_q8_0():
     activations = np.random.default_rng(5).standard_t(3, (64, 512)).astype(np.float32)
     encoded, _ = kernel_rounded(activations, 8)
     expected = ggml.dequantize(encoded.reshape(64, -1), BY_NAME["Q8_0"], 512)
-    ours = ggml.round_activations(activations, 8)
+    ours = ggml.quantize_activations(activations, 8)
     error, difference = (np.square(expected - activations).sum(), np.square(ours - expected).sum())
     assert 0 < difference < 1e-3 * error or difference == 0  # values on the edge between two steps may go either way
 
@@ -166,7 +166,7 @@ def test_rounding_of_activations_is_that_of_the_kernels_for_q8_k():
     blocks = encoded.reshape(-1, 292)
     scales = blocks[:, :4].copy().view(np.float32)
     expected = (scales * blocks[:, 4:260].view(np.int8)).reshape(64, 512)
-    ours = ggml.round_activations(activations, 15)
+    ours = ggml.quantize_activations(activations, 15)
     error, difference = (np.square(expected - activations).sum(), np.square(ours - expected).sum())
     assert 0.999 < np.square(ours - activations).sum() / error < 1.001
     assert difference < 2e-2 * error
@@ -174,11 +174,11 @@ def test_rounding_of_activations_is_that_of_the_kernels_for_q8_k():
 
 def test_rounding_keeps_zeros_and_odd_widths():
     zeros = np.zeros((2, 256), np.float32)
-    assert np.array_equal(ggml.round_activations(zeros, 8), zeros)
+    assert np.array_equal(ggml.quantize_activations(zeros, 8), zeros)
     odd = np.ones((2, 100), np.float32)
-    assert ggml.round_activations(odd, 8) is odd
+    assert ggml.quantize_activations(odd, 8) is odd
 
 
 def test_what_kernels_are_fed_with():
-    feeds = {name: ggml.fed_with(BY_NAME[name]) for name in ("Q4_K", "IQ2_XXS", "Q8_0", "IQ4_NL", "F16", "F32")}
+    feeds = {name: ggml.activation_type(BY_NAME[name]) for name in ("Q4_K", "IQ2_XXS", "Q8_0", "IQ4_NL", "F16", "F32")}
     assert feeds == {"Q4_K": 15, "IQ2_XXS": 15, "Q8_0": 8, "IQ4_NL": 8, "F16": 1, "F32": 0}

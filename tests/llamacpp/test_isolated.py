@@ -1,13 +1,12 @@
 """A function in a process of its own."""
 
-import ctypes
 import os
 import signal
 
 import pytest
 
 from quantplan.errors import BudgetImpossible
-from quantplan.llamacpp import ggml
+from quantplan.llamacpp import libraries
 from quantplan.llamacpp.isolated import Died, call
 
 
@@ -26,9 +25,7 @@ def killed():
 
 
 def aborted():
-    function = ggml.base().ggml_abort
-    function.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p]
-    function(b"here.c", 7, b"nothing left to do")
+    libraries.base().ggml_abort(b"here.c", 7, b"nothing left to do")
 
 
 def test_what_it_returns_and_reports():

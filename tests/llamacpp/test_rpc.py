@@ -10,7 +10,7 @@ from tiny_models import tiny_tied
 
 from quantplan.errors import QuantplanError, ToolMissing
 from quantplan.gguf.reader import read_model, tensor_bytes, tensor_rows
-from quantplan.llamacpp import ggml, isolated, rpc
+from quantplan.llamacpp import ggml, isolated, libraries, rpc
 from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name
 from quantplan.llamacpp.token_scores import base_rows, divergence
 from quantplan.quant_type import BY_NAME
@@ -128,6 +128,6 @@ def test_nobody_listens():
 
 
 def test_llama_cpp_without_rpc(monkeypatch, tmp_path):
-    monkeypatch.setattr(ggml, "library_folder", lambda: tmp_path)
+    monkeypatch.setattr(libraries, "library_folder", lambda: tmp_path)
     with pytest.raises(ToolMissing, match=r"without its RPC backend; run: CMAKE_ARGS=.*-DGGML_RPC=ON"):
         rpc.check(("127.0.0.1:1",))

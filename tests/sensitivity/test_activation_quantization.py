@@ -62,9 +62,9 @@ def test_the_formula_on_the_activations_of_one_tensor(case, uneven, tmp_path):
     rows = np.concatenate(inputs)
     energy = (tensor_rows(uneven, tensors[0]) ** 2).sum(axis=0)
     for feed in (Q8_0, Q8_K):
-        lost = ((ggml.round_activations(rows, feed) - rows) ** 2 @ energy).sum() / (rows**2 @ energy).sum()
+        lost = ((ggml.quantize_activations(rows, feed) - rows) ** 2 @ energy).sum() / (rows**2 @ energy).sum()
         assert found.relative[name][feed] == pytest.approx(lost, rel=0.05)
-        alike = ((ggml.round_activations(rows, feed) - rows) ** 2).sum() / (rows**2).sum()
+        alike = ((ggml.quantize_activations(rows, feed) - rows) ** 2).sum() / (rows**2).sum()
         assert lost < 0.7 * alike
 
 

@@ -18,8 +18,10 @@ import numpy as np
 
 from quantplan.devices.speed.table import Shape
 from quantplan.errors import BadUsage, QuantplanError
+from quantplan.execution import cores
 from quantplan.llamacpp import ggml
-from quantplan.llamacpp.engine import GgmlTensor
+from quantplan.llamacpp.libraries import base, captured_log, cpu, load
+from quantplan.llamacpp.signatures import F32, I32, ContextParams, ExtraBufferTypes, GgmlTensor
 from quantplan.quant_type import QuantType
 
 MATRIX_BYTES = 64 << 20  # of one matrix, or stack of experts: larger ones are measured on fewer rows
@@ -30,12 +32,7 @@ _MOST_NODES = 4096
 _LEAST_RUNS, _MOST_RUNS, _SECONDS = 5, 50, 0.15
 _TILE_WEIGHTS = 1 << 16  # random weights that are encoded (IQ1_S: 2 s); a matrix repeats them
 _CPU, _GPU, _ACCEL = 0, 1, 3  # enum ggml_backend_dev_type, ggml-backend.h
-_F32, _I32 = 0, 26
 _WEIGHTS = 1  # GGML_BACKEND_BUFFER_USAGE_WEIGHTS
-
-
-class _ContextParams(ctypes.Structure):
-    _fields_ = [("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool)]
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ def measured_shape(kind: QuantType, shape: Shape, tokens: int) -> Shape:
 
 def time_product(kind: QuantType, shape: Shape, load: Load) -> ProductTiming:
     """Time of one product over runs of a graph of many; QuantplanError where ggml cannot run it."""
-    with ggml.captured_log(), _Graph(kind, shape, load) as graph:  # one line for each repacked matrix
+    with captured_log(), _Graph(kind, shape, load) as graph:  # one line for each repacked matrix
         samples = [taken / graph.nodes for taken in _samples(graph)]
     return undisturbed(samples)
 
@@ -114,74 +111,16 @@ def encoded_rows(kind: QuantType, rows: int, columns: int) -> np.ndarray:
 # --- ggml
 
 
-@cache
-def _lib() -> ctypes.CDLL:
-    """libggml-base by a handle of its own: formats.gguf declares ggml_init with another structure."""
-    lib = ctypes.CDLL(str(ggml.library_path("ggml-base")))
-    handle, number, size = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t
-    signatures = {
-        "ggml_init": (handle, [_ContextParams]),
-        "ggml_free": (None, [handle]),
-        "ggml_tensor_overhead": (size, []),
-        "ggml_graph_overhead_custom": (size, [size, ctypes.c_bool]),
-        "ggml_new_tensor": (handle, [handle, ctypes.c_int, ctypes.c_int, ctypes.POINTER(number)]),
-        "ggml_mul_mat": (handle, [handle] * 3),
-        "ggml_mul_mat_id": (handle, [handle] * 4),
-        "ggml_new_graph_custom": (handle, [handle, size, ctypes.c_bool]),
-        "ggml_nbytes": (size, [handle]),
-        "ggml_build_forward_expand": (None, [handle, handle]),
-        "ggml_backend_alloc_ctx_tensors_from_buft": (handle, [handle, handle]),
-        "ggml_backend_tensor_alloc": (ctypes.c_int, [handle, handle, handle]),
-        "ggml_backend_tensor_set": (None, [handle, handle, size, size]),
-        "ggml_backend_buft_alloc_buffer": (handle, [handle, size]),
-        "ggml_backend_buffer_free": (None, [handle]),
-        "ggml_backend_buffer_set_usage": (None, [handle, ctypes.c_int]),
-        "ggml_backend_dev_type": (ctypes.c_int, [handle]),
-        "ggml_backend_dev_description": (ctypes.c_char_p, [handle]),
-        "ggml_backend_dev_backend_reg": (handle, [handle]),
-        "ggml_backend_dev_init": (handle, [handle, ctypes.c_char_p]),
-        "ggml_backend_free": (None, [handle]),
-        "ggml_backend_dev_buffer_type": (handle, [handle]),
-        "ggml_backend_dev_supports_op": (ctypes.c_bool, [handle, handle]),
-        "ggml_backend_reg_get_proc_address": (handle, [handle, ctypes.c_char_p]),
-        "ggml_backend_sched_new": (
-            handle,
-            [ctypes.POINTER(handle), handle, ctypes.c_int, size, ctypes.c_bool, ctypes.c_bool],
-        ),
-        "ggml_backend_sched_alloc_graph": (ctypes.c_bool, [handle, handle]),
-        "ggml_backend_sched_free": (None, [handle]),
-        "ggml_backend_sched_graph_compute": (ctypes.c_int, [handle, handle]),
-    }
-    _declare(lib, signatures)
-    return lib
-
-
-@cache
-def _registry() -> ctypes.CDLL:
-    """libggml: the devices of this machine."""
-    ggml.cpu()
-    lib = ctypes.CDLL(str(ggml.library_path("ggml")))
-    handle, size = ctypes.c_void_p, ctypes.c_size_t
-    signatures = {"ggml_backend_dev_count": (size, []), "ggml_backend_dev_get": (handle, [size])}
-    _declare(lib, signatures)
-    return lib
-
-
-def _declare(lib: ctypes.CDLL, signatures: dict[str, tuple]) -> None:
-    for name, (result, arguments) in signatures.items():
-        entry = getattr(lib, name)
-        entry.restype, entry.argtypes = result, arguments
-
-
 def _devices(kind: int) -> list[int]:
-    registry = _registry()
+    cpu()  # llama.cpp's own order: the CPU's backend is there before devices are counted
+    registry = load("ggml")
     found = [registry.ggml_backend_dev_get(index) for index in range(registry.ggml_backend_dev_count())]
-    return [device for device in found if _lib().ggml_backend_dev_type(device) == kind]
+    return [device for device in found if base().ggml_backend_dev_type(device) == kind]
 
 
 def device_name(gpu: bool = False) -> str:
     """What ggml calls the processor, or the first GPU; BadUsage where there is none."""
-    return _lib().ggml_backend_dev_description(_device(gpu)).decode("utf-8", "replace").strip()
+    return base().ggml_backend_dev_description(_device(gpu)).decode("utf-8", "replace").strip()
 
 
 def _device(gpu: bool) -> int:
@@ -193,13 +132,13 @@ def _device(gpu: bool) -> int:
 
 def _extra_buffer_types(device: int) -> Iterator[int]:
     """The CPU's buffer types that repack weights, in llama.cpp's order (``make_cpu_buft_list``, llama-model.cpp)."""
-    lib = _lib()
+    lib = base()
     address = lib.ggml_backend_reg_get_proc_address(
         lib.ggml_backend_dev_backend_reg(device), b"ggml_backend_dev_get_extra_bufts"
     )
     if not address:
         return
-    types = ctypes.CFUNCTYPE(ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p)(address)(device)
+    types = ExtraBufferTypes(address)(device)
     index = 0
     while types and types[index]:
         yield types[index]
@@ -233,14 +172,14 @@ class _Graph:
         self._opened.close()
 
     def run(self) -> None:
-        status = _lib().ggml_backend_sched_graph_compute(self._scheduler, self._graph)
+        status = base().ggml_backend_sched_graph_compute(self._scheduler, self._graph)
         if status != 0:
             raise QuantplanError(f"ggml could not multiply {self.kind} {self.shape} (status {status})")
 
     # -- building --------------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        lib, shape, tokens = _lib(), self.shape, self.load.tokens
+        lib, shape, tokens = base(), self.shape, self.load.tokens
         device = _device(self.load.gpu)
         self._scheduler = self._new_scheduler(device)
         room = self._graph_size * lib.ggml_tensor_overhead()
@@ -249,11 +188,9 @@ class _Graph:
         stack = (shape.columns, shape.rows, shape.experts) if shape.experts > 1 else (shape.columns, shape.rows)
         matrices = [self._tensor(weights, self.kind.ggml_id, stack) for _ in range(self.matrices)]
         # the input of all experts of a token is the same, as it is for ffn_gate_exps and ffn_up_exps
-        inputs = self._tensor(
-            values, _F32, (shape.columns, 1, tokens) if shape.experts > 1 else (shape.columns, tokens)
-        )
-        outputs = self._tensor(values, _F32, (shape.rows, shape.used, tokens))
-        chosen = [self._tensor(values, _I32, (shape.used, tokens)) for _ in range(self._choices)]
+        inputs = self._tensor(values, F32, (shape.columns, 1, tokens) if shape.experts > 1 else (shape.columns, tokens))
+        outputs = self._tensor(values, F32, (shape.rows, shape.used, tokens))
+        chosen = [self._tensor(values, I32, (shape.used, tokens)) for _ in range(self._choices)]
         self._allocate(weights, self._buffer_type(device, matrices[0], inputs, chosen), _WEIGHTS)
         self._allocate(values, lib.ggml_backend_dev_buffer_type(device))
         self._fill(matrices, inputs, chosen)
@@ -278,28 +215,26 @@ class _Graph:
 
     def _product(self, context: int, matrix: int, inputs: int, chosen: list[int], index: int) -> int:
         if chosen:
-            return _lib().ggml_mul_mat_id(context, matrix, inputs, chosen[index % len(chosen)])
-        return _lib().ggml_mul_mat(context, matrix, inputs)
+            return base().ggml_mul_mat_id(context, matrix, inputs, chosen[index % len(chosen)])
+        return base().ggml_mul_mat(context, matrix, inputs)
 
     def _context(self, size: int) -> int:
-        context = _lib().ggml_init(_ContextParams(size, None, True))
-        self._opened.callback(_lib().ggml_free, context)
+        context = base().ggml_init(ContextParams(size, None, True))
+        self._opened.callback(base().ggml_free, context)
         return context
 
     @staticmethod
     def _tensor(context: int, ggml_id: int, shape: tuple[int, ...]) -> int:
-        return _lib().ggml_new_tensor(context, ggml_id, len(shape), (ctypes.c_int64 * len(shape))(*shape))
+        return base().ggml_new_tensor(context, ggml_id, len(shape), (ctypes.c_int64 * len(shape))(*shape))
 
     def _new_scheduler(self, device: int) -> int:
         """GPU, accelerators, CPU: llama.cpp's order."""
-        lib, cpu = _lib(), _devices(_CPU)[0]
-        devices = ([device] if device != cpu else []) + _devices(_ACCEL) + [cpu]
+        lib, processor = base(), _devices(_CPU)[0]
+        devices = ([device] if device != processor else []) + _devices(_ACCEL) + [processor]
         backends = [lib.ggml_backend_dev_init(each, None) for each in devices]
         for backend in backends:
             self._opened.callback(lib.ggml_backend_free, backend)
-        set_threads = ggml.cpu().ggml_backend_cpu_set_n_threads
-        set_threads.restype, set_threads.argtypes = None, [ctypes.c_void_p, ctypes.c_int]
-        set_threads(backends[-1], self.load.threads or ggml.cores())
+        cpu().ggml_backend_cpu_set_n_threads(backends[-1], self.load.threads or cores())
         array = (ctypes.c_void_p * len(backends))(*backends)
         scheduler = lib.ggml_backend_sched_new(array, None, len(backends), self._graph_size, False, True)
         self._opened.callback(lib.ggml_backend_sched_free, scheduler)
@@ -308,7 +243,7 @@ class _Graph:
     def _buffer_type(self, device: int, matrix: int, inputs: int, chosen: list[int]) -> int:
         """The first buffer type whose device can multiply from it, as ``weight_buft_supported`` chooses it
         (llama-model-loader.cpp)."""
-        lib = _lib()
+        lib = base()
         if self.load.gpu:
             return lib.ggml_backend_dev_buffer_type(device)
         view = ctypes.cast(matrix, ctypes.POINTER(GgmlTensor)).contents
@@ -324,14 +259,14 @@ class _Graph:
         return lib.ggml_backend_dev_buffer_type(device)
 
     def _allocate(self, context: int, buffer_type: int, usage: int = 0) -> None:
-        buffer = _lib().ggml_backend_alloc_ctx_tensors_from_buft(context, buffer_type)
+        buffer = base().ggml_backend_alloc_ctx_tensors_from_buft(context, buffer_type)
         if not buffer:
             raise QuantplanError(f"no memory to multiply {self.kind} {self.shape}; end other programs and run again")
-        self._opened.callback(_lib().ggml_backend_buffer_free, buffer)
-        _lib().ggml_backend_buffer_set_usage(buffer, usage)
+        self._opened.callback(base().ggml_backend_buffer_free, buffer)
+        base().ggml_backend_buffer_set_usage(buffer, usage)
 
     def _fill(self, matrices: list[int], inputs: int, chosen: list[int]) -> None:
-        lib, shape, random = _lib(), self.shape, np.random.default_rng(1)
+        lib, shape, random = base(), self.shape, np.random.default_rng(1)
         data = encoded_rows(self.kind, shape.rows * shape.experts, shape.columns)
         for matrix in matrices:
             lib.ggml_backend_tensor_set(matrix, data.ctypes.data, 0, data.nbytes)

@@ -29,7 +29,8 @@ from quantplan.devices.speed.table import (
     products,
 )
 from quantplan.errors import BadUsage, ModelMismatch, NoSpace
-from quantplan.llamacpp import ggml, tools
+from quantplan.execution import cores
+from quantplan.llamacpp import tools
 from quantplan.llamacpp.bench import BenchRow, bench
 from quantplan.llamacpp.engine import backend_name
 from quantplan.llamacpp.quantize import quantizable
@@ -65,7 +66,7 @@ class SpeedOptions:
 
     @property
     def threads_used(self) -> int:
-        return self.threads or ggml.cores()
+        return self.threads or cores()
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def tasks(model: Model, found: Mapping[str, Product], types: tuple[QuantType, ..
 
 def _journal(options: SpeedOptions, folder: Path) -> Journal:
     gpu = options.gpu_layers > 0
-    machine = (matmul.device_name(), ggml.cores(), matmul.device_name(gpu))
+    machine = (matmul.device_name(), cores(), matmul.device_name(gpu))
     journal = Journal(
         folder, "speed", VERSION, machine, tools.build(), options.threads_used, backend_name(options.gpu_layers)
     )
