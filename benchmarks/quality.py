@@ -83,7 +83,8 @@ def run(asked: argparse.Namespace, work: Path) -> None:
         interval = ratio_interval(own.per_chunk_kld, stock.per_chunk_kld)
         logs.append(math.log(ratio))
         print(
-            f"{stock_quant:10s} {built[0].file_bytes:11,} {built[1].file_bytes:11,}  {stock.kld.value:.5f}   {own.kld.value:.5f} ± "
+            f"{stock_quant:10s} {built[0].file_bytes:11,} {built[1].file_bytes:11,}  "
+            f"{stock.kld.value:.5f}   {own.kld.value:.5f} ± "
             f"{own.kld.stderr:.5f}    {ratio:.3f} ({interval.low:.3f} to {interval.high:.3f})   {plan.predicted_kld:.5f}   "
             f"{plan.predicted_kld / own.kld.value:.3f}",
             flush=True,

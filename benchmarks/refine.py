@@ -90,7 +90,8 @@ def line(each: RunResult) -> str:
     gain = f"{each.gain.ratio:.4f} ({each.gain.low:.4f} to {each.gain.high:.4f})" if each.gain else "does not count"
     return (
         f"{each.order.request.budget:10s} {best.measurement.kld.value:.6f}  {stock_quant.measurement.kld.value:.6f}   "
-        f"{stock_quant.kld_ratio:.3f} ({stock_quant.low:.3f} to {stock_quant.high:.3f})     {gain:30s}   {each.kept}: {each.reason}"
+        f"{stock_quant.kld_ratio:.3f} ({stock_quant.low:.3f} to {stock_quant.high:.3f})     {gain:30s}   "
+        f"{each.kept}: {each.reason}"
     )
 
 

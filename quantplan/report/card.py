@@ -312,7 +312,8 @@ def _stock(file: PublishedFile) -> str:
     used = file.header.metadata.get("quantize.imatrix.file")
     recipe = Recipe(file.stock_quant, imatrix=Path(str(used)) if used else None)
     command = command_line([TOOL, *recipe.options(), _as_argument(file.made_of), file.name, file.stock_quant])
-    return f"The stock mix {code(file.stock_quant)} of llama.cpp, {'with' if used else 'without'} an imatrix.\n\n{block(command, 'sh')}"
+    made = f"The stock quant {code(file.stock_quant)} of llama.cpp, {'with' if used else 'without'} an imatrix."
+    return f"{made}\n\n{block(command, 'sh')}"
 
 
 def _maybe_folded(summary: str, text: str) -> str:

@@ -76,7 +76,7 @@ class RunTarget:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What was handed over for an order. ``comparison``: the best plan first, then the stock ``stock_quants``, on the text that judges.
+    """What was handed over for a target. ``comparison``: the best plan first, then ``stock_quants``, on the evaluation text.
 
     ``before``: there, too, the plan before refinement, and ``gain``: KLD of the refined plan over its; None where refinement
     does not count.
