@@ -1,8 +1,9 @@
 """What an imatrix says about the inputs of each tensor: the numbers of ``llama-imatrix --show-statistics``.
 
-Definitions are those of ``compute_statistics`` and ``compute_cossim`` in llama.cpp's
-tools/imatrix/imatrix.cpp, in float32 and in the same order of addition, so that every printed digit agrees.
-v_j = in_sum2_j / count is the mean squared input of column j, experts without hits left out:
+Definitions are those of ``compute_statistics`` and ``compute_cossim`` in llama.cpp's tools/imatrix/imatrix.cpp. Sums are
+float64 here, while the tool adds float32 numbers one after the other: the digits that it prints agree, to one unit of the last
+or to 1e-5 in sums of tens of thousands of columns. v_j = in_sum2_j / count is the mean squared input of column j, experts
+without hits left out:
 
     sum, min, max, mean, std    of v; std is the population's, from mean(v^2) - mean(v)^2
     active                      percent of columns with v_j > 1e-5
@@ -12,32 +13,27 @@ v_j = in_sum2_j / count is the mean squared input of column j, experts without h
     zd                          percent of columns with (v_j - mean) / std > 1
     cossim                      cosine of the raw sums with those of the same tensor one block earlier, or 0
 
-NaN marks what is not defined: the cosine with a tensor of another size or with sums of zero, entropy_norm of
-one column. They describe the inputs alone. No weight is looked at, and no error that a quantization would
-make.
+NaN marks what is not defined: the cosine with a tensor of another size or with sums of zero, entropy_norm of one column.
+The statistics describe the inputs alone, neither the weights nor the error of a quantization.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from quantplan.analyze import sequential
 from quantplan.errors import BadFile, BadUsage
 from quantplan.execution import cores
 from quantplan.imatrix import Imatrix, ImatrixEntry
 
 _ACTIVE_ABOVE = np.float32(1e-5)
 _BLOCK = re.compile(r"blk\.(\d+)\.")
-# The tool scales legacy sums and counts by its default context before it divides. Powers of two change no
-# digit short of float32's limits, where they do what the tool does.
-_LEGACY_CHUNK = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,51 +110,40 @@ class Statistics:
 
 def statistics(imatrix: Imatrix) -> Statistics:
     """Statistics of every entry that has data; BadFile where none has."""
-    seen = {name: entry for name, entry in imatrix.entries.items() if entry.counts.any()}
-    if not seen:
+    entries = {name: entry for name, entry in imatrix.entries.items() if entry.counts.any()}
+    if not entries:
         raise BadFile(f"{imatrix.path}: no entry has data, all counts are zero; make it again with `quantplan imatrix`")
-    first = _first_with_same_data(seen)
-    own = [name for name in seen if first[name] == name]
+    first = _first_with_same_data(entries)
+    unique = sorted(set(first.values()))
+    pairs = {name: (first[name], first.get(_one_block_earlier(name))) for name in entries}
+    unique_pairs = list(set(pairs.values()))
     with ThreadPoolExecutor(cores()) as pool:
-        raw = {name: _raw(seen[first[name]], imatrix.legacy) for name in own}
-        norms = dict(zip(own, pool.map(lambda name: _norm(raw[name]), own), strict=True))
-        pairs = {name: (first[name], first.get(_one_block_earlier(name))) for name in seen}
-        distinct = list(set(pairs.values()))
-        cosines = dict(zip(distinct, pool.map(lambda pair: _cosine(*pair, raw, norms), distinct), strict=True))
-        measured = dict(zip(own, pool.map(lambda name: _tensor(seen[name], imatrix.legacy), own), strict=True))
-    tensors = [_named(measured[first[name]], name, cosines[pairs[name]]) for name in seen]
-    ordered = tuple(sorted(tensors, key=lambda each: (each.role, -each.sum)))
+        by_data = dict(zip(unique, pool.map(lambda name: _tensor(entries[name], imatrix.legacy), unique), strict=True))
+        cosines = dict(zip(unique_pairs, pool.map(lambda pair: _cosine(*pair, entries), unique_pairs), strict=True))
+    tensors = [_named(by_data[first[name]], name, cosines[pairs[name]]) for name in entries]
+    ordered = tuple(sorted(tensors, key=lambda tensor: (tensor.role, -tensor.sum)))
     return Statistics(
         imatrix.path,
         imatrix.legacy,
         ordered,
         layer_averages(ordered),
-        tuple(sorted(imatrix.entries.keys() - seen.keys())),
+        tuple(sorted(imatrix.entries.keys() - entries.keys())),
     )
 
 
 def layer_averages(tensors: Iterable[TensorStatistics]) -> tuple[LayerStatistics, ...]:
-    """Averages of each block, added in the order given; tensors outside the blocks belong to none."""
+    """Averages of each block; tensors outside the blocks belong to none."""
     layers: dict[int, list[TensorStatistics]] = {}
-    for each in tensors:
-        if each.layer is not None:
-            layers.setdefault(each.layer, []).append(each)
-    return tuple(
-        LayerStatistics(
-            layer,
-            float(_weighted(own, [each.sum for each in own])),
-            float(np.float32(100) * _weighted(own, [np.float32(each.outliers) / np.float32(each.n) for each in own])),
-            float(_weighted(own, [each.cossim for each in own])),
-        )
-        for layer, own in sorted(layers.items())
-    )
+    for tensor in tensors:
+        if tensor.layer is not None:
+            layers.setdefault(tensor.layer, []).append(tensor)
+    return tuple(_layer(layer, members) for layer, members in sorted(layers.items()))
 
 
-def _weighted(tensors: list[TensorStatistics], values: list[float] | list[np.float32]) -> np.float32:
-    added = np.float32(0)
-    for each, value in zip(tensors, values, strict=True):
-        added += np.float32(each.n) * np.float32(value)
-    return added / np.float32(sum(each.n for each in tensors))
+def _layer(layer: int, tensors: Sequence[TensorStatistics]) -> LayerStatistics:
+    weights = [tensor.n for tensor in tensors]
+    columns = [(tensor.sum, 100 * tensor.outliers / tensor.n, tensor.cossim) for tensor in tensors]
+    return LayerStatistics(layer, *map(float, np.average(columns, axis=0, weights=weights)))
 
 
 def _first_with_same_data(entries: dict[str, ImatrixEntry]) -> dict[str, str]:
@@ -186,59 +171,48 @@ def _named(measured: TensorStatistics, name: str, cosine: float) -> TensorStatis
     return replace(measured, name=name, layer=layer, role=role, cossim=cosine)
 
 
-def _raw(entry: ImatrixEntry, legacy: bool) -> np.ndarray:
-    """float32 [values]: the sums as the tool holds them."""
-    return entry.sum2.ravel() * np.float32(_LEGACY_CHUNK) if legacy else entry.sum2.ravel()
-
-
-@np.errstate(all="ignore")
-def _norm(raw: np.ndarray) -> np.float32:
-    return np.sqrt(sequential.dot(raw, raw))
-
-
 def _one_block_earlier(name: str) -> str | None:
     match = _BLOCK.search(name)
     return f"{name[: match.start(1)]}{int(match.group(1)) - 1}{name[match.end(1) :]}" if match else None
 
 
 @np.errstate(all="ignore")
-def _cosine(name: str, before: str | None, raw: dict[str, np.ndarray], norms: dict[str, np.float32]) -> float:
+def _cosine(name: str, before: str | None, entries: Mapping[str, ImatrixEntry]) -> float:
     if before is None:
         return 0.0
-    if raw[before].size != raw[name].size:
+    if entries[before].sum2.size != entries[name].sum2.size:
         return float("nan")  # the tool reads beyond the shorter one's end here
-    return float(sequential.dot(raw[name], raw[before]) / (norms[name] * norms[before]))
+    left, right = (entries[key].sum2.ravel().astype(np.float64) for key in (name, before))
+    return float(left @ right / np.sqrt((left @ left) * (right @ right)))
 
 
 @np.errstate(all="ignore")
 def _tensor(entry: ImatrixEntry, legacy: bool) -> TensorStatistics:
     """All but the cosine."""
     layer, role = layer_and_role(entry.name)
-    values = _means(entry, legacy)
-    n = np.float32(values.size)
-    total = sequential.total(values)
-    mean = total / n
-    std = np.sqrt(np.maximum(np.float32(0), sequential.dot(values, values) / n - mean * mean))
-    entropy = sequential.entropy(values, total)
-    outliers = sum(np.count_nonzero((piece - mean) / std > 1) for piece in sequential.pieces(values)) if std > 0 else 0
-    idle = sum(np.count_nonzero(piece <= _ACTIVE_ABOVE) for piece in sequential.pieces(values))
+    means = _means(entry)
+    values, n = means.astype(np.float64), means.size
+    total, mean, std = values.sum(), values.mean(), values.std() if means.min() < means.max() else 0.0
+    shares = values[values > 0] / total
+    entropy = float(-(shares * np.log2(shares)).sum())
+    outliers = int(np.count_nonzero(values > mean + std)) if std > 0 else 0
     mean_input, mean_share = _first_moment(entry)
     return TensorStatistics(
         entry.name,
         layer,
         role,
         sum=float(total),
-        min=float(values.min()),
-        max=float(values.max()),
+        min=float(means.min()),
+        max=float(means.max()),
         mean=float(mean),
         std=float(std),
-        active=float((np.float32(1) - np.float32(idle) / n) * np.float32(100)),
-        n=values.size,
-        entropy=float(entropy),
-        entropy_norm=float(np.float32(100 * (np.float64(entropy) / np.log2(values.size)))),
-        zd=float(np.float32(100) * (np.float32(outliers) / n)),
+        active=100 * float(np.count_nonzero(means > _ACTIVE_ABOVE)) / n,
+        n=n,
+        entropy=abs(entropy),  # no -0.0
+        entropy_norm=float(100 * entropy / np.log2(n)),
+        zd=100 * outliers / n,
         cossim=float("nan"),
-        outliers=int(outliers),
+        outliers=outliers,
         experts=None if legacy else len(entry.counts),
         unseen_experts=() if legacy else tuple(int(index) for index in np.flatnonzero(entry.counts == 0)),
         rare_experts=tuple(int(index) for index in np.flatnonzero(entry.rare)),
@@ -247,17 +221,16 @@ def _tensor(entry: ImatrixEntry, legacy: bool) -> TensorStatistics:
     )
 
 
-def _means(entry: ImatrixEntry, legacy: bool) -> np.ndarray:
+def _means(entry: ImatrixEntry) -> np.ndarray:
     """float32 [values]: mean squared inputs of the experts that were hit, in file order."""
-    scale = np.float32(_LEGACY_CHUNK if legacy else 1)
-    seen = entry.counts > 0
     if len(entry.counts) == 1:
-        return entry.sum2.ravel() * scale / (entry.counts.astype(np.float32) * scale)
-    return (entry.sum2[seen] / entry.counts[seen].astype(np.float32)[:, None]).ravel()
+        return entry.sum2.ravel() / entry.counts.astype(np.float32)
+    hit = entry.counts > 0
+    return (entry.sum2[hit] / entry.counts[hit].astype(np.float32)[:, None]).ravel()
 
 
 def _first_moment(entry: ImatrixEntry) -> tuple[float | None, float | None]:
-    """(mean_input, mean_share) in double precision: the tool has no such numbers to agree with."""
+    """(mean_input, mean_share), which the tool does not print."""
     if entry.sum1 is None:
         return None, None
     seen = np.broadcast_to(entry.counts > 0, len(entry.sum2))

@@ -40,7 +40,7 @@ def analyze(
     statistic: _StatisticOption = "sum",
     experts: _ExpertsOption = False,
 ) -> None:
-    """Show the statistics of an imatrix: those of llama-imatrix --show-statistics, digit for digit.
+    """Show the statistics of an imatrix: those of llama-imatrix --show-statistics.
 
     Statistics: sum min max mean std active n entropy entropy_norm zd cossim; active, entropy_norm and zd are
     in percent. JSON and CSV carry the number of experts, those never or seldom hit, and the mean input (where

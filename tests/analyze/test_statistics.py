@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quantplan.analyze import sequential
 from quantplan.analyze.statistics import layer_and_role, ordered_by, statistics
 from quantplan.errors import BadFile, BadUsage
 from quantplan.imatrix import Imatrix, ImatrixEntry
@@ -161,28 +160,3 @@ def test_order():
 )
 def test_names_are_read_as_the_tool_reads_them(name, expected):
     assert layer_and_role(name) == expected
-
-
-def one_by_one(values):
-    total = np.float32(0)
-    for value in values:
-        total = np.float32(total + value)
-    return total
-
-
-def test_sums_are_added_one_by_one():
-    values = np.random.default_rng(0).lognormal(0, 3, 70_000).astype(np.float32)
-    assert sequential.total(values) == one_by_one(values)
-    assert sequential.total(values) != values.sum()  # else this test would prove nothing
-    assert sequential.dot(values, values[::-1]) == one_by_one(values * values[::-1])
-
-
-@pytest.mark.parametrize("size", [1, 2, 255, 5000, sequential._PIECE + 3])
-@pytest.mark.parametrize("spread", [0.0, 0.5, 4.0])
-def test_entropy_uses_the_c_librarys_logarithm(size, spread):
-    """Against a loop over log2f itself, to the last bit, with zeros among the values."""
-    values = np.random.default_rng(size).lognormal(0, spread, size).astype(np.float32)
-    values[1::7] = 0
-    whole = sequential.total(values)
-    shares = [share for share in values / whole if share > 0]
-    assert sequential.entropy(values, whole) == one_by_one([-(share * sequential.log2f(share)) for share in shares])
