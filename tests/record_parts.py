@@ -1,0 +1,140 @@
+"""A value of every format that quantplan writes, as it stands in tests/golden/records."""
+
+import math
+from pathlib import Path
+
+from quantplan.comparison import Comparison, Gap, Row
+from quantplan.measurement import PERCENTILES, Conditions, Estimate, Measurement
+from quantplan.plan import ImatrixUse, Limit, Outcome, Plan, PlannedTensor
+from quantplan.quant_type import BY_NAME
+from quantplan.sensitivity_table import Interaction, SensitivityRow, SensitivityTable
+from quantplan.task_score import MULTIPLE_CHOICE, TaskConditions, TaskScore
+from quantplan.throughput import SpeedConditions, SpeedTest, Throughput
+
+GOLDEN = Path(__file__).parent / "golden" / "records"
+
+PLAN = Plan(
+    model_path="models/m.gguf",
+    model_name="M",
+    model_digest="d" * 64,
+    tensors=(
+        PlannedTensor("token_embd.weight", BY_NAME["Q6_K"], 2100, True),
+        PlannedTensor("blk.0.attn_norm.weight", BY_NAME["F32"], 1024, False),
+        PlannedTensor("blk.0.attn_v.weight", BY_NAME["IQ4_XS"], 136, True),
+    ),
+    base_ftype="Q6_K",
+    metadata_bytes=4096,
+    file_bytes=7456,
+    budget_bytes=8000,
+    budget_asked="8000",
+    imatrix=ImatrixUse("imatrix/i.gguf", "e" * 64, None, 12, 40),
+    predicted_kld=0.0125,
+    predicted_kld_err=0.001,
+    calibrated=True,
+    outcome=Outcome("optimal", 0.0125, 0.0124, 0.008, 1.5, "tail", {"file size": 1e-9}),
+    layer_types=((0, "Q4_K_M"),),
+    flags="--output-tensor-type Q6_K",
+    limits=(Limit("VRAM", "bytes", 1 << 30, 9 << 26),),
+    on_cpu=(r"^blk\.0\.ffn_.*_exps",),
+    predicted_tps={"generation": 12.5, "generation_err": 0.25},
+    made_from={"wishes": ["--min output=Q6_K"], "damage_table": None, "alpha": {"k": 1.5}},
+)
+UNPREDICTED = Plan("m.gguf", "M", "d" * 64, PLAN.tensors[:1], "Q6_K", 64, 2164)
+
+SENSITIVITIES = SensitivityTable(
+    "d" * 64,
+    {
+        "token_embd.weight": SensitivityRow(
+            "token_embd.weight", {"Q4_K": 0.01, "Q6_K": 0.001}, {"Q4_K": 1e-4}, 0.1, "probed"
+        ),
+        "output.weight": SensitivityRow("output.weight", {"Q4_K": 0.0}),
+    },
+    Interaction(1.1, 1.9, 0.05),
+    "cpu",
+    True,
+    {"windows": 8, "types": ["Q4_K", "Q6_K"]},
+)
+
+CONDITIONS = Conditions("t" * 64, 512, 3, "b" * 64, "in-process", "cpu", "llama-cpp-python 0.3.36")
+MEASUREMENT = Measurement(
+    file="m-Q4_K_M.gguf",
+    model_digest="c" * 64,
+    file_bytes=7456,
+    bpw=4.85,
+    conditions=CONDITIONS,
+    notes=("a note",),
+    ppl=Estimate(10.5, 0.25),
+    base_ppl=Estimate(10.25, None),
+    ln_ppl_ratio=Estimate(0.01, 0.002),
+    ppl_correlation=0.99,
+    kld=Estimate(0.0125, 0.0005),
+    kld_chunk_err=0.001,
+    kld_median=0.005,
+    kld_maximum=1.5,
+    kld_percentiles={percent: percent / 100 for percent in PERCENTILES},
+    delta_p=Estimate(-0.1, 0.05),
+    rms_dp=Estimate(3.5, 0.1),
+    same_top=Estimate(94.5, 0.5),
+    per_chunk_kld=(0.01, 0.015, 0.0125),
+    per_chunk_nll=(2.25, 2.5, 2.375),
+    per_chunk_base_nll=(2.24, 2.48, 2.37),
+)
+UNMEASURED = Measurement(
+    **{
+        **vars(MEASUREMENT),
+        "base_ppl": None,
+        "delta_p": None,
+        "kld_percentiles": dict.fromkeys(PERCENTILES),
+        "kld_median": None,
+        "per_chunk_kld": (),
+        "per_chunk_nll": (),
+        "per_chunk_base_nll": (),
+    }
+)
+
+TASK_SCORE = TaskScore(
+    task="arc",
+    file="m-Q4_K_M.gguf",
+    model_digest="c" * 64,
+    file_bytes=7456,
+    outcomes=(True, False, True, True),
+    conditions=TaskConditions(MULTIPLE_CHOICE, "a" * 64, 4, 512, "cpu", "b1234"),
+    notes=("by chance",),
+)
+THROUGHPUT = Throughput(
+    file="m-Q4_K_M.gguf",
+    model_digest="c" * 64,
+    file_bytes=7456,
+    tests=(SpeedTest("pp512", (300.0, 310.0)), SpeedTest("tg128", (30.5,))),
+    conditions=SpeedConditions("a processor", "CPU", 2, 0, 2, "b1234"),
+)
+COMPARISON = Comparison(
+    rows=(
+        Row(
+            name="plan",
+            measurement=MEASUREMENT,
+            tasks=(TASK_SCORE,),
+            throughput=THROUGHPUT,
+            blocks=12,
+            elements=1000,
+            kld_ratio=1.0,
+            low=1.0,
+            high=1.0,
+            size_difference=0.0,
+            shrinkage=0.75,
+        ),
+        Row(
+            name="Q4_K_M",
+            measurement=UNMEASURED,
+            kld_ratio=math.inf,
+            low=0.9,
+            high=math.inf,
+            size_difference=0.01,
+            chunks_needed=40,
+            gaps={"kld": Gap(0.001, -0.001, math.inf, False, 40), "arc": Gap(1.5, 0.5, 2.5, True)},
+        ),
+    ),
+    verdict="The plan is better.",
+    reference="m.gguf (29.8 kB)",
+    sorted_by="kld",
+)
