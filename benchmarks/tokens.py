@@ -17,9 +17,9 @@ from quantplan.build.build import build
 from quantplan.devices.speed.measure import SpeedOptions, check_against_bench, speed_table
 from quantplan.devices.speed.table import SpeedTable
 from quantplan.gguf.reader import read_model
+from quantplan.gguf.sized_plan import make_plan
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.quant_type import QuantType, fitted, parse_types
-from quantplan.recipes.make_plan import make_plan
 from quantplan.tensor import Model
 
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from quantplan.errors import NoSpace, ToolFailed
 from quantplan.build.preflight import (
     SPARE_BYTES,
     check_output,
@@ -17,16 +16,17 @@ from quantplan.build.preflight import (
     check_space,
     imatrix_as_planned,
 )
-from quantplan.gguf.reader import read_model
+from quantplan.errors import NoSpace, ToolFailed
 from quantplan.gguf.imatrix_files import read_imatrix
-from quantplan.recipes.make_plan import make_plan
-from quantplan.records.codec import replacing
-from quantplan.recipes.rules import write_rules
+from quantplan.gguf.reader import read_model
+from quantplan.gguf.sized_plan import make_plan
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import quantize as tool
-from quantplan.llamacpp.quantize import Recipe, Rule
-from quantplan.llamacpp.tools import Echo, command_line
+from quantplan.llamacpp.quantize import Recipe
+from quantplan.llamacpp.tools import Echo
 from quantplan.plan import Plan
+from quantplan.recipes.quantize_command import in_imatrix_folder, plan_rules, quantize_command, requantizes
+from quantplan.records.codec import replacing
 from quantplan.tensor import Model
 
 MAX_SPELLED_RULES = 4  # more go into a file beside the output: a command line should be readable
@@ -54,8 +54,14 @@ def stock_plan(model: Model, ftype: str, imatrix: Imatrix | None = None) -> Plan
 
 
 def build(
-    plan: Plan, source: Model, out: Path, *, imatrix_path: Path | None = None,
-    threads: int = 0, echo: Echo | None = None, advance: Callable[[float], None] | None = None,
+    plan: Plan,
+    source: Model,
+    out: Path,
+    *,
+    imatrix_path: Path | None = None,
+    threads: int = 0,
+    echo: Echo | None = None,
+    advance: Callable[[float], None] | None = None,
 ) -> Model:
     """The model that the plan describes, written to ``out`` and read back; an older file there is replaced at
     the end.
@@ -84,8 +90,14 @@ def _recipe(plan: Plan, source: Model, imatrix_path: Path | None) -> Iterator[Re
 
 
 def build_stock_quant(
-    model: Model, ftype: str, out: Path, imatrix_path: Path | None = None, *,
-    threads: int = 0, echo: Echo | None = None, advance: Callable[[float], None] | None = None,
+    model: Model,
+    ftype: str,
+    out: Path,
+    imatrix_path: Path | None = None,
+    *,
+    threads: int = 0,
+    echo: Echo | None = None,
+    advance: Callable[[float], None] | None = None,
 ) -> Model:
     """The stock mix ``ftype`` as llama-quantize makes it without any rule, checked like a plan."""
     imatrix = read_imatrix(imatrix_path) if imatrix_path else None
@@ -96,31 +108,11 @@ def build_stock_quant(
     return _build(plan, model, out, recipe, _BuildSettings(threads, echo, advance))
 
 
-def plan_rules(plan: Plan) -> tuple[Rule, ...]:
-    """The rules for llama-quantize, checked to give the plan under both of its orders of precedence."""
-    return write_rules({each.name: each.type for each in plan.tensors if each.rule}, plan.types)
-
-
-def requantizes(plan: Plan, source: Model) -> bool:
-    """Whether building the plan encodes weights anew that are quantized already."""
-    stored = ((source.by_name[each.name].type, each.type) for each in plan.tensors)
-    return any(old != new and old.family != "float" for old, new in stored)
-
-
-def build_command(plan: Plan, source: Model, out: Path, imatrix_path: Path | None = None, threads: int = 0) -> str:
-    """The llama-quantize command line that builds the plan, all rules spelled out, to be pasted."""
-    imatrix = (imatrix_path or Path(plan.imatrix.path)) if plan.imatrix else None
-    recipe = Recipe(plan.base_ftype, plan_rules(plan), imatrix=imatrix, allow_requantize=requantizes(plan, source))
-    recipe, cwd = _inside_folder(recipe)
-    return command_line(tool.argv(source.path, recipe, out, threads), cwd)
-
-
 def stock_quant_command(model: Model, ftype: str, out: Path, imatrix_path: Path | None = None, threads: int = 0) -> str:
     """The llama-quantize command line that builds a stock mix, to be pasted."""
     plan = stock_plan(model, ftype, read_imatrix(imatrix_path) if imatrix_path else None)
     recipe = Recipe(tool.known_ftype(ftype), imatrix=imatrix_path, allow_requantize=requantizes(plan, model))
-    recipe, cwd = _inside_folder(recipe)
-    return command_line(tool.argv(model.path, recipe, out, threads), cwd)
+    return quantize_command(recipe, model, out, threads)
 
 
 def rules_file(out: Path) -> Path:
@@ -156,7 +148,7 @@ def _run(source: Model, part: Path, recipe: Recipe, settings: _BuildSettings) ->
             settings.advance(1)
         begun += 1
 
-    recipe, cwd = _inside_folder(recipe)
+    recipe, cwd = in_imatrix_folder(recipe)
     tool.quantize(source.path, recipe, part, threads=settings.threads, cwd=cwd, echo=settings.echo, started=started)
     if begun and settings.advance:
         settings.advance(1)
@@ -169,14 +161,3 @@ def _with_rules_file(recipe: Recipe, out: Path) -> Recipe:
     with replacing(file) as text:
         text.write("".join(f"{rule}\n" for rule in recipe.rules))
     return replace(recipe, rules=(), rules_file=file)
-
-
-def _inside_folder(recipe: Recipe) -> tuple[Recipe, Path | None]:
-    """The imatrix by its bare name, and its folder to run in.
-
-    The path as given becomes metadata of the file: its size would depend on the folder, and a private path
-    would be published with the model.
-    """
-    if recipe.imatrix is None:
-        return recipe, None
-    return replace(recipe, imatrix=Path(recipe.imatrix.name)), recipe.imatrix.absolute().parent

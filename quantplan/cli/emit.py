@@ -41,7 +41,7 @@ def emit(
 
     Example: quantplan emit plans/prose-10m-q4_k_m.json --as args
     """
-    from quantplan.build.emit import plan_text
+    from quantplan.recipes.emit import plan_text
     from quantplan.records.codec import replacing
     from quantplan.records.plan_files import read_plan
 

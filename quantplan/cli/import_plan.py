@@ -12,7 +12,7 @@ from quantplan.cli import console, options
 from quantplan.cli.plan_output import default_plan_path, print_plan
 
 if TYPE_CHECKING:
-    from quantplan.recipes.sensitivity_imports import ImportedSensitivities, ImportTarget
+    from quantplan.recipes.import_sensitivities import ImportedSensitivities, ImportTarget
 
 
 _SUFFIXES = (".gguf", ".txt", ".recipe", ".sh", ".md")  # others may be part of a name, as in GLM-4.5
@@ -87,7 +87,7 @@ def import_plan(
         _import_damage(file, model, (curve, groups, row), fill and fill.value, whole_groups, out, as_json)
         return
     from quantplan.planning.score import scored
-    from quantplan.recipes.importing import import_file
+    from quantplan.recipes.import_plan import import_file
     from quantplan.records.plan_files import read_sensitivities, write_plan
 
     of = options.model(model)
@@ -118,8 +118,8 @@ def _import_damage(
     out: Path | None,
     as_json: bool,
 ) -> None:
+    from quantplan.recipes.import_sensitivities import sensitivity_table
     from quantplan.recipes.published_sensitivities import read_published
-    from quantplan.recipes.sensitivity_imports import sensitivity_table
     from quantplan.records.plan_files import write_sensitivities
 
     target = _target(model)
@@ -136,7 +136,7 @@ def _target(model: Path | None) -> ImportTarget | None:
     if model is None and options.project() is None:
         return None
     from quantplan.planning.request import quantizable
-    from quantplan.recipes.sensitivity_imports import ImportTarget
+    from quantplan.recipes.import_sensitivities import ImportTarget
 
     of = options.model(model)
     return ImportTarget(of, quantizable(of))

@@ -34,7 +34,8 @@ def quantize(
 
     Example: quantplan quantize plans/prose-10m-q4_k_m.json --out prose-10m-q4_k_m.gguf
     """
-    from quantplan.build.build import build, build_command, check_build
+    from quantplan.build.build import build, check_build
+    from quantplan.recipes.quantize_command import build_command
     from quantplan.records.plan_files import read_plan
 
     if stock_quant := _stock_quant(plan):
@@ -91,7 +92,7 @@ def _quantize_mix(
 
 def _source(plan: Plan, option: Path | None) -> Model:
     """The model: the option, the one that the plan names where that is there, or the project's."""
-    from quantplan.build.build import requantizes
+    from quantplan.recipes.quantize_command import requantizes
 
     named = Path(plan.model_path)
     source = options.model(option or (named if named.is_file() else None))

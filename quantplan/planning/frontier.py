@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from quantplan.build.build import stock_plan
 from quantplan.errors import BadUsage
+from quantplan.gguf.imatrix_need import lacking_imatrix
 from quantplan.llamacpp import quantize
 from quantplan.llamacpp.quantize import published_ftypes
 from quantplan.planning.request import PlanRequest, formulate_request, parse_budget, quantizable
 from quantplan.quant_type import QuantType
-from quantplan.recipes.make_plan import lacking_imatrix
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solve.alternatives import alternatives
 from quantplan.solve.frontier import NEXT_BYTES, Point, differing, even_budgets, frontier, knee, span

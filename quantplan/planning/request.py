@@ -13,14 +13,15 @@ from quantplan.devices import limits as devices
 from quantplan.devices.limits import Devices
 from quantplan.devices.speed.table import SpeedTable
 from quantplan.errors import BadFile, BadUsage, BudgetImpossible, ModelMismatch
+from quantplan.gguf.imatrix_need import lacking_imatrix
 from quantplan.gguf.reader import shard_paths
+from quantplan.gguf.sized_plan import imatrix_note, imatrix_use, make_plan
 from quantplan.gguf.writer import metadata_bytes
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import quantize
 from quantplan.plan import Outcome, Plan
 from quantplan.quant_type import QuantType
 from quantplan.recipes.layer_types import flags_for
-from quantplan.recipes.make_plan import imatrix_note, imatrix_use, lacking_imatrix, make_plan
 from quantplan.records.journal import digest_of
 from quantplan.records.plan_files import read_sensitivities, sensitivity_content, write_sensitivities
 from quantplan.sensitivity import estimate as pricing

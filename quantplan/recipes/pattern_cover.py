@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from quantplan.recipes import patterns
+from quantplan.recipes import name_patterns
 
 IN_BLOCK = re.compile(r"^(.*?\bblk\.)(\d+)(\..+)$")
 _ANY_BLOCK = "[0-9]+"
@@ -24,7 +24,7 @@ def cover(assignment: Mapping[str, Kind], names: Iterable[str] = ()) -> list[tup
     ``names``: further names, which no pattern may be found in. Names that are almost the same can defeat that: check.
     """
     alone, tables = _by_table(assignment, names)
-    found = [(f"^{patterns.words(names)}$", kind) for kind, names in alone.items()]
+    found = [(f"^{name_patterns.words(names)}$", kind) for kind, names in alone.items()]
     for (before, last, kind), table in tables.items():
         found += ((_pattern(before, last, *rectangle), kind) for rectangle in table.rectangles())
     return found
@@ -104,5 +104,5 @@ def _place(name: str) -> tuple[str, int | None, str, str]:
 
 
 def _pattern(before: str, last: str, roles: Sequence[str], blocks: set[int] | None) -> str:
-    which = _ANY_BLOCK if blocks is None else patterns.numbers(blocks)
-    return rf"^{patterns.literal(before)}{which}\.{patterns.words(roles)}{patterns.literal(last)}$"
+    which = _ANY_BLOCK if blocks is None else name_patterns.numbers(blocks)
+    return rf"^{name_patterns.literal(before)}{which}\.{name_patterns.words(roles)}{name_patterns.literal(last)}$"

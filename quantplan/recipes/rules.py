@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from quantplan.errors import BadUsage, NothingSelected
 from quantplan.llamacpp.quantize import Rule
 from quantplan.quant_type import QuantType
-from quantplan.recipes import patterns
+from quantplan.recipes import name_patterns
 from quantplan.recipes.pattern_cover import IN_BLOCK, cover
 
 _CLASSES = {"digit": "0-9", "alpha": "a-zA-Z", "alnum": "0-9a-zA-Z", "lower": "a-z", "upper": "A-Z", "space": r"\s"}
@@ -46,8 +46,8 @@ def role_rules(assignment: Mapping[str, QuantType], names: Iterable[str] = ()) -
         blocks += [int(match[2])] if match else []
     rules = []
     for (before, after, kind), blocks in grouped.items():
-        number = patterns.numbers(blocks) if blocks else ""
-        rules.append(Rule(f"^{patterns.literal(before)}{number}{patterns.literal(after)}$", kind))
+        number = name_patterns.numbers(blocks) if blocks else ""
+        rules.append(Rule(f"^{name_patterns.literal(before)}{number}{name_patterns.literal(after)}$", kind))
     check_rules(rules, assignment, names)
     return tuple(rules)
 

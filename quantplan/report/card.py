@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantplan import __version__
-from quantplan.build.build import plan_rules, requantizes
-from quantplan.build.emit import layer_types_text
 from quantplan.devices.memory import MemoryUse
 from quantplan.llamacpp.quantize import TOOL, Recipe
 from quantplan.llamacpp.tools import command_line
 from quantplan.measurement import Measurement
+from quantplan.recipes.emit import layer_types_text
+from quantplan.recipes.quantize_command import plan_rules, requantizes
 from quantplan.report import card_surgery, card_use
 from quantplan.report.card_data import CardData, PublishedFile
 from quantplan.report.card_results import chunks_of, results

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantplan.gguf.sized_plan import base_ftype
 from quantplan.llamacpp.quantize import TOOL, Recipe
 from quantplan.llamacpp.tools import command_line
 from quantplan.plan import PlannedTensor
-from quantplan.recipes.make_plan import base_ftype
 from quantplan.recipes.rules import write_rules
 from quantplan.report.report_data import Planned, ReportData
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from quantplan import __version__
 from quantplan.errors import BadUsage, NothingSelected, WorkersLost
+from quantplan.gguf.imatrix_need import has_imatrix_data
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import rpc, tools
 from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name
@@ -50,7 +51,7 @@ class Sensitivities:
 
 def candidates(tensor: Tensor, types: tuple[QuantType, ...], imatrix: Imatrix | None) -> tuple[QuantType, ...]:
     """Types that the tensor can be stored in."""
-    return stored_candidates(tensor, types, imatrix is not None and imatrix.quantize_weights(tensor) is not None)
+    return stored_candidates(tensor, types, has_imatrix_data(tensor, imatrix))
 
 
 def check_storable(tensor: Tensor, types: tuple[QuantType, ...], imatrix: Imatrix | None) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from quantplan.errors import BadFile
 from quantplan.execution import cores
+from quantplan.gguf.imatrix_need import needs_imatrix
 from quantplan.gguf.reader import tensor_rows
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import ggml
@@ -29,7 +30,6 @@ VERSION = 2  # 2: experts with few hits are judged mostly by the mean of all; 1:
 _CHUNK_ELEMENTS = (
     256 * 1024
 )  # rows of 1 MiB in float32 per job: memory is a few of them per thread, whatever the tensor
-_EXEMPT = ("token_embd.weight", "per_layer_token_embd.weight", "output.weight")
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,7 @@ def stored_candidates(tensor: Tensor, types: Iterable[QuantType], has_importance
     found: dict[str, QuantType] = {}
     for wanted in types:
         kind = fitted(wanted, tensor.columns)
-        if not has_importance and (
-            ggml.aborts_without_imatrix(kind) or (kind.needs_imatrix and tensor.name not in _EXEMPT)
-        ):
+        if not has_importance and needs_imatrix(tensor.name, kind):
             continue
         if tensor.bytes_as(kind) <= tensor.bytes:
             found[kind.name] = kind

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from quantplan import __version__
-from quantplan.build.emit import layer_types_text
 from quantplan.errors import QuantplanError
+from quantplan.gguf.sized_plan import make_plan
 from quantplan.imatrix import Imatrix
 from quantplan.plan import Plan
-from quantplan.recipes.importing import import_file
-from quantplan.recipes.make_plan import make_plan
+from quantplan.recipes.emit import layer_types_text
+from quantplan.recipes.import_plan import import_file
 from quantplan.surgery.assembly import TensorPart
 from quantplan.surgery.layer_map import LayerMap
 from quantplan.tensor import Model

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from quantplan.gguf.reader import read_model
-from quantplan.recipes.importing import import_file
+from quantplan.recipes.import_plan import import_file
 from quantplan.records.plan_files import read_plan
 
 pytestmark = pytest.mark.tools

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from quantplan.gguf.reader import read_model
+from quantplan.gguf.sized_plan import make_plan
 from quantplan.quant_type import BY_NAME
-from quantplan.recipes.make_plan import make_plan
 from quantplan.records.plan_files import write_plan
 
 pytestmark = pytest.mark.tools

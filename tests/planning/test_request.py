@@ -23,7 +23,7 @@ from quantplan.planning.request import (
     types_to_estimate,
 )
 from quantplan.quant_type import BY_NAME, parse_types
-from quantplan.recipes.importing import import_file
+from quantplan.recipes.import_plan import import_file
 from quantplan.recipes.layer_types import write_layer_types
 from quantplan.selector import Selector
 from quantplan.sensitivity.estimate import prior_table

@@ -8,7 +8,7 @@ from quantplan.build.build import build_stock_quant, stock_plan
 from quantplan.errors import ModelMismatch, NothingSelected
 from quantplan.gguf.reader import read_model
 from quantplan.planning.score import score, scored
-from quantplan.recipes.importing import import_file
+from quantplan.recipes.import_plan import import_file
 from quantplan.sensitivity_table import Interaction, SensitivityRow, SensitivityTable
 
 pytestmark = pytest.mark.tools

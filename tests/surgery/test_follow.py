@@ -12,13 +12,13 @@ from quantplan.build.build import build, stock_plan
 from quantplan.errors import BadUsage, ModelMismatch
 from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
 from quantplan.gguf.reader import read_model
+from quantplan.gguf.sized_plan import make_plan
 from quantplan.llamacpp import ggml
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.llamacpp.tools import run
 from quantplan.plan import Limit
 from quantplan.quant_type import BY_NAME
-from quantplan.recipes.importing import import_file
-from quantplan.recipes.make_plan import make_plan
+from quantplan.recipes.import_plan import import_file
 from quantplan.records.plan_files import read_plan
 from quantplan.surgery.assembly import assemble, part_bytes
 from quantplan.surgery.edits import layer_map, parse_edits

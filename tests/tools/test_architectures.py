@@ -21,16 +21,16 @@ from model_shapes import (
     QWQ_32B,
 )
 
-from quantplan.build.build import requantizes
-from quantplan.build.emit import plan_text
 from quantplan.gguf.reader import read_model
+from quantplan.gguf.sized_plan import imatrix_note, make_plan
 from quantplan.gguf.writer import quantized_bytes
 from quantplan.llamacpp.quantize import Recipe, argv, parse
 from quantplan.llamacpp.tools import run
 from quantplan.planning.request import PlanRequest, plan_for, quantizable, types_to_estimate
 from quantplan.quant_type import BY_NAME, parse_types
-from quantplan.recipes.importing import import_file
-from quantplan.recipes.make_plan import imatrix_note, make_plan
+from quantplan.recipes.emit import plan_text
+from quantplan.recipes.import_plan import import_file
+from quantplan.recipes.quantize_command import requantizes
 from quantplan.sensitivity.estimate import candidates, prior_table
 from quantplan.tensor import padded
 

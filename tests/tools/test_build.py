@@ -14,10 +14,8 @@ from quantplan.build import build as module
 from quantplan.build import preflight
 from quantplan.build.build import (
     build,
-    build_command,
     build_stock_quant,
     check_build,
-    plan_rules,
     rules_file,
     stock_plan,
 )
@@ -32,10 +30,11 @@ from quantplan.errors import (
 )
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
+from quantplan.gguf.sized_plan import make_plan
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.llamacpp.tools import run
 from quantplan.quant_type import BY_NAME, fitted, parse_types
-from quantplan.recipes.make_plan import make_plan
+from quantplan.recipes.quantize_command import build_command, plan_rules
 from quantplan.records.plan_files import read_plan, write_plan
 
 pytestmark = pytest.mark.tools

@@ -7,14 +7,15 @@ import pytest
 from model_shapes import GEMMA_3N_E2B, GLM_4_5_AIR, QWEN3_8B, QWQ_32B, dense
 from tiny_models import tiny_moe, tiny_tied
 
-from quantplan.build.build import build, build_stock_quant, plan_rules, stock_plan
-from quantplan.build.emit import plan_text
+from quantplan.build.build import build, build_stock_quant, stock_plan
 from quantplan.errors import BadFile, BadUsage, ModelMismatch, NothingSelected
 from quantplan.gguf.header_only import write_header_only
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.quantize import dry_run, quantizable
-from quantplan.recipes.importing import import_file
+from quantplan.recipes.emit import plan_text
+from quantplan.recipes.import_plan import import_file
+from quantplan.recipes.quantize_command import plan_rules
 from quantplan.recipes.rules import check_rules, role_rules
 
 pytestmark = pytest.mark.tools

@@ -7,8 +7,8 @@ import pytest
 from model_parts import model_of
 
 from quantplan.errors import BadUsage, ModelMismatch, NothingSelected
+from quantplan.recipes.import_sensitivities import ImportTarget, sensitivity_table
 from quantplan.recipes.published_sensitivities import Published, read_published
-from quantplan.recipes.sensitivity_imports import ImportTarget, sensitivity_table
 from quantplan.records.plan_files import read_sensitivities, write_sensitivities
 
 BENCH = Path(__file__).resolve().parents[3] / "shared" / "solver-bench"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from quantplan import __version__
 from quantplan.errors import BadUsage
-from quantplan.build.build import build_command, plan_rules
 from quantplan.gguf.reader import read_model
-from quantplan.recipes.ik_types import ik_name
-from quantplan.recipes.layer_types import write_layer_types
-from quantplan.recipes.rules import role_rules
 from quantplan.llamacpp.quantize import Rule
 from quantplan.plan import Plan
+from quantplan.recipes.ik_types import ik_name
+from quantplan.recipes.layer_types import write_layer_types
+from quantplan.recipes.quantize_command import build_command, plan_rules
+from quantplan.recipes.rules import role_rules
 
 _SECTIONS: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("Embeddings and output", lambda pattern: "blk" not in pattern),

@@ -1,4 +1,4 @@
-"""Making plans: from one type for each quantizable tensor to a plan whose size is exact to the byte."""
+"""Plans of one type for each quantizable tensor, with the exact size of the file that llama-quantize makes of them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from quantplan.errors import BadUsage, NothingSelected
+from quantplan.gguf.imatrix_need import check_imatrix_data
 from quantplan.gguf.writer import ImatrixNote, metadata_bytes
 from quantplan.imatrix import Imatrix
-from quantplan.llamacpp import ggml
 from quantplan.plan import ImatrixUse, Plan, PlannedTensor
 from quantplan.quant_type import QuantType, fitted
 from quantplan.tensor import Model, padded
 
-# llama-quantize refuses no type for these (``tensor_requires_imatrix`` in llama-quant.cpp), ggml refuses some
-_EXEMPT = ("token_embd.weight", "per_layer_token_embd.weight", "output.weight")
-_FREE = ("Q2_K", "Q3_K", "IQ3_S", "Q4_K", "IQ4_XS", "Q5_K", "Q6_K", "Q8_0")
 _BASE_OF_FLOATS = "Q8_0"  # rules only work beside a quantized base type
 
 
@@ -84,35 +81,3 @@ def check_assignment(model: Model, assignment: Mapping[str, QuantType]) -> None:
                 f"{name} cannot be stored as {kind}: its rows of {tensor.columns} do not divide into blocks "
                 f"of {kind.block}; llama-quantize would store {fitted(kind, tensor.columns)}"
             )
-
-
-def needs_imatrix(name: str, kind: QuantType) -> bool:
-    """Whether llama-quantize, or ggml below it, refuses this type without imatrix data."""
-    return (kind.needs_imatrix and name not in _EXEMPT) or ggml.aborts_without_imatrix(kind)
-
-
-def lacking_imatrix(model: Model, assignment: Mapping[str, QuantType], imatrix: Imatrix | None) -> list[str]:
-    """``tensor (type)`` for each tensor whose type needs imatrix data that is not there."""
-    return [
-        f"{name} ({kind})"
-        for name, kind in assignment.items()
-        if kind != model.by_name[name].type
-        and needs_imatrix(name, kind)
-        and (imatrix is None or imatrix.quantize_weights(model.by_name[name]) is None)
-    ]
-
-
-def check_imatrix_data(model: Model, assignment: Mapping[str, QuantType], imatrix: Imatrix | None) -> None:
-    """BadUsage naming the tensors whose type needs imatrix data that is not there."""
-    lacking = lacking_imatrix(model, assignment, imatrix)
-    if lacking:
-        where = (
-            "there is no imatrix; give --imatrix FILE"
-            if imatrix is None
-            else f"{imatrix.path.name} has no data for them"
-        )
-        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
-        raise BadUsage(
-            f"{', '.join(lacking[:3])}{more} cannot be made without imatrix data and {where}, or choose "
-            f"larger types (these need no data: {', '.join(_FREE)})"
-        )

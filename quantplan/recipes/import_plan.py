@@ -8,17 +8,19 @@ fit.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from quantplan.errors import BadFile, BadUsage, ModelMismatch, NothingSelected
+from quantplan.gguf.imatrix_need import has_imatrix_data, needs_imatrix
 from quantplan.gguf.reader import read_model
+from quantplan.gguf.sized_plan import make_plan
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.quantize import Rule, dry_run, known_ftype, quantizable, stock_quant
 from quantplan.plan import Plan
 from quantplan.quant_type import QuantType, fitted
-from quantplan.recipes.category_recipes import looks_like_category_recipe, parse_category_recipe, resolve_recipe
 from quantplan.recipes.ik_types import is_foreign, replace_foreign
 from quantplan.recipes.layer_types import (
     EMBEDDINGS,
@@ -28,11 +30,12 @@ from quantplan.recipes.layer_types import (
     parse_layer_types,
     write_flags,
 )
-from quantplan.recipes.make_plan import make_plan, needs_imatrix
 from quantplan.recipes.rule_texts import RuleText, parse_rules
 from quantplan.recipes.rules import check_all_match, matches, near_roles, resolve, write_rules
 from quantplan.tensor import Model, Tensor
 
+_CATEGORY = re.compile(r"^\s*\[ *(?:output|token_embd|attn_\w+|ffn_\w+) *\]\s*$", re.MULTILINE)
+_DEFAULT = re.compile(r"^\s*default[ \t]+\w+", re.MULTILINE)
 _FLOATS = ("F32", "F16", "BF16")
 _OTHER_FLAGS = ("--allow-requantize", "--imatrix", "--keep-split", "--override-kv")
 _ANY_QUANTIZED = "Q8_0"  # a base for rules that leave nothing to the base
@@ -49,8 +52,7 @@ class Imported:
 def import_file(
     path: Path, model: Model, imatrix: Imatrix | None = None, base: str | None = None, nearest: bool = False
 ) -> Imported:
-    """The plan that a file stands for: a GGUF, a LAYER_TYPES text, a recipe by category, rules in any form that
-    ``parse_rules`` reads.
+    """The plan that a file stands for: a GGUF, a LAYER_TYPES text, rules in any form that ``parse_rules`` reads.
 
     ``base``: the FTYPE whose mix decides what a text leaves open; ``nearest``: put the nearest type in the place of one
     that llama.cpp lacks. Raises BadFile for anything else, BadUsage where something is left open, NothingSelected for names
@@ -61,8 +63,11 @@ def import_file(
     text = _text(path)
     if looks_like_layer_types(text):
         return _from_layer_types(parse_layer_types(text, model.blocks, known_ftype), model, imatrix, base)
-    if looks_like_category_recipe(text):
-        return _from_category_recipe(text, model, imatrix, nearest)
+    if _CATEGORY.search(text) and _DEFAULT.search(text):
+        raise BadFile(
+            f"{path} is a recipe by tensor category (llama.cpp pull request 21070, not merged), which is not supported; "
+            "import rules of llama-quantize instead"
+        )
     return _from_rules(parse_rules(text), model, imatrix, base, nearest)
 
 
@@ -175,19 +180,6 @@ def _from_rules(text: RuleText, model: Model, imatrix: Imatrix | None, said: str
     return Imported(plan, (*warnings, *replaced, *_changed(types, stored, tensors)))
 
 
-def _from_category_recipe(text: str, model: Model, imatrix: Imatrix | None, nearest: bool) -> Imported:
-    recipe = parse_category_recipe(text)
-    asked = resolve_recipe(recipe, model, quantizable(model), imatrix is not None)
-    imported = _from_rules(RuleText(write_rules(asked, model.by_name), keep_case=True), model, imatrix, None, nearest)
-    if not recipe.asks_for_model_type:
-        return imported
-    size = model.metadata.get("general.size_label") or "none"
-    warning = (
-        f"model_type in the recipe is compared with general.size_label ({size}), llama.cpp goes by the number of layers"
-    )
-    return Imported(imported.plan, (warning, *imported.warnings))
-
-
 def _unmatched(text: RuleText, model: Model) -> list[str]:
     """Warnings for rules that do nothing. NothingSelected for a rule that matches no tensor; where recipes and scripts
     for ik_llama.cpp speak of tensors that this file leaves out, only if they match none at all."""
@@ -262,8 +254,7 @@ def _of_llama_cpp(
 
     def allowed(name: str, kind: QuantType) -> bool:
         tensor = model.by_name[name]
-        known = imatrix is not None and imatrix.quantize_weights(tensor) is not None
-        return kind.fits(tensor.columns) and (known or not needs_imatrix(name, kind))
+        return kind.fits(tensor.columns) and (has_imatrix_data(tensor, imatrix) or not needs_imatrix(name, kind))
 
     if not any(is_foreign(kind) for kind in asked.values()):
         return dict(asked), []
