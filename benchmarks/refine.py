@@ -15,6 +15,7 @@ from pathlib import Path
 from quantplan.evaluate.baselines import BuildContext
 from quantplan.evaluate.measure import MeasureOptions
 from quantplan.evaluate.text_parts import probing_and_refinement
+from quantplan.execution import Execution
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.encodable_types import parse_writable
@@ -56,13 +57,13 @@ def main() -> None:
 def trial(asked: argparse.Namespace, work: Path) -> None:
     model = read_model(asked.model)
     probing, refinement = probing_and_refinement(read_text(asked.calibration))
-    path = work / "imatrix.gguf"
+    path, execution = work / "imatrix.gguf", Execution(asked.threads)
     if not path.exists():
-        made = ImatrixOptions(n_ctx=asked.ctx, threads=asked.threads)
+        made = ImatrixOptions(n_ctx=asked.ctx, execution=execution)
         make_imatrix(model, probing, "calibration.txt", path, made, None, lambda *_: None)
-    probe = ProbeOptions(asked.ctx, asked.chunks, asked.chunks == 0, asked.threads)
-    pricing = SensitivityOptions(parse_writable(asked.types), probe, threads=asked.threads)
-    measuring = MeasureOptions(asked.ctx, asked.judge_chunks, asked.threads)
+    probe = ProbeOptions(asked.ctx, asked.chunks, asked.chunks == 0, execution)
+    pricing = SensitivityOptions(parse_writable(asked.types), probe)
+    measuring = MeasureOptions(asked.ctx, asked.judge_chunks, execution)
     request = PlanRequest(model, read_imatrix(path), pricing.types, None)
     orders = [
         RunTarget(PlanRequest(model, request.imatrix, pricing.types, budget), f"size-{budget}", work / f"{budget}.gguf")

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.project import read_text
@@ -56,7 +57,7 @@ def timed(asked: argparse.Namespace, folder: Path) -> tuple[bytes, int]:
     """The record of one search, and how many candidates it read."""
     model, text = read_model(asked.model), read_text(asked.calibration)
     chunks = chunks_of(model, text, asked.ctx, asked.chunks)
-    job = EvaluationJob(model.path, model.digest, text, asked.ctx, chunks, folder / "cache", asked.threads)
+    job = EvaluationJob(model.path, model.digest, text, asked.ctx, chunks, folder / "cache", Execution(asked.threads))
     wanted = SearchOptions(tuple(parse_family(each, model.blocks) for each in FAMILIES))
     record = folder / "record.json"
     alone = passes(job)
@@ -80,7 +81,7 @@ def timed(asked: argparse.Namespace, folder: Path) -> tuple[bytes, int]:
 
 def passes(job: EvaluationJob) -> list[float]:
     """Seconds of the forward passes of all windows, some times over: the model as it is, nothing swapped or scored."""
-    with Engine(job.model, EngineOptions(job.n_ctx, job.threads)) as engine:
+    with Engine(job.model, EngineOptions(job.n_ctx, job.execution)) as engine:
         chunks = engine.chunks(job.text, job.chunks)
         return [_once(engine, chunks) for _ in range(_REPEATED + 1)][1:]  # the first warms up
 

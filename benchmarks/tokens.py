@@ -16,6 +16,7 @@ from pathlib import Path
 from quantplan.build.build import build
 from quantplan.devices.speed.measure import SpeedOptions, check_against_bench, speed_table
 from quantplan.devices.speed.table import SpeedTable
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.gguf.sized_plan import make_plan
 from quantplan.llamacpp.quantize import quantizable
@@ -59,7 +60,7 @@ def ratios(
 
 def main() -> None:
     asked = options()
-    wanted = SpeedOptions(asked.threads, repetitions=asked.repetitions)
+    wanted = SpeedOptions(Execution(asked.threads), repetitions=asked.repetitions)
     model, types = read_model(asked.model), parse_types(asked.types)
     with tempfile.TemporaryDirectory() as folder:
         table = speed_table(model, types, wanted, asked.work or Path(folder))

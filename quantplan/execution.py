@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quantplan.errors import BadUsage
 
@@ -14,8 +14,14 @@ _ENDPOINT = re.compile(r"[^\s:,/]+:\d{1,5}")
 
 @dataclass(frozen=True)
 class Execution:
-    """``jobs``: processes on this machine; ``scheduler``: address of a Dask scheduler; ``rpc``: servers, host:port each."""
+    """How models are run; only ``gpu_layers`` and ``rpc`` change results, through the kernels of the backend.
 
+    ``threads``: of each process, 0 for all cores. ``gpu_layers``: offloaded layers. ``jobs``: processes on this machine;
+    ``scheduler``: address of a Dask scheduler; ``rpc``: servers, host:port each.
+    """
+
+    threads: int = 0
+    gpu_layers: int = 0
     jobs: int = 1
     scheduler: str | None = None
     rpc: tuple[str, ...] = ()
@@ -25,14 +31,30 @@ class Execution:
         """Whether work is cut into tasks for several processes."""
         return self.jobs > 1 or self.scheduler is not None
 
+    @property
+    def threads_used(self) -> int:
+        """Threads of a process on this machine."""
+        return self.threads or cores()
+
+    @property
+    def backend(self) -> str:
+        """The name under which results are filed: cpu, gpu, or RPC[host:port,host:port] as ggml names servers."""
+        return f"RPC[{','.join(self.rpc)}]" if self.rpc else "gpu" if self.gpu_layers else "cpu"
+
+    def within_worker(self, threads: int) -> Execution:
+        """The same as one worker process of several runs it."""
+        return replace(self, threads=threads, jobs=1, scheduler=None)
+
 
 def cores() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def machines(jobs: int = 1, scheduler: str | None = None, rpc: str | None = None) -> Execution:
-    """What ``--jobs``, ``--scheduler`` and ``--rpc`` say; BadUsage where they cannot be meant."""
+def parse_execution(
+    threads: int = 0, gpu_layers: int = 0, jobs: int = 1, scheduler: str | None = None, rpc: str | None = None
+) -> Execution:
+    """The options ``--threads --gpu-layers --jobs --scheduler --rpc``; BadUsage where they exclude each other."""
     given = [f"--jobs {jobs}"] if jobs > 1 else []
     given += [f"--scheduler {scheduler}"] if scheduler is not None else []
     given += [f"--rpc {rpc}"] if rpc is not None else []
@@ -49,4 +71,4 @@ def machines(jobs: int = 1, scheduler: str | None = None, rpc: str | None = None
             raise BadUsage(f"--rpc {server or rpc}: write host:port, several with commas between")
     if len(set(servers)) < len(servers):
         raise BadUsage(f"--rpc {rpc}: a server is named twice")
-    return Execution(jobs, scheduler, servers)
+    return Execution(threads, gpu_layers, jobs, scheduler, servers)

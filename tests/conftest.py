@@ -12,6 +12,7 @@ import pytest
 from model_parts import imatrix_of
 from tiny_models import tiny_tied
 
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import quantize
@@ -63,7 +64,7 @@ class Case:
     tensors: tuple[Tensor, ...]
     imatrix: Imatrix
     text: str
-    options: ProbeOptions = ProbeOptions(n_ctx=128, chunks=16, extend=False, threads=1)
+    options: ProbeOptions = ProbeOptions(n_ctx=128, chunks=16, extend=False, execution=Execution(1))
 
 
 @pytest.fixture(scope="session")
@@ -82,5 +83,5 @@ def case(tmp_path_factory: pytest.TempPathFactory, calibration_text: Path) -> Ca
 def priced(case: Case, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sensitivities, Path]:
     """The damage table of ``case`` in K-types and Q8_0, and the folder of its cache."""
     cache = tmp_path_factory.mktemp("cache")
-    options = SensitivityOptions(parse_types("k,Q8_0,F16"), case.options, sample_elements=1 << 16, threads=1)
+    options = SensitivityOptions(parse_types("k,Q8_0,F16"), case.options, sample_elements=1 << 16)
     return price(case.model, case.tensors, case.imatrix, case.text, options, cache), cache

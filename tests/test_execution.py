@@ -1,17 +1,17 @@
 import pytest
 
 from quantplan.errors import BadUsage
-from quantplan.execution import Execution, machines
+from quantplan.execution import Execution, parse_execution
 
 
 def test_this_process_is_the_default():
-    assert machines() == Execution() == Execution(1, None, ())
-    assert not Execution().many and not machines(rpc="a:1").many
-    assert machines(2).many and machines(scheduler="tcp://a:8786").many
+    assert parse_execution() == Execution() == Execution(0, 0, 1, None, ())
+    assert not Execution().many and not parse_execution(rpc="a:1").many
+    assert parse_execution(jobs=2).many and parse_execution(scheduler="tcp://a:8786").many
 
 
 def test_servers_are_named_with_commas_between():
-    assert machines(rpc="10.0.0.1:50052, gpu-box.local:50053").rpc == ("10.0.0.1:50052", "gpu-box.local:50053")
+    assert parse_execution(rpc="10.0.0.1:50052, gpu-box.local:50053").rpc == ("10.0.0.1:50052", "gpu-box.local:50053")
 
 
 @pytest.mark.parametrize(
@@ -31,4 +31,4 @@ def test_servers_are_named_with_commas_between():
 )
 def test_what_cannot_be_meant(words, sentence):
     with pytest.raises(BadUsage, match=sentence):
-        machines(**words)
+        parse_execution(**words)

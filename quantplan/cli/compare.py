@@ -112,8 +112,8 @@ def compare(
     asked.check_sort(sort)
     plan = options.local(plan)
     base = options.model(_base(options.local_or_hub(model, hub), plan))
-    where = options.machines(jobs, scheduler, rpc, "--task and --speed" if asked else "")
-    chosen = MeasureOptions(options.ctx(ctx, base), chunks, threads, gpu_layers, machines=where)
+    execution = options.execution(threads, gpu_layers, jobs, scheduler, rpc, "--task and --speed" if asked else "")
+    chosen = MeasureOptions(options.ctx(ctx, base), chunks, execution)
     check_options(chosen)
     judged = _judged(options.heldout(text), options.calibration(calibration))
     with _folder(out) as folder:

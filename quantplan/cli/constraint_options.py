@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quantplan.cli import console, options
+from quantplan.execution import Execution
 
 if TYPE_CHECKING:
     from quantplan.devices.limits import Devices
@@ -203,13 +204,13 @@ def sensitivity_table(
     return priced.table
 
 
-def speeds(made: PlanRequest, types: tuple[QuantType, ...], threads: int, gpu_layers: int) -> SpeedTable | None:
+def speeds(made: PlanRequest, types: tuple[QuantType, ...], execution: Execution) -> SpeedTable | None:
     """This machine's speeds: measured where a limit needs them, else only where they are all known already."""
     from quantplan.cli.probe_options import stages
     from quantplan.devices.speed.measure import SpeedOptions, pending, speed_table
 
-    wanted, folder = SpeedOptions(threads, gpu_layers), options.cache_folder()
-    if made.least_tps is None and (gpu_layers or pending(made.model, types, wanted, folder)[0]):
+    wanted, folder = SpeedOptions(execution), options.cache_folder()
+    if made.least_tps is None and (execution.gpu_layers or pending(made.model, types, wanted, folder)[0]):
         return None
     with stages() as tell:
         return speed_table(made.model, types, wanted, folder, tell)

@@ -80,7 +80,12 @@ def frontier(
     wanted = asked.constraints(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
     request = asked.request(options.local_or_hub(model, hub), imatrix, types, at, wanted, per)
     prices = sensitivity_options(
-        request.model, planning.types_to_estimate(request), chunk, chunks, sample, threads, gpu_layers
+        request.model,
+        planning.types_to_estimate(request),
+        chunk,
+        chunks,
+        sample,
+        options.execution(threads, gpu_layers),
     )
     if dry_run:
         console.put(_intentions(request, points, count, draws, asked.sensitivity_source(damage, no_probe, calibration)))

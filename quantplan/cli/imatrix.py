@@ -56,7 +56,9 @@ def imatrix(
     )
     if target.exists() and not force and not dry_run:
         raise BadUsage(f"{target} exists already; --force makes it again, --out writes another")
-    wanted = tool.ImatrixOptions(options.ctx(ctx, source), chunks, threads, gpu_layers, output_weight, legacy)
+    wanted = tool.ImatrixOptions(
+        options.ctx(ctx, source), chunks, options.execution(threads, gpu_layers), output_weight, legacy
+    )
     if dry_run:
         console.put(tool.tools.command_line(tool.argv(source.path, texts[0], target, wanted)))
         return

@@ -83,8 +83,8 @@ def measure(
     losses = text is not None or not asked
     model = options.model(options.local_or_hub(base, hub)) if losses else None
     by_tool = "--task and --speed" if asked else "--engine llama-perplexity" if engine is EngineName.tool else ""
-    where = options.machines(jobs, scheduler, rpc, by_tool)
-    chosen = _options(options.ctx(ctx, model), chunks, threads, gpu_layers, where)
+    execution = options.execution(threads, gpu_layers, jobs, scheduler, rpc, by_tool)
+    chosen = _options(options.ctx(ctx, model), chunks, execution)
     if dry_run:
         _announce(files, options.heldout(text) if losses else None, engine, asked)
         return
@@ -109,10 +109,10 @@ def _announce(files: list[Path], text: Path | None, engine: EngineName, asked: E
         console.put(line)
 
 
-def _options(n_ctx: int, chunks: int | None, threads: int, gpu_layers: int, where: Execution) -> MeasureOptions:
+def _options(n_ctx: int, chunks: int | None, execution: Execution) -> MeasureOptions:
     from quantplan.evaluate.measure import MeasureOptions
 
-    return MeasureOptions(n_ctx=n_ctx, chunks=chunks, threads=threads, gpu_layers=gpu_layers, machines=where)
+    return MeasureOptions(n_ctx=n_ctx, chunks=chunks, execution=execution)
 
 
 def _measure(engine: EngineName, base: Path, files: list[Path], text: str, chosen: MeasureOptions) -> list[Measurement]:

@@ -188,13 +188,20 @@ def ctx(option: int | None, of: Model | None = None) -> int:
     return chosen
 
 
-def machines(jobs: int, scheduler: str | None, rpc: str | None, by_tool: str = "") -> Execution:
+def execution(
+    threads: int,
+    gpu_layers: int,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    rpc: str | None = None,
+    by_tool: str = "",
+) -> Execution:
     """Where models run; BadUsage with ``by_tool``, options that start llama.cpp's own tools, for they run here alone."""
-    from quantplan.execution import machines as parsed
+    from quantplan.execution import parse_execution
 
     if by_tool and (jobs > 1 or scheduler or rpc):
         raise BadUsage(f"{by_tool}: llama.cpp's tools run on this machine; leave --jobs, --scheduler and --rpc out")
-    return parsed(jobs, scheduler, rpc)
+    return parse_execution(threads, gpu_layers, jobs, scheduler, rpc)
 
 
 def cache_folder() -> Path:

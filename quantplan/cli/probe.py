@@ -69,8 +69,8 @@ def probe(
         raise BadUsage(
             "which text? give --calibration FILE (some hundred kB of the kind of text that the model is for)"
         )
-    machines = options.machines(jobs, scheduler, rpc)
-    wanted = sensitivity_options(source, parse_writable(types), ctx, chunks, sample, threads, gpu_layers, machines)
+    execution = options.execution(threads, gpu_layers, jobs, scheduler, rpc)
+    wanted = sensitivity_options(source, parse_writable(types), ctx, chunks, sample, execution)
     tensors = quantizable(source)
     if dry_run:
         per_tensor = wanted.probe.base_chunks(sys.maxsize)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quantplan.cli import console, options
+from quantplan.execution import Execution
 
 if TYPE_CHECKING:
-    from quantplan.execution import Execution
     from quantplan.quant_type import QuantType
     from quantplan.sensitivity.estimate import SensitivityOptions
     from quantplan.sensitivity.probe import Tell
@@ -35,19 +35,16 @@ def sensitivity_options(
     ctx: int | None,
     chunks: int,
     sample: str,
-    threads: int,
-    gpu_layers: int,
-    machines: Execution | None = None,
+    execution: Execution,
 ) -> SensitivityOptions:
     from quantplan.errors import BadUsage
-    from quantplan.execution import Execution
     from quantplan.sensitivity.estimate import SensitivityOptions
     from quantplan.sensitivity.tensor_swap import ProbeOptions
 
     if chunks < 0:
         raise BadUsage(f"--windows {chunks}: a number of windows, or 0 for the default")
-    probe = ProbeOptions(options.ctx(ctx, model), chunks, chunks == 0, threads, gpu_layers, machines or Execution())
-    return SensitivityOptions(types, probe, parse_sample(sample), threads)
+    probe = ProbeOptions(options.ctx(ctx, model), chunks, chunks == 0, execution)
+    return SensitivityOptions(types, probe, parse_sample(sample))
 
 
 def parse_sample(text: str) -> int | None:

@@ -76,7 +76,12 @@ def report(
     request = asked.request(options.local_or_hub(model, hub), imatrix, types, budget, wanted, per)
     path = out or _default_page()
     prices = sensitivity_options(
-        request.model, planning.types_to_estimate(request), chunk, chunks, sample, threads, gpu_layers
+        request.model,
+        planning.types_to_estimate(request),
+        chunk,
+        chunks,
+        sample,
+        options.execution(threads, gpu_layers),
     )
     if dry_run:
         source = asked.sensitivity_source(damage, no_probe, calibration)

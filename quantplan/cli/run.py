@@ -98,14 +98,14 @@ def run(
     texts = _texts(calibration, refine_text, text)
     check_texts(source, texts, options.ctx(ctx, source))
     path = _imatrix_path(imatrix, source)
+    execution = options.execution(threads, gpu_layers, jobs, scheduler, rpc)
     if not path.exists():
         if dry_run:
             console.put(f"imatrix   {path} would be made first; then the same command tells the rest")
             return
-        _make_imatrix(source, texts, _name_of(calibration), path, options.ctx(ctx, source), threads, gpu_layers)
+        _make_imatrix(source, texts, _name_of(calibration), path, options.ctx(ctx, source), execution)
     orders = _options(source, path, types, list(dict.fromkeys(budget)), wanted, per)
-    where = options.machines(jobs, scheduler, rpc)
-    prices = _prices(orders, ctx, chunks, sample, threads, gpu_layers, where)
+    prices = _prices(orders, ctx, chunks, sample, execution)
     chosen = _run_options(prices, judge_chunks, refine_chunks, refine, baselines, keep_all)
     if dry_run:
         _explain(orders, texts, chosen, path)
@@ -159,12 +159,12 @@ def _imatrix_path(option: Path | None, source: Model) -> Path:
     return found or (here.imatrix if here and here.imatrix else Path(f"{source.path.stem}.imatrix.gguf"))
 
 
-def _make_imatrix(source: Model, texts: Texts, name: str, path: Path, ctx: int, threads: int, gpu_layers: int) -> None:
+def _make_imatrix(source: Model, texts: Texts, name: str, path: Path, ctx: int, execution: Execution) -> None:
     from quantplan.cli.probe_options import stages
     from quantplan.llamacpp.imatrix import ImatrixOptions
     from quantplan.run.targets import make_imatrix
 
-    wanted = ImatrixOptions(ctx, threads=threads, gpu_layers=gpu_layers)
+    wanted = ImatrixOptions(ctx, execution=execution)
     with stages() as tell:
         make_imatrix(source, texts.probing, name, path, wanted, console.say, tell)
 
@@ -195,13 +195,13 @@ def _stem(request: PlanRequest) -> str:
 
 
 def _prices(
-    orders: list[RunTarget], ctx: int | None, chunks: int, sample: str, threads: int, gpu_layers: int, where: Execution
+    orders: list[RunTarget], ctx: int | None, chunks: int, sample: str, execution: Execution
 ) -> SensitivityOptions:
     from quantplan.cli.probe_options import sensitivity_options
     from quantplan.planning.request import types_to_estimate
 
     first = orders[0].request
-    return sensitivity_options(first.model, types_to_estimate(first), ctx, chunks, sample, threads, gpu_layers, where)
+    return sensitivity_options(first.model, types_to_estimate(first), ctx, chunks, sample, execution)
 
 
 def _run_options(
@@ -223,7 +223,7 @@ def _run_options(
             f"--refine-windows {refine_chunks}: at least {LEAST_CHUNKS}, half to learn from, half to test on"
         )
     probe = prices.probe
-    measuring = MeasureOptions(probe.n_ctx, judge_chunks, probe.threads, probe.gpu_layers, machines=probe.machines)
+    measuring = MeasureOptions(probe.n_ctx, judge_chunks, probe.execution)
     stock_quants = tuple(known_ftype(word.strip()) for word in baselines.split(",") if word.strip())
     return RunOptions(prices, measuring, refine_chunks, refine, stock_quants, keep_all)
 
@@ -245,7 +245,7 @@ def _shop(orders: list[RunTarget], chosen: RunOptions, imatrix: Path) -> BuildCo
     from quantplan.evaluate.baselines import BuildContext
 
     folder = orders[0].file.parent / ".quantplan" / "builds"
-    return BuildContext(orders[0].request.model, folder, imatrix, chosen.measuring.threads, console.say)
+    return BuildContext(orders[0].request.model, folder, imatrix, chosen.measuring.execution.threads, console.say)
 
 
 def _write(result: RunResult) -> None:

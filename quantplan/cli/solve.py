@@ -90,14 +90,14 @@ def solve(
         options.local_or_hub(model, hub), imatrix, types, budget, wanted, per, objective, max_kld, machine, min_tps
     )
     source = request.model
-    where = options.machines(jobs, scheduler, rpc)
+    execution = options.execution(threads, gpu_layers, jobs, scheduler, rpc)
     priced = planning.types_to_estimate(request)
-    prices = sensitivity_options(source, priced, chunk, chunks, sample, threads, gpu_layers, where)
+    prices = sensitivity_options(source, priced, chunk, chunks, sample, execution)
     if dry_run:
         console.put(_intentions(request, asked.sensitivity_source(damage, no_probe, calibration)))
         return
     table = asked.sensitivity_table(request, prices, damage, no_probe, calibration)
-    speeds = asked.speeds(request, prices.types, threads, gpu_layers)
+    speeds = asked.speeds(request, prices.types, execution)
     plan, everything_fits = planning.plan_for(request, table, speeds)
     if everything_fits and budget is not None and max_kld is None:
         console.warn(

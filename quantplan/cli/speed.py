@@ -48,7 +48,7 @@ def speed(
 
     source = read_model(options.model_path(options.local_or_hub(model, hub)))
     kinds = parse_writable(types)
-    wanted = SpeedOptions(threads, gpu_layers, repetitions, again)
+    wanted = SpeedOptions(options.execution(threads, gpu_layers), repetitions, again)
     if dry_run:
         console.put(_announced(source, kinds, wanted))
         return

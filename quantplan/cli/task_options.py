@@ -108,6 +108,6 @@ def gather(
     if asked.speed:
         with console.progress("speed", 100) as bar:
             speeds = measure_speed(
-                files, chosen.threads, chosen.gpu_layers, asked.repetitions, lambda share: bar(100 * share), console.say
+                files, chosen.execution, asked.repetitions, lambda share: bar(100 * share), console.say
             )
     return scores, speeds

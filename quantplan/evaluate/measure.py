@@ -8,7 +8,7 @@ loaded anew for each group.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from quantplan.evaluate.figures import figures
 from quantplan.evaluate.same_tokens import Cut, check_same_tokens, check_vocabulary, cut
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
-from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name, chunks_per_batch
+from quantplan.llamacpp.engine import Engine, EngineOptions, chunks_per_batch
 from quantplan.llamacpp.token_scores import BaseRows, TokenScores, base_rows, joined, token_scores
 from quantplan.measurement import Conditions, Measurement
 from quantplan.parallel.rpc import on_servers
@@ -43,14 +43,12 @@ class MeasureOptions:
 
     n_ctx: int = 512
     chunks: int | None = None
-    threads: int = 0
-    gpu_layers: int = 0
+    execution: Execution = Execution()
     memory_bytes: int = 2 << 30
-    machines: Execution = field(default_factory=Execution)
 
     @property
     def engine(self) -> EngineOptions:
-        return EngineOptions(n_ctx=self.n_ctx, threads=self.threads, gpu_layers=self.gpu_layers, rpc=self.machines.rpc)
+        return EngineOptions(self.n_ctx, self.execution)
 
 
 def measure(
@@ -85,12 +83,12 @@ def measure(
 
 def _measure(reference: _Reference, models: list[Model], done: _Done, advance: Advance) -> None:
     """Puts the measurements of all models into ``done``, by whoever shall run them."""
-    machines = reference.options.machines
+    execution = reference.options.execution
     try:
-        if machines.many:
+        if execution.many:
             _by_crew(reference, models, done.put, advance)
-        elif machines.rpc:
-            on_servers(machines.rpc, _here, reference, models, put=done.put, advance=advance)
+        elif execution.rpc:
+            on_servers(execution.rpc, _here, reference, models, put=done.put, advance=advance)
         else:
             _here(reference, models, done.put, advance)
     except Lost as lost:
@@ -119,8 +117,8 @@ class _Job:
 def _by_crew(reference: _Reference, models: list[Model], put: Put, advance: Advance) -> None:
     """A file is a task, and the base runs for each."""
     base, options = reference.base, reference.options
-    with WorkerPool(options.machines) as crew:
-        alone = replace(options, machines=Execution(), threads=crew.threads(options.threads))
+    with WorkerPool(options.execution) as crew:
+        alone = replace(options, execution=options.execution.within_worker(crew.threads(options.execution.threads)))
         job = _Job(base.path.absolute(), base.digest, reference.text, alone)
         for _, found in crew.run(_there, job, [(model.path.absolute(), model.digest) for model in models]):
             put(found)
@@ -131,8 +129,8 @@ def _there(job: _Job, file: tuple[Path, str]) -> Measurement:
     """What a worker runs."""
     model_here(job.base, job.base_digest)
     model_here(*file)
-    options = replace(job.options, threads=job.options.threads or dask_threads())
-    return measure(job.base, [file[0]], job.text, options)[0]
+    execution = replace(job.options.execution, threads=job.options.execution.threads or dask_threads())
+    return measure(job.base, [file[0]], job.text, replace(job.options, execution=execution))[0]
 
 
 def bits_per_weight(model: Model) -> float:
@@ -160,7 +158,7 @@ class _Reference:
             chunks=len(self.chunks),
             base_digest=self.base.digest,
             engine=ENGINE,
-            backend=backend_name(self.options.gpu_layers, self.options.machines.rpc),
+            backend=self.options.execution.backend,
             llama_cpp=f"llama-cpp-python {version('llama-cpp-python')}",
         )
 

@@ -18,7 +18,6 @@ from quantplan.evaluate.measure import Advance, MeasureOptions, bits_per_weight
 from quantplan.evaluate.same_tokens import check_same_tokens, cut
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import perplexity
-from quantplan.llamacpp.engine import backend_name
 from quantplan.llamacpp.perplexity import Parsed, ToolOptions
 from quantplan.llamacpp.tools import Echo, build
 from quantplan.measurement import Conditions, Measurement
@@ -47,7 +46,7 @@ def measure_with_tool(
     check_same_tokens(base, expected, models, text, options.chunks)
     chunks, vocabulary = len(expected.chunks), expected.vocabulary
     tool, share = (
-        ToolOptions(options.n_ctx, options.threads, options.gpu_layers),
+        ToolOptions(options.n_ctx, options.execution),
         1 / (chunks * (len(models) + 1)),
     )
     common = {"step": lambda chunks: advance(chunks * share), "echo": echo}
@@ -81,7 +80,7 @@ def _conditions(base: Model, text: str, options: MeasureOptions) -> dict[str, ob
         "n_ctx": options.n_ctx,
         "base_digest": base.digest,
         "engine": ENGINE,
-        "backend": backend_name(options.gpu_layers),
+        "backend": options.execution.backend,
         "llama_cpp": build(),
     }
 

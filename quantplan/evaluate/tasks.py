@@ -13,7 +13,7 @@ from quantplan.evaluate.measure import Advance, MeasureOptions
 from quantplan.evaluate.task_files import TaskFile
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import tasks as tool
-from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name
+from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.llamacpp.perplexity import ToolOptions
 from quantplan.llamacpp.tasks import TaskRun
 from quantplan.llamacpp.tools import Echo, build
@@ -65,7 +65,7 @@ class _Kind:
             data_digest=given.digest,
             tasks=min(count or len(given.questions), len(given.questions)),
             n_ctx=options.n_ctx,
-            backend=backend_name(options.gpu_layers),
+            backend=options.execution.backend,
             llama_cpp=build(),
         )
         self._journal = Journal(cache, "tasks", asdict(self.conditions)) if cache else None
@@ -101,7 +101,7 @@ class _Kind:
         return score
 
     def _run(self, model: Model, data: Path, advance: Advance, echo: Echo | None) -> tuple[bool, ...]:
-        how = ToolOptions(self.options.n_ctx, self.options.threads, self.options.gpu_layers)
+        how = ToolOptions(self.options.n_ctx, self.options.execution)
         count = self.conditions.tasks
         asked = TaskRun(self.given.mode, data, count, self.given.most_answers)
         return tool.outcomes(model.path, asked, how, step=lambda done: advance(done / count), echo=echo)

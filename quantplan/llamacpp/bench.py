@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantplan.errors import BadUsage, ToolFailed
-from quantplan.execution import cores
+from quantplan.execution import Execution
 from quantplan.llamacpp.tools import Echo, command_line, run
 
 TOOL = "llama-bench"
@@ -57,19 +57,18 @@ def bench(
     generation: Sequence[int] = (128,),
     combined: Sequence[tuple[int, int]] = (),
     repetitions: int = 5,
-    threads: int = 0,
-    gpu_layers: int = 0,
+    execution: Execution = Execution(),
     echo: Echo | None = None,
 ) -> list[BenchRow]:
     """A row for every test asked for, in this order: prompts, generations, combined (prompt, generation) pairs.
 
-    ``threads`` 0: all cores. Raises BadUsage where no test is asked for, ToolMissing, and ToolFailed where the tool ends badly
+    Raises BadUsage where no test is asked for, ToolMissing, and ToolFailed where the tool ends badly
     or leaves a test out.
     """
     tests = [(size, 0) for size in prompt] + [(0, size) for size in generation] + [tuple(pair) for pair in combined]
     if not tests or repetitions < 1:
         raise BadUsage("llama-bench needs a test and a repetition at least: name a prompt or a generation length")
-    command = argv(path, tests, repetitions, threads or cores(), gpu_layers)
+    command = argv(path, tests, repetitions, execution.threads_used, execution.gpu_layers)
     return parse(run(command, echo=echo).log, tests, repetitions, command_line(command))
 
 

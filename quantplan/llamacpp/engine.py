@@ -16,7 +16,7 @@ from types import TracebackType
 import numpy as np
 
 from quantplan.errors import BadFile, QuantplanError, TextTooShort
-from quantplan.execution import cores
+from quantplan.execution import Execution
 from quantplan.llamacpp import rpc
 from quantplan.llamacpp.libraries import base
 from quantplan.llamacpp.signatures import GgmlTensor
@@ -30,28 +30,21 @@ NodeWatcher = Callable[[GgmlTensor, bool], bool]
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How a model is run. ``threads`` 0: all cores. Only ``n_ctx`` and the backend change logits.
+    """``n_ctx``: tokens of a chunk. ``swappable``: weights can be replaced in memory (no mmap).
 
-    ``vocabulary_only``: no weights are read, the engine cuts texts into windows and does nothing else. ``rpc``: servers
-    that hold all layers, or the last ``gpu_layers`` of them; a server that goes away ends the process, see ``isolated``.
+    ``vocabulary_only``: no weights are read, the engine cuts texts into chunks and does nothing else. ``execution.rpc``:
+    servers that hold all layers, or the last ``gpu_layers``; a server that goes away ends the process, see ``isolated``.
     """
 
     n_ctx: int = 256
-    threads: int = 0
-    gpu_layers: int = 0
+    execution: Execution = Execution()
     swappable: bool = False
     vocabulary_only: bool = False
-    rpc: tuple[str, ...] = ()
 
 
 def chunks_per_batch(n_ctx: int) -> int:
     """Windows that are decoded together."""
     return max(1, _BATCH_TOKENS // n_ctx)
-
-
-def backend_name(gpu_layers: int = 0, servers: tuple[str, ...] = ()) -> str:
-    """The name under which results are filed: cpu, gpu, or RPC[host:port]."""
-    return rpc.backend_name(servers) if servers else "cpu" if gpu_layers == 0 else "gpu"
 
 
 class Engine:
@@ -107,13 +100,14 @@ class Engine:
 
     def _load(self, path: Path) -> int:
         parameters = self._llama.llama_model_default_params()
-        parameters.n_gpu_layers = self.options.gpu_layers
+        servers, gpu_layers = self.options.execution.rpc, self.options.execution.gpu_layers
+        parameters.n_gpu_layers = gpu_layers
         parameters.vocab_only = self.options.vocabulary_only
-        if self.options.rpc and not self.options.vocabulary_only:
-            devices = rpc.devices(self.options.rpc)
+        if servers and not self.options.vocabulary_only:
+            devices = rpc.devices(servers)
             self._devices = (ctypes.c_void_p * (len(devices) + 1))(*devices, None)
             parameters.devices = ctypes.cast(self._devices, ctypes.c_void_p)
-            parameters.n_gpu_layers = self.options.gpu_layers or _ALL_LAYERS
+            parameters.n_gpu_layers = gpu_layers or _ALL_LAYERS
         if self.options.swappable:
             parameters.load_mode = self._llama.LLAMA_LOAD_MODE_NONE
         model = self._llama.llama_model_load_from_file(str(path).encode(), parameters)
@@ -137,7 +131,7 @@ class Engine:
         parameters.n_ctx = n_ctx * chunks
         parameters.n_batch = n_ctx * chunks
         parameters.n_seq_max = chunks
-        parameters.n_threads = parameters.n_threads_batch = self.options.threads or cores()
+        parameters.n_threads = parameters.n_threads_batch = self.options.execution.threads_used
         for name, value in settings.items():
             setattr(parameters, name, value)
         if watch is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantplan.errors import BadFile, ModelMismatch, NoSpace, TextTooShort
+from quantplan.execution import Execution
 from quantplan.llamacpp import tools
 
 TOOL = "llama-imatrix"
@@ -24,8 +25,7 @@ class ImatrixOptions:
 
     n_ctx: int = 512
     chunks: int = 0
-    threads: int = 0
-    gpu_layers: int = 0
+    execution: Execution = Execution()
     process_output: bool = True
     legacy: bool = False
 
@@ -36,8 +36,9 @@ def argv(model: Path, text: Path, out: Path, options: ImatrixOptions) -> list[st
     words += ["--output-format", "dat" if options.legacy else "gguf", "--output-frequency", "1000000"]
     words += ["--process-output"] if options.process_output else []
     words += ["--chunks", str(options.chunks)] if options.chunks else []
-    words += ["-t", str(options.threads), "-tb", str(options.threads)] if options.threads else []
-    words += ["-ngl", str(options.gpu_layers)] if options.gpu_layers else []
+    threads, gpu_layers = options.execution.threads, options.execution.gpu_layers
+    words += ["-t", str(threads), "-tb", str(threads)] if threads else []
+    words += ["-ngl", str(gpu_layers)] if gpu_layers else []
     return words
 
 

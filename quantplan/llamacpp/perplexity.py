@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantplan.errors import ModelMismatch
+from quantplan.execution import Execution
 from quantplan.llamacpp.tools import Echo, Finished, failure, run
 from quantplan.measurement import PERCENTILES, Estimate, Figures
 
@@ -27,8 +28,7 @@ _COUNTED = re.compile(r"\[\d+\]\d+\.\d+,|^\s*\d+\s.*%[ \t]*\r?$", re.MULTILINE) 
 @dataclass(frozen=True)
 class ToolOptions:
     n_ctx: int
-    threads: int = 0
-    gpu_layers: int = 0
+    execution: Execution = Execution()
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def divergence_argv(model: Path, base_file: Path, options: ToolOptions) -> list[
 
 
 def _common(options: ToolOptions) -> list[str]:
-    words = ["-c", str(options.n_ctx), "-ngl", str(options.gpu_layers)]
-    return words + (["-t", str(options.threads)] if options.threads else [])
+    threads, gpu_layers = options.execution.threads, options.execution.gpu_layers
+    return ["-c", str(options.n_ctx), "-ngl", str(gpu_layers)] + (["-t", str(threads)] if threads else [])
 
 
 def base_file_bytes(vocabulary: int, n_ctx: int, chunks: int) -> int:

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 import numpy as np
 
 from quantplan.errors import QuantplanError, ToolMissing
+from quantplan.execution import Execution
 from quantplan.llamacpp import ggml, libraries
 from quantplan.llamacpp.libraries import base
 from quantplan.llamacpp.signatures import F32, ContextParams
@@ -23,11 +24,6 @@ SERVER = "ggml-rpc-server"
 _SECONDS = 5  # to open a connection
 _COLUMNS, _ROWS, _TOKENS = 512, 64, 48  # a batch too large for kernels made for single tokens
 _SAME = 0.2  # of the error that rounding activations makes: what a device may differ by and still round as the CPU does
-
-
-def backend_name(servers: Sequence[str]) -> str:
-    """How ggml names them: RPC[host:port,host:port]."""
-    return f"RPC[{','.join(servers)}]"
 
 
 def supported() -> bool:
@@ -67,7 +63,7 @@ def devices(servers: Sequence[str]) -> list[int]:
         count = lib.ggml_backend_reg_dev_count(registered) if registered else 0
         found += [lib.ggml_backend_reg_dev_get(registered, index) for index in range(count)]
     if not found:
-        raise QuantplanError(f"{backend_name(servers)} offers no device; start {SERVER} with --device")
+        raise QuantplanError(f"{Execution(rpc=tuple(servers)).backend} offers no device; start {SERVER} with --device")
     return found
 
 

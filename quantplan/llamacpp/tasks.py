@@ -56,8 +56,8 @@ def argv(model: Path, asked: TaskRun, options: ToolOptions) -> list[str]:
         f"--{asked.mode}-tasks",
         asked.tasks,
     ]
-    words += ["-c", options.n_ctx, "-np", asked.parallel, "-ngl", options.gpu_layers]
-    return [str(word) for word in words] + (["-t", str(options.threads)] if options.threads else [])
+    words += ["-c", options.n_ctx, "-np", asked.parallel, "-ngl", options.execution.gpu_layers]
+    return [str(word) for word in words] + (["-t", str(options.execution.threads)] if options.execution.threads else [])
 
 
 def outcomes(

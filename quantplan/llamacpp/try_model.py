@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from quantplan.errors import BadFile, QuantplanError
+from quantplan.execution import Execution
 from quantplan.llamacpp import isolated
 
 TOKENS = 8
@@ -28,7 +29,7 @@ def _decode(path: str, threads: int) -> None:
 
     from quantplan.llamacpp.engine import Engine, EngineOptions
 
-    with Engine(path, EngineOptions(threads=threads)) as engine:
+    with Engine(path, EngineOptions(execution=Execution(threads))) as engine:
         tokens = (llama_cpp.llama_token * TOKENS)(*(np.arange(TOKENS) % engine.vocabulary))
         context = engine.new_context(TOKENS, 1)
         try:

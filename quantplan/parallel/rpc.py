@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from quantplan.execution import Execution
 from quantplan.llamacpp import isolated, rpc
 from quantplan.parallel.worker_pool import Lost
 
@@ -28,6 +29,6 @@ def _reason(servers: Sequence[str], died: isolated.Died) -> str:
     if silent := rpc.unreachable(servers):
         return f"the RPC server {', '.join(silent)} went away"
     if died.said:
-        return f"llama.cpp gave up on {rpc.backend_name(servers)}: {died.said}"
+        return f"llama.cpp gave up on {Execution(rpc=tuple(servers)).backend}: {died.said}"
     ended = f"signal {-died.code}" if died.code and died.code < 0 else f"exit code {died.code}"
-    return f"the process that drove {rpc.backend_name(servers)} ended with {ended}: was memory short?"
+    return f"the process that drove {Execution(rpc=tuple(servers)).backend} ended with {ended}: was memory short?"

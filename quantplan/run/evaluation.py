@@ -18,7 +18,6 @@ from quantplan.build.preflight import SPARE_BYTES
 from quantplan.evaluate.baselines import BuildContext, as_planned, built, built_path
 from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.llamacpp import tools
-from quantplan.llamacpp.engine import backend_name
 from quantplan.measurement import METRICS_VERSION, Measurement
 from quantplan.plan import Plan
 from quantplan.records.journal import Journal, digest_of, text_digest
@@ -107,7 +106,7 @@ class Evaluator:
             text_digest(text),
             options.n_ctx,
             options.chunks,
-            backend_name(options.gpu_layers, options.machines.rpc),
+            options.execution.backend,
         )
         self._journal = Journal(cache, "trial", *self.made_from)
 

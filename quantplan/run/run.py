@@ -16,7 +16,6 @@ from quantplan.build.build import stock_plan
 from quantplan.evaluate.baselines import BuildContext, as_planned, stock_quant_sizes
 from quantplan.evaluate.bootstrap import ratio_interval
 from quantplan.evaluate.compare import judge
-from quantplan.llamacpp.engine import backend_name
 from quantplan.measurement import Measurement
 from quantplan.plan import Plan
 from quantplan.planning.request import keep_table, plan_for, quantizable, table_digest
@@ -126,8 +125,7 @@ class _Chain:
         wanted = self.options.pricing
         types = sorted(kind.name for kind in wanted.types)
         imatrix = self.imatrix.digest if self.imatrix else None
-        backend = backend_name(wanted.probe.gpu_layers, wanted.probe.machines.rpc)
-        probe = (wanted.probe.n_ctx, wanted.probe.chunks, wanted.probe.extend, backend)
+        probe = (wanted.probe.n_ctx, wanted.probe.chunks, wanted.probe.extend, wanted.probe.execution.backend)
         text = text_digest(self.texts.probing)
         return Journal(self.cache, "run-priced", self.model.digest, imatrix, text, types, probe, wanted.sample_elements)
 

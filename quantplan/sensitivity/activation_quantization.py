@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from quantplan.execution import Execution
 from quantplan.gguf.reader import tensor_rows
 from quantplan.llamacpp import ggml, rpc
-from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name, node_rows
+from quantplan.llamacpp.engine import Engine, EngineOptions, node_rows
 from quantplan.llamacpp.signatures import GgmlTensor
 from quantplan.quant_type import BY_NAME
 from quantplan.records.journal import Journal
@@ -50,16 +51,15 @@ def activation_quantization(
     tensors: tuple[Tensor, ...],
     text: str,
     n_ctx: int,
-    threads: int,
+    execution: Execution,
     journal: Journal,
-    servers: tuple[str, ...] = (),
 ) -> ActivationQuantization:
     """Measures r of all tensors that are multiplied with activations, or takes it from the journal."""
     if "relative" not in journal.results:
-        journal.put("relative", _measured(model, tensors, text, EngineOptions(n_ctx, threads, rpc=servers)))
+        journal.put("relative", _measured(model, tensors, text, EngineOptions(n_ctx, execution)))
     stored = journal.results["relative"]
     return ActivationQuantization(
-        backend_name(0, servers),
+        execution.backend,
         {name: {int(feed): value for feed, value in by.items()} for name, by in stored.items()},
     )
 
@@ -69,16 +69,15 @@ def rounding_of_servers(
     tensors: tuple[Tensor, ...],
     text: str,
     n_ctx: int,
-    threads: int,
+    execution: Execution,
     journal: Journal,
-    servers: tuple[str, ...],
 ) -> ActivationQuantization | None:
     """The same on RPC servers; None where a device rounds otherwise than ggml's CPU kernels do."""
     if _LIKE_CPU not in journal.results:
-        journal.put(_LIKE_CPU, rpc.rounds_like_the_cpu(servers))
+        journal.put(_LIKE_CPU, rpc.rounds_like_the_cpu(execution.rpc))
     if not journal.results[_LIKE_CPU]:
         return None
-    return activation_quantization(model, tensors, text, n_ctx, threads, journal, servers)
+    return activation_quantization(model, tensors, text, n_ctx, execution, journal)
 
 
 def known(journal: Journal) -> bool:

@@ -13,7 +13,7 @@ from quantplan.errors import BadUsage, NothingSelected, WorkersLost
 from quantplan.gguf.imatrix_need import has_imatrix_data
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import rpc, tools
-from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name
+from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.parallel.rpc import on_servers
 from quantplan.parallel.worker_pool import Lost
 from quantplan.quant_type import QuantType
@@ -38,7 +38,6 @@ class SensitivityOptions:
     types: tuple[QuantType, ...]
     probe: probing.ProbeOptions
     sample_elements: int | None = DEFAULT_SAMPLE
-    threads: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,9 @@ def errors_of(
     total = sum(tensor.elements * len(types) for tensor, types in todo)
     work = {tensor.name: tensor.elements * len(types) for tensor, types in todo}
     done = 0
-    for result in round_trip.round_trips(model, todo, imatrix, options.sample_elements, options.threads):
+    for result in round_trip.round_trips(
+        model, todo, imatrix, options.sample_elements, options.probe.execution.threads
+    ):
         earlier = journal.results.get(result.tensor, {"errors": {}, "sampling": {}, "rows": 0})
         entry = {
             "errors": earlier["errors"] | result.errors,
@@ -163,7 +164,7 @@ def _check_before(
     cache: Path,
 ) -> None:
     """A text that is too short and a server that is not there are found before the round trip, which may take an hour."""
-    journal, servers = probe_journal(model, imatrix, calibration, options, cache), options.probe.machines.rpc
+    journal, servers = probe_journal(model, imatrix, calibration, options, cache), options.probe.execution.rpc
     if servers and not probing.complete(journal, tensors, options.probe):
         rpc.check(servers)
     if "#available" not in journal.results:
@@ -181,7 +182,7 @@ def run_probe(
     tell: probing.Tell,
 ) -> probing.Probe:
     """The probe of all tensors, resumed from its journal. Raises what ``probe`` raises."""
-    journal, servers = probe_journal(model, imatrix, calibration, options, cache), options.probe.machines.rpc
+    journal, servers = probe_journal(model, imatrix, calibration, options, cache), options.probe.execution.rpc
     given = (model, tensors, imatrix, calibration, options.probe, journal)
     if not servers or probing.complete(journal, tensors, options.probe):
         return probing.probe(*given, tell)
@@ -196,7 +197,7 @@ def probe_journal(
     model: Model, imatrix: Imatrix | None, calibration: str, options: SensitivityOptions, cache: Path
 ) -> Journal:
     # threads and the number of windows are left out: they change speed and precision, not what a window's KLD is
-    backend = backend_name(options.probe.gpu_layers, options.probe.machines.rpc)
+    backend = options.probe.execution.backend
     parts = (
         probing.VERSION,
         model.digest,
@@ -216,20 +217,20 @@ def _rounding(
     model: Model, tensors: tuple[Tensor, ...], calibration: str, options: SensitivityOptions, cache: Path
 ) -> kernel.ActivationQuantization | None:
     """The CPU's rounding of activations, here or behind RPC; None for other backends, whose kernels cannot be asked."""
-    n_ctx, servers = options.probe.n_ctx, options.probe.machines.rpc
+    n_ctx, execution = options.probe.n_ctx, options.probe.execution
     made_from = (kernel.VERSION, model.digest, text_digest(calibration), n_ctx)
-    given = (model, tensors, calibration, n_ctx, options.threads)
-    if servers:
-        journal = Journal(cache, "kernel", *made_from, backend_name(0, servers))
+    given = (model, tensors, calibration, n_ctx, execution)
+    if execution.rpc:
+        journal = Journal(cache, "kernel", *made_from, execution.backend)
         if kernel.known(journal):
-            return kernel.rounding_of_servers(*given, journal, servers)
+            return kernel.rounding_of_servers(*given, journal)
         try:
-            return on_servers(servers, kernel.rounding_of_servers, *given, journal, servers)
+            return on_servers(execution.rpc, kernel.rounding_of_servers, *given, journal)
         except Lost as lost:
             raise WorkersLost(
                 f"{lost.reason}. The probe is kept; the rounding of the kernels is missing: run the same command again"
             ) from None
-    if options.probe.gpu_layers:
+    if execution.gpu_layers:
         return None
     return kernel.activation_quantization(*given, Journal(cache, "kernel", *made_from))
 

@@ -128,7 +128,7 @@ def probe(
     found = Probe()
     if complete(journal, tensors, options):
         return _from_journal(journal, tensors, found)
-    force: AbstractContextManager[SwapRunner] = (ProbeWorkers if options.machines.many else _alone)(
+    force: AbstractContextManager[SwapRunner] = (ProbeWorkers if options.execution.many else _alone)(
         model, imatrix, text, options
     )
     try:

@@ -38,10 +38,12 @@ class ProbeWorkers:
     """The workforce of several processes. Use as a context manager."""
 
     def __init__(self, model: Model, imatrix: Imatrix | None, text: str, options: ProbeOptions) -> None:
-        check_memory(model, options.machines)
-        self._crew = WorkerPool(options.machines)
+        check_memory(model, options.execution)
+        self._crew = WorkerPool(options.execution)
         # workers are told no addresses: each of them is one process
-        alone = replace(options, machines=Execution(), threads=self._crew.threads(options.threads))
+        alone = replace(
+            options, execution=options.execution.within_worker(self._crew.threads(options.execution.threads))
+        )
         path = Path(imatrix.path).absolute() if imatrix else None
         self._job = ProbeJob(
             model.path.absolute(), model.digest, path, imatrix.digest if imatrix else None, text, alone
@@ -68,12 +70,12 @@ class ProbeWorkers:
             raise Lost([swap for chunk in lost.items for swap in chunk], lost.reason) from None
 
 
-def check_memory(model: Model, machines: Execution) -> None:
+def check_memory(model: Model, execution: Execution) -> None:
     """BadUsage where this machine cannot hold the model once for each process."""
     free = psutil.virtual_memory().available
-    if machines.jobs > 1 and machines.jobs * model.file_bytes > free:
+    if execution.jobs > 1 and execution.jobs * model.file_bytes > free:
         raise BadUsage(
-            f"--jobs {machines.jobs}: each process holds the model, {human_bytes(model.file_bytes)}, and "
+            f"--jobs {execution.jobs}: each process holds the model, {human_bytes(model.file_bytes)}, and "
             f"{human_bytes(free)} of memory are free; use fewer, at most {max(1, free // model.file_bytes)}"
         )
 
@@ -143,8 +145,8 @@ _held = _Held()
 def _load(job: ProbeJob) -> TensorSwapper:
     model = model_here(job.model, job.model_digest)
     imatrix = _imatrix_here(job)
-    threads = job.options.threads or dask_threads()
-    return TensorSwapper(model, imatrix, job.text, replace(job.options, threads=threads))
+    execution = replace(job.options.execution, threads=job.options.execution.threads or dask_threads())
+    return TensorSwapper(model, imatrix, job.text, replace(job.options, execution=execution))
 
 
 _SHARE = "all workers must see the same files under the same paths"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,9 +31,7 @@ class ProbeOptions:
     n_ctx: int
     chunks: int = 0
     extend: bool = True
-    threads: int = 0
-    gpu_layers: int = 0
-    machines: Execution = field(default_factory=Execution)
+    execution: Execution = Execution()
 
     def base_chunks(self, available: int) -> int:
         """Windows per tensor: whole batches, as many as asked for, no more than the text has."""
@@ -104,7 +102,7 @@ class TensorSwapper:
         self.model, self.imatrix, self.options = model, imatrix, options
         self.engine = Engine(
             model.path,
-            EngineOptions(options.n_ctx, options.threads, options.gpu_layers, swappable=True, rpc=options.machines.rpc),
+            EngineOptions(options.n_ctx, options.execution, swappable=True),
         )
         try:
             chunks = self.engine.chunks(text)

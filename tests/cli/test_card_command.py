@@ -106,7 +106,7 @@ def test_a_stock_mix_is_told_by_its_bytes(command, project):
     (project / "plans" / "small.json").unlink()
     command("card", "tied-Q5_K_M.gguf", "mine.gguf")
     text = card_of(project)
-    assert "The stock mix `Q5_K_M` of llama.cpp, without an imatrix." in text
+    assert "The stock quant `Q5_K_M` of llama.cpp, without an imatrix." in text
     assert "llama-quantize tied-F16.gguf tied-Q5_K_M.gguf Q5_K_M" in text
     assert text.count("Published as it is") == 1  # mine.gguf
 

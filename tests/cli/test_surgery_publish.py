@@ -57,7 +57,7 @@ def test_all_that_is_published_and_nothing_twice(command, small_model, texts, wo
     assert all(read_model(path).blocks == 3 for path in (folder / "publish").glob("*.gguf"))
     text = (folder / "publish" / "README.md").read_text(encoding="utf-8")
     assert "**Bridge**: a copy of layer 0 is put in after layer 0." in text and "### Against the original" in text
-    assert "The stock mix `Q2_K` of llama.cpp, with an imatrix." in text
+    assert "The stock quant `Q2_K` of llama.cpp, with an imatrix." in text
     for name in ("three-plan-Q4_K_M", "three-Q8_0", "three-Q2_K"):
         (row,) = (
             line for line in text.splitlines() if line.startswith(f"| `{name}.gguf` | ") and "Q" in line.split("|")[2]

@@ -20,13 +20,14 @@ from quantplan.devices.speed.measure import (
 )
 from quantplan.devices.speed.table import GENERATION, PROMPT, Shape, products
 from quantplan.errors import BadUsage, ModelMismatch
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.bench import BenchRow
 from quantplan.measurement import Estimate
 from quantplan.quant_type import BY_NAME, parse_types
 
 Q4, Q8, Q4_K, F16 = (BY_NAME[name] for name in ("Q4_0", "Q8_0", "Q4_K", "F16"))
-OPTIONS = SpeedOptions(threads=1, repetitions=1)
+OPTIONS = SpeedOptions(Execution(1), repetitions=1)
 
 
 @pytest.fixture
@@ -93,8 +94,8 @@ def test_part_of_the_blocks_on_a_gpu_is_refused():
     model = model_of({"output.weight": (64, 64)}, blocks=10)
     for layers in (-1, 1, 10):
         with pytest.raises(BadUsage, match="gpu-layers"):
-            speeding.check_layers(model, SpeedOptions(gpu_layers=layers))
-    speeding.check_layers(model, SpeedOptions(gpu_layers=11))
+            speeding.check_layers(model, SpeedOptions(Execution(gpu_layers=layers)))
+    speeding.check_layers(model, SpeedOptions(Execution(gpu_layers=11)))
 
 
 def test_the_faster_of_two_timings_counts(tmp_path):

@@ -12,11 +12,12 @@ from quantplan.errors import BadFile, ModelMismatch, TextTooShort
 from quantplan.evaluate import measure as module
 from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.evaluate.same_tokens import Cut, check_same_tokens, check_vocabulary, cut
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.engine import Engine, EngineOptions, chunks_per_batch
 from quantplan.llamacpp.token_scores import base_rows, divergence
 
-OPTIONS = MeasureOptions(n_ctx=128, chunks=9, threads=1)
+OPTIONS = MeasureOptions(n_ctx=128, chunks=9, execution=Execution(1))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_the_kld_is_that_of_the_logits(reference_model, rounded, text):
     (found,) = measure(reference_model, [rounded], text, OPTIONS)
     rows = []
     for path in (reference_model, rounded):
-        with Engine(path, EngineOptions(128, 1)) as engine:
+        with Engine(path, EngineOptions(128, Execution(1))) as engine:
             batches = [batch.copy() for batch in engine.logits(engine.chunks(text, 9))]
             rows.append(np.concatenate(batches))
     expected = divergence(base_rows(rows[0]), rows[1]).reshape(9, -1)

@@ -10,7 +10,7 @@ from chat_models import ALWAYS, CHAT, SWITCHED, with_template
 
 from quantplan.errors import BadUsage, ConditionsDiffer
 from quantplan.evaluate.suites import judgement, scoring
-from quantplan.evaluate.suites.scoring import ScoreOptions, score_file, score_loaded
+from quantplan.evaluate.suites.scoring import score_file, score_loaded
 from quantplan.evaluate.suites.suite import Suite, SuiteItem, SuitePart
 from quantplan.evaluate.suites.suite_files import read_suite
 from quantplan.evaluate.suites.suite_gap import suite_gap
@@ -24,11 +24,12 @@ from quantplan.evaluate.suites.suite_score import (
     with_perplexity,
 )
 from quantplan.evaluate.suites.suite_score_files import as_fields, from_fields, read_suite_score, write_suite_score
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.measurement import Estimate
 
-OPTIONS = ScoreOptions(threads=1)
+OPTIONS = Execution(1)
 
 
 def item(name, text, **fields):
@@ -265,7 +266,7 @@ def test_the_weights_that_count_are_those_in_memory(reference_model):
     model = read_model(reference_model)
     tensor, suite = model.by_name["output.weight"], replace(SUITE, parts=SUITE.parts[:1])
     suite = replace(suite, parts=(replace(suite.parts[0], items=(item("one", "Who?", accept=("/.+/",)),)),))
-    with Engine(reference_model, EngineOptions(threads=1, swappable=True)) as engine:
+    with Engine(reference_model, EngineOptions(execution=Execution(1), swappable=True)) as engine:
         before = score_loaded(engine, model.metadata, suite)
         engine.find_weights({tensor.name})
         engine.put(tensor.name, np.zeros(tensor.bytes, np.uint8))

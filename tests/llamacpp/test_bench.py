@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from quantplan.errors import BadUsage, ToolFailed
+from quantplan.execution import Execution
 from quantplan.llamacpp.bench import argv, bench, parse
 
 TESTS = [(512, 0), (0, 128)]
@@ -86,7 +87,9 @@ def test_nothing_to_test_is_a_mistake():
 
 @pytest.mark.tools
 def test_real_run(reference_model):
-    rows = bench(reference_model, prompt=(16,), generation=(4,), combined=((16, 4),), repetitions=2, threads=1)
+    rows = bench(
+        reference_model, prompt=(16,), generation=(4,), combined=((16, 4),), repetitions=2, execution=Execution(1)
+    )
     assert [row.name for row in rows] == ["pp16", "tg4", "pp16+tg4"]
     assert all(row.threads == 1 and len(row.samples) == 2 for row in rows)
 
@@ -95,4 +98,4 @@ def test_real_run(reference_model):
 def test_file_that_is_no_model(tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     with pytest.raises(ToolFailed, match="failed to load model"):
-        bench(tmp_path / "model.gguf", prompt=(16,), generation=(), repetitions=1, threads=1)
+        bench(tmp_path / "model.gguf", prompt=(16,), generation=(), repetitions=1, execution=Execution(1))

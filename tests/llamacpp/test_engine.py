@@ -7,6 +7,7 @@ import pytest
 from tiny_models import tiny_moe, tiny_tied
 
 from quantplan.errors import BadFile, TextTooShort
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model, tensor_bytes, tensor_rows
 from quantplan.llamacpp import ggml
 from quantplan.llamacpp.engine import Engine, EngineOptions, chunks_per_batch, node_rows
@@ -14,7 +15,7 @@ from quantplan.llamacpp.quantize import Recipe, quantize
 from quantplan.llamacpp.token_scores import base_rows, divergence
 from quantplan.quant_type import BY_NAME
 
-OPTIONS = EngineOptions(n_ctx=64, threads=1, swappable=True)
+OPTIONS = EngineOptions(n_ctx=64, execution=Execution(1), swappable=True)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +170,7 @@ def test_experts_are_found_and_norms_too(tmp_path, text):
 
 
 def test_no_swap_in_mapped_memory(source):
-    with Engine(source, EngineOptions(64, 1)) as engine, pytest.raises(ValueError, match="swappable=True"):
+    with Engine(source, EngineOptions(64, Execution(1))) as engine, pytest.raises(ValueError, match="swappable=True"):
         engine.put("token_embd.weight", np.zeros(4, np.uint8))
 
 
@@ -181,7 +182,7 @@ def test_what_a_watcher_raises_comes_through(source, text):
         raise Odd("from inside a decode")
 
     with (
-        Engine(source, EngineOptions(64, 1), watch=watch) as engine,
+        Engine(source, EngineOptions(64, Execution(1)), watch=watch) as engine,
         pytest.raises(Odd, match="inside a decode"),
     ):
         list(engine.logits(engine.chunks(text)[:2]))
@@ -200,7 +201,7 @@ def test_a_watcher_sees_inputs_and_outputs(source, text):
 
     model = read_model(source)
     weights = tensor_rows(model, model.by_name["blk.0.attn_v.weight"])
-    with Engine(source, EngineOptions(64, 1), watch=watch) as engine:
+    with Engine(source, EngineOptions(64, Execution(1)), watch=watch) as engine:
         list(engine.logits(engine.chunks(text)[:2]))
     assert seen["in"].shape == (128, 256)
     np.testing.assert_allclose(seen["in"] @ weights.T, seen["out"], atol=2e-2)

@@ -7,6 +7,7 @@ from tiny_architectures import tiny_hybrid
 from tiny_models import tiny_moe
 
 from quantplan.errors import BadFile
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model, tensor_bytes
 from quantplan.llamacpp import chat
 from quantplan.llamacpp.chat import ChatForm, Prompt
@@ -31,7 +32,7 @@ TEXTS = [
     "One of the most important things",
     "It was a dark night, and",
 ]
-OPTIONS = EngineOptions(threads=1, swappable=True)
+OPTIONS = EngineOptions(execution=Execution(1), swappable=True)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_other_architectures(make, tmp_path):
 def test_the_same_every_time_with_any_number_of_threads(reference_model, engine):
     first = generate(engine, requests(TEXTS * 6, 8))
     assert generate(engine, requests(TEXTS * 6, 8)) == first
-    with Engine(reference_model, EngineOptions(threads=2)) as other:
+    with Engine(reference_model, EngineOptions(execution=Execution(2))) as other:
         assert generate(other, requests(TEXTS * 6, 8)) == first
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from quantplan.errors import ModelMismatch, ToolFailed
+from quantplan.execution import Execution
 from quantplan.llamacpp import perplexity
 from quantplan.llamacpp.perplexity import (
     ToolOptions,
@@ -91,7 +92,7 @@ def test_figures_that_are_no_numbers_are_an_error():
 
 
 def test_command_lines():
-    options = ToolOptions(256, threads=3, gpu_layers=7)
+    options = ToolOptions(256, Execution(3, 7))
     base = base_argv(Path("a.gguf"), Path("t.txt"), Path("b.kld"), 8, options)
     words = "-m a.gguf -f t.txt --chunks 8 --kl-divergence-base b.kld -c 256 -ngl 7 -t 3"
     assert base == ["llama-perplexity", *words.split()]

@@ -9,9 +9,10 @@ from rpc_server import rpc_server
 from tiny_models import tiny_tied
 
 from quantplan.errors import QuantplanError, ToolMissing
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model, tensor_bytes, tensor_rows
 from quantplan.llamacpp import ggml, isolated, libraries, rpc
-from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name
+from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.llamacpp.token_scores import base_rows, divergence
 from quantplan.quant_type import BY_NAME
 
@@ -38,7 +39,7 @@ def server():
 def swaps(path, text, servers=()):
     """Logits of the untouched model, and for each tensor KLDs with rounded weights and after putting the original back."""
     model, klds = read_model(path), {}
-    with Engine(path, EngineOptions(64, 1, swappable=True, rpc=servers)) as engine:
+    with Engine(path, EngineOptions(64, Execution(1, rpc=servers), swappable=True)) as engine:
         assert engine.find_weights(set(NAMES)) == set(NAMES)
         chunks = engine.chunks(text)[:4]
         base = base_rows(next(engine.logits(chunks)).copy())
@@ -66,8 +67,8 @@ def test_layers_on_both_sides(source, text, server):
     def first(options):
         return isolated.call(logits, source, text, options)
 
-    both = first(EngineOptions(64, 1, gpu_layers=1, rpc=(server.address,)))
-    assert np.array_equal(both, first(EngineOptions(64, 1)))
+    both = first(EngineOptions(64, Execution(1, gpu_layers=1, rpc=(server.address,))))
+    assert np.array_equal(both, first(EngineOptions(64, Execution(1))))
 
 
 def logits(path, text, options):
@@ -76,8 +77,10 @@ def logits(path, text, options):
 
 
 def test_the_name_of_the_backend():
-    assert backend_name() == "cpu" and backend_name(9) == "gpu"
-    assert backend_name(0, ("a:1", "b:2")) == backend_name(9, ("a:1", "b:2")) == "RPC[a:1,b:2]"
+    assert Execution().backend == "cpu" and Execution(gpu_layers=9).backend == "gpu"
+    assert (
+        Execution(rpc=("a:1", "b:2")).backend == Execution(gpu_layers=9, rpc=("a:1", "b:2")).backend == "RPC[a:1,b:2]"
+    )
 
 
 # -- whose kernels
@@ -115,7 +118,7 @@ def test_a_server_that_goes_away_ends_the_other_process(source, text):
 
 
 def kills_its_server(path, text, address, pid):
-    with Engine(path, EngineOptions(64, 1, rpc=(address,))) as engine:
+    with Engine(path, EngineOptions(64, Execution(1, rpc=(address,)))) as engine:
         chunks = engine.chunks(text)[:2]
         next(engine.logits(chunks))
         os.kill(pid, signal.SIGKILL)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from quantplan.errors import BadUsage, ToolFailed
+from quantplan.execution import Execution
 from quantplan.llamacpp import tasks
 from quantplan.llamacpp.perplexity import ToolOptions
 from quantplan.llamacpp.tasks import TaskRun, argv, outcomes, parse
@@ -66,7 +67,7 @@ def test_lines_that_do_not_follow_are_an_error(log):
 
 
 def test_command_lines():
-    options = ToolOptions(256, threads=3, gpu_layers=7)
+    options = ToolOptions(256, Execution(3, 7))
     asked = TaskRun("multiple-choice", Path("arc.bin"), 750, most_answers=5)
     words = "-m a.gguf -bf arc.bin --multiple-choice --multiple-choice-tasks 750 -c 256 -np 5 -ngl 7 -t 3"
     assert argv(Path("a.gguf"), asked, options) == ["llama-perplexity", *words.split()]

@@ -15,6 +15,7 @@ from quantplan.build.build import stock_plan
 from quantplan.errors import NoSpace
 from quantplan.evaluate.baselines import BuildContext
 from quantplan.evaluate.measure import MeasureOptions
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.planning.request import PlanRequest
 from quantplan.quant_type import parse_types
@@ -30,8 +31,8 @@ from quantplan.sensitivity.probe import ProbeOptions
 pytestmark = pytest.mark.tools
 ROOT = Path(__file__).parents[2]
 TYPES = parse_types("k,Q8_0")
-PRICING = SensitivityOptions(TYPES, ProbeOptions(n_ctx=64, chunks=8, extend=False, threads=1), 1 << 15, 1)
-OPTIONS = RunOptions(PRICING, MeasureOptions(64, 12, 1), refine_chunks=16)
+PRICING = SensitivityOptions(TYPES, ProbeOptions(n_ctx=64, chunks=8, extend=False, execution=Execution(1)), 1 << 15)
+OPTIONS = RunOptions(PRICING, MeasureOptions(64, 12, Execution(1)), refine_chunks=16)
 BUDGETS = ("Q4_K_M", "6.2bpw")
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tiny_models import tiny_moe
 
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model, tensor_rows
 from quantplan.llamacpp import ggml, quantize
 from quantplan.llamacpp.engine import Engine, EngineOptions, node_rows
@@ -18,7 +19,7 @@ Q8_0, Q8_K = 8, 15
 @pytest.fixture(scope="module")
 def rounding(case, tmp_path_factory):
     journal = Journal(tmp_path_factory.mktemp("kernel"), "kernel")
-    return activation_quantization(case.model, case.tensors, case.text, 128, 1, journal), journal
+    return activation_quantization(case.model, case.tensors, case.text, 128, Execution(1), journal), journal
 
 
 def test_every_matrix_has_its_figures(case, rounding):
@@ -47,7 +48,7 @@ def test_the_formula_on_the_activations_of_one_tensor(case, uneven, tmp_path):
     """r = sum_j c_j (x - x')_j^2 / sum_j c_j x_j^2, c_j = sum_i W_ij^2, on the same windows but all rows."""
     name, inputs = "blk.1.attn_v.weight", []
     tensors = (uneven.by_name[name],)
-    found = activation_quantization(uneven, tensors, case.text, 128, 1, Journal(tmp_path, "kernel"))
+    found = activation_quantization(uneven, tensors, case.text, 128, Execution(1), Journal(tmp_path, "kernel"))
 
     def watch(node, ask):
         if not node.src[0] or node.src[0].contents.name.decode() != name:
@@ -56,7 +57,7 @@ def test_the_formula_on_the_activations_of_one_tensor(case, uneven, tmp_path):
             inputs.append(node_rows(node.src[1].contents))
         return True
 
-    with Engine(uneven.path, EngineOptions(128, 1), watch=watch) as engine:
+    with Engine(uneven.path, EngineOptions(128, Execution(1)), watch=watch) as engine:
         chunks = engine.chunks(case.text)
         list(engine.logits(chunks[chunk_order(len(chunks))[:16]]))
     rows = np.concatenate(inputs)
@@ -87,14 +88,16 @@ def test_types_are_charged_for_what_they_are_fed_with(rounding):
 def test_from_the_journal_without_the_model(case, rounding, monkeypatch):
     found, journal = rounding
     monkeypatch.setattr(kernel, "Engine", None)
-    again = activation_quantization(case.model, case.tensors, case.text, 128, 1, Journal(journal.path.parent, "kernel"))
+    again = activation_quantization(
+        case.model, case.tensors, case.text, 128, Execution(1), Journal(journal.path.parent, "kernel")
+    )
     assert again == found
 
 
 def test_experts(tmp_path, case):
     model = read_model(tiny_moe(tmp_path / "moe.gguf"))
     tensors = tuple(t for t in quantize.quantizable(model) if t.experts > 1 or t.name == "output.weight")
-    found = activation_quantization(model, tensors, case.text, 128, 1, Journal(tmp_path, "kernel"))
+    found = activation_quantization(model, tensors, case.text, 128, Execution(1), Journal(tmp_path, "kernel"))
     assert set(found.relative) == {tensor.name for tensor in tensors}
     assert all(1e-6 < by_feed[Q8_0] < 1e-3 for by_feed in found.relative.values())
 
@@ -110,8 +113,8 @@ def test_it_explains_what_a_swap_does_not_see(case, priced, tmp_path):
     quantize.quantize(case.model.path, Recipe("Q8_0", pure=True), path, threads=1)
     kind, rows = BY_NAME["Q8_0"], priced[0].table.rows
     with (
-        Engine(case.model.path, EngineOptions(128, 1, swappable=True)) as engine,
-        Engine(path, EngineOptions(128, 1)) as file,
+        Engine(case.model.path, EngineOptions(128, Execution(1), swappable=True)) as engine,
+        Engine(path, EngineOptions(128, Execution(1))) as file,
     ):
         chunks = engine.chunks(case.text)[:16]
         base = base_rows(next(engine.logits(chunks)))

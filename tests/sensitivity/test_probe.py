@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from quantplan.errors import BadUsage, QuantplanError, TextTooShort
+from quantplan.execution import Execution
 from quantplan.gguf.header_only import write_header_only
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model, tensor_rows
@@ -123,7 +124,7 @@ def test_one_scale_prices_every_type(reference_model, reference_imatrix, calibra
     """On the trained model: KLD / error of a tensor is the same from Q3_K and Q5_K, errors 15 times apart."""
     model, imatrix = read_model(reference_model), read_imatrix(reference_imatrix)
     text = calibration_text.read_text(encoding="utf-8")[:4000]
-    with TensorSwapper(model, imatrix, text, ProbeOptions(n_ctx=128, threads=1)) as swapper:
+    with TensorSwapper(model, imatrix, text, ProbeOptions(n_ctx=128, execution=Execution(1))) as swapper:
         count = min(16, len(swapper.chunks))
         names = ("blk.5.ffn_down.weight", "blk.0.attn_v.weight", "output.weight")
         tensors = [model.by_name[name] for name in names]

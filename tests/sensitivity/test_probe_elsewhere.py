@@ -55,11 +55,11 @@ def small(case, tmp_path_factory):
 def alone(small, tmp_path_factory):
     """What this process finds, and its journal."""
     folder = tmp_path_factory.mktemp("alone")
-    return run(small, folder, Execution()), folder
+    return run(small, folder, Execution(1)), folder
 
 
-def run(small, folder, machines, tell=lambda *_: None):
-    options = replace(small.options, machines=machines)
+def run(small, folder, execution, tell=lambda *_: None):
+    options = replace(small.options, execution=execution)
     return probe(small.model, small.tensors, small.imatrix, small.text, options, Journal(folder, "probe"), tell)
 
 
@@ -77,10 +77,10 @@ def cluster():
 
 
 @pytest.fixture(params=["jobs", "scheduler"])
-def machines(request):
+def execution(request):
     if request.param == "jobs":
-        return Execution(jobs=2)
-    return Execution(scheduler=request.getfixturevalue("cluster").scheduler_address)
+        return Execution(1, jobs=2)
+    return Execution(1, scheduler=request.getfixturevalue("cluster").scheduler_address)
 
 
 def kill_a_worker(pids):
@@ -95,8 +95,8 @@ def kill_a_worker(pids):
     return tell, killed
 
 
-def worker_pids(machines, request):
-    if machines.jobs > 1:
+def worker_pids(execution, request):
+    if execution.jobs > 1:
         children = psutil.Process().children(recursive=True)
         return lambda: [
             each.pid for each in children + psutil.Process().children() if "LokyProcess" in "".join(each.cmdline())
@@ -104,16 +104,16 @@ def worker_pids(machines, request):
     return lambda: [worker.process.pid for worker in request.getfixturevalue("cluster").workers.values()]
 
 
-def test_a_probe_by_two_workers(small, alone, tmp_path, machines):
-    found = run(small, tmp_path, machines)
+def test_a_probe_by_two_workers(small, alone, tmp_path, execution):
+    found = run(small, tmp_path, execution)
     same(found, alone[0])
     assert found.forward_passes == alone[0].forward_passes and found.overhead > 0
     assert Journal(tmp_path, "probe").results == Journal(alone[1], "probe").results
 
 
-def test_a_worker_that_is_killed_in_the_middle(small, alone, tmp_path, machines, request):
-    tell, killed = kill_a_worker(worker_pids(machines, request))
-    same(run(small, tmp_path, machines, tell), alone[0])
+def test_a_worker_that_is_killed_in_the_middle(small, alone, tmp_path, execution, request):
+    tell, killed = kill_a_worker(worker_pids(execution, request))
+    same(run(small, tmp_path, execution, tell), alone[0])
     assert killed
 
 
@@ -124,11 +124,11 @@ def test_what_is_lost_is_named_and_done_later(small, alone, tmp_path, monkeypatc
     monkeypatch.setattr(crew, "_MOST_TOGETHER", 1)
     monkeypatch.setenv("DEADLY_TENSOR", doomed)
     with pytest.raises(WorkersLost, match=f"Not probed: {doomed}; 5 of 6 tensors are done and kept"):
-        run(small, tmp_path, Execution(jobs=2))
+        run(small, tmp_path, Execution(1, jobs=2))
     kept = Journal(tmp_path, "probe").results
     assert {t.name for t in small.tensors} - kept.keys() == {doomed}
     monkeypatch.undo()
-    later = run(small, tmp_path, Execution(jobs=2))
+    later = run(small, tmp_path, Execution(1, jobs=2))
     same(later, alone[0])
     assert later.forward_passes < alone[0].forward_passes
 
@@ -156,7 +156,7 @@ def test_nobody_to_make_the_survey(small, tmp_path, monkeypatch):
             WorkersLost, match="it has none, and none came within 1 s. Not probed: .*; 0 of 6 tensors are done"
         ),
     ):
-        run(small, tmp_path, Execution(scheduler=empty.scheduler_address))
+        run(small, tmp_path, Execution(1, scheduler=empty.scheduler_address))
 
 
 def test_a_corrupt_line_is_made_again(small, alone, tmp_path):
@@ -166,7 +166,7 @@ def test_a_corrupt_line_is_made_again(small, alone, tmp_path):
     altered = [line.replace(b'"klds": [0', b'"klds": [1') if f'["{name}"'.encode() in line else line for line in lines]
     assert altered != lines
     (tmp_path / journal.path.name).write_bytes(b"\n".join(altered))
-    again = run(small, tmp_path, Execution(jobs=2))
+    again = run(small, tmp_path, Execution(1, jobs=2))
     same(again, alone[0])
     assert again.forward_passes >= 1
 
@@ -192,19 +192,19 @@ def test_a_worker_that_finds_other_files(small, tmp_path, reference_model):
         probe_tasks._load(job_of(small, imatrix=tmp_path / "i.dat"))
 
 
-def test_its_error_reaches_the_user(small, tmp_path, machines):
+def test_its_error_reaches_the_user(small, tmp_path, execution):
     moved = tmp_path / "moved.gguf"
     moved.write_bytes(small.model.path.read_bytes())
     model = read_model(moved)
     moved.unlink()
     with pytest.raises(BadFile, match="on the worker .*moved.gguf"):
-        run(replace(small, model=model), tmp_path, machines)
+        run(replace(small, model=model), tmp_path, execution)
 
 
 def test_processes_that_memory_does_not_hold(small, monkeypatch):
     monkeypatch.setattr(probe_tasks.psutil, "virtual_memory", lambda: type("", (), {"available": 13_000_000})())
     with pytest.raises(BadUsage, match="--jobs 3: each process holds the model, .* use fewer, at most 2"):
-        ProbeWorkers(small.model, None, small.text, replace(small.options, machines=Execution(jobs=3)))
+        ProbeWorkers(small.model, None, small.text, replace(small.options, execution=Execution(1, jobs=3)))
 
 
 def test_a_worker_keeps_one_model_between_tasks(small, monkeypatch):
@@ -234,23 +234,23 @@ def parts(small):
 
 @pytest.fixture(scope="module")
 def pricing(small):
-    def options(machines):
-        probing = replace(small.options, chunks=16, extend=False, machines=machines)
-        return SensitivityOptions(parse_types("k,Q8_0"), probing, sample_elements=1 << 14, threads=1)
+    def options(execution):
+        probing = replace(small.options, chunks=16, extend=False, execution=execution)
+        return SensitivityOptions(parse_types("k,Q8_0"), probing, sample_elements=1 << 14)
 
     return options
 
 
-def table(small, pricing, folder, machines, tell=lambda *_: None):
-    options = pricing(machines)
+def table(small, pricing, folder, execution, tell=lambda *_: None):
+    options = pricing(execution)
     return price(small.model, small.tensors, small.imatrix, small.text, options, folder, tell).table
 
 
 def test_a_server_that_dies_and_comes_back(small, pricing, tmp_path):
     """The command ends with what is missing, nothing that was done is lost, and the table is that of this process."""
-    here = table(small, pricing, tmp_path / "here", Execution())
+    here = table(small, pricing, tmp_path / "here", Execution(1))
     with rpc_server() as server:
-        machines = Execution(rpc=(server.address,))
+        execution = Execution(1, rpc=(server.address,))
 
         def tell(stage, done, _total):
             if stage == "probe" and done == 3:
@@ -259,18 +259,18 @@ def test_a_server_that_dies_and_comes_back(small, pricing, tmp_path):
         with pytest.raises(
             WorkersLost, match=f"the RPC server {server.address} went away. Not probed: .*; 3 of 6 tensors"
         ) as e:
-            table(small, pricing, tmp_path / "there", machines, tell)
+            table(small, pricing, tmp_path / "there", execution, tell)
     assert e.value.exit_code == 13
     (kept,) = (tmp_path / "there").glob("probe-*.jsonl")
     names = {t.name for t in small.tensors}
     assert sum(name in kept.read_text() for name in names) == 3
     with rpc_server(int(server.address.rsplit(":", 1)[1])):
         told = []
-        there = table(small, pricing, tmp_path / "there", machines, lambda *each: told.append(each))
+        there = table(small, pricing, tmp_path / "there", execution, lambda *each: told.append(each))
     assert [each[1] for each in told if each[0] == "probe"][0] == 4
     assert (there.rows, there.interaction) == (here.rows, here.interaction)
     assert (here.backend, there.backend) == ("cpu", f"RPC[{server.address}]")
-    assert table(small, pricing, tmp_path / "there", machines).rows == here.rows  # from the cache: nobody listens now
+    assert table(small, pricing, tmp_path / "there", execution).rows == here.rows  # from the cache: nobody listens now
 
 
 def test_kernels_unlike_the_cpus_are_left_out(small, pricing, tmp_path, monkeypatch):
@@ -278,11 +278,11 @@ def test_kernels_unlike_the_cpus_are_left_out(small, pricing, tmp_path, monkeypa
 
     monkeypatch.setattr(kernel.rpc, "rounds_like_the_cpu", lambda _servers: False)
     journal = Journal(tmp_path, "kernel")
-    given = (small.model, small.tensors, small.text, 128, 1, journal)
+    given = (small.model, small.tensors, small.text, 128)
     assert not kernel.known(journal)
-    assert kernel.rounding_of_servers(*given, ("a:1",)) is None
+    assert kernel.rounding_of_servers(*given, Execution(1, rpc=("a:1",)), journal) is None
     assert kernel.known(Journal(tmp_path, "kernel"))
-    assert activation_quantization(*given).backend == "cpu"
+    assert activation_quantization(*given, Execution(1), journal).backend == "cpu"
 
 
 # -- measurements
@@ -298,7 +298,7 @@ def files(small):
     return found
 
 
-OPTIONS = MeasureOptions(n_ctx=128, chunks=16, threads=1)
+OPTIONS = MeasureOptions(n_ctx=128, chunks=16, execution=Execution(1))
 
 
 @pytest.fixture(scope="module")
@@ -306,9 +306,9 @@ def measured(small, files):
     return measure(small.model.path, files, small.text, OPTIONS)
 
 
-def test_measurements_by_two_workers(small, files, measured, machines, tmp_path):
+def test_measurements_by_two_workers(small, files, measured, execution, tmp_path):
     shares = []
-    options = replace(OPTIONS, machines=machines)
+    options = replace(OPTIONS, execution=execution)
     found = measure(small.model.path, files, small.text, options, shares.append, tmp_path)
     assert found == measured
     assert sum(shares) == pytest.approx(1)
@@ -318,7 +318,7 @@ def test_measurements_by_two_workers(small, files, measured, machines, tmp_path)
 def test_measurements_on_a_server(small, files, measured, tmp_path):
     """The base to the last bit; quantized files nearly: here llama.cpp repacks their weights, the server does not."""
     with rpc_server() as server:
-        options = replace(OPTIONS, machines=Execution(rpc=(server.address,)))
+        options = replace(OPTIONS, execution=Execution(1, rpc=(server.address,)))
         found = measure(small.model.path, files, small.text, options, None, tmp_path)
         own = measure(small.model.path, [small.model.path], small.text, options)[0]
     assert own.kld.value == 0 and own.base_ppl == measured[0].base_ppl
@@ -330,7 +330,7 @@ def test_measurements_on_a_server(small, files, measured, tmp_path):
 
 def test_a_server_that_dies_between_two_files(small, files, tmp_path):
     with rpc_server() as server:
-        options = replace(OPTIONS, machines=Execution(rpc=(server.address,)))
+        options = replace(OPTIONS, execution=Execution(1, rpc=(server.address,)))
         shares = []
 
         def advance(share):

@@ -15,6 +15,7 @@ from tiny_architectures import tiny_dense_lead, tiny_hybrid, tiny_listed, tiny_s
 from tiny_models import tiny_moe, tiny_tied
 
 from quantplan.errors import BadFile, BadUsage, NoSpace, NotAsPlanned
+from quantplan.execution import Execution
 from quantplan.gguf.layout import MetadataEntry, read_layout
 from quantplan.gguf.reader import number_arrays, read_model, tensor_bytes
 from quantplan.llamacpp.engine import Engine, EngineOptions
@@ -59,7 +60,7 @@ def shards(model, tmp_path_factory):
 
 def logits(path, put=()):
     """float32 [window, position, token]; ``put``: (name, bytes) pairs put into the loaded model before."""
-    with Engine(path, EngineOptions(n_ctx=CHUNK, threads=1, swappable=bool(put))) as engine:
+    with Engine(path, EngineOptions(n_ctx=CHUNK, execution=Execution(1), swappable=bool(put))) as engine:
         chunks = (np.arange(2 * CHUNK) * 37 % engine.vocabulary).astype(np.int32).reshape(2, CHUNK)
         if put:
             assert engine.find_weights({name for name, _ in put}) == {name for name, _ in put}

@@ -8,6 +8,7 @@ import pytest
 import tiny_architectures as tiny
 
 from quantplan.errors import BadFile, BadUsage
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.surgery import operation
@@ -46,7 +47,7 @@ def edited(model, text):
 def logits(path):
     """float32 [scored positions, vocabulary] of 48 tokens, several windows of the sliding blocks long."""
     chunks = np.random.default_rng(0).integers(0, 8192, (1, 48)).astype(np.int32)
-    with Engine(path, EngineOptions(n_ctx=48, threads=1)) as engine:
+    with Engine(path, EngineOptions(n_ctx=48, execution=Execution(1))) as engine:
         return next(iter(engine.logits(chunks)))[0].copy()
 
 

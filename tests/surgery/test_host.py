@@ -12,6 +12,7 @@ from tiny_models import tiny_moe
 
 from quantplan.errors import BadFile, BadUsage, ModelMismatch
 from quantplan.evaluate.measure import MeasureOptions, measure
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.engine import EngineOptions
 from quantplan.llamacpp.tools import run
@@ -52,7 +53,7 @@ def made(model, text):
 
 
 def job_of(model, text, folder, **more):
-    return EvaluationJob(model.path, model.digest, text, N_CTX, CHUNKS, folder, threads=1, **more)
+    return EvaluationJob(model.path, model.digest, text, N_CTX, CHUNKS, folder, execution=Execution(1), **more)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def check_same_as_files(model, edits, text, folder):
         path = folder / f"{index}.gguf"
         write_operated(model, made(model, each), path, proved=False)
         files.append(path)
-    measured = measure(model.path, [*files, model.path], text, MeasureOptions(N_CTX, CHUNKS, threads=1))
+    measured = measure(model.path, [*files, model.path], text, MeasureOptions(N_CTX, CHUNKS, execution=Execution(1)))
     for each, reading, own in zip([*edits, "original"], [*found, again], measured, strict=True):
         assert reading.nll == own.per_chunk_nll, each
         assert (reading.ppl, reading.kld) == (own.ppl, own.kld), each
@@ -144,7 +145,7 @@ def test_mixed_stored_types_are_frames_of_their_own(model, tmp_path):
 
 def test_only_what_differs_is_put_in(model, tmp_path, monkeypatch):
     put = []
-    with Host(model, LayerMap.identity(10), EngineOptions(N_CTX, threads=1), tmp_path) as host:
+    with Host(model, LayerMap.identity(10), EngineOptions(N_CTX, execution=Execution(1)), tmp_path) as host:
         real = host.engine.put
         monkeypatch.setattr(host.engine, "put", lambda name, data: put.append(name) or real(name, data))
         per_block = sum(tensor.block == 0 for tensor in model.tensors)
@@ -157,7 +158,7 @@ def test_only_what_differs_is_put_in(model, tmp_path, monkeypatch):
 
 
 def test_a_part_out_of_reach_leaves_the_host_as_it_is(model, tmp_path, monkeypatch):
-    with Host(model, LayerMap.identity(10), EngineOptions(N_CTX, threads=1), tmp_path) as host:
+    with Host(model, LayerMap.identity(10), EngineOptions(N_CTX, execution=Execution(1)), tmp_path) as host:
         monkeypatch.setattr(host.engine, "put", lambda *_: pytest.fail("nothing may change"))
         host._reached -= {"blk.4.attn_norm.weight"}
         assert not host.become(assemble(model, made(model, "swap 3 4")))

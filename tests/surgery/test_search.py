@@ -46,7 +46,7 @@ def heldout(calibration_text):
 
 @pytest.fixture
 def job(model, text, tmp_path):
-    return EvaluationJob(model.path, model.digest, text, N_CTX, CHUNKS, tmp_path / "cache", threads=1)
+    return EvaluationJob(model.path, model.digest, text, N_CTX, CHUNKS, tmp_path / "cache", execution=Execution(1))
 
 
 def options(*families, edits=(), blocks=10, **more):
@@ -61,7 +61,7 @@ WANTED = ("delete", "swap:1", "repeat:4/2")
 def whole(model, text, tmp_path_factory):
     """An uninterrupted search of two passes and two phases, with all that it said, and its cache."""
     cache = tmp_path_factory.mktemp("whole")
-    job = EvaluationJob(model.path, model.digest, text, N_CTX, CHUNKS, cache, threads=1)
+    job = EvaluationJob(model.path, model.digest, text, N_CTX, CHUNKS, cache, execution=Execution(1))
     said = []
     found = search(model, job, options(*WANTED, phases=2, keep=2, breadth=3), None, said.append)
     return found, said, job
@@ -121,7 +121,7 @@ def test_figures_are_those_of_the_file(whole, model, text, tmp_path):
     best = whole[0].board.standings[0]
     path = tmp_path / "best.gguf"
     write_operated(model, best.layer_map, path, proved=False)
-    (own,) = measure(model.path, [path], text, MeasureOptions(N_CTX, CHUNKS, threads=1))
+    (own,) = measure(model.path, [path], text, MeasureOptions(N_CTX, CHUNKS, execution=Execution(1)))
     assert (best.ppl, best.kld) == (own.ppl, own.kld)
     assert best.gap.difference == pytest.approx(own.ln_ppl_ratio.value, rel=1e-9)
     assert best.gap.low < best.gap.difference < best.gap.high
@@ -145,7 +145,7 @@ def test_kld_ranks_by_what_is_lost(model, job):
 
 def test_what_the_architecture_forbids_is_left_out_and_counted(text, tmp_path):
     model = read_model(tiny_hybrid(tmp_path / "hybrid.gguf"))
-    job = EvaluationJob(model.path, model.digest, text, N_CTX, CHUNKS, tmp_path / "cache", threads=1)
+    job = EvaluationJob(model.path, model.digest, text, N_CTX, CHUNKS, tmp_path / "cache", execution=Execution(1))
     found = search(model, job, options("swap", "repeat:4", "repeat:3", blocks=8))
     kinds = [block % 4 == 3 for block in range(8)]
     allowed = {f"swap {a} {b}" for a in range(8) for b in range(a + 1, 8) if kinds[a] == kinds[b]}
@@ -157,7 +157,7 @@ def test_what_the_architecture_forbids_is_left_out_and_counted(text, tmp_path):
 
 def test_nothing_to_search_is_an_error(text, tmp_path):
     model = read_model(tiny_hybrid(tmp_path / "hybrid.gguf"))
-    job = EvaluationJob(model.path, model.digest, text, N_CTX, CHUNKS, tmp_path / "cache", threads=1)
+    job = EvaluationJob(model.path, model.digest, text, N_CTX, CHUNKS, tmp_path / "cache", execution=Execution(1))
     with pytest.raises(BadUsage, match="there is no candidate"):
         search(model, job, options("repeat:3", blocks=8))
 
@@ -206,8 +206,8 @@ def test_a_search_broken_off_anywhere_ends_the_same(whole, model, text, tmp_path
 
 def test_several_processes_find_the_same(whole, model, tmp_path):
     found, _, job = whole
-    wanted = options(*WANTED, phases=2, keep=2, breadth=3, machines=Execution(2))
-    again = search(model, replace(job, folder=tmp_path), wanted)
+    wanted = options(*WANTED, phases=2, keep=2, breadth=3)
+    again = search(model, replace(job, folder=tmp_path, execution=Execution(1, jobs=2)), wanted)
     assert again.board == found.board
     assert leaderboard_fields(again.board) == leaderboard_fields(found.board)
 
@@ -221,12 +221,12 @@ def poisoned(job, maps):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
 def test_processes_that_die_cost_what_they_had_in_hand(model, job, monkeypatch):
-    wanted = options("delete", machines=Execution(2))
+    wanted = options("delete")
     monkeypatch.setattr(readers, "read_there", poisoned)
     with pytest.raises(WorkersLost, match="candidates were not read; what was finished is kept"):
-        search(model, job, wanted)
+        search(model, replace(job, execution=Execution(1, jobs=2)), wanted)
     monkeypatch.undo()
-    found = search(model, job, replace(wanted, machines=Execution()))
+    found = search(model, job, wanted)
     assert len(found.board.standings) == 10
     assert 1 <= found.timing.readings <= 2  # the chunk with the poison in it
 
@@ -293,7 +293,7 @@ def test_the_best_are_judged_on_the_other_text(judged, whole, model, heldout, tm
     assert judgement.conditions.text_digest != board.conditions.text_digest
     path = tmp_path / "best.gguf"
     write_operated(model, board.standings[0].layer_map, path, proved=False)
-    (own,) = measure(model.path, [path], heldout, MeasureOptions(N_CTX, CHUNKS, threads=1))
+    (own,) = measure(model.path, [path], heldout, MeasureOptions(N_CTX, CHUNKS, execution=Execution(1)))
     assert judgement.standings[0].ppl == own.ppl and judgement.original.ppl == own.base_ppl
     assert replace(judged, judgement=None) == board
 

@@ -18,12 +18,13 @@ from quantplan.errors import ConditionsDiffer, NoSpace
 from quantplan.evaluate import measure_with_tool as module
 from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.evaluate.measure_with_tool import measure_with_tool
+from quantplan.execution import Execution
 from quantplan.llamacpp.tools import run
 from quantplan.measurement import check_comparable
 from quantplan.records.measurement_files import read_measurement, write_measurement
 
 pytestmark = pytest.mark.tools
-OPTIONS = MeasureOptions(n_ctx=256, chunks=8, threads=1)
+OPTIONS = MeasureOptions(n_ctx=256, chunks=8, execution=Execution(1))
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,14 @@ from quantplan.evaluate import tasks
 from quantplan.evaluate.measure import MeasureOptions
 from quantplan.evaluate.task_files import Question, encode, read_task_file
 from quantplan.evaluate.tasks import score_tasks
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.tools import run
 from quantplan.records.task_score_files import read_task_score
 
 pytestmark = pytest.mark.tools
 DATA = Path(__file__).parents[1] / "data"
-OPTIONS = MeasureOptions(n_ctx=256, threads=1)
+OPTIONS = MeasureOptions(n_ctx=256, execution=Execution(1))
 NAMES = {"hellaswag": "hellaswag.txt", "winogrande": "winogrande.csv", "arc": "arc.jsonl"}
 
 
@@ -102,7 +103,7 @@ def test_a_task_longer_than_the_chunk(reference_model, tmp_path):
 
 
 def test_speed(reference_model):
-    (found,) = measure_speed([reference_model], OPTIONS.threads, OPTIONS.gpu_layers, repetitions=2)
+    (found,) = measure_speed([reference_model], OPTIONS.execution, repetitions=2)
     assert [test.name for test in found.tests] == ["pp512", "tg128", "pp512+tg128"]
     assert all(len(test.samples) == 2 and test.speed.value > 0 for test in found.tests)
     assert (found.conditions.threads, found.conditions.gpu_layers, found.conditions.repetitions) == (1, 0, 2)

@@ -9,9 +9,9 @@ import typer
 
 from quantplan.cli import console, options
 from quantplan.errors import BadUsage
+from quantplan.execution import Execution
 
 if TYPE_CHECKING:
-    from quantplan.evaluate.suites.scoring import ScoreOptions
     from quantplan.evaluate.suites.suite import Suite
     from quantplan.evaluate.suites.suite_gap import SuiteGap
     from quantplan.evaluate.suites.suite_score import SuiteScore
@@ -60,18 +60,17 @@ def score(
     Example: quantplan surgery score prose-10m-f16.gguf --base prose-10m-f16.gguf --text calibration/heldout.txt
     --windows 8
     """
-    from quantplan.evaluate.suites.scoring import ScoreOptions
 
     wanted, original = _suite(suite), _base(base)
     _check(text, original, ctx, chunks)
-    how = ScoreOptions(threads=threads, gpu_layers=gpu_layers)
+    execution = options.execution(threads, gpu_layers)
     files = [options.local(each) for each in files]
     _check_weights(files, original)
     if dry_run:
-        _announce(files, original, wanted, how, text, as_json)
+        _announce(files, original, wanted, execution, text, as_json)
         return
-    ratios = _ratios(files, original, text, ctx, chunks, how) if text and original else {}
-    scores, reference = _score(files, original, wanted, how, ratios, bool(text))
+    ratios = _ratios(files, original, text, ctx, chunks, execution) if text and original else {}
+    scores, reference = _score(files, original, wanted, execution, ratios, bool(text))
     _write([*scores, *([reference] if reference else [])], out)
     _show(scores, reference, show_answers, as_json)
 
@@ -105,12 +104,12 @@ def _check_weights(files: list[Path], base: Path | None) -> None:
 
 
 def _announce(
-    files: list[Path], base: Path | None, suite: Suite, how: ScoreOptions, text: Path | None, as_json: bool
+    files: list[Path], base: Path | None, suite: Suite, execution: Execution, text: Path | None, as_json: bool
 ) -> None:
     from quantplan.evaluate.suites.scoring import Kept, tokens_at_most
     from quantplan.gguf.reader import read_model
 
-    kept = Kept(options.cache_folder(), suite, how)
+    kept = Kept(options.cache_folder(), suite, execution)
     models = {str(file): bool(kept.find(read_model(file))) for file in [*files, *([base] if base else [])]}
     parts = [
         {
@@ -136,7 +135,7 @@ def _announce(
 
 
 def _ratios(
-    files: list[Path], base: Path, text: Path, ctx: int | None, chunks: int | None, how: ScoreOptions
+    files: list[Path], base: Path, text: Path, ctx: int | None, chunks: int | None, execution: Execution
 ) -> dict[Path, Estimate]:
     """PPL of each file over that of the base."""
     from quantplan.evaluate.measure import MeasureOptions, measure
@@ -144,14 +143,14 @@ def _ratios(
     from quantplan.gguf.reader import read_model
     from quantplan.project import read_text
 
-    chosen = MeasureOptions(options.ctx(ctx, read_model(base)), chunks, how.threads, how.gpu_layers)
+    chosen = MeasureOptions(options.ctx(ctx, read_model(base)), chunks, execution)
     with console.progress("perplexity", 100) as bar:
         found = measure(base, files, read_text(text), chosen, lambda share: bar(100 * share), options.cache_folder())
     return {file: ppl_ratio(each.ln_ppl_ratio) for file, each in zip(files, found, strict=True)}
 
 
 def _score(
-    files: list[Path], base: Path | None, suite: Suite, how: ScoreOptions, ratios: dict[Path, Estimate], judged: bool
+    files: list[Path], base: Path | None, suite: Suite, execution: Execution, ratios: dict[Path, Estimate], judged: bool
 ) -> tuple[list[SuiteScore], SuiteScore | None]:
     """The files' scores and the base's."""
     from quantplan.evaluate.suites.scoring import score_file
@@ -160,7 +159,7 @@ def _score(
     with console.progress("scoring", 100 * len(names)) as bar:
 
         def one(file: Path, ratio: Estimate | float | None) -> SuiteScore:
-            return score_file(file, suite, how, ratio, lambda share: bar(100 * share), options.cache_folder())
+            return score_file(file, suite, execution, ratio, lambda share: bar(100 * share), options.cache_folder())
 
         scores = [one(file, ratios.get(file)) for file in files]
         return scores, one(base, 1.0 if judged else None) if base else None

@@ -70,7 +70,7 @@ def search(
     suites = [Path(each) for each in suite or ()]
     check_apart((place, out), (*source.paths, calibration, text, imatrix, edits_file, *suites))
     weights = options.imatrix(imatrix, source)
-    chosen = _options(source, family, asked.explicit(edits, edits_file), by, jobs, force)
+    chosen = _options(source, family, asked.explicit(edits, edits_file), by, force)
     chosen = replace(
         chosen,
         phases=phases,
@@ -80,10 +80,10 @@ def search(
         max_seconds=asked.seconds(max_time),
         top=top,
     )
-    wanted = asked.suite(by, suite)
+    wanted, execution = asked.suite(by, suite), options.execution(threads, gpu_layers, jobs)
     searching, judging = asked.texts(calibration, text)
     job = _job(source, searching, options.ctx(ctx, source), chunks, jobs, weights)
-    job = replace(job, threads=threads, gpu_layers=gpu_layers, suite=wanted)
+    job = replace(job, execution=execution, suite=wanted)
     if dry_run:
         _announce(source, job, chosen, weights, judging is not None, as_json)
         return
@@ -91,18 +91,18 @@ def search(
     board = found.board
     if judging is not None:
         judged = _job(source, judging, job.n_ctx, judge_chunks or chunks, jobs, weights)
-        board = _judge(source, replace(judged, threads=threads, gpu_layers=gpu_layers), board, chosen, weights, place)
+        board = _judge(source, replace(judged, execution=execution), board, chosen, weights, place)
     _write_champion(source, board, out, weights, force, threads)
     _show(board, found, place, as_json)
 
 
-def _options(source: Model, family: list[str] | None, edits: tuple, by: By, jobs: int, force: bool) -> SearchOptions:
+def _options(source: Model, family: list[str] | None, edits: tuple, by: By, force: bool) -> SearchOptions:
     from quantplan.surgery.search.families import DEFAULT, parse_family
     from quantplan.surgery.search.search import SearchOptions
 
     names = family if family else () if edits else DEFAULT
     families = tuple(dict.fromkeys(parse_family(name, source.blocks) for name in names))
-    return SearchOptions(families, edits, by.value, forced=force, machines=options.machines(jobs, None, None))
+    return SearchOptions(families, edits, by.value, forced=force)
 
 
 def _job(source: Model, text: str, n_ctx: int, chunks: int | None, jobs: int, imatrix: Imatrix | None) -> EvaluationJob:
@@ -147,7 +147,7 @@ def _judge(
     from quantplan.surgery.search.search import judge
 
     console.say(f"judging the best {min(chosen.top, len(board.standings))} on the held-out text ...")
-    judged = judge(source, job, board, chosen.top, chosen.machines, imatrix)
+    judged = judge(source, job, board, chosen.top, imatrix)
     write_leaderboard(judged, place)
     return judged
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.bench import BenchRow, bench
 from quantplan.llamacpp.tools import Echo
@@ -16,8 +17,7 @@ PROMPT, GENERATED = 512, 128  # llama-bench's own defaults: pp512 and tg128
 
 def measure_speed(
     files: Sequence[Path],
-    threads: int = 0,
-    gpu_layers: int = 0,
+    execution: Execution = Execution(),
     repetitions: int = 5,
     advance: Callable[[float], None] | None = None,
     echo: Echo | None = None,
@@ -36,11 +36,10 @@ def measure_speed(
             generation=(GENERATED,),
             combined=((PROMPT, GENERATED),),
             repetitions=repetitions,
-            threads=threads,
-            gpu_layers=gpu_layers,
+            execution=execution,
             echo=echo,
         )
-        found.append(_throughput(file, model, rows, gpu_layers))
+        found.append(_throughput(file, model, rows, execution.gpu_layers))
         advance(1 / len(models))
     return found
 

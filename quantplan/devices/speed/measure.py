@@ -29,10 +29,9 @@ from quantplan.devices.speed.table import (
     products,
 )
 from quantplan.errors import BadUsage, ModelMismatch, NoSpace
-from quantplan.execution import cores
+from quantplan.execution import Execution, cores
 from quantplan.llamacpp import tools
 from quantplan.llamacpp.bench import BenchRow, bench
-from quantplan.llamacpp.engine import backend_name
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.measurement import Estimate
 from quantplan.quant_type import BY_NAME, QuantType, fitted
@@ -57,16 +56,11 @@ _DISTURBED = 0.05  # repetitions on a quiet machine differ by 0.3 to 2 %
 
 @dataclass(frozen=True)
 class SpeedOptions:
-    """``threads`` 0: all cores. ``gpu_layers``: none, or more than the model has blocks. ``again``: forget what was measured."""
+    """``execution.gpu_layers``: 0, or more than the model has blocks. ``again``: forget what was measured."""
 
-    threads: int = 0
-    gpu_layers: int = 0
+    execution: Execution = Execution()
     repetitions: int = 5  # of llama-bench
     again: bool = False
-
-    @property
-    def threads_used(self) -> int:
-        return self.threads or cores()
 
 
 @dataclass(frozen=True)
@@ -127,10 +121,10 @@ def speed_table(
             tell("speed of products", done, len(runs))
     speeds = _speeds(todo, journal)
     table = SpeedTable(
-        machine=matmul.device_name(options.gpu_layers > 0),
+        machine=matmul.device_name(options.execution.gpu_layers > 0),
         build=tools.build(),
-        backend=backend_name(options.gpu_layers),
-        threads=options.threads_used,
+        backend=options.execution.backend,
+        threads=options.execution.threads_used,
         model_digest=model.digest,
         blocks=blocks_run(model),
         products=found,
@@ -153,9 +147,10 @@ def pending(model: Model, types: tuple[QuantType, ...], options: SpeedOptions, c
 
 def check_layers(model: Model, options: SpeedOptions) -> None:
     """BadUsage where some blocks would run on a GPU and some not: a tensor's speed would depend on its block."""
-    if 0 < options.gpu_layers <= model.blocks or options.gpu_layers < 0:
+    gpu_layers = options.execution.gpu_layers
+    if 0 < gpu_layers <= model.blocks or gpu_layers < 0:
         raise BadUsage(
-            f"--gpu-layers {options.gpu_layers}: speed is predicted with all {model.blocks} blocks and the output on the "
+            f"--gpu-layers {gpu_layers}: speed is predicted with all {model.blocks} blocks and the output on the "
             f"GPU (--gpu-layers {model.blocks + 1} or more) or none (0)"
         )
 
@@ -179,11 +174,10 @@ def tasks(model: Model, found: Mapping[str, Product], types: tuple[QuantType, ..
 
 
 def _journal(options: SpeedOptions, folder: Path) -> Journal:
-    gpu = options.gpu_layers > 0
+    gpu = options.execution.gpu_layers > 0
     machine = (matmul.device_name(), cores(), matmul.device_name(gpu))
-    journal = Journal(
-        folder, "speed", VERSION, machine, tools.build(), options.threads_used, backend_name(options.gpu_layers)
-    )
+    execution = options.execution
+    journal = Journal(folder, "speed", VERSION, machine, tools.build(), execution.threads_used, execution.backend)
     if options.again:
         journal.results.clear()
     return journal
@@ -196,7 +190,7 @@ def _timings(todo: Sequence[TimingTask]) -> list[tuple[TimingTask, str]]:
 
 def _timed(task: TimingTask, options: SpeedOptions) -> dict[str, object]:
     shape = matmul.measured_shape(task.kind, task.shape, task.batch)
-    load = matmul.Load(task.batch, task.working_set, options.threads_used, options.gpu_layers > 0)
+    load = matmul.Load(task.batch, task.working_set, options.execution.threads_used, options.execution.gpu_layers > 0)
     timing = matmul.time_product(task.kind, shape, load)
     weights = shape.active * task.batch
     return {"ns": timing.ns / weights, "stderr": timing.stderr / weights, "runs": timing.runs, "rows": shape.rows}
@@ -288,8 +282,7 @@ def _bench_synthetic(
             prompt=(PROMPT,),
             generation=(GENERATED,),
             repetitions=options.repetitions,
-            threads=options.threads_used,
-            gpu_layers=options.gpu_layers,
+            execution=options.execution,
         )
     return {
         str(batch): [1e9 / speed for speed in row.samples]
@@ -372,7 +365,7 @@ def check_against_bench(
         generation=(GENERATED,),
         repetitions=options.repetitions,
         threads=table.threads,
-        gpu_layers=options.gpu_layers,
+        gpu_layers=options.execution.gpu_layers,
         echo=echo,
     )
     expected = {PROMPT: table.tokens_per_second(types, PROMPT), 0: table.tokens_per_second(types, GENERATION)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,9 +15,10 @@ from quantplan.evaluate.suites.questions import request, why_not
 from quantplan.evaluate.suites.suite import PERPLEXITY, Suite, SuiteItem, SuitePart
 from quantplan.evaluate.suites.suite_score import ItemScore, PartScore, SuiteConditions, SuiteScore, with_perplexity
 from quantplan.evaluate.suites.suite_score_files import as_fields, from_fields
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.chat import ChatForm
-from quantplan.llamacpp.engine import Engine, EngineOptions, backend_name
+from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.llamacpp.generation import BROKEN, TOO_LONG, Generation, generate
 from quantplan.measurement import Estimate
 from quantplan.records.journal import Journal
@@ -26,18 +27,6 @@ from quantplan.tensor import Model
 Advance = Callable[[float], None]
 _LARGEST_LOG = 600.0  # of a ratio that is still a number
 Ratio = Estimate | float | None  # PPL of the model over PPL of the original
-
-
-@dataclass(frozen=True)
-class ScoreOptions:
-    """How models are run. ``threads`` 0: all cores."""
-
-    threads: int = 0
-    gpu_layers: int = 0
-
-    @property
-    def engine(self) -> EngineOptions:
-        return EngineOptions(threads=self.threads, gpu_layers=self.gpu_layers)
 
 
 def conditions(suite: Suite, backend: str) -> SuiteConditions:
@@ -79,7 +68,7 @@ def score_loaded(
         file=file,
         model_digest=model_digest,
         parts=tuple(parts),
-        conditions=conditions(suite, backend_name(engine.options.gpu_layers, engine.options.rpc)),
+        conditions=conditions(suite, engine.options.execution.backend),
         template=form.template is not None,
         thinks=form.thinks,
         notes=_notes(form, answers),
@@ -131,20 +120,20 @@ def _applying(score: SuiteScore, suite: Suite) -> SuiteScore:
 def score_file(
     path: Path | str,
     suite: Suite,
-    options: ScoreOptions | None = None,
+    execution: Execution = Execution(),
     ppl_ratio: Ratio = None,
     advance: Advance | None = None,
     cache: Path | None = None,
 ) -> SuiteScore:
     """The score of a file, from the folder ``cache`` where its answers are kept; raises as ``score_loaded``."""
-    options, advance = options or ScoreOptions(), advance or (lambda _share: None)
+    advance = advance or (lambda _share: None)
     model = read_model(path)
-    kept = Kept(cache, suite, options)
+    kept = Kept(cache, suite, execution)
     known = kept.find(model)
     if known is not None:
         advance(1)
         return _applying(with_perplexity(replace(known, file=str(path)), ppl_ratio), suite)
-    with Engine(model.path, options.engine) as engine:
+    with Engine(model.path, EngineOptions(execution=execution)) as engine:
         # a perfect ratio, so that a suite of one part applies; what is kept has none
         found = score_loaded(
             engine, model.metadata, suite, 1.0, file=str(path), model_digest=model.digest, advance=advance
@@ -156,9 +145,9 @@ def score_file(
 class Kept:
     """Finished scores of one suite in a journal, by model; without the perplexity, which is measured elsewhere."""
 
-    def __init__(self, cache: Path | None, suite: Suite, options: ScoreOptions) -> None:
+    def __init__(self, cache: Path | None, suite: Suite, execution: Execution) -> None:
         self._suite = suite
-        made_from = asdict(conditions(suite, backend_name(options.gpu_layers)))
+        made_from = asdict(conditions(suite, execution.backend))
         del made_from["suite"]  # its name changes nothing
         self._journal = Journal(cache, "suite", made_from) if cache else None
 

@@ -76,7 +76,7 @@ def estimate_search(
         dict(admission.repeated),
         admission.reasons,
         len(frames | {frame(model, LayerMap.identity(model.blocks)): None}),
-        options.machines.jobs * max((_file_bytes(model, each) for each in frames.values()), default=0),
+        job.execution.jobs * max((_file_bytes(model, each) for each in frames.values()), default=0),
         count * -(-job.chunks // chunks_per_batch(job.n_ctx)),
     )
 

@@ -18,6 +18,7 @@ from quantplan.evaluate.figures import figures
 from quantplan.evaluate.same_tokens import cut
 from quantplan.evaluate.suites.scoring import ppl_ratio, score_loaded
 from quantplan.evaluate.suites.suite import Suite
+from quantplan.execution import Execution
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.llamacpp.engine import EngineOptions
 from quantplan.llamacpp.token_scores import BaseRows, base_rows, joined, token_scores
@@ -47,14 +48,13 @@ class EvaluationJob:
     n_ctx: int
     chunks: int
     folder: Path
-    threads: int = 0
-    gpu_layers: int = 0
+    execution: Execution = Execution()
     imatrix: Path | None = None
     suite: Suite | None = None
 
     @property
     def engine(self) -> EngineOptions:
-        return EngineOptions(self.n_ctx, self.threads, self.gpu_layers, swappable=True)
+        return EngineOptions(self.n_ctx, self.execution, swappable=True)
 
 
 @dataclass(frozen=True)

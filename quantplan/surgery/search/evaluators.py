@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from quantplan.errors import WorkersLost
-from quantplan.execution import Execution
 from quantplan.parallel.worker_pool import Lost, WorkerPool, task_size
 from quantplan.sensitivity.probe_tasks import check_memory, model_here
 from quantplan.surgery.layer_map import LayerMap
@@ -18,17 +17,16 @@ from quantplan.tensor import Model
 
 @dataclass
 class Evaluators:
-    """Reads maps here, or by ``jobs`` processes that each hold a model. Use as a context manager."""
+    """Reads maps here, or by ``job.execution.jobs`` processes that each hold a model. Use as a context manager."""
 
     job: EvaluationJob
-    machines: Execution = field(default_factory=Execution)
     timing: SearchTiming = field(default_factory=SearchTiming)
 
     def __post_init__(self) -> None:
         self._reader: MapEvaluator | None = None
         self._crew: WorkerPool | None = None
-        if self.machines.many:
-            check_memory(model_here(self.job.model, self.job.model_digest), self.machines)
+        if self.job.execution.many:
+            check_memory(model_here(self.job.model, self.job.model_digest), self.job.execution)
 
     def __enter__(self) -> Evaluators:
         return self
@@ -44,7 +42,7 @@ class Evaluators:
         by_frame: dict[str, list[LayerMap]] = {}
         for each in maps:
             by_frame.setdefault(frame(model, each), []).append(each)
-        if self.machines.many:
+        if self.job.execution.many:
             yield from self._by_crew(list(by_frame.values()))
         else:
             yield from self._here([each for group in by_frame.values() for each in group])
@@ -59,8 +57,9 @@ class Evaluators:
 
     def _by_crew(self, groups: Sequence[Sequence[LayerMap]]) -> Iterator[tuple[LayerMap, CandidateScore]]:
         if self._crew is None:
-            self._crew = WorkerPool(self.machines)
-        job = replace(self.job, model=self.job.model.absolute(), threads=self._crew.threads(self.job.threads))
+            self._crew = WorkerPool(self.job.execution)
+        execution = self.job.execution.within_worker(self._crew.threads(self.job.execution.threads))
+        job = replace(self.job, model=self.job.model.absolute(), execution=execution)
         size = task_size(sum(map(len, groups)), self._crew.size)
         chunks = [tuple(group[at : at + size]) for group in groups for at in range(0, len(group), size)]
         try:

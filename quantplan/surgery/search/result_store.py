@@ -10,7 +10,6 @@ from importlib.metadata import version
 from quantplan.evaluate.gaps import chunks_gap
 from quantplan.evaluate.measure import ENGINE
 from quantplan.imatrix import Imatrix
-from quantplan.llamacpp.engine import backend_name
 from quantplan.measurement import Conditions
 from quantplan.records.journal import Journal, text_digest
 from quantplan.surgery.layer_map import LayerMap
@@ -31,7 +30,7 @@ def conditions_of(model: Model, job: EvaluationJob) -> Conditions:
         chunks=job.chunks,
         base_digest=model.digest,
         engine=ENGINE,
-        backend=backend_name(job.gpu_layers),
+        backend=job.execution.backend,
         llama_cpp=f"llama-cpp-python {version('llama-cpp-python')}",
     )
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from quantplan.errors import BadUsage
-from quantplan.execution import Execution
 from quantplan.imatrix import Imatrix
 from quantplan.surgery.edits import Edit, layer_map
 from quantplan.surgery.layer_map import LayerMap
@@ -42,7 +41,6 @@ class SearchOptions:
     max_seconds: float | None = None
     top: int = 5
     forced: bool = False
-    machines: Execution = field(default_factory=Execution)
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def search(
     """
     check_explicit(model, options.explicit, imatrix, options.forced)
     host.clear(job.folder)
-    with Evaluators(job, options.machines) as readers:
+    with Evaluators(job) as readers:
         course = _Course(model, job, options, imatrix, readers, tell)
         course.run()
         return SearchResult(course.board(), readers.timing, course.admission.reasons, course.ended)
@@ -94,12 +92,11 @@ def judge(
     job: EvaluationJob,
     board: Leaderboard,
     top: int,
-    machines: Execution | None = None,
     imatrix: Imatrix | None = None,
 ) -> Leaderboard:
     """The leaderboard with what another text says of its best ``top`` and of the original. Raises as ``search``."""
     best = [each for each in board.standings[:top] if each.ppl]
-    with Evaluators(job, machines or Execution()) as readers:
+    with Evaluators(job) as readers:
         result_store = ResultStore(model, job, imatrix, readers)
         maps = [LayerMap.identity(model.blocks), *(each.layer_map for each in best)]
         for _ in result_store.read(maps):
