@@ -155,7 +155,7 @@ def test_figures_are_positive_and_the_second_call_measures_nothing(reference_mod
     with pytest.raises(AssertionError):
         speed_table(model, [Q4_K, Q8], replace(OPTIONS, again=True), tmp_path)
     with pytest.raises(AssertionError):
-        speed_table(model, [Q4_K, Q8], replace(OPTIONS, threads=2), tmp_path)
+        speed_table(model, [Q4_K, Q8], replace(OPTIONS, execution=Execution(2)), tmp_path)
 
 
 @pytest.mark.tools

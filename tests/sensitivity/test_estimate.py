@@ -109,7 +109,7 @@ def test_another_text_or_imatrix_is_another_probe(case, priced):
         for text in (case.text, case.text + ".")
     }
     assert len(journals) == 4
-    assert pricing.probe_journal(case.model, case.imatrix, case.text, options(case, threads=7), priced[1]).results
+    assert pricing.probe_journal(case.model, case.imatrix, case.text, options(case, probe=replace(case.options, execution=Execution(7))), priced[1]).results
 
 
 # -- tables without a probe

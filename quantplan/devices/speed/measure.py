@@ -364,8 +364,7 @@ def check_against_bench(
         prompt=(PROMPT,),
         generation=(GENERATED,),
         repetitions=options.repetitions,
-        threads=table.threads,
-        gpu_layers=options.execution.gpu_layers,
+        execution=replace(options.execution, threads=table.threads),
         echo=echo,
     )
     expected = {PROMPT: table.tokens_per_second(types, PROMPT), 0: table.tokens_per_second(types, GENERATION)}
