@@ -9,6 +9,7 @@ from model_parts import imatrix_of, model_of
 from model_shapes import QWEN3_8B
 
 from quantplan.errors import BadUsage, NothingSelected, TextTooShort
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import quantize
 from quantplan.quant_type import BY_NAME, parse_types
@@ -109,7 +110,13 @@ def test_another_text_or_imatrix_is_another_probe(case, priced):
         for text in (case.text, case.text + ".")
     }
     assert len(journals) == 4
-    assert pricing.probe_journal(case.model, case.imatrix, case.text, options(case, probe=replace(case.options, execution=Execution(7))), priced[1]).results
+    assert pricing.probe_journal(
+        case.model,
+        case.imatrix,
+        case.text,
+        options(case, probe=replace(case.options, execution=Execution(7))),
+        priced[1],
+    ).results
 
 
 # -- tables without a probe
