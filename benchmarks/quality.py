@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 
 from quantplan.build.build import build, build_stock_quant
-from quantplan.evaluate.bootstrap import ratio_interval
 from quantplan.evaluate.measure import MeasureOptions, measure
+from quantplan.evaluate.significance import ratio_interval
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import imatrix as imatrix_tool

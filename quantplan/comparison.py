@@ -1,4 +1,4 @@
-"""A comparison: files measured under the same conditions beside the first of them, and what may be concluded."""
+"""A comparison: files measured under the same conditions against the first of them, and what may be concluded."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class ComparedFile:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """This file's figure minus the first file's, with a 95 % interval. ``decided``: chance does not explain it.
+    """This file's figure minus the first file's, with a 95 % interval. ``decided``: significant (p < 0.05).
 
-    ``needed``: about as many windows (or tasks) would decide a difference of this size, where it is not decided; None
-    where it is, where there is no difference at all, and for figures that more text does not sharpen.
+    ``needed``: about how many chunks (or tasks) would make a difference of this size significant; None where it is, where
+    there is no difference at all, and for figures that more text does not sharpen.
     """
 
     difference: float
@@ -47,19 +47,18 @@ class Gap:
 @dataclass(frozen=True, kw_only=True)
 class Row(ComparedFile):
     """``kld_ratio``: KLD of the FIRST file (the plan) over KLD of this one, below 1 where the first is better, 1 in its
-    own row.
+    own row. Infinite where this file has a KLD of 0.
 
-    ``low`` and ``high`` hold its 95 % interval, from a bootstrap over windows drawn alike for both files.
-    Infinite where this file loses nothing at all. ``gaps`` by figure: KLD in nats per token, PPL as the difference of mean
-    negative log likelihoods (the logarithm of the ratio), tasks and average in percentage points, tests of speed in
-    tokens/s; empty in the first row.
+    ``low`` and ``high``: its 95 % interval, paired by chunk; it leaves out 1 exactly where the KLDs differ significantly.
+
+    ``gaps`` by figure: KLD in nats per token, PPL as the difference of mean negative log likelihoods (the logarithm of the
+    ratio), tasks and average in percentage points, tests of speed in tokens/s; empty in the first row.
     """
 
     kld_ratio: float
     low: float
     high: float
     size_difference: float  # bytes over the first file's bytes - 1
-    chunks_needed: int | None = None  # about as many would tell the two apart; None where they are, or are just alike
     shrinkage: float | None = None  # 1 - bytes over the reference file's bytes
     gaps: dict[str, Gap] = field(default_factory=dict)
 
@@ -70,11 +69,16 @@ class Row(ComparedFile):
 
     @property
     def significant(self) -> bool:
-        """Whether the difference is outside of what the choice of windows explains."""
-        return self.high < 1 or self.low > 1
+        """Whether its KLD differs significantly from the first file's; False in the first file's own row."""
+        return KLD in self.gaps and self.gaps[KLD].decided
+
+    @property
+    def chunks_needed(self) -> int | None:
+        """About how many chunks would make the KLD difference significant; None where it is, or where there is none."""
+        return self.gaps[KLD].needed if KLD in self.gaps else None
 
     def alike(self, figure: str) -> bool:
-        """Whether this figure's difference from the first row's is inside the noise."""
+        """Whether this figure does not differ significantly from the first row's."""
         return figure in self.gaps and not self.gaps[figure].decided
 
 

@@ -1,35 +1,12 @@
 from dataclasses import replace
 
 import pytest
+from measurement_parts import CONDITIONS, MEASUREMENT
 
 from quantplan.errors import BadFile, ConditionsDiffer
-from quantplan.measurement import PERCENTILES, Conditions, Estimate, Measurement, check_comparable
+from quantplan.measurement import PERCENTILES, check_comparable
 from quantplan.records.codec import read_record
 from quantplan.records.measurement_files import as_fields, read_measurement, write_measurement
-
-CONDITIONS = Conditions("a" * 64, 256, 16, "b" * 64, "in-process", "cpu", "llama-cpp-python 0.3.36")
-MEASUREMENT = Measurement(
-    file="a.gguf",
-    model_digest="c" * 64,
-    file_bytes=6_735_744,
-    bpw=5.11,
-    conditions=CONDITIONS,
-    ppl=Estimate(37.7, 2.4),
-    base_ppl=Estimate(37.4, 2.4),
-    ln_ppl_ratio=Estimate(0.0077, 0.0033),
-    ppl_correlation=0.998,
-    kld=Estimate(0.00895, 0.00019),
-    kld_chunk_err=0.0005,
-    kld_median=0.0069,
-    kld_maximum=0.09,
-    kld_percentiles={each: each / 1000 for each in PERCENTILES},
-    delta_p=Estimate(-0.13, 0.07),
-    rms_dp=Estimate(2.1, 0.1),
-    same_top=Estimate(94.0, None),
-    per_chunk_kld=(0.009, 0.0089),
-    per_chunk_nll=(3.5, 3.6),
-    per_chunk_base_nll=(3.4, 3.5),
-)
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -76,7 +53,7 @@ def test_a_damaged_record_is_refused(tmp_path, damage):
     ("change", "said"),
     [
         ({"n_ctx": 512}, "n_ctx 256 / 512"),
-        ({"chunks": 15}, "windows 16 / 15"),
+        ({"chunks": 15}, "chunks 16 / 15"),
         ({"text_digest": "d" * 64}, "text_digest aaaaaaaaaaaa / dddddddddddd"),
         ({"base_digest": "d" * 64}, "base_digest"),
         ({"engine": "llama-perplexity"}, "engine in-process / llama-perplexity"),

@@ -93,8 +93,8 @@ def compare(
     """Compare a plan with stock mixes or other files, and say in one sentence which loses less.
 
     The first file, or with --sort the best, is what all others are held against: kld_ratio is its KLD over the other
-    file's, below 1 the first is better. Intervals come from a bootstrap over windows, the same for both files; ≈ marks
-    what is inside the noise. Stock mixes are built with the plan's imatrix. Built files are kept in --out, or in the
+    file's, below 1 the first is better. Both files are compared chunk by chunk; ≈ marks differences that are not
+    significant (p > 0.05). Stock mixes are built with the plan's imatrix. Built files are kept in --out, or in the
     project's reports/builds; elsewhere they are removed at the end. Records that `quantplan measure` wrote compare
     without measuring anything.
 
@@ -132,8 +132,8 @@ def compare(
 
 def _announce(plan: Path, words: list[str], context: BuildContext, asked: EvidenceOptions) -> None:
     """Files and their sizes, then what would be measured of each."""
+    from quantplan.evaluate.baselines import file_size as reference_size
     from quantplan.evaluate.baselines import nearest_stock_quant
-    from quantplan.evaluate.from_records import reference_size
     from quantplan.records.plan_files import read_plan
 
     is_file = plan.suffix == ".gguf"
@@ -150,8 +150,9 @@ def _announce(plan: Path, words: list[str], context: BuildContext, asked: Eviden
 
 def _of_records(files: list[Path], reference: str | None, sort: str | None) -> Comparison:
     """What was measured earlier, perhaps elsewhere."""
+    from quantplan.evaluate.baselines import file_size as reference_size
     from quantplan.evaluate.compare import CompareOptions, compare_files
-    from quantplan.evaluate.from_records import read_compared_files, reference_size
+    from quantplan.evaluate.from_records import read_compared_files
 
     found = read_compared_files(files)
     size = reference_size(reference, None) if reference else None
@@ -159,8 +160,8 @@ def _of_records(files: list[Path], reference: str | None, sort: str | None) -> C
 
 
 def _compare_options(plan: Path, context: BuildContext, reference: str | None, sort: str | None) -> CompareOptions:
+    from quantplan.evaluate.baselines import file_size as reference_size
     from quantplan.evaluate.compare import CompareOptions
-    from quantplan.evaluate.from_records import reference_size
 
     base = context.source
     size = reference_size(reference, context) if reference else (base.path.name, base.file_bytes)

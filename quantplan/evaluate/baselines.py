@@ -1,8 +1,7 @@
-"""The files of a comparison: those that are there, and those that a plan or the name of a stock mix stands
-for.
+"""The files of a comparison: those that exist, and those that a plan or the name of a stock quant stands for.
 
-A built file carries in its name a digest of all that it was made from, so that it is found again; it is
-believed only after its types and size were read back.
+A built file carries in its name a digest of all that it was made from, so that a later comparison finds it; it is used only
+after its types and size were read back.
 """
 
 from __future__ import annotations
@@ -26,12 +25,10 @@ from quantplan.records.journal import digest_of
 from quantplan.records.plan_files import read_plan
 from quantplan.tensor import Model
 
-# The mixes that people choose from: what llama.cpp's own table of quantizations lists, ternary types left out
-
 
 @dataclass(frozen=True)
 class BuildContext:
-    """Where and from what contenders are built. ``imatrix``: the file for all of them, None for none."""
+    """Where and from what the compared files are built. ``imatrix``: of stock quants, and of plans whose own is gone."""
 
     source: Model
     folder: Path
@@ -41,9 +38,7 @@ class BuildContext:
 
 
 def plan_entry(path: Path, context: BuildContext, earlier: Path | None = None) -> CompareEntry:
-    """The plan's file: a GGUF as it is, or what a plan file says, built unless ``earlier`` or a former
-    build is just that.
-    """
+    """A GGUF as it is, or the file of a plan (.json): ``earlier`` or a former build where it is as planned, else built."""
     if path.suffix == ".gguf":
         return CompareEntry(path.name, _existing(path))
     plan = read_plan(path)
@@ -54,33 +49,47 @@ def plan_entry(path: Path, context: BuildContext, earlier: Path | None = None) -
 
 
 def baseline(word: str, context: BuildContext) -> CompareEntry:
-    """A GGUF named by its path, or the stock mix of that name, built with the workshop's imatrix."""
-    if word.lower().endswith(".gguf"):
-        return CompareEntry(Path(word).name, _existing(Path(word)))
+    """A GGUF or a plan (.json) by its path, or the stock quant of that name, built with the context's imatrix."""
+    if word.lower().endswith((".gguf", ".json")):
+        return plan_entry(Path(word), context)
     try:
         ftype = known_ftype(word)
     except NothingSelected as error:
-        raise NothingSelected(f"{error}; or give the path of a .gguf file") from None
+        raise NothingSelected(f"{error}; or give the path of a .gguf file or of a plan (.json)") from None
     plan = stock_plan(context.source, ftype, _imatrix(context.imatrix))
     return CompareEntry(ftype, built(plan, f"{context.source.path.stem}-{ftype}", context, ftype))
 
 
-def nearest_stock_quant(model: Model, size: int, imatrix: Path | None) -> str:
-    """The stock mix whose file is the largest of those that are no larger than ``size`` bytes; else the
-    smallest of all.
+def file_size(word: str, context: BuildContext | None) -> tuple[str, int]:
+    """(name, exact bytes) of the file that ``baseline`` would give, without building it.
 
-    Sizes are exact and nothing is built for them. StockQuants that cannot be made without an imatrix are left out
-    without one.
+    Without a context (there is no model) BadUsage for a stock quant.
+    """
+    path = Path(word)
+    if path.suffix.lower() == ".gguf":
+        return path.name, read_model(path).file_bytes
+    if path.suffix.lower() == ".json":
+        return path.name, read_plan(path).file_bytes
+    if context is None:
+        raise BadUsage(f"--reference {word}: records do not hold sizes of stock quants; give the path of a .gguf file")
+    ftype = known_ftype(word)
+    return ftype, stock_plan(context.source, ftype, _imatrix(context.imatrix)).file_bytes
+
+
+def nearest_stock_quant(model: Model, size: int, imatrix: Path | None) -> str:
+    """The stock quant whose file is the largest of those no larger than ``size`` bytes; else the smallest of all.
+
+    Nothing is built. Stock quants that need an imatrix are left out without one.
     """
     sizes = stock_quant_sizes(model, _imatrix(imatrix))
     if not sizes:
-        raise NothingSelected(f"llama-quantize makes no stock mix of {model.path}; name files with --with")
-    fitting = [name for name, each in sizes.items() if each <= size * (1 + SAME_SIZE)]
+        raise NothingSelected(f"llama-quantize makes no stock quant of {model.path}; name files with --with")
+    fitting = [name for name, file_bytes in sizes.items() if file_bytes <= size * (1 + SAME_SIZE)]
     return max(fitting, key=lambda name: sizes[name]) if fitting else min(sizes, key=lambda name: sizes[name])
 
 
 def stock_quant_sizes(model: Model, imatrix: Imatrix | None) -> dict[str, int]:
-    """Exact file sizes of the usual stock mixes; those that need an imatrix are left out without one."""
+    """Exact file sizes of the stock quants in llama.cpp's own table; those that need an imatrix are left out without one."""
     return dict(_sizes(model, published_ftypes(), imatrix))
 
 
@@ -99,32 +108,35 @@ def _imatrix(path: Path | None) -> Imatrix | None:
 def _existing(path: Path) -> Path:
     if not path.is_file():
         raise BadFile(
-            f"{path}: no such file; build it with `quantplan quantize`, or give the plan or the name of a mix"
+            f"{path}: no such file; build it with `quantplan quantize`, or give the plan or the name of a stock quant"
         )
     return path
 
 
 def built(plan: Plan, name: str, context: BuildContext, ftype: str = "") -> Path:
-    """The file of a plan, or of the stock mix ``ftype`` that it stands for, in the workshop's folder; built if need be."""
+    """The file of a plan, or of the stock quant ``ftype`` that it stands for, in the context's folder; built if need be."""
     out = built_path(plan, name, context)
-    if not as_planned(out, plan):
-        given = context.imatrix if plan.imatrix else None
-        if ftype:
-            build_stock_quant(context.source, ftype, out, given, threads=context.threads, echo=context.echo)
-        else:
-            build(plan, context.source, out, imatrix_path=given, threads=context.threads, echo=context.echo)
+    if as_planned(out, plan):
+        return out
+    imatrix = context.imatrix if plan.imatrix else None
+    if ftype:
+        build_stock_quant(context.source, ftype, out, imatrix, threads=context.threads, echo=context.echo)
+        return out
+    if plan.imatrix and Path(plan.imatrix.path).is_file():
+        imatrix = Path(plan.imatrix.path)
+    build(plan, context.source, out, imatrix_path=imatrix, threads=context.threads, echo=context.echo)
     return out
 
 
 def built_path(plan: Plan, name: str, context: BuildContext) -> Path:
-    """Where ``built`` puts it: the name holds a digest of all that the file is made from."""
+    """Where ``built`` puts the file: the name holds a digest of all that it is made from."""
     made_from = [plan.model_digest, plan.imatrix.digest if plan.imatrix else None, tools_build()]
-    made_from.append({each.name: each.type.name for each in plan.tensors})
+    made_from.append({tensor.name: tensor.type.name for tensor in plan.tensors})
     return context.folder / f"{name}-{digest_of(made_from)[:12]}.gguf"
 
 
 def as_planned(file: Path, plan: Plan) -> bool:
-    """Whether the file is there and whole; anything else is built again."""
+    """Whether the file exists and is whole and as planned."""
     if not file.is_file():
         return False
     try:

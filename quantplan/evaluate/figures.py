@@ -1,21 +1,20 @@
 """From scores of tokens to the figures of a measurement, with llama-perplexity's definitions.
 
-Source: ``kl_divergence`` in tools/perplexity/perplexity.cpp. Error of a mean: sqrt((E[x^2] - E[x]^2) / (n -
-1)) over all n scored tokens; of exp(x) and sqrt(x): that times the derivative.
+Source: ``kl_divergence`` in tools/perplexity/perplexity.cpp. Standard error of a mean: over all n scored tokens; of exp(x) and
+sqrt(x): that times the derivative.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from scipy import stats
 
 from quantplan.llamacpp.token_scores import TokenScores
 from quantplan.measurement import PERCENTILES, Estimate, Figures
 
 
 def figures(scores: TokenScores, chunks: int) -> Figures:
-    """The figures of a text of ``chunks`` equal windows; ``scores`` hold its tokens in the order of the
-    text.
-    """
+    """The figures of a text of ``chunks`` equal chunks; ``scores`` hold its tokens in the order of the text."""
     ppl, base_ppl = _exponential(scores.nll), _exponential(scores.base_nll)
     per_chunk = {name: getattr(scores, name).reshape(chunks, -1).mean(axis=1) for name in ("kld", "nll", "base_nll")}
     return Figures(
@@ -41,7 +40,7 @@ def mean(values: np.ndarray) -> Estimate:
     """Mean of [n] values and its standard error, None for a single one."""
     if len(values) < 2:
         return Estimate(float(values.mean()), None)
-    return Estimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
+    return Estimate(float(values.mean()), float(stats.sem(values)))
 
 
 def _exponential(nll: np.ndarray) -> Estimate:

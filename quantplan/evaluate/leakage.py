@@ -1,4 +1,4 @@
-"""Whether a text that judges was seen before: a plan tuned on its own examination proves nothing."""
+"""Check that evaluation text does not overlap the text that a plan was made with (data leakage)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ LONG_LINE = 60  # characters: shorter lines (headings, code, dialogue) may recur
 WORRYING = 0.01
 
 
-def overlap(judging: str, calibration: str) -> float:
-    """Share of the long lines of ``judging`` that stand in ``calibration`` too, white space at the ends
-    aside; 0 to 1.
-    """
-    lines = _long_lines(judging)
+def overlap(evaluation: str, calibration: str) -> float:
+    """Share of the long lines of ``evaluation`` that are in ``calibration`` too, white space at the ends aside; 0 to 1."""
+    lines = _long_lines(evaluation)
     if not lines:
         return 0.0
     known = set(_long_lines(calibration))

@@ -1,8 +1,7 @@
 """Measuring with llama-perplexity instead of in this process: what others can run and check for themselves.
 
-Its base file keeps 16 bits of a log-probability and clips at 16 below the largest, so KLD has a floor of
-about 5e-4 nats (an F16 file against itself on the tool's authors' models); figures are not comparable with
-those taken in-process.
+Its base file keeps 16 bits of a log-probability and clips at 16 below the largest, so KLD has a floor of about 5e-4 nats (an
+F16 file against itself on the models of the tool's authors); figures do not compare with those taken in-process.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pathlib import Path
 from quantplan.budget import human_bytes
 from quantplan.errors import NoSpace
 from quantplan.evaluate.measure import Advance, MeasureOptions, bits_per_weight
-from quantplan.evaluate.same_tokens import check_same_tokens, cut
+from quantplan.evaluate.same_tokens import check_same_tokens, tokenize
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import perplexity
 from quantplan.llamacpp.perplexity import Parsed, ToolOptions
@@ -35,20 +34,18 @@ def measure_with_tool(
     advance: Advance | None = None,
     echo: Echo | None = None,
 ) -> list[Measurement]:
-    """The measurements of ``files`` as llama-perplexity prints them, without figures of single windows.
+    """The measurements of ``files`` as llama-perplexity prints them, without figures per chunk.
 
     ``advance`` gets shares that add up to 1. The base file goes to a temporary folder (TMPDIR). Raises
     BadFile, ModelMismatch, NoSpace, TextTooShort, ToolFailed, ToolMissing.
     """
     options, advance = options or MeasureOptions(), advance or (lambda _share: None)
     base, models = read_model(base_path), [read_model(file) for file in files]
-    expected = cut(base, text, options.n_ctx, options.chunks)
+    expected = tokenize(base, text, options.n_ctx, options.chunks)
     check_same_tokens(base, expected, models, text, options.chunks)
     chunks, vocabulary = len(expected.chunks), expected.vocabulary
-    tool, share = (
-        ToolOptions(options.n_ctx, options.execution),
-        1 / (chunks * (len(models) + 1)),
-    )
+    tool = ToolOptions(options.n_ctx, options.execution)
+    share = 1 / (chunks * (len(models) + 1))
     common = {"step": lambda chunks: advance(chunks * share), "echo": echo}
     with tempfile.TemporaryDirectory(prefix="quantplan-") as name:
         folder = Path(name)
@@ -59,8 +56,8 @@ def measure_with_tool(
         parsed = [perplexity.divergence(model.path, folder / "base.kld", tool, **common) for model in models]
     conditions = _conditions(base, text, options)
     return [
-        _measurement(file, *each, chunks, conditions)
-        for file, each in zip(files, zip(models, parsed, strict=True), strict=True)
+        _measurement(file, model, output, chunks, conditions)
+        for file, model, output in zip(files, models, parsed, strict=True)
     ]
 
 
@@ -70,7 +67,7 @@ def check_room(folder: Path, needed: int) -> None:
     if needed > free:
         raise NoSpace(
             f"llama-perplexity's base file needs {human_bytes(needed)}, {folder} has {human_bytes(free)}; "
-            "set TMPDIR to another disk, or take fewer --windows"
+            "set TMPDIR to another disk, or take fewer --chunks"
         )
 
 
@@ -90,7 +87,7 @@ def _measurement(file: Path, model: Model, parsed: Parsed, chunks: int, conditio
     if not parsed.complete:
         notes = (
             f"llama-perplexity ended {perplexity.RUNS} times without its summary: figures of its line for "
-            f"window {parsed.chunks} of {chunks}; percentiles and mean change of probability are unknown",
+            f"chunk {parsed.chunks} of {chunks}; percentiles and mean change of probability are unknown",
         )
     return Measurement(
         **vars(parsed.figures),

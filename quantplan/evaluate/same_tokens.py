@@ -1,4 +1,4 @@
-"""Whether files cut a text into the same tokens as their base: logits of other tokens do not compare."""
+"""Check that files split a text into the same tokens as their base model: logits of other tokens do not compare."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quantplan.errors import ModelMismatch
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.tensor import Model
 
-_DESCRIBED = (
+_TOKENIZER_KEYS = (
     "tokenizer.ggml.model",
     "tokenizer.ggml.pre",
     "tokenizer.ggml.add_bos_token",
@@ -20,59 +20,60 @@ _DESCRIBED = (
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A text as a model cuts it. ``chunks``: int32 [windows, n_ctx]; ``vocabulary``: how many tokens there are."""
+class TokenizedText:
+    """A text as a model's tokenizer splits it. ``chunks``: int32 [chunks, n_ctx]; ``vocabulary``: number of tokens."""
 
     chunks: np.ndarray
     vocabulary: int
 
 
-def cut(model: Model, text: str, n_ctx: int, limit: int | None = None) -> Cut:
-    """The windows of the text, at most ``limit``; only the vocabulary is loaded. Raises BadFile, TextTooShort."""
+def tokenize(model: Model, text: str, n_ctx: int, limit: int | None = None) -> TokenizedText:
+    """The chunks of the text, at most ``limit``; only the vocabulary is loaded. Raises BadFile, TextTooShort."""
     with Engine(model.path, EngineOptions(n_ctx=n_ctx, vocabulary_only=True)) as engine:
-        return Cut(engine.chunks(text, limit), engine.vocabulary)
+        return TokenizedText(engine.chunks(text, limit), engine.vocabulary)
 
 
-def check_same_tokens(base: Model, expected: Cut, others: Iterable[Model], text: str, limit: int | None = None) -> None:
-    """ModelMismatch, with what differs, for a model that cuts the text otherwise than the base: found before anything runs."""
-    for other in others:
-        check_vocabulary(base, other)
-        own = cut(other, text, expected.chunks.shape[1], limit)
-        if own.vocabulary != expected.vocabulary:
-            sizes = f"it has a vocabulary of {own.vocabulary} tokens, the base has {expected.vocabulary}"
-            raise _mismatch(base, other, "; ".join([sizes, *_described(base, other)]))
-        if not np.array_equal(own.chunks, expected.chunks):
-            what = "; ".join(_described(base, other) + _first_difference(expected.chunks, own.chunks))
-            raise _mismatch(base, other, f"it cuts the same text into other tokens ({what})")
+def check_same_tokens(
+    base: Model, expected: TokenizedText, models: Iterable[Model], text: str, limit: int | None = None
+) -> None:
+    """ModelMismatch, with what differs, for a model whose tokens of the text are not the base's."""
+    for model in models:
+        check_vocabulary(base, model)
+        tokens = tokenize(model, text, expected.chunks.shape[1], limit)
+        if tokens.vocabulary != expected.vocabulary:
+            raise _mismatch(base, model, _sizes(tokens.vocabulary, expected.vocabulary))
+        if not np.array_equal(tokens.chunks, expected.chunks):
+            what = f"its tokens of the same text differ{_first_difference(expected.chunks, tokens.chunks)}"
+            raise _mismatch(base, model, what)
 
 
-def check_vocabulary(base: Model, other: Model) -> None:
-    """ModelMismatch unless both embed as many tokens, as far as headers tell."""
-    found = [model.by_name.get("token_embd.weight") for model in (base, other)]
-    sizes = [tensor.rows for tensor in found if tensor]
+def check_vocabulary(base: Model, model: Model) -> None:
+    """ModelMismatch unless both have token embeddings of the same number of tokens, as far as headers tell."""
+    tensors = [header.by_name.get("token_embd.weight") for header in (model, base)]
+    sizes = [tensor.rows for tensor in tensors if tensor]
     if len(set(sizes)) > 1:
-        what = [f"it has a vocabulary of {sizes[1]} tokens, the base has {sizes[0]}", *_described(base, other)]
-        raise _mismatch(base, other, "; ".join(what))
+        raise _mismatch(base, model, _sizes(*sizes))
 
 
-def _first_difference(expected: np.ndarray, own: np.ndarray) -> list[str]:
-    said = [f"{len(own)} windows, of the base {len(expected)}"] if len(own) != len(expected) else []
-    shared = min(own.size, expected.size)
-    ours, theirs = own.reshape(-1)[:shared], expected.reshape(-1)[:shared]
-    differing = np.flatnonzero(ours != theirs)
+def _sizes(vocabulary: int, expected: int) -> str:
+    return f"it has a vocabulary of {vocabulary} tokens, the base has {expected}"
+
+
+def _first_difference(expected: np.ndarray, chunks: np.ndarray) -> str:
+    words = f"; {len(chunks)} chunks, the base has {len(expected)}" if len(chunks) != len(expected) else ""
+    shared = min(chunks.size, expected.size)
+    tokens, base_tokens = chunks.reshape(-1)[:shared], expected.reshape(-1)[:shared]
+    differing = np.flatnonzero(tokens != base_tokens)
     if len(differing):
         first = int(differing[0])
-        said.append(f"first at token {first}: number {ours[first]}, of the base {theirs[first]}")
-    return said
+        words += f"; first at token {first}: id {tokens[first]}, in the base {base_tokens[first]}"
+    return words
 
 
-def _described(base: Model, other: Model) -> list[str]:
-    """What their headers say of the tokenizer, where it is not the same."""
-    pairs = [(key, other.metadata.get(key), base.metadata.get(key)) for key in _DESCRIBED]
-    return [f"{key} is {own}, of the base {theirs}" for key, own, theirs in pairs if own != theirs]
-
-
-def _mismatch(base: Model, other: Model, what: str) -> ModelMismatch:
+def _mismatch(base: Model, model: Model, what: str) -> ModelMismatch:
+    pairs = [(key, model.metadata.get(key), base.metadata.get(key)) for key in _TOKENIZER_KEYS]
+    tokenizers = [f"{key} is {value}, in the base {expected}" for key, value, expected in pairs if value != expected]
     return ModelMismatch(
-        f"{other.path} does not belong to the base {base.path}: {what}; give the model it was made from as --base"
+        f"{model.path} does not belong to the base {base.path}: {'; '.join([what, *tokenizers])}; "
+        "give the model it was made from as --base"
     )

@@ -63,7 +63,7 @@ class TaskFile:
 
     @property
     def most_answers(self) -> int:
-        return max(len(each.answers) for each in self.questions)
+        return max(len(question.answers) for question in self.questions)
 
 
 def read_task_file(path: Path | str) -> TaskFile:
@@ -104,20 +104,20 @@ def _hellaswag(path: Path, raw: bytes) -> tuple[Question, ...]:
     lines, size = _lines(path, raw), 2 + _ENDINGS
     if len(lines) % size:
         raise BadFile(f"{path}: {len(lines)} lines, no multiple of {size}: a task is context, label and four endings")
-    found = []
+    questions = []
     for start in range(0, len(lines), size):
         context, label, *endings = lines[start : start + size]
         if label.strip() not in ("0", "1", "2", "3"):
             raise BadFile(f"{path}, line {start + 2}: the number of the right ending (0 to 3) is needed, not {label!r}")
-        found.append(Question(context, tuple(endings), int(label), HELLASWAG))
-    return tuple(found)
+        questions.append(Question(context, tuple(endings), int(label), HELLASWAG))
+    return tuple(questions)
 
 
 def _winogrande(path: Path, raw: bytes) -> tuple[Question, ...]:
     """Without the last line of the file: llama-perplexity drops the newline behind it, and then the line that has none."""
     lines = _lines(path, raw)
-    found = [_winogrande_line(f"{path}, line {number}", line) for number, line in enumerate(lines, 1)]
-    return tuple(found if raw.endswith(b"\n\n") else found[:-1])
+    questions = [_winogrande_line(f"{path}, line {number}", line) for number, line in enumerate(lines, 1)]
+    return tuple(questions if raw.endswith(b"\n\n") else questions[:-1])
 
 
 def _winogrande_line(place: str, line: str) -> Question:
@@ -152,21 +152,21 @@ def _jsonl(path: Path, raw: bytes) -> tuple[Question, ...]:
 def _jsonl_line(place: str, line: str) -> Question:
     try:
         entry = json.loads(line)
-        found = Question(entry["question"], tuple(entry["answers"]), entry["correct"])
-        texts = (found.question, *found.answers)
-        sound = all(isinstance(each, str) and each for each in texts) and type(found.correct) is int
+        question = Question(entry["question"], tuple(entry["answers"]), entry["correct"])
+        texts = (question.question, *question.answers)
+        sound = all(isinstance(text, str) and text for text in texts) and type(question.correct) is int
     except (ValueError, KeyError, TypeError):
         sound = False
     if not sound:
         raise BadFile(
             f'{place}: {{"question": "...", "answers": ["...", "..."], "correct": 0}} is needed, no text empty'
         )
-    _check(place, found)
-    return found
+    _check(place, question)
+    return question
 
 
-def _check(place: str, found: Question) -> None:
-    if not 2 <= len(found.answers) <= _MOST_ANSWERS or not 0 <= found.correct < len(found.answers):
+def _check(place: str, question: Question) -> None:
+    if not 2 <= len(question.answers) <= _MOST_ANSWERS or not 0 <= question.correct < len(question.answers):
         raise BadFile(f"{place}: 2 to {_MOST_ANSWERS} answers are needed, and the number of the right one from 0 on")
 
 
@@ -180,7 +180,7 @@ def encode(questions: Sequence[Question]) -> bytes:
     with several (always none here: the tool does not use them). A string is its length in bytes and its UTF-8 bytes;
     answers are their number, the strings, and a label 0 or 1 for each.
     """
-    tasks = [_string(each.question) + _answers(each) + struct.pack("<I", 0) for each in questions]
+    tasks = [_string(question.question) + _answers(question) + struct.pack("<I", 0) for question in questions]
     positions, position = [], 4 + 4 * len(tasks)
     for task in tasks:
         positions.append(position)
@@ -195,7 +195,7 @@ def _string(text: str) -> bytes:
 
 def _answers(question: Question) -> bytes:
     labels = [int(index == question.correct) for index in range(len(question.answers))]
-    strings = b"".join(_string(each) for each in question.answers)
+    strings = b"".join(_string(answer) for answer in question.answers)
     return struct.pack("<I", len(labels)) + strings + struct.pack(f"<{len(labels)}i", *labels)
 
 
@@ -203,13 +203,13 @@ def _binary(path: Path, raw: bytes) -> tuple[Question, ...]:
     """What ``encode`` writes. Tasks lie one after another, and the table says where, in whatever order."""
     reader = _Reader(path, raw)
     positions = [reader.number() for _ in range(reader.count(4))]
-    starts, found = [], []
+    starts, questions = [], []
     for index in range(len(positions)):
         starts.append(reader.position)
-        found.append(reader.question(f"{path}, task {index}"))
+        questions.append(reader.question(f"{path}, task {index}"))
     if sorted(positions) != starts:
         raise reader.damaged("its table of positions is not where the tasks are")
-    return tuple(found)
+    return tuple(questions)
 
 
 class _Reader:
@@ -217,7 +217,7 @@ class _Reader:
         self.path, self.raw, self.position = path, raw, 0
 
     def damaged(self, what: str) -> BadFile:
-        return BadFile(f"{self.path}: no multiple-choice data of llama-perplexity: {what}; is the download complete?")
+        return BadFile(f"{self.path}: not multiple-choice data of llama-perplexity: {what}; is the download complete?")
 
     def take(self, size: int) -> bytes:
         start, self.position = self.position, self.position + size
@@ -229,11 +229,11 @@ class _Reader:
         return int(struct.unpack("<I", self.take(4))[0])
 
     def count(self, least_bytes: int) -> int:
-        """A number of things that take at least so many bytes each."""
-        found = self.number()
-        if found * least_bytes > len(self.raw) - self.position:
-            raise self.damaged(f"it announces {found} entries at byte {self.position - 4}")
-        return found
+        """A number of entries that take at least ``least_bytes`` each."""
+        count = self.number()
+        if count * least_bytes > len(self.raw) - self.position:
+            raise self.damaged(f"it announces {count} entries at byte {self.position - 4}")
+        return count
 
     def string(self) -> str:
         raw = self.take(self.count(1))
@@ -252,9 +252,9 @@ class _Reader:
         (answers, labels), _several = self.answers(), self.answers()
         if not text or not all(answers) or labels.count(1) != 1:
             raise BadFile(f"{place}: a question, answers and one that is right are needed; none may be empty")
-        found = Question(text, answers, labels.index(1))
-        _check(place, found)
-        return found
+        question = Question(text, answers, labels.index(1))
+        _check(place, question)
+        return question
 
 
 _READERS: dict[str, tuple[str, Callable[[Path, bytes], tuple[Question, ...]]]] = {

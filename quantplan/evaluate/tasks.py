@@ -1,4 +1,4 @@
-"""Scores at multiple-choice tasks through llama-perplexity, every finished one kept."""
+"""Scores at multiple-choice tasks by llama-perplexity; finished scores are cached."""
 
 from __future__ import annotations
 
@@ -32,38 +32,37 @@ def score_tasks(
     cache: Path | None = None,
     echo: Echo | None = None,
 ) -> list[list[TaskScore]]:
-    """For each file its scores by the names of ``data``. ``count``: tasks of each kind, None for all that a data file has.
+    """For each file its scores in the order of ``data`` (name -> file). ``count``: tasks of each kind, None for all.
 
-    ``advance`` gets shares that add up to 1. In the folder ``cache`` a score is kept as soon as it is there. Raises
+    ``advance`` gets shares that add up to 1. In the folder ``cache`` a score is kept as soon as it is known. Raises
     BadFile, BadUsage, ToolFailed, ToolMissing.
     """
     options, advance = options or MeasureOptions(), advance or (lambda _share: None)
     models = [read_model(file) for file in files]
-    found: list[list[TaskScore]] = [[] for _ in models]
-    for name, given in data.items():
-        kind = _Kind(name, given, count, options, cache)
-        with kind.on_disk() as path:
-            for file, model, scores in zip(files, models, found, strict=True):
-                share = 1 / (len(models) * len(data))
-                scores.append(
-                    replace(kind.score(model, path, lambda part, all=share: advance(all * part), echo), file=str(file))
-                )
-    return found
+    share = 1 / (len(models) * len(data))
+    by_file: list[list[TaskScore]] = [[] for _ in models]
+    for name, task_file in data.items():
+        task = _Task(name, task_file, count, options, cache)
+        with task.on_disk() as path:
+            for file, model, scores in zip(files, models, by_file, strict=True):
+                score = task.score(model, path, lambda part: advance(share * part), echo)
+                scores.append(replace(score, file=str(file)))
+    return by_file
 
 
-class _Kind:
-    """One kind of task, as the tool is asked for it, and what was measured of it before."""
+class _Task:
+    """One kind of task, as the tool runs it, and its scores that are cached."""
 
     def __init__(
-        self, name: str, given: TaskFile, count: int | None, options: MeasureOptions, cache: Path | None
+        self, name: str, data: TaskFile, count: int | None, options: MeasureOptions, cache: Path | None
     ) -> None:
         if count is not None and count < 1:
             raise BadUsage(f"--tasks {count}: at least one task is needed")
-        self.name, self.given, self.options = name, given, options
+        self.name, self.data, self.options = name, data, options
         self.conditions = TaskConditions(
-            mode=given.mode,
-            data_digest=given.digest,
-            tasks=min(count or len(given.questions), len(given.questions)),
+            mode=data.mode,
+            data_digest=data.digest,
+            tasks=min(count or len(data.questions), len(data.questions)),
             n_ctx=options.n_ctx,
             backend=options.execution.backend,
             llama_cpp=build(),
@@ -73,16 +72,16 @@ class _Kind:
     @contextmanager
     def on_disk(self) -> Iterator[Path]:
         """The data as the tool reads it: the file itself, or a temporary one where it was converted."""
-        if self.given.path.suffix != ".jsonl":
-            yield self.given.path
+        if self.data.path.suffix != ".jsonl":
+            yield self.data.path
             return
         with tempfile.TemporaryDirectory(prefix="quantplan-") as folder:
-            path = Path(folder) / f"{self.given.path.stem}.bin"
-            path.write_bytes(self.given.data)
+            path = Path(folder) / f"{self.data.path.stem}.bin"
+            path.write_bytes(self.data.data)
             yield path
 
     def score(self, model: Model, data: Path, advance: Advance, echo: Echo | None) -> TaskScore:
-        """The model's score, from the journal where it is there; ``advance`` gets shares of this one."""
+        """The model's score, from the journal where it cached; ``advance`` gets shares of this one."""
         known = self._journal.results.get(model.digest) if self._journal else None
         if known is not None:
             advance(1)
@@ -92,7 +91,7 @@ class _Kind:
             file=str(model.path),
             model_digest=model.digest,
             file_bytes=model.file_bytes,
-            notes=_ambiguous(model, self.given),
+            notes=_ambiguous(model, self.data),
             outcomes=self._run(model, data, advance, echo),
             conditions=self.conditions,
         )
@@ -101,28 +100,29 @@ class _Kind:
         return score
 
     def _run(self, model: Model, data: Path, advance: Advance, echo: Echo | None) -> tuple[bool, ...]:
-        how = ToolOptions(self.options.n_ctx, self.options.execution)
+        tool_options = ToolOptions(self.options.n_ctx, self.options.execution)
         count = self.conditions.tasks
-        asked = TaskRun(self.given.mode, data, count, self.given.most_answers)
-        return tool.outcomes(model.path, asked, how, step=lambda done: advance(done / count), echo=echo)
+        run = TaskRun(self.data.mode, data, count, self.data.most_answers)
+        return tool.outcomes(model.path, run, tool_options, step=lambda done: advance(done / count), echo=echo)
 
 
-def _ambiguous(model: Model, given: TaskFile) -> tuple[str, ...]:
-    """A note where an answer's tokens are all shared by the task's other answers.
+def _ambiguous(model: Model, data: TaskFile) -> tuple[str, ...]:
+    """A note where all tokens of an answer are shared by the task's other answers.
 
-    llama-perplexity then takes the likelihood of a token behind the answer's last, which is not there: what it reads
-    instead is chance.
+    llama-perplexity then takes the likelihood of a token after the answer's last, which does not exist: the outcome is chance.
     """
     with Engine(model.path, EngineOptions(vocabulary_only=True)) as engine:
-        doubtful = sum(_shares_all([engine.tokenize(text).tolist() for text in each.texts]) for each in given.questions)
+        doubtful = sum(
+            _shares_all([engine.tokenize(text).tolist() for text in question.texts]) for question in data.questions
+        )
     if not doubtful:
         return ()
     return (
-        f"in {doubtful} of the {len(given.questions)} tasks of {given.path.name} an answer is the beginning of all "
+        f"in {doubtful} of the {len(data.questions)} tasks of {data.path.name} an answer is the beginning of all "
         "others, token by token; llama-perplexity reads past its end there, so that these outcomes are chance",
     )
 
 
 def _shares_all(sequences: list[list[int]]) -> bool:
     shortest = min(sequences, key=len)
-    return all(each[: len(shortest)] == shortest for each in sequences)
+    return all(tokens[: len(shortest)] == shortest for tokens in sequences)

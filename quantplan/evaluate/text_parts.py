@@ -1,4 +1,4 @@
-"""One text made two that share nothing: what measures, and what tests what was learnt from measuring."""
+"""The calibration text in two parts that share nothing: one to probe with, one to validate a refined plan with."""
 
 from __future__ import annotations
 

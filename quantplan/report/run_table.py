@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from quantplan.comparison import Row
-from quantplan.evaluate.bootstrap import Ratio
+from quantplan.evaluate.significance import Ratio
 from quantplan.records.codec import finite
 from quantplan.report.measurement_table import estimate
 from quantplan.run.refine import Refinement, Scored

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from quantplan.errors import BadUsage, BudgetImpossible, NothingSelected
-from quantplan.evaluate.bootstrap import PairedDifference, paired_difference
+from quantplan.evaluate.significance import PairedDifference, paired_difference
 from quantplan.plan import Plan
 from quantplan.planning.request import PlanRequest, formulate_request, goal_of, plan_for, plan_of, quantizable
 from quantplan.quant_type import QuantType

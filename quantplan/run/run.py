@@ -14,8 +14,8 @@ from pathlib import Path
 
 from quantplan.build.build import stock_plan
 from quantplan.evaluate.baselines import BuildContext, as_planned, stock_quant_sizes
-from quantplan.evaluate.bootstrap import ratio_interval
-from quantplan.evaluate.compare import judge
+from quantplan.evaluate.compare import compare_measurements
+from quantplan.evaluate.significance import ratio_interval
 from quantplan.measurement import Measurement
 from quantplan.plan import Plan
 from quantplan.planning.request import keep_table, plan_for, quantizable, table_digest
@@ -263,7 +263,7 @@ class _Chain:
         if work.best.key != work.plan.key:
             before = found.pop(work.plan.name)
             gain = ratio_interval(found[work.best.name].per_chunk_kld, before.per_chunk_kld)
-        comparison = judge(list(found), list(found.values()))
+        comparison = compare_measurements(list(found), list(found.values()))
         self.builds.finish(one, work.order.file)
         stock_quants = tuple(each.name for each in judged if each.ftype)
         return RunResult(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from quantplan.comparison import Comparison
 from quantplan.errors import BadUsage, TextTooShort
-from quantplan.evaluate.bootstrap import Ratio
 from quantplan.evaluate.measure import MeasureOptions
+from quantplan.evaluate.significance import Ratio
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import imatrix as imatrix_tool

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_compare import SIZE, measured
+from measurement_parts import SIZE, measured
 
 from quantplan.comparison import ComparedFile
 from quantplan.errors import BadFile, BadUsage, ConditionsDiffer
@@ -100,13 +100,15 @@ def test_a_leaderboard(three):
     assert [row.name for row in found.rows] == ["large", "mine", "theirs"]
     kld = three[0].measurement.kld.value
     leader = three[2].measurement.kld.value
-    expected = f"large leads by kld ({leader:.4g}), then mine ({kld:.4g}). Judged on 16 windows of 256 tokens."
+    expected = f"large leads by kld ({leader:.4g}), then mine ({kld:.4g}). Measured on 16 chunks of 256 tokens."
     assert found.verdict == expected
     assert [row[:2] for row in comparison_grids(found)[0].rows] == [("large", "1"), ("mine", "2"), ("theirs", "3")]
     assert [row[:2] for row in comparison_grids(found)[2].rows] == [("mine", "2"), ("theirs", "3")]
     assert [row.name for row in compare_files(three, CompareOptions(sort_by="average")).rows][0] == "large"
     fastest = compare_files(three, CompareOptions(sort_by="tg128"))
-    assert fastest.verdict.startswith("mine leads by tg128 (30), then theirs (30). Not told apart from mine: theirs.")
+    assert fastest.verdict.startswith(
+        "mine leads by tg128 (30), then theirs (30). Not significantly different from mine: theirs."
+    )
     assert compare_files(three, CompareOptions(sort_by="size")).rows[-1].name == "large"
     with pytest.raises(BadUsage, match=r"--sort hellaswag: not measured of mine; there is kld, ppl"):
         compare_files(three, CompareOptions(sort_by="hellaswag"))
@@ -144,7 +146,7 @@ def test_other_conditions_are_refused(three, change, said):
 
 def test_without_single_chunks_there_is_no_pairing(three):
     unpaired = replace(three[1], measurement=replace(three[1].measurement, per_chunk_kld=()))
-    with pytest.raises(BadUsage, match="theirs has no figures of two single windows"):
+    with pytest.raises(BadUsage, match="theirs has no KLDs per chunk"):
         compare_files([three[0], unpaired])
 
 
@@ -181,7 +183,7 @@ def test_records_compare_like_files(tmp_path):
         read_compared_files(paths[:2])
     with pytest.raises(BadUsage, match="a second record"):
         read_compared_files([paths[0], paths[0]])
-    with pytest.raises(BadUsage, match=r"records alone; .*model.gguf is none"):
+    with pytest.raises(BadUsage, match=r"only with records, and .*model.gguf is not one"):
         are_records([*paths, tmp_path / "model.gguf"])
     assert not are_records([tmp_path / "model.gguf", tmp_path / "gone.json"])
 

@@ -9,9 +9,9 @@ import pytest
 import tiny_models
 
 from quantplan.errors import BadFile, ModelMismatch, TextTooShort
-from quantplan.evaluate import measure as module
+from quantplan.evaluate import base_logits as module
 from quantplan.evaluate.measure import MeasureOptions, measure
-from quantplan.evaluate.same_tokens import Cut, check_same_tokens, check_vocabulary, cut
+from quantplan.evaluate.same_tokens import TokenizedText, check_same_tokens, check_vocabulary, tokenize
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.engine import Engine, EngineOptions, chunks_per_batch
@@ -63,7 +63,7 @@ def test_the_kld_is_that_of_the_logits(reference_model, rounded, text):
 
 
 def test_little_memory_gives_the_same_figures(monkeypatch, reference_model, rounded, text):
-    monkeypatch.setattr(Engine, "chunks_per_batch", 4)  # 9 windows: groups of 4, 4 and 1
+    monkeypatch.setattr(Engine, "chunks_per_batch", 4)  # 9 chunks: groups of 4, 4 and 1
     monkeypatch.setattr(module, "chunks_per_batch", lambda _n_ctx: 4)
     loads = []
     start = Engine.__init__
@@ -83,8 +83,8 @@ def test_little_memory_gives_the_same_figures(monkeypatch, reference_model, roun
 def test_never_more_than_half_of_the_free_memory(monkeypatch):
     batch = chunks_per_batch(128) * 63 * 8192 * 4
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 2 * batch * 3})())
-    text = Cut(np.zeros((1000, 128), np.int32), 8192)
-    (first, *_) = module._groups(text, MeasureOptions(n_ctx=128, memory_bytes=2**60))
+    text = TokenizedText(np.zeros((1000, 128), np.int32), 8192)
+    (first, *_) = module.chunk_groups(text, 2**60)
     assert first.stop == 3 * chunks_per_batch(128)
 
 
@@ -98,7 +98,7 @@ def test_finished_files_are_not_run_again(monkeypatch, tmp_path, reference_model
     assert again == replace(first, file=str(copy)) and shares == [1]
 
 
-@pytest.mark.parametrize("change", [{"windows": 8}, {"n_ctx": 64}])
+@pytest.mark.parametrize("change", [{"chunks": 8}, {"n_ctx": 64}])
 def test_other_conditions_are_measured_anew(tmp_path, reference_model, text, change):
     measure(reference_model, [reference_model], text, OPTIONS, cache=tmp_path)
     (found,) = measure(reference_model, [reference_model], text, replace(OPTIONS, **change), cache=tmp_path)
@@ -118,16 +118,16 @@ def test_another_vocabulary_is_refused(reference_model):
     with pytest.raises(ModelMismatch, match="a vocabulary of 8000 tokens, the base has 8192"):
         check_vocabulary(base, replace(base, tensors=tuple(smaller)))
     other = replace(base, tensors=tuple(smaller), metadata=base.metadata | {"tokenizer.ggml.model": "llama"})
-    with pytest.raises(ModelMismatch, match="tokenizer.ggml.model is llama, of the base gpt2"):
+    with pytest.raises(ModelMismatch, match="tokenizer.ggml.model is llama, in the base gpt2"):
         check_vocabulary(base, other)
 
 
 def test_a_foreign_tokenizer_is_found_before_anything_runs(monkeypatch, reference_model, text):
     """The tool's engine refuses it too."""
     base = read_model(reference_model)
-    own = cut(base, text, 128)
+    own = tokenize(base, text, 128)
     changed = replace(own, chunks=own.chunks + (own.chunks == own.chunks[3, 5]))
-    with pytest.raises(ModelMismatch, match=rf"first at token \d+: number {own.chunks[3, 5]}"):
+    with pytest.raises(ModelMismatch, match=rf"first at token \d+: id {own.chunks[3, 5]}"):
         check_same_tokens(base, changed, [base], text)
 
 
@@ -140,7 +140,7 @@ def test_another_tokenizer_is_refused(monkeypatch, tmp_path, reference_model, te
     vocabulary["tokenizer.ggml.tokens"] = (tokens, *kinds)
     monkeypatch.setattr(tiny_models, "_vocabulary", lambda: vocabulary)
     other = tiny_models.tiny_tied(tmp_path / "other.gguf")
-    with pytest.raises(ModelMismatch, match=r"cuts the same text into other tokens \(first at token \d+: number"):
+    with pytest.raises(ModelMismatch, match=r"its tokens of the same text differ; first at token \d+: id"):
         measure(reference_model, [other], "z ez jez zez. " * 50 + text, OPTIONS)
 
 
@@ -151,7 +151,7 @@ def test_a_model_that_computes_no_numbers_is_refused(tmp_path, reference_model, 
     with broken.open("r+b") as file:
         file.seek(tensor.offset)
         file.write(np.full(1, np.nan, np.float32).tobytes())
-    with pytest.raises(BadFile, match="broken.gguf: its logits are not all numbers"):
+    with pytest.raises(BadFile, match="broken.gguf: the model produced NaN or infinite logits"):
         measure(reference_model, [broken], text, OPTIONS)
 
 

@@ -70,7 +70,7 @@ def test_wherever_a_binary_file_ends_it_is_refused(tmp_path):
     data = encode(QUESTIONS)
     assert read_task_file(written(tmp_path, "a.bin", data)).questions == tuple(QUESTIONS)
     for end in range(1, len(data)):
-        with pytest.raises(BadFile, match=r"no multiple-choice data|no tasks in it"):
+        with pytest.raises(BadFile, match=r"not multiple-choice data|no tasks in it"):
             read_task_file(written(tmp_path, "a.bin", data[:end]))
 
 

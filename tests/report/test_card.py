@@ -4,8 +4,8 @@ import random
 from dataclasses import replace
 
 import pytest
+from measurement_parts import CONDITIONS, MEASUREMENT
 from model_parts import model_of
-from test_measurement import CONDITIONS, MEASUREMENT
 
 from quantplan.measurement import Estimate
 from quantplan.plan import Outcome, Plan, PlannedTensor

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from measurement_parts import CONDITIONS, MEASUREMENT
 from test_card import NOBODY, card, published, rows
-from test_measurement import CONDITIONS, MEASUREMENT
 
 from quantplan.comparison import Gap
 from quantplan.evaluate.suites.suite_score import ItemScore, PartScore, SuiteConditions, SuiteScore

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from measurement_parts import MEASUREMENT
 from report_parts import made_up, made_up_data
-from test_measurement import MEASUREMENT
 
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model

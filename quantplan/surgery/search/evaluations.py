@@ -15,7 +15,7 @@ import psutil
 from quantplan.budget import human_bytes
 from quantplan.errors import BadFile, BadUsage
 from quantplan.evaluate.figures import figures
-from quantplan.evaluate.same_tokens import cut
+from quantplan.evaluate.same_tokens import tokenize
 from quantplan.evaluate.suites.scoring import ppl_ratio, score_loaded
 from quantplan.evaluate.suites.suite import Suite
 from quantplan.execution import Execution
@@ -100,7 +100,7 @@ def chunks_of(model: Model, text: str, n_ctx: int, wanted: int | None, jobs: int
 
     Raises TextTooShort, and BadUsage where ``jobs`` processes cannot hold the logits: they must not decide how many are read.
     """
-    found = cut(model, text, n_ctx, wanted or max(8, DEFAULT_TOKENS // n_ctx))
+    found = tokenize(model, text, n_ctx, wanted or max(8, DEFAULT_TOKENS // n_ctx))
     per_chunk = _scored(n_ctx) * found.vocabulary * np.dtype(np.float32).itemsize
     count = len(found.chunks) if wanted else min(len(found.chunks), max(2, _LOGIT_BYTES // per_chunk))
     room = psutil.virtual_memory().available // 2 // jobs

@@ -7,8 +7,8 @@ from contextlib import closing
 from dataclasses import asdict
 from importlib.metadata import version
 
-from quantplan.evaluate.gaps import chunks_gap
-from quantplan.evaluate.measure import ENGINE
+from quantplan.evaluate.base_logits import ENGINE
+from quantplan.evaluate.significance import chunks_gap
 from quantplan.imatrix import Imatrix
 from quantplan.measurement import Conditions
 from quantplan.records.journal import Journal, text_digest
