@@ -40,7 +40,7 @@ from quantplan.llamacpp.encodable_types import parse_writable
 from quantplan.llamacpp.quantize import Recipe, Rule, argv
 from quantplan.planning.request import PlanRequest, plan_for, quantizable
 from quantplan.quant_type import BY_NAME
-from quantplan.records.plan_files import read_sensitivities
+from quantplan.records.formats import SENSITIVITY_TABLES
 from quantplan.tensor import Model
 
 RUNS = 5
@@ -213,7 +213,7 @@ def sampling(gigabytes: float, types: str, width: int) -> None:
             f"sampling, {model.file_bytes / 1e9:.2f} GB: {took[0]:.1f} s, every weight {took[1]:.1f} s, "
             f"{took[1] / took[0]:.1f} times as fast"
         )
-        sampled, full = (read_sensitivities(file) for file in files)
+        sampled, full = (SENSITIVITY_TABLES.read(file) for file in files)
         for budget in BUDGETS:
             request = PlanRequest(model, read_imatrix(imatrix), parse_writable(types), budget)
             plans = [plan_for(request, table)[0] for table in (sampled, full)]

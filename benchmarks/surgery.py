@@ -28,7 +28,7 @@ from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.project import read_text
 from quantplan.surgery.search.evaluations import EvaluationJob, chunks_of
 from quantplan.surgery.search.families import parse_family
-from quantplan.surgery.search.leaderboard_files import write_leaderboard
+from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
 from quantplan.surgery.search.search import SearchOptions, search
 
 FAMILIES = ("delete", "swap", "repeat")
@@ -62,8 +62,8 @@ def timed(asked: argparse.Namespace, folder: Path) -> tuple[bytes, int]:
     record = folder / "record.json"
     alone = passes(job)
     began = time.perf_counter()
-    found = search(model, job, wanted, tell=lambda progress: write_leaderboard(progress.board, record))
-    write_leaderboard(found.board, record)
+    found = search(model, job, wanted, tell=lambda progress: LEADERBOARDS.write(progress.board, record))
+    LEADERBOARDS.write(found.board, record)
     taken, timing = time.perf_counter() - began, found.timing
     alone += passes(job)
     count, bare = len(found.board.standings), timing.forward + timing.load

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -5,15 +6,14 @@ from measurement_parts import CONDITIONS, MEASUREMENT
 
 from quantplan.errors import BadFile, ConditionsDiffer
 from quantplan.measurement import PERCENTILES, check_comparable
-from quantplan.records.codec import read_record
-from quantplan.records.measurement_files import as_fields, read_measurement, write_measurement
+from quantplan.records.formats import MEASUREMENTS
 
 
 def test_what_is_written_is_read(tmp_path):
     path = tmp_path / "a.json"
-    write_measurement(MEASUREMENT, path)
-    assert read_measurement(path) == MEASUREMENT
-    assert read_record(path, "quantplan-measurement", 1)["version"] == 1
+    MEASUREMENTS.write(MEASUREMENT, path)
+    assert MEASUREMENTS.read(path) == MEASUREMENT
+    assert json.loads(path.read_text())["version"] == 1
 
 
 def test_what_the_tool_did_not_say_stays_unknown(tmp_path):
@@ -25,13 +25,13 @@ def test_what_the_tool_did_not_say_stays_unknown(tmp_path):
         per_chunk_kld=(),
         notes=("no summary",),
     )
-    write_measurement(unknown, tmp_path / "a.json")
-    assert read_measurement(tmp_path / "a.json") == unknown
-    assert as_fields(unknown)["kld_p99"] is None and as_fields(unknown)["base_ppl_err"] is None
+    MEASUREMENTS.write(unknown, tmp_path / "a.json")
+    assert MEASUREMENTS.read(tmp_path / "a.json") == unknown
+    assert MEASUREMENTS.encode(unknown)["kld_p99"] is None and MEASUREMENTS.encode(unknown)["base_ppl_err"] is None
 
 
 def test_every_figure_stands_beside_its_error():
-    found = as_fields(MEASUREMENT)
+    found = MEASUREMENTS.encode(MEASUREMENT)
     names = ("ppl", "base_ppl", "ln_ppl_ratio", "kld", "delta_p", "rms_dp", "same_top")
     assert {name: (found[name], found[f"{name}_err"]) for name in names} == {
         name: (getattr(MEASUREMENT, name).value, getattr(MEASUREMENT, name).stderr) for name in names
@@ -42,11 +42,11 @@ def test_every_figure_stands_beside_its_error():
 
 @pytest.mark.parametrize("damage", [{"kld": None}, {"conditions": {}}, {"per_window_kld": None}, {"ppl": "x"}])
 def test_a_damaged_record_is_refused(tmp_path, damage):
-    from quantplan.records.codec import write_record
-
-    write_record(tmp_path / "a.json", "quantplan-measurement", 1, as_fields(MEASUREMENT) | damage)
+    MEASUREMENTS.write(MEASUREMENT, tmp_path / "a.json")
+    content = json.loads((tmp_path / "a.json").read_text())
+    (tmp_path / "a.json").write_text(json.dumps(content | damage))
     with pytest.raises(BadFile, match="damaged measurement .*measure again"):
-        read_measurement(tmp_path / "a.json")
+        MEASUREMENTS.read(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from model_parts import model_of
 from quantplan.errors import BadFile, ModelMismatch, NotAsPlanned
 from quantplan.plan import ImatrixUse, Outcome, Plan, PlannedTensor
 from quantplan.quant_type import BY_NAME
-from quantplan.records.plan_files import read_plan, write_plan
+from quantplan.records.formats import PLANS
 
 SHAPES = {f"blk.{block}.attn_v.weight": (256, 64) for block in range(8)}
 SOURCE = model_of(SHAPES)
@@ -79,21 +79,21 @@ def test_file_round_trip(tmp_path):
         flags="--x",
         made_from={"quantplan": "0"},
     )
-    write_plan(plan, tmp_path / "plan.json")
-    assert read_plan(tmp_path / "plan.json") == plan
+    PLANS.write(plan, tmp_path / "plan.json")
+    assert PLANS.read(tmp_path / "plan.json") == plan
 
 
 def test_what_is_no_number_becomes_null(tmp_path):
     plan = plan_of(predicted_kld=float("nan"), outcome=Outcome("feasible", 1.0, float("-inf"), float("inf")))
-    write_plan(plan, tmp_path / "plan.json")
-    read = read_plan(tmp_path / "plan.json")
+    PLANS.write(plan, tmp_path / "plan.json")
+    read = PLANS.read(tmp_path / "plan.json")
     assert (read.predicted_kld, read.outcome.bound, read.outcome.gap) == (None, None, None)
 
 
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ('"version": 2', '"version": 9', "format 9 is unknown"),
+        ('"version": 2', '"version": 9', "version 9 of quantplan-plan is unknown"),
         ("quantplan-plan", "quantplan-damage", "a quantplan-plan file is needed"),
         ("blk.1.", "blk.0.", "a tensor is named twice"),
         ('"rule"', '"role"', "damaged plan"),
@@ -102,10 +102,10 @@ def test_what_is_no_number_becomes_null(tmp_path):
 )
 def test_damaged_files(tmp_path, old, new, message):
     path = tmp_path / "plan.json"
-    write_plan(plan_of(), path)
+    PLANS.write(plan_of(), path)
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(BadFile, match=message):
-        read_plan(path)
+        PLANS.read(path)
     path.write_text(path.read_text()[:300])
     with pytest.raises(BadFile, match="not JSON"):
-        read_plan(path)
+        PLANS.read(path)

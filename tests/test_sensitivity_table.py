@@ -4,7 +4,7 @@ import pytest
 from model_parts import model_of
 
 from quantplan.errors import BadFile, ModelMismatch, NothingSelected
-from quantplan.records.plan_files import read_sensitivities, write_sensitivities
+from quantplan.records.formats import SENSITIVITY_TABLES
 from quantplan.sensitivity_table import Interaction, SensitivityRow, SensitivityTable
 
 ROWS = {
@@ -49,8 +49,8 @@ def test_check_belongs_to():
 
 def test_file_round_trip(tmp_path):
     table = SensitivityTable("digest", ROWS, Interaction(0.9, 2.0, 0.05), "cpu", True, {"ctx": 512})
-    write_sensitivities(table, tmp_path / "d.json")
-    assert read_sensitivities(tmp_path / "d.json") == table
+    SENSITIVITY_TABLES.write(table, tmp_path / "d.json")
+    assert SENSITIVITY_TABLES.read(tmp_path / "d.json") == table
 
 
 @pytest.mark.parametrize(
@@ -59,18 +59,18 @@ def test_file_round_trip(tmp_path):
         ("0.03", "-0.03", BadFile, "b as Q4_K has damage -0.03"),
         ("0.03", "NaN", BadFile, "has damage nan"),
         ("0.03", "Infinity", BadFile, "has damage inf"),
-        ("0.03", '"x"', BadFile, "has damage 'x'"),
+        ("0.03", '"x"', BadFile, "'x' where a number is expected"),
         ('"Q8_0"', '"Q9_0"', NothingSelected, "no quantization type 'Q9_0'"),
-        ('"weights"', '"wights"', BadFile, "damaged damage table"),
-        ('"rows"', '"rwos"', BadFile, "damaged damage table"),
-        ('"version": 1', '"version": 2', BadFile, "format 2 is unknown"),
+        ('"weights"', '"wights"', BadFile, "damaged sensitivity table"),
+        ('"rows"', '"rwos"', BadFile, "damaged sensitivity table"),
+        ('"version": 1', '"version": 2', BadFile, "version 2 of quantplan-damage is unknown"),
         ("quantplan-damage", "quantplan-plan", BadFile, "a quantplan-damage file is needed"),
         ("{", "", BadFile, "not JSON"),
     ],
 )
 def test_damaged_files(tmp_path, old, new, error, message):
     path = tmp_path / "d.json"
-    write_sensitivities(SensitivityTable("digest", ROWS), path)
+    SENSITIVITY_TABLES.write(SensitivityTable("digest", ROWS), path)
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(error, match=message):
-        read_sensitivities(path)
+        SENSITIVITY_TABLES.read(path)

@@ -26,7 +26,7 @@ from quantplan.llamacpp.quantize import Recipe
 from quantplan.llamacpp.tools import Echo
 from quantplan.plan import Plan
 from quantplan.recipes.quantize_command import in_imatrix_folder, plan_rules, quantize_command, requantizes
-from quantplan.records.codec import replacing
+from quantplan.records.files import replacing
 from quantplan.tensor import Model
 
 MAX_SPELLED_RULES = 4  # more go into a file beside the output: a command line should be readable

@@ -120,10 +120,10 @@ def _files(what: Sequence[Path] | None, model: Path | None) -> list[PublishedFil
 def _plan(path: Path, option: Path | None, gguf: Path | None = None) -> PublishedFile:
     """What a plan describes; ``gguf``: the file that it is, else looked for where quantize and compare put it."""
     from quantplan.cli.plan_output import model_stem, with_stem
-    from quantplan.records.plan_files import read_plan
+    from quantplan.records.formats import PLANS
     from quantplan.report.card_data import places_of, published_plan
 
-    named = Path(read_plan(path).model_path)
+    named = Path(PLANS.read(path).model_path)
     source = options.model(option or (named if named.is_file() else None))
     name = gguf.name if gguf else f"{with_stem(model_stem(source), path.stem)}.gguf"
     here = options.project()
@@ -169,7 +169,7 @@ def _names(found: CardData) -> Sequence[str]:
 
 
 def _write(found: CardData, identity: Identity, folder: Path, history: History | None) -> None:
-    from quantplan.records.codec import replacing
+    from quantplan.records.files import replacing
 
     for name, text in _texts(found, identity, history).items():
         with replacing(folder / name) as file:
@@ -210,7 +210,7 @@ def _print(found: CardData, names: Sequence[str], folder: Path, as_json: bool) -
         for name in names:
             console.put(str(folder / name))
         return
-    from quantplan.records.measurement_files import as_fields
+    from quantplan.records.formats import MEASUREMENTS
     from quantplan.report.memory_table import memory_fields
 
     files = [
@@ -220,7 +220,7 @@ def _print(found: CardData, names: Sequence[str], folder: Path, as_json: bool) -
             "bpw": each.bpw,
             "digest": each.digest,
             "types": each.by_type,
-            "measured": [as_fields(one) for one in found.measured.get(each.name, ())],
+            "measured": [MEASUREMENTS.encode(one) for one in found.measured.get(each.name, ())],
             "memory": [memory_fields(use) for use in each.memory],
         }
         for each in found.files

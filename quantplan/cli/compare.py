@@ -134,10 +134,10 @@ def _announce(plan: Path, words: list[str], context: BuildContext, asked: Eviden
     """Files and their sizes, then what would be measured of each."""
     from quantplan.evaluate.baselines import file_size as reference_size
     from quantplan.evaluate.baselines import nearest_stock_quant
-    from quantplan.records.plan_files import read_plan
+    from quantplan.records.formats import PLANS
 
     is_file = plan.suffix == ".gguf"
-    own = reference_size(str(plan), context)[1] if is_file else read_plan(plan).file_bytes
+    own = reference_size(str(plan), context)[1] if is_file else PLANS.read(plan).file_bytes
     words = words or [nearest_stock_quant(context.source, own, context.imatrix)]
     sizes = [(plan.name, own), *(reference_size(word, context) for word in words)]
     for name, size in sizes:
@@ -199,11 +199,11 @@ def _build_context(base: Model, folder: Path, imatrix: Path | None, threads: int
 
 def _base(option: Path | None, plan: Path) -> Path | None:
     """The model: the option, the one that the plan names where it is there; None leaves it to the project."""
-    from quantplan.records.plan_files import read_plan
+    from quantplan.records.formats import PLANS
 
     if option or plan.suffix == ".gguf":
         return option
-    named = Path(read_plan(plan).model_path)
+    named = Path(PLANS.read(plan).model_path)
     return named if named.is_file() else None
 
 
@@ -212,11 +212,11 @@ def _imatrix(option: Path | None, plan: Path) -> Path | None:
 
     A plan made without an imatrix stands against mixes made without one.
     """
-    from quantplan.records.plan_files import read_plan
+    from quantplan.records.formats import PLANS
 
     if option or plan.suffix == ".gguf":
         return options.imatrix_path(option)
-    own = read_plan(plan).imatrix
+    own = PLANS.read(plan).imatrix
     if own is None:
         return None
     return Path(own.path) if Path(own.path).is_file() else options.imatrix_path(None)
@@ -251,22 +251,23 @@ def _judged(path: Path, calibration: Path | None) -> str:
 
 
 def _write(found: Comparison, plan: Path, out: Path | None) -> None:
-    from quantplan.records.comparison_files import write_comparison
+    from quantplan.records.formats import COMPARISONS
 
     here = options.project()
     folder = out or (here.reports if here else None)
     if folder:
-        write_comparison(found, folder / f"{plan.stem}.comparison.json")
+        COMPARISONS.write(found, folder / f"{plan.stem}.comparison.json")
         console.say(f"written: {folder / plan.stem}.comparison.json")
 
 
 def _show(found: Comparison, form: TableFormat) -> None:
-    from quantplan.records.comparison_files import comparison_csv, comparison_fields
+    from quantplan.records.comparison_csv import comparison_csv
+    from quantplan.records.formats import COMPARISONS
     from quantplan.report.comparison_tables import comparison_grids
     from quantplan.report.grid import as_html, as_markdown, as_rich
 
     if form is TableFormat.json:
-        console.put_json(comparison_fields(found))
+        console.put_json(COMPARISONS.encode(found))
     elif form is TableFormat.csv:
         console.put(comparison_csv(found).removesuffix("\n"))
     elif form is TableFormat.markdown:

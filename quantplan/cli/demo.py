@@ -55,7 +55,7 @@ def _prepare(folder: Path) -> None:
     """The bundled model and the two texts."""
     from importlib.resources import files
 
-    from quantplan.records.codec import replacing
+    from quantplan.records.files import replacing
     from quantplan.run.demo_text import demo_texts
 
     if not (folder / MODEL).exists():

@@ -56,10 +56,10 @@ def _names(one: Path, other: Path) -> tuple[str, str]:
 def _table(damage: Path | None, both: tuple[TensorTypes, TensorTypes]) -> SensitivityTable | None:
     from quantplan.errors import BadFile
     from quantplan.planning.request import table_of
-    from quantplan.records.plan_files import read_sensitivities
+    from quantplan.records.formats import SENSITIVITY_TABLES
 
     if damage is not None:
-        return read_sensitivities(damage)
+        return SENSITIVITY_TABLES.read(damage)
     reasons = []
     for plan in (each.plan for each in both if each.plan):
         try:

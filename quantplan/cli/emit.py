@@ -42,10 +42,10 @@ def emit(
     Example: quantplan emit plans/prose-10m-q4_k_m.json --as args
     """
     from quantplan.recipes.emit import plan_text
-    from quantplan.records.codec import replacing
-    from quantplan.records.plan_files import read_plan
+    from quantplan.records.files import replacing
+    from quantplan.records.formats import PLANS
 
-    text = plan_text(read_plan(plan), form.value, model and options.local(model))
+    text = plan_text(PLANS.read(plan), form.value, model and options.local(model))
     if out is None:
         console.put(text.removesuffix("\n"))
         return

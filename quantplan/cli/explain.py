@@ -40,10 +40,10 @@ def explain(
     Example: quantplan explain plans/prose-10m-q4_k_m.json output
     """
     from quantplan.planning.explain import explain_plan, explain_tensor
-    from quantplan.records.plan_files import read_plan
+    from quantplan.records.formats import PLANS
     from quantplan.selector import Selector
 
-    made = read_plan(plan)
+    made = PLANS.read(plan)
     source = _model(made, options.local_or_hub(model, hub))
     table = _table(made, damage, source)
     found = explain_plan(_request(made, source, _imatrix(made, imatrix, source), table), made, table)

@@ -88,15 +88,15 @@ def import_plan(
         return
     from quantplan.planning.score import scored
     from quantplan.recipes.import_plan import import_file
-    from quantplan.records.plan_files import read_sensitivities, write_plan
+    from quantplan.records.formats import PLANS, SENSITIVITY_TABLES
 
     of = options.model(model)
     imported = import_file(file, of, options.imatrix(imatrix, of), base, nearest)
     for warning in imported.warnings:
         console.warn(warning)
-    plan = scored(imported.plan, read_sensitivities(damage), of) if damage else imported.plan
+    plan = scored(imported.plan, SENSITIVITY_TABLES.read(damage), of) if damage else imported.plan
     path = out or default_plan_path(of, file.stem if file.suffix in _SUFFIXES else file.name)
-    write_plan(plan, path)
+    PLANS.write(plan, path)
     print_plan(plan, of, path, as_json)
 
 
@@ -120,14 +120,14 @@ def _import_damage(
 ) -> None:
     from quantplan.recipes.import_sensitivities import sensitivity_table
     from quantplan.recipes.published_sensitivities import read_published
-    from quantplan.records.plan_files import write_sensitivities
+    from quantplan.records.formats import SENSITIVITY_TABLES
 
     target = _target(model)
     imported = sensitivity_table(read_published(file, *further), target, fill, not whole_groups)
     for warning in imported.warnings:
         console.warn(warning)
     path = out or Path(f"{file.stem}-damage.json")
-    write_sensitivities(imported.table, path)
+    SENSITIVITY_TABLES.write(imported.table, path)
     _print_damage(imported, target, path, as_json)
 
 

@@ -35,7 +35,7 @@ def init(
     from quantplan.errors import BadUsage
     from quantplan.gguf.reader import read_model
     from quantplan.project import FILE, FOLDERS, project_text
-    from quantplan.records.codec import make_folder, replacing
+    from quantplan.records.files import make_folder, replacing
 
     target = folder / FILE
     if target.exists() and not force:

@@ -140,29 +140,28 @@ def _record(folder: Path, of: Measurement | TaskScore | Throughput, kind: str) -
 
 
 def _write(found: list[Measurement], out: Path | None) -> None:
-    from quantplan.records.measurement_files import write_measurement
+    from quantplan.records.formats import MEASUREMENTS
 
     folder = _folder(out)
     for each in found if folder else ():
         path = _record(folder, each, "measurement")  # type: ignore[arg-type]
-        write_measurement(each, path)
+        MEASUREMENTS.write(each, path)
         console.say(f"written: {path}")
 
 
 def _write_evidence(scores: list[list[TaskScore]], speeds: list[Throughput], out: Path | None) -> None:
-    from quantplan.records.task_score_files import write_task_score
-    from quantplan.records.throughput_files import write_throughput
+    from quantplan.records.formats import TASK_SCORES, THROUGHPUTS
 
     folder = _folder(out)
     if folder is None:
         return
     for score in (each for own in scores for each in own):
         path = _record(folder, score, f"{score.task}.task")
-        write_task_score(score, path)
+        TASK_SCORES.write(score, path)
         console.say(f"written: {path}")
     for each in speeds:
         path = _record(folder, each, "speed")
-        write_throughput(each, path)
+        THROUGHPUTS.write(each, path)
         console.say(f"written: {path}")
 
 
@@ -194,14 +193,14 @@ def _fields(
     files: list[Path], found: list[Measurement], scores: list[list[TaskScore]], speeds: list[Throughput]
 ) -> list[dict[str, object]]:
     """One object a file: the figures flat, ``tasks`` and ``throughput`` where they were measured."""
-    from quantplan.records import measurement_files, task_score_files, throughput_files
+    from quantplan.records.formats import MEASUREMENTS, TASK_SCORES, THROUGHPUTS
 
     fields: list[dict[str, object]] = [{"file": str(file)} for file in files]
     for index, each in enumerate(fields):
         if found:
-            each |= measurement_files.as_fields(found[index])
+            each |= MEASUREMENTS.encode(found[index])
         if scores:
-            each["tasks"] = [task_score_files.as_fields(score) for score in scores[index]]
+            each["tasks"] = [TASK_SCORES.encode(score) for score in scores[index]]
         if speeds:
-            each["throughput"] = throughput_files.as_fields(speeds[index])
+            each["throughput"] = THROUGHPUTS.encode(speeds[index])
     return fields

@@ -73,14 +73,14 @@ def memory(
 def _subject(what: Path | None, option: Path | None) -> tuple[Model, Mapping[str, int]]:
     """The model, and the bytes of its tensors as they are or as the plan has them."""
     from quantplan.gguf.reader import read_model
-    from quantplan.records.plan_files import read_plan
+    from quantplan.records.formats import PLANS
 
     if what is None or what.suffix != ".json":
         if what is not None and option is not None:
             raise BadUsage(f"two models, {what} and {option}; give one of them")
         found = read_model(what or options.model_path(option))
         return found, {tensor.name: tensor.bytes for tensor in found.tensors}
-    plan = read_plan(what)
+    plan = PLANS.read(what)
     named = Path(plan.model_path)
     found = read_model(options.model_path(option or (named if named.is_file() else None)))
     plan.check_belongs_to(found)

@@ -55,7 +55,7 @@ def probe(
     from quantplan.imatrix import coverage_notes
     from quantplan.llamacpp.encodable_types import parse_writable
     from quantplan.planning.request import quantizable
-    from quantplan.records.plan_files import write_sensitivities
+    from quantplan.records.formats import SENSITIVITY_TABLES
     from quantplan.sensitivity.estimate import price
 
     source = options.model(options.local_or_hub(model, hub))
@@ -82,7 +82,7 @@ def probe(
         priced = price(source, tensors, importance, text, wanted, options.cache_folder(), tell)
     warn_of_activation_quantization(priced.table)
     if out:
-        write_sensitivities(priced.table, out)
+        SENSITIVITY_TABLES.write(priced.table, out)
         console.say(f"damage table written to {out}")
     assert priced.probe is not None
     if as_json:

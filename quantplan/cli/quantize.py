@@ -36,14 +36,14 @@ def quantize(
     """
     from quantplan.build.build import build, check_build
     from quantplan.recipes.quantize_command import build_command
-    from quantplan.records.plan_files import read_plan
+    from quantplan.records.formats import PLANS
 
     if stock_quant := _stock_quant(plan):
         _quantize_mix(
             stock_quant, options.local_or_hub(model, hub), options.imatrix_path(imatrix), out, threads, dry_run
         )
         return
-    wanted = read_plan(plan)
+    wanted = PLANS.read(plan)
     source = _source(wanted, options.local_or_hub(model, hub))
     imatrix = imatrix or _imatrix(wanted)
     target = out or _default_out(source, plan)

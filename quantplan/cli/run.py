@@ -251,17 +251,17 @@ def _shop(orders: list[RunTarget], chosen: RunOptions, imatrix: Path) -> BuildCo
 def _write(result: RunResult) -> None:
     """The plan of the file, the comparison on the text that judges, and how it came about."""
     from quantplan.cli.plan_output import default_plan_path, plan_name
-    from quantplan.records.codec import write_record
-    from quantplan.records.comparison_files import write_comparison
-    from quantplan.records.plan_files import write_plan
+    from quantplan.records.codec import write_json
+    from quantplan.records.formats import COMPARISONS, PLANS
     from quantplan.report.run_table import RUN_FORMAT, RUN_VERSION, result_fields
 
     order = result.order
-    write_plan(result.plan, default_plan_path(order.request.model, plan_name(order.request)))
+    PLANS.write(result.plan, default_plan_path(order.request.model, plan_name(order.request)))
     here = options.project()
     reports = here.reports if here else Path("reports")
-    write_comparison(result.comparison, reports / f"{order.name}.comparison.json")
-    write_record(reports / f"{order.name}.run.json", RUN_FORMAT, RUN_VERSION, result_fields(result))
+    COMPARISONS.write(result.comparison, reports / f"{order.name}.comparison.json")
+    head = {"format": RUN_FORMAT, "version": RUN_VERSION}
+    write_json(reports / f"{order.name}.run.json", head | result_fields(result))
 
 
 def _show(found: list[RunResult], as_json: bool) -> None:

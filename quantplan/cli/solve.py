@@ -77,7 +77,7 @@ def solve(
     from quantplan.cli.probe_options import sensitivity_options
     from quantplan.errors import BadUsage
     from quantplan.planning import request as planning
-    from quantplan.records.plan_files import write_plan
+    from quantplan.records.formats import PLANS
 
     for option, value in (("--max-kld", max_kld), ("--min-tps", min_tps)):
         if value is not None and not 0 < value < float("inf"):
@@ -106,7 +106,7 @@ def solve(
     if not plan.calibrated:
         console.warn("uncalibrated plan: scales are a prior, not measured; give --calibration TEXT to probe")
     path = out or default_plan_path(source, plan_name(request))
-    write_plan(plan, path)
+    PLANS.write(plan, path)
     planning.keep_table(table, options.cache_folder())  # for `quantplan explain`
     print_plan(plan, source, path, as_json)
 

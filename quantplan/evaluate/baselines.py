@@ -21,8 +21,8 @@ from quantplan.llamacpp.quantize import known_ftype, published_ftypes
 from quantplan.llamacpp.tools import Echo
 from quantplan.llamacpp.tools import build as tools_build
 from quantplan.plan import Plan
+from quantplan.records.formats import PLANS
 from quantplan.records.journal import digest_of
-from quantplan.records.plan_files import read_plan
 from quantplan.tensor import Model
 
 
@@ -41,7 +41,7 @@ def plan_entry(path: Path, context: BuildContext, earlier: Path | None = None) -
     """A GGUF as it is, or the file of a plan (.json): ``earlier`` or a former build where it is as planned, else built."""
     if path.suffix == ".gguf":
         return CompareEntry(path.name, _existing(path))
-    plan = read_plan(path)
+    plan = PLANS.read(path)
     plan.check_belongs_to(context.source)
     if earlier and as_planned(earlier, plan):
         return CompareEntry(path.stem, earlier)

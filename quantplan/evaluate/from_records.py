@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from quantplan.comparison import ComparedFile
 from quantplan.errors import BadUsage
 from quantplan.measurement import Measurement
-from quantplan.records.codec import format_of
-from quantplan.records.measurement_files import MEASUREMENT_FORMAT, read_measurement
-from quantplan.records.task_score_files import TASK_SCORE_FORMAT, read_task_score
-from quantplan.records.throughput_files import THROUGHPUT_FORMAT, read_throughput
+from quantplan.records.codec import format_of, read_any
+from quantplan.records.formats import MEASUREMENTS, TASK_SCORES, THROUGHPUTS
 from quantplan.task_score import TaskScore
 from quantplan.throughput import Throughput
 
-_READERS: dict[str, Callable[[Path], Any]] = {
-    MEASUREMENT_FORMAT: read_measurement,
-    TASK_SCORE_FORMAT: read_task_score,
-    THROUGHPUT_FORMAT: read_throughput,
-}
+_FORMATS = (MEASUREMENTS, TASK_SCORES, THROUGHPUTS)
+_NAMES = frozenset(record_format.name for record_format in _FORMATS)
 
 
 def are_records(files: Sequence[Path]) -> bool:
     """Whether all files are records of measurements; BadUsage where some are and some are not."""
-    flags = [file.suffix == ".json" and format_of(file) in _READERS for file in files]
+    flags = [file.suffix == ".json" and format_of(file) in _NAMES for file in files]
     if any(flags) and not all(flags):
         other = files[flags.index(False)]
         raise BadUsage(
@@ -41,7 +36,7 @@ def read_compared_files(files: Sequence[Path]) -> list[ComparedFile]:
     """
     by_digest: dict[str, dict[str, Any]] = {}
     for file in files:
-        record = _READERS[str(format_of(file))](file)
+        record = read_any(file, *_FORMATS)
         name = f"task {record.task}" if isinstance(record, TaskScore) else type(record).__name__
         records = by_digest.setdefault(record.model_digest, {})
         if name in records:

@@ -17,8 +17,8 @@ from quantplan.llamacpp.token_scores import TokenScores
 from quantplan.measurement import Conditions, Measurement
 from quantplan.parallel.rpc import on_servers
 from quantplan.parallel.worker_pool import Lost, WorkerPool
+from quantplan.records.formats import MEASUREMENTS
 from quantplan.records.journal import Journal
-from quantplan.records.measurement_files import as_fields, from_fields
 from quantplan.sensitivity.probe_tasks import dask_threads, model_here
 from quantplan.tensor import Model
 
@@ -144,7 +144,7 @@ class _Finished:
     def __init__(self, folder: Path | None, conditions: Conditions) -> None:
         self._journal = Journal(folder, "measure", asdict(conditions)) if folder else None
         results = self._journal.results if self._journal else {}
-        self._by_digest = {digest: from_fields(content) for digest, content in results.items()}
+        self._by_digest = {digest: MEASUREMENTS.decode(content) for digest, content in results.items()}
 
     def __contains__(self, digest: str) -> bool:
         return digest in self._by_digest
@@ -152,7 +152,7 @@ class _Finished:
     def put(self, measurement: Measurement) -> None:
         self._by_digest[measurement.model_digest] = measurement
         if self._journal:
-            self._journal.put(measurement.model_digest, as_fields(measurement))
+            self._journal.put(measurement.model_digest, MEASUREMENTS.encode(measurement))
 
     def measurement(self, file: Path, digest: str) -> Measurement:
         return replace(self._by_digest[digest], file=str(file))

@@ -17,8 +17,8 @@ from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.llamacpp.perplexity import ToolOptions
 from quantplan.llamacpp.tasks import TaskRun
 from quantplan.llamacpp.tools import Echo, build
+from quantplan.records.formats import TASK_SCORES
 from quantplan.records.journal import Journal
-from quantplan.records.task_score_files import as_fields, from_fields
 from quantplan.task_score import TaskConditions, TaskScore
 from quantplan.tensor import Model
 
@@ -85,7 +85,7 @@ class _Task:
         known = self._journal.results.get(model.digest) if self._journal else None
         if known is not None:
             advance(1)
-            return replace(from_fields(known), task=self.name)
+            return replace(TASK_SCORES.decode(known), task=self.name)
         score = TaskScore(
             task=self.name,
             file=str(model.path),
@@ -96,7 +96,7 @@ class _Task:
             conditions=self.conditions,
         )
         if self._journal:
-            self._journal.put(model.digest, as_fields(score))
+            self._journal.put(model.digest, TASK_SCORES.encode(score))
         return score
 
     def _run(self, model: Model, data: Path, advance: Advance, echo: Echo | None) -> tuple[bool, ...]:

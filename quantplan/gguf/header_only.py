@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from quantplan.quant_type import QuantType
-from quantplan.records.codec import replacing
+from quantplan.records.files import replacing
 from quantplan.tensor import padded
 
 Shape = tuple[int, ...]  # ggml order: row length first

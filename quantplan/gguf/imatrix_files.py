@@ -17,7 +17,7 @@ import numpy as np
 from quantplan.errors import BadFile
 from quantplan.gguf.reader import read_container
 from quantplan.imatrix import Imatrix, ImatrixEntry
-from quantplan.records.codec import replacing
+from quantplan.records.files import replacing
 from quantplan.tensor import Tensor
 
 _SUM2, _COUNTS, _SUM1 = ".in_sum2", ".counts", ".in_sum"

@@ -22,8 +22,8 @@ from quantplan.llamacpp import quantize
 from quantplan.plan import Outcome, Plan
 from quantplan.quant_type import QuantType
 from quantplan.recipes.layer_types import flags_for
+from quantplan.records.formats import SENSITIVITY_TABLES
 from quantplan.records.journal import digest_of
-from quantplan.records.plan_files import read_sensitivities, sensitivity_content, write_sensitivities
 from quantplan.sensitivity import estimate as pricing
 from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
 from quantplan.solve import layers
@@ -323,14 +323,14 @@ def _spelled_devices(wanted: Devices | None) -> dict[str, object]:
 
 
 def table_digest(table: SensitivityTable) -> str:
-    return digest_of(sensitivity_content(table))
+    return digest_of(SENSITIVITY_TABLES.encode(table))
 
 
 def keep_table(table: SensitivityTable, cache: Path) -> Path:
     """The table in the cache under its digest, where ``table_of`` finds it."""
     path = _table_path(cache, table_digest(table))
     if not path.exists():
-        write_sensitivities(table, path)
+        SENSITIVITY_TABLES.write(table, path)
     return path
 
 
@@ -344,7 +344,7 @@ def table_of(plan: Plan, cache: Path) -> SensitivityTable:
         raise BadFile(
             f"the damage table of the plan is no longer in the cache ({path}); give it with --damage FILE, or solve again"
         )
-    table = read_sensitivities(path)
+    table = SENSITIVITY_TABLES.read(path)
     if table_digest(table) != digest:
         raise BadFile(f"{path}: the table was altered; delete it, and solve again")
     return table
@@ -352,7 +352,7 @@ def table_of(plan: Plan, cache: Path) -> SensitivityTable:
 
 def read_table(path: Path | str, model: Model) -> SensitivityTable:
     """A damage table file for a model; ModelMismatch where it was made for another."""
-    table = read_sensitivities(path)
+    table = SENSITIVITY_TABLES.read(path)
     if table.model_digest and table.model_digest != model.digest:
         raise ModelMismatch(
             f"{path} was made for another model (digest {table.model_digest[:12]}, this is {model.digest[:12]})"

@@ -9,7 +9,7 @@ from quantplan.errors import BadFile, ModelMismatch
 from quantplan.gguf.reader import read_model
 from quantplan.plan import Plan
 from quantplan.quant_type import QuantType
-from quantplan.records.plan_files import read_plan
+from quantplan.records.formats import PLANS
 from quantplan.tensor import Model, Tensor
 
 
@@ -32,7 +32,7 @@ def read_tensor_types(path: Path) -> TensorTypes:
             is_gguf = file.read(4) == b"GGUF"
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error.strerror or error}") from None
-    return _of_model(path, read_model(path)) if is_gguf else _of_plan(path, read_plan(path))
+    return _of_model(path, read_model(path)) if is_gguf else _of_plan(path, PLANS.read(path))
 
 
 def _of_model(path: Path, model: Model) -> TensorTypes:

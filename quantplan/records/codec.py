@@ -1,89 +1,155 @@
-"""JSON records with a format name and a version, written beside and renamed, refused when unknown."""
+"""quantplan's own JSON files: each format is registered once, as a dataclass, and read by the same declaration that writes it.
+
+Keys are the names of the fields, unless a ``Shape`` says otherwise. An ``Estimate`` stands as ``NAME`` and ``NAME_err``, a
+``QuantType`` as its name, a float that does not exist as null.
+"""
 
 from __future__ import annotations
 
-import errno
-import glob
 import json
 import math
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
-import psutil
+from cattrs import BaseValidationError, Converter, transform_error
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from quantplan.errors import BadFile, NoSpace
+from quantplan.errors import BadFile
+from quantplan.measurement import Estimate
+from quantplan.quant_type import QuantType, quant_type
+from quantplan.records.files import replacing
 
-
-@contextmanager
-def replacing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
-    """A file to write that takes the place of ``path`` when all went well, and leaves no half file when not."""
-    path = Path(path)
-    if not path.name or path.is_dir():
-        raise BadFile(f"cannot write {path}: it is a folder; choose another place")
-    neighbour = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with neighbour.open(mode, **({} if "b" in mode else {"encoding": "utf-8"})) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        neighbour.replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace(f"no space left on the disk for {path}; free some or choose another folder") from None
-        raise BadFile(f"cannot write {path}: {error.strerror or error}; choose another place") from None
-    finally:
-        with suppress(OSError):  # a path through a file cannot even be removed, and what was raised says so already
-            neighbour.unlink(missing_ok=True)
+Value = TypeVar("Value")
+Fields = dict[str, Any]
 
 
-def clear_left(path: Path) -> None:
-    """Removes what killed processes of this machine left beside ``path``: half files of ``replacing``, and workplaces that bear
-    a process number as those do.
+@dataclass(frozen=True)
+class Shape:
+    """How the JSON of a dataclass differs from its fields.
+
+    ``names``: field -> key. ``merged``: fields whose keys stand among those of the parent. ``pairs``: estimates that stand
+    as [value, error]. ``required``: keys that every version had, though their fields have defaults. ``absent``: number that
+    null stands for, by field. ``derived``: keys that are written for other programs and not read. ``written`` and ``read``
+    change the JSON after writing and before reading.
     """
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        owner = left.name.removeprefix(f".{path.name}.").split(".")[0]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
-            with suppress(OSError):
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+    names: Mapping[str, str] = ()  # type: ignore[assignment]
+    merged: tuple[str, ...] = ()
+    pairs: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    absent: Mapping[str, float] = ()  # type: ignore[assignment]
+    derived: Mapping[str, Callable[[Any], Any]] = ()  # type: ignore[assignment]
+    written: Callable[[Fields], Fields] = dict
+    read: Callable[[Fields], Fields] = dict
 
 
-def make_folder(path: Path) -> None:
-    """The folder and those above it; BadFile where they cannot be made."""
+@dataclass(frozen=True)
+class RecordFormat(Generic[Value]):
+    """A kind of file: its name and newest version, what it holds, and what to do about a damaged one."""
+
+    name: str
+    version: int
+    type: type[Value]
+    noun: str
+    remedy: str
+    check: Callable[[Value], None] = lambda value: None  # raises ValueError for what cannot be
+
+    def encode(self, value: Value) -> Fields:
+        """The JSON of a value, without the name of the format."""
+        return encode(value)
+
+    def decode(self, content: Any) -> Value:
+        """The value of such JSON; ValueError with the place and the reason where it is damaged."""
+        value = decode(content, self.type)
+        self.check(value)
+        return value
+
+    def write(self, value: Value, path: Path | str) -> None:
+        """Raises BadFile or NoSpace where the file cannot be written, ValueError for NaN or infinity in a required field."""
+        write_json(path, {"format": self.name, "version": self.version} | self.encode(value))
+
+    def read(self, path: Path | str) -> Value:
+        """What was written; BadFile for another format, an unknown version, and for fields that are missing or wrong."""
+        content = self._content(Path(path))
+        try:
+            return self.decode(content)
+        except ValueError as error:
+            raise BadFile(f"{path}: damaged {self.noun} ({error}); {self.remedy}") from None
+
+    def _content(self, path: Path) -> Fields:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise BadFile(f"cannot read {path}: {error.strerror or error}") from None
+        except ValueError as error:
+            raise BadFile(f"{path}: not JSON ({error}); is it a {self.name} file?") from None
+        if not isinstance(content, dict) or content.get("format") != self.name:
+            actual = content.get("format") if isinstance(content, dict) else type(content).__name__
+            raise BadFile(f"{path}: a {self.name} file is needed, this is {actual or 'something else'}")
+        version = content.get("version")
+        if not isinstance(version, int) or not 1 <= version <= self.version:
+            raise BadFile(
+                f"{path}: version {version} of {self.name} is unknown (1 to {self.version} are known); update quantplan"
+            )
+        return content
+
+
+FORMATS: dict[str, RecordFormat[Any]] = {}
+_SHAPES: dict[type, Shape] = {}
+
+
+def register(record_format: RecordFormat[Value]) -> RecordFormat[Value]:
+    """Makes a format known by its name; ValueError where the name is taken."""
+    if record_format.name in FORMATS:
+        raise ValueError(f"the format {record_format.name} is registered twice")
+    FORMATS[record_format.name] = record_format
+    return record_format
+
+
+def shape(cls: type, **shape: Any) -> None:
+    """Declares how the JSON of a dataclass differs from its fields, see ``Shape``; before anything of it is encoded."""
+    _SHAPES[cls] = Shape(**shape)
+
+
+def leaf(cls: type[Value], encoded: Callable[[Value], Any], decoded: Callable[[Any], Value]) -> None:
+    """Declares a type that is no JSON object. ``decoded`` raises ValueError or TypeError for anything else."""
+    _converter.register_unstructure_hook(cls, encoded)
+    _converter.register_structure_hook(cls, lambda content, _: decoded(content))
+
+
+def encode(value: object) -> Any:
+    """The JSON of a value: a dict of a dataclass."""
+    return _converter.unstructure(value)
+
+
+def decode(content: Any, cls: Any) -> Any:
+    """The value of type ``cls`` whose JSON that is; ValueError with the place and the reason for anything else."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadFile(f"cannot make the folder {path}: {error.strerror or error}; choose another place") from None
+        return _converter.structure(content, cls)
+    except BaseValidationError as error:
+        raise ValueError(transform_error(error, format_exception=_reason)[0]) from None
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(_reason(error, None)) from None
 
 
-def write_record(path: Path | str, format_name: str, version: int, content: dict[str, Any]) -> None:
-    """Writes ``content`` as JSON; ValueError for NaN or infinity, which JSON cannot hold."""
-    text = json.dumps({"format": format_name, "version": version} | content, indent=1, allow_nan=False)
+def _reason(error: BaseException, _type: type | None) -> str:
+    return f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+
+
+def write_json(path: Path | str, content: Any) -> None:
+    """Writes a JSON file; ValueError for NaN or infinity, which JSON does not have."""
+    text = json.dumps(content, indent=1, allow_nan=False)
     with replacing(path) as file:
         file.write(text + "\n")
 
 
-def read_record(path: Path | str, format_name: str, version: int) -> dict[str, Any]:
-    """The content of a record; BadFile with the reason unless it is of that format and a known version."""
-    path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadFile(f"cannot read {path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise BadFile(f"{path}: not JSON ({error}); is it a {format_name} file?") from None
-    if not isinstance(content, dict) or content.get("format") != format_name:
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise BadFile(f"{path}: a {format_name} file is needed, this is {found or 'something else'}")
-    if not isinstance(content.get("version"), int) or not 1 <= content["version"] <= version:
-        raise BadFile(
-            f"{path}: {format_name} format {content.get('version')} is unknown (1 to {version}); update quantplan"
-        )
-    return content
+def read_any(path: Path, *formats: RecordFormat[Any]) -> Any:
+    """The value in a file of one of these formats; None for any other file. BadFile for a damaged one."""
+    name = format_of(path)
+    record_format = next((record_format for record_format in formats if record_format.name == name), None)
+    return record_format.read(path) if record_format else None
 
 
 def format_of(path: Path | str) -> str | None:
@@ -92,10 +158,107 @@ def format_of(path: Path | str) -> str | None:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    found = content.get("format") if isinstance(content, dict) else None
-    return found if isinstance(found, str) else None
+    name = content.get("format") if isinstance(content, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def finite(value: float | None) -> float | None:
     """JSON has no NaN: a value that does not exist is null."""
     return None if value is None or not math.isfinite(value) else float(value)
+
+
+# --- how types stand in JSON
+
+
+def _exactly(*types: type) -> Callable[[Any, type], Any]:
+    """Takes a value of these types as it is: text is no number, and true is no 1."""
+
+    def check(content: Any, cls: type) -> Any:
+        if not isinstance(content, types) or (isinstance(content, bool) and cls is not bool):
+            raise ValueError(f"{content!r} where {'a number' if cls in (int, float) else cls.__name__} is expected")
+        return float(content) if cls is float else content
+
+    return check
+
+
+def _pair(content: Any, _cls: type) -> Estimate:
+    if content is None:
+        raise ValueError("it is missing")
+    value, error = content
+    number = _exactly(int, float)
+    return Estimate(number(value, float), None if error is None else number(error, float))
+
+
+def _structure_factory(cls: type) -> Callable[[Any, type], Any]:
+    declared = _SHAPES.get(cls, Shape())
+    estimates = _estimates(cls) - {*declared.pairs}
+    keys = dict(declared.names)
+    build = make_dict_structure_fn(cls, _converter, **_renamed(cls, keys))
+
+    def structure(content: Any, _cls: type) -> Any:
+        if not isinstance(content, Mapping):
+            raise TypeError(f"{content!r} where an object is expected")
+        content = declared.read(dict(content))
+        if missing := [key for key in declared.required if key not in content]:
+            raise KeyError(missing[0])
+        for key in estimates:
+            if key in content:
+                value = content[key]
+                content[key] = None if value is None else (value, content[f"{key}_err"])
+        for field in declared.merged:
+            content[field] = content
+        for field, number in dict(declared.absent).items():
+            key = keys.get(field, field)
+            content[key] = number if content[key] is None else content[key]
+        return build(content, cls)
+
+    return structure
+
+
+def _unstructure_factory(cls: type) -> Callable[[Any], Fields]:
+    declared = _SHAPES.get(cls, Shape())
+    estimates = _estimates(cls) - {*declared.pairs}
+    keys = dict(declared.names)
+    plain = make_dict_unstructure_fn(cls, _converter, **_renamed(cls, keys))
+    without_value = [keys.get(field, field) for field in dict(declared.absent)]
+
+    def unstructure(value: Any) -> Fields:
+        content: Fields = {}
+        for key, item in plain(value).items():
+            if key in estimates:
+                content[key], content[f"{key}_err"] = item or (None, None)
+            elif key in declared.merged:
+                content |= item
+            else:
+                content[key] = item
+        for key in without_value:
+            content[key] = finite(content[key])
+        return declared.written(content) | {key: _finite(of(value)) for key, of in dict(declared.derived).items()}
+
+    return unstructure
+
+
+def _finite(value: Any) -> Any:
+    return finite(value) if isinstance(value, float) else value
+
+
+def _renamed(cls: type, keys: Mapping[str, str]) -> dict[str, Any]:
+    return {field.name: override(rename=keys[field.name]) for field in fields(cls) if field.name in keys}
+
+
+def _estimates(cls: type) -> frozenset[str]:
+    """Fields that stand as NAME and NAME_err."""
+    hints = get_type_hints(cls)
+    return frozenset(name for name, hint in hints.items() if Estimate in (hint, *get_args(hint)))
+
+
+_converter = Converter(unstruct_collection_overrides={tuple: list})
+for _types in ((str,), (bool,), (int,), (float, int)):
+    _converter.register_structure_hook(_types[0], _exactly(*_types))
+_converter.register_unstructure_hook(float | None, finite)
+_converter.register_structure_hook_factory(is_dataclass, _structure_factory)
+_converter.register_unstructure_hook_factory(is_dataclass, _unstructure_factory)
+_converter.register_structure_hook(Estimate, _pair)
+_converter.register_unstructure_hook(Estimate, lambda estimate: [finite(estimate.value), finite(estimate.stderr)])
+leaf(QuantType, lambda kind: kind.name, quant_type)
+_converter.register_structure_hook_func(lambda cls: cls is object, lambda content, _: content)

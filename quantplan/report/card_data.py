@@ -5,14 +5,13 @@ A record belongs to a file by the digest of header and weights, never by a name:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from quantplan.build.build import stock_plan
+from quantplan.comparison import Comparison, Row
 from quantplan.devices.fit_params import memory_needs
 from quantplan.devices.memory import MemoryUse, placement
 from quantplan.errors import BadFile, BadUsage, NotAsPlanned
@@ -22,20 +21,13 @@ from quantplan.llamacpp.quantize import ftypes
 from quantplan.measurement import Conditions, Measurement
 from quantplan.plan import Plan
 from quantplan.quant_type import QuantType
-from quantplan.records import measurement_files, task_score_files, throughput_files
-from quantplan.records.codec import read_record
-from quantplan.records.comparison_files import COMPARISON_FORMAT, COMPARISON_VERSION
-from quantplan.records.plan_files import read_plan
+from quantplan.records.codec import finite, read_any
+from quantplan.records.formats import COMPARISONS, MEASUREMENTS, PLANS, TASK_SCORES, THROUGHPUTS
 from quantplan.selector import Selector
 from quantplan.task_score import TaskScore
 from quantplan.tensor import Model
 from quantplan.throughput import Throughput
 
-_READERS = {
-    measurement_files.MEASUREMENT_FORMAT: measurement_files.read_measurement,
-    task_score_files.TASK_SCORE_FORMAT: task_score_files.read_task_score,
-    throughput_files.THROUGHPUT_FORMAT: throughput_files.read_throughput,
-}
 _FOLDER_NAME = re.compile(r"-[0-9a-f]{12}$")  # what contenders' names end with
 
 
@@ -130,7 +122,7 @@ class CardData:
 
 def published_plan(path: Path, source: Model, name: str, places: Iterable[Path]) -> PublishedFile:
     """The file that a plan describes. ``places``: files that may be it; one is believed when it is just as planned."""
-    plan = read_plan(path)
+    plan = PLANS.read(path)
     plan.check_belongs_to(source)
     built = next((each for each in map(_readable, places) if each and _as_planned(each, plan)), None)
     sizes = {each.name: each.bytes for each in plan.tensors}
@@ -177,7 +169,7 @@ def _ftype_name(model: Model) -> str:
 def plan_of(gguf: Path, plans: Iterable[Path]) -> Path | None:
     """The plan that describes the file to the byte, if one of them does."""
     built = read_model(gguf)
-    return next((path for path in plans if _as_planned(built, read_plan(path))), None)
+    return next((path for path in plans if _as_planned(built, PLANS.read(path))), None)
 
 
 def places_of(plan: Path, name: str, folders: Iterable[Path]) -> list[Path]:
@@ -251,35 +243,24 @@ def card_data(files: Sequence[PublishedFile], records: Iterable[Path]) -> CardDa
 
 def _record(path: Path, by_digest: Mapping[str, str]) -> Measurement | TaskScore | Throughput | ComparedFiles | None:
     """The record in a JSON file, None for one of another kind."""
-    try:
-        kind = json.loads(path.read_text(encoding="utf-8")).get("format")
-    except (OSError, ValueError, AttributeError):
-        return None
-    if kind in _READERS:
-        return _READERS[kind](path)
-    if kind != COMPARISON_FORMAT:
-        return None
-    content = read_record(path, COMPARISON_FORMAT, COMPARISON_VERSION)
-    try:
-        return ComparedFiles(tuple(_row(each, by_digest) for each in content["rows"]), content["verdict"])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise BadFile(f"{path}: damaged comparison ({type(error).__name__}: {error}); compare again") from None
+    record = read_any(path, MEASUREMENTS, TASK_SCORES, THROUGHPUTS, COMPARISONS)
+    if not isinstance(record, Comparison):
+        return record
+    return ComparedFiles(tuple(_row(row, by_digest) for row in record.rows), record.verdict)
 
 
-def _row(content: Mapping[str, Any], by_digest: Mapping[str, str]) -> ComparedRow:
-    measurement = measurement_files.from_fields(dict(content))
-    name = by_digest.get(measurement.model_digest)
-    speeds = content.get("throughput")  # since version 2, as tasks and gaps
+def _row(row: Row, by_digest: Mapping[str, str]) -> ComparedRow:
+    name = by_digest.get(row.measurement.model_digest)
     return ComparedRow(
-        name or Path(content["name"]).name,
-        measurement,
-        content["kld_ratio"],
-        content["kld_ratio_low"],
-        content["kld_ratio_high"],
-        content["told_apart"],
-        content["larger"],
+        name or Path(row.name).name,
+        row.measurement,
+        finite(row.kld_ratio),
+        finite(row.low),
+        finite(row.high),
+        row.significant,
+        row.larger,
         name is not None,
-        tuple(task_score_files.from_fields(each) for each in content.get("tasks", ())),
-        throughput_files.from_fields(speeds) if speeds else None,
-        frozenset(figure for figure, gap in content.get("gaps", {}).items() if not gap["decided"]),
+        row.tasks,
+        row.throughput,
+        frozenset(figure for figure, gap in row.gaps.items() if not gap.decided),
     )

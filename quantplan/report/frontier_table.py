@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from quantplan.budget import human_bytes
 from quantplan.planning.frontier import Alternative, Frontier, FrontierEntry, StockQuant
-from quantplan.records.codec import replacing
+from quantplan.records.files import replacing
 from quantplan.solve.planner import Formulation
 from quantplan.solve.stability import Stability
 

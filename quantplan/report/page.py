@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from quantplan.budget import human_bytes
 from quantplan.measurement import Estimate
-from quantplan.records.codec import replacing
+from quantplan.records.files import replacing
 from quantplan.report.measurement_table import estimate, number
 
 # in the order in which they use each other

@@ -17,7 +17,6 @@ from quantplan.analyze.statistics import FIELDS, Statistics
 from quantplan.planning.request import table_digest
 from quantplan.quant_type import QuantType
 from quantplan.records.codec import finite
-from quantplan.records.measurement_files import as_fields
 from quantplan.report.commands import Commands
 from quantplan.report.report_data import Planned, ReportData, Sized
 from quantplan.tensor import Tensor
@@ -64,7 +63,7 @@ def page_data(report_data: ReportData, commands: Commands, command: str, made: s
             {"verdict": each["verdict"], "rows": [_SINCE_VERSION_2 | _without_chunks(row) for row in each["rows"]]}
             for each in report_data.comparisons
         ],
-        "measurements": [_without_chunks(as_fields(each)) for each in report_data.measurements],
+        "measurements": [_without_chunks(MEASUREMENTS.encode(each)) for each in report_data.measurements],
         "provenance": _provenance(report_data, command, made),
     }
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from quantplan.analyze.statistics import FIELDS, TensorStatistics, check_field
 from quantplan.errors import BadUsage
-from quantplan.records.codec import replacing
+from quantplan.records.files import replacing
 from quantplan.report.imatrix_table import number
 
 if TYPE_CHECKING:

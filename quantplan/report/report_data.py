@@ -10,6 +10,7 @@ from typing import Any
 
 from quantplan.analyze.statistics import Statistics, statistics
 from quantplan.build.build import stock_plan
+from quantplan.comparison import Comparison
 from quantplan.errors import BadFile, BadUsage, NothingSelected
 from quantplan.llamacpp.quantize import published_ftypes
 from quantplan.measurement import Measurement
@@ -17,9 +18,8 @@ from quantplan.plan import Plan
 from quantplan.planning.request import PlanRequest, formulate_request, goal_of
 from quantplan.planning.score import score
 from quantplan.quant_type import QuantType
-from quantplan.records.codec import read_record
-from quantplan.records.comparison_files import COMPARISON_FORMAT, COMPARISON_VERSION
-from quantplan.records.measurement_files import MEASUREMENT_FORMAT, from_fields, read_measurement
+from quantplan.records.codec import read_any
+from quantplan.records.formats import COMPARISONS, MEASUREMENTS
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solve.frontier import Point, even_budgets, frontier, span
 from quantplan.solve.planner import Formulation, check_budget
@@ -179,35 +179,26 @@ def records(folder: Path, model: Model) -> tuple[tuple[Measurement, ...], tuple[
     measurements, comparisons, notes = [], [], []
     for path in sorted(folder.rglob("*.json")):
         try:
-            kind = _format(path)
-            if kind == MEASUREMENT_FORMAT:
-                measured = read_measurement(path)
-                _check_base(path, measured, model)
-                measurements.append(measured)
-            elif kind == COMPARISON_FORMAT:
-                comparisons.append(_comparison(path, model))
+            _json(path)
+            record = read_any(path, MEASUREMENTS, COMPARISONS)
+            if isinstance(record, Measurement):
+                _check_base(path, record, model)
+                measurements.append(record)
+            elif isinstance(record, Comparison):
+                for row in record.rows:
+                    _check_base(path, row.measurement, model)
+                comparisons.append(COMPARISONS.encode(record))
         except BadFile as error:
             notes.append(f"left out: {error}")
     return tuple(measurements), tuple(comparisons), notes
 
 
-def _format(path: Path) -> object:
-    """What a JSON file says it is; None for anything that is no record. BadFile for half a file, which is to be told."""
+def _json(path: Path) -> None:
+    """BadFile for half a file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadFile(f"{path}: not JSON ({error})") from None
-    return content.get("format") if isinstance(content, dict) else None
-
-
-def _comparison(path: Path, model: Model) -> Fields:
-    content = read_record(path, COMPARISON_FORMAT, COMPARISON_VERSION)
-    try:
-        for row in content["rows"]:
-            _check_base(path, from_fields(row), model)
-        return {"verdict": str(content["verdict"]), "rows": content["rows"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadFile(f"{path}: damaged comparison ({type(error).__name__}: {error}); compare again") from None
 
 
 def _check_base(path: Path, measured: Measurement, model: Model) -> None:

@@ -20,8 +20,8 @@ from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.llamacpp import tools
 from quantplan.measurement import METRICS_VERSION, Measurement
 from quantplan.plan import Plan
+from quantplan.records.formats import MEASUREMENTS
 from quantplan.records.journal import Journal, digest_of, text_digest
-from quantplan.records.measurement_files import as_fields, from_fields
 
 Tell = Callable[[str, float, float], None]
 
@@ -140,11 +140,11 @@ class Evaluator:
 
         found = measure(self.builds.shop.source.path, files, self.text, self.options, step, self._cache)
         for one, each in zip(batch, found, strict=True):
-            self._journal.put(one.key, as_fields(each))
+            self._journal.put(one.key, MEASUREMENTS.encode(each))
 
     def found(self, one: EvaluatedFile) -> Measurement:
         """The file's own name and size: another of the same weights may have been measured."""
-        found = from_fields(self._journal.results[one.key])
+        found = MEASUREMENTS.decode(self._journal.results[one.key])
         return replace(found, file=one.name, file_bytes=one.plan.file_bytes)
 
 

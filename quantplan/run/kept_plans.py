@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from quantplan.plan import Plan
+from quantplan.records.formats import PLANS
 from quantplan.records.journal import Journal, digest_of
-from quantplan.records.plan_files import read_plan, write_plan
 
 
 class KeptPlans:
@@ -23,15 +23,15 @@ class KeptPlans:
     def several(self, key: str, make: Callable[[], dict[str, Plan]]) -> dict[str, Plan]:
         kept = self._journal.results.get(key)
         if kept is not None and all((self._cache / file).is_file() for file in kept.values()):
-            return {name: read_plan(self._cache / file) for name, file in kept.items()}
+            return {name: PLANS.read(self._cache / file) for name, file in kept.items()}
         made = make()
         files = {name: f"plan-{digest_of(self._journal.path.name, key, name)[:32]}.json" for name in made}
         for name, plan in made.items():
-            write_plan(plan, self._cache / files[name])
+            PLANS.write(plan, self._cache / files[name])
         self._journal.put(key, files)
         return made
 
     def like(self, beginning: str) -> list[Plan]:
         """All that were kept under keys of that beginning."""
         files = [f for key, kept in self._journal.results.items() if key.startswith(beginning) for f in kept.values()]
-        return [read_plan(self._cache / file) for file in files if (self._cache / file).is_file()]
+        return [PLANS.read(self._cache / file) for file in files if (self._cache / file).is_file()]

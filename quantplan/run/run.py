@@ -19,8 +19,8 @@ from quantplan.evaluate.significance import ratio_interval
 from quantplan.measurement import Measurement
 from quantplan.plan import Plan
 from quantplan.planning.request import keep_table, plan_for, quantizable, table_digest
+from quantplan.records.formats import SENSITIVITY_TABLES
 from quantplan.records.journal import Journal, digest_of, text_digest
-from quantplan.records.plan_files import read_sensitivities
 from quantplan.run import refine
 from quantplan.run.evaluation import Builds, EvaluatedFile, Evaluator, Tell
 from quantplan.run.kept_plans import KeptPlans
@@ -134,7 +134,7 @@ class _Chain:
         name = self._priced().results.get("table")
         if name is None or not (self.cache / name).is_file():
             return [RunStatus(order) for order in self.orders]
-        self._open_plans(read_sensitivities(self.cache / name))
+        self._open_plans(SENSITIVITY_TABLES.read(self.cache / name))
         return [self._stands(order) for order in self.orders]
 
     def _stands(self, order: RunTarget) -> RunStatus:

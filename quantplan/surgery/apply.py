@@ -11,7 +11,7 @@ from quantplan.errors import BadFile, BadUsage, NotAsPlanned
 from quantplan.gguf.reader import read_model, shard_paths
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.try_model import check_runs
-from quantplan.records.codec import clear_left, replacing
+from quantplan.records.files import remove_leftovers, replacing
 from quantplan.surgery.assembly import part_pieces
 from quantplan.surgery.layer_map import LayerMap
 from quantplan.surgery.operation import Operation, operate
@@ -50,7 +50,7 @@ def write(
     """
     check_target(operation.model, out)
     check_source(operation.model)
-    clear_left(out)
+    remove_leftovers(out)
     check_space(out, operation.file_bytes)
     with replacing(out, "wb") as file:
         _write(operation, file, advance)

@@ -9,8 +9,8 @@ from quantplan.errors import BadFile, BadUsage
 from quantplan.records.codec import format_of
 from quantplan.surgery.edits import Edit, layer_map, parse_edits
 from quantplan.surgery.layer_map import LayerMap
-from quantplan.surgery.layer_map_files import read_layer_map
-from quantplan.surgery.search.leaderboard_files import LEADERBOARD_FORMAT, read_leaderboard
+from quantplan.surgery.layer_map_files import LAYER_MAPS
+from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
 from quantplan.tensor import Model
 
 _FILE_NAME = re.compile(r"[^\s;]+\.[A-Za-z]\w*|\S*[/\\]\S*")  # 8..11 and 0.5 are no names
@@ -39,7 +39,7 @@ def edits_file_of(what: str) -> Path | None:
 
 def leaderboard_source(what: str) -> bool:
     """Whether it is a search's leaderboard."""
-    return _is_file(Path(what)) and format_of(what) == LEADERBOARD_FORMAT
+    return _is_file(Path(what)) and format_of(what) == LEADERBOARDS.name
 
 
 def edits_file(path: Path) -> str:
@@ -61,7 +61,7 @@ def _is_file(path: Path) -> bool:
 
 def _recorded(path: Path, model: Model) -> tuple[Edit, ...]:
     """The edits of a record, if they make its layers: where someone changed one of the two, neither can be trusted."""
-    text, made = _best(path) if format_of(path) == LEADERBOARD_FORMAT else _operated(path)
+    text, made = _best(path) if format_of(path) == LEADERBOARDS.name else _operated(path)
     if made.original != model.blocks:
         raise BadUsage(f"the layer map is for a model of {made.original} layers, {model.path.name} has {model.blocks}")
     try:
@@ -77,12 +77,12 @@ def _recorded(path: Path, model: Model) -> tuple[Edit, ...]:
 
 
 def _operated(path: Path) -> tuple[str, LayerMap]:
-    record = read_layer_map(path)
+    record = LAYER_MAPS.read(path)
     return record.edits, record.layer_map
 
 
 def _best(path: Path) -> tuple[str, LayerMap]:
-    best = read_leaderboard(path).best
+    best = LEADERBOARDS.read(path).best
     if best is None:
         raise BadUsage(f"{path}: this search has measured nothing yet; go on with `quantplan surgery search`")
     return best.edits, best.layer_map

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from quantplan.evaluate.suites.suite_score import SuiteScore
-from quantplan.evaluate.suites.suite_score_files import SUITE_SCORE_FORMAT, read_suite_score
+from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
 from quantplan.measurement import Measurement
-from quantplan.records.codec import format_of
-from quantplan.records.measurement_files import MEASUREMENT_FORMAT, read_measurement
+from quantplan.records.codec import read_any
+from quantplan.records.formats import MEASUREMENTS
 from quantplan.surgery.layer_map import LayerMap
-from quantplan.surgery.layer_map_files import LayerMapRecord, read_layer_map, record_path
+from quantplan.surgery.layer_map_files import LAYER_MAPS, LayerMapRecord, record_path
 from quantplan.surgery.search.leaderboard import Leaderboard
-from quantplan.surgery.search.leaderboard_files import LEADERBOARD_FORMAT, read_leaderboard
+from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
 from quantplan.tensor import Model
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
@@ -48,10 +48,11 @@ def read_history(model: Model, records: Iterable[Path]) -> History | None:
     beside = record_path(model.path)
     if not beside.is_file():
         return None
-    own = read_layer_map(beside)
+    own = LAYER_MAPS.read(beside)
     if own.result.digest != model.digest:
         return None
-    found = {path.name: each for path in records if (each := _record(path)) is not None}
+    read = {path.name: read_any(path, LEADERBOARDS, MEASUREMENTS, SUITE_SCORES) for path in records}
+    found = {name: record for name, record in read.items() if record is not None}
     board = next((each for each in found.values() if isinstance(each, Leaderboard) and _led_here(each, own)), None)
     measured = _measured([each for each in found.values() if isinstance(each, Measurement)], own)
     scores = _scores([each for each in found.values() if isinstance(each, SuiteScore)], own)
@@ -68,18 +69,6 @@ def read_history(model: Model, records: Iterable[Path]) -> History | None:
         _SHARD.sub(".gguf", own.result.file),
         own.result.name if own.result.name != own.source.name else None,
     )
-
-
-def _record(path: Path) -> Leaderboard | Measurement | SuiteScore | None:
-    reader = _READERS.get(str(format_of(path)))
-    return reader(path) if reader else None
-
-
-_READERS: dict[str, Callable[[Path], Leaderboard | Measurement | SuiteScore]] = {
-    LEADERBOARD_FORMAT: read_leaderboard,
-    MEASUREMENT_FORMAT: read_measurement,
-    SUITE_SCORE_FORMAT: read_suite_score,
-}
 
 
 def _led_here(found: Leaderboard, own: LayerMapRecord) -> bool:

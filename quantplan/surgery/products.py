@@ -10,11 +10,11 @@ from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.tools import Echo
 from quantplan.plan import Plan
-from quantplan.records.plan_files import write_plan
+from quantplan.records.formats import PLANS
 from quantplan.surgery.apply import Advance, check_target, write
 from quantplan.surgery.follow_imatrix import follow_imatrix, imatrix_notes
 from quantplan.surgery.follow_plan import follow_plan
-from quantplan.surgery.layer_map_files import LayerMapRecord, NamedFile, Reencoded, record_path, write_layer_map
+from quantplan.surgery.layer_map_files import LAYER_MAPS, LayerMapRecord, NamedFile, Reencoded, record_path
 from quantplan.surgery.operation import Operation
 from quantplan.surgery.shards import write_shards
 from quantplan.tensor import Model
@@ -92,9 +92,9 @@ def produce(
         plan, more = follow_plan(orders.plan, operation.parts, operation.layer_map, written, used)
         notes += more
         plan_file = orders.plan_file
-        write_plan(plan, plan_file)
+        PLANS.write(plan, plan_file)
     record = replace(record_of(operation, orders.edits, written), notes=tuple(notes))
-    write_layer_map(record, record_path(orders.out))
+    LAYER_MAPS.write(record, record_path(orders.out))
     return Products(written, record, record_path(orders.out), followed and followed.path, plan_file)
 
 

@@ -14,7 +14,7 @@ from quantplan.errors import BadFile, BadUsage, NoSpace, NotAsPlanned, ToolFaile
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.split import shard_bytes, split
 from quantplan.llamacpp.tools import Echo
-from quantplan.records.codec import clear_left
+from quantplan.records.files import remove_leftovers
 from quantplan.surgery.apply import Advance, check_target, prove, write
 from quantplan.surgery.operation import Operation
 from quantplan.tensor import Model
@@ -36,7 +36,7 @@ def write_shards(
     check_shard_size(operation, size)
     check_target(operation.model, out)
     check_source(operation.model)
-    clear_left(out)
+    remove_leftovers(out)
     check_space(out, 2 * operation.file_bytes)
     stem = out.name.removesuffix(".gguf")
     with _workplace(out) as folder:

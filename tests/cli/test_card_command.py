@@ -8,7 +8,7 @@ import pytest
 
 from quantplan.gguf.reader import read_model
 from quantplan.recipes.import_plan import import_file
-from quantplan.records.plan_files import read_plan
+from quantplan.records.formats import PLANS
 
 pytestmark = pytest.mark.tools
 FEW = ("--ctx", 64, "--windows", 4, "--threads", 1)
@@ -40,7 +40,7 @@ def test_a_card_of_a_project(command, project):
     files = dict(
         re.findall(r"^\| `(tied-\w+.gguf)` \| .* \| ([\d.]+) \| [\d.]+ \| (?=[^|]* \| [^|]*\|$)", text, re.MULTILINE)
     )
-    plans = {name: read_plan(project / f"plans/{name}.json") for name in ("small", "large")}
+    plans = {name: PLANS.read(project / f"plans/{name}.json") for name in ("small", "large")}
     assert files == {f"tied-{name}.gguf": f"{plan.file_bytes / 1e9:.4f}" for name, plan in plans.items()}
     (record,) = (project / "reports").glob("*.comparison.json")
     kld = json.loads(record.read_text())["rows"][0]["kld"]
@@ -66,7 +66,7 @@ def test_a_card_of_a_project(command, project):
 
 def test_the_rules_beside_the_card_make_the_plan(command, project):
     command("card", "plans/small.json", "--out", "mine")
-    model, plan = read_model(project / "tied-F16.gguf"), read_plan(project / "plans/small.json")
+    model, plan = read_model(project / "tied-F16.gguf"), PLANS.read(project / "plans/small.json")
     again = import_file(project / "mine" / "tied-small.tensor-types.txt", model, None, plan.base_ftype)
     assert again.plan.types == plan.types
     assert "LAYER_TYPES" not in card_of(project, "mine")

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from quantplan.records.plan_files import read_plan, write_plan
+from quantplan.records.formats import PLANS
 
 pytestmark = pytest.mark.tools
 PRIOR = ("--damage", "prior", "--types", "k,Q8_0,IQ2_XXS")
@@ -24,7 +24,7 @@ def solved(command, small_model, workplace):
 def test_a_plan(command, solved):
     path = solved("--pin", "attn_v=Q3_K", "--min", "ffn_gate=Q2_K")
     done = command("explain", path)
-    plan = read_plan(path)
+    plan = PLANS.read(path)
     assert (
         done.code == 0
         and f"{plan.budget_bytes - plan.file_bytes:,} of {plan.budget_bytes:,} bytes are left" in done.out
@@ -43,7 +43,7 @@ def test_a_plan(command, solved):
 def test_a_tensor(command, solved):
     path = solved("--max", "attn_v=Q5_K")
     done = command("explain", path, "blk.0.attn_v")
-    kind = read_plan(path).types["blk.0.attn_v.weight"].name
+    kind = PLANS.read(path).types["blk.0.attn_v.weight"].name
     assert done.code == 0 and done.out.splitlines()[-1].startswith(f"{kind}: ")
     assert "Q8_0: --max attn_v=Q5_K" in done.out and "IQ2_XXS: needs imatrix data" in done.out
     (chosen,) = (line for line in done.out.splitlines() if "<- chosen" in line)
@@ -91,14 +91,14 @@ def test_an_imported_plan_with_a_table(command, small_model, workplace):
     from quantplan.gguf.reader import read_model
     from quantplan.planning.request import quantizable
     from quantplan.quant_type import parse_types
-    from quantplan.records.plan_files import write_sensitivities
+    from quantplan.records.formats import SENSITIVITY_TABLES
     from quantplan.sensitivity.estimate import prior_table
 
     model = read_model(small_model)
-    write_sensitivities(prior_table(model, quantizable(model), parse_types("k,legacy"), None), workplace / "table.json")
+    SENSITIVITY_TABLES.write(prior_table(model, quantizable(model), parse_types("k,legacy"), None), workplace / "table.json")
     done = command("explain", "i.json", "--damage", "table.json", "--json")
     assert done.code == 0 and json.loads(done.out)["price_per_100_mb"] > 0
-    write_sensitivities(prior_table(model, quantizable(model), parse_types("Q3_K"), None), workplace / "few.json")
+    SENSITIVITY_TABLES.write(prior_table(model, quantizable(model), parse_types("Q3_K"), None), workplace / "few.json")
     refused = command("explain", "i.json", "--damage", "few.json")
     assert refused.code == 2 and "none of the choices that its damage table" in refused.error
 
@@ -108,8 +108,8 @@ def test_refused(command, solved, workplace, reference_model):
     assert command("explain", path, "attn_w").code == 5
     assert command("explain", "nofile.json").code == 3
     assert command("explain", path, "-m", reference_model).code == 4
-    plan = read_plan(path)
-    write_plan(replace(plan, made_from=plan.made_from | {"damage_table": "0" * 64}), workplace / "lost.json")
+    plan = PLANS.read(path)
+    PLANS.write(replace(plan, made_from=plan.made_from | {"damage_table": "0" * 64}), workplace / "lost.json")
     lost = command("explain", "lost.json")
     assert lost.code == 3 and "no longer in the cache" in lost.error
 
@@ -121,7 +121,7 @@ def test_diff_of_two_plans(command, solved):
     one, other = solved(out="one.json"), solved(out="other.json", budget="35%")
     done = command("diff", one, other, "--json")
     found = json.loads(done.out)
-    plans = read_plan(one), read_plan(other)
+    plans = PLANS.read(one), PLANS.read(other)
     changed = {name for name, kind in plans[0].types.items() if plans[1].types[name] != kind}
     assert (
         done.code == 0 and {each["name"] for each in found["tensors"]} == changed and found["differing"] == len(changed)

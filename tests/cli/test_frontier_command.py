@@ -4,7 +4,7 @@ import json
 import pytest
 
 from quantplan.gguf.reader import read_model
-from quantplan.records.plan_files import read_plan
+from quantplan.records.formats import PLANS
 
 pytestmark = pytest.mark.tools
 PRIOR = ("--damage", "prior", "--types", "k,Q8_0")
@@ -29,19 +29,19 @@ def test_json(frontier, command, small_model, workplace):
     assert [each["name"] for each in found["mixes"]] == ["Q4_K_M", "Q6_K"]
     # a point is the plan that solve makes of that size
     command("solve", "-m", small_model, "-b", f"{points[2]['budget_bytes']}B", *PRIOR, "--out", "p.json")
-    plan = read_plan(workplace / "p.json")
+    plan = PLANS.read(workplace / "p.json")
     assert points[2]["file_bytes"] == plan.file_bytes and points[2]["predicted_kld"] == plan.predicted_kld
     assert points[2]["bpw"] == plan.bits_per_weight(read_model(small_model))
     # and what 100 kB more save is the difference to another plan
     command("solve", "-m", small_model, "-b", f"{points[2]['budget_bytes'] + 100_000}B", *PRIOR, "--out", "q.json")
-    saved = plan.predicted_kld - read_plan(workplace / "q.json").predicted_kld
+    saved = plan.predicted_kld - PLANS.read(workplace / "q.json").predicted_kld
     assert points[2]["saved_by_next"] == pytest.approx(saved) and saved > 0
 
 
 def test_a_mix_against_the_plan_of_its_size(frontier, command, small_model, workplace):
     stock_quant = json.loads(frontier(*PRIOR, "--points", "2", "--mixes", "Q4_K_M", "--json").out)["mixes"][0]
     command("solve", "-m", small_model, "-b", "Q4_K_M", *PRIOR, "--out", "p.json")
-    plan = read_plan(workplace / "p.json")
+    plan = PLANS.read(workplace / "p.json")
     assert stock_quant["file_bytes"] == plan.budget_bytes and stock_quant["plan_kld"] == plan.predicted_kld
     assert (
         stock_quant["ratio"] == pytest.approx(plan.predicted_kld / stock_quant["predicted_kld"])

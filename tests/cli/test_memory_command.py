@@ -7,7 +7,7 @@ import pytest
 from quantplan.gguf.reader import read_model
 from quantplan.gguf.sized_plan import make_plan
 from quantplan.quant_type import BY_NAME
-from quantplan.records.plan_files import write_plan
+from quantplan.records.formats import PLANS
 
 pytestmark = pytest.mark.tools
 
@@ -35,7 +35,7 @@ def test_figures_of_a_model(command, small_model):
 def test_a_plan_takes_what_its_types_take(command, small_model, workplace):
     model = read_model(small_model)
     plan = make_plan(model, {"blk.0.attn_q.weight": BY_NAME["Q4_K"], "token_embd.weight": BY_NAME["Q6_K"]})
-    write_plan(plan, workplace / "plan.json")
+    PLANS.write(plan, workplace / "plan.json")
     (row,) = figures(command("memory", "plan.json", "--ctx", 512, "--json"))["contexts"]
     (whole,) = figures(command("memory", small_model, "--ctx", 512, "--json"))["contexts"]
     assert row["gpu_weights"] == plan.tensor_bytes < whole["gpu_weights"]
@@ -45,7 +45,7 @@ def test_a_plan_takes_what_its_types_take(command, small_model, workplace):
 
 def test_a_plan_of_another_model(command, small_model, reference_model, workplace):
     model = read_model(small_model)
-    write_plan(make_plan(model, {"blk.0.attn_q.weight": BY_NAME["Q4_K"]}), workplace / "plan.json")
+    PLANS.write(make_plan(model, {"blk.0.attn_q.weight": BY_NAME["Q4_K"]}), workplace / "plan.json")
     assert command("memory", "plan.json", "--model", reference_model).code == 4
 
 

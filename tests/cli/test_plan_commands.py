@@ -14,7 +14,7 @@ from quantplan.cli import import_plan as import_
 from quantplan.cli.plan_output import _ranges, default_plan_path
 from quantplan.errors import BadUsage, ModelMismatch, NothingSelected
 from quantplan.gguf.reader import read_model
-from quantplan.records.plan_files import read_plan
+from quantplan.records.formats import PLANS
 
 pytestmark = pytest.mark.tools
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def test_import_prints_json_for_programs(quantplan, reference_model, folder):
     (folder / "rules.txt").write_text("attn_v=q6_k attn_norm=q8_0")
     result = quantplan("import", "rules.txt", "-m", reference_model, "--base", "q4_k_s", "--out", "p/a.json", "--json")
     figures = json.loads(result.stdout)
-    plan = read_plan(folder / "p" / "a.json")
+    plan = PLANS.read(folder / "p" / "a.json")
     expected = {
         "plan": "p/a.json",
         "file_bytes": plan.file_bytes,
@@ -74,7 +74,7 @@ def test_import_prints_json_for_programs(quantplan, reference_model, folder):
 
 def test_import_prints_a_table_for_people(quantplan, reference_model, plan_path):
     out = quantplan("import", "mine.txt", "-m", reference_model, "--base", "q4_k_s").stdout
-    assert f"{read_plan(plan_path).file_bytes:,} bytes" in out
+    assert f"{PLANS.read(plan_path).file_bytes:,} bytes" in out
     row = next(line for line in out.splitlines() if "attn_v" in line)
     assert row.split()[:4] == ["attn_v", "Q6_K", "10", "0-9"]
 
@@ -82,7 +82,7 @@ def test_import_prints_a_table_for_people(quantplan, reference_model, plan_path)
 def test_emit_writes_rules_that_import_reads(quantplan, reference_model, plan_path, folder):
     quantplan("emit", plan_path, "--as", "tensor-types", "--out", "rules.txt")
     quantplan("import", "rules.txt", "-m", reference_model, "--out", "again.json")
-    assert read_plan(folder / "again.json").types == read_plan(plan_path).types
+    assert PLANS.read(folder / "again.json").types == PLANS.read(plan_path).types
     assert quantplan("emit", plan_path).stdout == (folder / "rules.txt").read_text()
 
 
@@ -91,7 +91,7 @@ def test_emitted_command_builds_the_plan(quantplan, plan_path, folder):
 
     line = quantplan("emit", plan_path, "--as", "args").stdout
     subprocess.run(f"PATH={bin_folder()}:$PATH; {line}", shell=True, env=environment(), check=True, capture_output=True)
-    plan = read_plan(plan_path)
+    plan = PLANS.read(plan_path)
     plan.check_built(read_model(next(folder.glob("*.gguf"))))
 
 
@@ -104,7 +104,7 @@ def test_forms_for_other_tools_read_back(quantplan, reference_model, plan_path, 
     for form in ("custom-q", "recipe"):
         quantplan("emit", plan_path, "--as", form, "--out", f"{form}.txt")
         quantplan("import", f"{form}.txt", "-m", reference_model, "--out", "again.json")
-        assert read_plan(folder / "again.json").types == read_plan(plan_path).types
+        assert PLANS.read(folder / "again.json").types == PLANS.read(plan_path).types
     assert (folder / "custom-q.txt").read_text().startswith("--custom-q '^")
 
 
@@ -143,7 +143,7 @@ def test_published_klds_become_a_table_that_scores(quantplan, reference_model, k
     (folder / "all.txt").write_text(".*=q6_k")
     scored = ("import", "all.txt", "-m", reference_model, "--damage", "klds-damage.json", "--out", "p.json")
     out = quantplan(*scored).stdout
-    assert read_plan(folder / "p.json").predicted_kld == pytest.approx(len(klds) * 0.01 * 0.004)
+    assert PLANS.read(folder / "p.json").predicted_kld == pytest.approx(len(klds) * 0.01 * 0.004)
     assert "expected  KLD 0.00288 +- 0.00288 nats/token (not calibrated: for ranking only)" in out
 
 
@@ -155,7 +155,7 @@ def test_published_klds_without_a_model(quantplan, klds):
 def test_quantize_builds_under_a_telling_name(quantplan, plan_path, folder):
     result = quantplan("quantize", plan_path, "--threads", "1")
     assert result.stdout == "prose-10m-mine.gguf\n"
-    assert read_model(folder / "prose-10m-mine.gguf").file_bytes == read_plan(plan_path).file_bytes
+    assert read_model(folder / "prose-10m-mine.gguf").file_bytes == PLANS.read(plan_path).file_bytes
     assert "+ llama-quantize " in result.stderr
 
 
@@ -172,7 +172,7 @@ def test_a_stock_mix_by_its_name(quantplan, reference_model, reference_imatrix, 
 def test_dry_run_writes_nothing(quantplan, plan_path, folder):
     before = sorted(folder.rglob("*"))
     out = quantplan("quantize", plan_path, "--dry-run", "--out", "sub/out.gguf").stdout
-    assert f"{read_plan(plan_path).file_bytes:,} bytes" in out
+    assert f"{PLANS.read(plan_path).file_bytes:,} bytes" in out
     assert "--tensor-type" in out
     assert "free disk" in out
     assert sorted(folder.rglob("*")) == before

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from quantplan.records.formats import SENSITIVITY_TABLES
 from quantplan.records.journal import Journal
-from quantplan.records.plan_files import read_sensitivities
 
 pytestmark = pytest.mark.tools
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def test_probe_and_solve_from_its_table(command, workplace, small_model, small_t
     assert done.code == 0
     assert "noise floor of the forward pass" in done.err and "damage table written to d.json" in done.err
     assert "token_embd.weight" in done.out
-    table = read_sensitivities(workplace / "d.json")
+    table = SENSITIVITY_TABLES.read(workplace / "d.json")
     assert table.calibrated and len(table.rows) == 15
 
     again = command(*words, "--json")

@@ -6,7 +6,7 @@ import pytest
 
 from quantplan.evaluate import baselines as baselines
 from quantplan.gguf.reader import read_model
-from quantplan.records.plan_files import read_plan
+from quantplan.records.formats import PLANS
 
 pytestmark = pytest.mark.tools
 FEW = (
@@ -48,7 +48,7 @@ def test_two_sizes_from_nothing_and_again(command, project):
     for each, stem in zip(found, ("tied-5.5bpw", "tied-q4_k_m"), strict=True):
         built = read_model(project / f"{stem}.gguf")
         assert each["file"] == f"{stem}.gguf" and each["file_bytes"] == built.file_bytes <= each["budget_bytes"]
-        read_plan(project / "plans" / f"{stem}.json").check_built(built)
+        PLANS.read(project / "plans" / f"{stem}.json").check_built(built)
         record = json.loads((project / "reports" / f"{stem}.run.json").read_text())
         assert record["format"] == "quantplan-run" and record["kld"] == each["kld"]
         compared = json.loads((project / "reports" / f"{stem}.comparison.json").read_text())

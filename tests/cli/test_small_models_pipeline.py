@@ -8,7 +8,7 @@ from tiny_models import EXPERTS, UNREACHABLE, tiny_moe, tiny_tied
 
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
-from quantplan.records.plan_files import read_plan, read_sensitivities
+from quantplan.records.formats import PLANS, SENSITIVITY_TABLES
 
 pytestmark = pytest.mark.tools
 ONE = ("--threads", "1")
@@ -53,7 +53,7 @@ def built_as_planned(step, folder, budget, *constraints):
         "plan.json",
         *constraints,
     )
-    plan = read_plan(folder / "plan.json")
+    plan = PLANS.read(folder / "plan.json")
     step("quantize", "plan.json", "--out", "out.gguf", *ONE)
     built = read_model(folder / "out.gguf")
     assert built.file_bytes == plan.file_bytes == (folder / "out.gguf").stat().st_size <= plan.budget_bytes
@@ -79,7 +79,7 @@ def test_experts(step, project, workplace):
     assert "3 of 9 expert tensors have experts that no token reached" in step("probe", "--dry-run").err
 
     plan, built = built_as_planned(step, folder, "5bpw", "--min", "ffn_down_exps=Q3_K")
-    table = read_sensitivities(folder / "damage.json")
+    table = SENSITIVITY_TABLES.read(folder / "damage.json")
     assert {name for name in hits} < {tensor.name for tensor in built.tensors} & table.rows.keys()
     assert all(table.rows[name].source == "probed" for name in hits)
     assert all(plan.types[name].bits > 3 for name in hits if "down" in name)
@@ -92,6 +92,6 @@ def test_tied_embeddings_and_rows_that_fall_back(step, project, workplace):
     step("imatrix", "--chunks", "8", *ONE)
     plan, built = built_as_planned(step, folder, "Q4_K_M")
     assert "output.weight" not in plan.types and read_model(model).tied and built.tied
-    assert read_sensitivities(folder / "damage.json").rows["token_embd.weight"].source == "probed"
+    assert SENSITIVITY_TABLES.read(folder / "damage.json").rows["token_embd.weight"].source == "probed"
     odd = {plan.types[name].name for name in plan.types if name.endswith("ffn_down.weight")}
     assert odd <= {"Q4_0", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"}

@@ -9,7 +9,7 @@ from quantplan.cli.probe_options import parse_sample
 from quantplan.errors import BadUsage
 from quantplan.gguf.imatrix_files import write_imatrix
 from quantplan.gguf.reader import read_model
-from quantplan.records.plan_files import read_plan
+from quantplan.records.formats import PLANS
 
 pytestmark = pytest.mark.tools
 PRIOR = ("--damage", "prior", "--types", "k,Q8_0,F16")
@@ -43,7 +43,7 @@ def test_json(solve, workplace, small_model):
     done = solve("-b", "45%", *PRIOR, "--json", "--out", "p/plan.json")
     figures = json.loads(done.out)
     assert done.code == 0 and set(figures) == FIGURES
-    plan = read_plan(workplace / "p" / "plan.json")
+    plan = PLANS.read(workplace / "p" / "plan.json")
     model = read_model(small_model)
     assert figures["plan"] == "p/plan.json"
     assert figures["file_bytes"] == plan.file_bytes <= 0.45 * model.file_bytes
@@ -70,13 +70,13 @@ def test_a_card(solve, command, workplace, small_model):
     assert limit["name"] == "VRAM" and 0 < limit["used"] <= limit["limit"] and figures["prices"]["VRAM"] > 0
     found = json.loads(command("memory", "card.json", "-m", small_model, "--ctx", "256", "--json").out)
     assert room - 100_000 < found["contexts"][0]["vram"] <= room
-    constraints = read_plan(workplace / "card.json").made_from["wishes"]
+    constraints = PLANS.read(workplace / "card.json").made_from["wishes"]
     assert (constraints["vram"], constraints["ctx"], constraints["kv"]) == (room, 256, "f16,f16")
 
 
 def test_a_target(solve, workplace):
     done = solve("--max-kld", "0.02", *PRIOR)
-    plan = read_plan(workplace / "plans" / "tied-kld0.02.json")
+    plan = PLANS.read(workplace / "plans" / "tied-kld0.02.json")
     assert done.code == 0 and plan.predicted_kld <= 0.02 * (1 + 1e-9) and plan.outcome.minimised == "bytes"
 
 
@@ -95,7 +95,7 @@ def test_wishes_of_all_kinds_in_one_plan(solve, workplace):
     ]
     done = solve("-b", "45%", *PRIOR, *words, "--max-types", "4", "--out", "plan.json")
     assert done.code == 0, done.err
-    plan = read_plan(workplace / "plan.json")
+    plan = PLANS.read(workplace / "plan.json")
     types = {name: kind.name for name, kind in plan.types.items() if kind.block > 1}
     assert len(set(types.values())) <= 4 and types["token_embd.weight"] in ("Q6_K", "Q8_0")
     assert len({kind for name, kind in types.items() if "attn_q" in name or "attn_k" in name or "attn_v" in name}) == 1
@@ -104,7 +104,7 @@ def test_wishes_of_all_kinds_in_one_plan(solve, workplace):
 
 def test_for_people(solve, workplace):
     done = solve("-b", "4.5bpw", *PRIOR)
-    plan = read_plan(workplace / "plans" / "tied-4.5bpw.json")
+    plan = PLANS.read(workplace / "plans" / "tied-4.5bpw.json")
     assert done.code == 0 and f"{plan.file_bytes:,} bytes" in done.out and "not calibrated" in done.out
     assert "plans/tied-4.5bpw.json" in done.out
 
@@ -112,7 +112,7 @@ def test_for_people(solve, workplace):
 def test_weights_without_a_probe(solve, workplace):
     done = solve("-b", "45%", "--no-probe", "--types", "Q4_0,Q8_0", "--threads", "1", "--json")
     assert done.code == 0 and "warning: uncalibrated plan" in done.err
-    by_weights = read_plan(workplace / "plans" / "tied-45%.json")
+    by_weights = PLANS.read(workplace / "plans" / "tied-45%.json")
     assert not by_weights.calibrated and by_weights.made_from["scales"] == "prior"
     assert list((workplace / "cache").glob("round-trip-*.jsonl"))
 
@@ -134,7 +134,7 @@ def test_a_probe_is_made_where_there_is_a_text(solve, workplace, small_text, sma
     ]
     done = solve(*words, "--calibration", small_text, "--json")
     assert done.code == 0 and "probed 15 tensors" in done.err and "uncalibrated" not in done.err
-    plan = read_plan(workplace / "plans" / "tied-45%.json")
+    plan = PLANS.read(workplace / "plans" / "tied-45%.json")
     assert plan.calibrated and plan.imatrix.file == small_imatrix.name
     smaller = solve("-b", "35%", *words[2:], "--calibration", small_text, "--json")
     assert smaller.code == 0 and "probed" not in smaller.err  # another budget costs a solve
@@ -153,14 +153,14 @@ def test_a_model_of_which_only_the_header_exists(command, workplace):
 def test_wishes(solve, workplace):
     done = solve("-b", "45%", *PRIOR, "--pin", "blk.0.attn_v=Q8_0", "--pin", "ffn_down=Q4_0", "--min", "attn_?=Q5_K")
     assert done.code == 0
-    types = read_plan(workplace / "plans" / "tied-45%.json").types
+    types = PLANS.read(workplace / "plans" / "tied-45%.json").types
     assert types["blk.0.attn_v.weight"].name == "Q8_0" and types["blk.1.ffn_down.weight"].name == "Q4_0"
     assert types["blk.1.attn_k.weight"].bits >= 5.5
 
 
 def test_layer_mode(solve, command, workplace):
     done = solve("-b", "33%", "--per", "layer", "--damage", "prior")
-    plan = read_plan(workplace / "plans" / "tied-33%-layers.json")
+    plan = PLANS.read(workplace / "plans" / "tied-33%-layers.json")
     assert done.code == 0 and [block for block, _ in plan.layer_types] == [0, 1]
     text = command("emit", "plans/tied-33%-layers.json", "--as", "layer-types", "-m", plan.model_path).out
     assert plan.layer_types[0][1] in text and "FLAGS" in text
@@ -299,11 +299,11 @@ def test_refused_before_anything_is_measured(solve, workplace, small_text, words
 def test_the_table_of_another_model(command, solve, odd_files, reference_model):
     from quantplan.llamacpp import quantize
     from quantplan.quant_type import parse_types
-    from quantplan.records.plan_files import write_sensitivities
+    from quantplan.records.formats import SENSITIVITY_TABLES
     from quantplan.sensitivity.estimate import prior_table
 
     model = read_model(reference_model)
-    write_sensitivities(
+    SENSITIVITY_TABLES.write(
         prior_table(model, quantize.quantizable(model), parse_types("k"), None), odd_files / "other.json"
     )
     done = solve("-b", "45%", "--damage", "other.json", "--types", "k")

@@ -10,7 +10,7 @@ from tiny_architectures import tiny_hybrid
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.tools import run
-from quantplan.records.plan_files import read_plan
+from quantplan.records.formats import PLANS
 
 MODEL = "prose-10m-f16.gguf"
 
@@ -162,7 +162,7 @@ def test_imatrix_and_plan_follow(apply, command, here, reference_imatrix):
     assert (made["imatrix"], made["plan"]) == ("out.imatrix.gguf", "out.plan.json")
     assert "one made from the new model is better" in ended.err
     assert "blk.11.ffn_up.weight" in read_imatrix(here / "out.imatrix.gguf").entries
-    assert read_plan(here / "out.plan.json").model_digest == made["result_digest"]
+    assert PLANS.read(here / "out.plan.json").model_digest == made["result_digest"]
     built = command("quantize", "out.plan.json", "-o", "built.gguf", "--threads", "1")
     assert built.code == 0, built.err
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from quantplan.gguf.reader import read_model
-from quantplan.surgery.layer_map_files import read_layer_map
+from quantplan.surgery.layer_map_files import LAYER_MAPS
 
 pytestmark = pytest.mark.tools
 FEW = "--windows 4 --sample 32k --refine-windows 8 --judge-windows 8 --types k,Q8_0 --no-refine"
@@ -49,10 +49,10 @@ def test_all_that_is_published_and_nothing_twice(command, small_model, texts, wo
     done = command(*wanted)
     assert done.code == 0, done.err
     folder = workplace / "three"
-    record = read_layer_map(folder / "three-F16.layers.json")
+    record = LAYER_MAPS.read(folder / "three-F16.layers.json")
     assert read_model(folder / "three-F16.gguf").digest == record.result.digest and len(record.layer_map) == 3
     names = {path.name for path in (folder / "publish").iterdir()}
-    assert read_layer_map(folder / "publish" / "three-F16.layers.json") == record
+    assert LAYER_MAPS.read(folder / "publish" / "three-F16.layers.json") == record
     assert {"three-plan-Q4_K_M.gguf", "three-Q8_0.gguf", "three-Q2_K.gguf", "README.md", "Modelfile"} <= names
     assert all(read_model(path).blocks == 3 for path in (folder / "publish").glob("*.gguf"))
     text = (folder / "publish" / "README.md").read_text(encoding="utf-8")
@@ -91,7 +91,7 @@ def test_what_an_earlier_run_left_is_not_published_as_something_else(command, sm
     record.unlink()  # as after a kill between the two
     file.write_bytes(b"half")
     assert command(*wanted).code == 5
-    assert read_model(file).digest == read_layer_map(record).result.digest
+    assert read_model(file).digest == LAYER_MAPS.read(record).result.digest
 
 
 def test_edits_in_a_file_and_a_budget_by_file(command, small_model, texts, workplace):
@@ -110,7 +110,7 @@ def test_the_best_of_a_search_is_taken(command, small_model, texts, workplace):
     from quantplan.measurement import Conditions, Estimate
     from quantplan.surgery.edits import layer_map, parse_edits
     from quantplan.surgery.search.leaderboard import Leaderboard, RankedCandidate
-    from quantplan.surgery.search.leaderboard_files import write_leaderboard
+    from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
 
     where = Conditions("t", 64, 8, read_model(small_model).digest, "in-process", "cpu", "0.3.36")
     rows = tuple(
@@ -122,7 +122,7 @@ def test_the_best_of_a_search_is_taken(command, small_model, texts, workplace):
     board = Leaderboard(
         model="tied", blocks=2, by="ppl", conditions=where, families=("swap",), original=None, standings=rows
     )
-    write_leaderboard(board, workplace / "tied.surgery.json")
+    LEADERBOARDS.write(board, workplace / "tied.surgery.json")
     done = command("surgery", "publish", small_model, "tied.surgery.json", *texts, "--dry-run")
     assert done.code == 0 and "'swap 0 1' --name tied-operated" in done.out
 

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from chat_models import SWITCHED, with_template
 
-from quantplan.evaluate.suites.suite_score_files import read_suite_score
+from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
 from quantplan.llamacpp.quantize import Recipe, quantize
 
 SUITE = """\
@@ -58,7 +58,7 @@ def test_two_models_and_a_text(command, workplace, suite, reference_model, quant
     assert "prose-Q4_0.gguf: the file has no chat template" in ended.err
     records = sorted((workplace / "records").iterdir())
     assert len(records) == 2 and all(name.name.endswith(".suite.json") for name in records)
-    found = {path.name[:9]: read_suite_score(path) for path in records}
+    found = {path.name[:9]: SUITE_SCORES.read(path) for path in records}
     assert found["prose-10m"].parts[-1].credit.value == 1
     ratio = found["prose-Q4_"].parts[-1].credit
     assert 0.8 < ratio.value <= 1 and ratio.stderr > 0

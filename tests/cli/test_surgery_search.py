@@ -16,7 +16,7 @@ from quantplan.errors import BadFile, BadUsage
 from quantplan.gguf.reader import read_model
 from quantplan.surgery.edits import parse_edits
 from quantplan.surgery.search.evaluations import MapEvaluator
-from quantplan.surgery.search.leaderboard_files import read_leaderboard
+from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
 
 ROOT = Path(__file__).parents[2]
 RECORD = Path("reports/prose-10m-f16.surgery.json")
@@ -75,7 +75,7 @@ def killed_at(reading, how="SIGKILL"):
 def test_a_search_says_and_writes_what_it_found(command, workplace, words):
     done = command(*words, *FAMILIES, "--out", "champion.gguf")
     assert done.code == 0
-    board = read_leaderboard(workplace / RECORD)
+    board = LEADERBOARDS.read(workplace / RECORD)
     best = board.standings[0]
     assert "phase 1 ..." in done.err and f"best so far {best.edits}: perplexity" in done.err
     assert best.edits in done.out and "(the original)" in done.out and "On the held-out text" in done.out
@@ -88,7 +88,7 @@ def test_a_search_says_and_writes_what_it_found(command, workplace, words):
     figures = json.loads(again.out)
     assert figures["standings"][0]["edits"] == best.edits and len(figures["judgement"]["standings"]) == 2
     assert figures["verdict"] and "models read" not in again.err
-    assert read_leaderboard(workplace / RECORD) == board
+    assert LEADERBOARDS.read(workplace / RECORD) == board
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
@@ -96,7 +96,7 @@ def test_after_kill_9_the_same_command_ends_with_the_same_leaderboard(tmp_path, 
     line = ["surgery", "search", reference_model, "--calibration", texts[0], "--text", texts[1], *SHORT, *TWO_PHASES]
     for reading in (2, 8, 9):
         assert apart(line, tmp_path, killed_at(reading)).returncode == -signal.SIGKILL
-    board = read_leaderboard(tmp_path / RECORD)
+    board = LEADERBOARDS.read(tmp_path / RECORD)
     assert len(board.standings) == 1 + 7 + 8 - 1 and board.judgement is None  # the original is read first
     (journal,) = tmp_path.rglob("surgery-*.jsonl")
     journal.write_bytes(journal.read_bytes()[:-20])  # as if the disk had not got all of it
@@ -110,7 +110,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path, reference_model, texts, whole):
     line = ["surgery", "search", reference_model, "--calibration", texts[0], "--text", texts[1], *SHORT, *TWO_PHASES]
     ended = apart(line, tmp_path, killed_at(6, "SIGINT"))
     assert ended.returncode == 130 and "the same command goes on" in ended.stderr and "Traceback" not in ended.stderr
-    assert len(read_leaderboard(tmp_path / RECORD).standings) == 4
+    assert len(LEADERBOARDS.read(tmp_path / RECORD).standings) == 4
     assert apart(line, tmp_path).returncode == 0
     assert (tmp_path / RECORD).read_bytes() == whole
 
@@ -125,17 +125,17 @@ def test_several_processes_end_with_the_same_leaderboard(tmp_path, reference_mod
 def test_budgets_say_what_they_left_out(command, workplace, words):
     few = command(*words, *FAMILIES, "--max-candidates", "3")
     assert "3 candidates are read: 11 candidates were left out" in few.err
-    assert len(read_leaderboard(workplace / RECORD).standings) == 3
+    assert len(LEADERBOARDS.read(workplace / RECORD).standings) == 3
     short = command(*words, *FAMILIES, "--max-time", "0.001s", "--record", "short.json")
     assert "the time of 0.001 seconds is over" in short.err
-    assert 0 < len(read_leaderboard(workplace / "short.json").standings) < 14
+    assert 0 < len(LEADERBOARDS.read(workplace / "short.json").standings) < 14
 
 
 def test_candidates_given_by_their_edits(command, workplace, words):
     (workplace / "mine.txt").write_text("# two of mine\ndelete 4; swap 5 6\n\nrepeat 2-3  # the last\n")
     done = command(*words, "--edits", "delete 4", "--edits-file", "mine.txt", "--by", "kld")
     assert done.code == 0
-    board = read_leaderboard(workplace / RECORD)
+    board = LEADERBOARDS.read(workplace / RECORD)
     assert {each.edits for each in board.standings} == {"delete 4", "delete 4; swap 5 6", "repeat 2-3"}
     assert board.by == "kld" and board.standings[0].edits == "delete 4"
 
@@ -144,7 +144,7 @@ def test_a_suite_ranks_too(command, workplace, words):
     (workplace / "suite.yaml").write_text(SUITE, encoding="utf-8")
     done = command(*words, "--edits", "delete 0", "--edits", "swap 6 7", "--by", "score", "--suite", "suite.yaml")
     assert done.code == 0, done.err
-    board = read_leaderboard(workplace / RECORD)
+    board = LEADERBOARDS.read(workplace / RECORD)
     assert board.by == "score" and board.suite == "small"
     for each in (board.original, *board.standings):
         assert 0 <= each.score.value <= 100 and set(each.scores) == {"facts", "text"}
@@ -220,7 +220,7 @@ def test_no_room_for_the_file_of_a_host(command, workplace, words, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=1 << 20))
     done = command(*words, "--family", "swap:1", "--family", "delete:9")
     assert done.code == 11 and "the disk has" in done.error
-    board = read_leaderboard(workplace / RECORD)
+    board = LEADERBOARDS.read(workplace / RECORD)
     assert {each.family for each in board.standings} == {"swap"}  # what needed no file is kept
     assert not list((workplace / "cache").rglob("*.gguf"))
 
@@ -231,13 +231,13 @@ def test_in_a_project_its_texts_are_taken(command, workplace, reference_model, t
     )
     done = command("surgery", "search", "--family", "delete:9", "--windows", "3", "--threads", "1")
     assert done.code == 0 and "On the held-out text, 3 windows of 64 tokens" in done.out
-    assert read_leaderboard(workplace / RECORD).judgement is not None
+    assert LEADERBOARDS.read(workplace / RECORD).judgement is not None
 
 
 def test_without_a_text_that_judges_it_warns(command, workplace, reference_model, texts):
     done = command("surgery", "search", reference_model, "--calibration", texts[0], *SHORT, "--family", "delete:5")
     assert done.code == 0 and "no text judges the best" in done.err
-    assert read_leaderboard(workplace / RECORD).judgement is None
+    assert LEADERBOARDS.read(workplace / RECORD).judgement is None
 
 
 def test_the_search_text_does_not_judge(command, words, texts):

@@ -8,7 +8,7 @@ from measurement_parts import MEASUREMENT, SIZE, measured
 from quantplan.errors import BadUsage, ConditionsDiffer
 from quantplan.evaluate.compare import MeasureOptions, check_options, compare_measurements
 from quantplan.measurement import Estimate
-from quantplan.records.comparison_files import comparison_fields
+from quantplan.records.formats import COMPARISONS
 
 
 def test_a_plan_that_is_better():
@@ -73,7 +73,7 @@ def test_a_rival_that_loses_nothing():
     nothing = replace(measured(1), kld=Estimate(0.0, 0.0), per_chunk_kld=(0.0,) * 16)
     found = compare_measurements(["plan", "copy"], [measured(1), nothing])
     assert "WORSE than copy, whose KLD is 0" in found.verdict
-    assert comparison_fields(found)["rows"][1]["kld_ratio"] is None
+    assert COMPARISONS.encode(found)["rows"][1]["kld_ratio"] is None
 
 
 def test_a_plan_alone():
@@ -92,7 +92,7 @@ def test_one_chunk_is_refused_before_anything_runs():
 
 
 def test_json_rows_carry_ratio_interval_and_all_figures():
-    found = comparison_fields(compare_measurements(["plan", "Q4_K_M"], [measured(0.64), measured(1, seed=2)]))
+    found = COMPARISONS.encode(compare_measurements(["plan", "Q4_K_M"], [measured(0.64), measured(1, seed=2)]))
     row = found["rows"][1]
     assert {"name", "file_bytes", "ppl", "kld", "kld_err", "kld_ratio", "rms_dp", "same_top"} <= row.keys()
     assert row["name"] == "Q4_K_M" and row["kld_ratio_low"] < row["kld_ratio"] < row["kld_ratio_high"]

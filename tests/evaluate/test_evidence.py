@@ -3,6 +3,7 @@
 import csv
 import html.parser
 import io
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -13,11 +14,8 @@ from quantplan.comparison import ComparedFile
 from quantplan.errors import BadFile, BadUsage, ConditionsDiffer
 from quantplan.evaluate.compare import CompareOptions, compare_files
 from quantplan.evaluate.from_records import are_records, read_compared_files
-from quantplan.records.codec import write_record
-from quantplan.records.comparison_files import comparison_csv, comparison_fields, write_comparison
-from quantplan.records.measurement_files import write_measurement
-from quantplan.records.task_score_files import as_fields, read_task_score, write_task_score
-from quantplan.records.throughput_files import read_throughput, write_throughput
+from quantplan.records.comparison_csv import comparison_csv
+from quantplan.records.formats import COMPARISONS, MEASUREMENTS, TASK_SCORES, THROUGHPUTS
 from quantplan.report.comparison_tables import comparison_grids
 from quantplan.report.grid import Grid, as_html, as_markdown
 from quantplan.task_score import TaskConditions, TaskScore, average
@@ -154,26 +152,28 @@ def test_without_single_chunks_there_is_no_pairing(three):
 
 
 def test_records_are_read_as_they_were_written(tmp_path):
-    write_task_score(score("arc", 0.5), tmp_path / "a.json")
-    assert read_task_score(tmp_path / "a.json") == score("arc", 0.5)
-    write_throughput(speed(300.0, 30.0), tmp_path / "b.json")
-    assert read_throughput(tmp_path / "b.json") == speed(300.0, 30.0)
+    TASK_SCORES.write(score("arc", 0.5), tmp_path / "a.json")
+    assert TASK_SCORES.read(tmp_path / "a.json") == score("arc", 0.5)
+    THROUGHPUTS.write(speed(300.0, 30.0), tmp_path / "b.json")
+    assert THROUGHPUTS.read(tmp_path / "b.json") == speed(300.0, 30.0)
 
 
 @pytest.mark.parametrize("damage", [{"outcomes": "012"}, {"outcomes": ""}, {"conditions": {}}, {"notes": None}])
 def test_a_damaged_score_is_refused(tmp_path, damage):
-    write_record(tmp_path / "a.json", "quantplan-task-score", 1, as_fields(score("arc", 0.5)) | damage)
+    TASK_SCORES.write(score("arc", 0.5), tmp_path / "a.json")
+    content = json.loads((tmp_path / "a.json").read_text())
+    (tmp_path / "a.json").write_text(json.dumps(content | damage))
     with pytest.raises(BadFile, match="damaged score"):
-        read_task_score(tmp_path / "a.json")
+        TASK_SCORES.read(tmp_path / "a.json")
 
 
 def test_records_compare_like_files(tmp_path):
     paths = []
     for name, digest in (("one", "1" * 64), ("two", "2" * 64)):
         of = {"file": f"{name}.gguf", "model_digest": digest}
-        write_measurement(replace(measured(1, seed=int(digest[0])), **of), tmp_path / f"{name}.json")
-        write_task_score(replace(score("arc", 0.5), **of), tmp_path / f"{name}-arc.json")
-        write_throughput(replace(speed(300.0, 30.0), **of), tmp_path / f"{name}-speed.json")
+        MEASUREMENTS.write(replace(measured(1, seed=int(digest[0])), **of), tmp_path / f"{name}.json")
+        TASK_SCORES.write(replace(score("arc", 0.5), **of), tmp_path / f"{name}-arc.json")
+        THROUGHPUTS.write(replace(speed(300.0, 30.0), **of), tmp_path / f"{name}-speed.json")
         paths += [tmp_path / f"{name}{kind}.json" for kind in ("-arc", "-speed", "")]
     assert are_records(paths)
     found = compare_files(read_compared_files(paths))
@@ -204,8 +204,8 @@ def third_average(three):
 
 def test_json_holds_everything(tmp_path, three):
     found = compare_files(three)
-    write_comparison(found, tmp_path / "c.json")
-    row = comparison_fields(found)["rows"][2]
+    COMPARISONS.write(found, tmp_path / "c.json")
+    row = COMPARISONS.encode(found)["rows"][2]
     assert row["gaps"]["arc"]["decided"] and row["average"] == third_average(three)
     assert row["throughput"]["tests"][1] == {"name": "tg128", "tps": 20.0, "tps_err": 0.0, "samples": [20.0] * 3}
     assert len(row["tasks"][0]["outcomes"]) == 400 and row["shrinkage"] is None

@@ -23,7 +23,7 @@ from quantplan.evaluate.suites.suite_score import (
     mean_difference,
     with_perplexity,
 )
-from quantplan.evaluate.suites.suite_score_files import as_fields, from_fields, read_suite_score, write_suite_score
+from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.engine import Engine, EngineOptions
@@ -304,10 +304,10 @@ def test_only_perplexity(reference_model, tmp_path):
 
 def test_records_come_back(chatting, tmp_path):
     score = score_file(chatting["switched"], SUITE, OPTIONS, Estimate(1.3, 0.1))
-    assert from_fields(json.loads(json.dumps(as_fields(score)))) == score
-    write_suite_score(score, tmp_path / "score.json")
-    assert read_suite_score(tmp_path / "score.json") == score
-    fields = as_fields(score)
+    assert SUITE_SCORES.decode(json.loads(json.dumps(SUITE_SCORES.encode(score)))) == score
+    SUITE_SCORES.write(score, tmp_path / "score.json")
+    assert SUITE_SCORES.read(tmp_path / "score.json") == score
+    fields = SUITE_SCORES.encode(score)
     assert fields["score"] == score.overall.value and fields["items"] == 4
     assert fields["parts"][0]["items"][0]["text"] == score.parts[0].items[0].text
 

@@ -9,7 +9,7 @@ from model_parts import model_of
 from quantplan.errors import BadUsage, ModelMismatch, NothingSelected
 from quantplan.recipes.import_sensitivities import ImportTarget, sensitivity_table
 from quantplan.recipes.published_sensitivities import Published, read_published
-from quantplan.records.plan_files import read_sensitivities, write_sensitivities
+from quantplan.records.formats import SENSITIVITY_TABLES
 
 BENCH = Path(__file__).resolve().parents[3] / "shared" / "solver-bench"
 SHAPES = {f"blk.{block}.{role}.weight": (256, 8) for block in range(4) for role in ("attn_k", "attn_v")} | {
@@ -107,5 +107,5 @@ def test_published_models(model, tensors, types, tmp_path):
     imported = sensitivity_table(read_published(BENCH / f"{model}.json"), fill="most")
     assert len(imported.table.rows) == tensors
     assert len({kind for row in imported.table.rows.values() for kind in row.weights}) == types
-    write_sensitivities(imported.table, tmp_path / "d.json")
-    assert read_sensitivities(tmp_path / "d.json") == imported.table
+    SENSITIVITY_TABLES.write(imported.table, tmp_path / "d.json")
+    assert SENSITIVITY_TABLES.read(tmp_path / "d.json") == imported.table

@@ -14,7 +14,7 @@ from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import quantize, tools
 from quantplan.planning import request as planning
 from quantplan.quant_type import parse_types
-from quantplan.records.measurement_files import write_measurement
+from quantplan.records.formats import MEASUREMENTS
 from quantplan.report.card_figures import draw
 from quantplan.report.commands import Commands
 from quantplan.report.page import page
@@ -119,8 +119,8 @@ def table(request_of_all):
 def reference(request_of_all, table, tmp_path_factory):
     reports = tmp_path_factory.mktemp("reports")
     own = replace(MEASUREMENT.conditions, base_digest=request_of_all.model.digest)
-    write_measurement(replace(MEASUREMENT, conditions=own), reports / "own.measurement.json")
-    write_measurement(MEASUREMENT, reports / "others.measurement.json")
+    MEASUREMENTS.write(replace(MEASUREMENT, conditions=own), reports / "own.measurement.json")
+    MEASUREMENTS.write(MEASUREMENT, reports / "others.measurement.json")
     (reports / "half.json").write_text('{"format": "quantplan-comp')
     (reports / "unlike.json").write_text("[1, 2]")
     return report_data(request_of_all, table, 5, reports)

@@ -19,11 +19,11 @@ from quantplan.llamacpp.tools import run
 from quantplan.plan import Limit
 from quantplan.quant_type import BY_NAME
 from quantplan.recipes.import_plan import import_file
-from quantplan.records.plan_files import read_plan
+from quantplan.records.formats import PLANS
 from quantplan.surgery.assembly import assemble, part_bytes
 from quantplan.surgery.edits import layer_map, parse_edits
 from quantplan.surgery.follow_imatrix import follow_imatrix, followed_entry, imatrix_notes
-from quantplan.surgery.layer_map_files import read_layer_map
+from quantplan.surgery.layer_map_files import LAYER_MAPS
 from quantplan.surgery.operation import operate
 from quantplan.surgery.products import OperationOptions, check_options, produce
 
@@ -156,7 +156,7 @@ def test_blends_are_encoded_with_what_follows(model, imatrix, tmp_path):
 def test_a_plan_that_followed_is_built_to_the_byte(model, imatrix, text, tmp_path):
     plan = stock_plan(model, "Q4_K_M", imatrix)
     made = products(model, text, tmp_path, imatrix=imatrix, plan=plan)
-    followed = read_plan(made.plan_file)
+    followed = PLANS.read(made.plan_file)
     for part in parts(model, text):
         kinds = [plan.types[tensor.name] for tensor, _ in part.sources]
         assert followed.types[part.name] == max(kinds, key=lambda kind: kind.bits)
@@ -174,7 +174,7 @@ def test_what_a_plan_promised_does_not_follow(model, tmp_path):
     types = {each.name: BY_NAME["Q8_0"] for each in quantizable(model)}
     plan = make_plan(model, types, predicted_kld=0.01, limits=(Limit("VRAM", "bytes", 10, 9),), budget_bytes=1 << 30)
     made = products(model, "delete 3", tmp_path, plan=plan)
-    followed = read_plan(made.plan_file)
+    followed = PLANS.read(made.plan_file)
     assert followed.predicted_kld is None and not followed.limits and followed.budget_bytes is None
     assert any(note.startswith("the expected KLD of the plan did not follow") for note in made.record.notes)
 
@@ -190,14 +190,14 @@ def test_layer_types_follow_where_they_mean_the_same(model, tmp_path):
         return import_file(text, model).plan
 
     simple = plan_of(["Q8_0"] * 3 + ["Q5_K_S"] + ["Q6_K"] * 6)
-    followed = read_plan(products(model, "swap 3 7; delete 0", tmp_path, plan=simple).plan_file)
+    followed = PLANS.read(products(model, "swap 3 7; delete 0", tmp_path, plan=simple).plan_file)
     assert [name for _, name in followed.layer_types] == ["Q8_0"] * 2 + ["Q6_K"] * 4 + ["Q5_K_S"] + ["Q6_K"] * 2
     assert followed.flags == simple.flags and followed.types["blk.6.attn_q.weight"].name == "Q5_K"
 
     # Q4_K_M stores ffn_down of some blocks larger, by their number: moved, the name would say something else
     mixed = plan_of(["Q4_K_M"] * 10)
     made = products(model, "reverse 0-8", tmp_path, plan=mixed)
-    followed = read_plan(made.plan_file)
+    followed = PLANS.read(made.plan_file)
     assert not followed.layer_types
     assert followed.types["blk.8.ffn_down.weight"] == mixed.types["blk.0.ffn_down.weight"]
     assert any("LAYER_TYPES did not follow" in note for note in made.record.notes)
@@ -227,7 +227,7 @@ def test_a_plan_whose_imatrix_is_not_given(model, imatrix, tmp_path):
 def test_the_record_says_what_was_done(model, tmp_path):
     text = "delete 3; blend 5 7 0.3; scale 0 0.9 ffn_down"
     made = products(model, text, tmp_path)
-    record = read_layer_map(tmp_path / "out.layers.json")
+    record = LAYER_MAPS.read(tmp_path / "out.layers.json")
     assert record == made.record
     assert record.edits == text and record.layer_map == layer_map(10, parse_edits(text))
     assert (record.source.digest, record.result.digest) == (model.digest, made.model.digest)

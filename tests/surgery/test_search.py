@@ -23,7 +23,7 @@ from quantplan.surgery.search.evaluations import EvaluationJob, MapEvaluator
 from quantplan.surgery.search.evaluators import read_there
 from quantplan.surgery.search.families import parse_family
 from quantplan.surgery.search.leaderboard import BestCandidateTest, RankedCandidate, ordered
-from quantplan.surgery.search.leaderboard_files import leaderboard_fields, read_leaderboard, write_leaderboard
+from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
 from quantplan.surgery.search.search import SearchOptions, judge, search
 
 N_CTX, CHUNKS = 64, 3
@@ -200,7 +200,7 @@ def test_a_search_broken_off_anywhere_ends_the_same(whole, model, text, tmp_path
     assert again.board == found.board
     assert again.timing.readings == len(found.board.standings) + 1 - (1 + 4 + 9 + 2 + 7) + 5
     for one, other in ((found.board, "one.json"), (again.board, "other.json")):
-        write_leaderboard(one, tmp_path / other)
+        LEADERBOARDS.write(one, tmp_path / other)
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "other.json").read_bytes()
 
 
@@ -209,7 +209,7 @@ def test_several_processes_find_the_same(whole, model, tmp_path):
     wanted = options(*WANTED, phases=2, keep=2, breadth=3)
     again = search(model, replace(job, folder=tmp_path, execution=Execution(1, jobs=2)), wanted)
     assert again.board == found.board
-    assert leaderboard_fields(again.board) == leaderboard_fields(found.board)
+    assert LEADERBOARDS.encode(again.board) == LEADERBOARDS.encode(found.board)
 
 
 def poisoned(job, maps):
@@ -300,11 +300,11 @@ def test_the_best_are_judged_on_the_other_text(judged, whole, model, heldout, tm
 
 def test_records_come_back_as_they_were(judged, whole, tmp_path):
     for each in (judged, whole[0].board):
-        write_leaderboard(each, tmp_path / "board.json")
-        assert read_leaderboard(tmp_path / "board.json") == each
+        LEADERBOARDS.write(each, tmp_path / "board.json")
+        assert LEADERBOARDS.read(tmp_path / "board.json") == each
     (tmp_path / "board.json").write_text('{"format": "quantplan-leaderboard", "version": 1, "layers": 10}')
     with pytest.raises(BadFile, match="not a whole leaderboard"):
-        read_leaderboard(tmp_path / "board.json")
+        LEADERBOARDS.read(tmp_path / "board.json")
 
 
 def test_tables_show_the_original_first(judged):

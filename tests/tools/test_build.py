@@ -35,7 +35,7 @@ from quantplan.llamacpp.quantize import quantizable
 from quantplan.llamacpp.tools import run
 from quantplan.quant_type import BY_NAME, fitted, parse_types
 from quantplan.recipes.quantize_command import build_command, plan_rules
-from quantplan.records.plan_files import read_plan, write_plan
+from quantplan.records.formats import PLANS
 
 pytestmark = pytest.mark.tools
 FREE = "Q2_K,Q3_K,Q4_K,Q5_K,Q6_K,legacy,IQ3_S,IQ4_XS,IQ4_NL,F16,BF16,F32"
@@ -119,9 +119,9 @@ def test_plans_with_an_imatrix_are_built_to_the_byte(reference, reference_imatri
     imatrix = read_imatrix(path)
     types = random_types(reference) | {f"blk.0.attn_{each}.weight": BY_NAME["IQ2_XS"] for each in "kv"}
     plan = make_plan(reference, types, imatrix)
-    write_plan(plan, tmp_path / "plan.json")
+    PLANS.write(plan, tmp_path / "plan.json")
     monkeypatch.chdir(tmp_path)
-    built = build(read_plan("plan.json"), reference, tmp_path / "out.gguf", threads=2)
+    built = build(PLANS.read("plan.json"), reference, tmp_path / "out.gguf", threads=2)
     assert built.metadata["quantize.imatrix.file"] == form[:127]  # no folder: it would be published
     assert built.metadata["quantize.imatrix.chunks_count"] == 20
     assert built.file_bytes == plan.file_bytes

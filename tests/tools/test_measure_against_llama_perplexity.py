@@ -21,7 +21,7 @@ from quantplan.evaluate.measure_with_tool import measure_with_tool
 from quantplan.execution import Execution
 from quantplan.llamacpp.tools import run
 from quantplan.measurement import check_comparable
-from quantplan.records.measurement_files import read_measurement, write_measurement
+from quantplan.records.formats import MEASUREMENTS
 
 pytestmark = pytest.mark.tools
 OPTIONS = MeasureOptions(n_ctx=256, chunks=8, execution=Execution(1))
@@ -77,8 +77,8 @@ def test_figures_of_different_engines_do_not_compare(both):
 
 
 def test_the_tools_figures_are_kept_as_they_are(both, tmp_path):
-    write_measurement(both[1][1], tmp_path / "a.json")
-    assert read_measurement(tmp_path / "a.json") == both[1][1]
+    MEASUREMENTS.write(both[1][1], tmp_path / "a.json")
+    assert MEASUREMENTS.read(tmp_path / "a.json") == both[1][1]
 
 
 def test_a_disk_too_small_for_the_base_file(monkeypatch, reference_model, calibration_text):

@@ -11,8 +11,7 @@ import pytest
 from quantplan.build.build import build, stock_plan
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
-from quantplan.records.measurement_files import read_measurement
-from quantplan.records.plan_files import read_plan, write_plan
+from quantplan.records.formats import MEASUREMENTS, PLANS
 
 pytestmark = pytest.mark.tools
 FEW = ["--ctx", "128", "--windows", "6", "--threads", "1"]
@@ -43,7 +42,7 @@ def shell(tmp_path_factory, reference_model, calibration_text, reference_imatrix
     (folder / "model.gguf").symlink_to(reference_model)
     (folder / "judge.txt").write_text(calibration_text.read_text(encoding="utf-8")[:40_000], encoding="utf-8")
     plan = stock_plan(read_model(folder / "model.gguf"), "Q3_K_L", read_imatrix(reference_imatrix))
-    write_plan(plan, folder / "plan.json")
+    PLANS.write(plan, folder / "plan.json")
     return Shell(folder)
 
 
@@ -64,7 +63,7 @@ def test_measure_prints_json_and_keeps_records(shell):
     assert found["file"] == "model.gguf" and found["kld"] == 0 and found["same_top"] == 100
     assert found["ppl"] > 1 and found["ppl_err"] > 0 and len(found["per_window_kld"]) == 6
     (record,) = (shell.folder / "records").iterdir()
-    assert read_measurement(record).kld.value == 0 and f"written: records/{record.name}" in err
+    assert MEASUREMENTS.read(record).kld.value == 0 and f"written: records/{record.name}" in err
 
 
 def test_measure_shows_a_table(shell):
@@ -125,7 +124,7 @@ def test_a_damaged_build_is_built_again(shell):
         "damaged",
     ]
     model = read_model(shell.folder / "model.gguf")
-    build(read_plan(shell.folder / "plan.json"), model, shell.folder / "plan-copy.gguf", threads=1)
+    build(PLANS.read(shell.folder / "plan.json"), model, shell.folder / "plan-copy.gguf", threads=1)
     shell(*words)
     (built,) = (shell.folder / "damaged").glob("*.gguf")
     whole = built.read_bytes()
@@ -151,7 +150,7 @@ def test_inside_a_project_everything_has_its_place(shell):
     (folder / "tmp").mkdir()
     here("measure", "../model.gguf", "--windows", "6", "--threads", "1")
     (record,) = (folder / "reports").glob("model-*.measurement.json")
-    assert read_measurement(record).conditions.n_ctx == 128
+    assert MEASUREMENTS.read(record).conditions.n_ctx == 128
     out, _ = here("compare", "../plan.json", "--with", "Q2_K", "--windows", "6", "--threads", "1")
     assert "the plan loses" in out
     assert len(list((folder / "reports" / "builds").glob("*.gguf"))) == 2

@@ -16,7 +16,7 @@ from quantplan.evaluate.tasks import score_tasks
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.tools import run
-from quantplan.records.task_score_files import read_task_score
+from quantplan.records.formats import TASK_SCORES
 
 pytestmark = pytest.mark.tools
 DATA = Path(__file__).parents[1] / "data"
@@ -134,7 +134,7 @@ def test_measure_and_compare_records(shell):
     assert [task["task"] for task in second["tasks"]] == ["arc", "hellaswag"] and second["kld"] > first["kld"] == 0
     assert err.count("+ llama-perplexity") == 4
     arc = next((shell.folder / "records").glob("q4-*.arc.task.json"))
-    assert read_task_score(arc).score.value == second["tasks"][0]["score"]
+    assert TASK_SCORES.read(arc).score.value == second["tasks"][0]["score"]
     out, err = shell("measure", *words)
     assert "+ llama-perplexity" not in err and "hellaswag" in out and "Average" in out
     records = sorted(path.name for path in (shell.folder / "records").glob("*.json"))

@@ -116,9 +116,9 @@ def _followed(imatrix: Path | None, plan: Path | None) -> tuple[Imatrix | None, 
     """Imatrix and plan that are to follow; a plan brings the imatrix that it was made with, where that is still there."""
     from quantplan.build.preflight import check_imatrix
     from quantplan.gguf.imatrix_files import read_imatrix
-    from quantplan.records.plan_files import read_plan
+    from quantplan.records.formats import PLANS
 
-    followed = read_plan(plan) if plan else None
+    followed = PLANS.read(plan) if plan else None
     if followed and followed.imatrix:
         imatrix = imatrix or Path(followed.imatrix.path)
         check_imatrix(followed.imatrix, imatrix)

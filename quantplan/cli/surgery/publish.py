@@ -76,7 +76,7 @@ def publish(
     from quantplan.cli.surgery.published_before import check_project, operated_here
     from quantplan.gguf.reader import read_model
     from quantplan.llamacpp.quantize import known_ftype
-    from quantplan.records.codec import make_folder
+    from quantplan.records.files import make_folder
 
     source = read_model(options.local(model))
     called = _name(name or f"{_stem(source)}-operated")

@@ -20,12 +20,12 @@ def operated_here(file: Path, source: Model, layer_map: LayerMap) -> bool:
     that it is another one: what was made from that must not be published as this.
     """
     from quantplan.gguf.reader import read_model
-    from quantplan.surgery.layer_map_files import read_layer_map, record_path
+    from quantplan.surgery.layer_map_files import LAYER_MAPS, record_path
 
     record = record_path(file)
     if not (file.is_file() and record.is_file()):
         return False
-    found = read_layer_map(record)
+    found = LAYER_MAPS.read(record)
     if found.source.digest != source.digest:
         raise BadUsage(f"{file} was made from another model, {found.source.file}; {_OTHER}")
     if found.layer_map.digest != layer_map.digest:

@@ -166,14 +166,14 @@ def _score(
 
 
 def _write(scores: list[SuiteScore], out: Path | None) -> None:
-    from quantplan.evaluate.suites.suite_score_files import write_suite_score
+    from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
 
     here = options.project()
     folder = out or (here.reports if here else None)
     for each in {each.model_digest: each for each in scores}.values() if folder else ():
         suite = each.conditions.suite_digest[:8]
         path = folder / f"{Path(each.file).stem}-{each.model_digest[:8]}-{suite}.suite.json"  # type: ignore[operator]
-        write_suite_score(each, path)
+        SUITE_SCORES.write(each, path)
         console.say(f"written: {path}")
 
 
@@ -214,7 +214,7 @@ def _sentence(score: SuiteScore, base: SuiteScore | None, gap: SuiteGap | None) 
 def _fields(score: SuiteScore, base: SuiteScore | None, gap: SuiteGap | None) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from quantplan.evaluate.suites.suite_score_files import as_fields
+    from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
 
     against = {"file": base.file, "score": base.overall.value} | asdict(gap) if gap and base else None
-    return as_fields(score) | {"against": against, "judgement": _sentence(score, base, gap)}
+    return SUITE_SCORES.encode(score) | {"against": against, "judgement": _sentence(score, base, gap)}

@@ -118,18 +118,18 @@ def _search(
 ) -> SearchResult:
     """The search, its leaderboard written anew with every result."""
     from quantplan.cli.surgery.search_progress import growing
-    from quantplan.surgery.search.leaderboard_files import write_leaderboard
+    from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
     from quantplan.surgery.search.search import Progress
     from quantplan.surgery.search.search import search as run
 
     with growing() as tell:
 
         def told(progress: Progress) -> None:
-            write_leaderboard(progress.board, place)
+            LEADERBOARDS.write(progress.board, place)
             tell(progress)
 
         found = run(source, job, chosen, imatrix, told)
-    write_leaderboard(found.board, place)
+    LEADERBOARDS.write(found.board, place)
     for reason in found.reasons.values():
         console.say(f"left out: {reason}")
     if found.ended:
@@ -143,12 +143,12 @@ def _search(
 def _judge(
     source: Model, job: EvaluationJob, board: Leaderboard, chosen: SearchOptions, imatrix: Imatrix | None, place: Path
 ) -> Leaderboard:
-    from quantplan.surgery.search.leaderboard_files import write_leaderboard
+    from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
     from quantplan.surgery.search.search import judge
 
     console.say(f"judging the best {min(chosen.top, len(board.standings))} on the held-out text ...")
     judged = judge(source, job, board, chosen.top, imatrix)
-    write_leaderboard(judged, place)
+    LEADERBOARDS.write(judged, place)
     return judged
 
 
@@ -174,7 +174,7 @@ def _write_champion(
 def _show(board: Leaderboard, found: SearchResult, place: Path, as_json: bool) -> None:
     from quantplan.report.grid import as_rich
     from quantplan.report.leaderboard_table import judgement_grid, leaderboard_grid, verdict
-    from quantplan.surgery.search.leaderboard_files import leaderboard_fields
+    from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
 
     console.say(f"leaderboard: {place}")
     timing = found.timing
@@ -184,7 +184,7 @@ def _show(board: Leaderboard, found: SearchResult, place: Path, as_json: bool) -
             f"{timing.readings} models read, {each:.2f} s each, {timing.overhead:.2f} of forward passes and loading"
         )
     if as_json:
-        console.put_json(leaderboard_fields(board) | {"verdict": verdict(board) if board.judgement else None})
+        console.put_json(LEADERBOARDS.encode(board) | {"verdict": verdict(board) if board.judgement else None})
         return
     console.put_table(as_rich(leaderboard_grid(board)))
     if board.judgement:

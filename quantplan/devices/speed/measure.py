@@ -35,7 +35,7 @@ from quantplan.llamacpp.bench import BenchRow, bench
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.measurement import Estimate
 from quantplan.quant_type import BY_NAME, QuantType, fitted
-from quantplan.records.codec import make_folder
+from quantplan.records.files import make_folder
 from quantplan.records.journal import Journal
 from quantplan.sensitivity.probe import Tell
 from quantplan.tensor import Model

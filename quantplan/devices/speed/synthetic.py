@@ -15,7 +15,7 @@ from quantplan.devices.speed.table import blocks_run
 from quantplan.gguf.writer import shortened_header
 from quantplan.llamacpp import ggml
 from quantplan.quant_type import QuantType
-from quantplan.records.codec import replacing
+from quantplan.records.files import replacing
 from quantplan.tensor import Model, Tensor, padded
 
 _VOCABULARY_BYTES = 64 << 20  # of the output matrix: a longer one says nothing more about time per weight

@@ -14,7 +14,7 @@ from quantplan.evaluate.suites.graders import GRADERS
 from quantplan.evaluate.suites.questions import request, why_not
 from quantplan.evaluate.suites.suite import PERPLEXITY, Suite, SuiteItem, SuitePart
 from quantplan.evaluate.suites.suite_score import ItemScore, PartScore, SuiteConditions, SuiteScore, with_perplexity
-from quantplan.evaluate.suites.suite_score_files import as_fields, from_fields
+from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.chat import ChatForm
@@ -155,12 +155,12 @@ class Kept:
         content = self._journal.results.get(model.digest) if self._journal else None
         if content is None:
             return None
-        found = from_fields(content)
+        found = SUITE_SCORES.decode(content)
         return replace(found, conditions=replace(found.conditions, suite=self._suite.name))
 
     def put(self, score: SuiteScore) -> None:
         if self._journal:
-            self._journal.put(score.model_digest, as_fields(score))
+            self._journal.put(score.model_digest, SUITE_SCORES.encode(score))
 
 
 def tokens_at_most(suite: Suite) -> int:

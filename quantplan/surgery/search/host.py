@@ -20,7 +20,7 @@ from quantplan.gguf.layer_arrays import array_items, is_per_layer_array
 from quantplan.gguf.reader import number_arrays
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.engine import Engine, EngineOptions
-from quantplan.records.codec import make_folder
+from quantplan.records.files import make_folder
 from quantplan.records.journal import digest_of
 from quantplan.surgery.apply import write_operated
 from quantplan.surgery.architectures.check import metadata_changes

@@ -1,58 +1,14 @@
-"""Comparisons as JSON and CSV, for programs that read them. See docs/formats.md."""
+"""Comparisons as CSV, for programs that read them. See docs/formats.md."""
 
 from __future__ import annotations
 
 import csv
 import io
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from quantplan.comparison import KLD, Comparison, Row
 from quantplan.measurement import Estimate
-from quantplan.records import measurement_files, task_score_files, throughput_files
-from quantplan.records.codec import finite, write_record
-
-COMPARISON_FORMAT, COMPARISON_VERSION = "quantplan-comparison", 2  # 2: tasks, speed, gaps, shrinkage; 1: first
-
-
-def comparison_fields(comparison: Comparison) -> dict[str, Any]:
-    """``rows`` with all figures of each file, and the ``verdict``. A ratio without end is null."""
-    return {
-        "rows": [_row(row) for row in comparison.rows],
-        "verdict": comparison.verdict,
-        "reference": comparison.reference,
-        "sorted_by": comparison.sorted_by,
-    }
-
-
-def write_comparison(comparison: Comparison, path: Path) -> None:
-    write_record(path, COMPARISON_FORMAT, COMPARISON_VERSION, comparison_fields(comparison))
-
-
-def _row(row: Row) -> dict[str, Any]:
-    own = {
-        "name": row.name,
-        "kld_ratio": finite(row.kld_ratio),
-        "kld_ratio_low": finite(row.low),
-        "kld_ratio_high": finite(row.high),
-        "size_difference": row.size_difference,
-        "shrinkage": row.shrinkage,
-        "larger": row.larger,
-        "told_apart": row.significant,
-        "windows_needed": row.chunks_needed,
-        "blocks": row.blocks,
-        "weights": row.elements,
-        "tasks": [task_score_files.as_fields(score) for score in row.tasks],
-        "average": row.average.value if row.average else None,
-        "average_err": row.average.stderr if row.average else None,
-        "throughput": throughput_files.as_fields(row.throughput) if row.throughput else None,
-        "gaps": {
-            name: {key: finite(value) if isinstance(value, float) else value for key, value in asdict(gap).items()}
-            for name, gap in row.gaps.items()
-        },
-    }
-    return own | measurement_files.as_fields(row.measurement)
+from quantplan.records.codec import finite
 
 
 def comparison_csv(comparison: Comparison) -> str:

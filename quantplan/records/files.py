@@ -1,0 +1,61 @@
+"""Files that are written next to their place and renamed: whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from quantplan.errors import BadFile, NoSpace
+
+
+@contextmanager
+def replacing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
+    """A file to write that replaces ``path`` when the block ends without an error, and is removed otherwise.
+
+    NoSpace where the disk is full, BadFile where it cannot be written.
+    """
+    path = Path(path)
+    if not path.name or path.is_dir():
+        raise BadFile(f"cannot write {path}: it is a folder; choose another place")
+    neighbour = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with neighbour.open(mode, **({} if "b" in mode else {"encoding": "utf-8"})) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        neighbour.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(f"no space left on the disk for {path}; free some or choose another folder") from None
+        raise BadFile(f"cannot write {path}: {error.strerror or error}; choose another place") from None
+    finally:
+        with suppress(OSError):  # a path through a file cannot even be removed, and what was raised says so already
+            neighbour.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what killed processes of this machine left next to ``path``: half files of ``replacing``, and folders whose
+    names hold a process number as those do.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        owner = left.name.removeprefix(f".{path.name}.").split(".")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            with suppress(OSError):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def make_folder(path: Path) -> None:
+    """The folder and those above it; BadFile where they cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadFile(f"cannot make the folder {path}: {error.strerror or error}; choose another place") from None

@@ -1,0 +1,125 @@
+"""The formats of plans, sensitivity tables, measurements and comparisons. docs/formats.md has every field."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from quantplan.comparison import Comparison, Gap, Row
+from quantplan.measurement import PERCENTILES, Conditions, Measurement
+from quantplan.plan import Plan
+from quantplan.quant_type import quant_type
+from quantplan.records.codec import Fields, RecordFormat, register, shape
+from quantplan.sensitivity_table import SensitivityTable
+from quantplan.task_score import TaskScore
+from quantplan.throughput import SpeedTest, Throughput
+
+# --- plans and sensitivity tables
+
+
+def _check_plan(plan: Plan) -> None:
+    if len(plan.types) != len(plan.tensors):
+        raise ValueError("a tensor is named twice")
+
+
+def _check_table(table: SensitivityTable) -> None:
+    for row in table.rows.values():
+        for name, damage in (*row.weights.items(), *row.kernel.items()):
+            quant_type(name)
+            if not 0 <= damage < math.inf:
+                raise ValueError(f"{row.tensor} as {name} has damage {damage!r}")
+
+
+def _rows_by_tensor(fields: Fields) -> Fields:
+    rows = {row["tensor"]: row for row in fields["rows"]}
+    if len(rows) != len(fields["rows"]):
+        raise ValueError("a tensor is named twice")
+    return fields | {"rows": rows}
+
+
+shape(Plan, required=("outcome", "imatrix", "predicted_kld", "layer_types", "made_from"))
+shape(SensitivityTable, written=lambda fields: fields | {"rows": list(fields["rows"].values())}, read=_rows_by_tensor)
+PLANS = register(
+    # 1: first; 2: what was minimised, prices, limits, devices, tokens/s
+    RecordFormat("quantplan-plan", 2, Plan, "plan", "make it again with `quantplan solve`", _check_plan)
+)
+SENSITIVITY_TABLES = register(
+    RecordFormat("quantplan-damage", 1, SensitivityTable, "sensitivity table", "probe again", _check_table)
+)
+
+
+# --- measurements. Keys of version 1 say window where the code says chunk
+
+_PERCENTILE = "kld_percentiles"
+
+
+def _percentile_keys(fields: Fields) -> Fields:
+    percentiles = fields.pop(_PERCENTILE)
+    return fields | {_percentile_key(percent): value for percent, value in percentiles.items()}
+
+
+def _percentiles(fields: Fields) -> Fields:
+    return fields | {_PERCENTILE: {percent: fields[_percentile_key(percent)] for percent in PERCENTILES}}
+
+
+def _percentile_key(percent: float) -> str:
+    return f"kld_p{percent:g}".replace(".", "_")
+
+
+shape(Conditions, names={"chunks": "windows"})
+shape(
+    Measurement,
+    names={
+        "kld_chunk_err": "kld_window_err",
+        "per_chunk_kld": "per_window_kld",
+        "per_chunk_nll": "per_window_nll",
+        "per_chunk_base_nll": "per_window_base_nll",
+    },
+    required=("notes", "per_window_kld", "per_window_nll", "per_window_base_nll"),
+    written=_percentile_keys,
+    read=_percentiles,
+)
+shape(
+    TaskScore,
+    derived={"score": lambda score: score.score.value, "score_err": lambda score: score.score.stderr},
+    written=lambda fields: fields | {"outcomes": "".join("01"[solved] for solved in fields["outcomes"])},
+    read=lambda fields: fields | {"outcomes": _outcomes(fields["outcomes"])},
+)
+shape(SpeedTest, derived={"tps": lambda test: test.speed.value, "tps_err": lambda test: test.speed.stderr})
+
+
+def _outcomes(text: Any) -> list[bool]:
+    if not isinstance(text, str) or not text or set(text) - {"0", "1"}:
+        raise ValueError("outcomes are a row of 0 and 1")
+    return [digit == "1" for digit in text]
+
+
+MEASUREMENTS = register(RecordFormat("quantplan-measurement", 1, Measurement, "measurement", "measure again"))
+TASK_SCORES = register(RecordFormat("quantplan-task-score", 1, TaskScore, "score", "measure again"))
+THROUGHPUTS = register(RecordFormat("quantplan-throughput", 1, Throughput, "speeds", "measure again"))
+
+
+# --- comparisons
+
+shape(Gap, absent={"difference": math.nan, "low": -math.inf, "high": math.inf})
+shape(
+    Row,
+    names={
+        "low": "kld_ratio_low",
+        "high": "kld_ratio_high",
+        "chunks_needed": "windows_needed",
+        "elements": "weights",
+    },
+    merged=("measurement",),
+    absent={"kld_ratio": math.inf, "low": math.inf, "high": math.inf},
+    derived={
+        "larger": lambda row: row.larger,
+        "told_apart": lambda row: row.significant,
+        "average": lambda row: row.average.value if row.average else None,
+        "average_err": lambda row: row.average.stderr if row.average else None,
+    },
+)
+COMPARISONS = register(
+    # 1: first; 2: tasks, speed, gaps, shrinkage
+    RecordFormat("quantplan-comparison", 2, Comparison, "comparison", "compare again")
+)
