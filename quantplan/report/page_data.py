@@ -17,6 +17,7 @@ from quantplan.analyze.statistics import FIELDS, Statistics
 from quantplan.planning.request import table_digest
 from quantplan.quant_type import QuantType
 from quantplan.records.codec import finite
+from quantplan.records.formats import MEASUREMENTS
 from quantplan.report.commands import Commands
 from quantplan.report.report_data import Planned, ReportData, Sized
 from quantplan.tensor import Tensor
