@@ -69,7 +69,7 @@ def file_size(word: str, context: BuildContext | None) -> tuple[str, int]:
     if path.suffix.lower() == ".gguf":
         return path.name, read_model(path).file_bytes
     if path.suffix.lower() == ".json":
-        return path.name, read_plan(path).file_bytes
+        return path.name, PLANS.read(path).file_bytes
     if context is None:
         raise BadUsage(f"--reference {word}: records do not hold sizes of stock quants; give the path of a .gguf file")
     ftype = known_ftype(word)
