@@ -130,7 +130,6 @@ COMPARISON = Comparison(
             low=0.9,
             high=math.inf,
             size_difference=0.01,
-            chunks_needed=40,
             gaps={"kld": Gap(0.001, -0.001, math.inf, False, 40), "arc": Gap(1.5, 0.5, 2.5, True)},
         ),
     ),

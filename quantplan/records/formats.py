@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from quantplan.comparison import Comparison, Gap, Row
+from quantplan.comparison import KLD, Comparison, Gap, Row
 from quantplan.measurement import PERCENTILES, Conditions, Measurement
 from quantplan.plan import Plan
 from quantplan.quant_type import quant_type
@@ -101,20 +101,30 @@ THROUGHPUTS = register(RecordFormat("quantplan-throughput", 1, Throughput, "spee
 
 # --- comparisons
 
+
+def _gaps_of_version_1(fields: Fields) -> Fields:
+    """Version 1 only says whether the KLD differs significantly from the first row's."""
+    if "gaps" in fields or (fields["kld_ratio_low"], fields["kld_ratio_high"]) == (1, 1):
+        return fields
+    gap = {"difference": None, "low": None, "high": None}
+    return fields | {"gaps": {KLD: gap | {"decided": fields["told_apart"], "needed": fields["windows_needed"]}}}
+
+
 shape(Gap, absent={"difference": math.nan, "low": -math.inf, "high": math.inf})
 shape(
     Row,
     names={
         "low": "kld_ratio_low",
         "high": "kld_ratio_high",
-        "chunks_needed": "windows_needed",
         "elements": "weights",
     },
     merged=("measurement",),
+    read=_gaps_of_version_1,
     absent={"kld_ratio": math.inf, "low": math.inf, "high": math.inf},
     derived={
         "larger": lambda row: row.larger,
         "told_apart": lambda row: row.significant,
+        "windows_needed": lambda row: row.chunks_needed,
         "average": lambda row: row.average.value if row.average else None,
         "average_err": lambda row: row.average.stderr if row.average else None,
     },

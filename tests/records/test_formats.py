@@ -48,6 +48,7 @@ def test_files_of_version_1_open():
     assert plan.types == parts.PLAN.types and plan.limits == () and plan.outcome.minimised == "sum"
     first, second = COMPARISONS.read(parts.GOLDEN / "comparison-version-1.json").rows
     assert first.measurement == parts.MEASUREMENT and first.tasks == () and second.kld_ratio == math.inf
+    assert not first.gaps and not second.significant and second.chunks_needed == 40
 
 
 @pytest.mark.parametrize("name", GOLDEN)
