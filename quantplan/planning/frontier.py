@@ -17,7 +17,8 @@ from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solve.alternatives import alternatives
 from quantplan.solve.frontier import NEXT_BYTES, Point, differing, even_budgets, frontier, knee, span
 from quantplan.solve.planner import Formulation, check_budget
-from quantplan.solve.program import Solution, solve
+from quantplan.solve.program import solve
+from quantplan.solve.search import Solution
 from quantplan.solve.stability import Stability, stability
 
 

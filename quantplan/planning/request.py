@@ -38,7 +38,7 @@ from quantplan.solve.planner import (
     formulate,
     solve_formulation,
 )
-from quantplan.solve.program import Solution
+from quantplan.solve.search import Solution
 from quantplan.tensor import Model, Tensor
 
 # one mix of each size and kind; S and L variants give layer mode its fine steps

@@ -15,12 +15,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from quantplan.solve.bound import ChoiceArrays, Relaxation, choice_arrays, relax, without_oversized
+from quantplan.solve.bound import BoundSolution, ChoiceArrays, Relaxation, choice_arrays, relax, without_oversized
 from quantplan.solve.problem import Group, Problem
 
 Labels = frozenset[str]
-Solved = tuple[float, float, tuple[int, ...]]  # damage, bound, choices
-Leaf = Callable[[Problem, float], Solved | None]  # solves within the seconds given; None where no plan exists
+Solve = Callable[[Problem, float, float], BoundSolution | None]  # (problem, gap, deadline); None where no plan exists
 
 
 @dataclass(order=True)
@@ -36,28 +35,29 @@ class _Node:
     used: tuple[str, ...] = field(compare=False, default=())
 
 
-def solve_distinct(problem: Problem, leaf: Leaf, gap: float, deadline: float) -> Solved | None:
-    """The best plan of at most ``problem.distinct.most`` labels; None where none exists (bound inf) or was found in time.
+def solve_distinct(problem: Problem, solve: Solve, gap: float, deadline: float) -> BoundSolution | None:
+    """The best plan of at most ``problem.distinct.most`` labels; None where none exists.
 
-    ``deadline`` is on time.perf_counter's clock.
+    ``solve`` answers problems without the condition. ``deadline`` is on time.perf_counter's clock; the result has no choices
+    where it passed without any plan.
     """
-    return _Search(problem, leaf, gap, deadline).run()
+    return _Search(problem, solve, gap, deadline).run()
 
 
 class _Search:
-    def __init__(self, problem: Problem, leaf: Leaf, gap: float, deadline: float) -> None:
+    def __init__(self, problem: Problem, solve: Solve, gap: float, deadline: float) -> None:
         assert problem.distinct is not None
-        self.problem, self.leaf, self.gap, self.deadline = problem, leaf, gap, deadline
+        self.problem, self.solve, self.gap, self.deadline = problem, solve, gap, deadline
         self.most = problem.distinct.most
-        self.choices_arrays = choice_arrays(problem)
-        self.label = _labels(problem, self.choices_arrays)
-        self.best: tuple[int, ...] | None = None
+        self.arrays = choice_arrays(problem)
+        self.label = _labels(problem, self.arrays)
+        self.best: np.ndarray | None = None
         self.damage, self.unproven = math.inf, math.inf
         self.heap: list[_Node] = []
         self.made = 0
         self.seen: set[Labels] = set()
 
-    def run(self) -> Solved | None:
+    def run(self) -> BoundSolution | None:
         self._push(frozenset(self.label[self.label != ""].tolist()), frozenset(), 0.0)
         while self.heap and self.heap[0].bound < self._enough and time.perf_counter() < self.deadline:
             node = heapq.heappop(self.heap)
@@ -65,10 +65,8 @@ class _Search:
                 self._branch(node)
             else:
                 self._solve(node)
-        if self.best is None:
-            return None
         bound = min([self.damage, self.unproven, *(node.bound for node in self.heap[:1])])
-        return self.damage, bound, self.best
+        return None if self.best is None and bound == math.inf else BoundSolution(self.best, bound)
 
     @property
     def _enough(self) -> float:
@@ -98,46 +96,49 @@ class _Search:
 
     def _relaxed(self, allowed: Labels) -> Relaxation | None:
         """None where no plan of these labels keeps the limits."""
-        choices_arrays = self.choices_arrays.without(~np.isin(self.label, [*allowed, ""]))
-        if choices_arrays.empty:
+        arrays = self.arrays.without(~np.isin(self.label, [*allowed, ""]))
+        if arrays.empty:
             return None
-        choices_arrays = without_oversized(choices_arrays)
-        return None if choices_arrays.empty else relax(choices_arrays)
+        arrays = without_oversized(arrays)
+        return None if arrays.empty else relax(arrays)
 
     def _solve(self, node: _Node) -> None:
         found = self._best_of(node.allowed)
         if found is None:
             return
-        damage, bound, choices = found
-        used = self._by_bytes(choices)
-        if len(used) <= self.most:
-            self._take(damage, bound, choices)
+        if found.choices is None:  # out of time
+            self.unproven = min(self.unproven, node.bound)
             return
-        heapq.heappush(self.heap, replace(node, bound=max(node.bound, bound), used=used))
+        used = self._by_bytes(found.choices)
+        if len(used) <= self.most:
+            self._take(found)
+            return
+        heapq.heappush(self.heap, replace(node, bound=max(node.bound, found.bound), used=used))
         self._guess(frozenset(used[: self.most]))
 
     def _guess(self, allowed: Labels) -> None:
         """A plan of the labels that matter most, so that the bound has something to prune with."""
         if allowed not in self.seen and (found := self._best_of(allowed)):
-            self._take(*found)
+            self._take(found)
 
-    def _best_of(self, allowed: Labels) -> Solved | None:
+    def _best_of(self, allowed: Labels) -> BoundSolution | None:
         """The best plan of these labels, however many of them it uses."""
         self.seen.add(allowed)
         restricted, kept = _restricted(self.problem, allowed)
-        found = self.leaf(restricted, self.deadline - time.perf_counter()) if restricted else None
-        if found is None:
-            return None
-        damage, bound, choices = found
-        return damage, bound, tuple(index[choice] for index, choice in zip(kept, choices, strict=True))
+        found = self.solve(restricted, self.gap, max(self.deadline, time.perf_counter() + 1.0)) if restricted else None
+        if found is None or found.choices is None:
+            return found
+        choices = [index[choice] for index, choice in zip(kept, found.choices, strict=True)]
+        return replace(found, choices=np.array(choices))
 
-    def _take(self, damage: float, bound: float, choices: tuple[int, ...]) -> None:
-        if bound < damage * (1 - self.gap):
-            self.unproven = min(self.unproven, bound)
+    def _take(self, found: BoundSolution) -> None:
+        damage = math.inf if found.choices is None else self.problem.damage(found.choices)
+        if found.bound < damage * (1 - self.gap):
+            self.unproven = min(self.unproven, found.bound)
         if damage < self.damage:
-            self.damage, self.best = damage, choices
+            self.damage, self.best = damage, found.choices
 
-    def _by_bytes(self, choices: tuple[int, ...]) -> tuple[str, ...]:
+    def _by_bytes(self, choices: np.ndarray) -> tuple[str, ...]:
         weight: dict[str, int] = {}
         for group in self.problem.distinct.groups:
             choice = self.problem.groups[group].choices[choices[group]]
@@ -145,10 +146,10 @@ class _Search:
         return tuple(sorted(weight, key=lambda label: (-weight[label], label)))
 
 
-def _labels(problem: Problem, choices_arrays: ChoiceArrays) -> np.ndarray:
+def _labels(problem: Problem, arrays: ChoiceArrays) -> np.ndarray:
     """str [groups, choices]: empty where labels are not counted."""
     counted = set(problem.distinct.groups if problem.distinct else ())
-    width = choices_arrays.damage.shape[1]
+    width = arrays.damage.shape[1]
     rows = [
         [choice.label if at in counted else "" for choice in group.choices] + [""] * (width - len(group.choices))
         for at, group in enumerate(problem.groups)

@@ -35,7 +35,7 @@ class Stage:
     """One group: what each of its choices adds, and the least that the groups after it can add.
 
     ``choices``: int64 [k]; ``use``: int64 [resources, k]; ``damage``: float64 [k];
-    ``later_cost``: float64 [factors], damage + price * use; ``later_use``: int64 [resources].
+    ``later_cost``: float64 [factors], damage + price * use; ``later_use`` and ``later_most``: int64 [resources].
     """
 
     group: int
@@ -44,31 +44,36 @@ class Stage:
     damage: np.ndarray
     later_cost: np.ndarray
     later_use: np.ndarray
+    later_most: np.ndarray
 
-    def extend(self, states: States) -> States:
-        """Every state with every choice, [states * k]: child i comes of state i // k by choice i % k."""
+    def extend(self, states: States, room: np.ndarray) -> States:
+        """Every state with every choice, [states * k]: child i comes of state i // k by choice i % k.
+
+        Of several resources, states that leave more than all later groups can use are alike: their use counts as what
+        leaves just that.
+        """
         use = (states.use[:, :, None] + self.use[:, None, :]).reshape(len(self.use), -1)
+        if len(use) > 1:
+            use = np.maximum(use, (room - self.later_most)[:, None])
         return States(use, (states.damage[:, None] + self.damage).ravel())
 
 
-def sweep(
-    choices_arrays: ChoiceArrays, relaxation: Relaxation, target: float, width: int, deadline: float
-) -> BoundSolution:
+def sweep(arrays: ChoiceArrays, relaxation: Relaxation, target: float, width: int, deadline: float) -> BoundSolution:
     """The best plan of damage below ``target`` that ``width`` states at a time can find.
 
     ``deadline`` on time.perf_counter's clock: past it nothing was found and nothing proven.
     """
     base = relaxation.choices
-    ground = choices_arrays.total_damage(base)
-    room = choices_arrays.limit - choices_arrays.total_use(base)
+    ground = arrays.total_damage(base)
+    room = arrays.limit - arrays.total_use(base)
     prices = np.outer(PRICE_FACTORS, relaxation.prices)
     states = States(np.zeros((len(room), 1), dtype=np.int64), np.zeros(1))
     proven = target - ground
-    stages, trail = make_stages(choices_arrays, relaxation, prices), []
+    stages, trail = make_stages(arrays, relaxation, prices), []
     for stage in stages:
         if time.perf_counter() > deadline:
             return BoundSolution(None, relaxation.bound)
-        children = stage.extend(states)
+        children = stage.extend(states, room)
         promise = promised(children, stage, prices, room)
         worth = np.flatnonzero(promise < target - ground)
         worth = worth[undominated(children[worth])]
@@ -82,20 +87,22 @@ def sweep(
     return BoundSolution(follow(trail, stages, base, best), ground + min(proven, float(states.damage[best])))
 
 
-def make_stages(choices_arrays: ChoiceArrays, relaxation: Relaxation, prices: np.ndarray) -> list[Stage]:
+def make_stages(arrays: ChoiceArrays, relaxation: Relaxation, prices: np.ndarray) -> list[Stage]:
     """Open groups, most at stake first: many small groups have a tight bound and fill what is left."""
-    stake = np.where(choices_arrays.offered, priced(relaxation.prices, choices_arrays.use), 0.0).max(axis=1)
-    order = sorted(choices_arrays.open, key=lambda group: (-stake[group], group))
-    later_cost, later_use = np.zeros(len(prices)), np.zeros(len(choices_arrays.limit), dtype=np.int64)
+    stake = np.where(arrays.offered, priced(relaxation.prices, arrays.use), 0.0).max(axis=1)
+    order = sorted(arrays.open, key=lambda group: (-stake[group], group))
+    later_cost = np.zeros(len(prices))
+    later_use = later_most = np.zeros(len(arrays.limit), dtype=np.int64)
     stages: list[Stage] = []
     for group in reversed(order):
         base = relaxation.choices[group]
-        choices = np.flatnonzero(choices_arrays.offered[group])
-        use = choices_arrays.use[:, group, choices] - choices_arrays.use[:, group, base, None]
-        damage = choices_arrays.damage[group, choices] - choices_arrays.damage[group, base]
-        stages.append(Stage(int(group), choices, use, damage, later_cost, later_use))
+        choices = np.flatnonzero(arrays.offered[group])
+        use = arrays.use[:, group, choices] - arrays.use[:, group, base, None]
+        damage = arrays.damage[group, choices] - arrays.damage[group, base]
+        stages.append(Stage(int(group), choices, use, damage, later_cost, later_use, later_most))
         later_cost = later_cost + (damage + priced(prices, use)).min(axis=1)
         later_use = later_use + use.min(axis=1)
+        later_most = later_most + use.max(axis=1)
     return stages[::-1]
 
 
@@ -107,14 +114,20 @@ def promised(children: States, stage: Stage, prices: np.ndarray, room: np.ndarra
 
 
 def undominated(states: States) -> np.ndarray:
-    """Indices of the states to keep, by use. With several resources only states of equal use are compared."""
-    order = np.lexsort((states.damage, *states.use[::-1]))
-    damage, use = states.damage[order], states.use[:, order]
+    """Indices of the states to keep: of those that use as much of the further resources, the best for their bytes."""
+    first, *further = states.use
+    order = np.lexsort((states.damage, first, *further))
+    if not further:
+        damage = states.damage[order]
+        return order[np.concatenate([[True], damage[1:] < np.minimum.accumulate(damage)[:-1]])[: len(order)]]
+    starts = np.zeros(len(order), dtype=bool)
+    starts[:1] = True
+    for use in further:
+        starts[1:] |= use[order[1:]] != use[order[:-1]]
+    ranks = np.unique(states.damage, return_inverse=True)[1].reshape(-1)[order]
+    ranks = ranks - np.cumsum(starts) * (len(order) + 1)  # those of one use begin below all of the use before
     better = np.ones(len(order), dtype=bool)
-    if len(use) == 1:
-        better[1:] = damage[1:] < np.minimum.accumulate(damage)[:-1]
-    else:
-        better[1:] = (use[:, 1:] != use[:, :-1]).any(axis=0)
+    better[1:] = ranks[1:] < np.minimum.accumulate(ranks)[:-1]
     return order[better]
 
 

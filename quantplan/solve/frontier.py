@@ -15,9 +15,9 @@ from itertools import pairwise
 import numpy as np
 
 from quantplan.solve.bound import ChoiceArrays, binding, choice_arrays, relax, without_dominated
-from quantplan.solve.deepening import settle, solution
 from quantplan.solve.problem import Problem
-from quantplan.solve.program import Solution, smallest_bytes, solve
+from quantplan.solve.program import smallest_bytes, solve
+from quantplan.solve.search import Solution, search, solution
 
 NEXT_BYTES = 100_000_000
 
@@ -106,8 +106,8 @@ class _Series:
         if problem.distinct or problem.chains:
             return None
         started = time.perf_counter()
-        start, choices_arrays = None if known is None else np.array(known), self._within(problem)
-        found = settle(choices_arrays, start, self.gap, started + self.time_limit)
+        choices_arrays = self._within(problem)
+        found = search(choices_arrays, self.gap, started + self.time_limit, known)
         if found is None or found.choices is None:
             return None
         return solution(problem, found, self.gap, time.perf_counter() - started), self._price(choices_arrays)

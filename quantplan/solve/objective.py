@@ -17,7 +17,8 @@ from quantplan.sensitivity_table import Interaction, SensitivityTable
 from quantplan.solve.cardinality import choosing
 from quantplan.solve.grouping import Grouping
 from quantplan.solve.problem import Choice, Group, Problem, Resource
-from quantplan.solve.program import Solution, smallest_bytes, solve
+from quantplan.solve.program import smallest_bytes, solve
+from quantplan.solve.search import Solution
 from quantplan.tensor import Tensor
 
 OBJECTIVES = ("sum", "tail", "max")

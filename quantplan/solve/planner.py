@@ -16,7 +16,7 @@ from quantplan.solve.constraints import Constraints
 from quantplan.solve.grouping import Grouping, joined
 from quantplan.solve.objective import OBJECTIVES, minimise, smallest_within
 from quantplan.solve.problem import Distinct, Problem, Resource
-from quantplan.solve.program import Solution
+from quantplan.solve.search import Solution
 from quantplan.solve.ties import tied_groups
 from quantplan.tensor import Model, Tensor, padded
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from quantplan.solve.bound import ChoiceArrays, choice_arrays, without_dominated
-from quantplan.solve.deepening import settle
 from quantplan.solve.problem import Group, Problem
 from quantplan.solve.program import solve
+from quantplan.solve.search import search
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class _Redrawn:
         if self.problem.distinct or self.problem.chains:
             return solve(self._multiplied(factors), self.gap, self.time_limit).choices
         choices_arrays = self._times(factors)
-        found = settle(choices_arrays, np.array(known), self.gap, time.perf_counter() + self.time_limit)
+        found = search(choices_arrays, self.gap, time.perf_counter() + self.time_limit, known)
         return tuple(known) if found is None or found.choices is None else tuple(found.choices.tolist())
 
     def _times(self, factors: np.ndarray) -> ChoiceArrays:

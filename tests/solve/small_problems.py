@@ -44,6 +44,11 @@ def with_resource(base: Problem, seed: int) -> Problem:
     return replace(base, resources=(*base.resources, further))
 
 
+def feasible_with_resource(seed: int) -> Problem:
+    """A random problem with one more limit, drawn again until some plan keeps both."""
+    return next(task for at in range(100) if plans(task := with_resource(random_problem(seed), seed + 1000 * at)))
+
+
 def plans(task: Problem) -> list[tuple[int, ...]]:
     """Every plan within the limits."""
     every = product(*(range(len(group.choices)) for group in task.groups))

@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_problems import plans, problem, random_problem, with_resource
+from small_problems import feasible_with_resource, plans, problem, random_problem
 
 from quantplan.errors import BudgetImpossible, QuantplanError
-from quantplan.solve import alternatives as module
+from quantplan.solve import search
 from quantplan.solve.alternatives import alternatives
 from quantplan.solve.frontier import differing
 from quantplan.solve.problem import Distinct
@@ -39,9 +39,7 @@ def test_small_problems(seed, least):
 @pytest.mark.parametrize("least", [1, 2])
 @pytest.mark.parametrize("seed", range(30))
 def test_two_limits(seed, least):
-    task = with_resource(random_problem(seed), seed)
-    if plans(task):
-        check(task, 4, least)
+    check(feasible_with_resource(seed), 4, least)
 
 
 @pytest.mark.parametrize("seed", range(15))
@@ -50,6 +48,9 @@ def test_few_types(seed):
     task = replace(base, distinct=Distinct(2, tuple(range(len(base.groups)))))
     if plans(task):
         check(task, 3, 1)
+        return
+    with pytest.raises(BudgetImpossible):
+        alternatives(task, 3)
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1e9])
@@ -62,7 +63,7 @@ def test_tiny_and_large_damages(scale):
 
 
 def test_narrow_sweeps_bound_what_they_cannot_prove(monkeypatch):
-    monkeypatch.setattr(module, "WIDTHS", (2,))
+    monkeypatch.setattr(search, "WIDTHS", (2,))
     for seed in range(30):
         task = random_problem(seed)
         first, *others = alternatives(task, 3, 2)

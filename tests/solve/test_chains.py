@@ -57,6 +57,9 @@ def test_with_few_labels_besides():
         task = replace(task, distinct=Distinct(2, tuple(range(len(task.groups)))))
         if plans(task):
             assert task.damage(solve(task).choices) == pytest.approx(optimum(task), rel=1e-6, abs=1e-12)
+        else:
+            with pytest.raises(BudgetImpossible):
+                solve(task)
 
 
 def test_an_unknown_course_and_missing_ranks():

@@ -4,7 +4,7 @@ import pytest
 from small_problems import optimum, plans, problem, random_problem, with_resource
 
 from quantplan.errors import BudgetImpossible, QuantplanError
-from quantplan.solve import program
+from quantplan.solve import search
 from quantplan.solve.problem import Problem, Resource
 from quantplan.solve.program import smallest_bytes, solve
 
@@ -24,8 +24,8 @@ def check(task, solution, rel=1e-6):
 @pytest.fixture(params=["sweeps", "narrow sweep, then HiGHS", "HiGHS alone"])
 def way(request, monkeypatch):
     """The steps after bounds and fixing, together and each by itself."""
-    widths = {"sweeps": program.WIDTHS, "narrow sweep, then HiGHS": (1,), "HiGHS alone": ()}
-    monkeypatch.setattr(program, "WIDTHS", widths[request.param])
+    widths = {"sweeps": search.WIDTHS, "narrow sweep, then HiGHS": (1,), "HiGHS alone": ()}
+    monkeypatch.setattr(search, "WIDTHS", widths[request.param])
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -80,8 +80,7 @@ def test_at_the_smallest_and_just_below(seed):
 
 
 def test_a_loose_budget_needs_no_solver(monkeypatch):
-    monkeypatch.setattr(program, "sweep", None)
-    monkeypatch.setattr(program, "branch_and_bound", None)
+    monkeypatch.setattr(search, "sweep", None)
     for seed in range(20):
         task = random_problem(seed)
         check(task_loose := replace(task, budget_bytes=task.largest_bytes + 1), solve(task_loose))

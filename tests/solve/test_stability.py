@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_problems import plans, problem, random_problem, with_resource
+from small_problems import feasible_with_resource, plans, problem, random_problem
 
 from quantplan.solve.frontier import differing
 from quantplan.solve.problem import Distinct, Problem
@@ -22,9 +22,7 @@ def redrawn(task: Problem, factors):
 @pytest.mark.parametrize("limits", [1, 2])
 @pytest.mark.parametrize("seed", range(15))
 def test_every_draw_against_every_plan(seed, limits):
-    task = random_problem(seed) if limits == 1 else with_resource(random_problem(seed), seed)
-    if not plans(task):
-        return
+    task = random_problem(seed) if limits == 1 else feasible_with_resource(seed)
     errors = [0.5] * len(task.groups)
     plan = solve(task).choices
     found = stability(task, plan, errors, draws=8, seed=seed)
