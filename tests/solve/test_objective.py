@@ -54,6 +54,9 @@ def test_maximum_with_few_types():
         if plans(task):
             best = min(max(damages(task, plan)) for plan in plans(task))
             assert max(damages(task, minimise(task, "max").choices)) == best
+        else:
+            with pytest.raises(BudgetImpossible):
+                minimise(task, "max")
 
 
 # -- a target
