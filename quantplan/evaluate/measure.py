@@ -17,8 +17,8 @@ from quantplan.llamacpp.token_scores import TokenScores
 from quantplan.measurement import Conditions, Measurement
 from quantplan.parallel.rpc import on_servers
 from quantplan.parallel.worker_pool import Lost, WorkerPool
+from quantplan.records.cache import Cache
 from quantplan.records.formats import MEASUREMENTS
-from quantplan.records.journal import Journal
 from quantplan.sensitivity.probe_tasks import dask_threads, model_here
 from quantplan.tensor import Model
 
@@ -59,28 +59,32 @@ def measure(
     for model in models.values():
         check_vocabulary(base, model)
     reference = BaseLogits(base, text, options.engine, options.chunks, options.memory_bytes)
-    finished = _Finished(cache, reference.conditions)
+    finished = Cache(MEASUREMENTS, cache, "measure", asdict(reference.conditions))
     left = {model.digest: model for model in models.values() if model.digest not in finished}
     check_same_tokens(base, reference.tokens, left.values(), text, options.chunks)
     if left:
         _measure(reference, list(left.values()), options, finished, advance)
     else:
         advance(1)
-    return [finished.measurement(Path(file), models[Path(file)].digest) for file in files]
+    return [replace(finished[models[Path(file)].digest], file=str(Path(file))) for file in files]
 
 
 def _measure(
-    reference: BaseLogits, models: list[Model], options: MeasureOptions, finished: _Finished, advance: Advance
+    reference: BaseLogits, models: list[Model], options: MeasureOptions, finished: Cache[Measurement], advance: Advance
 ) -> None:
     """Puts the measurements of all models into ``finished``, wherever the options say that they run."""
     execution = options.execution
+
+    def put(measurement: Measurement) -> None:
+        finished.put(measurement.model_digest, measurement)
+
     try:
         if execution.many:
-            _in_pool(reference, models, options, finished.put, advance)
+            _in_pool(reference, models, options, put, advance)
         elif execution.rpc:
-            on_servers(execution.rpc, _here, reference, models, put=finished.put, advance=advance)
+            on_servers(execution.rpc, _here, reference, models, put=put, advance=advance)
         else:
-            _here(reference, models, finished.put, advance)
+            _here(reference, models, put, advance)
     except Lost as lost:
         names = ", ".join(str(model.path) for model in models if model.digest not in finished)
         raise WorkersLost(
@@ -136,23 +140,3 @@ def _measurement(model: Model, scores: TokenScores, conditions: Conditions) -> M
         bpw=bits_per_weight(model),
         conditions=conditions,
     )
-
-
-class _Finished:
-    """Measurements by model digest, kept in a journal where there is a folder for it."""
-
-    def __init__(self, folder: Path | None, conditions: Conditions) -> None:
-        self._journal = Journal(folder, "measure", asdict(conditions)) if folder else None
-        results = self._journal.results if self._journal else {}
-        self._by_digest = {digest: MEASUREMENTS.decode(content) for digest, content in results.items()}
-
-    def __contains__(self, digest: str) -> bool:
-        return digest in self._by_digest
-
-    def put(self, measurement: Measurement) -> None:
-        self._by_digest[measurement.model_digest] = measurement
-        if self._journal:
-            self._journal.put(measurement.model_digest, MEASUREMENTS.encode(measurement))
-
-    def measurement(self, file: Path, digest: str) -> Measurement:
-        return replace(self._by_digest[digest], file=str(file))

@@ -17,8 +17,8 @@ from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.llamacpp.perplexity import ToolOptions
 from quantplan.llamacpp.tasks import TaskRun
 from quantplan.llamacpp.tools import Echo, build
+from quantplan.records.cache import Cache
 from quantplan.records.formats import TASK_SCORES
-from quantplan.records.journal import Journal
 from quantplan.task_score import TaskConditions, TaskScore
 from quantplan.tensor import Model
 
@@ -67,7 +67,7 @@ class _Task:
             backend=options.execution.backend,
             llama_cpp=build(),
         )
-        self._journal = Journal(cache, "tasks", asdict(self.conditions)) if cache else None
+        self._cache = Cache(TASK_SCORES, cache, "tasks", asdict(self.conditions))
 
     @contextmanager
     def on_disk(self) -> Iterator[Path]:
@@ -81,11 +81,10 @@ class _Task:
             yield path
 
     def score(self, model: Model, data: Path, advance: Advance, echo: Echo | None) -> TaskScore:
-        """The model's score, from the journal where it cached; ``advance`` gets shares of this one."""
-        known = self._journal.results.get(model.digest) if self._journal else None
-        if known is not None:
+        """The model's score, from the cache where it is there; ``advance`` gets shares of this one."""
+        if model.digest in self._cache:
             advance(1)
-            return replace(TASK_SCORES.decode(known), task=self.name)
+            return replace(self._cache[model.digest], task=self.name)
         score = TaskScore(
             task=self.name,
             file=str(model.path),
@@ -95,8 +94,7 @@ class _Task:
             outcomes=self._run(model, data, advance, echo),
             conditions=self.conditions,
         )
-        if self._journal:
-            self._journal.put(model.digest, TASK_SCORES.encode(score))
+        self._cache.put(model.digest, score)
         return score
 
     def _run(self, model: Model, data: Path, advance: Advance, echo: Echo | None) -> tuple[bool, ...]:

@@ -20,8 +20,9 @@ from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.llamacpp import tools
 from quantplan.measurement import METRICS_VERSION, Measurement
 from quantplan.plan import Plan
+from quantplan.records.cache import Cache
 from quantplan.records.formats import MEASUREMENTS
-from quantplan.records.journal import Journal, digest_of, text_digest
+from quantplan.records.journal import digest_of, text_digest
 
 Tell = Callable[[str, float, float], None]
 
@@ -108,10 +109,10 @@ class Evaluator:
             options.chunks,
             options.execution.backend,
         )
-        self._journal = Journal(cache, "trial", *self.made_from)
+        self._measurements = Cache(MEASUREMENTS, cache, "trial", *self.made_from)
 
     def knows(self, one: EvaluatedFile) -> bool:
-        return one.key in self._journal.results
+        return one.key in self._measurements
 
     def measured(
         self, wanted: Sequence[EvaluatedFile], tell: Tell = lambda *_: None, stage: str = "measure"
@@ -140,11 +141,11 @@ class Evaluator:
 
         found = measure(self.builds.shop.source.path, files, self.text, self.options, step, self._cache)
         for one, each in zip(batch, found, strict=True):
-            self._journal.put(one.key, MEASUREMENTS.encode(each))
+            self._measurements.put(one.key, each)
 
     def found(self, one: EvaluatedFile) -> Measurement:
         """The file's own name and size: another of the same weights may have been measured."""
-        found = MEASUREMENTS.decode(self._journal.results[one.key])
+        found = self._measurements[one.key]
         return replace(found, file=one.name, file_bytes=one.plan.file_bytes)
 
 

@@ -19,8 +19,9 @@ from quantplan.evaluate.significance import ratio_interval
 from quantplan.measurement import Measurement
 from quantplan.plan import Plan
 from quantplan.planning.request import keep_table, plan_for, quantizable, table_digest
+from quantplan.records.cache import Cache, Plain
 from quantplan.records.formats import SENSITIVITY_TABLES
-from quantplan.records.journal import Journal, digest_of, text_digest
+from quantplan.records.journal import digest_of, text_digest
 from quantplan.run import refine
 from quantplan.run.evaluation import Builds, EvaluatedFile, Evaluator, Tell
 from quantplan.run.kept_plans import KeptPlans
@@ -116,22 +117,22 @@ class _Chain:
         probing = self.texts.probing
         table = price(self.model, tensors, self.imatrix, probing, self.options.pricing, self.cache, self.tell).table
         kept, noted = keep_table(table, self.cache).name, self._priced()
-        if noted.results.get("table") != kept:
+        if noted.get("table") != kept:
             noted.put("table", kept)
         return table
 
-    def _priced(self) -> Journal:
+    def _priced(self) -> Cache[str]:
         """Where the damage table that was made last under these conditions is noted."""
         wanted = self.options.pricing
         types = sorted(kind.name for kind in wanted.types)
         imatrix = self.imatrix.digest if self.imatrix else None
         probe = (wanted.probe.n_ctx, wanted.probe.chunks, wanted.probe.extend, wanted.probe.execution.backend)
         text = text_digest(self.texts.probing)
-        return Journal(self.cache, "run-priced", self.model.digest, imatrix, text, types, probe, wanted.sample_elements)
+        return Cache(Plain(str), self.cache, "run-priced", self.model.digest, imatrix, text, types, probe, wanted.sample_elements)
 
     def standing(self) -> list[RunStatus]:
         """What is done already. Nothing is measured, built or solved for it."""
-        name = self._priced().results.get("table")
+        name = self._priced().get("table")
         if name is None or not (self.cache / name).is_file():
             return [RunStatus(order) for order in self.orders]
         self._open_plans(SENSITIVITY_TABLES.read(self.cache / name))

@@ -12,6 +12,7 @@ and it costs as much: kernel damage = scale(t) * r(t, feed). Measured on real ac
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from quantplan.llamacpp import ggml, rpc
 from quantplan.llamacpp.engine import Engine, EngineOptions, node_rows
 from quantplan.llamacpp.signatures import GgmlTensor
 from quantplan.quant_type import BY_NAME
-from quantplan.records.journal import Journal
+from quantplan.records.cache import Cache
 from quantplan.sensitivity.tensor_swap import chunk_order
 from quantplan.tensor import Model, Tensor
 
@@ -52,12 +53,12 @@ def activation_quantization(
     text: str,
     n_ctx: int,
     execution: Execution,
-    journal: Journal,
+    results: Cache[Any],
 ) -> ActivationQuantization:
-    """Measures r of all tensors that are multiplied with activations, or takes it from the journal."""
-    if "relative" not in journal.results:
-        journal.put("relative", _measured(model, tensors, text, EngineOptions(n_ctx, execution)))
-    stored = journal.results["relative"]
+    """Measures r of all tensors that are multiplied with activations, or takes it from the cache."""
+    if "relative" not in results:
+        results.put("relative", _measured(model, tensors, text, EngineOptions(n_ctx, execution)))
+    stored = results["relative"]
     return ActivationQuantization(
         execution.backend,
         {name: {int(feed): value for feed, value in by.items()} for name, by in stored.items()},
@@ -70,19 +71,19 @@ def rounding_of_servers(
     text: str,
     n_ctx: int,
     execution: Execution,
-    journal: Journal,
+    results: Cache[Any],
 ) -> ActivationQuantization | None:
     """The same on RPC servers; None where a device rounds otherwise than ggml's CPU kernels do."""
-    if _LIKE_CPU not in journal.results:
-        journal.put(_LIKE_CPU, rpc.rounds_like_the_cpu(execution.rpc))
-    if not journal.results[_LIKE_CPU]:
+    if _LIKE_CPU not in results:
+        results.put(_LIKE_CPU, rpc.rounds_like_the_cpu(execution.rpc))
+    if not results[_LIKE_CPU]:
         return None
-    return activation_quantization(model, tensors, text, n_ctx, execution, journal)
+    return activation_quantization(model, tensors, text, n_ctx, execution, results)
 
 
-def known(journal: Journal) -> bool:
+def known(results: Cache[Any]) -> bool:
     """Whether ``rounding_of_servers`` would ask the servers nothing."""
-    return journal.results.get(_LIKE_CPU) is False or "relative" in journal.results
+    return results.get(_LIKE_CPU) is False or "relative" in results
 
 
 def _measured(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.parallel.rpc import on_servers
 from quantplan.parallel.worker_pool import Lost
 from quantplan.quant_type import QuantType
-from quantplan.records.journal import Journal, text_digest
+from quantplan.records.cache import Cache, Plain
+from quantplan.records.journal import text_digest
 from quantplan.sensitivity import activation_quantization as kernel
 from quantplan.sensitivity import prior, round_trip
 from quantplan.sensitivity import probe as probing
@@ -79,14 +81,14 @@ def errors_of(
     cache: Path,
     tell: probing.Tell,
 ) -> dict[str, round_trip.RoundTrip]:
-    """Round trips of all tensors; only what the journal lacks is measured."""
-    journal = Journal(
-        cache, "round-trip", round_trip.VERSION, model.digest, _imatrix_digest(imatrix), options.sample_elements
-    )
+    """Round trips of all tensors; only those that the cache does not have are measured."""
+    made_from = (round_trip.VERSION, model.digest, _imatrix_digest(imatrix), options.sample_elements)
+    results: Cache[round_trip.RoundTrip] = Cache(Plain(round_trip.RoundTrip), cache, "round-trip", *made_from)
     todo = []
     for tensor in tensors:
-        known = journal.results.get(tensor.name, {"errors": {}})["errors"]
-        missing = tuple(kind for kind in candidates(tensor, options.types, imatrix) if kind.name not in known)
+        known = results.get(tensor.name)
+        types = candidates(tensor, options.types, imatrix)
+        missing = tuple(kind for kind in types if known is None or kind.name not in known.errors)
         if missing:
             todo.append((tensor, missing))
     total = sum(tensor.elements * len(types) for tensor, types in todo)
@@ -95,20 +97,13 @@ def errors_of(
     for result in round_trip.round_trips(
         model, todo, imatrix, options.sample_elements, options.probe.execution.threads
     ):
-        earlier = journal.results.get(result.tensor, {"errors": {}, "sampling": {}, "rows": 0})
-        entry = {
-            "errors": earlier["errors"] | result.errors,
-            "sampling": earlier["sampling"] | result.sampling_errors,
-            "rows": result.rows,
-        }
-        journal.put(result.tensor, entry)
+        if earlier := results.get(result.tensor):
+            errors, sampling = earlier.errors | result.errors, earlier.sampling_errors | result.sampling_errors
+            result = replace(result, errors=errors, sampling_errors=sampling)
+        results.put(result.tensor, result)
         done += work[result.tensor]
         tell("round trip", done, total)
-    return {t.name: _round_trip(t.name, journal.results[t.name]) for t in tensors if t.name in journal.results}
-
-
-def _round_trip(name: str, entry: dict) -> round_trip.RoundTrip:
-    return round_trip.RoundTrip(name, entry["errors"], entry["sampling"], entry["rows"])
+    return {tensor.name: results[tensor.name] for tensor in tensors if tensor.name in results}
 
 
 def price(
@@ -164,10 +159,10 @@ def _check_before(
     cache: Path,
 ) -> None:
     """A text that is too short and a server that is not there are found before the round trip, which may take an hour."""
-    journal, servers = probe_journal(model, imatrix, calibration, options, cache), options.probe.execution.rpc
-    if servers and not probing.complete(journal, tensors, options.probe):
+    results, servers = probe_results(model, imatrix, calibration, options, cache), options.probe.execution.rpc
+    if servers and not probing.complete(results, tensors, options.probe):
         rpc.check(servers)
-    if "#available" not in journal.results:
+    if "#available" not in results:
         with Engine(model.path, EngineOptions(options.probe.n_ctx, vocabulary_only=True)) as engine:
             engine.chunks(calibration)
 
@@ -181,21 +176,21 @@ def run_probe(
     cache: Path,
     tell: probing.Tell,
 ) -> probing.Probe:
-    """The probe of all tensors, resumed from its journal. Raises what ``probe`` raises."""
-    journal, servers = probe_journal(model, imatrix, calibration, options, cache), options.probe.execution.rpc
-    given = (model, tensors, imatrix, calibration, options.probe, journal)
-    if not servers or probing.complete(journal, tensors, options.probe):
+    """The probe of all tensors, resumed from the cache. Raises what ``probe`` raises."""
+    results, servers = probe_results(model, imatrix, calibration, options, cache), options.probe.execution.rpc
+    given = (model, tensors, imatrix, calibration, options.probe, results)
+    if not servers or probing.complete(results, tensors, options.probe):
         return probing.probe(*given, tell)
     try:
         return on_servers(servers, probing.probe, *given, tell=tell)
-    except Lost as lost:  # the other process has written the journal
-        journal = probe_journal(model, imatrix, calibration, options, cache)
-        raise WorkersLost(probing.missing(lost, journal, tensors)) from None
+    except Lost as lost:  # the other process has written the cache
+        results = probe_results(model, imatrix, calibration, options, cache)
+        raise WorkersLost(probing.missing(lost, results, tensors)) from None
 
 
-def probe_journal(
+def probe_results(
     model: Model, imatrix: Imatrix | None, calibration: str, options: SensitivityOptions, cache: Path
-) -> Journal:
+) -> Cache[Any]:
     # threads and the number of windows are left out: they change speed and precision, not what a window's KLD is
     backend = options.probe.execution.backend
     parts = (
@@ -206,7 +201,7 @@ def probe_journal(
         options.probe.n_ctx,
         backend,
     )
-    return Journal(cache, "probe", *parts)
+    return Cache(Plain(), cache, "probe", *parts)
 
 
 def _imatrix_digest(imatrix: Imatrix | None) -> str | None:
@@ -221,18 +216,18 @@ def _rounding(
     made_from = (kernel.VERSION, model.digest, text_digest(calibration), n_ctx)
     given = (model, tensors, calibration, n_ctx, execution)
     if execution.rpc:
-        journal = Journal(cache, "kernel", *made_from, execution.backend)
-        if kernel.known(journal):
-            return kernel.rounding_of_servers(*given, journal)
+        results = Cache(Plain(), cache, "kernel", *made_from, execution.backend)
+        if kernel.known(results):
+            return kernel.rounding_of_servers(*given, results)
         try:
-            return on_servers(execution.rpc, kernel.rounding_of_servers, *given, journal)
+            return on_servers(execution.rpc, kernel.rounding_of_servers, *given, results)
         except Lost as lost:
             raise WorkersLost(
                 f"{lost.reason}. The probe is kept; the rounding of the kernels is missing: run the same command again"
             ) from None
     if execution.gpu_layers:
         return None
-    return kernel.activation_quantization(*given, Journal(cache, "kernel", *made_from))
+    return kernel.activation_quantization(*given, Cache(Plain(), cache, "kernel", *made_from))
 
 
 @dataclass(frozen=True)

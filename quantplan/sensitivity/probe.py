@@ -3,7 +3,7 @@
 For each tensor: quantize it (with the imatrix), put the rounded weights in its place in memory, run the calibration
 windows, take the KLD against the untouched logits, put the original back. The ratio of KLD to error is constant
 over four orders of magnitude, so one probe prices every type. The swaps are made here or by other processes; this
-one chooses them and alone writes the journal.
+one chooses them and alone writes the cache.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from quantplan.errors import WorkersLost
 from quantplan.imatrix import Imatrix
 from quantplan.parallel.worker_pool import Lost, shortened
-from quantplan.records.journal import Journal
+from quantplan.records.cache import Cache
 from quantplan.sensitivity.probe_tasks import ProbeWorkers
 from quantplan.sensitivity.tensor_swap import (
     NUDGE,
@@ -116,33 +116,33 @@ def probe(
     imatrix: Imatrix | None,
     text: str,
     options: ProbeOptions,
-    journal: Journal,
+    results: Cache[Any],
     tell: Tell = lambda *_: None,
 ) -> Probe:
-    """Scales of all tensors, from the journal where they are in it; each finished tensor is journalled at once.
+    """Scales of all tensors, from the cache where they are in it; each finished tensor is kept at once.
 
-    ``tell`` is called with (stage, done, total), and not at all where the journal holds everything. Raises TextTooShort,
+    ``tell`` is called with (stage, done, total), and not at all where the cache has everything. Raises TextTooShort,
     BadFile, BadUsage, WorkersLost.
     """
     began = time.perf_counter()
     found = Probe()
-    if complete(journal, tensors, options):
-        return _from_journal(journal, tensors, found)
+    if complete(results, tensors, options):
+        return _from_cache(results, tensors, found)
     force: AbstractContextManager[SwapRunner] = (ProbeWorkers if options.execution.many else _alone)(
         model, imatrix, text, options
     )
     try:
         with force as workers:
-            _Stages(workers, tensors, options, journal, tell, found).run()
+            _Stages(workers, tensors, options, results, tell, found).run()
     except Lost as lost:
-        raise WorkersLost(missing(lost, journal, tensors)) from None
+        raise WorkersLost(missing(lost, results, tensors)) from None
     found.seconds = time.perf_counter() - began
-    return _from_journal(journal, tensors, found)
+    return _from_cache(results, tensors, found)
 
 
-def missing(lost: Lost, journal: Journal, tensors: tuple[Tensor, ...]) -> str:
+def missing(lost: Lost, results: Cache[Any], tensors: tuple[Tensor, ...]) -> str:
     """What is not there, in words, and that the rest is."""
-    left = [tensor.name for tensor in tensors if tensor.name not in journal.results]
+    left = [tensor.name for tensor in tensors if tensor.name not in results]
     swaps = [swap.key.lstrip("#") for swap in lost.items] or left
     what = f"Not probed: {shortened(swaps)}; " if swaps else ""
     return (
@@ -151,40 +151,39 @@ def missing(lost: Lost, journal: Journal, tensors: tuple[Tensor, ...]) -> str:
     )
 
 
-def complete(journal: Journal, tensors: tuple[Tensor, ...], options: ProbeOptions) -> bool:
-    """Whether the journal holds all that the probe would measure."""
-    results = journal.results
+def complete(results: Cache[Any], tensors: tuple[Tensor, ...], options: ProbeOptions) -> bool:
+    """Whether the cache has all that the probe would measure."""
     wanted = {tensor.name for tensor in tensors} | {"#available", "#floor"} | {f"#uniform {name}" for name in _UNIFORM}
-    if not wanted <= results.keys() or (options.extend and not options.chunks and "#extended" not in results):
+    if not wanted <= set(results) or (options.extend and not options.chunks and "#extended" not in results):
         return False
     chunks = options.base_chunks(results["#available"])
     return all(results[t.name] is None or len(results[t.name]["klds"]) >= chunks for t in tensors)
 
 
 class _Stages:
-    """The stages of a probe: each asks for the swaps that the journal lacks, and writes down what comes back."""
+    """The stages of a probe: each asks for the swaps that the cache does not have, and writes down what comes back."""
 
     def __init__(
         self,
         workers: SwapRunner,
         tensors: tuple[Tensor, ...],
         options: ProbeOptions,
-        journal: Journal,
+        results: Cache[Any],
         tell: Tell,
         found: Probe,
     ) -> None:
-        self.workers, self.options, self.journal, self.tell, self.found = workers, options, journal, tell, found
+        self.workers, self.options, self.results, self.tell, self.found = workers, options, results, tell, found
         self.tensors = tensors
         self._seconds, self._forward_seconds = 0.0, 0.0
 
     def run(self) -> None:
         self.survey = self.workers.survey([tensor.name for tensor in self.tensors])
-        self.journal.put("#available", self.survey.chunks)
+        self.results.put("#available", self.survey.chunks)
         self.first = self.options.base_chunks(self.survey.chunks)
         self.names = [tensor.name for tensor in self.tensors if tensor.name in self.survey.reachable]
         for tensor in self.tensors:
             if tensor.name not in self.survey.reachable:
-                self.journal.put(tensor.name, None)
+                self.results.put(tensor.name, None)
         self._probe(self.names, self.first, "probe", len(self.tensors))
         if self.options.extend and not self.options.chunks:
             self._extend()
@@ -200,16 +199,16 @@ class _Stages:
             yield swap, result
 
     def _probe(self, names: list[str], chunks: int, stage: str, total: int) -> None:
-        """Runs the windows that the journal does not hold yet."""
+        """Runs the windows that the cache does not have yet."""
         swaps = []
         for name in names:
-            done = len((self.journal.results.get(name) or {"klds": []})["klds"])
+            done = len((self.results.get(name) or {"klds": []})["klds"])
             if done < chunks:
                 swaps.append(Swap(name, (name,), PROBE, done, chunks))
         for done, (swap, result) in enumerate(self._run(swaps), total - len(swaps) + 1):
-            earlier = self.journal.results.get(swap.key) or {"klds": []}
+            earlier = self.results.get(swap.key) or {"klds": []}
             entry = {"error": result.errors[swap.key], "klds": earlier["klds"] + result.klds}
-            self.journal.put(swap.key, entry)
+            self.results.put(swap.key, entry)
             self.tell(stage, done, total)
 
     def _extend(self) -> None:
@@ -217,7 +216,7 @@ class _Stages:
         first, limit = self.first, affordable(self.first * _EXTEND_FACTOR, self.options, self.survey)
         if limit > first:
             # the first windows alone: what an interrupted run has added since must not change who is chosen
-            values = {name: np.array(self.journal.results[name]["klds"][:first]) for name in self.names}
+            values = {name: np.array(self.results[name]["klds"][:first]) for name in self.names}
             errors = {name: bootstrap_error(klds) for name, klds in values.items()}
             share = sum(error**2 for error in errors.values()) / max(len(self.names), 1)
             deciding = [
@@ -226,7 +225,7 @@ class _Stages:
                 if errors[name] > _EXTEND_ABOVE * values[name].mean() and errors[name] ** 2 > share
             ]
             self._probe(deciding, limit, "probe, more text where the error decides", len(deciding))
-        self.journal.put("#extended", limit)
+        self.results.put("#extended", limit)
 
     def _overhead(self) -> None:
         forward = self._forward_seconds
@@ -234,17 +233,17 @@ class _Stages:
 
     def _floor(self) -> None:
         """KLD of a nudge by the last bit, less what its error explains: what rounding in the forward pass adds."""
-        if "#floor" in self.journal.results:
+        if "#floor" in self.results:
             return
         names = self.names[:: max(1, len(self.names) // 4)][:4]
         swaps = [Swap(f"#floor {name}", (name,), NUDGE, 0, self.first) for name in names]
         left = []
         for swap, result in self._run(swaps):
             (name,) = swap.tensors
-            known = self.journal.results[name]
+            known = self.results[name]
             slope = float(np.mean(known["klds"])) / known["error"]
             left.append(float(np.mean(result.klds)) - slope * result.errors[name])
-        self.journal.put("#floor", max(0.0, float(np.median(left))) if left else 0.0)
+        self.results.put("#floor", max(0.0, float(np.median(left))) if left else 0.0)
 
     def _uniform(self) -> None:
         """All tensors swapped at once, for a few types: how single damages add up."""
@@ -253,24 +252,24 @@ class _Stages:
         swaps = [
             Swap(key, tuple(self.names), name, 0, chunks)
             for name, key in keys.items()
-            if key not in self.journal.results
+            if key not in self.results
         ]
         stage, done = "probe, all tensors at once", len(_UNIFORM) - len(swaps)
         self.tell(stage, done, len(_UNIFORM))
         for swap, result in self._run(swaps):
-            self.journal.put(swap.key, {"klds": result.klds, "errors": result.errors})
+            self.results.put(swap.key, {"klds": result.klds, "errors": result.errors})
             done += 1
             self.tell(stage, done, len(_UNIFORM))
 
 
-def _from_journal(journal: Journal, tensors: tuple[Tensor, ...], found: Probe) -> Probe:
-    found.floor = journal.results["#floor"]
+def _from_cache(results: Cache[Any], tensors: tuple[Tensor, ...], found: Probe) -> Probe:
+    found.floor = results["#floor"]
     for tensor in tensors:
-        entry = journal.results[tensor.name]
+        entry = results[tensor.name]
         if entry is not None:
             found.scales[tensor.name] = _scale(tensor.name, entry, found.floor)
     found.not_found = tuple(t.name for t in tensors if t.name not in found.scales)
-    found.uniform = {name: journal.results[f"#uniform {name}"] for name in _UNIFORM}
+    found.uniform = {name: results[f"#uniform {name}"] for name in _UNIFORM}
     return found
 
 

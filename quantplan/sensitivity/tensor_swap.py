@@ -45,7 +45,7 @@ class Swap:
     """The unit of a probe's work: weights of ``tensors`` changed at once, windows start..stop run, weights put back.
 
     ``kind``: the name of a type, PROBE for the type that suits the tensor, NUDGE for its last bits. ``start`` is a multiple
-    of the engine's batch. ``key``: what the journal calls it.
+    of the engine's batch. ``key``: its key in the cache.
     """
 
     key: str

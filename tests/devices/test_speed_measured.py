@@ -99,10 +99,10 @@ def test_part_of_the_blocks_on_a_gpu_is_refused():
 
 
 def test_the_faster_of_two_timings_counts(tmp_path):
-    from quantplan.records.journal import Journal
+    from quantplan.records.cache import Cache, Plain
 
     task = speeding.TimingTask(Q8, Shape(256, 64), GENERATION, 1 << 20)
-    journal = Journal(tmp_path, "speed")
+    journal = Cache(Plain(), tmp_path, "speed")
     for batch in (GENERATION, PROMPT):
         for key, ns in zip(replace(task, batch=batch).keys, (3.0 * batch, 2.0 * batch), strict=True):
             journal.put(key, {"ns": ns, "stderr": 0.0})

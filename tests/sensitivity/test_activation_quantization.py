@@ -8,7 +8,7 @@ from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model, tensor_rows
 from quantplan.llamacpp import ggml, quantize
 from quantplan.llamacpp.engine import Engine, EngineOptions, node_rows
-from quantplan.records.journal import Journal
+from quantplan.records.cache import Cache, Plain
 from quantplan.sensitivity import activation_quantization as kernel
 from quantplan.sensitivity.activation_quantization import activation_quantization
 from quantplan.sensitivity.tensor_swap import chunk_order
@@ -18,7 +18,7 @@ Q8_0, Q8_K = 8, 15
 
 @pytest.fixture(scope="module")
 def rounding(case, tmp_path_factory):
-    journal = Journal(tmp_path_factory.mktemp("kernel"), "kernel")
+    journal = Cache(Plain(), tmp_path_factory.mktemp("kernel"), "kernel")
     return activation_quantization(case.model, case.tensors, case.text, 128, Execution(1), journal), journal
 
 
@@ -48,7 +48,7 @@ def test_the_formula_on_the_activations_of_one_tensor(case, uneven, tmp_path):
     """r = sum_j c_j (x - x')_j^2 / sum_j c_j x_j^2, c_j = sum_i W_ij^2, on the same windows but all rows."""
     name, inputs = "blk.1.attn_v.weight", []
     tensors = (uneven.by_name[name],)
-    found = activation_quantization(uneven, tensors, case.text, 128, Execution(1), Journal(tmp_path, "kernel"))
+    found = activation_quantization(uneven, tensors, case.text, 128, Execution(1), Cache(Plain(), tmp_path, "kernel"))
 
     def watch(node, ask):
         if not node.src[0] or node.src[0].contents.name.decode() != name:
@@ -89,7 +89,7 @@ def test_from_the_journal_without_the_model(case, rounding, monkeypatch):
     found, journal = rounding
     monkeypatch.setattr(kernel, "Engine", None)
     again = activation_quantization(
-        case.model, case.tensors, case.text, 128, Execution(1), Journal(journal.path.parent, "kernel")
+        case.model, case.tensors, case.text, 128, Execution(1), Cache(Plain(), journal.folder, "kernel")
     )
     assert again == found
 
@@ -97,7 +97,7 @@ def test_from_the_journal_without_the_model(case, rounding, monkeypatch):
 def test_experts(tmp_path, case):
     model = read_model(tiny_moe(tmp_path / "moe.gguf"))
     tensors = tuple(t for t in quantize.quantizable(model) if t.experts > 1 or t.name == "output.weight")
-    found = activation_quantization(model, tensors, case.text, 128, Execution(1), Journal(tmp_path, "kernel"))
+    found = activation_quantization(model, tensors, case.text, 128, Execution(1), Cache(Plain(), tmp_path, "kernel"))
     assert set(found.relative) == {tensor.name for tensor in tensors}
     assert all(1e-6 < by_feed[Q8_0] < 1e-3 for by_feed in found.relative.values())
 

@@ -105,18 +105,18 @@ def test_a_new_type_costs_a_round_trip_and_no_probe(case, priced, monkeypatch):
 
 def test_another_text_or_imatrix_is_another_probe(case, priced):
     journals = {
-        pricing.probe_journal(case.model, imatrix, text, options(case), priced[1]).path
+        pricing.probe_results(case.model, imatrix, text, options(case), priced[1]).name
         for imatrix in (case.imatrix, None)
         for text in (case.text, case.text + ".")
     }
     assert len(journals) == 4
-    assert pricing.probe_journal(
+    assert pricing.probe_results(
         case.model,
         case.imatrix,
         case.text,
         options(case, probe=replace(case.options, execution=Execution(7))),
         priced[1],
-    ).results
+    ).get("#available")
 
 
 # -- tables without a probe

@@ -20,6 +20,7 @@ from quantplan.llamacpp import quantize
 from quantplan.llamacpp.engine import chunks_per_batch
 from quantplan.llamacpp.quantize import Recipe
 from quantplan.quant_type import BY_NAME
+from quantplan.records.cache import Cache, Plain
 from quantplan.records.journal import Journal
 from quantplan.sensitivity import probe as probing
 from quantplan.sensitivity import tensor_swap as probers
@@ -47,7 +48,7 @@ def few(case):
 def run(case, folder, tensors=None, **options):
     """A probe of the few tensors (or those given) with the journal in ``folder``."""
     wanted = replace(case.options, **options)
-    return probe(case.model, tensors or few(case), case.imatrix, case.text, wanted, Journal(folder, "probe"))
+    return probe(case.model, tensors or few(case), case.imatrix, case.text, wanted, Cache(Plain(), folder, "probe"))
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +265,7 @@ def test_who_gets_more_chunks_is_decided_by_the_first_ones(tmp_path, monkeypatch
     }
 
     def chosen(already):
-        journal = Journal(tmp_path, already or "none")
+        journal = Cache(Plain(), tmp_path, already or "none")
         for name, klds in first.items():
             journal.put(name, {"error": 0.1, "klds": klds + ([1.0] * 12 if name in already else [])})
         asked = []
@@ -279,8 +280,8 @@ def test_who_gets_more_chunks_is_decided_by_the_first_ones(tmp_path, monkeypatch
         )
         stages.first, stages.names, stages.survey = 4, list("abcd"), Survey(frozenset("abcd"), 100, 256)
         stages._extend()
-        assert journal.results["#extended"] == 16
-        assert [len(journal.results[name]["klds"]) for name in "abcd"] == [16, 16, 4, 4]
+        assert journal["#extended"] == 16
+        assert [len(journal[name]["klds"]) for name in "abcd"] == [16, 16, 4, 4]
         return asked
 
     assert chosen("") == [("a", 4, 16), ("b", 4, 16)]
@@ -290,7 +291,7 @@ def test_who_gets_more_chunks_is_decided_by_the_first_ones(tmp_path, monkeypatch
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
 def test_after_kill_9_the_journal_goes_on(case, whole, tmp_path):
     code = (
-        "import os, pickle, signal, sys; from pathlib import Path; from quantplan.records.journal import Journal\n"
+        "import os, pickle, signal, sys; from pathlib import Path; from quantplan.records.cache import Cache, Plain\n"
         "from quantplan.sensitivity.probe import probe\nfrom quantplan.sensitivity.tensor_swap import TensorSwapper\n"
         "swap, swaps = TensorSwapper.swap, []\n"
         "def killed(*arguments):\n"
@@ -298,7 +299,7 @@ def test_after_kill_9_the_journal_goes_on(case, whole, tmp_path):
         "    return swaps[-1] if len(swaps) < 3 else os.kill(os.getpid(), signal.SIGKILL)\n"
         "TensorSwapper.swap = killed\n"
         "model, tensors, imatrix, text, options = pickle.loads(sys.stdin.buffer.read())\n"
-        f"probe(model, tensors, imatrix, text, options, Journal(Path({str(tmp_path)!r}), 'probe'))\n"
+        f"probe(model, tensors, imatrix, text, options, Cache(Plain(), Path({str(tmp_path)!r}), 'probe'))\n"
     )
     import pickle
 
@@ -326,7 +327,7 @@ def test_a_second_probe_runs_nothing(case, whole, monkeypatch):
         case.imatrix,
         case.text,
         options,
-        Journal(folder, "probe"),
+        Cache(Plain(), folder, "probe"),
         lambda *stage: told.append(stage),
     )
     assert (again.scales, again.floor, again.uniform) == (found.scales, found.floor, found.uniform)

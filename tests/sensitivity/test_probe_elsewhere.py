@@ -17,6 +17,7 @@ from quantplan.llamacpp.quantize import Recipe, quantize
 from quantplan.llamacpp.tools import run as run_tool
 from quantplan.parallel import worker_pool as crew
 from quantplan.quant_type import parse_types
+from quantplan.records.cache import Cache, Plain
 from quantplan.records.journal import Journal
 from quantplan.sensitivity import probe_tasks
 from quantplan.sensitivity.activation_quantization import activation_quantization
@@ -60,7 +61,7 @@ def alone(small, tmp_path_factory):
 
 def run(small, folder, execution, tell=lambda *_: None):
     options = replace(small.options, execution=execution)
-    return probe(small.model, small.tensors, small.imatrix, small.text, options, Journal(folder, "probe"), tell)
+    return probe(small.model, small.tensors, small.imatrix, small.text, options, Cache(Plain(), folder, "probe"), tell)
 
 
 def same(found, straight):
@@ -277,11 +278,11 @@ def test_kernels_unlike_the_cpus_are_left_out(small, pricing, tmp_path, monkeypa
     from quantplan.sensitivity import activation_quantization as kernel
 
     monkeypatch.setattr(kernel.rpc, "rounds_like_the_cpu", lambda _servers: False)
-    journal = Journal(tmp_path, "kernel")
+    journal = Cache(Plain(), tmp_path, "kernel")
     given = (small.model, small.tensors, small.text, 128)
     assert not kernel.known(journal)
     assert kernel.rounding_of_servers(*given, Execution(1, rpc=("a:1",)), journal) is None
-    assert kernel.known(Journal(tmp_path, "kernel"))
+    assert kernel.known(Cache(Plain(), tmp_path, "kernel"))
     assert activation_quantization(*given, Execution(1), journal).backend == "cpu"
 
 

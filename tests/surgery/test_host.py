@@ -16,6 +16,7 @@ from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.engine import EngineOptions
 from quantplan.llamacpp.tools import run
+from quantplan.records.cache import Cache, Plain
 from quantplan.surgery.apply import write_operated
 from quantplan.surgery.assembly import assemble
 from quantplan.surgery.edits import layer_map, parse_edits
@@ -209,12 +210,14 @@ def test_files_that_killed_searches_left_are_cleared(model, tmp_path):
 # -- readings
 
 
-def test_readings_survive_their_journal(model, text, tmp_path):
-    with MapEvaluator(job_of(model, text, tmp_path)) as reader:
-        found = reader.read(made(model, "delete 3"))
-    assert CandidateScore.from_fields(found.as_fields()) == found
-    broken = CandidateScore(None, None)
-    assert CandidateScore.from_fields(broken.as_fields()) == broken
+def test_scores_survive_their_cache(model, text, tmp_path):
+    with MapEvaluator(job_of(model, text, tmp_path)) as evaluator:
+        scores = {"made": evaluator.read(made(model, "delete 3")), "broken": CandidateScore(None, None)}
+    cache = Cache(Plain(CandidateScore), tmp_path, "scores")
+    for name, score in scores.items():
+        cache.put(name, score)
+    again = Cache(Plain(CandidateScore), tmp_path, "scores")
+    assert {name: again[name] for name in again} == scores
 
 
 def test_a_map_whose_logits_are_no_numbers_is_said_so(model, text, tmp_path):

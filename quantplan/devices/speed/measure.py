@@ -1,6 +1,6 @@
 """Speed measured on this machine: products by type and shape in ggml graphs, the rest with llama-bench on a synthetic model.
 
-Every figure is journalled by machine, llama.cpp build, threads and backend: the second call measures nothing.
+Every figure is kept by machine, llama.cpp build, threads and backend: the second call measures nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from quantplan.devices.speed import matmul
 from quantplan.devices.speed.cpu_caches import last_level_cache
@@ -35,8 +36,8 @@ from quantplan.llamacpp.bench import BenchRow, bench
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.measurement import Estimate
 from quantplan.quant_type import BY_NAME, QuantType, fitted
+from quantplan.records.cache import Cache, Plain
 from quantplan.records.files import make_folder
-from quantplan.records.journal import Journal
 from quantplan.sensitivity.probe import Tell
 from quantplan.tensor import Model
 
@@ -92,7 +93,7 @@ class TimingTask:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """In the journal, one for each time that it is timed."""
+        """Keys in the cache, one for each time that it is timed."""
         name = f"{self.kind} {self.shape} {self.batch} tokens {self.working_set} bytes"
         return tuple(f"{name} {turn}" for turn in range(_TIMINGS))
 
@@ -112,14 +113,14 @@ def speed_table(
     check_layers(model, options)
     found = products(model, quantizable(model))
     kinds = tuple(types)
-    journal = _journal(options, cache_folder)
+    timings = _cache(options, cache_folder)
     todo = tasks(model, found, kinds)
     runs = _timings(todo)
     for done, (task, key) in enumerate(runs, 1):
-        if key not in journal.results:
-            journal.put(key, _timed(task, options))
+        if key not in timings:
+            timings.put(key, _timed(task, options))
             tell("speed of products", done, len(runs))
-    speeds = _speeds(todo, journal)
+    speeds = _speeds(todo, timings)
     table = SpeedTable(
         machine=matmul.device_name(options.execution.gpu_layers > 0),
         build=tools.build(),
@@ -132,16 +133,16 @@ def speed_table(
         overhead=dict.fromkeys(BATCHES, Overhead(0.0, 0.0, 0.0)),
         stored={name: model.by_name[name].type for name in found},
     )
-    return _with_overhead(model, table, options, journal, tell)
+    return _with_overhead(model, table, options, timings, tell)
 
 
 def pending(model: Model, types: tuple[QuantType, ...], options: SpeedOptions, cache_folder: Path) -> tuple[int, int]:
     """How many measurements ``speed_table`` would make, and how many it knows already: products and runs of llama-bench."""
-    journal = _journal(options, cache_folder)
+    timings = _cache(options, cache_folder)
     found = products(model, quantizable(model))
     keys = [key for _, key in _timings(tasks(model, found, types))]
     keys += [key for _, key in _synthetic_runs(model, found)]
-    known = sum(key in journal.results for key in keys)
+    known = sum(key in timings for key in keys)
     return len(keys) - known, known
 
 
@@ -173,14 +174,14 @@ def tasks(model: Model, found: Mapping[str, Product], types: tuple[QuantType, ..
     return tuple(both)
 
 
-def _journal(options: SpeedOptions, folder: Path) -> Journal:
+def _cache(options: SpeedOptions, folder: Path) -> Cache[Any]:
     gpu = options.execution.gpu_layers > 0
     machine = (matmul.device_name(), cores(), matmul.device_name(gpu))
     execution = options.execution
-    journal = Journal(folder, "speed", VERSION, machine, tools.build(), execution.threads_used, execution.backend)
+    timings = Cache(Plain(), folder, "speed", VERSION, machine, tools.build(), execution.threads_used, execution.backend)
     if options.again:
-        journal.results.clear()
-    return journal
+        timings.forget()
+    return timings
 
 
 def _timings(todo: Sequence[TimingTask]) -> list[tuple[TimingTask, str]]:
@@ -196,11 +197,11 @@ def _timed(task: TimingTask, options: SpeedOptions) -> dict[str, object]:
     return {"ns": timing.ns / weights, "stderr": timing.stderr / weights, "runs": timing.runs, "rows": shape.rows}
 
 
-def _speeds(todo: Iterable[TimingTask], journal: Journal) -> tuple[Speed, ...]:
+def _speeds(todo: Iterable[TimingTask], timings: Cache[Any]) -> tuple[Speed, ...]:
     by_key = {(task.kind, task.shape, task.batch): task for task in todo}
 
     def figure(task: TimingTask) -> Estimate:
-        entry = min((journal.results[key] for key in task.keys), key=lambda each: each["ns"])
+        entry = min((timings[key] for key in task.keys), key=lambda each: each["ns"])
         return Estimate(entry["ns"], math.hypot(entry["stderr"], _LEAST_ERROR * entry["ns"]))
 
     return tuple(
@@ -213,26 +214,26 @@ def _speeds(todo: Iterable[TimingTask], journal: Journal) -> tuple[Speed, ...]:
 # --- what is no product
 
 
-def _with_overhead(model: Model, table: SpeedTable, options: SpeedOptions, journal: Journal, tell: Tell) -> SpeedTable:
+def _with_overhead(model: Model, table: SpeedTable, options: SpeedOptions, timings: Cache[Any], tell: Tell) -> SpeedTable:
     """llama-bench on synthetic models of two sizes, less their products: a fixed part and one per block."""
     types = uniform_types(table, _SYNTHETIC_TYPE)
     runs = _synthetic_runs(model, table.products)
     for done, (blocks, key) in enumerate(runs, 1):
-        if key not in journal.results:
-            journal.put(key, _bench_synthetic(model, blocks, types, options, journal.path.parent))
+        if key not in timings:
+            timings.put(key, _bench_synthetic(model, blocks, types, options, timings.folder))
             tell("speed of synthetic models", done, len(runs))
     fits = {}
     for batch in BATCHES:
         samples: dict[int, list[float]] = {}
         for blocks, key in runs:
-            samples.setdefault(blocks, []).extend(journal.results[key][str(batch)])
+            samples.setdefault(blocks, []).extend(timings[key][str(batch)])
         points = {blocks: _beside(model, table, blocks, types, batch, samples[blocks]) for blocks in samples}
         fits[batch] = _line(points, table.blocks)
     return replace(table, overhead=fits)
 
 
 def _synthetic_runs(model: Model, found: Mapping[str, Product]) -> list[tuple[int, str]]:
-    """Number of blocks and journal key of each run of llama-bench, the sizes in turn."""
+    """Number of blocks and key of each run of llama-bench, the sizes in turn."""
     sizes = block_counts(model, _uniform(found, _SYNTHETIC_TYPE))
     return [(size, f"synthetic {model.digest} {size} blocks {turn}") for turn in range(_TURNS) for size in sizes]
 

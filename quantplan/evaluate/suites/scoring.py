@@ -21,7 +21,7 @@ from quantplan.llamacpp.chat import ChatForm
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.llamacpp.generation import BROKEN, TOO_LONG, Generation, generate
 from quantplan.measurement import Estimate
-from quantplan.records.journal import Journal
+from quantplan.records.cache import Cache
 from quantplan.tensor import Model
 
 Advance = Callable[[float], None]
@@ -143,24 +143,20 @@ def score_file(
 
 
 class Kept:
-    """Finished scores of one suite in a journal, by model; without the perplexity, which is measured elsewhere."""
+    """Finished scores of one suite, by model; without the perplexity, which is measured elsewhere."""
 
     def __init__(self, cache: Path | None, suite: Suite, execution: Execution) -> None:
         self._suite = suite
         made_from = asdict(conditions(suite, execution.backend))
         del made_from["suite"]  # its name changes nothing
-        self._journal = Journal(cache, "suite", made_from) if cache else None
+        self._cache = Cache(SUITE_SCORES, cache, "suite", made_from)
 
     def find(self, model: Model) -> SuiteScore | None:
-        content = self._journal.results.get(model.digest) if self._journal else None
-        if content is None:
-            return None
-        found = SUITE_SCORES.decode(content)
-        return replace(found, conditions=replace(found.conditions, suite=self._suite.name))
+        score = self._cache.get(model.digest)
+        return score and replace(score, conditions=replace(score.conditions, suite=self._suite.name))
 
     def put(self, score: SuiteScore) -> None:
-        if self._journal:
-            self._journal.put(score.model_digest, SUITE_SCORES.encode(score))
+        self._cache.put(score.model_digest, score)
 
 
 def tokens_at_most(suite: Suite) -> int:

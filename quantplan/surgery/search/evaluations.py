@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -30,7 +29,7 @@ from quantplan.surgery.layer_map import LayerMap
 from quantplan.surgery.search.host import Host, frame
 from quantplan.tensor import Model
 
-VERSION = 1  # of readings in journals; 1: first
+VERSION = 1  # of scores in the cache; 1: first
 DEFAULT_TOKENS = 8192
 _LOGIT_BYTES = 2 << 30  # of the original's logits that are kept in memory, where no number of windows is asked for
 
@@ -69,14 +68,6 @@ class CandidateScore:
     nll: tuple[float, ...] = ()
     score: Estimate | None = None
     scores: dict[str, float] = field(default_factory=dict)
-
-    def as_fields(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_fields(cls, fields: dict[str, Any]) -> CandidateScore:
-        ppl, kld, score = (Estimate(**fields[name]) if fields[name] else None for name in ("ppl", "kld", "score"))
-        return cls(ppl, kld, tuple(fields["nll"]), score, fields["scores"])
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Readings under one set of conditions: each journalled at once, none made twice, each held against the original's."""
+"""Readings under one set of conditions: each kept at once, none made twice, each held against the original's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from quantplan.evaluate.base_logits import ENGINE
 from quantplan.evaluate.significance import chunks_gap
 from quantplan.imatrix import Imatrix
 from quantplan.measurement import Conditions
-from quantplan.records.journal import Journal, text_digest
+from quantplan.records.cache import Cache, Plain
+from quantplan.records.journal import text_digest
 from quantplan.surgery.layer_map import LayerMap
 from quantplan.surgery.search.candidates import Candidate
 from quantplan.surgery.search.evaluations import VERSION, CandidateScore, EvaluationJob
@@ -36,25 +37,25 @@ def conditions_of(model: Model, job: EvaluationJob) -> Conditions:
 
 
 class ResultStore:
-    """Readings under one set of conditions by map, those of the journal and those read now."""
+    """Readings under one set of conditions by map, those of the cache and those read now."""
 
     def __init__(self, model: Model, job: EvaluationJob, imatrix: Imatrix | None, readers: Evaluators) -> None:
         self._model, self._readers = model, readers
         self.conditions = conditions_of(model, job)
         suite = job.suite.digest if job.suite else None
         made_from = (asdict(self.conditions), imatrix.digest if imatrix else None, suite, VERSION)
-        self._journal = Journal(job.folder, "surgery", *made_from)
+        self._scores = Cache(Plain(CandidateScore), job.folder, "surgery", *made_from)
         self._standings: dict[str, RankedCandidate] = {}
 
     def __contains__(self, layer_map: LayerMap) -> bool:
-        return layer_map.digest in self._journal.results
+        return layer_map.digest in self._scores
 
     def read(self, maps: Iterable[LayerMap]) -> Iterator[LayerMap]:
         """Those that are not there yet, each as soon as it is."""
         left = [each for each in maps if each not in self]
         with closing(self._readers.read(self._model, left)) as readings:
             for each, reading in readings:
-                self._journal.put(each.digest, reading.as_fields())
+                self._scores.put(each.digest, reading)
                 yield each
 
     def original(self) -> RankedCandidate:
@@ -91,4 +92,4 @@ class ResultStore:
         return self._standings[layer_map.digest]
 
     def _reading(self, layer_map: LayerMap) -> CandidateScore:
-        return CandidateScore.from_fields(self._journal.results[layer_map.digest])
+        return self._scores[layer_map.digest]

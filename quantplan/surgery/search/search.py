@@ -1,5 +1,5 @@
 """The search: candidates of families, finer ones around the best, then phases that combine the best of them; every result
-is journalled at once, so that a search that was killed goes on where it stood and ends with the same leaderboard.
+is kept at once, so that a search that was killed goes on where it stood and ends with the same leaderboard.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def search(
     imatrix: Imatrix | None = None,
     tell: Tell = lambda _: None,
 ) -> SearchResult:
-    """Reads all candidates, those of the journal in ``job.folder`` not again; ``tell`` after each.
+    """Reads all candidates, those kept in ``job.folder`` not again; ``tell`` after each.
 
     Raises BadUsage for explicit candidates that cannot be run, TextTooShort, BadFile, NoSpace, WorkersLost.
     """
