@@ -66,9 +66,9 @@ def made_up(
         _sized(model, table, (damage + price * bits).argmin(axis=1)) for price in np.geomspace(1e-3, 1e-12, budgets)
     ]
     stock_quants = {kind: np.full(len(tensors), [each.name for each in TYPES].index(kind)) for kind in ("Q4_K", "Q8_0")}
-    mixes_shown = tuple(StockQuantRow(**_sized(model, table, each), name=name) for name, each in stock_quants.items())
+    stock_shown = tuple(StockQuantRow(**_sized(model, table, each), name=name) for name, each in stock_quants.items())
     tiny = StockQuantRow(
-        1000, 0.1, None, None, mixes_shown[0].types, "IQ1_S", "IQ1_S"
+        1000, 0.1, None, None, stock_shown[0].types, "IQ1_S", "IQ1_S"
     )  # smaller than every plan, and not priced
     request = PlanRequest(model, imatrix, TYPES, None)
     fields = {
@@ -76,7 +76,7 @@ def made_up(
             Planned(**each, budget_bytes=each["file_bytes"] + 7, asked=str(each["file_bytes"] + 7)) for each in plans
         ),
         "opens_at": budgets // 2,
-        "mixes": (tiny, *mixes_shown),
+        "stock_quants": (tiny, *stock_shown),
         "statistics": statistics(imatrix),
         "measurements": (),
         "comparisons": (),

@@ -99,9 +99,9 @@ def _file(given: Path | None) -> Path:
 
 
 def _draw(found: Statistics, statistic: str, plot: Path) -> None:
-    from quantplan.report.plots import heat_map
+    from quantplan.report.statistics_plot import statistics_plot
 
-    heat_map(found.tensors, statistic, plot)
+    statistics_plot(found.tensors, statistic, plot)
     say(f"{plot}: {statistic} by role and block")
 
 

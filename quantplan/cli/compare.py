@@ -263,19 +263,19 @@ def _write(found: Comparison, plan: Path, out: Path | None) -> None:
 def _show(found: Comparison, form: TableFormat) -> None:
     from quantplan.records.comparison_csv import comparison_csv
     from quantplan.records.formats import COMPARISONS
-    from quantplan.report.comparison_tables import comparison_grids
-    from quantplan.report.grid import as_html, as_markdown, as_rich
+    from quantplan.report.comparison_tables import comparison_tables
+    from quantplan.report.table import as_html, as_markdown
 
     if form is TableFormat.json:
         console.put_json(COMPARISONS.encode(found))
     elif form is TableFormat.csv:
         console.put(comparison_csv(found).removesuffix("\n"))
     elif form is TableFormat.markdown:
-        console.put(as_markdown(comparison_grids(found), found.verdict).removesuffix("\n"))
+        console.put(as_markdown(comparison_tables(found), found.verdict).removesuffix("\n"))
     elif form is TableFormat.html:
         console.put(
-            as_html(comparison_grids(found), f"{found.rows[0].name} compared", found.verdict).removesuffix("\n")
+            as_html(comparison_tables(found), f"{found.rows[0].name} compared", found.verdict).removesuffix("\n")
         )
     else:
-        console.put_table(*(as_rich(grid) for grid in comparison_grids(found)))
+        console.put_table(*comparison_tables(found))
         console.put(found.verdict)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from quantplan.progress import Advance, Reporter
+    from quantplan.report.table import Table as TableValue
 
 _WIDE = 160  # columns where there is no terminal
 
@@ -40,13 +41,15 @@ def put_json(value: Any) -> None:
     print(json.dumps(value, indent=1, allow_nan=False))
 
 
-def put_table(*tables: Table) -> None:
-    """rich tables on stdout; full width where it is no terminal, so that pipes lose nothing."""
+def put_table(*tables: Table | TableValue) -> None:
+    """Tables on stdout; full width where it is no terminal, so that pipes lose nothing."""
     from rich.console import Console
+
+    from quantplan.report import table as renderer
 
     wide = Console(width=_WIDE, highlight=False)
     console = Console(highlight=False) if sys.stdout.isatty() else wide
-    for table in tables:
+    for table in (renderer.as_rich(each) if isinstance(each, renderer.Table) else each for each in tables):
         (console if _fitted(table, console) else wide).print(table)
 
 

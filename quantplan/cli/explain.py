@@ -113,7 +113,7 @@ def _constraints(plan: Plan) -> Constraints:
 
 def _show_plan(found: Explanation, as_json: bool) -> None:
     from quantplan.planning.explain import constraint_costs
-    from quantplan.report.explanation import plan_fields, ranked, standings_table, summary
+    from quantplan.report.explanation import gains_table, plan_fields, ranked, summary
 
     constraints = constraint_costs(found)
     if as_json:
@@ -123,7 +123,7 @@ def _show_plan(found: Explanation, as_json: bool) -> None:
         console.put(line)
     for title, standings in ranked(found.standings).items():
         console.put("")
-        console.put_table(standings_table(title, standings))
+        console.put_table(gains_table(title, standings))
 
 
 def _show_tensors(found: list[TensorExplanation], price: float | None, as_json: bool) -> None:

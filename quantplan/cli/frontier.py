@@ -71,7 +71,7 @@ def frontier(
     """
     from quantplan.cli.probe_options import sensitivity_options
     from quantplan.planning import request as planning
-    from quantplan.report.frontier_plot import check_picture
+    from quantplan.report.heat_map import check_picture
 
     _check_together(at, count, differ, draws, (plot, table_file))
     if plot is not None:

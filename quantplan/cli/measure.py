@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from quantplan.evaluate.measure import MeasureOptions
     from quantplan.execution import Execution
     from quantplan.measurement import Measurement
-    from quantplan.report.grid import Grid
+    from quantplan.report.table import Table
     from quantplan.task_score import TaskScore
     from quantplan.throughput import Throughput
 
@@ -168,7 +168,6 @@ def _write_evidence(scores: list[list[TaskScore]], speeds: list[Throughput], out
 def _show(
     files: list[Path], found: list[Measurement], scores: list[list[TaskScore]], speeds: list[Throughput], as_json: bool
 ) -> None:
-    from quantplan.report.grid import as_rich
     from quantplan.report.measurement_table import measurement_table
 
     for note in (f"{each.file}: {note}" for each in found for note in each.notes):
@@ -178,15 +177,15 @@ def _show(
         return
     if found:
         console.put_table(measurement_table(found))
-    console.put_table(*(as_rich(grid) for grid in _grids(files, scores, speeds)))
+    console.put_table(*_tables(files, scores, speeds))
 
 
-def _grids(files: list[Path], scores: list[list[TaskScore]], speeds: list[Throughput]) -> list[Grid]:
-    from quantplan.report.comparison_tables import speed_grid, tasks_grid
+def _tables(files: list[Path], scores: list[list[TaskScore]], speeds: list[Throughput]) -> list[Table]:
+    from quantplan.report.comparison_tables import speed_table, tasks_table
 
     names = [str(file) for file in files]
-    grids = [tasks_grid(names, scores)] if scores else []
-    return grids + ([speed_grid(names, speeds)] if speeds else [])
+    tables = [tasks_table(names, scores)] if scores else []
+    return tables + ([speed_table(names, speeds)] if speeds else [])
 
 
 def _fields(

@@ -66,7 +66,7 @@ def report(
     from quantplan.cli.plan_output import model_stem
     from quantplan.cli.probe_options import sensitivity_options
     from quantplan.planning import request as planning
-    from quantplan.report.card_figures import draw
+    from quantplan.report.card_figures import write_figures
     from quantplan.report.commands import Commands
     from quantplan.report.page import write_page
     from quantplan.report.page_data import page_data
@@ -98,7 +98,7 @@ def report(
     commands = Commands(_solve_words(context), here.plans if here else Path("plans"), model_stem(request.model))
     data = page_data(found, commands, shlex.join(["quantplan", *sys.argv[1:]]), _now())
     write_page(data, path)
-    written = [path, *(draw(found, path.parent) if figures else ())]
+    written = [path, *(write_figures(found, path.parent) if figures else ())]
     if as_json:
         console.put_json(data)
     else:

@@ -19,9 +19,8 @@ from quantplan.recipes.quantize_command import plan_rules, requantizes
 from quantplan.report import card_surgery, card_use
 from quantplan.report.card_data import CardData, PublishedFile
 from quantplan.report.card_results import chunks_of, results
+from quantplan.report.cells import estimate, gibibytes
 from quantplan.report.markdown import block, code, escaped, folded, table, yaml_scalar
-from quantplan.report.measurement_table import estimate
-from quantplan.report.memory_table import gibibytes
 from quantplan.surgery.history import History
 
 SHORT = 12  # lines; longer rules are folded

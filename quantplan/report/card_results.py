@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from quantplan.budget import human_bytes
 from quantplan.measurement import Conditions, Estimate, Measurement
 from quantplan.report.card_data import CardData, ComparedFiles, ComparedRow
+from quantplan.report.cells import UNKNOWN, estimate, number
 from quantplan.report.markdown import code, escaped, table
-from quantplan.report.measurement_table import UNKNOWN, estimate, number
 from quantplan.task_score import TaskScore
 from quantplan.throughput import SpeedConditions, Throughput
 

@@ -11,8 +11,8 @@ from quantplan.evaluate.suites.suite_score import PartScore, SuiteScore
 from quantplan.measurement import Estimate, Measurement
 from quantplan.report.card_data import CardData
 from quantplan.report.card_results import chunks_of
+from quantplan.report.cells import UNKNOWN, estimate
 from quantplan.report.markdown import block, code, escaped, table
-from quantplan.report.measurement_table import UNKNOWN, estimate
 from quantplan.surgery.edits import Edit, parse_edits
 from quantplan.surgery.history import History
 from quantplan.surgery.search.leaderboard import Leaderboard, RankedCandidate

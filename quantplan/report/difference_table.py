@@ -1,54 +1,44 @@
-"""Two plans or files side by side. Nothing is computed here but differences of what stands beside."""
+"""Two plans or files side by side."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from quantplan.planning.difference import PlanDifference, TensorDifference
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-UNKNOWN = "-"
+from quantplan.report.cells import UNKNOWN, number
+from quantplan.report.table import Table
 
 
-def difference_table(found: PlanDifference, names: tuple[str, str], every: bool) -> Table:
-    """One row a tensor that differs (``every``: all tensors), the files' totals below."""
-    from rich.table import Table
+def difference_table(difference: PlanDifference, names: tuple[str, str], every: bool) -> Table:
+    """One row a tensor that differs (``every``: all tensors), the totals of the files in the last row."""
+    headings = ("tensor", *names, "bytes", "bytes", "more", "damage", "damage", "more")
+    rows = [
+        (line.tensor, *line.types, *_bytes(line.bytes), *_damages(line.damage)) for line in _lines(difference, every)
+    ]
+    klds = tuple(None if kld is None else kld[0] for kld in difference.kld)
+    total = ("file, expected KLD", "", "", *_bytes(difference.file_bytes), *_damages(klds))
+    return Table("", headings, (*rows, total), texts=(0, 1, 2), totals=1)
 
-    table = Table(box=None, header_style="bold")
-    table.add_column("tensor", no_wrap=True)
-    for name in names:
-        table.add_column(name)
-    for heading in ("bytes", "bytes", "more", "damage", "damage", "more"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for each in found.lines if every else found.changed:
-        one, other = each.bytes
-        table.add_row(each.tensor, *each.types, f"{one:,}", f"{other:,}", f"{other - one:+,}", *_damages(each.damage))
-    one, other = found.file_bytes
-    klds = tuple(None if each is None else each[0] for each in found.kld)
-    table.add_section()
-    table.add_row("file, expected KLD", "", "", f"{one:,}", f"{other:,}", f"{other - one:+,}", *_damages(klds))
-    return table
+
+def _lines(difference: PlanDifference, every: bool) -> tuple[TensorDifference, ...]:
+    return difference.lines if every else difference.changed
+
+
+def _bytes(pair: tuple[int, int]) -> tuple[str, str, str]:
+    return f"{pair[0]:,}", f"{pair[1]:,}", f"{pair[1] - pair[0]:+,}"
 
 
 def _damages(pair: tuple[float | None, float | None]) -> tuple[str, str, str]:
-    one, other = pair
-    more = UNKNOWN if one is None or other is None else f"{other - one:+.3g}"
-    return _number(one), _number(other), more
+    first, second = pair
+    more = UNKNOWN if first is None or second is None else f"{second - first:+.3g}"
+    return number(first), number(second), more
 
 
-def _number(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.4g}"
-
-
-def difference_fields(found: PlanDifference, every: bool) -> dict[str, object]:
+def difference_fields(difference: PlanDifference, every: bool) -> dict[str, object]:
     return {
-        "file_bytes": list(found.file_bytes),
-        "predicted_kld": [each and each[0] for each in found.kld],
-        "predicted_kld_err": [each and each[1] for each in found.kld],
-        "differing": len(found.changed),
-        "tensors": [_fields(each) for each in (found.lines if every else found.changed)],
+        "file_bytes": list(difference.file_bytes),
+        "predicted_kld": [kld and kld[0] for kld in difference.kld],
+        "predicted_kld_err": [kld and kld[1] for kld in difference.kld],
+        "differing": len(difference.changed),
+        "tensors": [_fields(line) for line in _lines(difference, every)],
     }
 
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from quantplan.errors import BadUsage
-from quantplan.report.plots import FORMATS, save
+from quantplan.report.heat_map import check_picture, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Priced(Protocol):
-    """A file of some size, made or not; mixes have a ``name`` too."""
+    """A file of some size, made or not; stock quants have a ``name`` too."""
 
     @property
     def file_bytes(self) -> int: ...
@@ -28,7 +27,7 @@ class Priced(Protocol):
 
 
 class Curve(Protocol):
-    """What is drawn: an experiment's Frontier, or plans of another kind. ``knee``: index of an entry, or None."""
+    """What is drawn: a Frontier, or the plans of a report. ``knee``: index of an entry, or None."""
 
     @property
     def entries(self) -> Sequence[Priced]: ...
@@ -40,44 +39,38 @@ class Curve(Protocol):
     def calibrated(self) -> bool: ...
 
 
-def check_picture(path: Path) -> None:
-    """BadUsage unless the name ends as a picture's does."""
-    if path.suffix.lower() not in FORMATS:
-        raise BadUsage(f"--plot {path}: the picture's name must end in {', '.join(FORMATS)}")
-
-
-def frontier_plot(found: Curve, title: str, path: Path) -> None:
-    """Draws the curve with its errors, the knee and the mixes into ``path`` (.png, .svg or .pdf)."""
+def frontier_plot(curve: Curve, title: str, path: Path) -> None:
+    """Draws the curve with its errors, the knee and the stock quants into ``path`` (.png, .svg or .pdf)."""
     check_picture(path)
-    save(frontier_figure(found, title), path)
+    save(frontier_figure(curve, title), path)
 
 
-def frontier_figure(found: Curve, title: str) -> Figure:
+def frontier_figure(curve: Curve, title: str) -> Figure:
     """On a logarithmic scale; points without any damage have no place on it and are left out."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.5, 5.5), layout="constrained")
     axes = figure.add_subplot()
-    scale, unit = (1e9, "GB") if found.entries[-1].file_bytes >= 1e9 else (1e6, "MB")
-    _curve(axes, found, scale)
-    _stock_quants(axes, found, scale)
+    scale, unit = (1e9, "GB") if curve.entries[-1].file_bytes >= 1e9 else (1e6, "MB")
+    _curve(axes, curve, scale)
+    _stock_quants(axes, curve, scale)
     axes.set_yscale("log")
     axes.set_xlabel(f"file size, {unit}")
-    axes.set_ylabel("expected KLD, nats per token" + ("" if found.calibrated else " (not calibrated)"))
+    axes.set_ylabel("expected KLD, nats per token" + ("" if curve.calibrated else " (not calibrated)"))
     axes.set_title(title, fontsize=11)
     axes.grid(True, which="both", linewidth=0.3)
     axes.legend(fontsize=8)
     return figure
 
 
-def _curve(axes: Axes, found: Curve, scale: float) -> None:
-    lossy = [each for each in found.entries if each.kld > 0]
-    sizes, klds = [each.file_bytes / scale for each in lossy], [each.kld for each in lossy]
-    low = [max(each.kld - each.kld_err, each.kld / 10) for each in lossy]  # the axis has no 0
-    axes.fill_between(sizes, low, [each.kld + each.kld_err for each in lossy], alpha=0.2, linewidth=0)
+def _curve(axes: Axes, curve: Curve, scale: float) -> None:
+    lossy = [file for file in curve.entries if file.kld > 0]
+    sizes, klds = [file.file_bytes / scale for file in lossy], [file.kld for file in lossy]
+    low = [max(file.kld - file.kld_err, file.kld / 10) for file in lossy]  # the axis has no 0
+    axes.fill_between(sizes, low, [file.kld + file.kld_err for file in lossy], alpha=0.2, linewidth=0)
     axes.plot(sizes, klds, linewidth=1.2, marker=".", markersize=3, label="plans, with standard error")
-    if found.knee is not None:
-        knee = found.entries[found.knee]
+    if curve.knee is not None:
+        knee = curve.entries[curve.knee]
         axes.plot(
             [knee.file_bytes / scale],
             [knee.kld],
@@ -89,11 +82,11 @@ def _curve(axes: Axes, found: Curve, scale: float) -> None:
         )
 
 
-def _stock_quants(axes: Axes, found: Curve, scale: float) -> None:
-    lossy = [each for each in found.stock_quants if each.kld > 0]
+def _stock_quants(axes: Axes, curve: Curve, scale: float) -> None:
+    lossy = [file for file in curve.stock_quants if file.kld > 0]
     if not lossy:
         return
-    sizes, klds = [each.file_bytes / scale for each in lossy], [each.kld for each in lossy]
-    axes.plot(sizes, klds, "x", markersize=5, color="tab:red", label="stock mixes")
-    for each, size in zip(lossy, sizes, strict=True):  # away from the curve, which runs below on the left
-        axes.annotate(each.name, (size, each.kld), textcoords="offset points", fontsize=7, xytext=(5, 3))
+    sizes, klds = [file.file_bytes / scale for file in lossy], [file.kld for file in lossy]
+    axes.plot(sizes, klds, "x", markersize=5, color="tab:red", label="stock quants")
+    for file, size in zip(lossy, sizes, strict=True):  # away from the curve, which runs below on the left
+        axes.annotate(file.name, (size, file.kld), textcoords="offset points", fontsize=7, xytext=(5, 3))

@@ -1,55 +1,34 @@
-"""The frontier, alternatives and stability as tables and CSV. Nothing is computed here."""
+"""The frontier, alternatives and stability as tables, CSV and JSON."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from quantplan.budget import human_bytes
 from quantplan.planning.frontier import Alternative, Frontier, FrontierEntry, StockQuant
 from quantplan.records.files import replacing
+from quantplan.report.table import Columns, Table, as_csv, table_of
 from quantplan.solve.planner import Formulation
 from quantplan.solve.stability import Stability
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 _PER = 100_000_000  # bytes that a price is given for
-_CSV = (
-    "budget_bytes",
-    "file_bytes",
-    "bpw",
-    "predicted_kld",
-    "predicted_kld_err",
-    "damage",
-    "bound",
-    "gap",
-    "price_per_100_mb",
-    "saved_by_next",
-    "changed",
-    "knee",
-)
 SHOWN = 20  # tensors named below the figures of stability
 
 
-def frontier_table(found: Frontier) -> Table:
+def frontier_table(frontier: Frontier) -> Table:
     """One row a budget; the knee is marked."""
-    table = _table(
-        "budget", "file", "bpw", "expected KLD", f"next {human_bytes(found.step_bytes)} saves", "changed", ""
+    knee = None if frontier.knee is None else frontier.entries[frontier.knee]
+    columns: Columns[FrontierEntry] = (
+        ("budget", lambda entry: f"{entry.budget_bytes:,}"),
+        ("file", lambda entry: f"{entry.file_bytes:,}"),
+        ("bpw", lambda entry: f"{entry.bpw:.3f}"),
+        ("expected KLD", _kld),
+        (f"next {human_bytes(frontier.step_bytes)} saves", lambda entry: f"{entry.saved:.3g}"),
+        ("changed", lambda entry: str(entry.changed)),
+        ("", lambda entry: _remark(entry, entry is knee)),
     )
-    for at, each in enumerate(found.entries):
-        table.add_row(
-            f"{each.budget_bytes:,}",
-            f"{each.file_bytes:,}",
-            f"{each.bpw:.3f}",
-            _kld(each.kld, each.kld_err),
-            f"{each.saved:.3g}",
-            str(each.changed),
-            _remark(each, at == found.knee),
-        )
-    return table
+    return table_of("", columns, frontier.entries, texts=(6,))
 
 
 def _remark(entry: FrontierEntry, knee: bool) -> str:
@@ -58,104 +37,99 @@ def _remark(entry: FrontierEntry, knee: bool) -> str:
 
 
 def stock_quants_table(stock_quants: Sequence[StockQuant]) -> Table:
-    table = _table("stock mix", "file", "bpw", "expected KLD", "plan of that size", "plan / mix")
-    for each in stock_quants:
-        table.add_row(
-            each.name,
-            f"{each.file_bytes:,}",
-            f"{each.bpw:.3f}",
-            _kld(each.kld, each.kld_err),
-            "none so small" if each.plan_kld is None else f"{each.plan_kld:.5g}",
-            "" if each.ratio is None else f"{each.ratio:.3f}",
-        )
-    return table
+    columns: Columns[StockQuant] = (
+        ("stock quant", lambda stock: stock.name),
+        ("file", lambda stock: f"{stock.file_bytes:,}"),
+        ("bpw", lambda stock: f"{stock.bpw:.3f}"),
+        ("expected KLD", _kld),
+        ("plan of that size", lambda stock: "none so small" if stock.plan_kld is None else f"{stock.plan_kld:.5g}"),
+        ("plan / stock", lambda stock: "" if stock.ratio is None else f"{stock.ratio:.3f}"),
+    )
+    return table_of("", columns, stock_quants)
 
 
-def alternatives_table(found: Sequence[Alternative]) -> Table:
-    table = _table("plan", "file", "expected KLD", "damage over best", "gap", "differs in")
-    best = found[0].solution.outcome.objective
-    for number, each in enumerate(found, 1):
-        outcome = each.solution.outcome
-        more = outcome.objective / best - 1 if best else 0.0
-        table.add_row(
-            str(number),
-            f"{each.file_bytes:,}",
-            _kld(each.kld, each.kld_err),
-            f"{more:+.2e}",
-            f"{outcome.gap:.1e}",
-            str(len(each.changed)) if number > 1 else "",
-        )
-    return table
+def alternatives_table(alternatives: Sequence[Alternative]) -> Table:
+    best = alternatives[0]
+    least = best.solution.outcome.objective
+    numbers = {id(plan): str(number) for number, plan in enumerate(alternatives, 1)}
+    columns: Columns[Alternative] = (
+        ("plan", lambda plan: numbers[id(plan)]),
+        ("file", lambda plan: f"{plan.file_bytes:,}"),
+        ("expected KLD", _kld),
+        (
+            "damage over best",
+            lambda plan: f"{plan.solution.outcome.objective / least - 1 if least else 0.0:+.2e}",
+        ),
+        ("gap", lambda plan: f"{plan.solution.outcome.gap:.1e}"),
+        ("differs in", lambda plan: "" if plan is best else str(len(plan.changed))),
+    )
+    return table_of("", columns, alternatives)
 
 
-def stability_table(formulation: Formulation, choices: Sequence[int], found: Stability) -> Table:
+def stability_table(formulation: Formulation, choices: Sequence[int], stability: Stability) -> Table:
     """The tensors that change most often, and to what."""
-    table = _table("tensor", "type", "changes in", "instead")
-    order = sorted(range(len(choices)), key=lambda at: -found.frequency(at))
-    for at in [at for at in order if found.instead[at]][:SHOWN]:
-        group = formulation.problem.groups[at]
-        others = sorted(found.instead[at].items(), key=lambda each: -each[1])
-        words = ", ".join(f"{label} {count / found.draws:.0%}" for label, count in others)
-        table.add_row(group.name, group.choices[choices[at]].label, f"{found.frequency(at):.0%}", words)
-    return table
+    order = sorted(range(len(choices)), key=lambda at: -stability.frequency(at))
+    groups = formulation.problem.groups
+    columns: Columns[int] = (
+        ("tensor", lambda at: groups[at].name),
+        ("type", lambda at: groups[at].choices[choices[at]].label),
+        ("changes in", lambda at: f"{stability.frequency(at):.0%}"),
+        ("instead", lambda at: _instead(stability, at)),
+    )
+    return table_of("", columns, [at for at in order if stability.instead[at]][:SHOWN], texts=(0, 1, 3))
 
 
-def frontier_fields(found: Frontier) -> dict[str, object]:
+def _instead(stability: Stability, at: int) -> str:
+    others = sorted(stability.instead[at].items(), key=lambda item: -item[1])
+    return ", ".join(f"{label} {count / stability.draws:.0%}" for label, count in others)
+
+
+def frontier_fields(frontier: Frontier) -> dict[str, object]:
     return {
-        "step_bytes": found.step_bytes,
-        "calibrated": found.calibrated,
-        "points": [entry_fields(each, at == found.knee) for at, each in enumerate(found.entries)],
+        "step_bytes": frontier.step_bytes,
+        "calibrated": frontier.calibrated,
+        "points": [entry_fields(entry, at == frontier.knee) for at, entry in enumerate(frontier.entries)],
         "mixes": [
             {
-                "name": each.name,
-                "file_bytes": each.file_bytes,
-                "bpw": each.bpw,
-                "predicted_kld": each.kld,
-                "predicted_kld_err": each.kld_err,
-                "plan_kld": each.plan_kld,
-                "ratio": each.ratio,
+                "name": stock.name,
+                "file_bytes": stock.file_bytes,
+                "bpw": stock.bpw,
+                "predicted_kld": stock.kld,
+                "predicted_kld_err": stock.kld_err,
+                "plan_kld": stock.plan_kld,
+                "ratio": stock.ratio,
             }
-            for each in found.stock_quants
+            for stock in frontier.stock_quants
         ],
     }
 
 
 def entry_fields(entry: FrontierEntry, knee: bool) -> dict[str, object]:
     point = entry.point
-    values = (
-        entry.budget_bytes,
-        entry.file_bytes,
-        entry.bpw,
-        entry.kld,
-        entry.kld_err,
-        point.damage,
-        point.bound,
-        point.gap,
-        point.price * _PER,
-        entry.saved,
-        entry.changed,
-        knee,
-    )
-    return dict(zip(_CSV, values, strict=True))
+    return {
+        "budget_bytes": entry.budget_bytes,
+        "file_bytes": entry.file_bytes,
+        "bpw": entry.bpw,
+        "predicted_kld": entry.kld,
+        "predicted_kld_err": entry.kld_err,
+        "damage": point.damage,
+        "bound": point.bound,
+        "gap": point.gap,
+        "price_per_100_mb": point.price * _PER,
+        "saved_by_next": entry.saved,
+        "changed": entry.changed,
+        "knee": knee,
+    }
 
 
-def write_csv(found: Frontier, path: Path) -> None:
+def write_csv(frontier: Frontier, path: Path) -> None:
+    rows = [
+        entry_fields(entry, at == frontier.knee) | {"knee": int(at == frontier.knee)}
+        for at, entry in enumerate(frontier.entries)
+    ]
     with replacing(path) as file:
-        writer = csv.DictWriter(file, _CSV, lineterminator="\n")
-        writer.writeheader()
-        for at, each in enumerate(found.entries):
-            writer.writerow(entry_fields(each, at == found.knee) | {"knee": int(at == found.knee)})
+        file.write(as_csv(rows, list(rows[0])))
 
 
-def _kld(value: float, error: float) -> str:
-    return f"{value:.5g} ± {error:.2g}"
-
-
-def _table(*headings: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold")
-    for at, heading in enumerate(headings):
-        left = heading in ("", "instead", "type") or (at == 0 and heading != "budget")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "instead")
-    return table
+def _kld(file: FrontierEntry | StockQuant | Alternative) -> str:
+    return f"{file.kld:.5g} ± {file.kld_err:.2g}"

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 
 from quantplan.block_ranges import runs_text
-from quantplan.report.grid import Grid
+from quantplan.report.table import Table
 from quantplan.surgery.layer_map import Layer, LayerMap
 
 IN_PLACE, MOVED, COPY, SCALED, BLEND = "in place", "moved", "copy", "scaled", "blend"
 
 
 def layer_kinds(layer_map: LayerMap) -> list[str]:
-    """What has become of each new layer; of a layer that is there several times the first is no copy."""
+    """The kind of each new layer; of an original layer that is used several times the first use is not a copy."""
     seen: Counter[int] = Counter()
     return [_kind(index, layer, seen) for index, layer in enumerate(layer_map.layers)]
 
@@ -27,12 +27,11 @@ def _kind(index: int, layer: Layer, seen: Counter[int]) -> str:
     return IN_PLACE if layer.copied == index else MOVED
 
 
-def layer_grid(layer_map: LayerMap, title: str) -> Grid:
-    """Runs of layers with one fate share a row."""
-    rows = tuple(_rows(layer_map))
-    gone = _gone(layer_map)
-    notes = (f"left out: {gone}",) if gone else ()
-    return Grid(title, ("new layer", "made of", "kind"), rows, notes)
+def layer_table(layer_map: LayerMap, title: str) -> Table:
+    """Consecutive layers of the same kind share a row."""
+    deleted = _deleted(layer_map)
+    notes = (f"left out: {deleted}",) if deleted else ()
+    return Table(title, ("new layer", "made of", "kind"), tuple(_rows(layer_map)), notes)
 
 
 def _rows(layer_map: LayerMap) -> Iterator[tuple[str, str, str]]:
@@ -45,8 +44,8 @@ def _rows(layer_map: LayerMap) -> Iterator[tuple[str, str, str]]:
         start = index
 
 
-def _follows(one: Layer, other: Layer) -> bool:
-    return one.copied is not None and other.copied == one.copied + 1
+def _follows(layer: Layer, following: Layer) -> bool:
+    return layer.copied is not None and following.copied == layer.copied + 1
 
 
 def _span(first: int, last: int) -> str:
@@ -59,6 +58,6 @@ def _made_of(first: Layer, last: Layer) -> str:
     return _span(first.copied, last.copied)
 
 
-def _gone(layer_map: LayerMap) -> str:
+def _deleted(layer_map: LayerMap) -> str:
     used = {block for layer in layer_map.layers for block in layer.blocks}
     return runs_text(block for block in range(layer_map.original) if block not in used)

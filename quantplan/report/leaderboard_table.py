@@ -1,11 +1,13 @@
-"""A leaderboard as tables, and what may be concluded from it in words. Nothing is computed here."""
+"""A leaderboard as tables, and what may be concluded from it in words."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from quantplan.report.grid import Grid
-from quantplan.report.measurement_table import UNKNOWN, estimate
+from quantplan.report.cells import UNKNOWN, estimate
+from quantplan.report.measurement_table import chunks_of
+from quantplan.report.table import Columns, Table, table_of
 from quantplan.surgery.search.leaderboard import KLD, PPL, SCORE, BestCandidateTest, Leaderboard, RankedCandidate
 
 SHOWN = 20
@@ -13,46 +15,43 @@ _TAIL = 0.025  # of a 95 % interval, on the side of the better ones
 _BY = {PPL: "perplexity", KLD: "KLD to the original", SCORE: "score"}
 
 
-def leaderboard_grid(board: Leaderboard, shown: int = SHOWN) -> Grid:
+def leaderboard_table(board: Leaderboard, shown: int = SHOWN) -> Table:
     """The original and the best candidates, with the interval of each one's difference from it."""
-    conditions = board.conditions
-    where = f"{conditions.chunks} windows of {conditions.n_ctx} tokens"
-    title = f"{board.model}: {_candidates(len(board.standings))} by {_BY[board.by]}, {where}"
-    rows = [_row(standing, board.by, place) for place, standing in enumerate(board.standings[:shown], 1)]
-    original = [_row(board.original, board.by)] if board.original else []
-    return Grid(title, _headings(board.by), (*original, *rows), tuple(_notes(board, shown)))
+    title = f"{board.model}: {_candidates(len(board.standings))} by {_BY[board.by]}, {chunks_of(board.conditions)}"
+    original = [board.original] if board.original else []
+    return _table(title, board.by, original, board.standings[:shown], _notes(board, shown))
+
+
+def evaluation_table(board: Leaderboard) -> Table:
+    """The same on the evaluation text."""
+    test = board.judgement
+    assert test is not None
+    title = f"On the evaluation text, {chunks_of(test.conditions)}"
+    return _table(title, PPL, [test.original], test.standings, [verdict(board)])
 
 
 def _candidates(count: int) -> str:
     return f"{count} candidate{'' if count == 1 else 's'}"
 
 
-def judgement_grid(board: Leaderboard) -> Grid:
-    """The same of the text that judges."""
-    judgement = board.judgement
-    assert judgement is not None
-    conditions = judgement.conditions
-    rows = [_row(standing, PPL, place) for place, standing in enumerate(judgement.standings, 1)]
-    title = f"On the held-out text, {conditions.chunks} windows of {conditions.n_ctx} tokens"
-    return Grid(title, _headings(PPL), (_row(judgement.original, PPL), *rows), (verdict(board),))
-
-
-def _headings(by: str) -> tuple[str, ...]:
-    score = ("Score",) if by == SCORE else ()
-    return ("Edits", "Place", "Layers", *score, "PPL", "PPL against original, 95 %", "KLD")
-
-
-def _row(standing: RankedCandidate, by: str, place: int | None = None) -> tuple[str, ...]:
-    score = (estimate(standing.score),) if by == SCORE else ()
-    return (
-        standing.edits or "(the original)",
-        str(place or ""),
-        str(len(standing.layer_map)),
-        *score,
-        estimate(standing.ppl),
-        _gap(standing),
-        estimate(standing.kld),
-    )
+def _table(
+    title: str,
+    by: str,
+    original: Sequence[RankedCandidate],
+    standings: Sequence[RankedCandidate],
+    notes: Sequence[str],
+) -> Table:
+    places = {id(standing): str(place) for place, standing in enumerate(standings, 1)}
+    columns: Columns[RankedCandidate] = [
+        ("Edits", lambda standing: standing.edits or "(the original)"),
+        ("Place", lambda standing: places.get(id(standing), "")),
+        ("Layers", lambda standing: str(len(standing.layer_map))),
+        *([("Score", lambda standing: estimate(standing.score))] if by == SCORE else []),
+        ("PPL", lambda standing: estimate(standing.ppl)),
+        ("PPL against original, 95 %", _gap),
+        ("KLD", lambda standing: estimate(standing.kld)),
+    ]
+    return table_of(title, columns, [*original, *standings], notes)
 
 
 def _gap(standing: RankedCandidate) -> str:
@@ -72,15 +71,15 @@ def _notes(board: Leaderboard, shown: int) -> list[str]:
     if lucky:
         count = len(board.standings)
         notes.append(
-            f"Each interval is its candidate's own: of {count} that gain nothing about {lucky} lie below 0 by chance."
+            f"Intervals are of single candidates: of {count} that gain nothing about {lucky} lie below 0 by chance."
         )
     if board.by == SCORE:
-        notes.append("Scores of few items are directional, not definitive: beside them stand their standard errors.")
+        notes.append("Scores of few items are directional, not definitive: see their standard errors.")
     if board.refused:
         words = ", ".join(f"{count} of {family}" for family, count in sorted(board.refused.items()))
         notes.append(f"Not possible with this model: {words}.")
     if board.left_out:
-        notes.append(f"{board.left_out} candidates known of were not read: the budget was over.")
+        notes.append(f"{board.left_out} known candidates were not evaluated: the budget was used up.")
     return notes
 
 
@@ -91,31 +90,37 @@ def in_short(standing: RankedCandidate, by: str) -> str:
 
 
 def verdict(board: Leaderboard) -> str:
-    """What the held-out text says of the search's winner, in a sentence or two."""
-    judgement = board.judgement
-    if judgement is None or not judgement.standings:
+    """What the evaluation text says of the best candidate, in a sentence or two."""
+    test = board.judgement
+    if test is None or not test.standings:
         return "No candidate gives a usable model."
-    found, judged = board.standings[0], judgement.standings[0]
-    name, count = f"'{judged.edits}'", len(board.standings)
-    if found.gap is None or judged.gap is None:
-        return f"{name} cannot be judged: its logits are not all numbers."
-    how = "is worse than" if _worse(judged) else "is better than" if judged.better else "cannot be told from"
+    chosen, tested = board.standings[0], test.standings[0]
+    name, count = f"'{tested.edits}'", len(board.standings)
+    if chosen.gap is None or tested.gap is None:
+        return f"{name} cannot be compared: it produced NaN or infinite logits."
+    how = (
+        "is worse than"
+        if _worse(tested)
+        else "is better than"
+        if tested.better
+        else "is not significantly different from"
+    )
     if board.by != PPL:
-        return f"{name}, the first by {_BY[board.by]}, {how} the original in perplexity ({_gap(judged)}).{_other(judgement)}"
-    if judged.better:
-        return f"{name} holds what it promised: {_gap(judged)} PPL on a text that had no part in choosing it."
-    if found.gap.difference < 0:
-        gains = f"{_gap(found)} PPL where it was chosen, {_gap(judged)} here"
+        return f"{name}, the first by {_BY[board.by]}, {how} the original in perplexity ({_gap(tested)}).{_other(test)}"
+    if tested.better:
+        return f"{name} holds what it promised: {_gap(tested)} PPL on a text that had no part in choosing it."
+    if chosen.gap.difference < 0:
+        gains = f"{_gap(chosen)} PPL where it was chosen, {_gap(tested)} here"
         because = f"the best of {_candidates(count)} owes part of its place to chance"
-        return f"The gain of {name} vanishes: {gains}, where it {how} the original; {because}.{_other(judgement)}"
-    return f"No candidate gains: the best, {name}, {how} the original ({_gap(judged)} PPL).{_other(judgement)}"
+        return f"The gain of {name} vanishes: {gains}, where it {how} the original; {because}.{_other(test)}"
+    return f"No candidate gains: the best, {name}, {how} the original ({_gap(tested)} PPL).{_other(test)}"
 
 
 def _worse(standing: RankedCandidate) -> bool:
     return standing.gap is not None and standing.gap.decided and standing.gap.difference > 0
 
 
-def _other(judgement: BestCandidateTest) -> str:
-    """Whether another of those that were judged is better than the original."""
-    others = [each.edits for each in judgement.standings[1:] if each.better]
-    return f" Better than the original here: {', '.join(repr(each) for each in others)}." if others else ""
+def _other(test: BestCandidateTest) -> str:
+    """The other candidates on the evaluation text that are better than the original."""
+    others = [standing.edits for standing in test.standings[1:] if standing.better]
+    return f" Better than the original here: {', '.join(map(repr, others))}." if others else ""

@@ -1,70 +1,32 @@
-"""Measurements as a table. Nothing is computed here."""
+"""Measurements as a table."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from quantplan.measurement import Estimate, Measurement
+from quantplan.measurement import Conditions, Measurement
+from quantplan.report.cells import estimate, number
+from quantplan.report.table import Columns, Table, table_of
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-UNKNOWN = "-"
+# what every table of measurements shows of a file, whatever names it
+FIGURES: Columns[Measurement] = (
+    ("bpw", lambda file: f"{file.bpw:.3f}"),
+    ("PPL", lambda file: estimate(file.ppl)),
+    ("ln(PPL/base)", lambda file: estimate(file.ln_ppl_ratio)),
+    ("KLD", lambda file: estimate(file.kld)),
+    ("KLD median", lambda file: number(file.kld_median)),
+    ("KLD 99 %", lambda file: number(file.kld_percentiles[99.0])),
+    ("RMS Δp %", lambda file: estimate(file.rms_dp)),
+    ("Same top %", lambda file: estimate(file.same_top)),
+)
 
 
 def measurement_table(measurements: Sequence[Measurement]) -> Table:
     """One row a file, each figure with its standard error."""
     conditions = measurements[0].conditions
-    where = f"{conditions.engine}, {conditions.backend}"
-    table = _table(f"{conditions.chunks} windows of {conditions.n_ctx} tokens, {where}")
-    table.add_column("File", overflow="fold", min_width=16)
-    for heading in (
-        "Bytes",
-        "bpw",
-        "PPL",
-        "ln(PPL/base)",
-        "KLD",
-        "KLD median",
-        "KLD 99 %",
-        "RMS Δp %",
-        "Same top %",
-    ):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for each in measurements:
-        table.add_row(
-            each.file,
-            f"{each.file_bytes:,}",
-            f"{each.bpw:.3f}",
-            estimate(each.ppl),
-            estimate(each.ln_ppl_ratio),
-            estimate(each.kld),
-            number(each.kld_median),
-            number(each.kld_percentiles[99.0]),
-            estimate(each.rms_dp),
-            estimate(each.same_top),
-        )
-    return table
+    columns = (("File", lambda file: file.file), ("Bytes", lambda file: f"{file.file_bytes:,}"), *FIGURES)
+    return table_of(f"{chunks_of(conditions)}, {conditions.engine}, {conditions.backend}", columns, measurements)
 
 
-def _table(title: str) -> Table:
-    from rich.table import Table
-
-    return Table(title=title, title_justify="left")
-
-
-def estimate(figure: Estimate | None) -> str:
-    """``0.00849 ± 0.00025``: as many decimals as give the error two digits."""
-    if figure is None:
-        return UNKNOWN
-    if figure.stderr is None:
-        return number(figure.value)
-    if figure.stderr == 0:
-        return f"{number(figure.value)} ± 0"
-    decimals = max(0, 1 - math.floor(math.log10(figure.stderr)))
-    return f"{figure.value:.{decimals}f} ± {figure.stderr:.{decimals}f}"
-
-
-def number(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.4g}"
+def chunks_of(conditions: Conditions) -> str:
+    return f"{conditions.chunks} chunks of {conditions.n_ctx} tokens"

@@ -1,63 +1,49 @@
-"""What a model takes in VRAM and RAM, as a table. Nothing is computed here."""
+"""What a model takes in VRAM and RAM, as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from quantplan.devices.memory import Figure, MemoryUse
+from quantplan.report.cells import gibibytes
+from quantplan.report.table import Columns, Table, table_of
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-_HEADINGS = (
-    "Context",
-    "VRAM weights",
-    "KV cache",
-    "Buffers",
-    "VRAM",
-    "RAM weights",
-    "Buffers",
-    "RAM",
-)
-_GIB = 1 << 30
 _MARK = "*"
 
 
 def memory_table(uses: Sequence[MemoryUse], title: str) -> Table:
     """One row a context; figures that were computed, not asked of llama.cpp, have a star."""
-    from rich.table import Table
-
-    table = Table(title=f"{title}, GiB", title_justify="left")
-    for index, heading in enumerate(_HEADINGS):
-        table.add_column(heading, justify="right", no_wrap=True, style="bold" if index in (4, 7) else None)
-    for use in uses:
-        table.add_row(*memory_cells(use))
-    return table
+    return table_of(f"{title}, GiB", _COLUMNS, uses, texts=())
 
 
-def memory_cells(use: MemoryUse) -> list[str]:
-    """The row of one context, as text."""
-    needs = use.needs
-    gpu_buffers = [needs.compute_buffer, *([needs.crossing] if use.largest_moved else [])]
-    cpu_buffers = [needs.host_buffer, *([needs.crossing] if use.largest_moved else [])]
-    return [
-        f"{needs.ctx:,}",
-        gibibytes(use.gpu_weights),
-        _starred(needs.kv_cache.bytes, [needs.kv_cache]),
-        _starred(use.gpu_buffers, gpu_buffers),
-        gibibytes(use.vram),
-        gibibytes(use.cpu_weights),
-        _starred(use.cpu_buffers, cpu_buffers),
-        gibibytes(use.ram),
-    ]
+def _gpu_buffers(use: MemoryUse) -> str:
+    crossing = [use.needs.crossing] if use.largest_moved else []
+    return _starred(use.gpu_buffers, [use.needs.compute_buffer, *crossing])
+
+
+def _cpu_buffers(use: MemoryUse) -> str:
+    crossing = [use.needs.crossing] if use.largest_moved else []
+    return _starred(use.cpu_buffers, [use.needs.host_buffer, *crossing])
+
+
+_COLUMNS: Columns[MemoryUse] = (
+    ("Context", lambda use: f"{use.needs.ctx:,}"),
+    ("VRAM weights", lambda use: gibibytes(use.gpu_weights)),
+    ("KV cache", lambda use: _starred(use.needs.kv_cache.bytes, [use.needs.kv_cache])),
+    ("Buffers", _gpu_buffers),
+    ("VRAM", lambda use: gibibytes(use.vram)),
+    ("RAM weights", lambda use: gibibytes(use.cpu_weights)),
+    ("Buffers", _cpu_buffers),
+    ("RAM", lambda use: gibibytes(use.ram)),
+)
 
 
 def memory_notes(uses: Sequence[MemoryUse]) -> list[str]:
     """Where the figures of the first row come from, a line each."""
     needs = uses[0].needs
     figures = {"KV cache": needs.kv_cache, "VRAM buffers": needs.compute_buffer, "RAM buffers": needs.host_buffer}
-    lines = [f"{name}: {each.source}, {each.how}" for name, each in figures.items()]
+    lines = [f"{name}: {figure.source}, {figure.how}" for name, figure in figures.items()]
     if uses[0].largest_moved:
         lines.append(f"moved tensors: computed, {needs.crossing.how}; in VRAM a copy of the largest one, too")
     return lines
@@ -68,7 +54,7 @@ def memory_fields(use: MemoryUse) -> dict[str, Any]:
     needs = use.needs
     return {
         "ctx": needs.ctx,
-        "kv": [kind.name.lower() for kind in needs.kv],
+        "kv": [type_.name.lower() for type_ in needs.kv],
         "ubatch": needs.ubatch,
         "vram": use.vram,
         "ram": use.ram,
@@ -83,12 +69,8 @@ def memory_fields(use: MemoryUse) -> dict[str, Any]:
     }
 
 
-def gibibytes(size: int) -> str:
-    return f"{size / _GIB:.2f}" if size >= _GIB else f"{size / _GIB:.3f}"
-
-
 def _starred(size: int, figures: Sequence[Figure]) -> str:
-    return gibibytes(size) + ("" if all(each.asked for each in figures) else _MARK)
+    return gibibytes(size) + ("" if all(figure.asked for figure in figures) else _MARK)
 
 
 def _figure(figure: Figure) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from quantplan.budget import human_bytes
 from quantplan.measurement import Estimate
 from quantplan.records.files import replacing
-from quantplan.report.measurement_table import estimate, number
+from quantplan.report.cells import estimate, number
 
 # in the order in which they use each other
 _SCRIPTS = ("data.js", "chart.js", "heat_map.js", "tables.js", "page.js")

@@ -1,76 +1,64 @@
-"""What a run handed over, as a table and as JSON. Nothing is computed here."""
+"""The results of a run, as a table and as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from quantplan.comparison import Row
-from quantplan.evaluate.significance import Ratio
 from quantplan.records.codec import finite
-from quantplan.report.measurement_table import estimate
+from quantplan.report.cells import estimate
+from quantplan.report.measurement_table import chunks_of
+from quantplan.report.table import Columns, Table, table_of
 from quantplan.run.refine import Refinement, Scored
 from quantplan.run.targets import RunResult
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 RUN_FORMAT, RUN_VERSION = "quantplan-run", 1  # 1: first
 
 
 def run_table(results: Sequence[RunResult]) -> Table:
-    """One row a budget: the file that was handed over, and the best plan beside the best mix that is no larger."""
-    from rich.table import Table
-
-    conditions = results[0].measurement.conditions
-    title = (
-        f"{conditions.chunks} windows of {conditions.n_ctx} tokens; ratio: KLD of the best plan over that of the mix"
+    """One row a budget: the file that the run made, and the best plan against the best stock quant that is no larger."""
+    columns: Columns[RunResult] = (
+        ("File", lambda result: result.order.file.name),
+        ("Bytes", lambda result: f"{result.measurement.file_bytes:,}"),
+        ("bpw", lambda result: f"{result.measurement.bpw:.3f}"),
+        ("PPL", lambda result: estimate(result.measurement.ppl)),
+        ("KLD", lambda result: estimate(result.measurement.kld)),
+        ("stock quant", lambda result: _of_rival(result, lambda row: row.name)),
+        ("ratio", lambda result: _of_rival(result, lambda row: f"{row.kld_ratio:.3f}")),
+        ("95 % interval", lambda result: _of_rival(result, lambda row: f"{row.low:.3f} .. {row.high:.3f}")),
+        ("refined", lambda result: "no" if result.gain is None else f"{100 * (result.gain.ratio - 1):+.1f} %"),
+        ("is", lambda result: "a stock quant" if result.is_stock_quant else "a plan"),
     )
-    table = Table(title=title, title_justify="left")
-    table.add_column("File", overflow="fold", min_width=16)
-    for heading in ("Bytes", "bpw", "PPL", "KLD", "mix", "ratio", "95 % interval", "refined", "is"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for each in results:
-        found, stock_quant = each.measurement, rival(each)
-        table.add_row(
-            each.order.file.name,
-            f"{found.file_bytes:,}",
-            f"{found.bpw:.3f}",
-            estimate(found.ppl),
-            estimate(found.kld),
-            stock_quant.name if stock_quant else "",
-            f"{stock_quant.kld_ratio:.3f}" if stock_quant else "",
-            f"{stock_quant.low:.3f} .. {stock_quant.high:.3f}" if stock_quant else "",
-            _gain(each.gain),
-            "a stock mix" if each.is_stock_quant else "a plan",
-        )
-    return table
+    chunks = chunks_of(results[0].measurement.conditions)
+    return table_of(f"{chunks}; ratio: KLD of the best plan over that of the stock quant", columns, results)
+
+
+def _of_rival(result: RunResult, cell: Callable[[Row], str]) -> str:
+    row = rival(result)
+    return cell(row) if row else ""
 
 
 def rival(result: RunResult) -> Row | None:
-    """The stock mix of least KLD among those that are no larger than the plan, else of all."""
+    """The stock quant of least KLD among those that are no larger than the plan, else of all."""
     stock_quants = result.comparison.rows[1:]
     fitting = [row for row in stock_quants if not row.larger]
     return min(fitting or stock_quants, key=lambda row: row.measurement.kld.value, default=None)
 
 
-def _gain(gain: Ratio | None) -> str:
-    return "no" if gain is None else f"{100 * (gain.ratio - 1):+.1f} %"
-
-
 def result_fields(result: RunResult) -> dict[str, Any]:
-    """All of it as JSON values. See docs/formats.md."""
-    found = result.measurement
+    """A result as JSON values; see docs/formats.md."""
+    measurement = result.measurement
     return {
         "budget": result.order.request.budget,
         "budget_bytes": result.order.budget_bytes,
         "file": str(result.order.file),
-        "file_bytes": found.file_bytes,
-        "bpw": found.bpw,
-        "kld": found.kld.value,
-        "kld_err": finite(found.kld.stderr),
-        "ppl": found.ppl.value,
-        "ppl_err": finite(found.ppl.stderr),
+        "file_bytes": measurement.file_bytes,
+        "bpw": measurement.bpw,
+        "kld": measurement.kld.value,
+        "kld_err": finite(measurement.kld.stderr),
+        "ppl": measurement.ppl.value,
+        "ppl_err": finite(measurement.ppl.stderr),
         "handed_over": "mix" if result.is_stock_quant else "plan",
         "name": result.kept,
         "reason": result.reason,
@@ -93,7 +81,7 @@ def _judged(row: Row) -> dict[str, Any]:
 def _refinement(state: Refinement) -> dict[str, Any]:
     test = state.test
     return {
-        "measured": [_measured(each) for each in state.measured],
+        "measured": [_measured(scored) for scored in state.measured],
         "rounds": [
             {
                 "name": step.name,
@@ -112,18 +100,18 @@ def _refinement(state: Refinement) -> dict[str, Any]:
     }
 
 
-def _measured(one: Scored) -> dict[str, Any]:
-    mean = sum(one.klds) / len(one.klds)
+def _measured(scored: Scored) -> dict[str, Any]:
+    mean = sum(scored.klds) / len(scored.klds)
     return {
-        "name": one.name,
-        "file_bytes": one.plan.file_bytes,
-        "predicted_kld": finite(one.plan.predicted_kld),
+        "name": scored.name,
+        "file_bytes": scored.plan.file_bytes,
+        "predicted_kld": finite(scored.plan.predicted_kld),
         "kld": mean,
     }
 
 
 def _gained(result: RunResult) -> dict[str, Any]:
-    """On the text that judges."""
+    """Of refinement, on the evaluation text."""
     before, gain = result.before, result.gain
     return {
         "kld_before": before.kld.value if before else None,

@@ -1,4 +1,4 @@
-"""Scores at a suite as tables. Nothing is computed here but what stands beside what."""
+"""Scores at a suite as tables."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from quantplan.evaluate.suites.suite_gap import SuiteGap
 from quantplan.evaluate.suites.suite_score import SuiteScore
-from quantplan.report.grid import Grid
+from quantplan.report.cells import UNKNOWN
+from quantplan.report.table import Table
 
-UNKNOWN = "-"
 
-
-def suite_grid(scores: Sequence[SuiteScore]) -> Grid:
+def suite_table(scores: Sequence[SuiteScore]) -> Table:
     """One column a model: the parts in percent with their standard errors, the overall score in the last row."""
     first = scores[0]
-    return Grid(
+    return Table(
         title=f"Suite {first.conditions.suite}: percent ± standard error",
         headings=("Part", "Weight, %", *(score.file for score in scores)),
         rows=(
@@ -25,13 +24,13 @@ def suite_grid(scores: Sequence[SuiteScore]) -> Grid:
     )
 
 
-def gaps_grid(gaps: Mapping[str, SuiteGap], other: str, parts: Sequence[str]) -> Grid:
+def gaps_table(gaps: Mapping[str, SuiteGap], other: str, parts: Sequence[str]) -> Table:
     """One column a model: its difference from another one, part by part, paired item by item."""
     rows = (
         *((name, *(_gap(gap, name) for gap in gaps.values())) for name in parts),
         ("Score", *(_reach(gap.overall.difference, gap.overall.high) for gap in gaps.values())),
     )
-    return Grid(f"Difference from {other}: points ± half of the 95 % interval", ("Part", *gaps), rows)
+    return Table(f"Difference from {other}: points ± half of the 95 % interval", ("Part", *gaps), rows)
 
 
 def answer_lines(score: SuiteScore) -> list[str]:
@@ -44,7 +43,7 @@ def answer_lines(score: SuiteScore) -> list[str]:
 
 
 def _share(scores: Sequence[SuiteScore], index: int) -> str:
-    """The part's weight in the score; where it applies to some models only, of each."""
+    """The part's weight in the score: of each model where it does not apply to all."""
     shares = dict.fromkeys(f"{score.share(score.parts[index]):.3g}" for score in scores)
     return " / ".join(shares)
 
@@ -63,8 +62,8 @@ def _overall(score: SuiteScore) -> str:
 
 
 def _gap(gap: SuiteGap, name: str) -> str:
-    found = gap.parts.get(name)
-    return UNKNOWN if found is None else _reach(100 * found.difference, 100 * found.high, 0)
+    part = gap.parts.get(name)
+    return UNKNOWN if part is None else _reach(100 * part.difference, 100 * part.high, 0)
 
 
 def _reach(difference: float, high: float, decimals: int = 1) -> str:

@@ -5,7 +5,7 @@ import re
 from rich.console import Console
 
 from quantplan.cli import console
-from quantplan.report.grid import Grid, as_rich
+from quantplan.report.table import Table, as_rich
 
 NOTE = "Each interval is its candidate's own: of 41 that gain nothing about 1 lie below 0 by chance."
 HEADINGS = ("Edits", "Place", "Layers", "PPL", "PPL against original, 95 %", "KLD")
@@ -15,7 +15,7 @@ ROW = ("delete 5; swap 5 6", "1", "9", "51.7 ± 1.3", "-3.51 % (-17.67 to +13.08
 def printed(monkeypatch, capsys, columns, headings=HEADINGS, row=ROW):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(columns))
-    console.put_table(as_rich(Grid("model.gguf", headings, (row,), (NOTE,))))
+    console.put_table(Table("model.gguf", headings, (row,), (NOTE,)))
     return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
 
 
@@ -45,6 +45,6 @@ def test_long_names_fold_anywhere(monkeypatch, capsys):
 def test_a_table_of_exactly_the_width_stays_as_it_is(monkeypatch, capsys):
     wide = Console(width=160)
     with wide.capture() as caught:
-        wide.print(as_rich(Grid("model.gguf", HEADINGS, (ROW,))))
+        wide.print(as_rich(Table("model.gguf", HEADINGS, (ROW,))))
     width = max(len(line.rstrip()) for line in caught.get().splitlines())
     assert "│" in printed(monkeypatch, capsys, width)

@@ -16,8 +16,8 @@ from quantplan.evaluate.compare import CompareOptions, compare_files
 from quantplan.evaluate.from_records import are_records, read_compared_files
 from quantplan.records.comparison_csv import comparison_csv
 from quantplan.records.formats import COMPARISONS, MEASUREMENTS, TASK_SCORES, THROUGHPUTS
-from quantplan.report.comparison_tables import comparison_grids
-from quantplan.report.grid import Grid, as_html, as_markdown
+from quantplan.report.comparison_tables import comparison_tables
+from quantplan.report.table import Table, as_html, as_markdown
 from quantplan.task_score import TaskConditions, TaskScore, average
 from quantplan.throughput import SpeedConditions, SpeedTest, Throughput
 
@@ -81,10 +81,10 @@ def test_what_is_inside_the_noise_is_marked(three):
     assert large.gaps["tg128"].difference == -10
     assert mine.shrinkage == pytest.approx(2 / 3) and large.shrinkage == pytest.approx(1 / 3)
     assert found.reference == "f16 (20.21 MB)"
-    sizes, losses, against, tasks, speeds = comparison_grids(found)
+    sizes, losses, against, tasks, speeds = comparison_tables(found)
     assert losses.rows[1][3].startswith("≈ ") and not losses.rows[2][3].startswith("≈")
-    assert "windows" in against.rows[0][-1] and "tokens) would decide" in against.rows[0][-1]
-    assert against.rows[1][-1] == "less"
+    assert "chunks" in against.rows[0][-1] and "tokens) would decide" in against.rows[0][-1]
+    assert against.rows[1][-1] == "lower"
     assert tasks.headings == ("File", "arc", "mmlu", "Average", "against mine")
     assert tasks.rows[1][-1] == "+0.00" and float(tasks.rows[2][-1]) == pytest.approx(20, abs=4)
     assert tasks.rows[1][1].startswith("≈ ")
@@ -100,8 +100,8 @@ def test_a_leaderboard(three):
     leader = three[2].measurement.kld.value
     expected = f"large leads by kld ({leader:.4g}), then mine ({kld:.4g}). Measured on 16 chunks of 256 tokens."
     assert found.verdict == expected
-    assert [row[:2] for row in comparison_grids(found)[0].rows] == [("large", "1"), ("mine", "2"), ("theirs", "3")]
-    assert [row[:2] for row in comparison_grids(found)[2].rows] == [("mine", "2"), ("theirs", "3")]
+    assert [row[:2] for row in comparison_tables(found)[0].rows] == [("large", "1"), ("mine", "2"), ("theirs", "3")]
+    assert [row[:2] for row in comparison_tables(found)[2].rows] == [("mine", "2"), ("theirs", "3")]
     assert [row.name for row in compare_files(three, CompareOptions(sort_by="average")).rows][0] == "large"
     fastest = compare_files(three, CompareOptions(sort_by="tg128"))
     assert fastest.verdict.startswith(
@@ -114,10 +114,10 @@ def test_a_leaderboard(three):
 
 def test_layers_and_weights_where_they_differ(three):
     """Surgery: a model with two layers more."""
-    sizes = comparison_grids(compare_files(three))[0]
+    sizes = comparison_tables(compare_files(three))[0]
     assert "Layers" not in sizes.headings and "Weights" not in sizes.headings
     longer = replace(three[1], blocks=12, elements=1_820_000_000)
-    sizes = comparison_grids(compare_files([three[0], longer]))[0]
+    sizes = comparison_tables(compare_files([three[0], longer]))[0]
     at = sizes.headings.index("Layers")
     assert [row[at : at + 2] for row in sizes.rows] == [("10", "10.10 M"), ("12", "1.82 B")]
 
@@ -213,12 +213,12 @@ def test_json_holds_everything(tmp_path, three):
 
 def test_markdown(three):
     found = compare_files(three)
-    text = as_markdown(comparison_grids(found), found.verdict)
+    text = as_markdown(comparison_tables(found), found.verdict)
     assert text.endswith(f"\n{found.verdict}\n")
     lines = [line for line in text.splitlines() if line.startswith("| mine")]
     assert len(lines) == 4  # its own row is not held against itself
-    assert "| File | arc | mmlu | Average | against mine |\n| --- | ---: | ---: | ---: | ---: |\n| mine |" in text
-    assert "a\\|b" in as_markdown([Grid("t", ("File",), (("a|b",),))], "")
+    assert "| File | arc | mmlu | Average | against mine |\n| :-- | --: | --: | --: | --: |\n| mine |" in text
+    assert "a\\|b" in as_markdown([Table("t", ("File",), (("a|b",),))], "")
 
 
 class Page(html.parser.HTMLParser):
@@ -245,5 +245,5 @@ class Page(html.parser.HTMLParser):
 
 def test_html_is_a_page_of_its_own(three):
     found = compare_files([replace(three[0], name="<b>mine"), *three[1:]])
-    page = Page(as_html(comparison_grids(found), "mine & others", found.verdict))
+    page = Page(as_html(comparison_tables(found), "mine & others", found.verdict))
     assert page.links == [] and "<b>mine" in page.cells and "≈ " in "".join(page.cells)

@@ -2,12 +2,12 @@
 
 import pytest
 
-from quantplan.report.layer_table import layer_grid, layer_kinds
+from quantplan.report.layer_table import layer_kinds, layer_table
 from quantplan.surgery.edits import layer_map, parse_edits
 
 
 def grid(blocks, text):
-    return layer_grid(layer_map(blocks, parse_edits(text)), "title")
+    return layer_table(layer_map(blocks, parse_edits(text)), "title")
 
 
 def test_the_published_models():
@@ -45,7 +45,7 @@ def test_layers_that_nothing_is_made_of():
 def test_rows_hold_every_layer_once(text):
     made = layer_map(10, parse_edits(text))
     counted, kinds = [], layer_kinds(made)
-    for span, _, kind in layer_grid(made, "title").rows:
+    for span, _, kind in layer_table(made, "title").rows:
         first, _, last = span.partition("-")
         layers = range(int(first), int(last or first) + 1)
         assert {kinds[layer] for layer in layers} == {kind}

@@ -15,7 +15,7 @@ from quantplan.llamacpp import quantize, tools
 from quantplan.planning import request as planning
 from quantplan.quant_type import parse_types
 from quantplan.records.formats import MEASUREMENTS
-from quantplan.report.card_figures import draw
+from quantplan.report.card_figures import write_figures
 from quantplan.report.commands import Commands
 from quantplan.report.page import page
 from quantplan.report.page_data import LETTERS, page_data, roles, types_of
@@ -94,7 +94,7 @@ def test_more_types_than_letters_are_refused(monkeypatch):
 
 
 def test_pictures_for_cards(tmp_path):
-    paths = draw(made_up(), tmp_path)
+    paths = write_figures(made_up(), tmp_path)
     assert [each.name for each in paths] == ["frontier.png", "frontier.svg", "heat-map.png", "heat-map.svg"]
     assert all(each.stat().st_size > 5000 for each in paths)
 

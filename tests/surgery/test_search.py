@@ -13,7 +13,7 @@ from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.measurement import Estimate
-from quantplan.report.leaderboard_table import SHOWN, judgement_grid, leaderboard_grid, verdict
+from quantplan.report.leaderboard_table import SHOWN, evaluation_table, leaderboard_table, verdict
 from quantplan.surgery.apply import write_operated
 from quantplan.surgery.edits import layer_map, parse_edits
 from quantplan.surgery.layer_map import LayerMap
@@ -308,11 +308,11 @@ def test_records_come_back_as_they_were(judged, whole, tmp_path):
 
 
 def test_tables_show_the_original_first(judged):
-    grid = leaderboard_grid(judged)
+    grid = leaderboard_table(judged)
     assert grid.rows[0][0] == "(the original)" and len(grid.rows) == 1 + SHOWN
     assert grid.rows[1][0] == judged.standings[0].edits
     assert any("more are in the record" in note for note in grid.notes)
-    below = judgement_grid(judged)
+    below = evaluation_table(judged)
     assert len(below.rows) == 4 and below.notes == (verdict(judged),)
 
 
@@ -362,7 +362,7 @@ def test_a_search_by_another_figure_is_judged_by_perplexity(judged):
 
 
 def test_chance_is_said_where_there_are_many(whole):
-    notes = leaderboard_grid(whole[0].board).notes
+    notes = leaderboard_table(whole[0].board).notes
     count = len(whole[0].board.standings)
     assert any(f"of {count} that gain nothing about 1 lie below 0 by chance" in note for note in notes)
 

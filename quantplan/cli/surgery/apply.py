@@ -168,10 +168,9 @@ def _show(operation: Operation, orders: OperationOptions, as_json: bool) -> None
     if as_json:
         console.put_json(_json(operation, orders))
         return
-    from quantplan.report.grid import as_rich
-    from quantplan.report.layer_table import layer_grid
+    from quantplan.report.layer_table import layer_table
 
-    console.put_table(as_rich(layer_grid(operation.layer_map, f"{operation.model.path.name}: {orders.edits}")))
+    console.put_table(layer_table(operation.layer_map, f"{operation.model.path.name}: {orders.edits}"))
     console.put(_counts(operation))
     console.put(f"file      {operation.file_bytes:,} bytes, the source has {operation.model.file_bytes:,}")
     console.put(_encoded(operation))

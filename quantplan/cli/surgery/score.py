@@ -178,8 +178,7 @@ def _write(scores: list[SuiteScore], out: Path | None) -> None:
 
 
 def _show(scores: list[SuiteScore], base: SuiteScore | None, answers: bool, as_json: bool) -> None:
-    from quantplan.report.grid import as_rich
-    from quantplan.report.suite_table import answer_lines, gaps_grid, suite_grid
+    from quantplan.report.suite_table import answer_lines, gaps_table, suite_table
 
     gaps = _gaps(scores, base)
     shown = list({each.file: each for each in [*scores, *([base] if base else [])]}.values())
@@ -188,9 +187,9 @@ def _show(scores: list[SuiteScore], base: SuiteScore | None, answers: bool, as_j
     if as_json:
         console.put_json([_fields(each, base, gaps.get(each.file)) for each in scores])
         return
-    console.put_table(as_rich(suite_grid(shown)))
+    console.put_table(suite_table(shown))
     if gaps and base:
-        console.put_table(as_rich(gaps_grid(gaps, base.file, [part.name for part in base.parts])))
+        console.put_table(gaps_table(gaps, base.file, [part.name for part in base.parts]))
     for each in scores:
         console.put(f"{each.file}: {_sentence(each, base, gaps.get(each.file))}")
     if answers:

@@ -172,8 +172,7 @@ def _write_champion(
 
 
 def _show(board: Leaderboard, found: SearchResult, place: Path, as_json: bool) -> None:
-    from quantplan.report.grid import as_rich
-    from quantplan.report.leaderboard_table import judgement_grid, leaderboard_grid, verdict
+    from quantplan.report.leaderboard_table import evaluation_table, leaderboard_table, verdict
     from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
 
     console.say(f"leaderboard: {place}")
@@ -186,9 +185,9 @@ def _show(board: Leaderboard, found: SearchResult, place: Path, as_json: bool) -
     if as_json:
         console.put_json(LEADERBOARDS.encode(board) | {"verdict": verdict(board) if board.judgement else None})
         return
-    console.put_table(as_rich(leaderboard_grid(board)))
+    console.put_table(leaderboard_table(board))
     if board.judgement:
-        console.put_table(as_rich(judgement_grid(board)))
+        console.put_table(evaluation_table(board))
 
 
 def _announce(

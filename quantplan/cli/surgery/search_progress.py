@@ -50,10 +50,10 @@ def _live() -> Iterator[Tell]:
 
 
 def _table(board: Leaderboard) -> RenderableType:
-    from quantplan.report.grid import as_rich
-    from quantplan.report.leaderboard_table import leaderboard_grid
+    from quantplan.report.leaderboard_table import leaderboard_table
+    from quantplan.report.table import as_rich
 
-    return as_rich(replace(leaderboard_grid(board, _SHOWN), notes=()))  # they speak of a search that is over
+    return as_rich(replace(leaderboard_table(board, _SHOWN), notes=()))  # they speak of a search that is over
 
 
 class _Lines:

@@ -25,7 +25,9 @@ shape(
 )
 shape(
     SuiteScore,
-    derived={key: lambda score, key=key: _figures(score)[key] for key in ("score", "score_err", "score_low", "score_high")}
+    derived={
+        key: lambda score, key=key: _figures(score)[key] for key in ("score", "score_err", "score_low", "score_high")
+    }
     | {
         "items": lambda score: score.items,
         "parts": lambda score: [encode(part) | {"share": score.share(part)} for part in score.parts],

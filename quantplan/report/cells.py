@@ -1,0 +1,40 @@
+"""Figures as the text of table cells."""
+
+from __future__ import annotations
+
+import math
+
+from quantplan.measurement import Estimate
+
+UNKNOWN = "-"
+_GIB = 1 << 30
+
+
+def estimate(figure: Estimate | None) -> str:
+    """``0.00849 ± 0.00025``: as many decimals as give the error two digits."""
+    if figure is None:
+        return UNKNOWN
+    if figure.stderr is None:
+        return number(figure.value)
+    if figure.stderr == 0:
+        return f"{number(figure.value)} ± 0"
+    decimals = max(0, 1 - math.floor(math.log10(figure.stderr)))
+    return f"{figure.value:.{decimals}f} ± {figure.stderr:.{decimals}f}"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Significant digits."""
+    return UNKNOWN if value is None else f"{value:.{digits}g}"
+
+
+def fixed(value: float | None, decimals: int) -> str:
+    """Decimals; a dash where the value is not defined."""
+    return "–" if value is None or math.isnan(value) else f"{value:.{decimals}f}"
+
+
+def percent(share: float | None, decimals: int = 2) -> str:
+    return UNKNOWN if share is None else f"{100 * share:.{decimals}f} %"
+
+
+def gibibytes(size: int) -> str:
+    return f"{size / _GIB:.2f}" if size >= _GIB else f"{size / _GIB:.3f}"
