@@ -99,8 +99,8 @@ class Plan:
         return sum(tensor.bytes for tensor in self.tensors)
 
     def bits_per_weight(self, model: Model) -> float:
-        """Bits of all tensor data over all weights, norms included, metadata not: as llama.cpp prints BPW."""
-        return 8 * self.tensor_bytes / model.elements
+        """See ``Model.bits_per_weight``."""
+        return model.bits_per_weight(self.types)
 
     def check_belongs_to(self, model: Model) -> None:
         """ModelMismatch unless the plan was made for exactly this model."""

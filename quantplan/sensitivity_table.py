@@ -7,11 +7,12 @@ it was not measured; it is absent, never 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from quantplan.errors import ModelMismatch
-from quantplan.tensor import Model
+from quantplan.quant_type import QuantType
+from quantplan.tensor import Model, Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,21 @@ class SensitivityTable:
                 + (f" and {len(missing) - 1} more tensors" if len(missing) > 1 else "")
                 + f" of {model.path.name}; was it made from another model?"
             )
+
+    def damage(self, tensor: Tensor, kind: QuantType) -> float | None:
+        """Nats per token of storing the tensor as the type: 0 for the type it has, None where it was not measured."""
+        if kind == tensor.type:
+            return 0.0
+        row = self.rows.get(tensor.name)
+        return row.damage(kind.name) if row and kind.name in row.weights else None
+
+    def measured(self, types: Mapping[str, QuantType], stored: Mapping[str, QuantType]) -> dict[str, str]:
+        """The assignment as ``predict`` takes it: what stays as ``stored`` costs nothing, unless that has a measurement."""
+        return {
+            name: kind.name
+            for name, kind in types.items()
+            if kind != stored[name] or (name in self.rows and kind.name in self.rows[name].weights)
+        }
 
     def predict(self, assignment: dict[str, str]) -> tuple[float, float]:
         """(KLD in nats/token, its standard error) of a file with these stored types.

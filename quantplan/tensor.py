@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from typing import TypeVar
 
 from quantplan.quant_type import QuantType
 
+Number = TypeVar("Number", int, float)
 _BLOCK = re.compile(r"\bblk\.(\d+)\.(.+)")
 GGUF_ALIGNMENT = 32  # GGUF_DEFAULT_ALIGNMENT: llama-quantize pads with it whatever the source used
 
 
 def padded(size: int, alignment: int = GGUF_ALIGNMENT) -> int:
     return -(-size // alignment) * alignment
+
+
+def block_of(name: str) -> int | None:
+    """Number of the transformer block, None outside the blocks (embeddings, output)."""
+    match = _BLOCK.search(name)
+    return int(match.group(1)) if match else None
+
+
+def role_of(name: str) -> str:
+    """A tensor's name without block number and ``.weight``: ``attn_v``, ``ffn_down_exps``, ``output``."""
+    match = _BLOCK.search(name)
+    return (match.group(2) if match else name).removesuffix(".weight")
 
 
 def is_expert_name(name: str) -> bool:
@@ -62,15 +77,11 @@ class Tensor:
 
     @property
     def block(self) -> int | None:
-        """Number of the transformer block, None outside the blocks (embeddings, output)."""
-        match = _BLOCK.search(self.name)
-        return int(match.group(1)) if match else None
+        return block_of(self.name)
 
     @property
     def role(self) -> str:
-        """Name without block number and ``.weight``: ``attn_v``, ``ffn_down_exps``, ``output``."""
-        match = _BLOCK.search(self.name)
-        return (match.group(2) if match else self.name).removesuffix(".weight")
+        return role_of(self.name)
 
     @property
     def routed(self) -> bool:
@@ -88,7 +99,7 @@ class Model:
     blocks: int
     tensors: tuple[Tensor, ...]
     file_bytes: int  # of all shards
-    digest: str  # names header and (sampled) weights, see formats.gguf.model_digest
+    digest: str  # names header and (sampled) weights, see gguf.reader
     header_only: bool = False  # the weights are a hole in a sparse file
     metadata: dict[str, object] = field(default_factory=dict, compare=False)  # scalars and strings only
 
@@ -104,6 +115,36 @@ class Model:
     @property
     def elements(self) -> int:
         return sum(tensor.elements for tensor in self.tensors)
+
+    def bits_per_weight(self, types: Mapping[str, QuantType] | None = None) -> float:
+        """Bits of all tensor data over all weights, norms included, metadata not: as llama.cpp prints BPW.
+
+        ``types``: stored types by tensor where they differ from the model's own.
+        """
+        types = types or {}
+        return 8 * sum(tensor.bytes_as(types.get(tensor.name, tensor.type)) for tensor in self.tensors) / self.elements
+
+    def hyperparameter(self, key: str, default: Number) -> Number:
+        """``<architecture>.<key>`` of the metadata; the default where it is absent, or an array with a value for each block."""
+        value = self.metadata.get(f"{self.architecture}.{key}", default)
+        return value if isinstance(value, int | float) else default  # type: ignore[return-value]
+
+    @property
+    def mtp_blocks(self) -> int:
+        """Blocks at the end that only predict further tokens (``nextn``): a forward pass does not run them, llama.cpp does not
+        load them. Source: ``llama_model_base::load_hparams``; ``deepseek4.cpp`` looks whether such blocks are in the file.
+        """
+        count = self.hyperparameter("nextn_predict_layers", 0)
+        if not 0 < count < self.blocks:
+            return 0
+        if self.architecture == "deepseek4" and f"blk.{self.blocks - count}.nextn.eh_proj.weight" not in self.by_name:
+            return 0
+        return count
+
+    @property
+    def main_blocks(self) -> int:
+        """Blocks that a forward pass runs, at least one."""
+        return max(self.blocks - self.mtp_blocks, 1)
 
     @property
     def tied(self) -> bool:

@@ -2,7 +2,7 @@
 
 from model_parts import model_of
 
-from quantplan.devices.speed.table import GENERATION, PROMPT, Overhead, Shape, Speed, SpeedTable, blocks_run, products
+from quantplan.devices.speed.table import GENERATION, PROMPT, Overhead, Shape, Speed, SpeedTable, products
 from quantplan.measurement import Estimate
 from quantplan.quant_type import BY_NAME
 
@@ -31,7 +31,7 @@ def table_of(model, *speeds, fixed=0.0, per_block=0.0, stderr=0.0):
     found = products(model, model.tensors)
     overhead = {batch: Overhead(fixed, per_block, stderr) for batch in (GENERATION, PROMPT)}
     stored = {name: model.by_name[name].type for name in found}
-    blocks = blocks_run(model)
+    blocks = model.main_blocks
     return SpeedTable("machine", "build", "cpu", 2, model.digest, blocks, found, speeds, overhead, stored)
 
 

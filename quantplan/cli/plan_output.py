@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from quantplan.planning.request import PlanRequest
     from quantplan.tensor import Model
 
-_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _SOURCE_TYPE = re.compile(r"[-.](f16|bf16|f32)$", re.IGNORECASE)
 
 
@@ -24,7 +23,9 @@ def model_stem(model: Model) -> str:
     """The model's file name without ``.gguf``, shard number and the type of the source, which is not the
     plan's.
     """
-    return _SOURCE_TYPE.sub("", _SHARD.sub("", model.path.name.removesuffix(".gguf")))
+    from quantplan.gguf.shards import model_stem as file_stem
+
+    return _SOURCE_TYPE.sub("", file_stem(model.path.name))
 
 
 def default_plan_path(model: Model, what: str) -> Path:

@@ -176,19 +176,13 @@ def placement(model: Model, on_cpu: Sequence[Selector] = ()) -> Placement:
 
     NothingSelected for a selector that means no tensor.
     """
-    unused = frozenset(tensor.name for tensor in model.tensors if (tensor.block or 0) >= blocks_run(model))
+    unused = frozenset(tensor.name for tensor in model.tensors if (tensor.block or 0) >= model.main_blocks)
     loaded = frozenset(model.by_name) - unused
     inputs = loaded.intersection(INPUT_LAYER)
     both = inputs & {_EMBEDDINGS} if model.tied else frozenset()
     selected = {tensor.name for selector in on_cpu for tensor in selector.select(model.tensors)}
     moved = (loaded & selected) - (inputs - both)
     return Placement(loaded - (inputs - both) - moved, inputs | moved, moved, unused)
-
-
-def blocks_run(model: Model) -> int:
-    """Blocks that take part in a forward pass: those that predict further tokens (MTP) are not even loaded."""
-    further = model.metadata.get(f"{model.architecture}.nextn_predict_layers", 0)
-    return model.blocks - further if isinstance(further, int) and 0 < further < model.blocks else max(model.blocks, 1)
 
 
 # --- patterns for --override-tensor

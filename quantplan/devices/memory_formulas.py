@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from quantplan.devices.memory import COMPUTED, Figure, blocks_run
+from quantplan.devices.memory import COMPUTED, Figure
 from quantplan.errors import BadUsage
 from quantplan.quant_type import QuantType
 from quantplan.tensor import Model, Tensor, padded
@@ -62,7 +62,7 @@ def check_kv(model: Model, run: ServeSettings) -> None:
     keys, values = (kind.name.lower() for kind in run.kv)
     if run.kv[1].block > 1 and not run.flash_attention:
         raise BadUsage(f"a V cache of {values} needs flash attention; turn it on, or keep V as f16")
-    if number(model, "attention.key_length_mla", 0) and keys != values:
+    if model.hyperparameter("attention.key_length_mla", 0) and keys != values:
         raise BadUsage(f"{model.path.name} keeps one cache for K and V (MLA); give one type, {keys} or {values}")
     for which, kind in zip(("key", "value"), run.kv, strict=True):
         head = _head(model, which)
@@ -82,7 +82,7 @@ def kv_cache(model: Model, run: ServeSettings) -> Figure | None:
     roles = _roles(model)
     if any(word in role for each in roles.values() for role in each for word in _UNKNOWN):
         return None
-    blocks = range(blocks_run(model))
+    blocks = range(model.main_blocks)
     recurrent = [block for block in blocks if "ssm_conv1d" in roles.get(block, {})]
     own = min(len(blocks), _OWN_CACHE_BLOCKS.get(model.architecture, len(blocks)))
     attending = [block for block in blocks[:own] if _attends(roles.get(block, {}))]
@@ -117,15 +117,15 @@ def _kv_columns(model: Model, roles: dict[str, Tensor]) -> tuple[int, int]:
     """Values that a token takes in K and in V: n_embd_k_gqa and n_embd_v_gqa, llama-hparams.cpp."""
     if "attn_k" in roles and "attn_v" in roles:
         return roles["attn_k"].rows, roles["attn_v"].rows
-    heads = number(model, "attention.head_count_kv", number(model, "attention.head_count", 1))
-    shared = number(model, "attention.key_length_mla", 0) > 0
+    heads = model.hyperparameter("attention.head_count_kv", model.hyperparameter("attention.head_count", 1))
+    shared = model.hyperparameter("attention.key_length_mla", 0) > 0
     return heads * _head(model, "key"), 0 if shared else heads * _head(model, "value")
 
 
 def _head(model: Model, which: str) -> int:
     """Length of a head's ``key`` or ``value``."""
-    share = number(model, "embedding_length", 0) // max(number(model, "attention.head_count", 1), 1)
-    return number(model, f"attention.{which}_length", share)
+    share = model.hyperparameter("embedding_length", 0) // max(model.hyperparameter("attention.head_count", 1), 1)
+    return model.hyperparameter(f"attention.{which}_length", share)
 
 
 def _values_padded(rows: list[tuple[int, int]], run: ServeSettings) -> list[tuple[int, int]]:
@@ -136,27 +136,21 @@ def _values_padded(rows: list[tuple[int, int]], run: ServeSettings) -> list[tupl
 
 def _cells(model: Model, block: int, run: ServeSettings) -> int:
     chunk, every = sliding_window(model), _FULL_ATTENTION_EVERY.get(model.architecture)
-    every = number(model, "attention.sliding_window_pattern", every) if every else None
+    every = model.hyperparameter("attention.sliding_window_pattern", every) if every else None
     if not chunk or every is None or block % every == every - 1:
         return run.cells
     return padded(min(run.cells, chunk + run.rows), CELLS)
 
 
 def sliding_window(model: Model) -> int:
-    return number(model, "attention.sliding_window", 0)
+    return model.hyperparameter("attention.sliding_window", 0)
 
 
 def _recurrent_state(model: Model) -> int:
     """Bytes of one block's convolution and state space in F32: n_embd_r and n_embd_s, llama-hparams.cpp."""
-    inner, state = number(model, "ssm.inner_size", 0), number(model, "ssm.state_size", 0)
-    convolved = inner + 2 * number(model, "ssm.group_count", 0) * state
-    return _FLOAT * (max(number(model, "ssm.conv_kernel", 0) - 1, 0) * convolved + state * inner)
-
-
-def number(model: Model, key: str, default: int) -> int:
-    """A hyperparameter, the default where it is absent or one value for each block (an array)."""
-    value = model.metadata.get(f"{model.architecture}.{key}")
-    return value if isinstance(value, int) else default
+    inner, state = model.hyperparameter("ssm.inner_size", 0), model.hyperparameter("ssm.state_size", 0)
+    convolved = inner + 2 * model.hyperparameter("ssm.group_count", 0) * state
+    return _FLOAT * (max(model.hyperparameter("ssm.conv_kernel", 0) - 1, 0) * convolved + state * inner)
 
 
 # --- buffers
@@ -168,12 +162,12 @@ def compute_buffer(model: Model, run: ServeSettings) -> Figure:
     rows x 4 bytes x (vocabulary + 4 width + twice all that the widest block puts out), plus the mask, plus two
     matrices of rows x cells for each head without flash attention. llama.cpp reuses memory: it needs less.
     """
-    width, vocabulary = number(model, "embedding_length", 0), vocabulary_size(model)
-    blocks = [tensors.values() for block, tensors in _roles(model).items() if block < blocks_run(model)]
+    width, vocabulary = model.hyperparameter("embedding_length", 0), vocabulary_size(model)
+    blocks = [tensors.values() for block, tensors in _roles(model).items() if block < model.main_blocks]
     widest = max((_outputs(model, tensors) for tensors in blocks), default=0)
     size = run.rows * _FLOAT * (vocabulary + 4 * width + 2 * widest)
     if not run.flash_attention:
-        size += 2 * number(model, "attention.head_count", 0) * run.rows * run.cells * _FLOAT
+        size += 2 * model.hyperparameter("attention.head_count", 0) * run.rows * run.cells * _FLOAT
     size += 2 * _mask(model, run) + _INPUTS
     return Figure(size, COMPUTED, f"upper bound: vocabulary and twice the outputs of the widest block, {run.rows} rows")
 
@@ -186,7 +180,7 @@ def vocabulary_size(model: Model) -> int:
 
 def _outputs(model: Model, tensors: Iterable[Tensor]) -> int:
     """Values that the matrices of a block put out for a token; of the experts as many as are used."""
-    used = number(model, "expert_used_count", 1)
+    used = model.hyperparameter("expert_used_count", 1)
     matrices = [tensor for tensor in tensors if len(tensor.shape) > 1]
     return sum(each.shape[1] * used if each.role.endswith("_exps") else each.rows for each in matrices)
 
@@ -206,7 +200,7 @@ def _mask(model: Model, run: ServeSettings) -> int:
 
 def host_buffer(model: Model, run: ServeSettings) -> Figure:
     """What stays in RAM under full offload: the mask, and rows of the embeddings, read and copied."""
-    width = number(model, "embedding_length", 0) + _per_layer(model)
+    width = model.hyperparameter("embedding_length", 0) + _per_layer(model)
     size = run.rows * 2 * _FLOAT * width + _mask(model, run) + _INPUTS
     return Figure(size, COMPUTED, f"two sets of {run.rows} rows of the embeddings, and the attention mask")
 
@@ -219,6 +213,6 @@ def _per_layer(model: Model) -> int:
 
 def crossing(model: Model, run: ServeSettings) -> Figure:
     """Copies of activations that go between the GPU and the processor where tensors were moved."""
-    sets = (_CROSSINGS + number(model, "expert_used_count", 0)) * number(model, "altup.num_inputs", 1)
-    size = sets * run.rows * _FLOAT * number(model, "embedding_length", 0) + _mask(model, run)
+    sets = (_CROSSINGS + model.hyperparameter("expert_used_count", 0)) * model.hyperparameter("altup.num_inputs", 1)
+    size = sets * run.rows * _FLOAT * model.hyperparameter("embedding_length", 0) + _mask(model, run)
     return Figure(size, COMPUTED, f"{sets} sets of {run.rows} rows of the model's width, and the attention mask")

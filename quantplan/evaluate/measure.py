@@ -126,17 +126,12 @@ def _in_worker(job: _Job, file: tuple[Path, str]) -> Measurement:
     return measure(job.base, [file[0]], job.text, replace(job.options, execution=execution))[0]
 
 
-def bits_per_weight(model: Model) -> float:
-    """Bits of all tensor data over all weights, as llama.cpp prints BPW."""
-    return 8 * sum(tensor.bytes for tensor in model.tensors) / model.elements
-
-
 def _measurement(model: Model, scores: TokenScores, conditions: Conditions) -> Measurement:
     return Measurement(
         **vars(figures(scores, conditions.chunks)),
         file=str(model.path),
         model_digest=model.digest,
         file_bytes=model.file_bytes,
-        bpw=bits_per_weight(model),
+        bpw=model.bits_per_weight(),
         conditions=conditions,
     )

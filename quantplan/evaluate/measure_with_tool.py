@@ -13,7 +13,7 @@ from pathlib import Path
 
 from quantplan.budget import human_bytes
 from quantplan.errors import NoSpace
-from quantplan.evaluate.measure import Advance, MeasureOptions, bits_per_weight
+from quantplan.evaluate.measure import Advance, MeasureOptions
 from quantplan.evaluate.same_tokens import check_same_tokens, tokenize
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import perplexity
@@ -94,7 +94,7 @@ def _measurement(file: Path, model: Model, parsed: Parsed, chunks: int, conditio
         file=str(file),
         model_digest=model.digest,
         file_bytes=model.file_bytes,
-        bpw=bits_per_weight(model),
+        bpw=model.bits_per_weight(),
         conditions=Conditions(**conditions, chunks=chunks if parsed.complete else parsed.chunks),  # type: ignore[arg-type]
         notes=notes,
     )

@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import re
 from pathlib import Path
 
 import numpy as np
 
 from quantplan.errors import BadFile
 from quantplan.gguf.libgguf import ARRAY, SCALARS, keys, opened
+from quantplan.gguf.shards import model_stem, shard_paths
 from quantplan.llamacpp import ggml
 from quantplan.llamacpp.libraries import base
 from quantplan.llamacpp.signatures import GGUF_CTYPES
 from quantplan.quant_type import ggml_type
 from quantplan.tensor import Model, Tensor
 
-_SHARD = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$")
 _SAMPLE = 4096  # bytes at start, middle and end of each tensor that go into the digest
-
-
-def shard_paths(path: Path) -> tuple[Path, ...]:
-    """All files of a split model, given any of them; the path itself for a model in one file."""
-    match = _SHARD.match(path.name)
-    if not match:
-        return (path,)
-    stem, count = match.group(1), int(match.group(3))
-    paths = tuple(path.with_name(f"{stem}-{index:05d}-of-{count:05d}.gguf") for index in range(1, count + 1))
-    missing = [each.name for each in paths if not each.is_file()]
-    if missing:
-        raise BadFile(
-            f"{path}: {len(missing)} of {count} shards are missing, first {missing[0]}; put all shards in one folder"
-        )
-    return paths
 
 
 def read_model(path: Path | str) -> Model:
@@ -58,7 +42,7 @@ def read_model(path: Path | str) -> Model:
     return Model(
         paths=paths,
         architecture=architecture,
-        name=str(metadata.get("general.name") or _SHARD.sub(r"\1", paths[0].name).removesuffix(".gguf")),
+        name=str(metadata.get("general.name") or model_stem(paths[0].name)),
         blocks=int(metadata.get(f"{architecture}.block_count", 0)),  # type: ignore[call-overload]
         tensors=tuple(tensors),
         file_bytes=sum(each.stat().st_size for each in paths),

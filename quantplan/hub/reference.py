@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantplan.errors import BadUsage, NothingSelected
+from quantplan.gguf.shards import parse_shard
 
 DEFAULT_QUANTS = ("Q4_K_M", "Q8_0")  # in this order, then the first model there is
 _SCHEME = re.compile(r"hf:/+")  # Path makes one slash of two
@@ -19,7 +20,6 @@ _REFERENCE = re.compile(
     r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<early>[^/:@]+))?(?::(?P<quant>[\w.-]+))?(?:/(?P<file>[^:@]+))?(?:@(?P<late>[^:@]+))?",
     re.ASCII,
 )
-_SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
 _COMPANIONS = (
     "mmproj",
     "imatrix",
@@ -85,7 +85,7 @@ def _is_model(name: str) -> bool:
 
 def _best(models: Sequence[str], quant: str | None) -> str | None:
     """llama.cpp's choice: the first whose path has the quant before a dot or dash; without one, its defaults, then any."""
-    firsts = [name for name in models if not (split := _SPLIT.fullmatch(name)) or int(split[2]) == 1]
+    firsts = [name for name in models if not (shard := parse_shard(name)) or shard.index == 1]
     for wanted in [quant] if quant else DEFAULT_QUANTS:
         pattern = re.compile(re.escape(wanted) + "[.-]", re.IGNORECASE)
         if found := next((name for name in firsts if pattern.search(name)), None):
@@ -94,15 +94,15 @@ def _best(models: Sequence[str], quant: str | None) -> str | None:
 
 
 def _shards(name: str, files: Sequence[str], reference: HubReference) -> tuple[str, ...]:
-    split = _SPLIT.fullmatch(name)
-    if not split:
+    shard = parse_shard(name)
+    if shard is None:
         return (name,)
-    count = int(split[3])
-    wanted = [f"{split[1]}-{index:05d}-of-{count:05d}.gguf" for index in range(1, count + 1)]
-    missing = [each for each in wanted if each not in files]
+    missing = [each for each in shard.all if each not in files]
     if missing:
-        raise NothingSelected(f"{reference.repo}: {len(missing)} of {count} shards are missing, first {missing[0]}")
-    return tuple(wanted)
+        raise NothingSelected(
+            f"{reference.repo}: {len(missing)} of {shard.count} shards are missing, first {missing[0]}"
+        )
+    return shard.all
 
 
 def _nothing(reference: HubReference, models: Sequence[str]) -> str:

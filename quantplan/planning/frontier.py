@@ -135,14 +135,8 @@ def _entry(
     changed = differing(before.choices, point.choices) if before else 0
     size = formulation.fixed_bytes + point.bytes
     return FrontierEntry(
-        point, formulation.fixed_bytes + point.budget_bytes, size, _bpw(request, types), *kld, saved, changed
+        point, formulation.fixed_bytes + point.budget_bytes, size, request.model.bits_per_weight(types), *kld, saved, changed
     )
-
-
-def _bpw(request: PlanRequest, types: dict[str, QuantType]) -> float:
-    """As Plan.bits_per_weight."""
-    stored = sum(each.bytes_as(types.get(each.name, each.type)) for each in request.model.tensors)
-    return 8 * stored / request.model.elements
 
 
 def _predicted(formulation: Formulation, table: SensitivityTable, choices: Sequence[int]) -> tuple[float, float]:
@@ -190,11 +184,8 @@ def _unscorable(request: PlanRequest, table: SensitivityTable, name: str) -> str
 
 def _decided(request: PlanRequest, table: SensitivityTable, types: dict[str, QuantType]) -> dict[str, str]:
     """What the mix makes of the tensors that are up for choice; one that stays as it is stored costs nothing."""
-    return {
-        tensor.name: types[tensor.name].name
-        for tensor in quantizable(request.model)
-        if types[tensor.name] != tensor.type or tensor.type.name in table.rows[tensor.name].weights
-    }
+    stored = {tensor.name: tensor.type for tensor in quantizable(request.model)}
+    return table.measured({name: types[name] for name in stored}, stored)
 
 
 # --- one budget

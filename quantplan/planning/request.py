@@ -14,7 +14,7 @@ from quantplan.devices.limits import Devices
 from quantplan.devices.speed.table import SpeedTable
 from quantplan.errors import BadFile, BadUsage, BudgetImpossible, ModelMismatch
 from quantplan.gguf.imatrix_need import lacking_imatrix
-from quantplan.gguf.reader import shard_paths
+from quantplan.gguf.shards import shard_paths
 from quantplan.gguf.sized_plan import imatrix_note, imatrix_use, make_plan
 from quantplan.gguf.writer import metadata_bytes
 from quantplan.imatrix import Imatrix

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from quantplan.errors import BadUsage, ModelMismatch, NothingSelected
-from quantplan.quant_type import BY_NAME, QuantType
+from quantplan.quant_type import QuantType
 from quantplan.recipes.ik_types import any_type, is_foreign
 from quantplan.recipes.published_sensitivities import Published
 from quantplan.sensitivity_table import Interaction, SensitivityRow, SensitivityTable
-from quantplan.tensor import Model, Tensor
+from quantplan.tensor import Model, Tensor, block_of, role_of
 
 # Sums of single KLDs over the KLD of the whole model are 0.1 to 2.1 in the published tables of Qwen3 and GLM models.
 _LEVEL_ERROR = 1.0
@@ -185,8 +185,7 @@ def _mean_of_nearest(name: str, roles: Mapping[str, list[tuple[int, float]]], fi
 
 
 def _place(name: str) -> tuple[int, str]:
-    tensor = Tensor(name, (), BY_NAME["F32"])
-    return tensor.block or 0, tensor.role
+    return block_of(name) or 0, role_of(name)
 
 
 def _made_from(published: Published, split: bool, filled: Sequence[str], dropped: Sequence[str]) -> dict[str, object]:

@@ -17,6 +17,7 @@ from quantplan.llamacpp.quantize import Rule
 from quantplan.quant_type import QuantType
 from quantplan.recipes import name_patterns
 from quantplan.recipes.pattern_cover import IN_BLOCK, cover
+from quantplan.tensor import role_of
 
 _CLASSES = {"digit": "0-9", "alpha": "a-zA-Z", "alnum": "0-9a-zA-Z", "lower": "a-z", "upper": "A-Z", "space": r"\s"}
 
@@ -119,6 +120,6 @@ def check_all_match(rules: Sequence[Rule], names: Iterable[str]) -> None:
 def near_roles(rule: Rule, names: Iterable[str]) -> str:
     """What a rule that matches nothing may have meant, as the end of a sentence."""
     bare = re.sub(r"[\\^$()\[\]|]", "", rule.pattern)
-    roles = sorted({IN_BLOCK.sub(r"\3", name).strip(".").removesuffix(".weight") for name in names})
+    roles = sorted({role_of(name) for name in names})
     near = difflib.get_close_matches(bare.removesuffix(".weight").rpartition(".")[2], roles, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else f"roles: {', '.join(roles)}"

@@ -52,8 +52,7 @@ class PublishedFile:
 
     @property
     def bpw(self) -> float:
-        """Bits of all tensor data over all weights, as llama.cpp prints BPW."""
-        return 8 * sum(self.sizes.values()) / self.header.elements
+        return self.header.bits_per_weight(self.types)
 
     @property
     def by_type(self) -> dict[str, int]:

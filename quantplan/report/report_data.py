@@ -161,10 +161,9 @@ def _planned(
 ) -> Planned:
     types = formulation.grouping.types(point.choices)
     kld, error = table.predict(formulation.grouping.priced(point.choices, table))
-    size = sum(each.bytes_as(types.get(each.name, each.type)) for each in model.tensors)
     budget = point.budget_bytes + formulation.fixed_bytes
     file_bytes = formulation.fixed_bytes + point.bytes
-    return Planned(file_bytes, 8 * size / model.elements, kld, error, types, "", budget, budgets[budget], point.gap)
+    return Planned(file_bytes, model.bits_per_weight(types), kld, error, types, "", budget, budgets[budget], point.gap)
 
 
 def _opening(request: PlanRequest, plans: Sequence[Planned]) -> int:

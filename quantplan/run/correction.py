@@ -28,7 +28,7 @@ import numpy as np
 from quantplan.llamacpp import ggml
 from quantplan.quant_type import BY_NAME
 from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
-from quantplan.tensor import Tensor
+from quantplan.tensor import role_of
 
 LEVEL, BITS, FAMILIES, FEEDS = "level", "bits", ("iq", "legacy"), ("Q8_K", "Q8_0")
 TYPE_FACTORS = (LEVEL, BITS, *FAMILIES, *FEEDS)
@@ -124,7 +124,7 @@ class _Space:
         self.table, self.reference = table, reference
         self.names = list(table.rows)
         self.at = {name: index for index, name in enumerate(self.names)}
-        of_tensor = [Tensor(name, (), BY_NAME["F16"]).role for name in self.names]
+        of_tensor = [role_of(name) for name in self.names]
         roles = sorted(set(of_tensor))
         self.role_at = np.array([len(TYPE_FACTORS) + roles.index(role) for role in of_tensor], int)
         self.row_at = len(TYPE_FACTORS) + len(roles) + np.arange(len(self.names))

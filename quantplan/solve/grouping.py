@@ -41,11 +41,7 @@ class Grouping:
     def priced(self, choices: Sequence[int], table: SensitivityTable) -> dict[str, str]:
         """The assignment as ``table.predict`` takes it: a tensor that stays as it is stored costs nothing, priced or not."""
         stored = {tensor.name: tensor.type for members in self.members for tensor in members}
-        return {
-            name: kind.name
-            for name, kind in self.types(choices).items()
-            if kind != stored[name] or kind.name in table.rows[name].weights
-        }
+        return table.measured(self.types(choices), stored)
 
     def layer_types(self, choices: Sequence[int]) -> tuple[tuple[int, str], ...]:
         """(block, FTYPE) as in Plan.layer_types; empty in tensor mode."""

@@ -65,7 +65,7 @@ def _block(
     choices, kinds = [], []
     for ftype, types in stock_quants.items():
         taken = tuple(types[tensor.name] for tensor in tensors)
-        damages = [_damage(tensor, kind, damage) for tensor, kind in zip(tensors, taken, strict=True)]
+        damages = [damage.damage(tensor, kind) for tensor, kind in zip(tensors, taken, strict=True)]
         if None in damages or not all(map(permits, tensors, taken)):
             continue
         size = sum(padded(tensor.bytes_as(kind)) for tensor, kind in zip(tensors, taken, strict=True))
@@ -77,7 +77,7 @@ def _block(
 def _tensor(tensor: Tensor, kinds: Iterable[QuantType], damage: SensitivityTable) -> tuple:
     choices, stored = [], []
     for kind in dict.fromkeys(fitted(each, tensor.columns) for each in kinds):
-        each = _damage(tensor, kind, damage)
+        each = damage.damage(tensor, kind)
         if each is not None:
             choices.append(Choice(kind.name, padded(tensor.bytes_as(kind)), each))
             stored.append((kind,))
@@ -91,11 +91,3 @@ def _group(name: str, choices: Sequence[Choice]) -> Group:
             "allow more types, or probe with those that the mixes use"
         )
     return Group(name, tuple(choices))
-
-
-def _damage(tensor: Tensor, kind: QuantType, damage: SensitivityTable) -> float | None:
-    """Nats per token, 0 for what stays as it is stored, None for what was not measured."""
-    if kind == tensor.type:
-        return 0.0
-    row = damage.rows.get(tensor.name)
-    return row.damage(kind.name) if row and kind.name in row.weights else None

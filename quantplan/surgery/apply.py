@@ -8,7 +8,8 @@ from typing import IO
 
 from quantplan.build.preflight import check_output, check_source, check_space
 from quantplan.errors import BadFile, BadUsage, NotAsPlanned
-from quantplan.gguf.reader import read_model, shard_paths
+from quantplan.gguf.reader import read_model
+from quantplan.gguf.shards import parse_shard
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.try_model import check_runs
 from quantplan.records.files import remove_leftovers, replacing
@@ -65,15 +66,8 @@ def write(
 def check_target(model: Model, out: Path) -> None:
     """BadUsage where the output is the model itself, a folder, or called as if it were a shard."""
     check_output(model, out)
-    if _named_as_shard(out):
+    if parse_shard(out.name):
         raise BadUsage(f"{out} is the name of one shard of several; give a plain name, and --split-max-size for shards")
-
-
-def _named_as_shard(out: Path) -> bool:
-    try:
-        return shard_paths(out) != (out,)
-    except BadFile:  # the other shards are not there
-        return True
 
 
 def _write(operation: Operation, file: IO[bytes], advance: Advance | None) -> None:

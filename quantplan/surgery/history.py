@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from quantplan.evaluate.suites.suite_score import SuiteScore
 from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
+from quantplan.gguf.shards import model_stem
 from quantplan.measurement import Measurement
 from quantplan.records.codec import read_any
 from quantplan.records.formats import MEASUREMENTS
@@ -17,8 +17,6 @@ from quantplan.surgery.layer_map_files import LAYER_MAPS, LayerMapRecord, record
 from quantplan.surgery.search.leaderboard import Leaderboard
 from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
 from quantplan.tensor import Model
-
-_SHARD = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def read_history(model: Model, records: Iterable[Path]) -> History | None:
         measured,
         scores,
         tuple(name for name, each in found.items() if id(each) in used),
-        _SHARD.sub(".gguf", own.result.file),
+        f"{model_stem(own.result.file)}.gguf",
         own.result.name if own.result.name != own.source.name else None,
     )
 

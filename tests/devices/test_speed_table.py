@@ -7,7 +7,7 @@ import pytest
 from model_parts import model_of
 from speed_parts import DENSE, MIXTURE, MIXTURE_KEYS, Q4, Q8, dense_table, speed, table_of, types_of
 
-from quantplan.devices.speed.table import GENERATION, PROMPT, Product, Shape, blocks_run, products
+from quantplan.devices.speed.table import GENERATION, PROMPT, Product, Shape, products
 from quantplan.errors import ModelMismatch, QuantplanError
 from quantplan.quant_type import BY_NAME
 
@@ -45,7 +45,7 @@ def test_heads_stacked_in_a_tensor_are_all_multiplied():
 
 def test_blocks_that_only_predict_further_tokens_are_not_run():
     model = replace(model_of(DENSE), metadata={"qwen3.nextn_predict_layers": 1})
-    assert blocks_run(model) == 1
+    assert model.main_blocks == 1
     found = products(model, model.tensors)
     assert set(found) == {"blk.0.attn_q.weight", "blk.0.ffn_up.weight", "output.weight"}
     assert found["blk.0.ffn_up.weight"].last_only

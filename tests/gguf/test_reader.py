@@ -11,7 +11,8 @@ from tiny_models import tiny_tied
 
 from quantplan.errors import BadFile
 from quantplan.gguf.header_only import write_header_only
-from quantplan.gguf.reader import read_container, read_model, shard_paths, tensor_bytes, tensor_rows
+from quantplan.gguf.reader import read_container, read_model, tensor_bytes, tensor_rows
+from quantplan.gguf.shards import shard_paths
 from quantplan.gguf.writer import metadata_bytes, quantized_bytes
 from quantplan.llamacpp.tools import run
 from quantplan.quant_type import BY_NAME

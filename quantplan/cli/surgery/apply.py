@@ -130,7 +130,9 @@ def default_out(model: Model, edits: str, layer_map: LayerMap) -> Path:
     slug = re.sub(r"[^\w.]+", "-", re.sub(r";\s*", "_", edits)).strip("-")
     if len(slug) > _LONGEST_NAME:
         slug = f"edits-{layer_map.digest[:8]}"
-    stem = re.sub(r"-\d{5}-of-\d{5}$", "", model.path.name.removesuffix(".gguf"))
+    from quantplan.gguf.shards import model_stem
+
+    stem = model_stem(model.path.name)
     here = options.project()
     return (here.folder if here else Path()) / f"{stem}-{slug}.gguf"
 

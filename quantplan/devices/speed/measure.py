@@ -26,7 +26,6 @@ from quantplan.devices.speed.table import (
     Shape,
     Speed,
     SpeedTable,
-    blocks_run,
     products,
 )
 from quantplan.errors import BadUsage, ModelMismatch, NoSpace
@@ -127,7 +126,7 @@ def speed_table(
         backend=options.execution.backend,
         threads=options.execution.threads_used,
         model_digest=model.digest,
-        blocks=blocks_run(model),
+        blocks=model.main_blocks,
         products=found,
         speeds=speeds,
         overhead=dict.fromkeys(BATCHES, Overhead(0.0, 0.0, 0.0)),
@@ -252,7 +251,7 @@ def block_counts(model: Model, types: Mapping[str, QuantType]) -> tuple[int, ...
 
     As many as 400 MiB hold, at most 16; all of the model's where they fit, then nothing is extrapolated. At least two.
     """
-    run = blocks_run(model)
+    run = model.main_blocks
     per_block = max(_block_bytes(model, types).values())
     most = min(run, max(_LEAST_BLOCKS, min(_MOST_BLOCKS, _SYNTHETIC_BYTES // per_block)))
     return (most,) if most == 1 else (max(1, most // 2), most)

@@ -11,7 +11,6 @@ from typing import IO
 import numpy as np
 
 from quantplan.devices.speed.matmul import encoded_tile
-from quantplan.devices.speed.table import blocks_run
 from quantplan.gguf.writer import shortened_header
 from quantplan.llamacpp import ggml
 from quantplan.quant_type import QuantType
@@ -43,8 +42,8 @@ def synthetic_tensors(model: Model, blocks: int, types: Mapping[str, QuantType])
 
 def kept_blocks(model: Model, blocks: int) -> list[int]:
     """The first blocks; of several dense blocks that lead a mixture of experts only the first."""
-    dense = model.metadata.get(f"{model.architecture}.leading_dense_block_count", 0)
-    skipped = dense - 1 if isinstance(dense, int) and dense > 1 and blocks < blocks_run(model) else 0
+    dense = model.hyperparameter("leading_dense_block_count", 0)
+    skipped = dense - 1 if dense > 1 and blocks < model.main_blocks else 0
     return [0, *range(1 + skipped, blocks + skipped)]
 
 

@@ -152,18 +152,13 @@ class SpeedTable:
         return Estimate(1e9 / ns.value, 1e9 * (ns.stderr or 0.0) / ns.value**2)
 
 
-def blocks_run(model: Model) -> int:
-    """Blocks of a forward pass: those that only predict further tokens (``nextn``) are not run."""
-    return model.blocks - _number(model, "nextn_predict_layers", 0)
-
-
 def products(model: Model, tensors: Iterable[Tensor]) -> dict[str, Product]:
     """The matrix products of ``tensors`` (those whose type a plan chooses), by name.
 
     token_embd is a lookup, unless it is the output matrix too. Of a tensor ``*_exps`` a token meets
     ``<architecture>.expert_used_count`` of its ``expert_count`` matrices.
     """
-    last = blocks_run(model) - 1
+    last = model.main_blocks - 1
     found = {}
     for tensor in tensors:
         output = tensor.role == "output" or (tensor.role == "token_embd" and model.tied)
@@ -177,15 +172,10 @@ def products(model: Model, tensors: Iterable[Tensor]) -> dict[str, Product]:
 def _shape(model: Model, tensor: Tensor) -> Shape:
     if "_exps" not in tensor.role or tensor.experts == 1:
         return Shape(tensor.columns, tensor.rows)  # heads stacked in one tensor are all multiplied
-    used = _number(model, "expert_used_count", 0)
+    used = model.hyperparameter("expert_used_count", 0)
     if not 0 < used <= tensor.experts:
         raise QuantplanError(
             f"{model.path}: {tensor.name} has {tensor.experts} experts, but {model.architecture}.expert_used_count "
             f"is {used or 'missing'}: how many a token meets is not known; convert the model again"
         )
     return Shape(tensor.columns, tensor.rows // tensor.experts, tensor.experts, used)
-
-
-def _number(model: Model, key: str, default: int) -> int:
-    value = model.metadata.get(f"{model.architecture}.{key}", default)
-    return value if isinstance(value, int) else default

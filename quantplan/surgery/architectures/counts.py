@@ -12,7 +12,7 @@ def count_violation(model: Model, old: int, new: int) -> str | None:
     """Why a model with ``old`` blocks (those that predict further tokens not counted) cannot have ``new``; None where it can."""
     total = model.blocks - old + new
     loops = (
-        _number(model, "num_loops", 1) if model.architecture == "nanbeige" else 1
+        int(model.hyperparameter("num_loops", 1)) if model.architecture == "nanbeige" else 1
     )  # nanbeige.cpp runs its blocks in loops
     if total * loops > MAX_BLOCKS:
         times = f" run {loops} times" if loops > 1 else ""
@@ -30,18 +30,13 @@ def count_changes(model: Model, old: int, new: int) -> dict[str, int]:
         changes["attention.q_lora_rank"] = (
             0  # deepseek2.cpp reads it unless the count is that of a lite model, 0 is none
         )
-    if not _number(model, "expert_gating_func", 0) and _gating(model, old) != _gating(model, new):
+    if not int(model.hyperparameter("expert_gating_func", 0)) and _gating(model, old) != _gating(model, new):
         changes["expert_gating_func"] = _gating(model, old)
     return {f"{model.architecture}.{key}": value for key, value in changes.items()}
 
 
 def _has(model: Model, key: str) -> bool:
     return f"{model.architecture}.{key}" in model.metadata
-
-
-def _number(model: Model, key: str, default: int) -> int:
-    value = model.metadata.get(f"{model.architecture}.{key}", default)
-    return int(value) if isinstance(value, int | float) else default
 
 
 def _vocabulary(model: Model) -> int:
@@ -60,7 +55,7 @@ def _gating(model: Model, blocks: int) -> int:
 
 
 def _deepseek2(model: Model, old: int, new: int) -> str | None:
-    if _number(model, "attention.q_lora_rank", 0) and _is_lite(model, new):
+    if int(model.hyperparameter("attention.q_lora_rank", 0)) and _is_lite(model, new):
         return f"with {new} blocks llama.cpp takes it for a lite model and looks for attn_q, which it has not"
     return None
 
@@ -85,9 +80,9 @@ def _exaone4(model: Model, old: int, new: int) -> str | None:
 
 def _gemma(model: Model, old: int, new: int, largest: int) -> str | None:
     """gemma2.cpp, gemma3.cpp: the 27B scales its queries by width / heads instead of the length of a head."""
-    heads, width = _number(model, "attention.head_count", 0), _number(model, "embedding_length", 0)
+    heads, width = int(model.hyperparameter("attention.head_count", 0)), int(model.hyperparameter("embedding_length", 0))
     per_head = width // heads if heads else 0
-    if largest not in (old, new) or per_head == _number(model, "attention.key_length", per_head):
+    if largest not in (old, new) or per_head == int(model.hyperparameter("attention.key_length", per_head)):
         return None
     return f"llama.cpp scales the queries of the 27B otherwise, and knows it by {largest} blocks: {old} cannot become {new}"
 

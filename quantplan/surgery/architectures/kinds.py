@@ -85,7 +85,7 @@ class _Same:
 def _block_kinds(same: _Same) -> BlockKinds:
     model = same.model
     rules = RULES.get(model.architecture, Rules())
-    trailing = _trailing(model)
+    trailing = model.mtp_blocks
     main = model.blocks - trailing
     every = number_arrays(model.path)
     items = {_bare(model, key): array for key, array in every.items() if _per_block(model, main, key, array)}
@@ -107,15 +107,6 @@ def _per_block(model: Model, main: int, key: str, array: Numbers) -> bool:
     return len(array) >= main and is_per_layer_array(model.architecture, key, len(array), model.blocks)
 
 
-def _trailing(model: Model) -> int:
-    """llama_model_base::load_hparams; deepseek4.cpp looks whether the blocks are there at all."""
-    count = model.metadata.get(f"{model.architecture}.nextn_predict_layers", 0)
-    count = count if isinstance(count, int) and 0 < count < model.blocks else 0
-    if model.architecture == "deepseek4" and f"blk.{model.blocks - count}.nextn.eh_proj.weight" not in model.by_name:
-        return 0
-    return count
-
-
 @dataclass(frozen=True)
 class _Reader:
     """Turns rules of the table into traits of one model; None where its metadata say that blocks do not differ so."""
@@ -125,8 +116,7 @@ class _Reader:
     arrays: dict[str, Numbers]
 
     def number(self, key: str, default: float) -> float:
-        value = self.model.metadata.get(f"{self.model.architecture}.{key}", default)
-        return value if isinstance(value, int | float) else default
+        return self.model.hyperparameter(key, default)
 
     def _key(self, key: str) -> str:
         return f"{self.model.architecture}.{key}"
