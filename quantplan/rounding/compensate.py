@@ -34,6 +34,7 @@ class RoundingOptions:
     sweeps: int = 3
     threads: int = 0
     descent_ridge: float = 0.0
+    refit: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +113,8 @@ def _round_panel(
     if not len(metric.order) or not stock_errors.any():
         return Rounded(stock, energies, stock_errors, stock_errors, len(part))
     feed_back(panel, metric)
-    for _ in range(options.sweeps):
-        if descend(panel, metric, options.descent_ridge * metric.ridge) < _CONVERGED * part.size:
+    for sweep in range(options.sweeps):
+        if descend(panel, metric, options.descent_ridge * metric.ridge, bool(options.refit) and sweep + 1 >= options.refit) < _CONVERGED * part.size:
             break
     blocks = panel.pack()
     np.subtract(panel.weights, ggml.dequantize(blocks, kind, part.shape[1]).T, out=panel.errors)  # as ggml decodes

@@ -11,6 +11,7 @@ import numpy as np
 
 from quantplan.rounding.metric import Metric
 from quantplan.rounding.panel import Panel, round_chunk
+from quantplan.rounding.refit import refit
 from quantplan.rounding.threads import spans
 
 BLOCK, CHUNK = 256, 32  # columns per large and per small matrix product
@@ -37,7 +38,7 @@ def feed_back(panel: Panel, metric: Metric) -> None:
             errors[chunk] = panel.put(columns, levels, of)
 
 
-def descend(panel: Panel, metric: Metric, ridge: float = 0.0) -> int:
+def descend(panel: Panel, metric: Metric, ridge: float = 0.0, refitting: bool = False) -> int:
     """One sweep of coordinate descent in the natural order; the number of codes that changed.
 
     Each code becomes the best one given all others: nearest to q_j + (E H)_j / H_jj with E the errors. ``ridge`` is
@@ -61,8 +62,10 @@ def descend(panel: Panel, metric: Metric, ridge: float = 0.0) -> int:
             levels, changes = round_chunk(panel.rounder, goal, coupling, scale, panel.inverse[of], before)
             changed += int(np.count_nonzero(changes))
             panel.put(chunk, levels, of)
-            rest = slice(chunk.stop, block.stop)
-            pull[inner.stop :] += hessian[rest, chunk] @ changes
+            later = slice(0 if refitting else inner.stop, block.stop - block.start)
+            pull[later] += hessian[block, chunk][later] @ changes
+        if refitting:
+            refit(panel, hessian, pull, block)
     return changed
 
 

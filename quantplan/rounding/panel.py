@@ -37,6 +37,15 @@ class Panel:
         minimums = fields.minimums()
         self.minimums = None if minimums is None else np.ascontiguousarray(minimums.T)
 
+    def set_scales_of(self, unit: int) -> None:
+        """The same for one block of each row."""
+        per_unit = self.layout.block // self.layout.sub_block
+        of = slice(unit * per_unit, (unit + 1) * per_unit)
+        self.scales[of] = self.d[unit].astype(np.float32) * self.scale_codes[of]
+        self.inverse[of] = reciprocal(self.scales[of])
+        if self.minimums is not None:
+            self.minimums[of] = self.dmin[unit].astype(np.float32) * self.min_codes[of]
+
     def fields(self) -> ScalarFields:
         """The panel's fields, rows first again."""
         return ScalarFields(
