@@ -26,15 +26,14 @@ _PANELS, _LEAST_ROWS, _MOST_ROWS = 8, 64, 1024
 
 @dataclass(frozen=True, slots=True)
 class RoundingOptions:
-    """``damping``: ridge of the feedback over the mean of H_jj; ``sweeps``: most sweeps of coordinate descent; ``threads``:
-    0 for all cores, never changes the result.
+    """``damping``: ridge of the feedback over the mean of H_jj; ``sweeps``: most sweeps of coordinate descent; ``refit``:
+    fit the scales to the codes in all sweeps but the first; ``threads``: 0 for all cores, never changes the result.
     """
 
     damping: float = 0.01
     sweeps: int = 3
+    refit: bool = True
     threads: int = 0
-    descent_ridge: float = 0.0
-    refit: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +113,7 @@ def _round_panel(
         return Rounded(stock, energies, stock_errors, stock_errors, len(part))
     feed_back(panel, metric)
     for sweep in range(options.sweeps):
-        if descend(panel, metric, options.descent_ridge * metric.ridge, bool(options.refit) and sweep + 1 >= options.refit) < _CONVERGED * part.size:
+        if descend(panel, metric, refitting=options.refit and sweep > 0) < _CONVERGED * part.size:
             break
     blocks = panel.pack()
     np.subtract(panel.weights, ggml.dequantize(blocks, kind, part.shape[1]).T, out=panel.errors)  # as ggml decodes

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from quantplan.rounding.metric import Metric
-from quantplan.rounding.panel import Panel, round_chunk
+from quantplan.rounding.panel import Panel, reciprocal, round_chunk
 from quantplan.rounding.refit import refit
 from quantplan.rounding.threads import spans
 
@@ -38,19 +38,16 @@ def feed_back(panel: Panel, metric: Metric) -> None:
             errors[chunk] = panel.put(columns, levels, of)
 
 
-def descend(panel: Panel, metric: Metric, ridge: float = 0.0, refitting: bool = False) -> int:
+def descend(panel: Panel, metric: Metric, refitting: bool = False) -> int:
     """One sweep of coordinate descent in the natural order; the number of codes that changed.
 
-    Each code becomes the best one given all others: nearest to q_j + (E H)_j / H_jj with E the errors. ``ridge`` is
-    added to the diagonal of H.
+    Each code becomes the best one given all others: nearest to q_j + (E H)_j / H_jj with E the errors. ``refitting``:
+    after the codes of each block, its scales.
     """
     hessian, changed = metric.hessian, 0
-    diagonal = metric.diagonal + np.float32(ridge)
-    inverse_diagonal = np.where(metric.diagonal > 0, 1 / np.where(diagonal > 0, diagonal, 1), 0).astype(np.float32)
+    inverse_diagonal = reciprocal(metric.diagonal)  # 0 for dead inputs: their codes stay
     for block in spans(len(hessian), BLOCK):
         pull = hessian[block] @ panel.errors
-        if ridge:
-            pull += np.float32(ridge) * panel.errors[block]
         for inner in spans(block.stop - block.start, CHUNK):
             chunk = slice(block.start + inner.start, block.start + inner.stop)
             of = np.arange(chunk.start, chunk.stop) // panel.layout.sub_block
