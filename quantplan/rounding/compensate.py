@@ -15,9 +15,11 @@ from quantplan.errors import BadFile
 from quantplan.llamacpp import ggml
 from quantplan.quant_type import QuantType
 from quantplan.rounding.feedback import descend, feed_back, row_energies
-from quantplan.rounding.layouts import layout_of
+from quantplan.rounding.grid_feedback import descend_groups, feed_back_groups
+from quantplan.rounding.grid_panel import GridPanel
+from quantplan.rounding.layouts import CODEBOOK, column_group, layout_of
 from quantplan.rounding.metric import Metric, prepare
-from quantplan.rounding.panel import Panel
+from quantplan.rounding.panel import ScalarPanel
 from quantplan.rounding.threads import spans, workers
 
 _CONVERGED = 1e-3  # share of codes changed by a sweep below which no further one is made
@@ -76,7 +78,9 @@ def compensate(
     """
     options, layout = options or RoundingOptions(), layout_of(kind)
     if not isinstance(metric, Metric):
-        metric = prepare(metric, options.damping, threads=options.threads)
+        metric = prepare(metric, options.damping, column_group(kind), options.threads)
+    if metric.group % column_group(kind):
+        raise ValueError(f"{kind} needs second moments prepared in groups of {column_group(kind)} columns")
     rows, columns = weights.shape
     if columns != len(metric.hessian):
         raise ValueError(f"weights of {columns} columns do not fit second moments of {len(metric.hessian)}")
@@ -106,14 +110,17 @@ def _round_panel(
     if not np.isfinite(part).all():
         raise BadFile("the weights contain NaN or infinite values; is the model file damaged?")
     stock = ggml.quantize(part, kind, _importance(metric))
-    panel = Panel(layout, part, layout.parse(stock))
+    grid = kind.name in CODEBOOK
+    panel = (GridPanel if grid else ScalarPanel)(layout, part, layout.parse(stock))
     energies = row_energies(panel.weights, metric.hessian)
     stock_errors = row_energies(panel.errors, metric.hessian)
     if not len(metric.order) or not stock_errors.any():
         return Rounded(stock, energies, stock_errors, stock_errors, len(part))
-    feed_back(panel, metric)
+    (feed_back_groups if grid else feed_back)(panel, metric)
     for sweep in range(options.sweeps):
-        if descend(panel, metric, refitting=options.refit and sweep > 0) < _CONVERGED * part.size:
+        if (descend_groups if grid else descend)(
+            panel, metric, refitting=options.refit and sweep > 0
+        ) < _CONVERGED * part.size:
             break
     blocks = panel.pack()
     np.subtract(panel.weights, ggml.dequantize(blocks, kind, part.shape[1]).T, out=panel.errors)  # as ggml decodes

@@ -10,14 +10,14 @@ from __future__ import annotations
 import numpy as np
 
 from quantplan.rounding.metric import Metric
-from quantplan.rounding.panel import Panel, reciprocal, round_chunk
+from quantplan.rounding.panel import ScalarPanel, reciprocal, round_chunk
 from quantplan.rounding.refit import refit
 from quantplan.rounding.threads import spans
 
 BLOCK, CHUNK = 256, 32  # columns per large and per small matrix product
 
 
-def feed_back(panel: Panel, metric: Metric) -> None:
+def feed_back(panel: ScalarPanel, metric: Metric) -> None:
     """Rounds the live columns in the metric's order, each making up for the errors of those before it."""
     order, factor = metric.order, metric.feedback
     errors = np.empty((len(order), panel.weights.shape[1]), np.float32)  # in the order of rounding
@@ -38,7 +38,7 @@ def feed_back(panel: Panel, metric: Metric) -> None:
             errors[chunk] = panel.put(columns, levels, of)
 
 
-def descend(panel: Panel, metric: Metric, refitting: bool = False) -> int:
+def descend(panel: ScalarPanel, metric: Metric, refitting: bool = False) -> int:
     """One sweep of coordinate descent in the natural order; the number of codes that changed.
 
     Each code becomes the best one given all others: nearest to q_j + (E H)_j / H_jj with E the errors. ``refitting``:

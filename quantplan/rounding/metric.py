@@ -30,13 +30,15 @@ class Metric:
     """Second moments, factorized.
 
     ``hessian``: float32 [columns, columns] as it was given; ``order``: columns with H_jj > 0, in the order in which they
-    are rounded; ``feedback``: float32 [live, live], U in that order (below the diagonal: undefined); ``ridge``: what was
+    are rounded; ``feedback``: float32 [live, live], U in that order (below the diagonal: undefined); ``pivots``: float32
+    [live], v; ``ridge``: what was
     added to the diagonal; ``group``: columns that stay together in the order.
     """
 
     hessian: np.ndarray
     order: np.ndarray
     feedback: np.ndarray
+    pivots: np.ndarray
     ridge: float
     group: int = 1
 
@@ -65,9 +67,9 @@ def prepare(hessian: np.ndarray, damping: float = 0.01, group: int = 1, threads:
     ridge = damping * float(diagonal[order].mean(dtype=np.float64)) if len(order) else 0.0
     with workers(threads) as run_all:
         for more in (1.0, 10.0, 100.0, _MOST_RIDGE):
-            feedback = _factor(hessian, order, max(ridge, 1e-30) * more, run_all)
-            if feedback is not None:
-                return Metric(hessian, order, feedback, ridge * more, group)
+            factored = _factor(hessian, order, max(ridge, 1e-30) * more, run_all)
+            if factored is not None:
+                return Metric(hessian, order, *factored, ridge * more, group)
     raise BadFile("the second moments of the inputs are not positive semidefinite; collect them again")
 
 
@@ -79,8 +81,10 @@ def _order(diagonal: np.ndarray, group: int) -> np.ndarray:
     return (groups[:, None] * group + np.arange(group)).reshape(-1)
 
 
-def _factor(hessian: np.ndarray, order: np.ndarray, ridge: float, run_all: RunAll) -> np.ndarray | None:
-    """U above; None where a pivot is not positive. Blocked, from the last columns to the first, each looking at those done."""
+def _factor(
+    hessian: np.ndarray, order: np.ndarray, ridge: float, run_all: RunAll
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """U and v; None where a pivot is not positive. Blocked, from the last columns to the first, each looking at those done."""
     size = len(order)
     out = np.empty((size, size), np.float32)
     tiles = spans(size, _TILE)
@@ -95,7 +99,7 @@ def _factor(hessian: np.ndarray, order: np.ndarray, ridge: float, run_all: RunAl
         pivots[tiles[index]] = np.diagonal(out[tiles[index], tiles[index]])
         run_all(partial(_factor_panel, out, tiles[index], inverse), tiles[:index])
     run_all(lambda tile: np.divide(out[tile, tile.start :], pivots[tile.start :], out=out[tile, tile.start :]), tiles)
-    return out
+    return out, pivots**2
 
 
 def _factor_diagonal(out: np.ndarray, tile: slice) -> np.ndarray | None:

@@ -8,12 +8,15 @@ from quantplan.rounding.blocks import ScalarBlocks, ScalarFields
 from quantplan.rounding.levels import LinearLevels, TableLevels, level_rounder
 
 
-class Panel:
-    """Codes, scales and errors of ``rows`` rows, transposed.
+class ScalarPanel:
+    """Codes, scales and errors of ``rows`` rows of a scalar type, transposed.
 
     ``weights``, ``errors``: float32 [columns, rows], errors being weights minus decoded weights; ``codes``: uint8
-    [columns, rows]; ``scales``, ``minimums``: float32 [sub-blocks, rows].
+    [columns, rows]; ``scales``, ``minimums``: float32 [sub-blocks, rows]; ``unit``: what adding 1 to a scale code adds to
+    the factor of d.
     """
+
+    unit = np.float32(1)
 
     def __init__(self, layout: ScalarBlocks, weights: np.ndarray, fields: ScalarFields) -> None:
         self.layout = layout
@@ -41,10 +44,14 @@ class Panel:
         """The same for one block of each row."""
         per_unit = self.layout.block // self.layout.sub_block
         of = slice(unit * per_unit, (unit + 1) * per_unit)
-        self.scales[of] = self.d[unit].astype(np.float32) * self.scale_codes[of]
+        self.scales[of] = self.d[unit].astype(np.float32) * self.multipliers(of)
         self.inverse[of] = reciprocal(self.scales[of])
         if self.minimums is not None:
             self.minimums[of] = self.dmin[unit].astype(np.float32) * self.min_codes[of]
+
+    def multipliers(self, of: slice | np.ndarray) -> np.ndarray:
+        """float32 [sub-blocks, rows]: what d is multiplied with in some sub-blocks."""
+        return self.scale_codes[of].astype(np.float32)
 
     def fields(self) -> ScalarFields:
         """The panel's fields, rows first again."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from quantplan.rounding.panel import Panel, reciprocal
+from quantplan.rounding.grid_panel import GridPanel
+from quantplan.rounding.panel import ScalarPanel, reciprocal
 
 _LARGEST_HALF = np.float32(np.finfo(np.float16).max)
 
 
-def refit(panel: Panel, hessian: np.ndarray, pull: np.ndarray, block: slice) -> None:
+def refit(panel: ScalarPanel | GridPanel, hessian: np.ndarray, pull: np.ndarray, block: slice) -> None:
     """Refits all scales of a run of whole blocks.
 
     ``hessian``: float32 [columns, columns]; ``pull``: float32 [columns of the run, rows], (E H)_j, kept up to date.
@@ -28,11 +29,13 @@ def refit(panel: Panel, hessian: np.ndarray, pull: np.ndarray, block: slice) -> 
     panel.set_errors(block)
 
 
-def _refit_sub_block(panel: Panel, hessian: np.ndarray, pull: np.ndarray, block: slice, columns: slice) -> None:
+def _refit_sub_block(
+    panel: ScalarPanel | GridPanel, hessian: np.ndarray, pull: np.ndarray, block: slice, columns: slice
+) -> None:
     """The integers of one sub-block: first its scale, then its minimum."""
     index, unit = columns.start // panel.layout.sub_block, columns.start // panel.layout.block
     inner = slice(columns.start - block.start, columns.stop - block.start)
-    change = panel.levels(columns) * panel.d[unit].astype(np.float32)
+    change = panel.levels(columns) * (panel.d[unit].astype(np.float32) * panel.unit)
     _step(panel.scale_codes[index], panel.layout.scale_range, change, hessian, pull, block, inner)
     if panel.dmin is not None:
         change = np.broadcast_to(-panel.dmin[unit].astype(np.float32), change.shape)
@@ -59,11 +62,13 @@ def _step(
     pull -= hessian[block, columns] @ (change * moves)
 
 
-def _refit_factors(panel: Panel, hessian: np.ndarray, pull: np.ndarray, block: slice, columns: slice) -> None:
+def _refit_factors(
+    panel: ScalarPanel | GridPanel, hessian: np.ndarray, pull: np.ndarray, block: slice, columns: slice
+) -> None:
     """d, and dmin where there is one, of one block of each row."""
     unit, inner = columns.start // panel.layout.block, slice(columns.start - block.start, columns.stop - block.start)
     of = np.arange(columns.start, columns.stop) // panel.layout.sub_block
-    levels = panel.levels(columns) * panel.scale_codes[of]
+    levels = panel.levels(columns) * panel.multipliers(of)
     pulled = hessian[columns, columns] @ levels
     slope, curvature = _dot(levels, pull[inner]), _dot(levels, pulled)
     d = panel.d[unit].astype(np.float32)

@@ -8,10 +8,13 @@ import pytest
 from quantplan.llamacpp import ggml
 from quantplan.quant_type import BY_NAME
 from quantplan.rounding.blocks import decode
-from quantplan.rounding.layouts import SCALAR
+from quantplan.rounding.grid_blocks import decode_grid
+from quantplan.rounding.layouts import CODEBOOK, LAYOUTS, SCALAR
 
 COLUMNS, ROWS = 512, 48
-LAYOUTS = pytest.mark.parametrize("layout", SCALAR.values(), ids=SCALAR)
+EVERY = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+SCALARS = pytest.mark.parametrize("layout", SCALAR.values(), ids=SCALAR)
+CODEBOOKS = pytest.mark.parametrize("layout", CODEBOOK.values(), ids=CODEBOOK)
 
 
 def random_halves(shape, random):
@@ -28,28 +31,34 @@ def random_fields(layout, seed=0):
     random = np.random.default_rng(seed)
     data = random.integers(0, 256, (ROWS, BY_NAME[layout.name].row_bytes(COLUMNS)), np.uint8)
     fields = layout.parse(data)
-    dmin = None if fields.dmin is None else random_halves(fields.dmin.shape, random)
-    return dataclasses.replace(fields, d=random_halves(fields.d.shape, random), dmin=dmin)
+    fields = dataclasses.replace(fields, d=random_halves(fields.d.shape, random))
+    if layout.min_range is not None:
+        fields = dataclasses.replace(fields, dmin=random_halves(fields.dmin.shape, random))
+    return fields
+
+
+def decoded_here(layout, fields):
+    return (decode if layout.name in SCALAR else decode_grid)(layout, fields)
 
 
 def bits(values):
     return np.ascontiguousarray(values, np.float32).view(np.uint32)
 
 
-@LAYOUTS
+@EVERY
 def test_bytes_survive_parsing_and_packing(layout):
     data = np.random.default_rng(1).integers(0, 256, (ROWS, BY_NAME[layout.name].row_bytes(COLUMNS)), np.uint8)
     assert np.array_equal(layout.pack(layout.parse(data)), data)
 
 
-@LAYOUTS
+@EVERY
 def test_ggml_decodes_what_was_packed(layout):
     fields = random_fields(layout)
     decoded = ggml.dequantize(layout.pack(fields), BY_NAME[layout.name], COLUMNS)
-    assert np.array_equal(bits(decoded), bits(decode(layout, fields)))
+    assert np.array_equal(bits(decoded), bits(decoded_here(layout, fields)))
 
 
-@LAYOUTS
+@SCALARS
 def test_all_codes_and_scales_at_their_ends(layout):
     fields = random_fields(layout)
     for code in (0, len(layout.levels) - 1):
@@ -62,7 +71,7 @@ def test_all_codes_and_scales_at_their_ends(layout):
             assert np.array_equal(bits(decoded), bits(decode(layout, edge)))
 
 
-@LAYOUTS
+@SCALARS
 def test_each_code_has_its_own_place(layout):
     """Moving one code moves one weight: a layout with two codes exchanged would fail here."""
     fields = random_fields(layout)
@@ -80,8 +89,31 @@ def test_each_code_has_its_own_place(layout):
         assert np.flatnonzero((after != before).any(axis=0)).tolist() == [column]
 
 
-@LAYOUTS
+@EVERY
 def test_shape_is_ggmls(layout):
     kind = BY_NAME[layout.name]
     assert layout.block == kind.block
     assert layout.pack(random_fields(layout)).shape == (ROWS, kind.row_bytes(COLUMNS))
+
+
+@CODEBOOKS
+def test_all_points_and_signs(layout):
+    random, kind = np.random.default_rng(4), BY_NAME[layout.name]
+    fields = random_fields(layout)
+    points = random.permutation(np.resize(np.arange(layout.points, dtype=np.uint16), fields.points.size))
+    ends = dataclasses.replace(
+        fields,
+        points=points.reshape(fields.points.shape),
+        scale_codes=random.choice(np.array(layout.scale_range, np.int16), fields.scale_codes.shape),
+    )
+    decoded = ggml.dequantize(layout.pack(ends), kind, COLUMNS)
+    assert np.array_equal(bits(decoded), bits(decode_grid(layout, ends)))
+    signs = np.unpackbits(fields.signs.reshape(-1, 1), axis=1)
+    assert len(np.unique(fields.signs)) == (128 if layout.even else 256)
+    assert not layout.even or not (signs.sum(axis=1) % 2).any()
+
+
+@CODEBOOKS
+def test_grids_hold_distinct_points(layout):
+    assert len(np.unique(layout.grid, axis=0)) == layout.points
+    assert (layout.grid > 0).all()

@@ -8,11 +8,13 @@ from quantplan.llamacpp import ggml
 from quantplan.quant_type import BY_NAME
 from quantplan.rounding.blocks import decode
 from quantplan.rounding.compensate import RoundingOptions, compensate
-from quantplan.rounding.layouts import SCALAR
+from quantplan.rounding.grid_panel import features, nearest_points
+from quantplan.rounding.layouts import CODEBOOK, LAYOUTS, SCALAR
 from quantplan.rounding.metric import prepare
 
 COLUMNS = 512
-TYPES = pytest.mark.parametrize("kind", [BY_NAME[name] for name in SCALAR], ids=str)
+TYPES = pytest.mark.parametrize("kind", [BY_NAME[name] for name in LAYOUTS], ids=str)
+SCALARS = pytest.mark.parametrize("kind", [BY_NAME[name] for name in SCALAR], ids=str)
 
 
 def second_moments(columns=COLUMNS, seed=0, tokens=4096):
@@ -23,7 +25,7 @@ def second_moments(columns=COLUMNS, seed=0, tokens=4096):
     return (inputs.T @ inputs / tokens).astype(np.float32)
 
 
-def random_weights(rows=96, columns=COLUMNS, seed=1):
+def random_weights(rows=64, columns=COLUMNS, seed=1):
     return np.random.default_rng(seed).standard_normal((rows, columns), np.float32) / 50
 
 
@@ -83,14 +85,14 @@ def test_sweeps_and_refits_lower_the_error(kind):
     assert refitted < swept < fed_back
 
 
-@pytest.mark.parametrize("name", ["Q2_K", "Q5_1", "IQ4_XS"])
+@pytest.mark.parametrize("name", ["Q2_K", "Q5_1", "IQ4_XS", "IQ3_XXS"])
 def test_threads_do_not_change_the_bytes(name):
     weights, hessian = random_weights(rows=300), second_moments()
     one, three = (compensate(weights, hessian, BY_NAME[name], RoundingOptions(threads=n)).blocks for n in (1, 3))
     assert np.array_equal(one, three)
 
 
-@TYPES
+@SCALARS
 def test_without_correlation_nothing_is_much_better_than_ggml(kind):
     """With a diagonal H rounding to the nearest is optimal given the scales: what is left to gain is the refit."""
     hessian = np.diag(np.exp(np.random.default_rng(2).standard_normal(COLUMNS))).astype(np.float32)
@@ -101,13 +103,26 @@ def test_without_correlation_nothing_is_much_better_than_ggml(kind):
 @TYPES
 def test_dead_inputs_keep_ggmls_codes(kind):
     weights, hessian = random_weights(), second_moments()
-    dead = np.random.default_rng(3).random(COLUMNS) < 0.2
+    dead = np.repeat(np.random.default_rng(3).random(COLUMNS // 8) < 0.2, 8)
     hessian[dead], hessian[:, dead] = 0, 0
     rounded = compensate(weights, hessian, kind, RoundingOptions(refit=False))
     stock = ggml.quantize(weights, kind, np.diagonal(hessian).copy())
     ours, theirs = (ggml.dequantize(blocks, kind, COLUMNS) for blocks in (rounded.blocks, stock))
     assert np.array_equal(ours[:, dead], theirs[:, dead])
     assert rounded.relative_error < 0.9 * rounded.stock_relative_error
+
+
+@TYPES
+def test_dead_inputs_among_live_ones_stay_near_their_weights(kind):
+    weights, hessian = random_weights(), second_moments()
+    dead = np.random.default_rng(3).random(COLUMNS) < 0.2
+    hessian[dead], hessian[:, dead] = 0, 0
+    rounded = compensate(weights, hessian, kind)
+    stock = ggml.quantize(weights, kind, np.diagonal(hessian).copy())
+    ours, theirs = (
+        ((ggml.dequantize(each, kind, COLUMNS) - weights)[:, dead] ** 2).sum() for each in (rounded.blocks, stock)
+    )
+    assert ours < 2 * theirs
 
 
 @TYPES
@@ -151,11 +166,30 @@ def test_extreme_columns_and_rows():
     outlier = np.ones(COLUMNS, np.float32)
     outlier[7] = 1e5
     hessian *= outlier * outlier[:, None]
-    weights = random_weights() * np.logspace(-9, 5, 96, dtype=np.float32)[:, None]
-    for kind in (BY_NAME["Q4_K"], BY_NAME["Q3_K"], BY_NAME["Q4_0"]):
+    weights = random_weights() * np.logspace(-9, 5, 64, dtype=np.float32)[:, None]
+    for kind in map(BY_NAME.get, ("Q4_K", "Q3_K", "Q4_0", "IQ2_XS", "IQ3_XXS")):
         rounded = compensate(weights, hessian, kind)
         assert np.isfinite(rounded.errors).all()
         assert (rounded.errors <= rounded.stock_errors).all()
+
+
+def test_points_are_the_best_of_the_grid():
+    """The form that scores all points at once, against distances written out."""
+    random, layout = np.random.default_rng(5), CODEBOOK["IQ2_XS"]
+    target, scale = random.standard_normal((8, 40), np.float32) * 20, np.full(40, 0.7, np.float32)
+    mixing = random.standard_normal((8, 8))
+    metric = (mixing @ mixing.T).astype(np.float32)
+    negative = target < 0
+    chosen = nearest_points(target, metric, scale, negative, features(layout.grid))
+    signed = np.where(negative.T[:, None], -layout.grid, layout.grid) * 0.7
+    rest = target.T[:, None] - signed
+    distances = np.einsum("rpi,ij,rpj->rp", rest, metric, rest)
+    assert distances[np.arange(40), chosen] == pytest.approx(distances.min(axis=1), rel=1e-4)
+
+
+def test_metric_must_keep_the_columns_of_a_point_together():
+    with pytest.raises(ValueError, match="groups of 8"):
+        compensate(random_weights(), prepare(second_moments()), BY_NAME["IQ2_S"])
 
 
 def test_what_is_refused():
