@@ -23,6 +23,7 @@ from quantplan.rounding.panel import ScalarPanel
 from quantplan.rounding.threads import spans, workers
 
 _CONVERGED = 1e-3  # share of codes changed by a sweep below which no further one is made
+_COLUMNS, _GROUPS = (ScalarPanel, feed_back, descend), (GridPanel, feed_back_groups, descend_groups)
 _PANELS, _LEAST_ROWS, _MOST_ROWS = 8, 64, 1024
 
 
@@ -110,17 +111,16 @@ def _round_panel(
     if not np.isfinite(part).all():
         raise BadFile("the weights contain NaN or infinite values; is the model file damaged?")
     stock = ggml.quantize(part, kind, _importance(metric))
-    grid = kind.name in CODEBOOK
-    panel = (GridPanel if grid else ScalarPanel)(layout, part, layout.parse(stock))
+    new_panel, feedback, descent = _GROUPS if kind.name in CODEBOOK else _COLUMNS
+    panel = new_panel(layout, part, layout.parse(stock))
     energies = row_energies(panel.weights, metric.hessian)
     stock_errors = row_energies(panel.errors, metric.hessian)
     if not len(metric.order) or not stock_errors.any():
         return Rounded(stock, energies, stock_errors, stock_errors, len(part))
-    (feed_back_groups if grid else feed_back)(panel, metric)
+    feedback(panel, metric)
     for sweep in range(options.sweeps):
-        if (descend_groups if grid else descend)(
-            panel, metric, refitting=options.refit and sweep > 0
-        ) < _CONVERGED * part.size:
+        refitting = options.refit and sweep > 0
+        if descent(panel, metric, refitting) < _CONVERGED * part.size and refitting == options.refit:
             break
     blocks = panel.pack()
     np.subtract(panel.weights, ggml.dequantize(blocks, kind, part.shape[1]).T, out=panel.errors)  # as ggml decodes

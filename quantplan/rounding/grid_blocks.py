@@ -175,7 +175,7 @@ class IQ2XS(GridBlocks):
 
     def _pack(self, points: np.ndarray, signs: np.ndarray, scales: np.ndarray) -> list[np.ndarray]:
         words = points.astype(np.uint16) | (signs & _SEVEN).astype(np.uint16) << np.uint16(9)
-        return [words.view(np.uint8), _join_scale_nibbles(scales)]
+        return [np.ascontiguousarray(words).view(np.uint8), _join_scale_nibbles(scales)]
 
 
 class IQ2S(GridBlocks):

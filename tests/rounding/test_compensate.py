@@ -76,6 +76,14 @@ def test_errors_are_those_of_the_bytes_and_lower_than_ggmls(kind):
 
 
 @TYPES
+def test_rows_of_one_superblock(kind):
+    weights, hessian = random_weights(8, 256), second_moments(256)
+    rounded = compensate(weights, hessian, kind)
+    assert rounded.errors == pytest.approx(row_errors(weights, rounded.blocks, kind, hessian), rel=1e-3)
+    assert rounded.relative_error < rounded.stock_relative_error
+
+
+@TYPES
 def test_sweeps_and_refits_lower_the_error(kind):
     weights, hessian = random_weights(), second_moments()
     fed_back, swept, refitted = (
