@@ -1,0 +1,1 @@
+"""Error-compensated rounding of weight matrices into stock ggml blocks."""

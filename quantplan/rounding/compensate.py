@@ -1,0 +1,135 @@
+"""Error-compensated rounding of a matrix into ggml's blocks.
+
+Block scales come from ggml's encoder with the diagonal of H as importance. Codes are then chosen by error feedback and
+coordinate descent, scales are refitted to them, and each row keeps the better of ggml's encoding and this one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from quantplan.errors import BadFile
+from quantplan.llamacpp import ggml
+from quantplan.quant_type import QuantType
+from quantplan.rounding.feedback import descend, feed_back, row_energies
+from quantplan.rounding.grid_feedback import descend_groups, feed_back_groups
+from quantplan.rounding.grid_panel import GridPanel
+from quantplan.rounding.layouts import CODEBOOK, column_group, layout_of
+from quantplan.rounding.metric import Metric, prepare
+from quantplan.rounding.panel import ScalarPanel
+from quantplan.rounding.threads import spans, workers
+
+_CONVERGED = 1e-3  # share of codes changed by a sweep below which no further one is made
+_COLUMNS, _GROUPS = (ScalarPanel, feed_back, descend), (GridPanel, feed_back_groups, descend_groups)
+_PANELS, _LEAST_ROWS, _MOST_ROWS = 8, 64, 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RoundingOptions:
+    """``damping``: ridge of the feedback over the mean of H_jj; ``sweeps``: most sweeps of coordinate descent; ``refit``:
+    fit the scales to the codes in all sweeps but the first; ``threads``: 0 for all cores, never changes the result.
+    """
+
+    damping: float = 0.01
+    sweeps: int = 3
+    refit: bool = True
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """An encoded matrix and what it costs in the metric of H, without damping.
+
+    ``blocks``: uint8 [rows, row bytes]; ``energies``, ``stock_errors``, ``errors``: float64 [rows], x H x^T of the weights,
+    of the errors of ggml's own encoding and of this one; ``rows_kept``: rows where ggml's encoding was no worse.
+    """
+
+    blocks: np.ndarray
+    energies: np.ndarray
+    stock_errors: np.ndarray
+    errors: np.ndarray
+    rows_kept: int
+
+    @property
+    def relative_error(self) -> float:
+        """tr(D H D^T) / tr(W H W^T); 0 where the matrix gives no output."""
+        return _ratio(self.errors, self.energies)
+
+    @property
+    def stock_relative_error(self) -> float:
+        """The same of ggml's own encoding."""
+        return _ratio(self.stock_errors, self.energies)
+
+
+def _ratio(errors: np.ndarray, energies: np.ndarray) -> float:
+    total = float(energies.sum())
+    return float(errors.sum()) / total if total > 0 else 0.0
+
+
+def compensate(
+    weights: np.ndarray, metric: Metric | np.ndarray, kind: QuantType, options: RoundingOptions | None = None
+) -> Rounded:
+    """Encodes float32 [rows, columns] as ``kind`` with the least error found in the metric.
+
+    ``metric``: second moments of the inputs, float32 [columns, columns], or ``prepare`` of them. BadFile where either has
+    NaN or infinite values, NothingSelected for types without a layout, ValueError where shapes do not fit.
+    """
+    options, layout = options or RoundingOptions(), layout_of(kind)
+    if not isinstance(metric, Metric):
+        metric = prepare(metric, options.damping, column_group(kind), options.threads)
+    if metric.group % column_group(kind):
+        raise ValueError(f"{kind} needs second moments prepared in groups of {column_group(kind)} columns")
+    rows, columns = weights.shape
+    if columns != len(metric.hessian):
+        raise ValueError(f"weights of {columns} columns do not fit second moments of {len(metric.hessian)}")
+    kind.row_bytes(columns)  # ValueError where blocks do not fit
+    panels = spans(rows, _panel_rows(rows))
+    with workers(options.threads) as run_all:
+        parts = run_all(partial(_round_panel, weights, metric, kind, layout, options), panels)
+    return Rounded(
+        np.concatenate([part.blocks for part in parts]),
+        np.concatenate([part.energies for part in parts]),
+        np.concatenate([part.stock_errors for part in parts]),
+        np.concatenate([part.errors for part in parts]),
+        sum(part.rows_kept for part in parts),
+    )
+
+
+def _panel_rows(rows: int) -> int:
+    """Rows rounded together: by the matrix alone, so that the number of threads changes no shape of any product."""
+    share = -(-rows // _PANELS)
+    return min(max(-(-share // 64) * 64, _LEAST_ROWS), _MOST_ROWS)
+
+
+def _round_panel(
+    weights: np.ndarray, metric: Metric, kind: QuantType, layout: object, options: RoundingOptions, rows: slice
+) -> Rounded:
+    part = np.ascontiguousarray(weights[rows], np.float32)
+    if not np.isfinite(part).all():
+        raise BadFile("the weights contain NaN or infinite values; is the model file damaged?")
+    stock = ggml.quantize(part, kind, _importance(metric))
+    new_panel, feedback, descent = _GROUPS if kind.name in CODEBOOK else _COLUMNS
+    panel = new_panel(layout, part, layout.parse(stock))
+    energies = row_energies(panel.weights, metric.hessian)
+    stock_errors = row_energies(panel.errors, metric.hessian)
+    if not len(metric.order) or not stock_errors.any():
+        return Rounded(stock, energies, stock_errors, stock_errors, len(part))
+    feedback(panel, metric)
+    for sweep in range(options.sweeps):
+        refitting = options.refit and sweep > 0
+        if descent(panel, metric, refitting) < _CONVERGED * part.size and refitting == options.refit:
+            break
+    blocks = panel.pack()
+    np.subtract(panel.weights, ggml.dequantize(blocks, kind, part.shape[1]).T, out=panel.errors)  # as ggml decodes
+    errors = row_energies(panel.errors, metric.hessian)
+    worse = ~(errors < stock_errors)
+    blocks[worse], errors[worse] = stock[worse], stock_errors[worse]
+    return Rounded(blocks, energies, stock_errors, errors, int(worse.sum()))
+
+
+def _importance(metric: Metric) -> np.ndarray:
+    diagonal = metric.diagonal
+    return diagonal if diagonal.any() else np.ones_like(diagonal)  # ggml's encoders divide by sums of it

@@ -1,0 +1,35 @@
+"""Work spread over threads so that the result does not depend on their number.
+
+A threaded BLAS splits sums by the number of threads, which changes last bits and then codes. So each call of it runs on one
+thread, and the work is cut into tasks whose shapes depend on the matrix only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+from threadpoolctl import threadpool_limits
+
+from quantplan.llamacpp import ggml
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
+RunAll = Callable[[Callable[[Task], Answer], Sequence[Task]], list[Answer]]
+
+
+@contextmanager
+def workers(threads: int = 0) -> Iterator[RunAll]:
+    """A function that applies another to all tasks, on ``threads`` threads (0: all cores), answers in their order.
+
+    BLAS is limited to one thread meanwhile, in the whole process.
+    """
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads or ggml.cores()) as pool:
+        yield lambda work, tasks: list(pool.map(work, tasks))
+
+
+def spans(length: int, step: int) -> list[slice]:
+    """``range(length)`` cut into slices of ``step``, the last one shorter."""
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
