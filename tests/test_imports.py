@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "quantplan"
-ORDER = ("nouns", "llamacpp", "formats", "solve", "analyze", "experiments", "surgery", "report", "cli")
+ORDER = ("nouns", "llamacpp", "formats", "solve", "analyze", "experiments", "sensitivity", "surgery", "report", "cli")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -43,6 +44,7 @@ GgmlTensor._fields_ = [
     ("name", ctypes.c_char * _MAX_NAME),
 ]
 NodeWatcher = Callable[[GgmlTensor, bool], bool]
+_NODE_TYPES = {0: np.dtype(np.float32), 26: np.dtype(np.int32)}  # ggml's numbers of F32 and I32
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,10 @@ class Engine:
             )
         return context
 
+    def free_context(self, context: int) -> None:
+        """Frees what ``new_context`` made."""
+        self._llama.llama_free(context)
+
     def _guarded(self, watch: NodeWatcher) -> Callable[[int, bool, int], bool]:
         """ctypes swallows what a callback raises: keep it and raise it after the decode."""
 
@@ -245,20 +251,28 @@ class Engine:
             yield self._decode(windows[start : start + size])
 
     def _decode(self, windows: np.ndarray) -> np.ndarray:
-        llama, count, n_ctx = self._llama, len(windows), windows.shape[1]
-        llama.llama_memory_clear(llama.llama_get_memory(self._context), True)
-        batch = llama.llama_batch_init(count * n_ctx, 0, 1)
-        try:
-            self._fill(batch, windows)
-            self.run(self._context, batch)
-        finally:
-            llama.llama_batch_free(batch)
+        count, n_ctx = windows.shape
+        self.forward(self._context, windows, self.first_scored)
         scored = n_ctx - self.first_scored
-        pointer = llama.llama_get_logits(self._context)
+        pointer = self._llama.llama_get_logits(self._context)
         flat = np.ctypeslib.as_array(pointer, (count, scored, self.vocabulary))
         return flat[:, :-1]
 
-    def _fill(self, batch: object, windows: np.ndarray) -> None:
+    def forward(self, context: int, windows: np.ndarray, first_output: int = 0) -> None:
+        """One decode of int32 [windows, tokens] from an empty memory; outputs are asked for from ``first_output`` on.
+
+        The last block computes its feed-forward part for outputs only.
+        """
+        llama = self._llama
+        llama.llama_memory_clear(llama.llama_get_memory(context), True)
+        batch = llama.llama_batch_init(windows.size, 0, 1)
+        try:
+            self._fill(batch, windows, first_output)
+            self.run(context, batch)
+        finally:
+            llama.llama_batch_free(batch)
+
+    def _fill(self, batch: object, windows: np.ndarray, first_output: int) -> None:
         count, n_ctx = windows.shape
         total = count * n_ctx
 
@@ -268,7 +282,7 @@ class Engine:
         view(batch.token, ctypes.c_int32)[:] = windows.reshape(-1)
         view(batch.pos, ctypes.c_int32)[:] = np.tile(np.arange(n_ctx, dtype=np.int32), count)
         view(batch.n_seq_id, ctypes.c_int32)[:] = 1
-        view(batch.logits, ctypes.c_int8)[:] = np.tile(np.arange(n_ctx) >= self.first_scored, count)
+        view(batch.logits, ctypes.c_int8)[:] = np.tile(np.arange(n_ctx) >= first_output, count)
         for index in range(total):
             batch.seq_id[index][0] = index // n_ctx
         batch.n_tokens = total
@@ -293,10 +307,7 @@ class Engine:
         tokens = min(self.options.n_ctx, 32)
         context = self.new_context(tokens, 1, look)
         try:
-            batch = self._llama.llama_batch_init(tokens, 0, 1)
-            self._fill(batch, np.zeros((1, tokens), np.int32))
-            self.run(context, batch)
-            self._llama.llama_batch_free(batch)
+            self.forward(context, np.zeros((1, tokens), np.int32), self.first_scored)
         finally:
             self._llama.llama_free(context)
         self._handles |= {name: sorted(addresses) for name, addresses in found.items()}
@@ -329,11 +340,33 @@ _keep_alive: list[object] = []  # llama.cpp keeps the pointer of the last log ca
 
 
 def node_rows(node: GgmlTensor) -> np.ndarray:
-    """float32 [rows, columns]: the values of a contiguous float32 node in host memory, copied."""
-    rows = node.ne[1] * node.ne[2] * node.ne[3]
-    out = np.empty((rows, node.ne[0]), np.float32)
+    """float32 [rows, columns]: the values of a float32 node, copied from any backend."""
+    return node_values(node).reshape(-1, node.ne[0])
+
+
+def node_values(node: GgmlTensor) -> np.ndarray:
+    """float32 or int32 [ne3, ne2, ne1, ne0]: the values of a node of any layout, copied from any backend."""
+    dtype = _NODE_TYPES[node.type]
+    shape, strides = tuple(node.ne)[::-1], tuple(node.nb)[::-1]
+    if not all(shape):
+        return np.empty(shape, dtype)
+    span = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) + dtype.itemsize
+    data = np.empty(span // dtype.itemsize, dtype)
     get = ggml.base().ggml_backend_tensor_get
     get.restype = None
     get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
-    get(ctypes.addressof(node), out.ctypes.data, 0, out.nbytes)
-    return out
+    get(ctypes.addressof(node), data.ctypes.data, 0, span)
+    return np.lib.stride_tricks.as_strided(data, shape, strides, writeable=False)
+
+
+def node_op(node: GgmlTensor) -> str:
+    """Name of the node's operation, ``MUL_MAT``: numbers differ between builds."""
+    return _op_name(node.op)
+
+
+@cache
+def _op_name(number: int) -> str:
+    name = ggml.base().ggml_op_name
+    name.restype = ctypes.c_char_p
+    name.argtypes = [ctypes.c_int]
+    return name(number).decode()

@@ -1,0 +1,287 @@
+"""Collecting second moments: the model runs over the calibration text, H = sum x x^T of each distinct matrix input is summed.
+
+All positions of a chunk count, as in llama-imatrix, so the diagonal is its imatrix. Sums that do not fit in memory together
+are summed in several passes; a pass stops each forward pass after the last input that it needs. What a pass finished is on
+disk, so that kill -9 costs at most the pass under way.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from quantplan.errors import QuantplanError
+from quantplan.experiments.cache import digest_of, text_digest
+from quantplan.experiments.prober import window_order
+from quantplan.formats.records import make_folder
+from quantplan.llamacpp.engine import Engine, EngineOptions, GgmlTensor, backend_name, node_op, node_rows, node_values
+from quantplan.sensitivity import moment_files
+from quantplan.sensitivity.collected_moments import CollectedMoments
+from quantplan.sensitivity.matrix_inputs import (
+    Graph,
+    MatrixInput,
+    input_rows,
+    is_product,
+    name_of,
+    read_graph,
+    weight_name,
+)
+from quantplan.sensitivity.moment_sums import DiagonalSums, MomentSums
+from quantplan.tensor import Model, Tensor
+
+VERSION = 1
+_BATCH_TOKENS = 2048
+_LOGIT_BYTES = 1 << 30  # llama.cpp keeps logits of all positions of a batch, twice
+_WAITING_SHARE, _WAITING_BYTES = 5, 1 << 30  # a fifth of the memory, at most 1 GiB, for inputs that wait for ssyrk
+Tell = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class MomentOptions:
+    """``chunks`` of ``n_ctx`` tokens, 0: the whole text; ``spread`` over the text, or the first ones as llama-imatrix takes them.
+
+    ``memory``: bytes that sums may take, 0: half of what is available; the model and its buffers come on top.
+    """
+
+    n_ctx: int = 512
+    chunks: int = 0
+    spread: bool = True
+    threads: int = 0
+    gpu_layers: int = 0
+    memory: int = 0
+    rpc: tuple[str, ...] = ()
+
+    def engine_options(self) -> EngineOptions:
+        return EngineOptions(self.n_ctx, self.threads, self.gpu_layers, rpc=self.rpc)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The unit of work: the sum of one input (by its number), for one matrix of a stack; ``full`` or the diagonal only."""
+
+    number: int
+    expert: int
+    columns: int
+    full: bool
+
+    @property
+    def bytes(self) -> int:
+        return 4 * self.columns * self.columns if self.full else 8 * self.columns
+
+
+def moments_folder(model: Model, text: str, options: MomentOptions, cache: Path) -> Path:
+    """Where the sums are kept: named by all that can change them. Threads and memory cannot."""
+    return cache / f"second-moments-{digest_of(*_made_from(model, text, options).items())[:32]}"
+
+
+def _made_from(model: Model, text: str, options: MomentOptions) -> dict[str, object]:
+    return {
+        "version": VERSION,
+        "model": model.digest,
+        "text": text_digest(text),
+        "n_ctx": options.n_ctx,
+        "chunks": options.chunks,
+        "spread": options.spread and options.chunks > 0,
+        "backend": backend_name(options.gpu_layers, options.rpc),
+    }
+
+
+def collect(
+    model: Model, tensors: Iterable[Tensor], text: str, options: MomentOptions, cache: Path,
+    tell: Tell = lambda _done, _total: None,
+) -> CollectedMoments:  # fmt: skip
+    """Second moments of the inputs of ``tensors``, diagonals of all others; finished sums are reused.
+
+    ``tell``: called with chunks done and in all, over all passes. Raises TextTooShort below two chunks, NoSpace, BadFile,
+    QuantplanError where activations are not finite or the memory cannot hold the sum of one input.
+    """
+    wanted = frozenset(tensor.name for tensor in tensors)
+    folder = moments_folder(model, text, options, cache)
+    if (folder / moment_files.INDEX).exists():
+        collected = CollectedMoments(folder)
+        collected.check_belongs_to(model, text_digest(text))
+        if not missing(folder, collected.inputs, wanted):
+            return collected
+    with Engine(model.path, options.engine_options()) as engine:
+        chunks = engine.windows(text)
+        if options.chunks:
+            order = window_order(len(chunks)) if options.spread else np.arange(len(chunks))
+            chunks = chunks[np.sort(order[: options.chunks])]
+        graph = read_graph(engine, model)
+        make_folder(folder)
+        moment_files.write_index(folder, _made_from(model, text, options) | {"chunks_run": len(chunks)}, graph.inputs)
+        _collect(engine, model, graph, missing(folder, graph.inputs, wanted), chunks, options, folder, tell)
+    return CollectedMoments(folder)
+
+
+def missing(folder: Path, inputs: tuple[MatrixInput, ...], wanted: frozenset[str]) -> list[Sum]:
+    """Sums that are not on disk, in the order of the graph."""
+    sums = []
+    for number, each in enumerate(inputs):
+        full = not wanted.isdisjoint(each.tensors)
+        for expert in range(each.stack):
+            kinds = (True,) if full else (True, False)
+            if not any(moment_files.sums_path(folder, number, expert, kind).exists() for kind in kinds):
+                sums.append(Sum(number, expert, each.columns, full))
+    return sums
+
+
+def waiting_bytes(memory: int) -> int:
+    """The part of the memory for inputs that wait to be summed."""
+    return min(_WAITING_BYTES, memory // _WAITING_SHARE)
+
+
+def passes(sums: list[Sum], inputs: tuple[MatrixInput, ...], memory: int) -> list[list[Sum]]:
+    """Consecutive sums that fit in ``memory`` bytes together. QuantplanError where a single one does not."""
+    room = memory - waiting_bytes(memory)
+    out: list[list[Sum]] = []
+    taken = room + 1
+    for each in sums:
+        if each.bytes > room:
+            raise QuantplanError(
+                f"the second moments of {inputs[each.number].watched} ({each.columns} columns) need "
+                f"{-(-each.bytes * _WAITING_SHARE // (_WAITING_SHARE - 1)):,} bytes of memory, {memory:,} may be used; "
+                "allow more with --memory, or leave the tensor out"
+            )
+        if taken + each.bytes > room:
+            out.append([])
+            taken = 0
+        out[-1].append(each)
+        taken += each.bytes
+    return out
+
+
+def _collect(
+    engine: Engine, model: Model, graph: Graph, sums: list[Sum], chunks: np.ndarray, options: MomentOptions,
+    folder: Path, tell: Tell,
+) -> None:  # fmt: skip
+    memory = options.memory or psutil.virtual_memory().available // 2
+    planned = passes(sums, graph.inputs, memory)
+    needed = sum(moment_files.sums_bytes(each.columns) for each in sums if each.full)
+    moment_files.check_room(folder, needed, shutil.disk_usage(folder).free)
+    at_once = chunks_per_batch(options.n_ctx, engine.vocabulary)
+    watch = _Watch()
+    ubatch = min(at_once * options.n_ctx, _BATCH_TOKENS)  # one graph for each decode: ssyrk gets many rows at once
+    context = engine.new_context(options.n_ctx, at_once, watch, n_ubatch=ubatch)
+    try:
+        for index, batch in enumerate(planned):
+            watch.current = _Pass(model, graph, batch, waiting_bytes(memory))
+            for start in range(0, len(chunks), at_once):
+                part = chunks[start : start + at_once]
+                engine.forward(context, part)
+                watch.current.flush()
+                tell(index * len(chunks) + start + len(part), len(planned) * len(chunks))
+            watch.current.finish(folder, chunks.size)
+    finally:
+        engine.free_context(context)
+
+
+def chunks_per_batch(n_ctx: int, vocabulary: int) -> int:
+    """Chunks that are decoded together."""
+    return max(1, min(_BATCH_TOKENS, _LOGIT_BYTES // (8 * vocabulary)) // n_ctx)
+
+
+class _Watch:
+    """What llama.cpp calls for each node, through all passes."""
+
+    current: _Pass
+
+    def __call__(self, node: GgmlTensor, ask: bool) -> bool:
+        return self.current.watch(node, ask)
+
+
+class _Pass:
+    """Sums of one pass over the text, and the watching of nodes that fills them."""
+
+    def __init__(self, model: Model, graph: Graph, sums: list[Sum], waiting: int) -> None:
+        self._model, self._graph, self._limit, self._waiting = model, graph, waiting, 0
+        try:
+            self._sums = {
+                (each.number, each.expert): (MomentSums if each.full else DiagonalSums)(each.columns) for each in sums
+            }
+        except MemoryError:
+            total = sum(each.bytes for each in sums)
+            raise QuantplanError(f"no memory for {total:,} bytes of second moments; allow less with --memory") from None
+        self._number = {graph.inputs[each.number].watched: each.number for each in sums}
+        self._last = max(self._number, key=lambda name: self._number[name])
+        self._stop_node = graph.stop_at.get(self._last)
+        self._stopped = False
+
+    def watch(self, node: GgmlTensor, ask: bool) -> bool:
+        """llama.cpp's question whether a node's values are needed, and their delivery; False then ends the graph."""
+        if self._stopped:
+            if not ask or name_of(node) != self._graph.first_node:
+                return ask  # one node of each further part of the graph, and no more
+            self._stopped = False
+        if self._stop_node is not None and name_of(node) == self._stop_node:
+            if not ask:
+                self._stopped = True
+                self._add(self._number[self._last], 0, node_rows(node))
+            return ask
+        number = self._number.get(weight_name(node))
+        if number is None or not is_product(node):
+            return False
+        if not ask:
+            self._read(number, node)
+            self._stopped = self._graph.inputs[number].watched == self._last and self._last in self._graph.stop_after
+        return ask or not self._stopped
+
+    def _read(self, number: int, node: GgmlTensor) -> None:
+        if node_op(node) == "MUL_MAT_ID":
+            for expert, rows in enumerate(_routed_rows(node, self._graph.inputs[number].stack)):
+                self._add(number, expert, rows)
+            return
+        rows = input_rows(node)
+        for expert, part in enumerate(rows if isinstance(rows, list) else [rows]):
+            self._add(number, expert, part)
+
+    def _add(self, number: int, expert: int, rows: np.ndarray) -> None:
+        if (number, expert) in self._sums and len(rows):
+            self._waiting += self._sums[number, expert].add(rows)
+        if self._waiting > self._limit:
+            self.flush()
+
+    def flush(self) -> None:
+        """Sums all that waits. Between decodes, where ggml's threads do not wait for it, this is fastest."""
+        self._waiting = 0
+        for (number, _), sums in self._sums.items():
+            sums.flush()
+            finite = np.isfinite(sums.diagonal)
+            if not finite.all():
+                raise QuantplanError(
+                    f"{self._model.path}: the inputs of {self._graph.inputs[number].watched} are NaN or infinite on this "
+                    f"text, first in column {int(finite.argmin())}; the file may be corrupt (F16 can overflow: try BF16)"
+                )
+
+    def finish(self, folder: Path, tokens: int) -> None:
+        """Writes the sums of ``tokens`` tokens; QuantplanError where inputs were missed."""
+        self.flush()
+        for (number, expert), sums in list(self._sums.items()):
+            each = self._graph.inputs[number]
+            if not each.routed and sums.tokens != round(each.rows_per_token * tokens):
+                raise QuantplanError(
+                    f"{self._model.path}: {sums.tokens:,} inputs of {each.watched} were seen, "
+                    f"{round(each.rows_per_token * tokens):,} expected: its graph changes with the batch, "
+                    "which is not supported; use --rounding stock"
+                )
+            path = moment_files.sums_path(folder, number, expert, sums.lower is not None)
+            moment_files.write_sums(path, sums.tokens, sums.diagonal, sums.lower)
+            del self._sums[number, expert]
+
+
+def _routed_rows(node: GgmlTensor, experts: int) -> list[np.ndarray]:
+    """For each expert float32 [tokens, columns]: the inputs routed to it by MUL_MAT_ID's third source."""
+    ids = node_values(node.src[2].contents)[0, 0]  # [tokens, experts used]
+    values = node_values(node.src[1].contents)[0]  # [tokens, 1 or experts used, columns]
+    order = np.argsort(ids, axis=None, kind="stable")
+    ends = np.searchsorted(ids.ravel()[order], np.arange(experts), side="right")
+    token, slot = np.divmod(order, ids.shape[1])
+    return [
+        values[token[start:end], slot[start:end] % values.shape[1]]
+        for start, end in zip(np.concatenate([[0], ends[:-1]]), ends, strict=True)
+    ]
