@@ -11,8 +11,8 @@ from quantplan.errors import ModelMismatch, NothingSelected
 from quantplan.experiments.cache import digest_of
 from quantplan.imatrix import Imatrix, ImatrixEntry
 from quantplan.second_moments import (
+    FEWEST_TOKENS,
     SecondMoments,
-    fewest_tokens,
     shrunk_to_diagonal,
     shrunk_to_mean,
     tokens_needed,
@@ -85,7 +85,7 @@ class CollectedMoments:
         return shrunk_to_mean(moments, self._mean_of_experts(number)) if each.routed else shrunk_to_diagonal(moments)
 
     def _mean_of_experts(self, number: int) -> np.ndarray:
-        """float32 [columns, columns]: mean over all inputs of all experts, shrunk to its diagonal if those are few."""
+        """float32 [columns, columns]: mean over all inputs of all experts, shrunk to its diagonal."""
         if self._mean is None or self._mean[0] != number:
             path = sums_path(self.folder, number, _MEAN, True)
             if not path.exists():
@@ -123,7 +123,7 @@ class CollectedMoments:
         for name in sorted(self.tensors & {each.watched for each in self.inputs}):
             each, tokens = self.input_of(name), self.tokens(name)
             if each.routed:
-                left += [(name, int(few)) for few in [(tokens < fewest_tokens(each.columns)).sum()] if few]
+                left += [(name, int(few)) for few in [(tokens < FEWEST_TOKENS).sum()] if few]
             elif 0 < tokens.min() < tokens_needed(each.columns):
                 short.append((each.columns, name, int(tokens.min())))
         notes = []

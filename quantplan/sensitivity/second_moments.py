@@ -20,6 +20,7 @@ from quantplan.experiments.cache import digest_of, text_digest
 from quantplan.experiments.prober import window_order
 from quantplan.formats.records import make_folder
 from quantplan.llamacpp.engine import Engine, EngineOptions, GgmlTensor, backend_name, node_op, node_rows, node_values
+from quantplan.second_moments import tokens_needed
 from quantplan.sensitivity import moment_files
 from quantplan.sensitivity.collected_moments import CollectedMoments
 from quantplan.sensitivity.matrix_inputs import (
@@ -117,6 +118,11 @@ def collect(
         moment_files.write_index(folder, _made_from(model, text, options) | {"chunks_run": len(chunks)}, graph.inputs)
         _collect(engine, model, graph, missing(folder, graph.inputs, wanted), chunks, options, folder, tell)
     return CollectedMoments(folder)
+
+
+def chunks_needed(tensors: Iterable[Tensor], n_ctx: int) -> int:
+    """Chunks that give the widest input tokens enough; experts see fewer, by chance."""
+    return -(-tokens_needed(max(tensor.columns for tensor in tensors)) // n_ctx)
 
 
 def missing(folder: Path, inputs: tuple[MatrixInput, ...], wanted: frozenset[str]) -> list[Sum]:
