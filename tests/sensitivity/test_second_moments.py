@@ -219,7 +219,7 @@ def same_imatrix(ours, theirs):
 
 
 def test_little_memory_means_more_passes_and_the_same_sums(tied, text, of_tied, tmp_path, monkeypatch):
-    runs, stopped, watched = [], [], second_moments._Pass.watch
+    runs, asked, watched = [], [], second_moments._Pass.watch
 
     class Counting(second_moments._Pass):
         def __init__(self, *arguments):
@@ -227,8 +227,7 @@ def test_little_memory_means_more_passes_and_the_same_sums(tied, text, of_tied, 
             runs.append(self)
 
         def watch(self, node, ask):
-            if not ask and node.src[0]:
-                stopped.append((len(runs), node.name.decode()))
+            asked.append((len(runs), node.name.decode()))
             return watched(self, node, ask)
 
     monkeypatch.setattr(second_moments, "_Pass", Counting)
@@ -237,10 +236,29 @@ def test_little_memory_means_more_passes_and_the_same_sums(tied, text, of_tied, 
     options = MomentOptions(**(vars(OPTIONS) | {"memory": 2 * largest * 5 // 4}))
     ours = collect(tied, matrices(tied), text, options, tmp_path, lambda *done: progress.append(done))
     assert len(runs) == 5 and progress[-1] == (5 * CHUNKS, 5 * CHUNKS)
-    assert {run for run, name in stopped if name == "result_norm"} == {5}
-    assert not any(run < 5 and name == "result_output" for run, name in stopped)
+    assert {run for run, name in asked if name == "result_norm"} == {5}, "earlier passes end earlier"
+    assert {run for run, name in asked if name == "attn_norm-1"} == {3, 4, 5}
+    assert not any(name == "result_output" for _, name in asked), "the output's product is spared"
     for name in ours.tensors:
         close(ours.of(name, shrink=False).matrix, of_tied.of(name, shrink=False).matrix)
+
+
+def test_experts_are_shared_out_among_passes(moe, text, of_moe, tmp_path, monkeypatch):
+    asked, watched, reports = set(), second_moments._Pass.watch, set()
+
+    def watch(self, node, ask):
+        asked.add((len(reports), node.name.decode()))
+        return watched(self, node, ask)
+
+    monkeypatch.setattr(second_moments._Pass, "watch", watch)
+    options = MomentOptions(**(vars(OPTIONS) | {"memory": 6 * 4 * WIDTH**2 * 5 // 4}))  # of 18 sums a block
+    ours = collect(moe, matrices(moe), text, options, tmp_path, lambda *done: reports.add(done))
+    assert len(reports) == max(done for done, _ in reports) / CHUNKS == 10
+    assert (0, "ffn_moe_gate-0") in asked and (0, "ffn_moe_swiglu-0") not in asked, "the pass ends at its last expert"
+    for name in ("blk.0.ffn_gate_exps.weight", "blk.1.ffn_down_exps.weight", "output.weight"):
+        assert np.array_equal(ours.tokens(name), of_moe.tokens(name))
+        for expert in range(ours.input_of(name).stack):
+            close(ours.of(name, expert, shrink=False).matrix, of_moe.of(name, expert, shrink=False).matrix)
 
 
 def test_a_pass_ends_the_graph_at_its_last_input(tied, text, tmp_path, monkeypatch):
