@@ -18,7 +18,7 @@ import psutil
 from quantplan.errors import QuantplanError
 from quantplan.experiments.cache import digest_of, text_digest
 from quantplan.experiments.prober import window_order
-from quantplan.formats.records import make_folder
+from quantplan.formats.records import clear_left, make_folder
 from quantplan.llamacpp.engine import Engine, EngineOptions, GgmlTensor, backend_name, node_op, node_rows, node_values
 from quantplan.second_moments import tokens_needed
 from quantplan.sensitivity import moment_files
@@ -115,6 +115,8 @@ def collect(
             chunks = chunks[np.sort(order[: options.chunks])]
         graph = read_graph(engine, model)
         make_folder(folder)
+        for half in folder.glob(".*.part"):  # of a killed process
+            clear_left(folder / half.name[1:].rsplit(".", 2)[0])
         moment_files.write_index(folder, _made_from(model, text, options) | {"chunks_run": len(chunks)}, graph.inputs)
         _collect(engine, model, graph, missing(folder, graph.inputs, wanted), chunks, options, folder, tell)
     return CollectedMoments(folder)

@@ -304,10 +304,12 @@ def test_interrupted_work_is_resumed_at_the_last_finished_pass(tied, text, of_ti
         collect(tied, matrices(tied), text, options, tmp_path, interrupt)
     kept = sorted(moments_folder(tied, text, options, tmp_path).glob("*.moments"))
     assert len(kept) == 3 and not list(tmp_path.rglob("*.part"))
+    half = kept[0].with_name(".0004-0000.moments.999999999.part")  # as kill -9 leaves it
+    half.write_bytes(b"half a sum")
     times, totals = [path.stat().st_mtime_ns for path in kept], set()
     ours = collect(tied, matrices(tied), text, options, tmp_path, lambda _done, total: totals.add(total))
     assert totals == {(passes_of_all - 3) * CHUNKS}
-    assert [path.stat().st_mtime_ns for path in kept] == times
+    assert [path.stat().st_mtime_ns for path in kept] == times and not half.exists()
     close(ours.of("token_embd.weight", shrink=False).matrix, of_tied.of("token_embd.weight", shrink=False).matrix)
 
 
