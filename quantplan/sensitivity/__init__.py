@@ -1,0 +1,1 @@
+"""What rounding costs a model, measured by running it."""

@@ -219,9 +219,9 @@ def same_imatrix(ours, theirs):
 
 
 def test_little_memory_means_more_passes_and_the_same_sums(tied, text, of_tied, tmp_path, monkeypatch):
-    runs, asked, watched = [], [], second_moments._Pass.watch
+    runs, asked, watched = [], [], second_moments.MomentPass.watch
 
-    class Counting(second_moments._Pass):
+    class Counting(second_moments.MomentPass):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             runs.append(self)
@@ -230,7 +230,7 @@ def test_little_memory_means_more_passes_and_the_same_sums(tied, text, of_tied, 
             asked.append((len(runs), node.name.decode()))
             return watched(self, node, ask)
 
-    monkeypatch.setattr(second_moments, "_Pass", Counting)
+    monkeypatch.setattr(second_moments, "MomentPass", Counting)
     largest = 4 * 288 * 288
     progress = []
     options = MomentOptions(**(vars(OPTIONS) | {"memory": 2 * largest * 5 // 4}))
@@ -244,13 +244,13 @@ def test_little_memory_means_more_passes_and_the_same_sums(tied, text, of_tied, 
 
 
 def test_experts_are_shared_out_among_passes(moe, text, of_moe, tmp_path, monkeypatch):
-    asked, watched, reports = set(), second_moments._Pass.watch, set()
+    asked, watched, reports = set(), second_moments.MomentPass.watch, set()
 
     def watch(self, node, ask):
         asked.add((len(reports), node.name.decode()))
         return watched(self, node, ask)
 
-    monkeypatch.setattr(second_moments._Pass, "watch", watch)
+    monkeypatch.setattr(second_moments.MomentPass, "watch", watch)
     options = MomentOptions(**(vars(OPTIONS) | {"memory": 6 * 4 * WIDTH**2 * 5 // 4}))  # of 18 sums a block
     ours = collect(moe, matrices(moe), text, options, tmp_path, lambda *done: reports.add(done))
     assert len(reports) == max(done for done, _ in reports) / CHUNKS == 10
@@ -263,13 +263,13 @@ def test_experts_are_shared_out_among_passes(moe, text, of_moe, tmp_path, monkey
 
 def test_a_pass_ends_the_graph_at_its_last_input(tied, text, tmp_path, monkeypatch):
     asked = []
-    watched = second_moments._Pass.watch
+    watched = second_moments.MomentPass.watch
 
     def watch(self, node, ask):
         asked.append(node.name.decode())
         return watched(self, node, ask)
 
-    monkeypatch.setattr(second_moments._Pass, "watch", watch)
+    monkeypatch.setattr(second_moments.MomentPass, "watch", watch)
     first = second_moments.read_graph
     monkeypatch.setattr(second_moments, "read_graph", lambda *arguments: one_input(first(*arguments)))
     collect(tied, matrices(tied), text, OPTIONS, tmp_path)
@@ -361,7 +361,7 @@ def test_with_little_text_shrinking_serves_other_text_better(reference_model, ca
     names = ["blk.5.attn_output.weight", "blk.8.ffn_up.weight", "blk.9.ffn_down.weight"]
     tensors = [model.by_name[name] for name in names]
     little = collect(model, tensors, text[:9000], MomentOptions(128, 3, threads=1), tmp_path)
-    other = collect(model, tensors, text[20000:60000], MomentOptions(128, 24, threads=1), tmp_path)
+    other = collect(model, tensors, text[20000:60000], MomentOptions(128, 16, threads=1), tmp_path)
     for name in names:
         truth = other.of(name, shrink=False).matrix
         plain, shrunk = little.of(name, shrink=False), little.of(name)
