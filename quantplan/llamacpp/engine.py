@@ -1,4 +1,4 @@
-"""A model loaded in this process: logits of token windows, and the swap of one tensor's weights in memory.
+"""A model loaded in this process: logits of token chunks, and the swap of one tensor's weights in memory.
 
 Everything goes through llama.cpp's public API. Weights are found by watching the nodes of one decode
 (``cb_eval``) and replaced with ``ggml_backend_tensor_set``, which works on any backend and repacks where the
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -22,10 +23,11 @@ from quantplan.llamacpp.libraries import base
 from quantplan.llamacpp.signatures import GgmlTensor
 from quantplan.quant_type import QuantType, ggml_type
 
-_BATCH_TOKENS = 2048  # llama-perplexity's default n_batch: windows are decoded together up to this many tokens
+_BATCH_TOKENS = 2048  # llama-perplexity's default n_batch: chunks are decoded together up to this many tokens
 _ALL_LAYERS = -1  # llama_model_params.n_gpu_layers, llama.h
 
 NodeWatcher = Callable[[GgmlTensor, bool], bool]
+_NODE_TYPES = {0: np.dtype(np.float32), 26: np.dtype(np.int32)}  # ggml's numbers of F32 and I32
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def chunks_per_batch(n_ctx: int) -> int:
 
 
 class Engine:
-    """A loaded model that turns windows of tokens into logits. Use it as a context manager."""
+    """A loaded model that turns chunks of tokens into logits. Use it as a context manager."""
 
     def __init__(
         self, path: Path | str, options: EngineOptions | None = None, watch: NodeWatcher | None = None
@@ -144,6 +146,10 @@ class Engine:
             )
         return context
 
+    def free_context(self, context: int) -> None:
+        """Frees what ``new_context`` made."""
+        self._llama.llama_free(context)
+
     def _guarded(self, watch: NodeWatcher) -> Callable[[int, bool, int], bool]:
         """ctypes swallows what a callback raises: keep it and raise it after the decode."""
 
@@ -180,14 +186,14 @@ class Engine:
         return np.frombuffer(tokens, np.int32, count).copy()
 
     def chunks(self, text: str, limit: int | None = None) -> np.ndarray:
-        """int32 [windows, n_ctx]: the text cut as llama-perplexity cuts it; the rest is dropped.
+        """int32 [chunks, n_ctx]: the text cut as llama-perplexity cuts it; the rest is dropped.
 
-        A vocabulary with a BOS token has it in front of each window. TextTooShort below two windows, like the tool.
+        A vocabulary with a BOS token has it in front of each window. TextTooShort below two chunks, like the tool.
         """
         n_ctx, tokens = self.options.n_ctx, self.tokenize(text)
         if len(tokens) < 2 * n_ctx:
             raise TextTooShort(
-                f"the text has {len(tokens)} tokens, at least {2 * n_ctx} are needed for windows of {n_ctx}; "
+                f"the text has {len(tokens)} tokens, at least {2 * n_ctx} are needed for chunks of {n_ctx}; "
                 "give more text or a smaller --ctx"
             )
         count = len(tokens) // n_ctx
@@ -208,7 +214,7 @@ class Engine:
         return chunks_per_batch(self.options.n_ctx)
 
     def logits(self, chunks: np.ndarray) -> Iterator[np.ndarray]:
-        """For each batch of windows float32 [windows in batch, scored positions, vocabulary].
+        """For each batch of chunks float32 [chunks in batch, scored positions, vocabulary].
 
         The array is llama.cpp's own buffer: it changes with the next batch. The last position of a window predicts
         a token outside of it and is left out, as llama-perplexity does.
@@ -220,20 +226,28 @@ class Engine:
             yield self._decode(chunks[start : start + size])
 
     def _decode(self, chunks: np.ndarray) -> np.ndarray:
-        llama, count, n_ctx = self._llama, len(chunks), chunks.shape[1]
-        llama.llama_memory_clear(llama.llama_get_memory(self._context), True)
-        batch = llama.llama_batch_init(count * n_ctx, 0, 1)
-        try:
-            self._fill(batch, chunks)
-            self.run(self._context, batch)
-        finally:
-            llama.llama_batch_free(batch)
+        count, n_ctx = chunks.shape
+        self.forward(self._context, chunks, self.first_scored)
         scored = n_ctx - self.first_scored
-        pointer = llama.llama_get_logits(self._context)
+        pointer = self._llama.llama_get_logits(self._context)
         flat = np.ctypeslib.as_array(pointer, (count, scored, self.vocabulary))
         return flat[:, :-1]
 
-    def _fill(self, batch: object, chunks: np.ndarray) -> None:
+    def forward(self, context: int, chunks: np.ndarray, first_output: int = 0) -> None:
+        """One decode of int32 [chunks, tokens] from an empty memory; outputs are asked for from ``first_output`` on.
+
+        The last block computes its feed-forward part for outputs only.
+        """
+        llama = self._llama
+        llama.llama_memory_clear(llama.llama_get_memory(context), True)
+        batch = llama.llama_batch_init(chunks.size, 0, 1)
+        try:
+            self._fill(batch, chunks, first_output)
+            self.run(context, batch)
+        finally:
+            llama.llama_batch_free(batch)
+
+    def _fill(self, batch: object, chunks: np.ndarray, first_output: int) -> None:
         count, n_ctx = chunks.shape
         total = count * n_ctx
 
@@ -243,7 +257,7 @@ class Engine:
         view(batch.token, ctypes.c_int32)[:] = chunks.reshape(-1)
         view(batch.pos, ctypes.c_int32)[:] = np.tile(np.arange(n_ctx, dtype=np.int32), count)
         view(batch.n_seq_id, ctypes.c_int32)[:] = 1
-        view(batch.logits, ctypes.c_int8)[:] = np.tile(np.arange(n_ctx) >= self.first_scored, count)
+        view(batch.logits, ctypes.c_int8)[:] = np.tile(np.arange(n_ctx) >= first_output, count)
         for index in range(total):
             batch.seq_id[index][0] = index // n_ctx
         batch.n_tokens = total
@@ -268,10 +282,7 @@ class Engine:
         tokens = min(self.options.n_ctx, 32)
         context = self.new_context(tokens, 1, look)
         try:
-            batch = self._llama.llama_batch_init(tokens, 0, 1)
-            self._fill(batch, np.zeros((1, tokens), np.int32))
-            self.run(context, batch)
-            self._llama.llama_batch_free(batch)
+            self.forward(context, np.zeros((1, tokens), np.int32), self.first_scored)
         finally:
             self._llama.llama_free(context)
         self._handles |= {name: sorted(addresses) for name, addresses in found.items()}
@@ -296,8 +307,27 @@ _keep_alive: list[object] = []  # llama.cpp keeps the pointer of the last log ca
 
 
 def node_rows(node: GgmlTensor) -> np.ndarray:
-    """float32 [rows, columns]: the values of a contiguous float32 node in host memory, copied."""
-    rows = node.ne[1] * node.ne[2] * node.ne[3]
-    out = np.empty((rows, node.ne[0]), np.float32)
-    base().ggml_backend_tensor_get(ctypes.addressof(node), out.ctypes.data, 0, out.nbytes)
-    return out
+    """float32 [rows, columns]: the values of a float32 node, copied from any backend."""
+    return node_values(node).reshape(-1, node.ne[0])
+
+
+def node_values(node: GgmlTensor) -> np.ndarray:
+    """float32 or int32 [ne3, ne2, ne1, ne0]: the values of a node of any layout, copied from any backend."""
+    dtype = _NODE_TYPES[node.type]
+    shape, strides = tuple(node.ne)[::-1], tuple(node.nb)[::-1]
+    if not all(shape):
+        return np.empty(shape, dtype)
+    span = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) + dtype.itemsize
+    data = np.empty(span // dtype.itemsize, dtype)
+    base().ggml_backend_tensor_get(ctypes.addressof(node), data.ctypes.data, 0, span)
+    return np.lib.stride_tricks.as_strided(data, shape, strides, writeable=False)
+
+
+def node_op(node: GgmlTensor) -> str:
+    """Name of the node's operation, ``MUL_MAT``: numbers differ between builds."""
+    return _op_name(node.op)
+
+
+@cache
+def _op_name(number: int) -> str:
+    return base().ggml_op_name(number).decode()

@@ -148,6 +148,7 @@ _GRAPHS: dict[str, _Signature] = {
     "ggml_graph_overhead": (c_size_t, []),
     "ggml_graph_overhead_custom": (c_size_t, [c_size_t, c_bool]),
     "ggml_new_tensor": (_HANDLE, [_HANDLE, c_int, c_int, POINTER(c_int64)]),
+    "ggml_op_name": (c_char_p, [c_int]),
     "ggml_set_name": (_HANDLE, [_HANDLE, c_char_p]),
     "ggml_mul_mat": (_HANDLE, [_HANDLE, _HANDLE, _HANDLE]),
     "ggml_mul_mat_id": (_HANDLE, [_HANDLE, _HANDLE, _HANDLE, _HANDLE]),

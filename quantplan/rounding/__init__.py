@@ -1,1 +1,1 @@
-"""Error-compensated rounding of weight matrices into stock ggml blocks."""
+"""Error-compensated rounding into the blocks of ggml: GPTQ feedback, coordinate descent, refitted scales."""

@@ -128,7 +128,9 @@ class _Chain:
         imatrix = self.imatrix.digest if self.imatrix else None
         probe = (wanted.probe.n_ctx, wanted.probe.chunks, wanted.probe.extend, wanted.probe.execution.backend)
         text = text_digest(self.texts.probing)
-        return Cache(Plain(str), self.cache, "run-priced", self.model.digest, imatrix, text, types, probe, wanted.sample_elements)
+        return Cache(
+            Plain(str), self.cache, "run-priced", self.model.digest, imatrix, text, types, probe, wanted.sample_elements
+        )
 
     def standing(self) -> list[RunStatus]:
         """What is done already. Nothing is measured, built or solved for it."""

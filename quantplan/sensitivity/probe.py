@@ -249,11 +249,7 @@ class _Stages:
         """All tensors swapped at once, for a few types: how single damages add up."""
         chunks = max(self.first, affordable(_LEVEL_TOKENS // self.options.n_ctx, self.options, self.survey))
         keys = {name: f"#uniform {name}" for name in _UNIFORM}
-        swaps = [
-            Swap(key, tuple(self.names), name, 0, chunks)
-            for name, key in keys.items()
-            if key not in self.results
-        ]
+        swaps = [Swap(key, tuple(self.names), name, 0, chunks) for name, key in keys.items() if key not in self.results]
         stage, done = "probe, all tensors at once", len(_UNIFORM) - len(swaps)
         self.tell(stage, done, len(_UNIFORM))
         for swap, result in self._run(swaps):

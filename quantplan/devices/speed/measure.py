@@ -177,7 +177,9 @@ def _cache(options: SpeedOptions, folder: Path) -> Cache[Any]:
     gpu = options.execution.gpu_layers > 0
     machine = (matmul.device_name(), cores(), matmul.device_name(gpu))
     execution = options.execution
-    timings = Cache(Plain(), folder, "speed", VERSION, machine, tools.build(), execution.threads_used, execution.backend)
+    timings = Cache(
+        Plain(), folder, "speed", VERSION, machine, tools.build(), execution.threads_used, execution.backend
+    )
     if options.again:
         timings.forget()
     return timings
@@ -213,7 +215,9 @@ def _speeds(todo: Iterable[TimingTask], timings: Cache[Any]) -> tuple[Speed, ...
 # --- what is no product
 
 
-def _with_overhead(model: Model, table: SpeedTable, options: SpeedOptions, timings: Cache[Any], tell: Tell) -> SpeedTable:
+def _with_overhead(
+    model: Model, table: SpeedTable, options: SpeedOptions, timings: Cache[Any], tell: Tell
+) -> SpeedTable:
     """llama-bench on synthetic models of two sizes, less their products: a fixed part and one per block."""
     types = uniform_types(table, _SYNTHETIC_TYPE)
     runs = _synthetic_runs(model, table.products)
