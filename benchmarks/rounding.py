@@ -87,9 +87,9 @@ def random_weights(rows: int, columns: int) -> np.ndarray:
 
 
 def second_moments(columns: int) -> np.ndarray:
-    """float32 [columns, columns] of correlated inputs of uneven size."""
+    """float32 [columns, columns] of 4096 correlated inputs of uneven size."""
     random = np.random.default_rng(1)
-    inputs = random.standard_normal((columns + 256, columns), np.float32)
+    inputs = random.standard_normal((4096, columns), np.float32)
     inputs[:, 1:] += 0.7 * inputs[:, :-1]
     inputs *= np.exp(random.standard_normal(columns, np.float32) / 2)
     return inputs.T @ inputs / np.float32(len(inputs))

@@ -123,7 +123,8 @@ def _round_panel(
         if descent(panel, metric, refitting) < _CONVERGED * part.size and refitting == options.refit:
             break
     blocks = panel.pack()
-    np.subtract(panel.weights, ggml.dequantize(blocks, kind, part.shape[1]).T, out=panel.errors)  # as ggml decodes
+    for some in spans(len(part), _LEAST_ROWS):  # the errors that are reported are those of what ggml decodes
+        panel.errors[:, some] = (part[some] - ggml.dequantize(blocks[some], kind, part.shape[1])).T
     errors = row_energies(panel.errors, metric.hessian)
     worse = ~(errors < stock_errors)
     blocks[worse], errors[worse] = stock[worse], stock_errors[worse]

@@ -20,7 +20,7 @@ BLOCK, CHUNK = 256, 32  # columns per large and per small matrix product
 def feed_back(panel: ScalarPanel, metric: Metric) -> None:
     """Rounds the live columns in the metric's order, each making up for the errors of those before it."""
     order, factor = metric.order, metric.feedback
-    errors = np.empty((len(order), panel.weights.shape[1]), np.float32)  # in the order of rounding
+    errors = panel.errors[: len(order)]  # meanwhile in the order of rounding: a copy would be as large as the panel
     for block in spans(len(order), BLOCK):
         pull = factor[: block.start, block].T @ errors[: block.start]
         for inner in spans(block.stop - block.start, CHUNK):
@@ -36,6 +36,8 @@ def feed_back(panel: ScalarPanel, metric: Metric) -> None:
             coupling = np.ascontiguousarray(factor[chunk, chunk].T)
             levels, _ = round_chunk(panel.rounder, goal, coupling, panel.scales[of], panel.inverse[of], before)
             errors[chunk] = panel.put(columns, levels, of)
+    for block in spans(len(panel.errors), BLOCK):
+        panel.set_errors(block)
 
 
 def descend(panel: ScalarPanel, metric: Metric, refitting: bool = False) -> int:
@@ -58,7 +60,7 @@ def descend(panel: ScalarPanel, metric: Metric, refitting: bool = False) -> int:
             coupling = hessian[chunk, chunk] * inverse_diagonal[chunk, None]
             levels, changes = round_chunk(panel.rounder, goal, coupling, scale, panel.inverse[of], before)
             changed += int(np.count_nonzero(changes))
-            panel.put(chunk, levels, of)
+            panel.errors[chunk] = panel.put(chunk, levels, of)
             later = slice(0 if refitting else inner.stop, block.stop - block.start)
             pull[later] += hessian[block, chunk][later] @ changes
         if refitting:

@@ -31,7 +31,7 @@ def feed_back_groups(panel: GridPanel, metric: Metric) -> None:
     """
     order, factor, pivots = metric.order, metric.feedback, metric.pivots
     terms, unit = features(panel.grid), panel.layout.unit_columns
-    errors = np.empty((len(order), panel.weights.shape[1]), np.float32)
+    errors = panel.errors[: len(order)]  # meanwhile in the order of rounding
     for block in spans(len(order), BLOCK):
         pull = factor[: block.start, block].T @ errors[: block.start]
         for inner in spans(block.stop - block.start, unit):
@@ -42,7 +42,9 @@ def feed_back_groups(panel: GridPanel, metric: Metric) -> None:
             target = panel.weights[columns] + np.linalg.inv(upper).astype(np.float32).T @ pull[inner]
             local = ((upper * pivots[here]) @ upper.T).astype(np.float32)
             _choose(panel, columns, target, local, terms, keep=False)
-            errors[here] = panel.errors[columns]
+            errors[here] = panel.errors_of(columns)
+    for block in spans(len(panel.errors), BLOCK):
+        panel.set_errors(block)
 
 
 def descend_groups(panel: GridPanel, metric: Metric, refitting: bool = False) -> int:
@@ -61,6 +63,7 @@ def descend_groups(panel: GridPanel, metric: Metric, refitting: bool = False) ->
             pulled = pull[inner] + ridge[columns, None] * before
             target = panel.weights[columns] - before + safe_inverse(local) @ pulled
             _choose(panel, columns, target, local, terms, keep=True)
+            panel.set_errors(columns)
             changes = panel.errors[columns] - before
             changed += int(np.count_nonzero(changes))
             pull += hessian[block, columns] @ changes

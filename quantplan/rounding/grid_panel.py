@@ -56,18 +56,21 @@ class GridPanel:
 
     def set_errors(self, columns: slice) -> None:
         """Errors of a run of whole groups from what is stored, with the same float32 products as ggml's ``to_float``."""
+        self.errors[columns] = self.errors_of(columns)
+
+    def errors_of(self, columns: slice) -> np.ndarray:
+        """float32 [columns, rows]: errors of a run of whole groups as they are stored now."""
         of = np.arange(columns.start, columns.stop) // self.layout.sub_block
-        self.errors[columns] = self.weights[columns] - self.levels(columns) * self.scales[of]
+        return self.weights[columns] - self.levels(columns) * self.scales[of]
 
     def unit_points(self, columns: slice) -> np.ndarray:
         """intp [points, rows] of a run of whole groups."""
         return self.points[columns.start // self.layout.group : columns.stop // self.layout.group].astype(np.intp)
 
     def put(self, columns: slice, points: np.ndarray, negative: np.ndarray) -> None:
-        """Sets a run of whole groups: points [groups, rows], bool [columns, rows]."""
+        """Sets a run of whole groups, errors excepted: points [groups, rows], bool [columns, rows]."""
         self.points[columns.start // self.layout.group : columns.stop // self.layout.group] = points
         self.negative[columns] = negative
-        self.set_errors(columns)
 
 
 def features(grid: np.ndarray) -> np.ndarray:

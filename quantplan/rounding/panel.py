@@ -76,17 +76,21 @@ class ScalarPanel:
     def set_errors(self, columns: slice) -> None:
         """Errors of a run of columns from their codes, with the same float32 products as ggml's ``to_float``."""
         of = np.arange(columns.start, columns.stop) // self.layout.sub_block
-        self.put(columns, self.levels(columns), of)
+        self.errors[columns] = self._errors_of(columns, self.levels(columns), of)
 
     def put(self, columns: slice | np.ndarray, levels: np.ndarray, of: np.ndarray) -> np.ndarray:
-        """Sets codes and errors to ``levels``, which is overwritten; ``of``: sub-block of each column. Returns the errors."""
+        """Sets codes to ``levels``, which is overwritten; ``of``: sub-block of each column.
+
+        Returns the errors, float32 [columns, rows]; ``self.errors`` is left to the caller.
+        """
         self.codes[columns] = self.rounder.codes(levels)
+        return self._errors_of(columns, levels, of)
+
+    def _errors_of(self, columns: slice | np.ndarray, levels: np.ndarray, of: np.ndarray) -> np.ndarray:
         levels *= self.scales[of]
         if self.minimums is not None:
             levels -= self.minimums[of]
-        np.subtract(self.weights[columns], levels, out=levels)
-        self.errors[columns] = levels
-        return levels
+        return np.subtract(self.weights[columns], levels, out=levels)
 
 
 def reciprocal(values: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ def second_moments(columns=COLUMNS, seed=0, tokens=4096):
     return (inputs.T @ inputs / tokens).astype(np.float32)
 
 
-def random_weights(rows=64, columns=COLUMNS, seed=1):
+def random_weights(rows=48, columns=COLUMNS, seed=1):
     return np.random.default_rng(seed).standard_normal((rows, columns), np.float32) / 50
 
 
@@ -95,7 +95,7 @@ def test_sweeps_and_refits_lower_the_error(kind):
 
 @pytest.mark.parametrize("name", ["Q2_K", "Q5_1", "IQ4_XS", "IQ3_XXS"])
 def test_threads_do_not_change_the_bytes(name):
-    weights, hessian = random_weights(rows=300), second_moments()
+    weights, hessian = random_weights(rows=150), second_moments()
     one, three = (compensate(weights, hessian, BY_NAME[name], RoundingOptions(threads=n)).blocks for n in (1, 3))
     assert np.array_equal(one, three)
 
@@ -174,7 +174,7 @@ def test_extreme_columns_and_rows():
     outlier = np.ones(COLUMNS, np.float32)
     outlier[7] = 1e5
     hessian *= outlier * outlier[:, None]
-    weights = random_weights() * np.logspace(-9, 5, 64, dtype=np.float32)[:, None]
+    weights = random_weights() * np.logspace(-9, 5, 48, dtype=np.float32)[:, None]
     for kind in map(BY_NAME.get, ("Q4_K", "Q3_K", "Q4_0", "IQ2_XS", "IQ3_XXS")):
         rounded = compensate(weights, hessian, kind)
         assert np.isfinite(rounded.errors).all()
