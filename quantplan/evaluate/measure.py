@@ -16,10 +16,10 @@ from quantplan.llamacpp.engine import EngineOptions
 from quantplan.llamacpp.token_scores import TokenScores
 from quantplan.measurement import Conditions, Measurement
 from quantplan.parallel.rpc import on_servers
-from quantplan.parallel.worker_pool import Lost, WorkerPool
+from quantplan.parallel.worker_pool import Lost, WorkerPool, worker_threads
 from quantplan.records.cache import Cache
 from quantplan.records.formats import MEASUREMENTS
-from quantplan.sensitivity.probe_tasks import dask_threads, model_here
+from quantplan.sensitivity.probe_tasks import model_here
 from quantplan.tensor import Model
 
 Advance = Callable[[float], None]
@@ -122,7 +122,7 @@ def _in_pool(reference: BaseLogits, models: list[Model], options: MeasureOptions
 def _in_worker(job: _Job, file: tuple[Path, str]) -> Measurement:
     model_here(job.base, job.base_digest)
     model_here(*file)
-    execution = replace(job.options.execution, threads=job.options.execution.threads or dask_threads())
+    execution = replace(job.options.execution, threads=job.options.execution.threads or worker_threads())
     return measure(job.base, [file[0]], job.text, replace(job.options, execution=execution))[0]
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import psutil
 import pytest
+from distributed import LocalCluster
 from rpc_server import rpc_server
 
 from quantplan.errors import BadFile, BadUsage, ModelMismatch, QuantplanError, WorkersLost
@@ -15,7 +16,7 @@ from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.quantize import Recipe, quantize
 from quantplan.llamacpp.tools import run as run_tool
-from quantplan.parallel import worker_pool as crew
+from quantplan.parallel import worker_pool
 from quantplan.quant_type import parse_types
 from quantplan.records.cache import Cache, Plain
 from quantplan.records.journal import Journal
@@ -70,10 +71,7 @@ def same(found, straight):
 
 @pytest.fixture(scope="module")
 def cluster():
-    pytest.importorskip("distributed", reason="no Dask: pip install 'quantplan[cluster]' to test clusters")
-    from dask.distributed import LocalCluster
-
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as found:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as found:
         yield found
 
 
@@ -98,9 +96,11 @@ def kill_a_worker(pids):
 
 def worker_pids(execution, request):
     if execution.jobs > 1:
-        children = psutil.Process().children(recursive=True)
+        earlier = {process.pid for process in psutil.Process().children()}
         return lambda: [
-            each.pid for each in children + psutil.Process().children() if "LokyProcess" in "".join(each.cmdline())
+            process.pid
+            for process in psutil.Process().children()
+            if process.pid not in earlier and "spawn_main" in "".join(process.cmdline())
         ]
     return lambda: [worker.process.pid for worker in request.getfixturevalue("cluster").workers.values()]
 
@@ -122,7 +122,7 @@ def test_what_is_lost_is_named_and_done_later(small, alone, tmp_path, monkeypatc
     """A task dies whenever it runs: all others are done, and the next run does this one alone."""
     doomed = small.tensors[2].name
     monkeypatch.setattr(probe_tasks, "swaps_there", deadly)
-    monkeypatch.setattr(crew, "_MOST_TOGETHER", 1)
+    monkeypatch.setattr(worker_pool, "_MOST_TOGETHER", 1)
     monkeypatch.setenv("DEADLY_TENSOR", doomed)
     with pytest.raises(WorkersLost, match=f"Not probed: {doomed}; 5 of 6 tensors are done and kept"):
         run(small, tmp_path, Execution(1, jobs=2))
@@ -145,17 +145,10 @@ _honest = probe_tasks.swaps_there
 
 
 def test_nobody_to_make_the_survey(small, tmp_path, monkeypatch):
-    pytest.importorskip("distributed")
-    from dask.distributed import LocalCluster
-
-    from quantplan.parallel import dask_backend
-
-    monkeypatch.setattr(dask_backend, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(worker_pool, "PATIENCE_SECONDS", 1.0)
     with (
-        LocalCluster(n_workers=0, processes=True, dashboard_address=":0") as empty,
-        pytest.raises(
-            WorkersLost, match="it has none, and none came within 1 s. Not probed: .*; 0 of 6 tensors are done"
-        ),
+        LocalCluster(n_workers=0, dashboard_address=":0") as empty,
+        pytest.raises(WorkersLost, match="no worker came within 1 s. Not probed: .*; 0 of 6 tensors are done"),
     ):
         run(small, tmp_path, Execution(1, scheduler=empty.scheduler_address))
 

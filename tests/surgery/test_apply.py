@@ -392,7 +392,7 @@ FULL = """
     import sys
     from pathlib import Path
     from quantplan.errors import QuantplanError
-    from quantplan.formats.gguf import read_model
+    from quantplan.gguf.reader import read_model
     from quantplan.surgery import apply, shards
     from quantplan.surgery.edits import layer_map, parse_edits
     from quantplan.surgery.operation import operate
