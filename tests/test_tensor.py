@@ -16,9 +16,7 @@ def model(blocks=4, architecture="qwen3", further=(), **metadata):
     return replace(bare, architecture=architecture, metadata=keys)
 
 
-@pytest.mark.parametrize(
-    ("count", "main"), [(None, 4), (0, 4), (1, 3), (3, 1), (4, 4), (9, 4), (-1, 4), ("1", 4)]
-)
+@pytest.mark.parametrize(("count", "main"), [(None, 4), (0, 4), (1, 3), (3, 1), (4, 4), (9, 4), (-1, 4), ("1", 4)])
 def test_blocks_that_predict_further_tokens_do_not_run(count, main):
     """A number that leaves no block to run is not believed."""
     found = model(**({} if count is None else {NEXTN: count}))

@@ -10,11 +10,11 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -136,17 +136,17 @@ class WorkerPool:
         left, reason = dict(enumerate(items)), ""
         in_hand: list[int] = []  # of workers that died: one item was the cause, the others were not
         try:
-            for index, future in self._finished(function, job, dict(left), self.size):
-                if isinstance(future.exception(), KilledWorker):
+            for index, result in self._results(function, job, dict(left), self.size):
+                if isinstance(result, KilledWorker):
                     in_hand.append(index)
                 else:
-                    yield left.pop(index), future.result()
+                    yield left.pop(index), result
             for index in in_hand:
-                for _, future in self._finished(function, job, {index: left[index]}, 1):
-                    if isinstance(future.exception(), KilledWorker):
-                        reason = self._reason(f"lost a worker 2 times over the same work: {future.exception()}")
+                for _, result in self._results(function, job, {index: left[index]}, 1):
+                    if isinstance(result, KilledWorker):
+                        reason = self._reason(f"lost a worker 2 times over the same work: {result}")
                     else:
-                        yield left.pop(index), future.result()
+                        yield left.pop(index), result
         except (_NoWorkers, CancelledError) as error:
             reason = self._reason(f"lost its workers: {str(error) or 'the scheduler does not answer any more'}")
         if left:
@@ -157,10 +157,12 @@ class WorkerPool:
             return f"a process of {self.execution.jobs} died 2 times over the same work: was memory short?"
         return f"the cluster at {self.execution.scheduler} {what.splitlines()[0].rstrip('.')}"
 
-    def _finished(
+    def _results(
         self, function: Callable[[Any, Item], Any], job: object, items: dict[int, Item], together: int
-    ) -> Iterator[tuple[int, distributed.Future]]:
-        """Index and finished future of every item, ``together`` of them being under way."""
+    ) -> Iterator[tuple[int, Any]]:
+        """Index and result of every item, ``together`` of them being under way; KilledWorker as the result of a dead worker's."""
+        from distributed import KilledWorker, wait
+
         waiting, running = iter(items.items()), dict[Any, int]()
         try:
             while True:
@@ -169,20 +171,25 @@ class WorkerPool:
                     running[self._client.submit(task, pure=False)] = index
                 if not running:
                     return
-                for future in self._any_done(running):
-                    yield running.pop(future), future
+                with self._client.as_current():
+                    ask = partial(wait, list(running), return_when="FIRST_COMPLETED")
+                    done = self._patiently(ask).done
+                for future in done:
+                    index = running.pop(future)
+                    try:  # a worker keeps its result until it is asked for, and may be gone by then
+                        result = self._patiently(future.result)
+                    except KilledWorker as error:
+                        result = error
+                    yield index, result
         finally:
             self._client.cancel(list(running))
 
-    def _any_done(self, futures: Iterable[distributed.Future]) -> set[distributed.Future]:
-        """Waits for one at least; _NoWorkers where none is left to finish it."""
-        from distributed import wait
-
+    def _patiently(self, ask: Callable[..., Any]) -> Any:
+        """What ``ask(timeout=seconds)`` answers, sooner or later; _NoWorkers where there is nobody to work on it."""
         seen = time.monotonic()
         while True:
             try:
-                with self._client.as_current():
-                    return wait(list(futures), timeout=_WATCH_SECONDS, return_when="FIRST_COMPLETED").done
+                return ask(timeout=_WATCH_SECONDS)
             except TimeoutError:
                 if self._workers():
                     seen = time.monotonic()

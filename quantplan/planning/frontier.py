@@ -135,7 +135,13 @@ def _entry(
     changed = differing(before.choices, point.choices) if before else 0
     size = formulation.fixed_bytes + point.bytes
     return FrontierEntry(
-        point, formulation.fixed_bytes + point.budget_bytes, size, request.model.bits_per_weight(types), *kld, saved, changed
+        point,
+        formulation.fixed_bytes + point.budget_bytes,
+        size,
+        request.model.bits_per_weight(types),
+        *kld,
+        saved,
+        changed,
     )
 
 

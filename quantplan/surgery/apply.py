@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -12,6 +11,7 @@ from quantplan.gguf.reader import read_model
 from quantplan.gguf.shards import parse_shard
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.try_model import check_runs
+from quantplan.progress import Advance
 from quantplan.records.files import remove_leftovers, replacing
 from quantplan.surgery.assembly import part_pieces
 from quantplan.surgery.layer_map import LayerMap
@@ -19,8 +19,6 @@ from quantplan.surgery.operation import Operation, operate
 from quantplan.tensor import Model, padded
 
 _WRITTEN_AT_ONCE = 1 << 26  # bytes between two words of progress
-
-Advance = Callable[[float], None]
 
 
 def write_operated(

@@ -81,7 +81,5 @@ shape(
 leaf(Layer, _encoded, _decoded)
 shape(LayerMapRecord, merged=("layer_map",))
 LAYER_MAPS = register(
-    RecordFormat(
-        "quantplan-layer-map", 1, LayerMapRecord, "layer map", "give the text of the edits instead", _check
-    )
+    RecordFormat("quantplan-layer-map", 1, LayerMapRecord, "layer map", "give the text of the edits instead", _check)
 )

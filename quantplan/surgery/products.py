@@ -8,10 +8,10 @@ from pathlib import Path
 from quantplan.errors import BadUsage
 from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
 from quantplan.imatrix import Imatrix
-from quantplan.llamacpp.tools import Echo
 from quantplan.plan import Plan
+from quantplan.progress import SILENT, Advance, Reporter
 from quantplan.records.formats import PLANS
-from quantplan.surgery.apply import Advance, check_target, write
+from quantplan.surgery.apply import check_target, write
 from quantplan.surgery.follow_imatrix import follow_imatrix, imatrix_notes
 from quantplan.surgery.follow_plan import follow_plan
 from quantplan.surgery.layer_map_files import LAYER_MAPS, LayerMapRecord, NamedFile, Reencoded, record_path
@@ -71,14 +71,16 @@ def check_options(model: Model, orders: OperationOptions) -> None:
 
 
 def produce(
-    operation: Operation, orders: OperationOptions, advance: Advance | None = None, echo: Echo | None = None
+    operation: Operation, orders: OperationOptions, advance: Advance | None = None, report: Reporter = SILENT
 ) -> Products:
     """Writes the model, then what goes beside it. Raises what ``write``, ``write_shards`` and ``check_options`` raise."""
     check_options(operation.model, orders)
     if orders.shards is None:
         written = write(operation, orders.out, threads=orders.threads, advance=advance)
     else:
-        written = write_shards(operation, orders.out, orders.shards, threads=orders.threads, advance=advance, echo=echo)
+        written = write_shards(
+            operation, orders.out, orders.shards, threads=orders.threads, advance=advance, report=report
+        )
     notes = list(operation.notes)
     followed = None
     if orders.imatrix:

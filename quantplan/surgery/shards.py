@@ -13,9 +13,9 @@ from quantplan.build.preflight import SPARE_BYTES, check_source, check_space
 from quantplan.errors import BadFile, BadUsage, NoSpace, NotAsPlanned, ToolFailed
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.split import shard_bytes, split
-from quantplan.llamacpp.tools import Echo
+from quantplan.progress import SILENT, Advance, Reporter
 from quantplan.records.files import remove_leftovers
-from quantplan.surgery.apply import Advance, check_target, prove, write
+from quantplan.surgery.apply import check_target, prove, write
 from quantplan.surgery.operation import Operation
 from quantplan.tensor import Model
 
@@ -27,7 +27,7 @@ def write_shards(
     *,
     threads: int = 0,
     advance: Advance | None = None,
-    echo: Echo | None = None,
+    report: Reporter = SILENT,
 ) -> Model:
     """``OUT-00001-of-0000N.gguf`` and so on beside ``out``, each with at most ``size`` (5G, 500M) of tensors; the model of all.
 
@@ -42,15 +42,15 @@ def write_shards(
     with _workplace(out) as folder:
         whole = folder / "whole.gguf"
         write(operation, whole, proved=False, advance=advance)
-        shards = _split(operation, whole, folder / stem, size, echo)
+        shards = _split(operation, whole, folder / stem, size, report)
         prove(shards[0], operation, threads)
         return _moved(operation, shards, out.parent)
 
 
-def _split(operation: Operation, whole: Path, prefix: Path, size: str, echo: Echo | None) -> list[Path]:
+def _split(operation: Operation, whole: Path, prefix: Path, size: str, report: Reporter) -> list[Path]:
     """The shards, checked; the whole file is gone then."""
     try:
-        split(whole, prefix, size, echo)
+        split(whole, prefix, size, report)
         whole.unlink()
         shards = sorted(prefix.parent.glob("*.gguf"))
         _check_shards(operation, shards)

@@ -95,7 +95,9 @@ def test_an_imported_plan_with_a_table(command, small_model, workplace):
     from quantplan.sensitivity.estimate import prior_table
 
     model = read_model(small_model)
-    SENSITIVITY_TABLES.write(prior_table(model, quantizable(model), parse_types("k,legacy"), None), workplace / "table.json")
+    SENSITIVITY_TABLES.write(
+        prior_table(model, quantizable(model), parse_types("k,legacy"), None), workplace / "table.json"
+    )
     done = command("explain", "i.json", "--damage", "table.json", "--json")
     assert done.code == 0 and json.loads(done.out)["price_per_100_mb"] > 0
     SENSITIVITY_TABLES.write(prior_table(model, quantizable(model), parse_types("Q3_K"), None), workplace / "few.json")

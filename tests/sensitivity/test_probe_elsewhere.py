@@ -7,6 +7,7 @@ from dataclasses import replace
 import psutil
 import pytest
 from distributed import LocalCluster
+from reporters import Recorder
 from rpc_server import rpc_server
 
 from quantplan.errors import BadFile, BadUsage, ModelMismatch, QuantplanError, WorkersLost
@@ -17,6 +18,7 @@ from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.quantize import Recipe, quantize
 from quantplan.llamacpp.tools import run as run_tool
 from quantplan.parallel import worker_pool
+from quantplan.progress import SILENT
 from quantplan.quant_type import parse_types
 from quantplan.records.cache import Cache, Plain
 from quantplan.records.journal import Journal
@@ -60,9 +62,11 @@ def alone(small, tmp_path_factory):
     return run(small, folder, Execution(1)), folder
 
 
-def run(small, folder, execution, tell=lambda *_: None):
+def run(small, folder, execution, report=SILENT):
     options = replace(small.options, execution=execution)
-    return probe(small.model, small.tensors, small.imatrix, small.text, options, Cache(Plain(), folder, "probe"), tell)
+    return probe(
+        small.model, small.tensors, small.imatrix, small.text, options, Cache(Plain(), folder, "probe"), report
+    )
 
 
 def same(found, straight):
@@ -83,7 +87,7 @@ def execution(request):
 
 
 def kill_a_worker(pids):
-    """A function to be told of progress that kills a process after the second tensor, once."""
+    """A reporter that kills a process after the second tensor, once."""
     killed = []
 
     def tell(_stage, done, _total):
@@ -91,7 +95,7 @@ def kill_a_worker(pids):
             killed.append(next(iter(pids())))
             os.kill(killed[0], signal.SIGKILL)
 
-    return tell, killed
+    return Recorder(tell), killed
 
 
 def worker_pids(execution, request):
@@ -113,8 +117,8 @@ def test_a_probe_by_two_workers(small, alone, tmp_path, execution):
 
 
 def test_a_worker_that_is_killed_in_the_middle(small, alone, tmp_path, execution, request):
-    tell, killed = kill_a_worker(worker_pids(execution, request))
-    same(run(small, tmp_path, execution, tell), alone[0])
+    report, killed = kill_a_worker(worker_pids(execution, request))
+    same(run(small, tmp_path, execution, report), alone[0])
     assert killed
 
 
@@ -235,9 +239,9 @@ def pricing(small):
     return options
 
 
-def table(small, pricing, folder, execution, tell=lambda *_: None):
+def table(small, pricing, folder, execution, report=SILENT):
     options = pricing(execution)
-    return price(small.model, small.tensors, small.imatrix, small.text, options, folder, tell).table
+    return price(small.model, small.tensors, small.imatrix, small.text, options, folder, report).table
 
 
 def test_a_server_that_dies_and_comes_back(small, pricing, tmp_path):
@@ -253,15 +257,15 @@ def test_a_server_that_dies_and_comes_back(small, pricing, tmp_path):
         with pytest.raises(
             WorkersLost, match=f"the RPC server {server.address} went away. Not probed: .*; 3 of 6 tensors"
         ) as e:
-            table(small, pricing, tmp_path / "there", execution, tell)
+            table(small, pricing, tmp_path / "there", execution, Recorder(tell))
     assert e.value.exit_code == 13
     (kept,) = (tmp_path / "there").glob("probe-*.jsonl")
     names = {t.name for t in small.tensors}
     assert sum(name in kept.read_text() for name in names) == 3
     with rpc_server(int(server.address.rsplit(":", 1)[1])):
-        told = []
-        there = table(small, pricing, tmp_path / "there", execution, lambda *each: told.append(each))
-    assert [each[1] for each in told if each[0] == "probe"][0] == 4
+        report = Recorder()
+        there = table(small, pricing, tmp_path / "there", execution, report)
+    assert [done for stage, done, _ in report.events if stage == "probe"][:2] == [3, 4]
     assert (there.rows, there.interaction) == (here.rows, here.interaction)
     assert (here.backend, there.backend) == ("cpu", f"RPC[{server.address}]")
     assert table(small, pricing, tmp_path / "there", execution).rows == here.rows  # from the cache: nobody listens now

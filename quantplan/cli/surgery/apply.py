@@ -144,7 +144,7 @@ def _write(operation: Operation, orders: OperationOptions, as_json: bool) -> Non
     from quantplan.surgery.products import produce
 
     with console.transfer("writing", operation.file_bytes) as advance:
-        made = produce(operation, orders, advance, console.say)
+        made = produce(operation, orders, advance, console.LINES)
     for note in made.record.notes:
         console.warn(note)
     for left in (orders.imatrix_file, orders.plan_file):

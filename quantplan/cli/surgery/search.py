@@ -164,7 +164,7 @@ def _write_champion(
         return
     operation = operate(source, best.layer_map, imatrix=imatrix, forced=force)
     with console.transfer("writing", operation.file_bytes) as advance:
-        produce(operation, OperationOptions(best.edits, out, threads=threads), advance, console.say)
+        produce(operation, OperationOptions(best.edits, out, threads=threads), advance, console.LINES)
     console.say(f"written: {out} ({best.edits})")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,10 +21,10 @@ from quantplan.llamacpp.chat import ChatForm
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.llamacpp.generation import BROKEN, TOO_LONG, Generation, generate
 from quantplan.measurement import Estimate
+from quantplan.progress import Advance
 from quantplan.records.cache import Cache
 from quantplan.tensor import Model
 
-Advance = Callable[[float], None]
 _LARGEST_LOG = 600.0  # of a ratio that is still a number
 Ratio = Estimate | float | None  # PPL of the model over PPL of the original
 

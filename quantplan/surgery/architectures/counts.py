@@ -80,7 +80,10 @@ def _exaone4(model: Model, old: int, new: int) -> str | None:
 
 def _gemma(model: Model, old: int, new: int, largest: int) -> str | None:
     """gemma2.cpp, gemma3.cpp: the 27B scales its queries by width / heads instead of the length of a head."""
-    heads, width = int(model.hyperparameter("attention.head_count", 0)), int(model.hyperparameter("embedding_length", 0))
+    heads, width = (
+        int(model.hyperparameter("attention.head_count", 0)),
+        int(model.hyperparameter("embedding_length", 0)),
+    )
     per_head = width // heads if heads else 0
     if largest not in (old, new) or per_head == int(model.hyperparameter("attention.key_length", per_head)):
         return None
