@@ -13,7 +13,7 @@ from pathlib import Path
 
 from quantplan.budget import human_bytes
 from quantplan.errors import NoSpace
-from quantplan.evaluate.measure import Advance, MeasureOptions
+from quantplan.evaluate.measure import MeasureOptions
 from quantplan.evaluate.same_tokens import check_same_tokens, tokenize
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import perplexity
