@@ -12,6 +12,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from quantplan.cli.console import LINES
 from quantplan.evaluate.baselines import BuildContext
 from quantplan.evaluate.measure import MeasureOptions
 from quantplan.evaluate.text_parts import probing_and_refinement
@@ -60,7 +61,7 @@ def trial(asked: argparse.Namespace, work: Path) -> None:
     path, execution = work / "imatrix.gguf", Execution(asked.threads)
     if not path.exists():
         made = ImatrixOptions(n_ctx=asked.ctx, execution=execution)
-        make_imatrix(model, probing, "calibration.txt", path, made, None, lambda *_: None)
+        make_imatrix(model, probing, "calibration.txt", path, made, LINES)
     probe = ProbeOptions(asked.ctx, asked.chunks, asked.chunks == 0, execution)
     pricing = SensitivityOptions(parse_writable(asked.types), probe)
     measuring = MeasureOptions(asked.ctx, asked.judge_chunks, execution)
@@ -77,7 +78,7 @@ def trial(asked: argparse.Namespace, work: Path) -> None:
         RunOptions(pricing, measuring, asked.refine_chunks),
         shop,
         work / "cache",
-        say=lambda text: print(text, flush=True),
+        report=LINES,
     )
     print("size of    best KLD   mix KLD    best / mix (95 % interval)   refined / plan (95 % interval)   handed over")
     for each in found:

@@ -51,8 +51,8 @@ MEMORY = """
 import resource, sys
 import numpy as np
 from pathlib import Path
-from quantplan.analyze.round_trip import round_trips
-from quantplan.formats.gguf import read_model
+from quantplan.sensitivity.round_trip import round_trips
+from quantplan.gguf.reader import read_model
 from quantplan.quant_type import parse_types
 model = read_model(Path(sys.argv[1]))
 tensor = max(model.tensors, key=lambda each: each.elements)
@@ -112,7 +112,7 @@ from pathlib import Path
 from quantplan.experiments.planning import quantizable
 from quantplan.experiments.pricing import DEFAULT_SAMPLE, SensitivityOptions, price
 from quantplan.experiments.probe import ProbeOptions
-from quantplan.formats.gguf import read_model
+from quantplan.gguf.reader import read_model
 from quantplan.formats.imatrix_files import read_imatrix
 from quantplan.formats.plan_files import write_damage
 from quantplan.llamacpp.writable import parse_writable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +23,8 @@ from quantplan.gguf.sized_plan import make_plan
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import quantize as tool
 from quantplan.llamacpp.quantize import Recipe
-from quantplan.llamacpp.tools import Echo
 from quantplan.plan import Plan
+from quantplan.progress import SILENT, Advance, Reporter
 from quantplan.recipes.quantize_command import in_imatrix_folder, plan_rules, quantize_command, requantizes
 from quantplan.records.files import replacing
 from quantplan.tensor import Model
@@ -34,13 +34,13 @@ MAX_SPELLED_RULES = 4  # more go into a file beside the output: a command line s
 
 @dataclass(frozen=True)
 class _BuildSettings:
-    """``threads`` 0 takes all cores; ``echo`` gets the command line, ``advance`` a 1 for each tensor that is
+    """``threads`` 0 takes all cores; ``report`` gets the command line, ``advance`` a 1 for each tensor that is
     done.
     """
 
     threads: int
-    echo: Echo | None
-    advance: Callable[[float], None] | None
+    report: Reporter
+    advance: Advance | None
 
 
 def stock_plan(model: Model, ftype: str, imatrix: Imatrix | None = None) -> Plan:
@@ -60,8 +60,8 @@ def build(
     *,
     imatrix_path: Path | None = None,
     threads: int = 0,
-    echo: Echo | None = None,
-    advance: Callable[[float], None] | None = None,
+    report: Reporter = SILENT,
+    advance: Advance | None = None,
 ) -> Model:
     """The model that the plan describes, written to ``out`` and read back; an older file there is replaced at
     the end.
@@ -71,7 +71,7 @@ def build(
     Raises BadFile, BadUsage, ModelMismatch, NoSpace, NotAsPlanned, ToolFailed.
     """
     with _recipe(plan, source, imatrix_path) as recipe:
-        return _build(plan, source, out, recipe, _BuildSettings(threads, echo, advance))
+        return _build(plan, source, out, recipe, _BuildSettings(threads, report, advance))
 
 
 def check_build(plan: Plan, source: Model, out: Path, imatrix_path: Path | None = None) -> None:
@@ -96,8 +96,8 @@ def build_stock_quant(
     imatrix_path: Path | None = None,
     *,
     threads: int = 0,
-    echo: Echo | None = None,
-    advance: Callable[[float], None] | None = None,
+    report: Reporter = SILENT,
+    advance: Advance | None = None,
 ) -> Model:
     """The stock mix ``ftype`` as llama-quantize makes it without any rule, checked like a plan."""
     imatrix = read_imatrix(imatrix_path) if imatrix_path else None
@@ -105,7 +105,7 @@ def build_stock_quant(
         imatrix.check_belongs_to(model)
     plan = stock_plan(model, ftype, imatrix)
     recipe = Recipe(tool.known_ftype(ftype), imatrix=imatrix_path, allow_requantize=requantizes(plan, model))
-    return _build(plan, model, out, recipe, _BuildSettings(threads, echo, advance))
+    return _build(plan, model, out, recipe, _BuildSettings(threads, report, advance))
 
 
 def stock_quant_command(model: Model, ftype: str, out: Path, imatrix_path: Path | None = None, threads: int = 0) -> str:
@@ -149,7 +149,7 @@ def _run(source: Model, part: Path, recipe: Recipe, settings: _BuildSettings) ->
         begun += 1
 
     recipe, cwd = in_imatrix_folder(recipe)
-    tool.quantize(source.path, recipe, part, threads=settings.threads, cwd=cwd, echo=settings.echo, started=started)
+    tool.quantize(source.path, recipe, part, threads=settings.threads, cwd=cwd, report=settings.report, started=started)
     if begun and settings.advance:
         settings.advance(1)
 

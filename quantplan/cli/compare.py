@@ -194,7 +194,7 @@ def _folder(out: Path | None) -> Iterator[Path]:
 def _build_context(base: Model, folder: Path, imatrix: Path | None, threads: int) -> BuildContext:
     from quantplan.evaluate.baselines import BuildContext
 
-    return BuildContext(base, folder, imatrix, threads, console.say)
+    return BuildContext(base, folder, imatrix, threads, console.LINES)
 
 
 def _base(option: Path | None, plan: Path) -> Path | None:

@@ -124,6 +124,9 @@ class _Lines:
         warn(text)
 
 
+LINES: Reporter = _Lines()
+
+
 class _Bars:
     """Stages as bars of a ``rich`` display, one below the other; each goes when its stage ends."""
 

@@ -181,7 +181,7 @@ def sensitivity_table(
     made: PlanRequest, wanted: SensitivityOptions, damage: str | None, no_probe: bool, calibration: Path | None
 ) -> SensitivityTable:
     """The damage table for a request: from a file, from the prior, or measured."""
-    from quantplan.cli.probe_options import calibration_text, stages, warn_of_activation_quantization
+    from quantplan.cli.probe_options import calibration_text, warn_of_activation_quantization
     from quantplan.errors import BadUsage
     from quantplan.planning.request import quantizable, read_table
     from quantplan.sensitivity.estimate import price, prior_table
@@ -196,8 +196,8 @@ def sensitivity_table(
         raise BadUsage(
             "no calibration text: give --calibration FILE to probe, or --no-probe to plan from weights and imatrix alone"
         )
-    with stages() as tell:
-        priced = price(model, tensors, made.imatrix, text, wanted, options.cache_folder(), tell)
+    with console.terminal() as report:
+        priced = price(model, tensors, made.imatrix, text, wanted, options.cache_folder(), report)
     warn_of_activation_quantization(priced.table)
     if priced.probe and priced.probe.overhead is not None:
         console.say(f"probed {len(priced.probe.scales)} tensors in {priced.probe.seconds:.0f} s")
@@ -206,14 +206,13 @@ def sensitivity_table(
 
 def speeds(made: PlanRequest, types: tuple[QuantType, ...], execution: Execution) -> SpeedTable | None:
     """This machine's speeds: measured where a limit needs them, else only where they are all known already."""
-    from quantplan.cli.probe_options import stages
     from quantplan.devices.speed.measure import SpeedOptions, pending, speed_table
 
     wanted, folder = SpeedOptions(execution), options.cache_folder()
     if made.least_tps is None and (execution.gpu_layers or pending(made.model, types, wanted, folder)[0]):
         return None
-    with stages() as tell:
-        return speed_table(made.model, types, wanted, folder, tell)
+    with console.terminal() as report:
+        return speed_table(made.model, types, wanted, folder, report)
 
 
 def sensitivity_source(damage: str | None, no_probe: bool, calibration: Path | None) -> str:

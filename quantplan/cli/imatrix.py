@@ -65,18 +65,12 @@ def imatrix(
     with tempfile.TemporaryDirectory(prefix="quantplan-") as folder:
         joined = Path(folder) / (texts[0].name if texts[0].is_file() else f"{texts[0].resolve().name}.txt")
         joined.write_text("\n".join(read_text(each) for each in texts), encoding="utf-8")
-        with console.progress("imatrix", 1) as advance:
-            done = [0.0]
 
-            def tell(count: int, total: int) -> None:
-                share = count / total if total else 0.0
-                advance(share - done[0])
-                done[0] = share
+        def check(part: Path) -> None:
+            read_imatrix(part).check_belongs_to(source)
 
-            def check(part: Path) -> None:
-                read_imatrix(part).check_belongs_to(source)
-
-            tool.make(source.path, joined, target, wanted, echo=console.say, tell=tell, check=check)
+        with console.terminal() as report:
+            tool.make(source.path, joined, target, wanted, report=report, check=check)
     made = read_imatrix(target)
     if as_json:
         console.put_json(

@@ -125,7 +125,7 @@ def _measure(engine: EngineName, base: Path, files: list[Path], text: str, chose
             bar(100 * share)
 
         if engine is EngineName.tool:
-            return measure_with_tool(base, files, text, chosen, advance, console.say)
+            return measure_with_tool(base, files, text, chosen, advance, console.LINES)
         return in_process(base, files, text, chosen, advance, options.cache_folder())
 
 

@@ -48,7 +48,6 @@ def probe(
     from quantplan.cli.probe_options import (
         calibration_text,
         sensitivity_options,
-        stages,
         warn_of_activation_quantization,
     )
     from quantplan.errors import BadUsage
@@ -78,8 +77,8 @@ def probe(
             f"{len(tensors)} tensors, {per_tensor} windows of {wanted.probe.n_ctx} tokens each, one swap a tensor"
         )
         return
-    with stages() as tell:
-        priced = price(source, tensors, importance, text, wanted, options.cache_folder(), tell)
+    with console.terminal() as report:
+        priced = price(source, tensors, importance, text, wanted, options.cache_folder(), report)
     warn_of_activation_quantization(priced.table)
     if out:
         SENSITIVITY_TABLES.write(priced.table, out)

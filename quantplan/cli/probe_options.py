@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +13,6 @@ from quantplan.execution import Execution
 if TYPE_CHECKING:
     from quantplan.quant_type import QuantType
     from quantplan.sensitivity.estimate import SensitivityOptions
-    from quantplan.sensitivity.probe import Tell
     from quantplan.sensitivity_table import SensitivityTable
     from quantplan.tensor import Model
 
@@ -58,43 +54,6 @@ def parse_sample(text: str) -> int | None:
     if not digits.isdigit() or int(digits) == 0:
         raise BadUsage(f"--sample {text}: write a number of weights such as 512k or 2M, or full")
     return int(digits) * factor
-
-
-@contextmanager
-def stages() -> Iterator[Tell]:
-    """One progress bar per stage, made when the stage first reports; plain lines where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    terminal = sys.stderr.isatty()
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not terminal,
-        transient=True,
-    )
-    tasks: dict[str, int] = {}
-
-    def tell(stage: str, done: float, total: float) -> None:
-        if stage not in tasks:
-            tasks[stage] = bars.add_task(stage, total=total)
-            if not terminal:
-                console.say(f"{stage} ...")
-        bars.update(tasks[stage], completed=done, total=total)
-
-    with bars:
-        yield tell
 
 
 def warn_of_activation_quantization(table: SensitivityTable) -> None:

@@ -52,7 +52,9 @@ def quantize(
         _explain(build_command(wanted, source, target, imatrix, threads), source, target, wanted.file_bytes)
         return
     with console.progress("quantizing", len(source.tensors)) as advance:
-        built = build(wanted, source, target, imatrix_path=imatrix, threads=threads, echo=console.say, advance=advance)
+        built = build(
+            wanted, source, target, imatrix_path=imatrix, threads=threads, report=console.LINES, advance=advance
+        )
     _tell(built, target)
 
 
@@ -85,7 +87,7 @@ def _quantize_mix(
         return
     with console.progress("quantizing", len(source.tensors)) as advance:
         built = build_stock_quant(
-            source, stock_quant, target, imatrix, threads=threads, echo=console.say, advance=advance
+            source, stock_quant, target, imatrix, threads=threads, report=console.LINES, advance=advance
         )
     _tell(built, target)
 

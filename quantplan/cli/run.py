@@ -160,13 +160,12 @@ def _imatrix_path(option: Path | None, source: Model) -> Path:
 
 
 def _make_imatrix(source: Model, texts: Texts, name: str, path: Path, ctx: int, execution: Execution) -> None:
-    from quantplan.cli.probe_options import stages
     from quantplan.llamacpp.imatrix import ImatrixOptions
     from quantplan.run.targets import make_imatrix
 
     wanted = ImatrixOptions(ctx, execution=execution)
-    with stages() as tell:
-        make_imatrix(source, texts.probing, name, path, wanted, console.say, tell)
+    with console.terminal() as report:
+        make_imatrix(source, texts.probing, name, path, wanted, report)
 
 
 def _options(
@@ -229,13 +228,10 @@ def _run_options(
 
 
 def _carry_out(orders: list[RunTarget], texts: Texts, chosen: RunOptions, imatrix: Path) -> list[RunResult]:
-    from quantplan.cli.probe_options import stages
     from quantplan.run.run import run as carry_out
 
-    with stages() as tell:
-        found = carry_out(
-            orders, texts, chosen, _shop(orders, chosen, imatrix), options.cache_folder(), tell, console.say
-        )
+    with console.terminal() as report:
+        found = carry_out(orders, texts, chosen, _shop(orders, chosen, imatrix), options.cache_folder(), report)
     for each in found:
         _write(each)
     return found
@@ -245,7 +241,7 @@ def _shop(orders: list[RunTarget], chosen: RunOptions, imatrix: Path) -> BuildCo
     from quantplan.evaluate.baselines import BuildContext
 
     folder = orders[0].file.parent / ".quantplan" / "builds"
-    return BuildContext(orders[0].request.model, folder, imatrix, chosen.measuring.execution.threads, console.say)
+    return BuildContext(orders[0].request.model, folder, imatrix, chosen.measuring.execution.threads, console.LINES)
 
 
 def _write(result: RunResult) -> None:

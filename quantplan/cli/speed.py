@@ -53,11 +53,10 @@ def speed(
         console.put(_announced(source, kinds, wanted))
         return
     built = [read_model(path) for path in check or ()]
-    from quantplan.cli.probe_options import stages
 
-    with stages() as tell:
-        table = speed_table(source, kinds, wanted, options.cache_folder(), tell)
-    compared = {each.path.name: check_against_bench(table, each, wanted, echo=console.say) for each in built}
+    with console.terminal() as report:
+        table = speed_table(source, kinds, wanted, options.cache_folder(), report)
+    compared = {each.path.name: check_against_bench(table, each, wanted, report=console.LINES) for each in built}
     _show(table, kinds, compared, as_json)
 
 

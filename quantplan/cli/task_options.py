@@ -101,13 +101,13 @@ def gather(
                 chosen,
                 lambda share: bar(100 * share),
                 options.cache_folder(),
-                console.say,
+                console.LINES,
             )
         for note in dict.fromkeys(f"{each.task}: {note}" for own in scores for each in own for note in each.notes):
             console.warn(note)
     if asked.speed:
         with console.progress("speed", 100) as bar:
             speeds = measure_speed(
-                files, chosen.execution, asked.repetitions, lambda share: bar(100 * share), console.say
+                files, chosen.execution, asked.repetitions, lambda share: bar(100 * share), console.LINES
             )
     return scores, speeds

@@ -6,7 +6,7 @@ of all chunks do not fit, the chunks are taken in groups and the files are loade
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 
 import numpy as np
@@ -17,11 +17,11 @@ from quantplan.evaluate.same_tokens import TokenizedText, tokenize
 from quantplan.llamacpp.engine import Engine, EngineOptions, chunks_per_batch
 from quantplan.llamacpp.token_scores import BaseRows, TokenScores, base_rows, joined, token_scores
 from quantplan.measurement import Conditions
+from quantplan.progress import Advance
 from quantplan.records.journal import text_digest
 from quantplan.tensor import Model
 
 ENGINE = "in-process"
-Step = Callable[[int], None]  # takes how many chunks were run
 
 
 class BaseLogits:
@@ -49,7 +49,7 @@ class BaseLogits:
             llama_cpp=f"llama-cpp-python {version('llama-cpp-python')}",
         )
 
-    def scores(self, models: Sequence[Model], step: Step) -> Iterator[tuple[Model, TokenScores]]:
+    def scores(self, models: Sequence[Model], step: Advance) -> Iterator[tuple[Model, TokenScores]]:
         """Each model with the scores of the whole text, as soon as it has run its last group."""
         by_digest: dict[str, list[TokenScores]] = {model.digest: [] for model in models}
         for group in self.groups if models else ():
@@ -59,7 +59,7 @@ class BaseLogits:
                 if group is self.groups[-1]:
                     yield model, joined(by_digest.pop(model.digest))
 
-    def _rows(self, group: slice, step: Step) -> BaseRows:
+    def _rows(self, group: slice, step: Advance) -> BaseRows:
         """The base's logits for a group, which overwrite those of the last group. Its model is freed before a file is loaded."""
         with Engine(self.base.path, self.engine) as engine:
             chunks, per_chunk = self.chunks[group], _scored(self.engine.n_ctx)
@@ -74,7 +74,7 @@ class BaseLogits:
         _check_finite(log_sums, self.base)
         return BaseRows(self._logits[:first], np.concatenate(log_sums))
 
-    def _score(self, model: Model, group: slice, base: BaseRows, step: Step) -> TokenScores:
+    def _score(self, model: Model, group: slice, base: BaseRows, step: Advance) -> TokenScores:
         """The model's scores on a group of chunks."""
         chunks, scores, first = self.chunks[group], [], 0
         with Engine(model.path, self.engine) as engine:

@@ -18,9 +18,9 @@ from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.quantize import known_ftype, published_ftypes
-from quantplan.llamacpp.tools import Echo
 from quantplan.llamacpp.tools import build as tools_build
 from quantplan.plan import Plan
+from quantplan.progress import SILENT, Reporter
 from quantplan.records.formats import PLANS
 from quantplan.records.journal import digest_of
 from quantplan.tensor import Model
@@ -34,7 +34,7 @@ class BuildContext:
     folder: Path
     imatrix: Path | None = None
     threads: int = 0
-    echo: Echo | None = None
+    report: Reporter = SILENT
 
 
 def plan_entry(path: Path, context: BuildContext, earlier: Path | None = None) -> CompareEntry:
@@ -120,11 +120,11 @@ def built(plan: Plan, name: str, context: BuildContext, ftype: str = "") -> Path
         return out
     imatrix = context.imatrix if plan.imatrix else None
     if ftype:
-        build_stock_quant(context.source, ftype, out, imatrix, threads=context.threads, echo=context.echo)
+        build_stock_quant(context.source, ftype, out, imatrix, threads=context.threads, report=context.report)
         return out
     if plan.imatrix and Path(plan.imatrix.path).is_file():
         imatrix = Path(plan.imatrix.path)
-    build(plan, context.source, out, imatrix_path=imatrix, threads=context.threads, echo=context.echo)
+    build(plan, context.source, out, imatrix_path=imatrix, threads=context.threads, report=context.report)
     return out
 
 

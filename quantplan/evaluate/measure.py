@@ -16,13 +16,13 @@ from quantplan.llamacpp.engine import EngineOptions
 from quantplan.llamacpp.token_scores import TokenScores
 from quantplan.measurement import Conditions, Measurement
 from quantplan.parallel.rpc import on_servers
-from quantplan.parallel.worker_pool import Lost, WorkerPool
+from quantplan.parallel.worker_pool import Lost, WorkerPool, worker_threads
+from quantplan.progress import Advance, Reporter
 from quantplan.records.cache import Cache
 from quantplan.records.formats import MEASUREMENTS
-from quantplan.sensitivity.probe_tasks import dask_threads, model_here
+from quantplan.sensitivity.probe_tasks import model_here
 from quantplan.tensor import Model
 
-Advance = Callable[[float], None]
 Put = Callable[[Measurement], None]
 
 
@@ -82,7 +82,7 @@ def _measure(
         if execution.many:
             _in_pool(reference, models, options, put, advance)
         elif execution.rpc:
-            on_servers(execution.rpc, _here, reference, models, put=put, advance=advance)
+            on_servers(execution.rpc, _on_servers, reference, models, put=put, advance=advance)
         else:
             _here(reference, models, put, advance)
     except Lost as lost:
@@ -90,6 +90,10 @@ def _measure(
         raise WorkersLost(
             f"{lost.reason}. Not measured: {names}; finished files are kept: run the same command again for the rest"
         ) from None
+
+
+def _on_servers(reference: BaseLogits, models: list[Model], report: Reporter, put: Put, advance: Advance) -> None:
+    _here(reference, models, put, advance)
 
 
 def _here(reference: BaseLogits, models: list[Model], put: Put, advance: Advance) -> None:
@@ -122,7 +126,7 @@ def _in_pool(reference: BaseLogits, models: list[Model], options: MeasureOptions
 def _in_worker(job: _Job, file: tuple[Path, str]) -> Measurement:
     model_here(job.base, job.base_digest)
     model_here(*file)
-    execution = replace(job.options.execution, threads=job.options.execution.threads or dask_threads())
+    execution = replace(job.options.execution, threads=job.options.execution.threads or worker_threads())
     return measure(job.base, [file[0]], job.text, replace(job.options, execution=execution))[0]
 
 

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from quantplan.budget import human_bytes
 from quantplan.errors import NoSpace
-from quantplan.evaluate.measure import Advance, MeasureOptions
+from quantplan.evaluate.measure import MeasureOptions
 from quantplan.evaluate.same_tokens import check_same_tokens, tokenize
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import perplexity
 from quantplan.llamacpp.perplexity import Parsed, ToolOptions
-from quantplan.llamacpp.tools import Echo, build
+from quantplan.llamacpp.tools import build
 from quantplan.measurement import Conditions, Measurement
+from quantplan.progress import SILENT, Advance, Reporter
 from quantplan.records.journal import text_digest
 from quantplan.tensor import Model
 
@@ -32,7 +33,7 @@ def measure_with_tool(
     text: str,
     options: MeasureOptions | None = None,
     advance: Advance | None = None,
-    echo: Echo | None = None,
+    report: Reporter = SILENT,
 ) -> list[Measurement]:
     """The measurements of ``files`` as llama-perplexity prints them, without figures per chunk.
 
@@ -46,7 +47,7 @@ def measure_with_tool(
     chunks, vocabulary = len(expected.chunks), expected.vocabulary
     tool = ToolOptions(options.n_ctx, options.execution)
     share = 1 / (chunks * (len(models) + 1))
-    common = {"step": lambda chunks: advance(chunks * share), "echo": echo}
+    common = {"step": lambda chunks: advance(chunks * share), "report": report}
     with tempfile.TemporaryDirectory(prefix="quantplan-") as name:
         folder = Path(name)
         check_room(folder, perplexity.base_file_bytes(vocabulary, options.n_ctx, chunks))

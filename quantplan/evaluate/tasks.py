@@ -9,14 +9,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from quantplan.errors import BadUsage
-from quantplan.evaluate.measure import Advance, MeasureOptions
+from quantplan.evaluate.measure import MeasureOptions
 from quantplan.evaluate.task_files import TaskFile
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import tasks as tool
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.llamacpp.perplexity import ToolOptions
 from quantplan.llamacpp.tasks import TaskRun
-from quantplan.llamacpp.tools import Echo, build
+from quantplan.llamacpp.tools import build
+from quantplan.progress import SILENT, Advance, Reporter
 from quantplan.records.cache import Cache
 from quantplan.records.formats import TASK_SCORES
 from quantplan.task_score import TaskConditions, TaskScore
@@ -30,7 +31,7 @@ def score_tasks(
     options: MeasureOptions | None = None,
     advance: Advance | None = None,
     cache: Path | None = None,
-    echo: Echo | None = None,
+    report: Reporter = SILENT,
 ) -> list[list[TaskScore]]:
     """For each file its scores in the order of ``data`` (name -> file). ``count``: tasks of each kind, None for all.
 
@@ -45,7 +46,7 @@ def score_tasks(
         task = _Task(name, task_file, count, options, cache)
         with task.on_disk() as path:
             for file, model, scores in zip(files, models, by_file, strict=True):
-                score = task.score(model, path, lambda part: advance(share * part), echo)
+                score = task.score(model, path, lambda part: advance(share * part), report)
                 scores.append(replace(score, file=str(file)))
     return by_file
 
@@ -80,7 +81,7 @@ class _Task:
             path.write_bytes(self.data.data)
             yield path
 
-    def score(self, model: Model, data: Path, advance: Advance, echo: Echo | None) -> TaskScore:
+    def score(self, model: Model, data: Path, advance: Advance, report: Reporter) -> TaskScore:
         """The model's score, from the cache where it is there; ``advance`` gets shares of this one."""
         if model.digest in self._cache:
             advance(1)
@@ -91,17 +92,17 @@ class _Task:
             model_digest=model.digest,
             file_bytes=model.file_bytes,
             notes=_ambiguous(model, self.data),
-            outcomes=self._run(model, data, advance, echo),
+            outcomes=self._run(model, data, advance, report),
             conditions=self.conditions,
         )
         self._cache.put(model.digest, score)
         return score
 
-    def _run(self, model: Model, data: Path, advance: Advance, echo: Echo | None) -> tuple[bool, ...]:
+    def _run(self, model: Model, data: Path, advance: Advance, report: Reporter) -> tuple[bool, ...]:
         tool_options = ToolOptions(self.options.n_ctx, self.options.execution)
         count = self.conditions.tasks
         run = TaskRun(self.data.mode, data, count, self.data.most_answers)
-        return tool.outcomes(model.path, run, tool_options, step=lambda done: advance(done / count), echo=echo)
+        return tool.outcomes(model.path, run, tool_options, step=lambda done: advance(done / count), report=report)
 
 
 def _ambiguous(model: Model, data: TaskFile) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from typing import Any
 
 from quantplan.errors import BadUsage, ToolFailed
 from quantplan.execution import Execution
-from quantplan.llamacpp.tools import Echo, command_line, run
+from quantplan.llamacpp.tools import command_line, run
+from quantplan.progress import SILENT, Reporter
 
 TOOL = "llama-bench"
 
@@ -58,7 +59,7 @@ def bench(
     combined: Sequence[tuple[int, int]] = (),
     repetitions: int = 5,
     execution: Execution = Execution(),
-    echo: Echo | None = None,
+    report: Reporter = SILENT,
 ) -> list[BenchRow]:
     """A row for every test asked for, in this order: prompts, generations, combined (prompt, generation) pairs.
 
@@ -69,7 +70,7 @@ def bench(
     if not tests or repetitions < 1:
         raise BadUsage("llama-bench needs a test and a repetition at least: name a prompt or a generation length")
     command = argv(path, tests, repetitions, execution.threads_used, execution.gpu_layers)
-    return parse(run(command, echo=echo).log, tests, repetitions, command_line(command))
+    return parse(run(command, report=report).log, tests, repetitions, command_line(command))
 
 
 def argv(path: Path, tests: Iterable[tuple[int, int]], repetitions: int, threads: int, gpu_layers: int) -> list[str]:

@@ -16,7 +16,18 @@ from quantplan.llamacpp import ggml, libraries, quantize, tools
 from quantplan.llamacpp.quantize import Recipe, Rule
 from quantplan.quant_type import BY_ID, BY_NAME
 
-_PACKAGES = ("llama-cpp-python", "numpy", "scipy", "pulp", "highspy", "joblib", "matplotlib", "typer", "rich", "gguf")
+_PACKAGES = (
+    "llama-cpp-python",
+    "numpy",
+    "scipy",
+    "pulp",
+    "highspy",
+    "distributed",
+    "matplotlib",
+    "typer",
+    "rich",
+    "gguf",
+)
 _KERNELS = "kernels for quantized weights"
 
 

@@ -12,7 +12,7 @@ Works on the weights as they are in memory, also after ``Engine.put``.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,13 +20,13 @@ import numpy as np
 from quantplan.errors import QuantplanError
 from quantplan.llamacpp.chat import Prompt
 from quantplan.llamacpp.engine import Engine
+from quantplan.progress import Advance
 
 AT_ONCE = 32  # sequences that are decoded together
 _CELLS = 16384  # places of all their caches: below 2 GiB for models up to 2B, whatever memory there is
 _CELL_BLOCK = 256  # llama.cpp rounds a sequence's share of the context up to this
 ENDED, LENGTH, STOPPED, BROKEN = "ended", "length", "stop", "broken"
 TOO_LONG, EMPTY = "too long", "empty"
-Step = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Generation:
     ending: str
 
 
-def generate(engine: Engine, requests: Sequence[GenerationRequest], step: Step | None = None) -> list[Generation]:
+def generate(engine: Engine, requests: Sequence[GenerationRequest], step: Advance | None = None) -> list[Generation]:
     """An answer to each request, in their order. ``step`` is told how many more are finished.
 
     Raises QuantplanError for a model that cannot generate, or where memory does not suffice.

@@ -12,6 +12,7 @@ from pathlib import Path
 from quantplan.errors import BadFile, ModelMismatch, NoSpace, TextTooShort
 from quantplan.execution import Execution
 from quantplan.llamacpp import tools
+from quantplan.progress import SILENT, Advance, Reporter, absolute
 
 TOOL = "llama-imatrix"
 _SPARE_BYTES = 1 << 16  # a disk with less than that is full
@@ -43,10 +44,10 @@ def argv(model: Path, text: Path, out: Path, options: ImatrixOptions) -> list[st
 
 
 class ChunkCounter:
-    """Turns pieces of the tool's output into (chunks done, chunks in all)."""
+    """Turns pieces of the tool's output into shares of the whole."""
 
-    def __init__(self, tell: Callable[[int, int], None]) -> None:
-        self._tell, self._rest, self._total, self._done = tell, "", 0, 0
+    def __init__(self, advance: Advance) -> None:
+        self._reach, self._rest, self._total = absolute(advance), "", 0
 
     def __call__(self, piece: str) -> None:
         self._rest += piece
@@ -54,9 +55,8 @@ class ChunkCounter:
         if total:
             self._total = int(total.group(1))
         chunks = _CHUNK.findall(self._rest)
-        if chunks and int(chunks[-1]) > self._done:
-            self._done = int(chunks[-1])
-            self._tell(self._done, self._total)
+        if chunks and self._total:
+            self._reach(int(chunks[-1]) / self._total)
         self._rest = self._rest[-200:]
 
 
@@ -66,8 +66,7 @@ def make(
     out: Path,
     options: ImatrixOptions,
     *,
-    echo: tools.Echo | None = None,
-    tell: Callable[[int, int], None] = lambda _done, _total: None,
+    report: Reporter = SILENT,
     check: Callable[[Path], None] = lambda _part: None,
 ) -> None:
     """Runs the tool; ``out`` appears only when ``check`` of the finished file raised no BadFile or ModelMismatch.
@@ -81,7 +80,9 @@ def make(
     part = out.with_name(f".{out.name}.part.{'dat' if options.legacy else 'gguf'}").resolve()
     try:
         command = argv(model.resolve(), Path(text.name), part, options)
-        finished = tools.run(command, cwd=text.resolve().parent, echo=echo, on_text=ChunkCounter(tell), check=False)
+        with report.stage("imatrix") as advance:
+            counter = ChunkCounter(advance)
+            finished = tools.run(command, cwd=text.resolve().parent, report=report, on_text=counter, check=False)
         if finished.code != 0:
             _check_length(model, text, options.n_ctx)
             raise tools.failure(finished)

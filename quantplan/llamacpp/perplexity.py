@@ -15,8 +15,9 @@ from pathlib import Path
 
 from quantplan.errors import ModelMismatch
 from quantplan.execution import Execution
-from quantplan.llamacpp.tools import Echo, Finished, failure, run
+from quantplan.llamacpp.tools import Finished, failure, run
 from quantplan.measurement import PERCENTILES, Estimate, Figures
+from quantplan.progress import SILENT, Advance, Reporter
 
 RUNS = 5  # where it was seen, one run in three lost its summary: five in a row are one in 240
 _NUMBER = r"(-?(?:\d+\.\d+|nan|inf))"
@@ -85,11 +86,11 @@ def write_base(
     vocabulary: int,
     options: ToolOptions,
     *,
-    step: Callable[[int], None] | None = None,
-    echo: Echo | None = None,
+    step: Advance | None = None,
+    report: Reporter = SILENT,
 ) -> None:
     """Runs the base model; ToolFailed unless the file has exactly the size that all windows need."""
-    finished = run(base_argv(model, text, base_file, chunks, options), echo=echo, on_text=_counter(step))
+    finished = run(base_argv(model, text, base_file, chunks, options), report=report, on_text=_counter(step))
     found = base_file.stat().st_size if base_file.is_file() else 0
     expected = base_file_bytes(vocabulary, options.n_ctx, chunks)
     if found != expected:
@@ -101,8 +102,8 @@ def divergence(
     base_file: Path,
     options: ToolOptions,
     *,
-    step: Callable[[int], None] | None = None,
-    echo: Echo | None = None,
+    step: Advance | None = None,
+    report: Reporter = SILENT,
 ) -> Parsed:
     """The model's figures, from up to RUNS runs until one has its summary; else of the run that got furthest.
 
@@ -110,7 +111,7 @@ def divergence(
     """
     best: Parsed | None = None
     for _ in range(RUNS):
-        finished = run(divergence_argv(model, base_file, options), echo=echo, on_text=_counter(step))
+        finished = run(divergence_argv(model, base_file, options), report=report, on_text=_counter(step))
         if "inconsistent vocabulary" in finished.log:
             raise ModelMismatch(f"{model}: llama-perplexity says that its vocabulary is not that of the base model")
         parsed = parse(finished)
@@ -206,7 +207,7 @@ def _estimate(value: str, error: str) -> Estimate:
     return Estimate(float(value), float(error) if math.isfinite(float(error)) else None)
 
 
-def _counter(step: Callable[[int], None] | None) -> Callable[[str], None] | None:
+def _counter(step: Advance | None) -> Callable[[str], None] | None:
     """Counts chunks in output that comes in pieces."""
     if step is None:
         return None

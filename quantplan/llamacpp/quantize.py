@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from quantplan.errors import NothingSelected, ToolFailed
-from quantplan.llamacpp.tools import Echo, run
+from quantplan.llamacpp.tools import run
+from quantplan.progress import SILENT, Reporter
 from quantplan.quant_type import BY_NAME, QuantType
 from quantplan.tensor import Model, Tensor
 
@@ -234,14 +235,14 @@ def quantize(
     *,
     threads: int = 0,
     cwd: Path | None = None,
-    echo: Echo | None = None,
+    report: Reporter = SILENT,
     started: Callable[[str], None] | None = None,
 ) -> None:
     """Writes ``out``; ``started`` gets each tensor's name in turn. Raises ToolFailed, ToolMissing."""
     watch = _heads(started) if started else None
     if watch:
         next(watch)
-    run(argv(source, recipe, out, threads), cwd=cwd, echo=echo, on_text=watch.send if watch else None)
+    run(argv(source, recipe, out, threads), cwd=cwd, report=report, on_text=watch.send if watch else None)
 
 
 def _heads(started: Callable[[str], None]) -> Iterator[None]:

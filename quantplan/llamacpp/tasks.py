@@ -13,7 +13,8 @@ from pathlib import Path
 
 from quantplan.errors import BadUsage, ToolFailed
 from quantplan.llamacpp.perplexity import RUNS, ToolOptions
-from quantplan.llamacpp.tools import Echo, Finished, failure, run
+from quantplan.llamacpp.tools import Finished, failure, run
+from quantplan.progress import SILENT, Advance, Reporter
 from quantplan.task_score import HELLASWAG, MULTIPLE_CHOICE, WINOGRANDE
 
 _LEAST_PARALLEL = 4  # the tool's own least for these modes
@@ -65,15 +66,15 @@ def outcomes(
     asked: TaskRun,
     options: ToolOptions,
     *,
-    step: Callable[[int], None] | None = None,
-    echo: Echo | None = None,
+    step: Advance | None = None,
+    report: Reporter = SILENT,
 ) -> tuple[bool, ...]:
     """Whether each task was solved, in the tool's order, from up to RUNS runs until one has all of them.
 
     Raises BadUsage where a task does not fit into the window, ToolFailed where no run says everything, ToolMissing.
     """
     for _ in range(RUNS):
-        finished = run(argv(model, asked, options), echo=echo, on_text=_counter(asked.mode, step))
+        finished = run(argv(model, asked, options), report=report, on_text=_counter(asked.mode, step))
         _check_chunk(finished, options)
         found = parse(finished, asked.mode)
         if len(found) == asked.tasks:
@@ -110,7 +111,7 @@ def _check_chunk(finished: Finished, options: ToolOptions) -> None:
         )
 
 
-def _counter(mode: str, step: Callable[[int], None] | None) -> Callable[[str], None] | None:
+def _counter(mode: str, step: Advance | None) -> Callable[[str], None] | None:
     """Counts tasks in output that comes in pieces."""
     if step is None:
         return None

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from quantplan.errors import ToolFailed, ToolMissing
 from quantplan.llamacpp.libraries import INSTALL_HINT
+from quantplan.progress import SILENT, Reporter
 
-Echo = Callable[[str], None]
 REQUIRED = ("llama-quantize", "llama-imatrix", "llama-perplexity", "llama-bench", "llama-gguf-split")
 _LIBRARY_VARIABLE = {"darwin": "DYLD_LIBRARY_PATH", "win32": "PATH"}.get(sys.platform, "LD_LIBRARY_PATH")
 _TAIL_LINES = 8
@@ -66,7 +66,7 @@ def run(
     argv: list[str],
     *,
     cwd: Path | None = None,
-    echo: Echo | None = None,
+    report: Reporter = SILENT,
     on_text: Callable[[str], None] | None = None,
     check: bool = True,
 ) -> Finished:
@@ -76,8 +76,7 @@ def run(
     """
     executable = find(argv[0])
     shown = command_line(argv, cwd)
-    if echo:
-        echo(f"+ {shown}")
+    report.say(f"+ {shown}")
     pieces: list[str] = []
     with subprocess.Popen(
         [str(executable), *argv[1:]],

@@ -1,33 +1,34 @@
-"""Work cut into joblib tasks: for processes on this machine, or for the workers of a Dask cluster.
+"""Work cut into tasks for processes: those of this machine (a ``LocalCluster``), or the workers of a Dask scheduler.
 
-A task whose worker dies is given to another once; what is lost then too is named, after all the rest is done.
+A task whose worker dies runs once more, alone; what is lost then too is named, after all the rest is done.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-import threading
+import socket
 import time
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property, partial
 from importlib.metadata import version
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from quantplan import __version__
-from quantplan.errors import QuantplanError, ToolMissing
+from quantplan.errors import QuantplanError
 from quantplan.execution import Execution, cores
 
 if TYPE_CHECKING:
     import distributed
 
-_ATTEMPTS = 2
-_CONNECT_SECONDS = 10
-_WATCH_SECONDS = 2.0
+PATIENCE_SECONDS = 30.0  # a cluster without a worker may be starting one
+CONNECT_SECONDS = 10
+_WATCH_SECONDS = 1.0
 _SHOWN = 5
 _MOST_TOGETHER = 8  # pieces of work in a task: what a crash or Ctrl-C may lose
 _TASKS_EACH = 4  # at least so many a worker, that all end at about the same time
@@ -43,12 +44,8 @@ class Lost(Exception):
         self.items, self.reason = list(items), reason
 
 
-class Broken(Exception):
+class _NoWorkers(Exception):
     """There are no workers any more, and none came back."""
-
-
-class TaskDied(Exception):
-    """A task has brought its workers down; others may go on."""
 
 
 def shortened(names: Sequence[str]) -> str:
@@ -62,154 +59,196 @@ def task_size(pieces: int, workers: int) -> int:
     return max(1, min(_MOST_TOGETHER, pieces // (_TASKS_EACH * workers)))
 
 
+def worker_threads() -> int:
+    """The cores that Dask gives the worker that this is; 0, all, where it is none."""
+    try:
+        from distributed import get_worker
+
+        return get_worker().state.nthreads
+    except ValueError:
+        return 0
+
+
 def versions() -> dict[str, str]:
     """What must be the same wherever a result is to be the same."""
     return {"quantplan": __version__, "llama-cpp-python": version("llama-cpp-python")}
 
 
 @dataclass(frozen=True)
-class _Call:
-    """One task: what joblib sends."""
+class _Task:
+    """What is sent to a worker, and runs there."""
 
     function: Callable[..., Any]
     job: object
-    index: int
     item: Any
     versions: dict[str, str]
-    parent: int  # process that a worker on this machine must not outlive; 0 for those of a cluster
 
-
-def _there(call: _Call) -> tuple[int, Any]:
-    """What a worker runs."""
-    if call.parent:
-        _belong_to(call.parent)
-    own = versions()
-    differing = [
-        f"{name} {own[name]} instead of {wanted}" for name, wanted in call.versions.items() if own[name] != wanted
-    ]
-    if differing:
-        import socket
-
-        raise QuantplanError(f"the worker on {socket.gethostname()} has {', '.join(differing)}; install the same there")
-    return call.index, call.function(call.job, call.item)
-
-
-@cache
-def _belong_to(parent: int) -> None:
-    """Leaves Ctrl-C to the parent, which ends its workers, and ends this process after a parent that was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_WATCH_SECONDS)
-        os._exit(1)
-
-    if os.getppid() == parent:
-        threading.Thread(target=watch, daemon=True).start()
+    def __call__(self) -> Any:
+        here = versions()
+        differing = [
+            f"{name} {here[name]} instead of {expected}"
+            for name, expected in self.versions.items()
+            if here[name] != expected
+        ]
+        if differing:
+            host = socket.gethostname()
+            raise QuantplanError(f"the worker on {host} has {', '.join(differing)}; install the same there")
+        return self.function(self.job, self.item)
 
 
 class WorkerPool:
-    """Processes that work on tasks. Use as a context manager; raises ToolMissing, QuantplanError where there is no cluster."""
+    """Processes that work on tasks. Use as a context manager; QuantplanError where no scheduler answers."""
 
-    def __init__(self, machines: Execution) -> None:
-        self.machines = machines
-        self._client = _connect(machines.scheduler) if machines.scheduler is not None else None
+    def __init__(self, execution: Execution) -> None:
+        self.execution = execution
+        self._opened = ExitStack()
+        if execution.scheduler is not None:
+            _ = self._client  # there, before anything is prepared for it
 
     def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._client is not None:
-            self._client.close()
-            return
-        from joblib.externals.loky import get_reusable_executor
+        self._opened.close()
 
-        get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)  # each holds a model
+    @cached_property
+    def _client(self) -> distributed.Client:
+        address = self.execution.scheduler
+        return self._opened.enter_context(_local(self.execution.jobs) if address is None else _connected(address))
 
     @property
     def size(self) -> int:
-        """Processes that work at the same time."""
-        if self._client is None:
-            return self.machines.jobs
-        from quantplan.parallel import dask_backend
+        """Processes that work at the same time; of a cluster each takes all of its cores for one task."""
+        return self.execution.jobs if self.execution.scheduler is None else max(1, self._workers())
 
-        return max(1, dask_backend.workers(self._client))
-
-    def threads(self, wanted: int) -> int:
-        """Threads of each process: those asked for, else its share of the cores; 0 leaves it to the Dask worker."""
-        if wanted or self._client is not None:
-            return wanted
-        return max(1, cores() // self.machines.jobs)
+    def threads(self, chosen: int) -> int:
+        """Threads of each process: those chosen, else its share of the cores; 0 leaves it to the Dask worker."""
+        if chosen or self.execution.scheduler is not None:
+            return chosen
+        return max(1, cores() // self.execution.jobs)
 
     def run(
         self, function: Callable[[Any, Item], Any], job: object, items: Sequence[Item]
     ) -> Iterator[tuple[Item, Any]]:
         """``function(job, item)`` of all items as they are finished; Lost at the end for those whose worker died twice."""
-        waiting, attempts = dict(enumerate(items)), Counter[int]()
-        given_up: list[Item] = []
-        reason = ""
-        while waiting:
-            under_way: set[int] = set()
-            # whatever was under way when a worker died comes last and alone: one of them did it, the others did not
-            order = [index for index in waiting if not attempts[index]] or list(waiting)[:1]
-            parent = os.getpid() if self._client is None else 0
-            calls = [_Call(function, job, index, items[index], versions(), parent) for index in order]
+        from distributed import KilledWorker
+
+        left, reason = dict(enumerate(items)), ""
+        in_hand: list[int] = []  # of workers that died: one item was the cause, the others were not
+        try:
+            for index, result in self._results(function, job, dict(left), self.size):
+                if isinstance(result, KilledWorker):
+                    in_hand.append(index)
+                else:
+                    yield left.pop(index), result
+            for index in in_hand:
+                for _, result in self._results(function, job, {index: left[index]}, 1):
+                    if isinstance(result, KilledWorker):
+                        reason = self._reason(f"lost a worker 2 times over the same work: {result}")
+                    else:
+                        yield left.pop(index), result
+        except (_NoWorkers, CancelledError) as error:
+            reason = self._reason(f"lost its workers: {str(error) or 'the scheduler does not answer any more'}")
+        if left:
+            raise Lost(list(left.values()), reason)
+
+    def _reason(self, what: str) -> str:
+        if self.execution.scheduler is None:
+            return f"a process of {self.execution.jobs} died 2 times over the same work: was memory short?"
+        return f"the cluster at {self.execution.scheduler} {what.splitlines()[0].rstrip('.')}"
+
+    def _results(
+        self, function: Callable[[Any, Item], Any], job: object, items: dict[int, Item], together: int
+    ) -> Iterator[tuple[int, Any]]:
+        """Index and result of every item, ``together`` of them being under way; KilledWorker as the result of a dead worker's."""
+        from distributed import KilledWorker, wait
+
+        waiting, running = iter(items.items()), dict[Any, int]()
+        try:
+            while True:
+                for index, item in islice(waiting, together - len(running)):
+                    task = _Task(function, job, item, versions())
+                    running[self._client.submit(task, pure=False)] = index
+                if not running:
+                    return
+                with self._client.as_current():
+                    ask = partial(wait, list(running), return_when="FIRST_COMPLETED")
+                    done = self._patiently(ask).done
+                for future in done:
+                    index = running.pop(future)
+                    try:  # a worker keeps its result until it is asked for, and may be gone by then
+                        result = self._patiently(future.result)
+                    except KilledWorker as error:
+                        result = error
+                    yield index, result
+        finally:
+            self._client.cancel(list(running))
+
+    def _patiently(self, ask: Callable[..., Any]) -> Any:
+        """What ``ask(timeout=seconds)`` answers, sooner or later; _NoWorkers where there is nobody to work on it."""
+        seen = time.monotonic()
+        while True:
             try:
-                for index, result in self._results(calls, under_way):
-                    under_way.discard(index)
-                    yield waiting.pop(index), result
-            except (Broken, TaskDied, BrokenProcessPool) as error:
-                reason = self._reason(error)
-                attempts.update(under_way)
-                done_with = [index for index in under_way if attempts[index] >= _ATTEMPTS]
-                if isinstance(error, Broken) or not under_way:
-                    done_with = list(waiting)
-                given_up += [waiting.pop(index) for index in sorted(done_with)]
-        if given_up:
-            raise Lost(given_up, reason)
+                return ask(timeout=_WATCH_SECONDS)
+            except TimeoutError:
+                if self._workers():
+                    seen = time.monotonic()
+                elif time.monotonic() - seen > PATIENCE_SECONDS:
+                    raise _NoWorkers(f"no worker came within {PATIENCE_SECONDS:.0f} s") from None
 
-    def _reason(self, error: Exception) -> str:
-        if self._client is None:
-            return f"a process of {self.machines.jobs} died {_ATTEMPTS} times over the same work: was memory short?"
-        what = (
-            "lost its workers" if isinstance(error, Broken) else f"lost a worker {_ATTEMPTS} times over the same work"
-        )
-        return f"the cluster at {self.machines.scheduler} {what}: {str(error).splitlines()[0].rstrip('.')}"
-
-    def _results(self, calls: list[_Call], under_way: set[int]) -> Iterator[tuple[int, Any]]:
-        import joblib
-
-        def dispatched() -> Iterator[Any]:
-            for call in calls:
-                under_way.add(call.index)
-                yield joblib.delayed(_there)(call)
-
-        if self._client is None:
-            size, backend = self.machines.jobs, "loky"  # never fewer: a pool that shrinks drops loaded models
-        else:
-            from quantplan.parallel import dask_backend
-
-            size, backend = self.size, dask_backend.watched(self._client)
-        with joblib.parallel_config(backend=backend):
-            parallel = joblib.Parallel(n_jobs=size, batch_size=1, pre_dispatch=size, return_as="generator_unordered")
-            results = parallel(dispatched())
-            try:
-                for result in results:  # noqa: UP028 - yield from would close them before the warning is silenced
-                    yield result
-            finally:
-                with warnings.catch_warnings():
-                    warnings.simplefilter(
-                        "ignore", UserWarning
-                    )  # joblib's advice to whoever stops early, as Ctrl-C does
-                    results.close()
+    def _workers(self) -> int:
+        """Worker processes that the scheduler knows; 0 where it does not answer."""
+        try:
+            return len(self._client.nthreads())
+        except (OSError, ValueError):
+            return 0
 
 
-def _connect(address: str) -> distributed.Client:
+@contextmanager
+def _local(jobs: int) -> Iterator[distributed.Client]:
+    """Processes of this machine, started now; a dead one is replaced."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=jobs,
+            threads_per_worker=1,
+            memory_limit=0,  # each holds a model: the user's choice of --jobs decides, nobody ends it for its size
+            dashboard_address=":0",
+            silence_logs=logging.CRITICAL,
+            scheduler_kwargs={"allowed_failures": 0},
+            env={"OMP_WAIT_POLICY": "PASSIVE"},  # threads that spin while they wait take the cores from other workers
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        client.register_plugin(_ignoring_interrupts())
+        try:
+            yield client
+        finally:
+            for nanny in cluster.workers.values():
+                nanny.auto_restart = False
+                if nanny.pid:
+                    os.kill(nanny.pid, signal.SIGKILL)  # they hold models and nothing else: no reason to wait for them
+
+
+def _ignoring_interrupts() -> distributed.WorkerPlugin:
+    """Leaves Ctrl-C to this process, which ends its workers."""
+    from distributed import WorkerPlugin
+
+    class IgnoreInterrupts(WorkerPlugin):
+        def setup(self, worker: distributed.Worker) -> None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    return IgnoreInterrupts()
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[distributed.Client]:
+    from distributed import Client
+
     try:
-        import distributed
-    except ImportError:
-        raise ToolMissing("--scheduler needs Dask; run: pip install 'quantplan[cluster]'") from None
-    try:
-        return distributed.Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except OSError:
         raise QuantplanError(f"no Dask scheduler answers at {address}; start one with `dask scheduler`") from None
+    with client:
+        yield client

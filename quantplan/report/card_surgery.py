@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from quantplan.evaluate.suites.judgement import against
 from quantplan.evaluate.suites.suite_gap import suite_gap
 from quantplan.evaluate.suites.suite_score import PartScore, SuiteScore
+from quantplan.evaluate.suites.verdicts import against
 from quantplan.measurement import Estimate, Measurement
 from quantplan.report.card_data import CardData
 from quantplan.report.card_results import chunks_of

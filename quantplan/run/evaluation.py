@@ -7,9 +7,8 @@ every version that was tried. Where there is room files stay until they are no l
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,11 +19,10 @@ from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.llamacpp import tools
 from quantplan.measurement import METRICS_VERSION, Measurement
 from quantplan.plan import Plan
+from quantplan.progress import SILENT, Advance, Reporter
 from quantplan.records.cache import Cache
 from quantplan.records.formats import MEASUREMENTS
 from quantplan.records.journal import digest_of, text_digest
-
-Tell = Callable[[str, float, float], None]
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ class Evaluator:
         return one.key in self._measurements
 
     def measured(
-        self, wanted: Sequence[EvaluatedFile], tell: Tell = lambda *_: None, stage: str = "measure"
+        self, wanted: Sequence[EvaluatedFile], report: Reporter = SILENT, stage: str = "measure"
     ) -> list[Measurement]:
         """In the order of ``wanted``; what was not measured yet is built and measured, the base once for all that fit on the
         disk together.
@@ -124,20 +122,17 @@ class Evaluator:
         """
         todo = list({one.key: one for one in wanted if not self.knows(one)}.values())
         total, done = len(todo), 0
-        while done < total:
-            files = self.builds.batch(todo[done:])
-            advance = partial(_tell_share, tell, stage, done, len(files), total)
-            self._measure(todo[done : done + len(files)], files, advance)
-            done += len(files)
+        with report.stage(stage, total) if total else SILENT.stage(stage) as advance:
+            while done < total:
+                files = self.builds.batch(todo[done:])
+                self._measure(todo[done : done + len(files)], files, advance)
+                done += len(files)
         return [self.found(one) for one in wanted]
 
-    def _measure(self, batch: Sequence[EvaluatedFile], files: Sequence[Path], advance: Callable[[float], None]) -> None:
-        spent = 0.0
+    def _measure(self, batch: Sequence[EvaluatedFile], files: Sequence[Path], advance: Advance) -> None:
 
         def step(share: float) -> None:
-            nonlocal spent
-            spent += share
-            advance(min(spent, 1.0))
+            advance(share * len(files))
 
         found = measure(self.builds.shop.source.path, files, self.text, self.options, step, self._cache)
         for one, each in zip(batch, found, strict=True):
@@ -147,7 +142,3 @@ class Evaluator:
         """The file's own name and size: another of the same weights may have been measured."""
         found = self._measurements[one.key]
         return replace(found, file=one.name, file_bytes=one.plan.file_bytes)
-
-
-def _tell_share(tell: Tell, stage: str, before: int, files: int, total: int, share: float) -> None:
-    tell(stage, before + share * files, total)

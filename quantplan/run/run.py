@@ -7,7 +7,7 @@ base's logits of one round of measurements.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +19,12 @@ from quantplan.evaluate.significance import ratio_interval
 from quantplan.measurement import Measurement
 from quantplan.plan import Plan
 from quantplan.planning.request import keep_table, plan_for, quantizable, table_digest
+from quantplan.progress import SILENT, Reporter
 from quantplan.records.cache import Cache, Plain
 from quantplan.records.formats import SENSITIVITY_TABLES
 from quantplan.records.journal import digest_of, text_digest
 from quantplan.run import refine
-from quantplan.run.evaluation import Builds, EvaluatedFile, Evaluator, Tell
+from quantplan.run.evaluation import Builds, EvaluatedFile, Evaluator
 from quantplan.run.kept_plans import KeptPlans
 from quantplan.run.refine import Refinement, Scored
 from quantplan.run.targets import RunOptions, RunResult, RunStatus, RunTarget, Texts, check_texts
@@ -65,23 +66,22 @@ def run(
     options: RunOptions,
     shop: BuildContext,
     cache: Path,
-    tell: Tell = lambda *_: None,
-    say: Callable[[str], None] = lambda _: None,
+    report: Reporter = SILENT,
 ) -> list[RunResult]:
-    """Carries out all orders; ``say`` gets a sentence on each step that is decided.
+    """Carries out all orders; ``report`` is told each decision in a sentence.
 
     Raises what the steps raise. The files of all orders are there when it returns; the shop's folder is emptied unless
     ``keep_all``.
     """
     check_texts(orders[0].request.model, texts, options.measuring.n_ctx)
-    return _Chain(orders, texts, options, shop, cache, tell, say).results()
+    return _Chain(orders, texts, options, shop, cache, report).results()
 
 
 def standing(
     orders: Sequence[RunTarget], texts: Texts, options: RunOptions, shop: BuildContext, cache: Path
 ) -> list[RunStatus]:
     """How far each order has come, by what the cache holds."""
-    return _Chain(orders, texts, options, shop, cache, lambda *_: None, lambda _: None).standing()
+    return _Chain(orders, texts, options, shop, cache, SILENT).standing()
 
 
 class _Chain:
@@ -92,13 +92,12 @@ class _Chain:
         options: RunOptions,
         shop: BuildContext,
         cache: Path,
-        tell: Tell,
-        say: Callable[[str], None],
+        report: Reporter,
     ) -> None:
         first = orders[0].request
         self.model, self.imatrix = first.model, first.imatrix
         self.orders, self.texts, self.options, self.cache = orders, texts, options, cache
-        self.tell, self.say = tell, say
+        self.report = report
         self.builds = Builds(shop)
         self.refining = Evaluator(self.builds, texts.refinement, options.refining, cache)
         self.judging = Evaluator(self.builds, texts.judging, options.measuring, cache)
@@ -115,7 +114,7 @@ class _Chain:
     def _table(self) -> SensitivityTable:
         tensors = quantizable(self.model)
         probing = self.texts.probing
-        table = price(self.model, tensors, self.imatrix, probing, self.options.pricing, self.cache, self.tell).table
+        table = price(self.model, tensors, self.imatrix, probing, self.options.pricing, self.cache, self.report).table
         kept, noted = keep_table(table, self.cache).name, self._priced()
         if noted.get("table") != kept:
             noted.put("table", kept)
@@ -190,7 +189,7 @@ class _Chain:
 
     def _measured(self, works: list[_Work]) -> list[_Work]:
         wanted = [each for work in works for each in work.tried]
-        self.refining.measured(wanted, self.tell, "build and measure")
+        self.refining.measured(wanted, self.report, "build and measure")
         works = [replace(work, state=self._first_state(work)) for work in works]
         self._tidy(works)
         return works
@@ -205,13 +204,13 @@ class _Chain:
     def _round(self, number: int, works: list[_Work], table: SensitivityTable) -> list[_Work]:
         fitted = [refine.factors_of(work.order.request, table, work.state) for work in works]
         new = [self._proposed(number, work, table, factors) for work, factors in zip(works, fitted, strict=True)]
-        self.refining.measured([each for each in new if each], self.tell, f"refine, round {number}")
+        self.refining.measured([each for each in new if each], self.report, f"refine, round {number}")
         works = [
             replace(work, state=refine.after(work.state, self._scored(one) if one else None, factors))
             for work, one, factors in zip(works, new, fitted, strict=True)
         ]
         for work, one in zip(works, new, strict=True):
-            self.say(_told(work, number, one is not None))
+            self.report.say(_told(work, number, one is not None))
         self._tidy(works)
         return works
 
@@ -231,7 +230,7 @@ class _Chain:
 
     def _finish(self, works: list[_Work]) -> list[RunResult]:
         wanted = [each for work in works for each in self._judged(work)]
-        self.judging.measured(wanted, self.tell, "judge")
+        self.judging.measured(wanted, self.report, "judge")
         results = [self._result(self._confirmed(work)) for work in works]
         if not self.options.keep_all:
             self.builds.drop_all_but(())

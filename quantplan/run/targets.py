@@ -15,12 +15,11 @@ from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import imatrix as imatrix_tool
 from quantplan.llamacpp.engine import Engine, EngineOptions
-from quantplan.llamacpp.tools import Echo
 from quantplan.measurement import Measurement
 from quantplan.plan import Plan
 from quantplan.planning.request import PlanRequest, parse_budget
+from quantplan.progress import Reporter
 from quantplan.run import refine
-from quantplan.run.evaluation import Tell
 from quantplan.run.refine import Refinement
 from quantplan.sensitivity.estimate import SensitivityOptions
 from quantplan.tensor import Model
@@ -113,21 +112,14 @@ class RunStatus:
 
 
 def make_imatrix(
-    model: Model, text: str, name: str, out: Path, options: imatrix_tool.ImatrixOptions, echo: Echo | None, tell: Tell
+    model: Model, text: str, name: str, out: Path, options: imatrix_tool.ImatrixOptions, report: Reporter
 ) -> Imatrix:
     """llama-imatrix over a text that becomes known as ``name``."""
     with tempfile.TemporaryDirectory(prefix="quantplan-") as folder:
         file = Path(folder) / name
         file.write_text(text, encoding="utf-8")
-        imatrix_tool.make(
-            model.path,
-            file,
-            out,
-            options,
-            echo=echo,
-            tell=lambda done, total: tell("imatrix", done, total),
-            check=lambda part: read_imatrix(part).check_belongs_to(model),
-        )
+        check = lambda part: read_imatrix(part).check_belongs_to(model)  # noqa: E731
+        imatrix_tool.make(model.path, file, out, options, report=report, check=check)
     return read_imatrix(out)
 
 

@@ -21,6 +21,7 @@ from quantplan.gguf.reader import tensor_rows
 from quantplan.llamacpp import ggml, rpc
 from quantplan.llamacpp.engine import Engine, EngineOptions, node_rows
 from quantplan.llamacpp.signatures import GgmlTensor
+from quantplan.progress import SILENT, Reporter
 from quantplan.quant_type import BY_NAME
 from quantplan.records.cache import Cache
 from quantplan.sensitivity.tensor_swap import chunk_order
@@ -72,6 +73,7 @@ def rounding_of_servers(
     n_ctx: int,
     execution: Execution,
     results: Cache[Any],
+    report: Reporter = SILENT,
 ) -> ActivationQuantization | None:
     """The same on RPC servers; None where a device rounds otherwise than ggml's CPU kernels do."""
     if _LIKE_CPU not in results:

@@ -17,6 +17,7 @@ from quantplan.llamacpp import rpc, tools
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.parallel.rpc import on_servers
 from quantplan.parallel.worker_pool import Lost
+from quantplan.progress import SILENT, Reporter
 from quantplan.quant_type import QuantType
 from quantplan.records.cache import Cache, Plain
 from quantplan.records.journal import text_digest
@@ -79,7 +80,7 @@ def errors_of(
     imatrix: Imatrix | None,
     options: SensitivityOptions,
     cache: Path,
-    tell: probing.Tell,
+    report: Reporter,
 ) -> dict[str, round_trip.RoundTrip]:
     """Round trips of all tensors; only those that the cache does not have are measured."""
     made_from = (round_trip.VERSION, model.digest, _imatrix_digest(imatrix), options.sample_elements)
@@ -91,18 +92,15 @@ def errors_of(
         missing = tuple(kind for kind in types if known is None or kind.name not in known.errors)
         if missing:
             todo.append((tensor, missing))
-    total = sum(tensor.elements * len(types) for tensor, types in todo)
     work = {tensor.name: tensor.elements * len(types) for tensor, types in todo}
-    done = 0
-    for result in round_trip.round_trips(
-        model, todo, imatrix, options.sample_elements, options.probe.execution.threads
-    ):
-        if earlier := results.get(result.tensor):
-            errors, sampling = earlier.errors | result.errors, earlier.sampling_errors | result.sampling_errors
-            result = replace(result, errors=errors, sampling_errors=sampling)
-        results.put(result.tensor, result)
-        done += work[result.tensor]
-        tell("round trip", done, total)
+    threads = options.probe.execution.threads
+    with report.stage("round trip", sum(work.values())) if todo else SILENT.stage("") as advance:
+        for result in round_trip.round_trips(model, todo, imatrix, options.sample_elements, threads):
+            if earlier := results.get(result.tensor):
+                errors, sampling = earlier.errors | result.errors, earlier.sampling_errors | result.sampling_errors
+                result = replace(result, errors=errors, sampling_errors=sampling)
+            results.put(result.tensor, result)
+            advance(work[result.tensor])
     return {tensor.name: results[tensor.name] for tensor in tensors if tensor.name in results}
 
 
@@ -113,7 +111,7 @@ def price(
     calibration: str | None,
     options: SensitivityOptions,
     cache: Path,
-    tell: probing.Tell = lambda *_: None,
+    report: Reporter = SILENT,
 ) -> Sensitivities:
     """The damage table of ``tensors``; without ``calibration`` scales come from the prior and it is not calibrated.
 
@@ -127,14 +125,14 @@ def price(
         check_storable(tensor, options.types, imatrix)
     if calibration is not None:
         _check_before(model, tensors, imatrix, calibration, options, cache)
-    errors = errors_of(model, tensors, imatrix, options, cache, tell)
+    errors = errors_of(model, tensors, imatrix, options, cache, report)
     made_from = _made_from(model, imatrix, calibration, options)
     if calibration is None:
         rows = {t.name: _prior_row(model, t, errors[t.name]) for t in tensors}
         return Sensitivities(
             SensitivityTable(model.digest, rows, _PRIOR_INTERACTION, made_from=made_from | {"scales": "prior"})
         )
-    found = run_probe(model, tensors, imatrix, calibration, options, cache, tell)
+    found = run_probe(model, tensors, imatrix, calibration, options, cache, report)
     rounding = _rounding(model, tensors, calibration, options, cache)
     scales = _all_scales(model, tensors, found)
     rows = {t.name: _row(t, errors[t.name], scales[t.name], found, rounding) for t in tensors}
@@ -174,15 +172,15 @@ def run_probe(
     calibration: str,
     options: SensitivityOptions,
     cache: Path,
-    tell: probing.Tell,
+    report: Reporter,
 ) -> probing.Probe:
     """The probe of all tensors, resumed from the cache. Raises what ``probe`` raises."""
     results, servers = probe_results(model, imatrix, calibration, options, cache), options.probe.execution.rpc
     given = (model, tensors, imatrix, calibration, options.probe, results)
     if not servers or probing.complete(results, tensors, options.probe):
-        return probing.probe(*given, tell)
+        return probing.probe(*given, report)
     try:
-        return on_servers(servers, probing.probe, *given, tell=tell)
+        return on_servers(servers, probing.probe, *given, report=report)
     except Lost as lost:  # the other process has written the cache
         results = probe_results(model, imatrix, calibration, options, cache)
         raise WorkersLost(probing.missing(lost, results, tensors)) from None

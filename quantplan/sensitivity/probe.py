@@ -9,7 +9,7 @@ one chooses them and alone writes the cache.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ import numpy as np
 from quantplan.errors import WorkersLost
 from quantplan.imatrix import Imatrix
 from quantplan.parallel.worker_pool import Lost, shortened
+from quantplan.progress import SILENT, Reporter
 from quantplan.records.cache import Cache
 from quantplan.sensitivity.probe_tasks import ProbeWorkers
 from quantplan.sensitivity.tensor_swap import (
@@ -41,9 +42,6 @@ _UNIFORM = ("Q2_K", "Q3_K", "Q4_K")
 # swaps of everything at once run on more of it: 18 % standard error at 2k tokens, 4 % at 16k on the reference model
 _LEVEL_TOKENS = 16384
 _BOOTSTRAPS = 500
-
-Tell = Callable[[str, float, float], None]
-"""Called with (stage, done, total)."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +115,11 @@ def probe(
     text: str,
     options: ProbeOptions,
     results: Cache[Any],
-    tell: Tell = lambda *_: None,
+    report: Reporter = SILENT,
 ) -> Probe:
     """Scales of all tensors, from the cache where they are in it; each finished tensor is kept at once.
 
-    ``tell`` is called with (stage, done, total), and not at all where the cache has everything. Raises TextTooShort,
-    BadFile, BadUsage, WorkersLost.
+    ``report`` hears nothing where the cache has everything. Raises TextTooShort, BadFile, BadUsage, WorkersLost.
     """
     began = time.perf_counter()
     found = Probe()
@@ -133,7 +130,7 @@ def probe(
     )
     try:
         with force as workers:
-            _Stages(workers, tensors, options, results, tell, found).run()
+            _Stages(workers, tensors, options, results, report, found).run()
     except Lost as lost:
         raise WorkersLost(missing(lost, results, tensors)) from None
     found.seconds = time.perf_counter() - began
@@ -169,10 +166,10 @@ class _Stages:
         tensors: tuple[Tensor, ...],
         options: ProbeOptions,
         results: Cache[Any],
-        tell: Tell,
+        report: Reporter,
         found: Probe,
     ) -> None:
-        self.workers, self.options, self.results, self.tell, self.found = workers, options, results, tell, found
+        self.workers, self.options, self.results, self.report, self.found = workers, options, results, report, found
         self.tensors = tensors
         self._seconds, self._forward_seconds = 0.0, 0.0
 
@@ -205,11 +202,13 @@ class _Stages:
             done = len((self.results.get(name) or {"klds": []})["klds"])
             if done < chunks:
                 swaps.append(Swap(name, (name,), PROBE, done, chunks))
-        for done, (swap, result) in enumerate(self._run(swaps), total - len(swaps) + 1):
-            earlier = self.results.get(swap.key) or {"klds": []}
-            entry = {"error": result.errors[swap.key], "klds": earlier["klds"] + result.klds}
-            self.results.put(swap.key, entry)
-            self.tell(stage, done, total)
+        with self.report.stage(stage, total) if swaps else SILENT.stage(stage) as advance:
+            advance(total - len(swaps))
+            for swap, result in self._run(swaps):
+                earlier = self.results.get(swap.key) or {"klds": []}
+                entry = {"error": result.errors[swap.key], "klds": earlier["klds"] + result.klds}
+                self.results.put(swap.key, entry)
+                advance(1)
 
     def _extend(self) -> None:
         """More windows for the tensors whose error decides: unsure themselves, and a large part of the sum's uncertainty."""
@@ -250,12 +249,11 @@ class _Stages:
         chunks = max(self.first, affordable(_LEVEL_TOKENS // self.options.n_ctx, self.options, self.survey))
         keys = {name: f"#uniform {name}" for name in _UNIFORM}
         swaps = [Swap(key, tuple(self.names), name, 0, chunks) for name, key in keys.items() if key not in self.results]
-        stage, done = "probe, all tensors at once", len(_UNIFORM) - len(swaps)
-        self.tell(stage, done, len(_UNIFORM))
-        for swap, result in self._run(swaps):
-            self.results.put(swap.key, {"klds": result.klds, "errors": result.errors})
-            done += 1
-            self.tell(stage, done, len(_UNIFORM))
+        with self.report.stage("probe, all tensors at once", len(_UNIFORM)) as advance:
+            advance(len(_UNIFORM) - len(swaps))
+            for swap, result in self._run(swaps):
+                self.results.put(swap.key, {"klds": result.klds, "errors": result.errors})
+                advance(1)
 
 
 def _from_cache(results: Cache[Any], tensors: tuple[Tensor, ...], found: Probe) -> Probe:

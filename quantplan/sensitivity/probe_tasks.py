@@ -15,7 +15,7 @@ from quantplan.execution import Execution
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.imatrix import Imatrix
-from quantplan.parallel.worker_pool import Lost, WorkerPool, task_size
+from quantplan.parallel.worker_pool import Lost, WorkerPool, task_size, worker_threads
 from quantplan.sensitivity.tensor_swap import ProbeOptions, Survey, Swap, Swapped, TensorSwapper
 from quantplan.tensor import Model
 
@@ -145,7 +145,7 @@ _held = _Held()
 def _load(job: ProbeJob) -> TensorSwapper:
     model = model_here(job.model, job.model_digest)
     imatrix = _imatrix_here(job)
-    execution = replace(job.options.execution, threads=job.options.execution.threads or dask_threads())
+    execution = replace(job.options.execution, threads=job.options.execution.threads or worker_threads())
     return TensorSwapper(model, imatrix, job.text, replace(job.options, execution=execution))
 
 
@@ -179,13 +179,3 @@ def _host() -> str:
     import socket
 
     return socket.gethostname()
-
-
-def dask_threads() -> int:
-    """The cores that Dask gives this worker; 0, all, where this is no Dask worker."""
-    try:
-        from distributed import get_worker
-
-        return get_worker().state.nthreads
-    except (ImportError, ValueError):
-        return 0

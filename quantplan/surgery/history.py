@@ -1,4 +1,4 @@
-"""How an operated model came about: the record beside its file, and the records of search, measurement and scores."""
+"""The history of an edited model: the record next to its file, and the records of its search, measurement and scores."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from quantplan.tensor import Model
 @dataclass(frozen=True)
 class History:
     """``source``: the original's file. ``measured``: the result against the original. ``scores``: of the original and the
-    result at one suite. What is not known is None. ``records``: names of the files that this was read from.
-    ``out``: the result's file, shards as one; ``name``: what it is called, where that is not the original's name.
+    result at one suite. None where nothing is known. ``records``: names of the files that this was read from.
+    ``out``: the result's file, shards as one; ``name``: the new model's name, None where it is the original's.
     """
 
     edits: str
@@ -38,57 +38,69 @@ class History:
     name: str | None = None
 
 
-def read_history(model: Model, records: Iterable[Path]) -> History | None:
-    """What is known of a model that was operated on, None for any other. BadFile for a damaged record.
+_Record = Leaderboard | Measurement | SuiteScore
 
-    The record beside the file counts where it names just this file; others where they are of it, or of its search.
+
+def read_history(model: Model, paths: Iterable[Path]) -> History | None:
+    """What is known of an edited model, None for any other. BadFile for a damaged record.
+
+    The record next to the model's file counts where it names just this file; the other records where they are of this model or
+    of the search that found it.
     """
-    beside = record_path(model.path)
-    if not beside.is_file():
+    neighbour = record_path(model.path)
+    if not neighbour.is_file():
         return None
-    own = LAYER_MAPS.read(beside)
-    if own.result.digest != model.digest:
+    edited = LAYER_MAPS.read(neighbour)
+    if edited.result.digest != model.digest:
         return None
-    read = {path.name: read_any(path, LEADERBOARDS, MEASUREMENTS, SUITE_SCORES) for path in records}
-    found = {name: record for name, record in read.items() if record is not None}
-    board = next((each for each in found.values() if isinstance(each, Leaderboard) and _led_here(each, own)), None)
-    measured = _measured([each for each in found.values() if isinstance(each, Measurement)], own)
-    scores = _scores([each for each in found.values() if isinstance(each, SuiteScore)], own)
-    used = [id(each) for each in (board, measured, *(scores or ())) if each is not None]
+    read = {path.name: read_any(path, LEADERBOARDS, MEASUREMENTS, SUITE_SCORES) for path in paths}
+    records: dict[str, _Record] = {name: record for name, record in read.items() if record is not None}
+    board = next((record for record in records.values() if _is_search_of(record, edited)), None)
+    measured = _measured(records.values(), edited)
+    scores = _scores(records.values(), edited)
+    used = [id(record) for record in (board, measured, *(scores or ()))]
     return History(
-        own.edits,
-        own.layer_map,
-        own.source.file,
-        tuple(each.tensor for each in own.reencoded),
-        board,
-        measured,
-        scores,
-        tuple(name for name, each in found.items() if id(each) in used),
-        f"{model_stem(own.result.file)}.gguf",
-        own.result.name if own.result.name != own.source.name else None,
+        edits=edited.edits,
+        layer_map=edited.layer_map,
+        source=edited.source.file,
+        reencoded=tuple(tensor.tensor for tensor in edited.reencoded),
+        leaderboard=board,  # type: ignore[arg-type]
+        measured=measured,
+        scores=scores,
+        records=tuple(name for name, record in records.items() if id(record) in used),
+        out=f"{model_stem(edited.result.file)}.gguf",
+        name=edited.result.name if edited.result.name != edited.source.name else None,
     )
 
 
-def _led_here(found: Leaderboard, own: LayerMapRecord) -> bool:
-    same = any(each.layer_map.digest == own.layer_map.digest for each in found.standings)
-    return same and found.conditions.base_digest == own.source.digest
+def _is_search_of(record: _Record, edited: LayerMapRecord) -> bool:
+    return (
+        isinstance(record, Leaderboard)
+        and record.conditions.base_digest == edited.source.digest
+        and any(candidate.layer_map.digest == edited.layer_map.digest for candidate in record.standings)
+    )
 
 
-def _measured(found: list[Measurement], own: LayerMapRecord) -> Measurement | None:
-    """Of the result against the original, on as much text as any."""
-    pairs = [
-        each
-        for each in found
-        if each.model_digest == own.result.digest and each.conditions.base_digest == own.source.digest
+def _measured(records: Iterable[_Record], edited: LayerMapRecord) -> Measurement | None:
+    """The measurement of the result against the original with the most text."""
+    pair = (edited.result.digest, edited.source.digest)
+    measurements = [
+        record
+        for record in records
+        if isinstance(record, Measurement) and (record.model_digest, record.conditions.base_digest) == pair
     ]
-    return max(pairs, key=lambda each: each.conditions.chunks, default=None)
+    return max(measurements, key=lambda measurement: measurement.conditions.chunks, default=None)
 
 
-def _scores(found: list[SuiteScore], own: LayerMapRecord) -> tuple[SuiteScore, SuiteScore] | None:
-    """Of the original and the result, asked and judged alike."""
-    for result in found:
-        for original in found:
-            alike = original.conditions == result.conditions
-            if alike and (original.model_digest, result.model_digest) == (own.source.digest, own.result.digest):
-                return original, result
-    return None
+def _scores(records: Iterable[_Record], edited: LayerMapRecord) -> tuple[SuiteScore, SuiteScore] | None:
+    """Scores of the original and the result under the same conditions."""
+    scores = [record for record in records if isinstance(record, SuiteScore)]
+    originals = {score.conditions: score for score in reversed(scores) if score.model_digest == edited.source.digest}
+    return next(
+        (
+            (originals[result.conditions], result)
+            for result in scores
+            if result.model_digest == edited.result.digest and result.conditions in originals
+        ),
+        None,
+    )

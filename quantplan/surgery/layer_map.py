@@ -1,4 +1,4 @@
-"""The layer map: which blocks of the original each block of an operated model is made of. Surgery is this, as data."""
+"""The layer map: the blocks of the original that each block of an edited model is made of. Layer surgery as data."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MATRICES = "*"  # in scales: every tensor of the block with two dimensions or mo
 
 @dataclass(frozen=True, order=True, slots=True)
 class Term:
-    """A block of the original with its share. ``scales``: (role or MATRICES, factor) that multiply its tensors."""
+    """A block of the original with its share. ``scales``: (role or MATRICES, factor) that its tensors are multiplied by."""
 
     block: int
     weight: float = 1.0
     scales: tuple[tuple[str, float], ...] = ()
 
     def factor(self, role: str, matrix: bool) -> float:
-        """What a tensor of that role is multiplied with."""
+        """What a tensor of that role is multiplied by."""
         factor = self.weight
         for name, scale in self.scales:
             if name == role or (name == MATRICES and matrix):
@@ -33,15 +33,15 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A block of the new model: the weighted sum of its terms, tensor by tensor; one plain term is a copy, to the byte."""
+    """A block of the new model: the sum of its terms, tensor by tensor. A single plain term is a copy, byte for byte."""
 
     terms: tuple[Term, ...]
 
     @property
     def copied(self) -> int | None:
         """The original's block that this one is a copy of, None for a blended or scaled one."""
-        only = self.terms[0]
-        return only.block if len(self.terms) == 1 and only == Term(only.block) else None
+        first = self.terms[0]
+        return first.block if len(self.terms) == 1 and first == Term(first.block) else None
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -67,7 +67,7 @@ def copy_of(block: int) -> Layer:
 
 @dataclass(frozen=True)
 class LayerMap:
-    """The blocks of the new model in order. ``original``: number of blocks of the model that it is for."""
+    """The blocks of the new model in order. ``original``: number of blocks of the model that the map is for."""
 
     original: int
     layers: tuple[Layer, ...]
@@ -88,33 +88,24 @@ class LayerMap:
     def is_identity(self) -> bool:
         return self == LayerMap.identity(self.original)
 
-    @property
-    def copies_only(self) -> bool:
-        """Whether no weight changes: every block is one of the original's."""
-        return all(layer.copied is not None for layer in self.layers)
-
     def where(self, block: int) -> int | None:
-        """The first place of the original's ``block`` as a plain copy; None where there is none."""
+        """The first place of the original's ``block`` as a plain copy; None where there is no such copy."""
         return next((index for index, layer in enumerate(self.layers) if layer.copied == block), None)
 
     @cached_property
     def digest(self) -> str:
-        """Names the map for ever, however it was arrived at."""
-        fields = [[list(_fields(term)) for term in layer.terms] for layer in self.layers]
-        return hashlib.sha256(json.dumps([self.original, fields]).encode()).hexdigest()
+        """SHA-256 of the layers: different edits that make the same layers have one digest."""
+        terms = [[[term.block, term.weight, term.scales] for term in layer.terms] for layer in self.layers]
+        return hashlib.sha256(json.dumps([self.original, terms]).encode()).hexdigest()
 
     def __str__(self) -> str:
         """The blocks of the original in their new order, ranges shortened: ``0-9 11 10 12-27``."""
         return " ".join(_words(self.layers))
 
 
-def _fields(term: Term) -> Iterable[object]:
-    return term.block, term.weight, [list(scale) for scale in term.scales]
-
-
 def _words(layers: Iterable[Layer]) -> Iterator[str]:
-    for copies, some in groupby(layers, key=lambda layer: layer.copied is not None):
+    for copies, group in groupby(layers, key=lambda layer: layer.copied is not None):
         if copies:
-            yield runs_text(layer.blocks[0] for layer in some)
+            yield runs_text(layer.blocks[0] for layer in group)
         else:
-            yield from (f"({layer})" for layer in some)
+            yield from (f"({layer})" for layer in group)

@@ -1,4 +1,4 @@
-"""The record next to an operated model: the edits, the layer map, what it was made from and what was recomputed."""
+"""The record next to an edited model: the edits, the layer map, the source and the tensors that were encoded again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class NamedFile:
 
 @dataclass(frozen=True)
 class Reencoded:
-    """A tensor that was computed: from which of the source's, and what it is stored as."""
+    """A tensor that is not a copy: the type that it is stored as, and the source's tensors that it was computed from."""
 
     tensor: str
     type: str
@@ -34,7 +34,7 @@ class Reencoded:
 
 @dataclass(frozen=True)
 class LayerMapRecord:
-    """``edits``: the text that the map was made of."""
+    """``edits``: the text that makes the layer map."""
 
     edits: str
     layer_map: LayerMap
@@ -45,7 +45,7 @@ class LayerMapRecord:
 
 
 def record_path(out: Path) -> Path:
-    """Where the record of a model file lies: beside it."""
+    """The place of a model file's record: next to it."""
     return out.with_name(out.name.removesuffix(".gguf") + SUFFIX)
 
 
@@ -63,7 +63,7 @@ def _decoded(content: Any) -> Layer:
 def _check(record: LayerMapRecord) -> None:
     layer_map = record.layer_map
     if not layer_map.layers or not all(layer.terms for layer in layer_map.layers):
-        raise ValueError("a layer is made of nothing")
+        raise ValueError("a layer without sources")
     numbers = [block for layer in layer_map.layers for block in layer.blocks]
     wrong = next((block for block in numbers if not 0 <= block < layer_map.original), None)
     if wrong is not None:

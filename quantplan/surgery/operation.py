@@ -1,4 +1,4 @@
-"""What an operation makes of a model, from its header alone: every tensor of the new file, its metadata, its exact size."""
+"""An operation: every tensor of the edited model, its metadata and its exact size, from the header of the original alone."""
 
 from __future__ import annotations
 
@@ -10,78 +10,84 @@ from quantplan.gguf.layer_arrays import array_items, is_per_layer_array
 from quantplan.gguf.layout import Layout, MetadataEntry, TensorInfo, read_layout
 from quantplan.imatrix import Imatrix
 from quantplan.surgery.architectures.check import check, metadata_changes
-from quantplan.surgery.assembly import TensorPart, assemble, check_encodable
+from quantplan.surgery.edited_tensors import EditedTensor, edited_tensors
+from quantplan.surgery.encode_tensors import check_encodable
 from quantplan.surgery.layer_map import LayerMap
 from quantplan.tensor import Model, padded
 
 _NAME = "general.name"
-_SPLIT = "split."  # keys of a shard: a result is one file
+_SPLIT = "split."  # keys of a shard; the result is one file
 
 
 @dataclass(frozen=True)
 class Operation:
     """``layout``: the new file's header; ``file_bytes``: its exact size; ``notes``: sentences for a person.
 
-    ``imatrix``: what re-encoded tensors are weighted with.
+    ``imatrix``: the original's, used for the tensors that are encoded again.
     """
 
     model: Model
     layer_map: LayerMap
-    parts: tuple[TensorPart, ...]
+    tensors: tuple[EditedTensor, ...]
     layout: Layout
     file_bytes: int
     notes: tuple[str, ...] = ()
     imatrix: Imatrix | None = None
 
     @property
-    def reencoded(self) -> tuple[TensorPart, ...]:
-        """The tensors whose weights are computed; all others are copied, to the byte."""
-        return tuple(part for part in self.parts if not part.copied)
+    def reencoded(self) -> tuple[EditedTensor, ...]:
+        """The tensors whose weights are computed; all others are copied byte for byte."""
+        return tuple(tensor for tensor in self.tensors if not tensor.copied)
 
     @property
     def elements(self) -> int:
         """Weights of the new model."""
-        return sum(part.first.elements for part in self.parts)
+        return sum(tensor.first.elements for tensor in self.tensors)
 
 
 def operate(
-    model: Model, layer_map: LayerMap, *, imatrix: Imatrix | None = None, name: str | None = None, forced: bool = False
+    model: Model,
+    layer_map: LayerMap,
+    *,
+    imatrix: Imatrix | None = None,
+    name: str | None = None,
+    skip_check: bool = False,
 ) -> Operation:
-    """The operation, checked; header-only models will do. ``name``: general.name of the new model.
+    """The operation, checked; models without weights (header only) will do. ``name``: general.name of the new model.
 
-    Raises BadUsage where the map does not fit the model or its architecture (``forced`` allows what only may be wrong), where
-    blended layers differ, or weights cannot be encoded; NothingSelected for a scaled role that is not there.
+    Raises BadUsage where the map does not fit the model or its architecture (``skip_check`` allows what is only doubtful),
+    where blended layers differ, or where weights cannot be encoded; NothingSelected for a scaled role that does not exist.
     """
-    parts = assemble(model, layer_map)
-    check_encodable(parts, imatrix)
-    notes = check(model, layer_map, forced)
+    tensors = edited_tensors(model, layer_map)
+    check_encodable(tensors, imatrix)
+    notes = check(model, layer_map, skip_check)
     layouts = [read_layout(path) for path in model.paths]
     infos = {info.name: info for layout in layouts for info in layout.tensors}
-    layout = layouts[0].changed(_entries(layouts[0], model, layer_map, name, forced), _split_keys(layouts[0]))
-    layout = layout.with_tensors((_info(part, infos), part.bytes) for part in parts)
-    return Operation(
-        model, layer_map, parts, layout, _size(model, parts, layout), (*notes, *_reencoded_notes(parts)), imatrix
+    split_keys = [entry.key for entry in layouts[0].entries if entry.key.startswith(_SPLIT)]
+    layout = layouts[0].changed(_changed_entries(layouts[0], model, layer_map, name, skip_check), split_keys)
+    layout = layout.with_tensors(
+        (TensorInfo(tensor.name, infos[tensor.first.name].dims, tensor.type.ggml_id), tensor.bytes)
+        for tensor in tensors
     )
+    size = _file_bytes(model, tensors, layout)
+    return Operation(model, layer_map, tensors, layout, size, (*notes, *_reencoded_notes(tensors)), imatrix)
 
 
-def _reencoded_notes(parts: Sequence[TensorPart]) -> list[str]:
-    lossy = [part for part in parts if not part.copied and part.type.family != "float"]
+def _reencoded_notes(tensors: Sequence[EditedTensor]) -> list[str]:
+    lossy = [tensor for tensor in tensors if not tensor.copied and tensor.type.family != "float"]
     if not lossy:
         return []
-    kinds = ", ".join(sorted({part.type.name for part in lossy}))
+    types = ", ".join(sorted({tensor.type.name for tensor in lossy}))
     return [
-        f"{len(lossy)} blended or scaled tensors are decoded, added up and encoded again as {kinds}, which loses some of what "
-        "quantization had left: better operate on the unquantized model, then quantize"
+        f"{len(lossy)} blended or scaled tensors are quantized again ({types}), which adds to the loss; better edit the "
+        "unquantized model, then quantize the result"
     ]
 
 
-def _info(part: TensorPart, infos: dict[str, TensorInfo]) -> TensorInfo:
-    return TensorInfo(part.name, infos[part.first.name].dims, part.type.ggml_id)
-
-
-def _size(model: Model, parts: Sequence[TensorPart], layout: Layout) -> int:
-    size = len(layout.header) + sum(padded(part.bytes, layout.alignment) for part in parts)
-    return size if _padded_at_end(model) else size - (padded(parts[-1].bytes, layout.alignment) - parts[-1].bytes)
+def _file_bytes(model: Model, tensors: Sequence[EditedTensor], layout: Layout) -> int:
+    size = len(layout.header) + sum(padded(tensor.bytes, layout.alignment) for tensor in tensors)
+    last = tensors[-1].bytes
+    return size if _padded_at_end(model) else size - (padded(last, layout.alignment) - last)
 
 
 def _padded_at_end(model: Model) -> bool:
@@ -93,16 +99,12 @@ def _padded_at_end(model: Model) -> bool:
 # --- metadata
 
 
-def _split_keys(layout: Layout) -> list[str]:
-    return [entry.key for entry in layout.entries if entry.key.startswith(_SPLIT)]
-
-
-def _entries(
-    layout: Layout, model: Model, layer_map: LayerMap, name: str | None, forced: bool
+def _changed_entries(
+    layout: Layout, model: Model, layer_map: LayerMap, name: str | None, skip_check: bool
 ) -> dict[str, MetadataEntry]:
-    """The entries that change, or are new."""
+    """The entries that change or are new."""
     arrays = [entry for entry in layout.entries if _is_per_layer(entry, model)]
-    if not forced:
+    if not skip_check:
         for entry in arrays:
             _check_agreement(entry, layer_map)
     entries = {
@@ -130,5 +132,6 @@ def _check_agreement(entry: MetadataEntry, layer_map: LayerMap) -> None:
         for other in others:
             if entry.items[other] != entry.items[first]:
                 raise BadUsage(
-                    f"layers {first} and {other} cannot be blended: they differ in {entry.key}; --force takes it from {first}"
+                    f"layers {first} and {other} cannot be blended: they differ in {entry.key}; with "
+                    f"--skip-architecture-check the value of layer {first} is used"
                 )

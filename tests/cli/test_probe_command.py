@@ -140,7 +140,7 @@ def test_the_disk_is_full(command, small_model, small_text, full_disk):
 INTERRUPTING = """
 import os, signal
 from quantplan.cli.main import main
-from quantplan.experiments.prober import TensorSwapper
+from quantplan.sensitivity.tensor_swap import TensorSwapper
 swap, swaps = TensorSwapper.swap, []
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with SIGINT ignored
 

@@ -302,9 +302,9 @@ def test_an_unknown_architecture_must_be_forced(apply, here):
 
 
 def test_the_help_shows_every_form(command):
-    from quantplan.surgery.edits import _FORMS
+    from quantplan.surgery.edits import FORMS
 
     ended = command("surgery", "apply", "--help")
     assert ended.code == 0
-    for verb in _FORMS:
+    for verb in FORMS:
         assert any(line.strip().startswith(f"{verb} ") for line in ended.out.splitlines()), verb

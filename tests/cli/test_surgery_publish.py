@@ -108,14 +108,15 @@ def test_edits_in_a_file_and_a_budget_by_file(command, small_model, texts, workp
 
 def test_the_best_of_a_search_is_taken(command, small_model, texts, workplace):
     from quantplan.measurement import Conditions, Estimate
-    from quantplan.surgery.edits import layer_map, parse_edits
+    from quantplan.surgery.apply_edits import apply_edits
+    from quantplan.surgery.edits import parse_edits
     from quantplan.surgery.search.leaderboard import Leaderboard, RankedCandidate
     from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
 
     where = Conditions("t", 64, 8, read_model(small_model).digest, "in-process", "cpu", "0.3.36")
     rows = tuple(
         RankedCandidate(
-            edits=edits, layer_map=layer_map(2, parse_edits(edits)), family="swap", phase=1, ppl=ppl, kld=ppl
+            edits=edits, layer_map=apply_edits(2, parse_edits(edits)), family="swap", phase=1, ppl=ppl, kld=ppl
         )
         for edits, ppl in (("swap 0 1", Estimate(3.0, 0.1)), ("delete 1", Estimate(4.0, 0.1)))
     )

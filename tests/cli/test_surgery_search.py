@@ -15,7 +15,7 @@ from quantplan.cli.surgery import search_options
 from quantplan.errors import BadFile, BadUsage
 from quantplan.gguf.reader import read_model
 from quantplan.surgery.edits import parse_edits
-from quantplan.surgery.search.evaluations import MapEvaluator
+from quantplan.surgery.search.evaluators import CandidateEvaluator
 from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
 
 ROOT = Path(__file__).parents[2]
@@ -63,12 +63,12 @@ def apart(line, folder, before=""):
 def killed_at(reading, how="SIGKILL"):
     """Code that ends the process when it is about to make its so-and-so-manieth reading."""
     return (
-        "import os, signal\nfrom quantplan.surgery.search.evaluations import MapEvaluator\n"
+        "import os, signal\nfrom quantplan.surgery.search.evaluators import CandidateEvaluator\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs start with it ignored
-        "real, count = MapEvaluator.read, []\n"
+        "real, count = CandidateEvaluator.evaluate, []\n"
         "def read(self, made):\n    count.append(made)\n"
         f"    if len(count) == {reading}:\n        os.kill(os.getpid(), signal.{how})\n"
-        "    return real(self, made)\nReader.read = read\n"
+        "    return real(self, made)\nCandidateEvaluator.evaluate = read\n"
     )
 
 
@@ -78,7 +78,7 @@ def test_a_search_says_and_writes_what_it_found(command, workplace, words):
     board = LEADERBOARDS.read(workplace / RECORD)
     best = board.standings[0]
     assert "phase 1 ..." in done.err and f"best so far {best.edits}: perplexity" in done.err
-    assert best.edits in done.out and "(the original)" in done.out and "On the held-out text" in done.out
+    assert best.edits in done.out and "(the original)" in done.out and "On the evaluation text" in done.out
     assert f"written: champion.gguf ({best.edits})" in done.err
     champion = read_model(workplace / "champion.gguf")
     assert champion.blocks == len(best.layer_map)
@@ -124,10 +124,10 @@ def test_several_processes_end_with_the_same_leaderboard(tmp_path, reference_mod
 
 def test_budgets_say_what_they_left_out(command, workplace, words):
     few = command(*words, *FAMILIES, "--max-candidates", "3")
-    assert "3 candidates are read: 11 candidates were left out" in few.err
+    assert "--max-candidates 3 is reached: 11 candidates were left out" in few.err
     assert len(LEADERBOARDS.read(workplace / RECORD).standings) == 3
     short = command(*words, *FAMILIES, "--max-time", "0.001s", "--record", "short.json")
-    assert "the time of 0.001 seconds is over" in short.err
+    assert "--max-time of 0.001 seconds is over" in short.err
     assert 0 < len(LEADERBOARDS.read(workplace / "short.json").standings) < 14
 
 
@@ -172,7 +172,7 @@ parts:
 
 
 def test_a_dry_run_reads_nothing(command, workplace, words, monkeypatch):
-    monkeypatch.setattr(MapEvaluator, "__init__", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(CandidateEvaluator, "__init__", lambda *_: pytest.fail("a model was loaded"))
     done = command(*words, *FAMILIES, "--family", "swap:1", "--phases", "3", "--dry-run")
     assert done.code == 0
     lines = done.out.splitlines()
@@ -230,7 +230,7 @@ def test_in_a_project_its_texts_are_taken(command, workplace, reference_model, t
         f'model = "{reference_model}"\ncalibration = "{texts[0]}"\nheldout = "{texts[1]}"\nctx = 64\n', encoding="utf-8"
     )
     done = command("surgery", "search", "--family", "delete:9", "--windows", "3", "--threads", "1")
-    assert done.code == 0 and "On the held-out text, 3 windows of 64 tokens" in done.out
+    assert done.code == 0 and "On the evaluation text, 3 chunks of 64 tokens" in done.out
     assert LEADERBOARDS.read(workplace / RECORD).judgement is not None
 
 
@@ -260,7 +260,7 @@ def test_at_a_terminal_the_leaderboard_grows_on_stderr(words, workplace):
                 shown += data
         out = process.stdout.read()
     os.close(here)
-    assert process.returncode == 0 and "On the held-out text" in out
+    assert process.returncode == 0 and "On the evaluation text" in out
     text = shown.decode(errors="replace")
     assert "phase 1" in text and "/6" in text and "(the original)" in text
     assert "budget" not in text  # a search under way has left nothing out

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from model_parts import model_of
+from reporters import Recorder
 from speed_parts import DENSE, dense_table, types_of
 from tiny_models import tiny_moe
 
@@ -132,8 +133,8 @@ def test_synthetic_models_of_killed_processes_are_removed(tmp_path):
 @pytest.mark.tools
 def test_figures_are_positive_and_the_second_call_measures_nothing(reference_model, tmp_path, moments, monkeypatch):
     model = read_model(reference_model)
-    stages = []
-    table = speed_table(model, (Q4_K, Q8), OPTIONS, tmp_path, lambda stage, *_: stages.append(stage))
+    report = Recorder()
+    table = speed_table(model, (Q4_K, Q8), OPTIONS, tmp_path, report)
     for speed in table.speeds:
         for figure in (speed.generation, speed.prompt):
             assert 0 < figure.value < 1e6
@@ -143,7 +144,7 @@ def test_figures_are_positive_and_the_second_call_measures_nothing(reference_mod
             speed = table.tokens_per_second(speeding.uniform_types(table, kind), batch)
             assert 0 < speed.value < math.inf
             assert 0 < speed.stderr < math.inf
-    assert set(stages) == {"speed of products", "speed of synthetic models"}
+    assert {stage for stage, *_ in report.events} == {"speed of matrix products", "speed of synthetic models"}
     assert list(tmp_path.glob("synthetic-*")) == []
 
     def measured_again(*_arguments, **_options):
@@ -151,7 +152,8 @@ def test_figures_are_positive_and_the_second_call_measures_nothing(reference_mod
 
     monkeypatch.setattr(matmul, "time_product", measured_again)
     monkeypatch.setattr(speeding, "bench", measured_again)
-    assert speed_table(model, [Q4_K, Q8], OPTIONS, tmp_path, measured_again) == table
+    again = Recorder(measured_again)
+    assert speed_table(model, [Q4_K, Q8], OPTIONS, tmp_path, again) == table
     with pytest.raises(AssertionError):
         speed_table(model, [Q4_K, Q8], replace(OPTIONS, again=True), tmp_path)
     with pytest.raises(AssertionError):

@@ -122,29 +122,49 @@ def test_the_wheel_has_the_shipped_suite():
     assert found.returncode == 1
 
 
-# what is changed in SMALL, into what, and what is said of it
+# what is changed in SMALL, into what, and the message: line, part, item, key, what is allowed
 MISTAKES = [
-    ("format: quantplan-suite\n", "", "key format is missing; add `format: ...`"),
-    ("quantplan-suite", "other", "key format is 'other'; a suite begins with"),
-    ("version: 1", "version: 9", r"key version 9 is unknown \(1 to 1\); update quantplan"),
-    ("accept: here", "accepts: here", r"part 1 \(facts\), item 2 \(second\), key accept is missing"),
-    ("accept: here", "accept: here\n        hint: x", "key hint is unknown here; known are accept"),
-    ("kind: facts", "kind: fact", "key kind is 'fact'; known are facts, coherence"),
-    ("weight: 0.5", "weight: heavy", "part 2, key weight is 'heavy'; a number from 0 is needed"),
-    ("weight: 2", "weight: 0", "key weight is 0; give a weight above 0, or leave the part out"),
-    ("answer: 2.50", "answer: two", "part 2, item 1, key answer is 'two'; a number is needed"),
-    ("max_tokens: 4", "max_tokens: -4", "key max_tokens is '-4'; a whole number from 1 to 4096 is needed"),
-    ("    max_tokens: 8\n    items:\n      - {", "    items:\n      - {", "key max_tokens is missing"),
-    ("question: Is it so?", "question:", "item 1, key question is empty; write a text"),
-    ("[yes, no, 1.50, 2024-03-01]", "[]", "key accept has 0 entries; at least 1 needed"),
-    ("accept: here", "accept: /he(re/", r"has the pattern /he\(re/, which is no regular expression"),
-    ('- {question: "1 + 1.50?", answer: 2.50}', "- just text", "part 2, item 1 is 'just text'; keys with values"),
-    ("kind: math", "kind: math\n    name: facts", "key parts has the name 'facts' twice; give each its own"),
-    ("weight: 2", "weight: 2\n    weight: 3", "line 8, column 5: not YAML .*the key 'weight' again"),
+    ("format: quantplan-suite\n", "", "not a suite; a suite begins with `format: quantplan-suite`"),
+    ("quantplan-suite", "other", "not a suite; a suite begins with"),
+    ("version: 1", "version: 9", r"version 9 is unknown \(1 to 1\); update quantplan"),
+    ("accept: here", "accepts: here", r"line 13: part 1 \(facts\), item 2 \(second\): `accept` is missing"),
+    (
+        "accept: here",
+        "accept: here\n        hint: x",
+        "line 16: .*`hint` is unknown here; the keys are accept, max_tokens",
+    ),
+    (
+        "- kind: math",
+        "- kind: math\n    hints: x",
+        "line 18: part 2: `hints` is unknown here; the keys are at_least",
+    ),
+    ("name: small", "name: small\nhint: x", "line 4: `hint` is unknown here; the keys are about, format"),
+    ("kind: facts", "kind: fact", "line 5: part 1 .*`kind` is 'fact'; the kinds are facts, coherence"),
+    ("    kind: facts\n", "", "line 5: part 1 .*`kind` is missing"),
+    ("weight: 0.5", "weight: heavy", "line 18: part 2: `weight` is 'heavy'; must be a number"),
+    ("weight: 2", "weight: 0", "line 7: .*`weight` is '0'; must be greater than 0"),
+    ("weight: 2", "weight: inf", "line 7: .*`weight` is 'inf'; must be a finite number"),
+    ("answer: 2.50", "answer: two", "line 21: part 2, item 1: `answer` is 'two'; must be a number such as"),
+    ("max_tokens: 4", "max_tokens: -4", "line 16: .*`max_tokens` is '-4'; must be greater than or equal to 1"),
+    ("max_tokens: 4", "max_tokens: few", "line 16: .*`max_tokens` is 'few'; must be a whole number"),
+    ("    max_tokens: 8\n    items:\n      - {", "    items:\n      - {", "item 1: `max_tokens` is missing"),
+    ("weight: 2", "weight: 2\n    thinking: often", "line 8: .*`thinking` is 'often'; must be 'true' or 'false'"),
+    ("question: Is it so?", "question:", "line 11: .*item 1: `question` is empty; write a text"),
+    ("[yes, no, 1.50, 2024-03-01]", "[]", "line 12: .*`accept` is a list of 0; at least one entry is needed"),
+    ("[yes, no, 1.50, 2024-03-01]", "{a: b}", r"`accept` is a mapping of 1; must be a list, such as \[this, that\]"),
+    ("accept: here", "accept: /he(re/", r"line 15: .*/he\(re/ is not a regular expression"),
+    (
+        '- {question: "1 + 1.50?", answer: 2.50}',
+        "- just text",
+        "line 21: part 2, item 1: this is 'just text'; keys with",
+    ),
+    ("kind: math", "kind: math\n    name: facts", "two parts have the name 'facts'; give each its own"),
+    ("name: second", 'name: "1"', "line 5: part 1 .*two items have the name '1'"),
+    ("weight: 2", "weight: 2\n    weight: 3", "line 8, column 5: not YAML .*the key 'weight' twice"),
     ('"Where: here or there?"', "Where: here or there?", "line 14, column 24: not YAML .*need quotes"),
-    (SMALL[SMALL.index("parts") :], "parts: []", "key parts is a list of 0; a list of parts is needed"),
-    (SMALL, "- a\n- b\n", "is a list of 2; keys with values are needed here"),
-    (SMALL, "? [a, b]\n: c\n", "line 1, column 3: not YAML .*a key that is no text"),
+    (SMALL[SMALL.index("parts") :], "parts: []", "line 4: `parts` is a list of 0; at least one entry is needed"),
+    (SMALL, "- a\n- b\n", "not a suite"),
+    (SMALL, "? [a, b]\n: c\n", "line 1, column 3: not YAML .*a key that is not text"),
 ]
 
 
@@ -155,6 +175,14 @@ def test_mistakes_are_named_with_their_place(old, new, message, tmp_path):
         read_suite(write(tmp_path, SMALL.replace(old, new, 1)))
     assert str(caught.value).startswith(str(tmp_path / "suite.yaml"))
     assert not re.search(r"  |, ,| :", str(caught.value).removeprefix(str(tmp_path)))
+
+
+def test_all_mistakes_are_named_at_once(tmp_path):
+    text = SMALL.replace("weight: 2", "weight: 0").replace("accept: here", "accept: /(/").replace("2.50", "two")
+    with pytest.raises(BadFile) as caught:
+        read_suite(write(tmp_path, text))
+    lines = str(caught.value).splitlines()
+    assert [re.search(r"line \d+", line)[0] for line in lines] == ["line 7", "line 15", "line 21"]
 
 
 PART = """\
@@ -168,16 +196,28 @@ parts:
       - {item}
 """
 ITEM_MISTAKES = [
-    ("reasoning", '{question: "Who?", choices: [a, b], answer: c}', "key answer is 'c'; it must be one of the choices"),
-    ("reasoning", '{question: "Who?", choices: [a], answer: a}', "key choices has fewer than 2 entries"),
-    ("reasoning", '{question: "Who?"}', "key answer or accept is needed, and only one of them"),
-    ("reasoning", '{question: "Who?", answer: Ann}', "key answer is 'Ann', which is no number; add choices"),
-    ("feelings", "{dialogue: Oh!, who: Ann, feelings: {joy: 11}}", "key feelings.joy is '11'; a number from 0 to 10"),
-    ("feelings", "{dialogue: Oh!, who: Ann, feelings: [joy]}", "key feelings is a list of 1; names with intensities"),
-    ("feelings", "{dialogue: Oh!, who: '', feelings: {joy: 1}}", "key who is empty"),
-    ("coherence", "{text: Once, keywords: [a], needed: 2}", "key needed is 2, more than the 1 keywords; lower it"),
-    ("coherence", "{text: Once, keywords: [a]}", "key common_words is missing"),
-    ("perplexity", "{text: Once}", "key items has entries, but perplexity is measured on a text"),
+    (
+        "reasoning",
+        '{question: "Who?", choices: [a, b], answer: c}',
+        "line 9: part 1, item 1: `answer` is 'c'; it must be one of the `choices`",
+    ),
+    ("reasoning", '{question: "Who?", choices: [a], answer: a}', "`choices` needs at least 2 entries"),
+    ("reasoning", '{question: "Who?"}', "`answer` or `accept` is needed, and only one of them"),
+    ("reasoning", '{question: "Who?", answer: Ann}', "`answer` is 'Ann', not a number; add `choices`"),
+    (
+        "feelings",
+        "{dialogue: Oh!, who: Ann, feelings: {joy: 11}}",
+        "`feelings.joy` is '11'; must be less than or equal to 10",
+    ),
+    (
+        "feelings",
+        "{dialogue: Oh!, who: Ann, feelings: [joy]}",
+        "`feelings` is a list of 1; keys with values are needed",
+    ),
+    ("feelings", "{dialogue: Oh!, who: '', feelings: {joy: 1}}", "`who` is empty; write a text"),
+    ("coherence", "{text: Once, keywords: [a], needed: 2}", "`needed` is 2, more than the 1 `keywords`; lower it"),
+    ("coherence", "{text: Once, keywords: [a]}", "line 4: part 1: `common_words` is missing"),
+    ("perplexity", "{text: Once}", "perplexity is measured on a text; leave `items` out"),
 ]
 
 

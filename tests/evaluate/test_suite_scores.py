@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from chat_models import ALWAYS, CHAT, SWITCHED, with_template
+from reporters import Recorder
 
 from quantplan.errors import BadUsage, ConditionsDiffer
-from quantplan.evaluate.suites import judgement, scoring
+from quantplan.evaluate.suites import scoring, verdicts
 from quantplan.evaluate.suites.scoring import score_file, score_loaded
 from quantplan.evaluate.suites.suite import Suite, SuiteItem, SuitePart
 from quantplan.evaluate.suites.suite_files import read_suite
@@ -181,7 +182,7 @@ def test_perplexity_can_decide_and_no_item_helps_it():
 
 def test_other_questions_do_not_compare():
     other = replace(made([[1.0]]).conditions, suite_digest="2" * 64)
-    with pytest.raises(ConditionsDiffer, match="suite_digest 111111111111 / 222222222222.*quantplan surgery score"):
+    with pytest.raises(ConditionsDiffer, match="suite_digest 111111111111 / 222222222222.*quantplan score"):
         suite_gap(made([[1.0]]), made([[1.0]], conditions=other))
     renamed = replace(made([[1.0]]).conditions, suite="of another name")
     assert suite_gap(made([[1.0]]), made([[1.0]], conditions=renamed)).items == 1
@@ -201,7 +202,7 @@ def test_parts_that_apply_to_one_model_are_left_out():
         (
             [1.0] * 40,
             [0.0] * 40,
-            r"^100.0 points more than base .* the same 40 items\): chance alone would rarely give as much$",
+            r"^100.0 points more than base .* the same 40 items\): significant .p < 0.05.$",
         ),
         ([1.0] * 8, [0.0] * 8, r"100.0 points more .* 8 items\): directional, not definitive$"),
         (
@@ -215,36 +216,36 @@ def test_parts_that_apply_to_one_model_are_left_out():
 def test_sentences(own, other, sentence):
     import re
 
-    assert re.search(sentence, judgement.against(suite_gap(made([own]), made([other])), "base"))
+    assert re.search(sentence, verdicts.against(suite_gap(made([own]), made([other])), "base"))
 
 
 def test_sentences_of_one_model():
-    assert judgement.alone(made([[1.0] * 40])).endswith("from 40 items")
-    assert judgement.alone(made([[1.0] * 4])).endswith("from 4 items: directional, not definitive")
+    assert verdicts.alone(made([[1.0] * 40])).endswith("from 40 items")
+    assert verdicts.alone(made([[1.0] * 4])).endswith("from 4 items: directional, not definitive")
 
 
 # -- real models
 
 
 def test_a_model_without_a_template(reference_model):
-    shares = []
-    with Engine(reference_model, OPTIONS.engine) as engine:
-        score = score_loaded(engine, read_model(reference_model).metadata, SUITE, advance=shares.append)
+    recorder = Recorder()
+    with Engine(reference_model, EngineOptions(execution=OPTIONS)) as engine:
+        score = score_loaded(engine, read_model(reference_model).metadata, SUITE, report=recorder)
     assert not score.template and score.thinks == "never"
-    assert sum(shares) == pytest.approx(1)
+    assert recorder.events[-1][1:] == (2, 2)
     assert [part.applies for part in score.parts] == [True, False, False, False]
     assert score.parts[1].reason == "the file has no chat template"
     assert [each.credit for each in score.parts[0].items] == [1, 0]
     first, second = score.parts[0].items
     assert first.text == second.text and first.text.strip() and first.tokens == 8
     assert score.overall.value == 50 and score.items == 2
-    assert score.notes == ('the file has no chat template: asked as "Question: ... Answer:"',)
+    assert score.notes == ('the file has no chat template: questions were asked as "Question: ... Answer:"',)
 
 
 @pytest.mark.parametrize(
     ("name", "applies", "reason"),
     [
-        ("chat", [True, False, False, False], "its chat template knows no thinking"),
+        ("chat", [True, False, False, False], "its chat template does not support thinking"),
         ("switched", [True, True, True, False], ""),
         ("always", [True, True, False, False], "its chat template cannot switch thinking off"),
     ],
@@ -275,7 +276,7 @@ def test_the_weights_that_count_are_those_in_memory(reference_model):
         broken = score_loaded(engine, model.metadata, suite)
     assert [each.overall.value for each in (before, silent, broken)] == [100, 0, 0]
     assert silent.parts[0].items[0].remark == "no answer"
-    assert "1 of 1 items broke off: logits are no numbers" in broken.notes
+    assert "1 of 1 items broke off: NaN or infinite logits" in broken.notes
 
 
 def test_finished_models_are_kept(reference_model, tmp_path, monkeypatch):

@@ -122,7 +122,7 @@ class Tool:
         self.logs, self.runs = list(logs), 0
         monkeypatch.setattr(perplexity, "run", self)
 
-    def __call__(self, argv, echo=None, on_text=None):
+    def __call__(self, argv, report=None, on_text=None):
         log = self.logs[min(self.runs, len(self.logs) - 1)]
         self.runs += 1
         for piece in (log[: len(log) // 3], log[len(log) // 3 :]) if on_text else ():

@@ -11,7 +11,8 @@ from quantplan.evaluate.suites.suite_score import ItemScore, PartScore, SuiteCon
 from quantplan.measurement import Estimate
 from quantplan.report.card import card_text
 from quantplan.report.card_surgery import in_words
-from quantplan.surgery.edits import layer_map, parse_edits
+from quantplan.surgery.apply_edits import apply_edits
+from quantplan.surgery.edits import parse_edits
 from quantplan.surgery.history import History
 from quantplan.surgery.search.leaderboard import BestCandidateTest, Leaderboard, RankedCandidate
 
@@ -19,7 +20,7 @@ EDITS = "delete 10; swap 11 12"
 
 
 def map_of(edits=EDITS):
-    return layer_map(28, parse_edits(edits))
+    return apply_edits(28, parse_edits(edits))
 
 
 def history(edits=EDITS, **fields):
@@ -38,7 +39,7 @@ def standing(edits, ppl, gap):
 
 def board(**fields):
     original = replace(
-        standing("swap 0 1", 16.2, 0.0), edits="", layer_map=layer_map(28, parse_edits("keep 0-27")), gap=None
+        standing("swap 0 1", 16.2, 0.0), edits="", layer_map=apply_edits(28, parse_edits("keep 0-27")), gap=None
     )
     rows = (standing(EDITS, 15.7, -0.03), standing("delete 10", 15.9, -0.02), standing("delete 3", 19.0, 0.2))
     fields = {

@@ -3,11 +3,12 @@
 import pytest
 
 from quantplan.report.layer_table import layer_kinds, layer_table
-from quantplan.surgery.edits import layer_map, parse_edits
+from quantplan.surgery.apply_edits import apply_edits
+from quantplan.surgery.edits import parse_edits
 
 
 def grid(blocks, text):
-    return layer_table(layer_map(blocks, parse_edits(text)), "title")
+    return layer_table(apply_edits(blocks, parse_edits(text)), "title")
 
 
 def test_the_published_models():
@@ -43,7 +44,7 @@ def test_layers_that_nothing_is_made_of():
 
 @pytest.mark.parametrize("text", ["keep 0 0 0 5 4 3", "reverse 0-9", "repeat 0-9 x3", "delete 0-8"])
 def test_rows_hold_every_layer_once(text):
-    made = layer_map(10, parse_edits(text))
+    made = apply_edits(10, parse_edits(text))
     counted, kinds = [], layer_kinds(made)
     for span, _, kind in layer_table(made, "title").rows:
         first, _, last = span.partition("-")

@@ -169,9 +169,10 @@ def test_standing_tells_what_is_done(whole, model, texts, tmp_path):
 KILLED = """
 import json, os, pickle, signal, sys
 from pathlib import Path
-from quantplan.experiments import build, contenders
-from quantplan.experiments.cache import Journal
-from quantplan.experiments.run import run
+from quantplan.build import build
+from quantplan.evaluate import baselines as contenders
+from quantplan.records.journal import Journal
+from quantplan.run.run import run
 contenders._USUAL = ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K")
 log, last = Path(sys.argv[1]), int(sys.argv[2])
 done = 0

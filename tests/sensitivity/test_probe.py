@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from reporters import Recorder
 
 from quantplan.errors import BadUsage, QuantplanError, TextTooShort
 from quantplan.execution import Execution
@@ -19,6 +20,7 @@ from quantplan.gguf.reader import read_model, tensor_rows
 from quantplan.llamacpp import quantize
 from quantplan.llamacpp.engine import chunks_per_batch
 from quantplan.llamacpp.quantize import Recipe
+from quantplan.progress import SILENT
 from quantplan.quant_type import BY_NAME
 from quantplan.records.cache import Cache, Plain
 from quantplan.records.journal import Journal
@@ -276,7 +278,7 @@ def test_who_gets_more_chunks_is_decided_by_the_first_ones(tmp_path, monkeypatch
                 yield swap, Swapped(dict.fromkeys(swap.tensors, 0.1), [1.0] * (swap.stop - swap.start), 0, 0, 1)
 
         stages = probing._Stages(
-            SimpleNamespace(run=swapped), tensors, ProbeOptions(512), journal, lambda *_: None, probing.Probe()
+            SimpleNamespace(run=swapped), tensors, ProbeOptions(512), journal, SILENT, probing.Probe()
         )
         stages.first, stages.names, stages.survey = 4, list("abcd"), Survey(frozenset("abcd"), 100, 256)
         stages._extend()
@@ -319,7 +321,7 @@ def test_a_second_probe_runs_nothing(case, whole, monkeypatch):
         raise AssertionError("the model was loaded")
 
     monkeypatch.setattr(probers, "Engine", none)
-    told = []
+    report = Recorder()
     options = replace(case.options, chunks=0, extend=True)
     again = probe(
         case.model,
@@ -328,11 +330,11 @@ def test_a_second_probe_runs_nothing(case, whole, monkeypatch):
         case.text,
         options,
         Cache(Plain(), folder, "probe"),
-        lambda *stage: told.append(stage),
+        report,
     )
     assert (again.scales, again.floor, again.uniform) == (found.scales, found.floor, found.uniform)
     assert (again.forward_passes, again.overhead) == (0, None)
-    assert told == []
+    assert report.events == []
 
 
 # -- errors

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import psutil
 import pytest
+from distributed import LocalCluster
+from reporters import Recorder
 from rpc_server import rpc_server
 
 from quantplan.errors import BadFile, BadUsage, ModelMismatch, QuantplanError, WorkersLost
@@ -15,7 +17,8 @@ from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.quantize import Recipe, quantize
 from quantplan.llamacpp.tools import run as run_tool
-from quantplan.parallel import worker_pool as crew
+from quantplan.parallel import worker_pool
+from quantplan.progress import SILENT
 from quantplan.quant_type import parse_types
 from quantplan.records.cache import Cache, Plain
 from quantplan.records.journal import Journal
@@ -59,9 +62,11 @@ def alone(small, tmp_path_factory):
     return run(small, folder, Execution(1)), folder
 
 
-def run(small, folder, execution, tell=lambda *_: None):
+def run(small, folder, execution, report=SILENT):
     options = replace(small.options, execution=execution)
-    return probe(small.model, small.tensors, small.imatrix, small.text, options, Cache(Plain(), folder, "probe"), tell)
+    return probe(
+        small.model, small.tensors, small.imatrix, small.text, options, Cache(Plain(), folder, "probe"), report
+    )
 
 
 def same(found, straight):
@@ -70,10 +75,7 @@ def same(found, straight):
 
 @pytest.fixture(scope="module")
 def cluster():
-    pytest.importorskip("distributed", reason="no Dask: pip install 'quantplan[cluster]' to test clusters")
-    from dask.distributed import LocalCluster
-
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as found:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as found:
         yield found
 
 
@@ -85,7 +87,7 @@ def execution(request):
 
 
 def kill_a_worker(pids):
-    """A function to be told of progress that kills a process after the second tensor, once."""
+    """A reporter that kills a process after the second tensor, once."""
     killed = []
 
     def tell(_stage, done, _total):
@@ -93,14 +95,16 @@ def kill_a_worker(pids):
             killed.append(next(iter(pids())))
             os.kill(killed[0], signal.SIGKILL)
 
-    return tell, killed
+    return Recorder(tell), killed
 
 
 def worker_pids(execution, request):
     if execution.jobs > 1:
-        children = psutil.Process().children(recursive=True)
+        earlier = {process.pid for process in psutil.Process().children()}
         return lambda: [
-            each.pid for each in children + psutil.Process().children() if "LokyProcess" in "".join(each.cmdline())
+            process.pid
+            for process in psutil.Process().children()
+            if process.pid not in earlier and "spawn_main" in "".join(process.cmdline())
         ]
     return lambda: [worker.process.pid for worker in request.getfixturevalue("cluster").workers.values()]
 
@@ -113,8 +117,8 @@ def test_a_probe_by_two_workers(small, alone, tmp_path, execution):
 
 
 def test_a_worker_that_is_killed_in_the_middle(small, alone, tmp_path, execution, request):
-    tell, killed = kill_a_worker(worker_pids(execution, request))
-    same(run(small, tmp_path, execution, tell), alone[0])
+    report, killed = kill_a_worker(worker_pids(execution, request))
+    same(run(small, tmp_path, execution, report), alone[0])
     assert killed
 
 
@@ -122,7 +126,7 @@ def test_what_is_lost_is_named_and_done_later(small, alone, tmp_path, monkeypatc
     """A task dies whenever it runs: all others are done, and the next run does this one alone."""
     doomed = small.tensors[2].name
     monkeypatch.setattr(probe_tasks, "swaps_there", deadly)
-    monkeypatch.setattr(crew, "_MOST_TOGETHER", 1)
+    monkeypatch.setattr(worker_pool, "_MOST_TOGETHER", 1)
     monkeypatch.setenv("DEADLY_TENSOR", doomed)
     with pytest.raises(WorkersLost, match=f"Not probed: {doomed}; 5 of 6 tensors are done and kept"):
         run(small, tmp_path, Execution(1, jobs=2))
@@ -145,17 +149,10 @@ _honest = probe_tasks.swaps_there
 
 
 def test_nobody_to_make_the_survey(small, tmp_path, monkeypatch):
-    pytest.importorskip("distributed")
-    from dask.distributed import LocalCluster
-
-    from quantplan.parallel import dask_backend
-
-    monkeypatch.setattr(dask_backend, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(worker_pool, "PATIENCE_SECONDS", 1.0)
     with (
-        LocalCluster(n_workers=0, processes=True, dashboard_address=":0") as empty,
-        pytest.raises(
-            WorkersLost, match="it has none, and none came within 1 s. Not probed: .*; 0 of 6 tensors are done"
-        ),
+        LocalCluster(n_workers=0, dashboard_address=":0") as empty,
+        pytest.raises(WorkersLost, match="no worker came within 1 s. Not probed: .*; 0 of 6 tensors are done"),
     ):
         run(small, tmp_path, Execution(1, scheduler=empty.scheduler_address))
 
@@ -242,9 +239,9 @@ def pricing(small):
     return options
 
 
-def table(small, pricing, folder, execution, tell=lambda *_: None):
+def table(small, pricing, folder, execution, report=SILENT):
     options = pricing(execution)
-    return price(small.model, small.tensors, small.imatrix, small.text, options, folder, tell).table
+    return price(small.model, small.tensors, small.imatrix, small.text, options, folder, report).table
 
 
 def test_a_server_that_dies_and_comes_back(small, pricing, tmp_path):
@@ -260,15 +257,15 @@ def test_a_server_that_dies_and_comes_back(small, pricing, tmp_path):
         with pytest.raises(
             WorkersLost, match=f"the RPC server {server.address} went away. Not probed: .*; 3 of 6 tensors"
         ) as e:
-            table(small, pricing, tmp_path / "there", execution, tell)
+            table(small, pricing, tmp_path / "there", execution, Recorder(tell))
     assert e.value.exit_code == 13
     (kept,) = (tmp_path / "there").glob("probe-*.jsonl")
     names = {t.name for t in small.tensors}
     assert sum(name in kept.read_text() for name in names) == 3
     with rpc_server(int(server.address.rsplit(":", 1)[1])):
-        told = []
-        there = table(small, pricing, tmp_path / "there", execution, lambda *each: told.append(each))
-    assert [each[1] for each in told if each[0] == "probe"][0] == 4
+        report = Recorder()
+        there = table(small, pricing, tmp_path / "there", execution, report)
+    assert [done for stage, done, _ in report.events if stage == "probe"][:2] == [3, 4]
     assert (there.rows, there.interaction) == (here.rows, here.interaction)
     assert (here.backend, there.backend) == ("cpu", f"RPC[{server.address}]")
     assert table(small, pricing, tmp_path / "there", execution).rows == here.rows  # from the cache: nobody listens now

@@ -11,13 +11,23 @@ from quantplan.gguf.header_only import write_header_only
 from quantplan.gguf.layer_arrays import array_items, is_per_layer_array
 from quantplan.gguf.reader import read_model
 from quantplan.quant_type import BY_NAME
-from quantplan.surgery.architectures.check import check, doubts, metadata_changes, pattern, violations
-from quantplan.surgery.architectures.table import RULES
-from quantplan.surgery.edits import layer_map, parse_edits
+from quantplan.surgery.apply_edits import apply_edits
+from quantplan.surgery.architectures.block_kinds import block_kinds
+from quantplan.surgery.architectures.check import check, doubts, metadata_changes, violations
+from quantplan.surgery.architectures.rules import RULES
+from quantplan.surgery.edits import parse_edits
 from quantplan.surgery.layer_map import LayerMap, copy_of
 
 F16 = BY_NAME["F16"]
 _written: dict[str, object] = {}
+
+
+def pattern(model):
+    """The kind of each block, None where the rules are unknown or refuse every map."""
+    kinds = block_kinds(model)
+    if model.architecture not in RULES or kinds.refused:
+        return None
+    return tuple(kinds.name(block) or "alike" for block in range(model.blocks))
 
 
 @pytest.fixture
@@ -47,16 +57,16 @@ def made(tmp_path):
     return make
 
 
-def allowed(model, text, forced=False):
+def allowed(model, text, skip_check=False):
     """The number of layers, the notes and the changed metadata of edits that are allowed."""
-    made = layer_map(model.blocks, parse_edits(text))
-    notes = check(model, made, forced)
+    made = apply_edits(model.blocks, parse_edits(text))
+    notes = check(model, made, skip_check)
     return len(made), notes, metadata_changes(model, made)
 
 
-def refused(model, text, forced=False):
+def refused(model, text, skip_check=False):
     with pytest.raises(BadUsage) as error:
-        check(model, layer_map(model.blocks, parse_edits(text)), forced)
+        check(model, apply_edits(model.blocks, parse_edits(text)), skip_check)
     return str(error.value)
 
 
@@ -76,12 +86,12 @@ def test_blocks_that_are_all_alike_go_anywhere(published, name):
 
 
 def test_a_map_of_another_number_of_blocks_is_refused(published):
-    with pytest.raises(BadUsage, match="for a model of 5 blocks, it has 28"):
+    with pytest.raises(BadUsage, match="for a model of 5 layers, this one has 28"):
         check(published("QWEN3_1_7B"), LayerMap(5, (copy_of(1),)))
 
 
 def test_more_blocks_than_llama_cpp_holds(published):
-    assert "513 blocks are more than the 512" in refused(published("QWEN3_1_7B"), "repeat 0-4 x98")
+    assert "513 layers are more than the 512" in refused(published("QWEN3_1_7B"), "repeat 0-4 x98")
     assert allowed(published("QWEN3_1_7B"), "repeat 0-10 x45")[0] == 512
 
 
@@ -100,18 +110,18 @@ def test_the_published_hybrid_takes_whole_periods(published):
 
 def test_the_published_hybrid_refuses_a_part_of_a_period(published):
     said = refused(published("QWEN3_5_2B"), "repeat 8-10")
-    assert "layer 11 would be block 8 (recurrent)" in said
+    assert "layer 11 would be the original's 8 (recurrent)" in said
     assert (
-        "llama.cpp takes layer 11 as attention (qwen35.full_attention_interval = 4: the last block of every 4" in said
+        "llama.cpp takes layer 11 as attention (qwen35.full_attention_interval = 4: the last layer of every 4" in said
     )
-    assert "27 layers are no multiple of 4, as the original's 24 are" in said
+    assert "27 layers are not a multiple of 4 like the original's 24" in said
 
 
 @pytest.mark.parametrize(
     "text", ["delete 10", "swap 11 12", "bridge 5 after 20", "reverse 8-11", "blend 2 3 0.5 into 3"]
 )
-def test_what_breaks_a_period_is_refused_even_when_forced(published, text):
-    assert refused(published("QWEN3_5_2B"), text) == refused(published("QWEN3_5_2B"), text, forced=True)
+def test_what_breaks_a_period_is_refused_even_when_the_check_is_skipped(published, text):
+    assert refused(published("QWEN3_5_2B"), text) == refused(published("QWEN3_5_2B"), text, skip_check=True)
 
 
 @pytest.mark.parametrize(
@@ -121,17 +131,17 @@ def test_exchanges_within_a_kind_keep_a_period(published, text):
     assert allowed(published("QWEN3_5_35B_A3B"), text)[1:] == ((), {})
 
 
-def test_a_last_period_cut_short_is_done_when_forced(published):
+def test_a_last_period_cut_short_is_done_when_the_check_is_skipped(published):
     model = published("QWEN3_5_2B")
-    assert refused(model, "delete 23").endswith("--force does it anyway")
-    count, notes, _ = allowed(model, "delete 23", forced=True)
-    assert count == 23 and notes == doubts(model, layer_map(24, parse_edits("delete 23")))
+    assert refused(model, "delete 23").endswith("--skip-architecture-check does it anyway")
+    count, notes, _ = allowed(model, "delete 23", skip_check=True)
+    assert count == 23 and notes == doubts(model, apply_edits(24, parse_edits("delete 23")))
 
 
 def test_an_original_of_no_whole_number_of_periods_may_have_any(made):
     model = made("gemma3", 26, attention__sliding_window=512)  # as Gemma 3 1B
     assert allowed(model, "delete 25")[0] == 25
-    assert "layer 5 would be block 6 (sliding)" in refused(model, "delete 5")
+    assert "layer 5 would be the original's 6 (sliding)" in refused(model, "delete 5")
 
 
 PERIODS = [
@@ -187,7 +197,7 @@ def test_blocks_take_their_items_of_an_array_along(made):
     assert pattern(model) == tuple("sliding" if each else "full" for each in sliding)
     for text in ("delete 3", "swap 0 1", "repeat 2-3"):
         assert allowed(model, text)[1:] == ((), {})
-    assert "whose attention.sliding_window_pattern is another now" in allowed(model, "swap 0 2")[1][0]
+    assert "attention.sliding_window_pattern changed" in allowed(model, "swap 0 2")[1][0]
 
 
 @pytest.mark.parametrize("architecture", ["jamba", "lfm2", "granitehybrid", "plamo2", "kimi-linear"])
@@ -195,8 +205,8 @@ def test_one_block_of_each_store_must_stay(made, architecture):
     model = made(architecture, 4, attention__head_count_kv=[0, 0, 2, 2])
     assert runs(pattern(model)) == [("recurrent", 2), ("attention", 2)]
     assert allowed(model, "delete 1 2")[0] == 2
-    assert "of blocks 2, 3 (attention) at least one must stay" in refused(model, "delete 2-3")
-    assert "of blocks 0, 1 (recurrent) at least one must stay" in refused(model, "delete 0-1", forced=True)
+    assert "at least one of layers 2, 3 (attention) must stay" in refused(model, "delete 2-3")
+    assert "at least one of layers 0, 1 (recurrent) must stay" in refused(model, "delete 0-1", skip_check=True)
 
 
 def test_a_recurrent_block_of_nemotron_has_neither_heads_nor_network(made):
@@ -206,8 +216,8 @@ def test_a_recurrent_block_of_nemotron_has_neither_heads_nor_network(made):
         "attention, no feed-forward",
         "no attention, feed-forward",
     )
-    assert "of blocks 0, 3 (no attention and no feed-forward) at least one must stay" in refused(model, "delete 0 3")
-    assert "of block 1 (attention) at least one" in refused(model, "delete 1")
+    assert "at least one of layers 0, 3 (no attention and no feed-forward) must stay" in refused(model, "delete 0 3")
+    assert "layer 1 (attention) must stay" in refused(model, "delete 1")
 
 
 def test_a_newer_array_in_place_of_a_period(made):
@@ -224,18 +234,18 @@ def test_a_headless_block_cannot_be_the_first(made):
     model = made(
         "deci", 3, attention__head_count=[4, 0, 4], attention__head_count_kv=[2, 0, 2], feed_forward_length=[8, 8, 0]
     )
-    assert "block 1 has no heads and cannot be the first" in refused(model, "swap 0 1")
+    assert "layer 1 has no attention heads and cannot be the first" in refused(model, "swap 0 1")
     assert allowed(model, "swap 1 2")[0] == 3
 
 
 def test_a_shared_indexer_needs_one_before_it(made):
     model = made("hy_v4", 4, attention__indexer__types=[1, 0, 0, 1])
-    assert "block 1 (shared indexer) cannot be the first" in refused(model, "delete 0")
+    assert "layer 1 (shared indexer) cannot be the first" in refused(model, "delete 0")
     assert allowed(model, "delete 0-2")[0] == 1
 
 
 def test_a_table_inside_llama_cpp_is_no_array(made):
-    assert "table of its blocks' indexers by number" in refused(made("glm-dsa", 6, context_length=1 << 20), "swap 2 3")
+    assert "table of its layers' indexers by number" in refused(made("glm-dsa", 6, context_length=1 << 20), "swap 2 3")
     assert allowed(made("glm-dsa", 6, context_length=1 << 17), "swap 2 3")[0] == 6
 
 
@@ -252,11 +262,11 @@ def test_which_arrays_have_an_item_per_layer():
 
 
 def test_items_of_arrays_longer_and_shorter_than_the_blocks():
-    made = layer_map(5, parse_edits("swap 0 1; repeat 2"))
+    made = apply_edits(5, parse_edits("swap 0 1; repeat 2"))
     assert array_items(made.source_blocks, made.original, 5) == (1, 0, 2, 2, 3, 4)
     assert array_items(made.source_blocks, made.original, 7) == (1, 0, 2, 2, 3, 4, 5, 6)
     assert array_items(made.source_blocks, made.original, 4) == (1, 0, 2, 2, 3)
-    assert array_items(layer_map(5, parse_edits("blend 1 3 0.9 into 1")).source_blocks, 5, 5) == (0, 3, 2, 3, 4)
+    assert array_items(apply_edits(5, parse_edits("blend 1 3 0.9 into 1")).source_blocks, 5, 5) == (0, 3, 2, 3, 4)
 
 
 # --- first and last blocks
@@ -273,10 +283,10 @@ def test_dense_blocks_lead_and_are_counted_anew(published):
 
 
 def test_a_dense_block_behind_experts_is_refused(published):
-    said = refused(published("DEEPSEEK_V3"), "repeat 1-4", forced=True)
-    assert "layer 5 would be block 1 (dense) behind layer 3, block 3 (MoE)" in said
+    said = refused(published("DEEPSEEK_V3"), "repeat 1-4", skip_check=True)
+    assert "layer 5 would be the original's 1 (dense), after layer 3, the original's 3 (MoE)" in said
     assert "deepseek2.leading_dense_block_count = 3" in said
-    assert "blocks of two kinds" in refused(published("DEEPSEEK_V3"), "blend 2 3 0.5 into 3")
+    assert "only layers of one kind can be blended" in refused(published("DEEPSEEK_V3"), "blend 2 3 0.5 into 3")
 
 
 def test_the_block_that_predicts_further_tokens_stays_at_the_end(published):
@@ -292,14 +302,14 @@ def test_the_block_that_predicts_further_tokens_stays_at_the_end(published):
         "blend 45 46 0.5 into 45",
         "scale 46 0.5",
     ):
-        assert "block 46 must stay at the end" in refused(model, text, forced=True)
+        assert "layer 46 must stay at the end" in refused(model, text, skip_check=True)
 
 
 def test_the_first_block_of_rwkv7_is_another(made):
     model = made("rwkv7", 6)
     assert allowed(model, "swap 1 4")[0] == 6
-    assert "layer 0 would be block 1 (a later one)" in refused(model, "delete 0")
-    assert "layer 3 would be block 0 (the first)" in refused(model, "bridge 0 after 2")
+    assert "layer 0 would be the original's 1 (a later one)" in refused(model, "delete 0")
+    assert "layer 3 would be the original's 0 (the first)" in refused(model, "bridge 0 after 2")
 
 
 def test_halved_weights_stay_in_their_group(made):
@@ -313,8 +323,8 @@ def test_states_that_decay_by_their_place_stay_there(made):
     model = made("minimax-01", 16)
     assert pattern(model)[6:8] == ("recurrent, made for place 6", "attention, for any place")
     assert allowed(model, "swap 7 15")[0] == 16
-    assert "layer 2 would be block 3 (made for place 3)" in refused(model, "swap 2 3")
-    assert "from the number of blocks: 24 would change all of them" in refused(model, "repeat 8-15")
+    assert "layer 2 would be the original's 3 (made for place 3)" in refused(model, "swap 2 3")
+    assert "from the number of layers: 24 would change all of them" in refused(model, "repeat 8-15")
 
 
 def test_a_block_that_is_named_by_its_number(made):
@@ -327,9 +337,9 @@ def test_a_block_that_is_named_by_its_number(made):
 
 
 def test_llama_cpp_knows_some_models_by_their_number_of_blocks(made):
-    assert "from 64 blocks on" in refused(made("command-r", 64), "delete 5")
+    assert "from 64 layers on" in refused(made("command-r", 64), "delete 5")
     assert allowed(made("command-r", 40), "delete 5")[0] == 39
-    assert "the 7B by 32 blocks" in refused(made("baichuan", 32), "delete 5")
+    assert "the 7B (32 layers)" in refused(made("baichuan", 32), "delete 5")
     assert allowed(made("baichuan", 32), "swap 5 6")[0] == 32
     assert "1.4 / sqrt(62)" in refused(made("minicpm3", 62), "repeat 5")
     assert "without residual_scale" in refused(made("minicpm", 40), "repeat 5")
@@ -362,7 +372,7 @@ def test_a_lite_model_says_what_its_number_of_blocks_said(made):
 
 
 def test_loops_count(made):
-    assert "260 blocks run 2 times" in refused(made("nanbeige", 250, num_loops=2), "repeat 0-9")
+    assert "260 layers run 2 times" in refused(made("nanbeige", 250, num_loops=2), "repeat 0-9")
     assert allowed(made("nanbeige", 250, num_loops=2), "repeat 0-5")[0] == 256
 
 
@@ -370,10 +380,10 @@ def test_loops_count(made):
 
 
 def test_models_that_are_no_row_of_blocks_refuse_every_map(published, made):
-    assert "its blocks cannot be rearranged" in refused(published("GEMMA_3N_E2B"), "swap 1 2", forced=True)
+    assert "its layers cannot be rearranged" in refused(published("GEMMA_3N_E2B"), "swap 1 2", skip_check=True)
     assert pattern(published("GEMMA_3N_E2B")) is None
     for architecture in ("t5", "hrm_text", "eagle3", "wavtokenizer-dec"):
-        assert "cannot be rearranged" in refused(made(architecture), "swap 1 2", forced=True)
+        assert "cannot be rearranged" in refused(made(architecture), "swap 1 2", skip_check=True)
 
 
 def test_a_gemma4_with_shared_keys_is_refused_and_one_without_is_not(made):
@@ -385,25 +395,25 @@ def test_a_gemma4_with_shared_keys_is_refused_and_one_without_is_not(made):
     assert "gemma4.embedding_length_per_layer_input" in refused(embedded, "swap 0 2")
 
 
-def test_an_unknown_architecture_is_refused_unless_forced(made):
+def test_an_unknown_architecture_is_refused_unless_the_check_is_skipped(made):
     model = made("newest", 6)
     assert pattern(model) is None
     assert refused(model, "swap 1 2").endswith(
-        "rules for the blocks of newest models are unknown; --force does it anyway"
+        "does not know the rules for the layers of newest models; --skip-architecture-check does it anyway"
     )
-    assert allowed(model, "swap 1 2", forced=True) == (
+    assert allowed(model, "swap 1 2", skip_check=True) == (
         6,
-        ("the rules for the blocks of newest models are unknown",),
+        ("quantplan does not know the rules for the layers of newest models",),
         {},
     )
     predicting = made("newer", 6, nextn_predict_layers=1)  # llama.cpp reads it of all architectures
-    assert "block 5 must stay at the end" in refused(predicting, "swap 4 5", forced=True)
+    assert "layer 5 must stay at the end" in refused(predicting, "swap 4 5", skip_check=True)
 
 
 def test_sizes_that_no_metadata_explain_stay_where_they_are(made):
     model = made("llama", 6, rows=lambda block: 64 if block % 2 else 32)
     assert "ffn_up of 32 x 64" in refused(model, "swap 2 3") and allowed(model, "swap 2 4")[0] == 6
-    assert allowed(model, "swap 2 3", forced=True)[0] == 6
+    assert allowed(model, "swap 2 3", skip_check=True)[0] == 6
     explained = made("openelm", 6, rows=lambda block: 64 if block % 2 else 32, feed_forward_length=[32, 64] * 3)
     assert allowed(explained, "swap 2 3")[0] == 6
 
@@ -411,7 +421,7 @@ def test_sizes_that_no_metadata_explain_stay_where_they_are(made):
 def test_images_go_into_the_first_blocks(made):
     model = made("qwen3vl", 6, n_deepstack_layers=3)
     assert allowed(model, "swap 4 5")[1] == ()
-    assert allowed(model, "swap 0 5")[1] == ("features of images go into the first 3 blocks, which are others now",)
+    assert allowed(model, "swap 0 5")[1] == ("features of images go into the first 3 layers, and these changed",)
 
 
 def test_the_map_that_changes_nothing_is_always_allowed(published, made):

@@ -12,9 +12,10 @@ from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.surgery import operation
-from quantplan.surgery.apply import write_operated
+from quantplan.surgery.apply_edits import apply_edits
 from quantplan.surgery.architectures.check import check, metadata_changes
-from quantplan.surgery.edits import layer_map, parse_edits
+from quantplan.surgery.edits import parse_edits
+from quantplan.surgery.write_model import write_edited_model
 
 MODELS = {
     "hybrid": lambda path: tiny.tiny_hybrid(path),
@@ -41,7 +42,7 @@ def unchecked(monkeypatch):
 
 
 def edited(model, text):
-    return layer_map(model.blocks, parse_edits(text))
+    return apply_edits(model.blocks, parse_edits(text))
 
 
 def logits(path):
@@ -74,7 +75,7 @@ RUN = {
 def test_what_is_allowed_loads_and_runs(models, tmp_path, name, text):
     model = models[name]
     made = edited(model, text)
-    written = write_operated(model, made, tmp_path / "out.gguf")  # llama.cpp has run it, or it raises
+    written = write_edited_model(model, made, tmp_path / "out.gguf")  # llama.cpp has run it, or it raises
     for key, value in metadata_changes(model, made).items():
         assert written.metadata[key] == value
 
@@ -96,7 +97,7 @@ def test_what_is_refused_would_not_load(models, tmp_path, unchecked, name, text)
         with pytest.raises(BadUsage):
             check(models[name], made, forced)
     with pytest.raises(BadFile, match="llama.cpp"):
-        write_operated(models[name], made, tmp_path / "out.gguf")
+        write_edited_model(models[name], made, tmp_path / "out.gguf")
     assert not list(tmp_path.iterdir())
 
 
@@ -105,7 +106,7 @@ def logits_of_both(models, tmp_path, name, text):
     found = []
     for each in (name, f"{name} listed"):
         out = tmp_path / f"{each}.gguf"
-        write_operated(models[each], edited(models[each], text), out, proved=False)
+        write_edited_model(models[each], edited(models[each], text), out, try_it=False)
         found.append(logits(out))
     return found
 
@@ -131,7 +132,7 @@ def test_a_refused_sliding_model_would_run_as_something_else(models, tmp_path, u
 
 @pytest.mark.parametrize(("name", "text"), [("hybrid", "delete 7"), ("sliding", "delete 5"), ("sliding", "keep 0 1")])
 def test_a_last_period_cut_short_runs_as_meant_when_forced(models, tmp_path, unchecked, name, text):
-    assert check(models[name], edited(models[name], text), forced=True) != ()
+    assert check(models[name], edited(models[name], text), skip_check=True) != ()
     periodic, meant = logits_of_both(models, tmp_path, name, text)
     assert (periodic == meant).all()
 
@@ -139,18 +140,18 @@ def test_a_last_period_cut_short_runs_as_meant_when_forced(models, tmp_path, unc
 def test_dense_blocks_that_are_not_counted_anew_do_not_load(models, tmp_path, monkeypatch):
     monkeypatch.setattr(operation, "metadata_changes", lambda *_: {})
     with pytest.raises(BadFile, match="blk.1.ffn_gate.weight"):
-        write_operated(models["dense lead"], edited(models["dense lead"], "delete 0"), tmp_path / "out.gguf")
+        write_edited_model(models["dense lead"], edited(models["dense lead"], "delete 0"), tmp_path / "out.gguf")
 
 
 def test_a_lite_model_of_another_length_does_not_load_without_the_key(models, tmp_path, monkeypatch):
     lead = "deepseek2.leading_dense_block_count"
     monkeypatch.setattr(operation, "metadata_changes", lambda *_: {lead: 25})
     with pytest.raises(BadFile, match="q_lora_rank"):
-        write_operated(models["lite"], edited(models["lite"], "delete 3-4"), tmp_path / "out.gguf")
+        write_edited_model(models["lite"], edited(models["lite"], "delete 3-4"), tmp_path / "out.gguf")
 
 
 def test_what_predicts_further_tokens_is_untouched(models, tmp_path):
     model = models["predicting"]
-    written = write_operated(model, edited(model, "repeat 0-3"), tmp_path / "out.gguf")
+    written = write_edited_model(model, edited(model, "repeat 0-3"), tmp_path / "out.gguf")
     assert written.blocks == 13 and "blk.12.nextn.eh_proj.weight" in written.by_name
     assert not any("nextn" in tensor.name for tensor in written.tensors if tensor.block != 12)

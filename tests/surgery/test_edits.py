@@ -3,12 +3,13 @@
 import pytest
 
 from quantplan.errors import BadUsage
-from quantplan.surgery.edits import edits_text, layer_map, parse_edits
+from quantplan.surgery.apply_edits import apply_edits
+from quantplan.surgery.edits import edits_text, parse_edits
 from quantplan.surgery.layer_map import Layer, LayerMap, Term
 
 
 def made(text, blocks=10):
-    return layer_map(blocks, parse_edits(text))
+    return apply_edits(blocks, parse_edits(text))
 
 
 @pytest.mark.parametrize(
@@ -135,34 +136,34 @@ def test_remarks_lines_capitals_and_synonyms():
     [
         ("", "no edits"),
         ("  ; ", "no edits"),
-        ("shuffle 3", "unknown edit 'shuffle'; known are delete, keep"),
-        ("delete", "its form is: delete 10"),
-        ("delete ten", "not understood"),
-        ("delete 5-3", "5-3 runs backwards"),
+        ("shuffle 3", "unknown edit 'shuffle'; the edits are delete, keep"),
+        ("delete", "the form is: delete 10"),
+        ("delete ten", "'ten' is not a layer or a range"),
+        ("delete 5-3", "the range 5-3 is backwards"),
         ("swap 3", "1 layers or ranges"),
         ("swap 3 4 5", "an odd number"),
-        ("bridge 5", "it lacks the place"),
-        ("bridge 5 before 3", "'before 3' is left over"),
-        ("blend 3 5 1.5", "a share of 1.5 is not between 0 and 1"),
-        ("blend 3 5 nan", "'nan' is left over"),
-        ("repeat 3-5 x1", "2 to 100 times"),
-        ("scale 7", "it lacks the factor"),
-        ("scale 7 inf", "it lacks the factor"),
-        ("delete 10", "edit 1, 'delete 10': there is no layer 10: the layers are 0-9"),
-        ("delete 9; swap 8 9", "edit 2, 'swap 8 9': there is no layer 9: the layers are 0-8"),
+        ("bridge 5", "the place is missing"),
+        ("bridge 5 before 3", "'before 3' is not understood"),
+        ("blend 3 5 1.5", "the share 1.5 is not between 0 and 1"),
+        ("blend 3 5 nan", "'nan' is not understood"),
+        ("repeat 3-5 x1", "x1 is not between x2 and x100"),
+        ("scale 7", "the factor is missing"),
+        ("scale 7 inf", "the factor is missing"),
+        ("delete 10", "edit 1, 'delete 10': there is no layer 10: at this point the layers are 0-9"),
+        ("delete 9; swap 8 9", "edit 2, 'swap 8 9': there is no layer 9: at this point the layers are 0-8"),
         ("bridge 5 after 10", "there is no layer 10"),
-        ("delete 0-9", "no layer would be left"),
+        ("delete 0-9", "no layer would remain"),
         ("delete 3 2-4", "3 and 2-4 overlap"),
         ("swap 3-6 5-8", "3-6 and 5-8 overlap"),
         ("swap 3 4, 4 5", "4 and 4 overlap"),
         ("merge 3-5 5-7", "3-5 and 5-7 overlap"),
         ("merge 3-5 7-8", "3-5 has 3 layers and 7-8 has 2"),
-        ("merge 3", "one layer is its own average"),
-        ("blend 3-4 5", "not of ranges"),
+        ("merge 3", "a single layer cannot be merged"),
+        ("blend 3-4 5", "two single layers"),
         ("blend 3 3 0.5", "with itself"),
-        ("reverse 3", "one layer has no order"),
+        ("reverse 3", "a single layer cannot be reversed"),
         ("cycle 3-5 by 3", "leaves 3-5 as it is"),
-        ("move 3-5 after 4", "behind a layer of its own"),
+        ("move 3-5 after 4", "to a place inside itself"),
     ],
 )
 def test_what_is_refused(text, message):

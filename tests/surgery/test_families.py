@@ -4,9 +4,10 @@ import pytest
 
 from quantplan.errors import BadUsage
 from quantplan.gguf.reader import read_model
-from quantplan.surgery.edits import edits_text, layer_map, parse_edits
+from quantplan.surgery.apply_edits import apply_edits
+from quantplan.surgery.edits import edits_text, parse_edits
 from quantplan.surgery.layer_map import LayerMap
-from quantplan.surgery.search.candidates import COMBINED, Admission, Candidate, check_explicit, extended
+from quantplan.surgery.search.candidates import COMBINED, Candidate, CandidateFilter, check_explicit, extended
 from quantplan.surgery.search.families import NAMES, Pass, parse_family
 
 
@@ -55,7 +56,7 @@ def test_every_candidate_can_be_typed_and_applied(name, blocks):
     assert edits and len(set(edits)) == len(edits)
     assert list(parse_edits(edits_text(edits))) == edits
     for edit in edits:
-        assert layer_map(blocks, [edit]).original == blocks
+        assert apply_edits(blocks, [edit]).original == blocks
 
 
 def test_sizes_of_the_families():
@@ -86,17 +87,17 @@ def test_a_family_is_named_as_it_is_typed():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("unknown", "known are delete"),
-        ("delete:x", "its form is"),
-        ("delete:0", "its form is"),
-        ("swap:0", "its form is"),
-        ("repeat:4/0", "its form is"),
-        ("repeat:25", "its form is"),
-        ("delete:10", "no range of 10"),
-        ("merge:1", "its form is"),
-        ("blend:1.5", "its form is"),
-        ("blend:much", "its form is"),
-        ("scale:nan", "its form is"),
+        ("unknown", "the families are delete"),
+        ("delete:x", "the form is"),
+        ("delete:0", "the form is"),
+        ("swap:0", "the form is"),
+        ("repeat:4/0", "the form is"),
+        ("repeat:25", "the form is"),
+        ("delete:10", "ranges of 10 are too long"),
+        ("merge:1", "the form is"),
+        ("blend:1.5", "the form is"),
+        ("blend:much", "the form is"),
+        ("scale:nan", "the form is"),
     ],
 )
 def test_what_is_no_family(text, said):
@@ -113,7 +114,7 @@ def test_a_family_without_candidates_says_so():
 
 
 def test_each_map_comes_in_once(model):
-    admission = Admission(model)
+    admission = CandidateFilter(model)
     first = admission.admit([parse_edits("swap 3 4"), parse_edits("repeat 2")], "mine", 1)
     again = admission.admit([parse_edits("move 3 after 4"), parse_edits("bridge 2 after 2")], "other", 1)
     assert [str(each) for each in first] == ["swap 3 4", "repeat 2"] and again == []
@@ -121,13 +122,13 @@ def test_each_map_comes_in_once(model):
 
 
 def test_the_original_is_no_candidate(model):
-    admission = Admission(model)
+    admission = CandidateFilter(model)
     assert admission.admit([parse_edits("swap 3 4; swap 3 4")], "mine", 1) == []
     assert admission.repeated == {"mine": 1}
 
 
 def test_what_cannot_be_run_is_counted_with_its_reason(model):
-    admission = Admission(model)
+    admission = CandidateFilter(model)
     found = admission.admit(
         [parse_edits("scale 3 0.9 ffn_dwon"), parse_edits("delete 12"), parse_edits("delete 1")], "a", 1
     )
@@ -143,7 +144,7 @@ def test_what_is_asked_for_by_name_is_not_left_out(model):
 
 def candidate(text, blocks=28):
     edits = parse_edits(text)
-    return Candidate(edits, layer_map(blocks, edits), COMBINED, 1)
+    return Candidate(edits, apply_edits(blocks, edits), COMBINED, 1)
 
 
 @pytest.mark.parametrize(
@@ -177,4 +178,4 @@ def test_edits_of_layers_that_are_gone_are_none(first, then):
 
 def test_the_same_swap_twice_is_the_original():
     edits = extended(candidate("swap 3 4"), one("swap 3 4"))
-    assert layer_map(28, edits) == LayerMap.identity(28)
+    assert apply_edits(28, edits) == LayerMap.identity(28)

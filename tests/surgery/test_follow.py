@@ -20,8 +20,10 @@ from quantplan.plan import Limit
 from quantplan.quant_type import BY_NAME
 from quantplan.recipes.import_plan import import_file
 from quantplan.records.formats import PLANS
-from quantplan.surgery.assembly import assemble, part_bytes
-from quantplan.surgery.edits import layer_map, parse_edits
+from quantplan.surgery.apply_edits import apply_edits
+from quantplan.surgery.edited_tensors import edited_tensors
+from quantplan.surgery.edits import parse_edits
+from quantplan.surgery.encode_tensors import tensor_data
 from quantplan.surgery.follow_imatrix import follow_imatrix, followed_entry, imatrix_notes
 from quantplan.surgery.layer_map_files import LAYER_MAPS
 from quantplan.surgery.operation import operate
@@ -39,11 +41,11 @@ def imatrix(reference_imatrix):
 
 
 def parts(model, text):
-    return assemble(model, layer_map(model.blocks, parse_edits(text)))
+    return edited_tensors(model, apply_edits(model.blocks, parse_edits(text)))
 
 
 def products(model, text, folder, **orders):
-    operation = operate(model, layer_map(model.blocks, parse_edits(text)), imatrix=orders.get("imatrix"))
+    operation = operate(model, apply_edits(model.blocks, parse_edits(text)), imatrix=orders.get("imatrix"))
     return produce(operation, OperationOptions(text, folder / "out.gguf", threads=1, **orders))
 
 
@@ -105,12 +107,9 @@ def test_experts_keep_their_counts(tmp_path):
 
 def test_what_is_only_like_it_is_said(model, imatrix):
     (only,) = imatrix_notes(imatrix, parts(model, "swap 3 4"))
-    assert "one made from the new model is better" in only
+    assert "an imatrix of the new model is better" in only
     _, averaged = imatrix_notes(imatrix, parts(model, "blend 3 5"))
-    assert (
-        averaged.startswith("7 entries of the imatrix, of blended tensors such as blk.4.")
-        and "approximation" in averaged
-    )
+    assert averaged.startswith("7 imatrix entries of blended tensors, such as blk.4.") and "approximation" in averaged
 
 
 @pytest.mark.tools
@@ -130,18 +129,19 @@ def test_blends_are_encoded_with_what_follows(model, imatrix, tmp_path):
     ]
     run([str(word) for word in words])
     quantized = read_model(small)
-    made = layer_map(10, parse_edits("blend 3 5 into 4"))
-    with pytest.raises(BadUsage, match=r"IQ2_XS cannot be encoded without importance: give an imatrix"):
+    made = apply_edits(10, parse_edits("blend 3 5 into 4"))
+    with pytest.raises(BadUsage, match=r"IQ2_XS cannot be encoded without imatrix data: give an --imatrix"):
         operate(quantized, made)
     operation = operate(quantized, made, imatrix=imatrix)
     assert any("encoded again as IQ2_XS" in note or "IQ2_XS" in note for note in operation.notes)
-    part = next(each for each in operation.parts if each.name == "blk.4.ffn_up.weight")
+    part = next(each for each in operation.tensors if each.name == "blk.4.ffn_up.weight")
     rows = [
-        ggml.dequantize(part_bytes(quantized, replace(part, sources=((t, 1.0),))), t.type, 256) for t, _ in part.sources
+        ggml.dequantize(tensor_data(quantized, replace(part, sources=((t, 1.0),))), t.type, 256)
+        for t, _ in part.sources
     ]
     weights = followed_entry(part, imatrix).mean_square()
     wanted = ggml.quantize(np.float32(0.5) * rows[0] + np.float32(0.5) * rows[1], part.type, weights)
-    assert (part_bytes(quantized, part, imatrix) == wanted).all()
+    assert (tensor_data(quantized, part, imatrix) == wanted).all()
     assert (
         produce(operation, OperationOptions("blend 3 5 into 4", tmp_path / "out.gguf", imatrix, threads=1)).model.blocks
         == 10
@@ -200,7 +200,7 @@ def test_layer_types_follow_where_they_mean_the_same(model, tmp_path):
     followed = PLANS.read(made.plan_file)
     assert not followed.layer_types
     assert followed.types["blk.8.ffn_down.weight"] == mixed.types["blk.0.ffn_down.weight"]
-    assert any("LAYER_TYPES did not follow" in note for note in made.record.notes)
+    assert any("LAYER_TYPES of the plan did not follow" in note for note in made.record.notes)
 
 
 def test_orders_that_belong_to_another_model(model, tmp_path):
@@ -229,7 +229,7 @@ def test_the_record_says_what_was_done(model, tmp_path):
     made = products(model, text, tmp_path)
     record = LAYER_MAPS.read(tmp_path / "out.layers.json")
     assert record == made.record
-    assert record.edits == text and record.layer_map == layer_map(10, parse_edits(text))
+    assert record.edits == text and record.layer_map == apply_edits(10, parse_edits(text))
     assert (record.source.digest, record.result.digest) == (model.digest, made.model.digest)
     assert (record.result.file, record.result.bytes) == ("out.gguf", made.model.file_bytes)
     named = {each.tensor: each.sources for each in record.reencoded}

@@ -14,15 +14,17 @@ from quantplan.errors import BadFile, BadUsage, ModelMismatch
 from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
-from quantplan.llamacpp.engine import EngineOptions
+from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.llamacpp.tools import run
 from quantplan.records.cache import Cache, Plain
-from quantplan.surgery.apply import write_operated
-from quantplan.surgery.assembly import assemble
-from quantplan.surgery.edits import layer_map, parse_edits
+from quantplan.surgery.apply_edits import apply_edits
+from quantplan.surgery.edited_tensors import edited_tensors
+from quantplan.surgery.edits import parse_edits
 from quantplan.surgery.layer_map import LayerMap
-from quantplan.surgery.search.evaluations import CandidateScore, EvaluationJob, MapEvaluator, chunks_of
+from quantplan.surgery.search.evaluations import CandidateScore, EvaluationJob, chunks_of
+from quantplan.surgery.search.evaluators import CandidateEvaluator
 from quantplan.surgery.search.host import FOLDER, Host, clear, frame
+from quantplan.surgery.write_model import write_edited_model
 
 N_CTX, CHUNKS = 64, 3
 # one of each family, and what phases make of them; with 7 to 12 layers
@@ -50,7 +52,7 @@ EDITS = (
 
 
 def made(model, text):
-    return layer_map(model.blocks, parse_edits(text))
+    return apply_edits(model.blocks, parse_edits(text))
 
 
 def job_of(model, text, folder, **more):
@@ -69,15 +71,15 @@ def model(reference_model):
 
 def check_same_as_files(model, edits, text, folder):
     """Readings of candidates in memory, one after the other, against measurements of their files."""
-    with MapEvaluator(job_of(model, text, folder)) as reader:
-        found = [reader.read(made(model, each)) for each in edits]
-        again = reader.read(LayerMap.identity(model.blocks))
-        loads = reader.timing.load
+    with CandidateEvaluator(job_of(model, text, folder)) as evaluator:
+        found = [evaluator.evaluate(made(model, each)) for each in edits]
+        again = evaluator.evaluate(LayerMap.identity(model.blocks))
+        loads = evaluator.timing.load
     assert loads > 0
     files = []
     for index, each in enumerate(edits):
         path = folder / f"{index}.gguf"
-        write_operated(model, made(model, each), path, proved=False)
+        write_edited_model(model, made(model, each), path, try_it=False)
         files.append(path)
     measured = measure(model.path, [*files, model.path], text, MeasureOptions(N_CTX, CHUNKS, execution=Execution(1)))
     for each, reading, own in zip([*edits, "original"], [*found, again], measured, strict=True):
@@ -152,35 +154,36 @@ def test_only_what_differs_is_put_in(model, tmp_path, monkeypatch):
         per_block = sum(tensor.block == 0 for tensor in model.tensors)
         for text, blocks in (("swap 3 4", {3, 4}), ("swap 3 5", {3, 4, 5}), ("swap 3 5; swap 3 5", {3, 5})):
             put.clear()
-            assert host.become(assemble(model, made(model, text)))
+            assert host.become(edited_tensors(model, made(model, text)))
             assert len(put) == per_block * len(blocks)
             assert {int(name.split(".")[1]) for name in put} == blocks
     assert not (tmp_path / FOLDER).exists()  # no file for the model itself
 
 
 def test_a_part_out_of_reach_leaves_the_host_as_it_is(model, tmp_path, monkeypatch):
+    find = Engine.find_weights
+    monkeypatch.setattr(Engine, "find_weights", lambda self, names: find(self, names) - {"blk.4.attn_norm.weight"})
     with Host(model, LayerMap.identity(10), EngineOptions(N_CTX, execution=Execution(1)), tmp_path) as host:
         monkeypatch.setattr(host.engine, "put", lambda *_: pytest.fail("nothing may change"))
-        host._reached -= {"blk.4.attn_norm.weight"}
-        assert not host.become(assemble(model, made(model, "swap 3 4")))
+        assert not host.become(edited_tensors(model, made(model, "swap 3 4")))
         monkeypatch.undo()
-        assert host.become(assemble(model, made(model, "swap 2 3")))
+        assert host.become(edited_tensors(model, made(model, "swap 2 3")))
 
 
 def test_such_a_candidate_is_read_from_its_own_file(model, text, tmp_path, monkeypatch):
     loaded = []
     real = Host.__init__
 
-    def blind(self, *arguments):
+    def recorded(self, *arguments):
         real(self, *arguments)
         loaded.append(arguments[1])
-        self._reached = set()
 
-    with MapEvaluator(job_of(model, text, tmp_path)) as reader:
-        expected = [reader.read(made(model, each)) for each in ("swap 3 4", "swap 5 6")]
-    monkeypatch.setattr(Host, "__init__", blind)
-    with MapEvaluator(job_of(model, text, tmp_path)) as reader:
-        found = [reader.read(made(model, each)) for each in ("swap 3 4", "swap 5 6")]
+    with CandidateEvaluator(job_of(model, text, tmp_path)) as evaluator:
+        expected = [evaluator.evaluate(made(model, each)) for each in ("swap 3 4", "swap 5 6")]
+    monkeypatch.setattr(Engine, "find_weights", lambda self, names: set())
+    monkeypatch.setattr(Host, "__init__", recorded)
+    with CandidateEvaluator(job_of(model, text, tmp_path)) as evaluator:
+        found = [evaluator.evaluate(made(model, each)) for each in ("swap 3 4", "swap 5 6")]
     assert found == expected
     assert loaded == [LayerMap.identity(10), made(model, "swap 3 4"), made(model, "swap 5 6")]
 
@@ -190,10 +193,11 @@ def test_files_that_killed_searches_left_are_cleared(model, tmp_path):
     script = (
         "import os, signal, sys\nfrom pathlib import Path\n"
         "from quantplan.gguf.reader import read_model\nfrom quantplan.llamacpp.engine import Engine, EngineOptions\n"
-        "from quantplan.surgery.edits import layer_map, parse_edits\nfrom quantplan.surgery.search.host import Host\n"
+        "from quantplan.surgery.apply_edits import apply_edits\nfrom quantplan.surgery.edits import parse_edits\n"
+        "from quantplan.surgery.search.host import Host\n"
         "Engine.__init__ = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "model = read_model(sys.argv[1])\n"
-        "Host(model, layer_map(10, parse_edits('delete 1')), EngineOptions(), Path(sys.argv[2]))\n"
+        "Host(model, apply_edits(10, parse_edits('delete 1')), EngineOptions(), Path(sys.argv[2]))\n"
     )
     killed = subprocess.run([sys.executable, "-c", script, model.path, tmp_path], check=False)
     assert killed.returncode == -9
@@ -211,8 +215,8 @@ def test_files_that_killed_searches_left_are_cleared(model, tmp_path):
 
 
 def test_scores_survive_their_cache(model, text, tmp_path):
-    with MapEvaluator(job_of(model, text, tmp_path)) as evaluator:
-        scores = {"made": evaluator.read(made(model, "delete 3")), "broken": CandidateScore(None, None)}
+    with CandidateEvaluator(job_of(model, text, tmp_path)) as evaluator:
+        scores = {"made": evaluator.evaluate(made(model, "delete 3")), "broken": CandidateScore(None, None)}
     cache = Cache(Plain(CandidateScore), tmp_path, "scores")
     for name, score in scores.items():
         cache.put(name, score)
@@ -221,9 +225,9 @@ def test_scores_survive_their_cache(model, text, tmp_path):
 
 
 def test_a_map_whose_logits_are_no_numbers_is_said_so(model, text, tmp_path):
-    with MapEvaluator(job_of(model, text, tmp_path)) as reader:
-        assert reader.read(made(model, "scale 0-9 1e30")) == CandidateScore(None, None)
-        assert reader.read(LayerMap.identity(10)).kld.value == 0
+    with CandidateEvaluator(job_of(model, text, tmp_path)) as evaluator:
+        assert evaluator.evaluate(made(model, "scale 0-9 1e30")) == CandidateScore(None, None)
+        assert evaluator.evaluate(LayerMap.identity(10)).kld.value == 0
 
 
 def test_chunks_by_text_and_memory(model, text):
@@ -231,14 +235,14 @@ def test_chunks_by_text_and_memory(model, text):
     assert CHUNKS < there < 100
     assert chunks_of(model, text, N_CTX, 5) == 5
     assert chunks_of(model, text, N_CTX, None) == there  # fewer than 8192 tokens
-    with pytest.raises(BadUsage, match="use --windows 2, or fewer --jobs"):
+    with pytest.raises(BadUsage, match="use --chunks 2, or fewer --jobs"):
         chunks_of(model, text, N_CTX, 10_000, jobs=1 << 40)
 
 
 def test_another_model_under_the_path_is_refused(model, text, tmp_path):
     job = EvaluationJob(model.path, "another", text, N_CTX, CHUNKS, tmp_path)
     with pytest.raises(ModelMismatch, match="another model"):
-        MapEvaluator(job)
+        CandidateEvaluator(job)
 
 
 def test_a_damaged_model_says_so(model, text, tmp_path):
@@ -248,4 +252,4 @@ def test_a_damaged_model_says_so(model, text, tmp_path):
     data[tensor.offset : tensor.offset + tensor.bytes] = np.full(tensor.elements, np.nan, np.float32).tobytes()
     path.write_bytes(data)
     with pytest.raises(BadFile, match="damaged"):
-        MapEvaluator(job_of(read_model(path), text, tmp_path))
+        CandidateEvaluator(job_of(read_model(path), text, tmp_path))

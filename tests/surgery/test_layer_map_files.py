@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from quantplan.errors import BadFile
-from quantplan.surgery.edits import layer_map, parse_edits
+from quantplan.surgery.apply_edits import apply_edits
+from quantplan.surgery.edits import parse_edits
 from quantplan.surgery.layer_map_files import LAYER_MAPS, LayerMapRecord, NamedFile, Reencoded, record_path
 
 TEXT = "delete 2; swap 0 1; blend 3 5 0.3; scale 0 0.9; scale 1 1.1 attn_output ffn_down; blend 0 4 0.1 into 4"
@@ -14,7 +15,7 @@ TEXT = "delete 2; swap 0 1; blend 3 5 0.3; scale 0 0.9; scale 1 1.1 attn_output 
 
 @pytest.fixture
 def record():
-    made = layer_map(8, parse_edits(TEXT))
+    made = apply_edits(8, parse_edits(TEXT))
     source, result = NamedFile("a.gguf", "a", "0" * 64, 100), NamedFile("b.gguf", "b", "1" * 64, 90)
     anew = (Reencoded("blk.4.attn_q.weight", "F16", ("blk.4.attn_q.weight", "blk.6.attn_q.weight")),)
     return LayerMapRecord(TEXT, made, source, result, anew, ("a note",))
@@ -44,12 +45,12 @@ def test_it_lies_beside_the_model():
     [
         ({"layers": [0, 8]}, "there is no block 8 in a model of 8"),
         ({"layers": [0, -1]}, "there is no block -1"),
-        ({"layers": []}, "a layer is made of nothing"),
-        ({"layers": [[]]}, "a layer is made of nothing"),
+        ({"layers": []}, "a layer without sources"),
+        ({"layers": [[]]}, "a layer without sources"),
         ({"layers": [[{"block": 1}]]}, "is missing"),
         ({"layers": ["one"]}, "damaged layer map"),
         ({"layers": [True]}, "damaged layer map"),
-        ({"layers": [[{"block": 1, "weight": float("nan"), "scales": {}}]]}, "NaN or infinite"),
+        ({"layers": [[{"block": 1, "weight": float("nan"), "scales": {}}]]}, "is NaN or infinite"),
         ({"layers": [[{"block": 1, "weight": 1, "scales": {"*": "x"}}]]}, "damaged layer map"),
         ({"source": {"file": "a"}}, "damaged layer map"),
         ({"original": None}, "damaged layer map"),

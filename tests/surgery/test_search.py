@@ -5,6 +5,7 @@ import signal
 from dataclasses import replace
 
 import pytest
+from reporters import Recorder
 from tiny_architectures import tiny_hybrid
 
 from quantplan.comparison import Gap
@@ -14,17 +15,18 @@ from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.measurement import Estimate
 from quantplan.report.leaderboard_table import SHOWN, evaluation_table, leaderboard_table, verdict
-from quantplan.surgery.apply import write_operated
-from quantplan.surgery.edits import layer_map, parse_edits
+from quantplan.surgery.apply_edits import apply_edits
+from quantplan.surgery.edits import parse_edits
 from quantplan.surgery.layer_map import LayerMap
-from quantplan.surgery.search import evaluators as readers
+from quantplan.surgery.search import evaluators
 from quantplan.surgery.search.dry_run import estimate_search
-from quantplan.surgery.search.evaluations import EvaluationJob, MapEvaluator
-from quantplan.surgery.search.evaluators import read_there
+from quantplan.surgery.search.evaluations import EvaluationJob
+from quantplan.surgery.search.evaluators import CandidateEvaluator, evaluate_in_worker
 from quantplan.surgery.search.families import parse_family
 from quantplan.surgery.search.leaderboard import BestCandidateTest, RankedCandidate, ordered
 from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
 from quantplan.surgery.search.search import SearchOptions, judge, search
+from quantplan.surgery.write_model import write_edited_model
 
 N_CTX, CHUNKS = 64, 3
 
@@ -62,9 +64,9 @@ def whole(model, text, tmp_path_factory):
     """An uninterrupted search of two passes and two phases, with all that it said, and its cache."""
     cache = tmp_path_factory.mktemp("whole")
     job = EvaluationJob(model.path, model.digest, text, N_CTX, CHUNKS, cache, execution=Execution(1))
-    said = []
-    found = search(model, job, options(*WANTED, phases=2, keep=2, breadth=3), None, said.append)
-    return found, said, job
+    stages, boards = Recorder(), []
+    found = search(model, job, options(*WANTED, phases=2, keep=2, breadth=3), None, stages, boards.append)
+    return found, (stages, boards), job
 
 
 def edits_of(board, phase=None, family=None):
@@ -102,25 +104,27 @@ def test_phases_combine_the_best(whole):
 def test_the_names_of_candidates_make_their_maps(whole):
     board = whole[0].board
     for each in board.standings:
-        assert layer_map(10, parse_edits(each.edits)) == each.layer_map
+        assert apply_edits(10, parse_edits(each.edits)) == each.layer_map
     digests = [each.layer_map.digest for each in board.standings]
     assert len(set(digests)) == len(digests) and LayerMap.identity(10).digest not in digests
 
 
 def test_the_leaderboard_is_in_order_and_grows(whole):
-    found, said, _ = whole
+    found, (stages, boards), _ = whole
     values = [each.ppl.value for each in found.board.standings]
     assert values == sorted(values)
-    assert [each.done for each in said] == list(range(1, len(values) + 1))
-    assert all(len(each.board.standings) == each.done <= each.total for each in said)
-    assert [each.stage for each in said] == sorted(each.stage for each in said)
-    assert said[-1].board == found.board and found.ended is None and found.board.left_out == 0
+    assert [len(board.standings) for board in boards] == list(range(1, len(values) + 1))
+    last = {stage: (done, total) for stage, done, total in stages.events}
+    assert list(last) == ["phase 1", "phase 1, pass 2", "phase 2"]
+    assert all(done == total for done, total in last.values())
+    assert sum(total for _, total in last.values()) == len(values)
+    assert boards[-1] == found.board and found.ended is None and found.board.left_out == 0
 
 
 def test_figures_are_those_of_the_file(whole, model, text, tmp_path):
     best = whole[0].board.standings[0]
     path = tmp_path / "best.gguf"
-    write_operated(model, best.layer_map, path, proved=False)
+    write_edited_model(model, best.layer_map, path, try_it=False)
     (own,) = measure(model.path, [path], text, MeasureOptions(N_CTX, CHUNKS, execution=Execution(1)))
     assert (best.ppl, best.kld) == (own.ppl, own.kld)
     assert best.gap.difference == pytest.approx(own.ln_ppl_ratio.value, rel=1e-9)
@@ -158,7 +162,7 @@ def test_what_the_architecture_forbids_is_left_out_and_counted(text, tmp_path):
 def test_nothing_to_search_is_an_error(text, tmp_path):
     model = read_model(tiny_hybrid(tmp_path / "hybrid.gguf"))
     job = EvaluationJob(model.path, model.digest, text, N_CTX, CHUNKS, tmp_path / "cache", execution=Execution(1))
-    with pytest.raises(BadUsage, match="there is no candidate"):
+    with pytest.raises(BadUsage, match="there are no candidates"):
         search(model, job, options("repeat:3", blocks=8))
 
 
@@ -171,9 +175,9 @@ def forbidden(*_):
 
 def test_what_is_kept_is_not_read_again(whole, model, monkeypatch):
     found, _, job = whole
-    monkeypatch.setattr(MapEvaluator, "__init__", forbidden)
+    monkeypatch.setattr(CandidateEvaluator, "__init__", forbidden)
     again = search(model, job, options(*WANTED, phases=2, keep=2, breadth=3))
-    assert again.board == found.board and again.timing.readings == 0
+    assert again.board == found.board and again.timing.evaluations == 0
 
 
 def test_a_search_broken_off_anywhere_ends_the_same(whole, model, text, tmp_path, monkeypatch):
@@ -181,7 +185,7 @@ def test_a_search_broken_off_anywhere_ends_the_same(whole, model, text, tmp_path
     found, _, _ = whole
     job = replace(whole[2], folder=tmp_path)
     wanted = options(*WANTED, phases=2, keep=2, breadth=3)
-    real = MapEvaluator.read
+    real = CandidateEvaluator.evaluate
     for reads in (1, 4, 9, 2, 7):
         left = iter(range(reads))
 
@@ -190,15 +194,15 @@ def test_a_search_broken_off_anywhere_ends_the_same(whole, model, text, tmp_path
                 raise KeyboardInterrupt
             return real(self, made)
 
-        monkeypatch.setattr(MapEvaluator, "read", limited)
+        monkeypatch.setattr(CandidateEvaluator, "evaluate", limited)
         with pytest.raises(KeyboardInterrupt):
             search(model, job, wanted)
         (journal,) = tmp_path.glob("surgery-*.jsonl")
         journal.write_bytes(journal.read_bytes()[:-9])
-    monkeypatch.setattr(MapEvaluator, "read", real)
+    monkeypatch.setattr(CandidateEvaluator, "evaluate", real)
     again = search(model, job, wanted)
     assert again.board == found.board
-    assert again.timing.readings == len(found.board.standings) + 1 - (1 + 4 + 9 + 2 + 7) + 5
+    assert again.timing.evaluations == len(found.board.standings) + 1 - (1 + 4 + 9 + 2 + 7) + 5
     for one, other in ((found.board, "one.json"), (again.board, "other.json")):
         LEADERBOARDS.write(one, tmp_path / other)
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "other.json").read_bytes()
@@ -214,21 +218,21 @@ def test_several_processes_find_the_same(whole, model, tmp_path):
 
 def poisoned(job, maps):
     """Kills every process that is to read the model without layer 5."""
-    if layer_map(10, parse_edits("delete 5")) in maps:
+    if apply_edits(10, parse_edits("delete 5")) in maps:
         os.kill(os.getpid(), signal.SIGKILL)
-    return read_there(job, maps)
+    return evaluate_in_worker(job, maps)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
 def test_processes_that_die_cost_what_they_had_in_hand(model, job, monkeypatch):
     wanted = options("delete")
-    monkeypatch.setattr(readers, "read_there", poisoned)
-    with pytest.raises(WorkersLost, match="candidates were not read; what was finished is kept"):
+    monkeypatch.setattr(evaluators, "evaluate_in_worker", poisoned)
+    with pytest.raises(WorkersLost, match="candidates were not evaluated; finished ones are kept"):
         search(model, replace(job, execution=Execution(1, jobs=2)), wanted)
     monkeypatch.undo()
     found = search(model, job, wanted)
     assert len(found.board.standings) == 10
-    assert 1 <= found.timing.readings <= 2  # the chunk with the poison in it
+    assert 1 <= found.timing.evaluations <= 2  # the chunk with the poison in it
 
 
 def test_a_budget_of_candidates_can_be_raised(whole, model, tmp_path):
@@ -237,9 +241,9 @@ def test_a_budget_of_candidates_can_be_raised(whole, model, tmp_path):
     wanted = options(*WANTED, phases=2, keep=2, breadth=3)
     few = search(model, job, replace(wanted, max_candidates=5))
     assert edits_of(few.board) == {f"delete {at}" for at in range(5)}
-    assert few.ended == "5 candidates are read" and few.board.left_out == 10 + 9 + 4 - 5
+    assert few.ended == "--max-candidates 5 is reached" and few.board.left_out == 10 + 9 + 4 - 5
     more = search(model, job, replace(wanted, max_candidates=30))
-    assert len(more.board.standings) == min(30, len(found.board.standings)) and more.timing.readings == 30 - 5
+    assert len(more.board.standings) == min(30, len(found.board.standings)) and more.timing.evaluations == 30 - 5
     assert search(model, job, wanted).board == found.board
 
 
@@ -255,7 +259,7 @@ def test_a_budget_of_time_ends_a_search_after_the_candidate_under_way(whole, mod
 def test_another_text_or_chunk_is_read_anew(whole, model, heldout):
     _, _, job = whole
     for other in (replace(job, text=heldout), replace(job, n_ctx=32), replace(job, chunks=2)):
-        assert search(model, other, options("delete:9")).timing.readings == 3
+        assert search(model, other, options("delete:9")).timing.evaluations == 3
 
 
 # -- what is known before
@@ -292,7 +296,7 @@ def test_the_best_are_judged_on_the_other_text(judged, whole, model, heldout, tm
     assert [each.edits for each in judgement.standings] == [each.edits for each in board.standings[:3]]
     assert judgement.conditions.text_digest != board.conditions.text_digest
     path = tmp_path / "best.gguf"
-    write_operated(model, board.standings[0].layer_map, path, proved=False)
+    write_edited_model(model, board.standings[0].layer_map, path, try_it=False)
     (own,) = measure(model.path, [path], heldout, MeasureOptions(N_CTX, CHUNKS, execution=Execution(1)))
     assert judgement.standings[0].ppl == own.ppl and judgement.original.ppl == own.base_ppl
     assert replace(judged, judgement=None) == board
@@ -303,7 +307,7 @@ def test_records_come_back_as_they_were(judged, whole, tmp_path):
         LEADERBOARDS.write(each, tmp_path / "board.json")
         assert LEADERBOARDS.read(tmp_path / "board.json") == each
     (tmp_path / "board.json").write_text('{"format": "quantplan-leaderboard", "version": 1, "layers": 10}')
-    with pytest.raises(BadFile, match="not a whole leaderboard"):
+    with pytest.raises(BadFile, match="damaged leaderboard"):
         LEADERBOARDS.read(tmp_path / "board.json")
 
 
@@ -317,7 +321,7 @@ def test_tables_show_the_original_first(judged):
 
 
 def standing(edits, gap=None, ppl=20.0, layers=10):
-    made = layer_map(10, parse_edits(edits)) if edits else LayerMap.identity(10)
+    made = apply_edits(10, parse_edits(edits)) if edits else LayerMap.identity(10)
     return RankedCandidate(
         edits=edits,
         layer_map=made,

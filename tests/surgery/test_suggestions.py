@@ -5,9 +5,10 @@ import pytest
 
 from quantplan.errors import BadUsage
 from quantplan.gguf.reader import read_model
+from quantplan.surgery.apply_edits import apply_edits
 from quantplan.surgery.architectures.check import check
 from quantplan.surgery.architectures.suggestions import checked_map, nearest_valid
-from quantplan.surgery.edits import layer_map, parse_edits
+from quantplan.surgery.edits import parse_edits
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_the_nearest_come_first(hybrid, text):
 def test_what_is_offered_is_allowed(hybrid, text):
     found = nearest_valid(hybrid, parse_edits(text))
     assert 1 <= len(found) <= 3
-    maps = [layer_map(hybrid.blocks, parse_edits(each)) for each in found]
+    maps = [apply_edits(hybrid.blocks, parse_edits(each)) for each in found]
     assert len({each.digest for each in maps}) == len(maps)
     for each in maps:
         assert check(hybrid, each) == ()
@@ -70,7 +71,7 @@ def test_dense_blocks_and_predicting_ones_are_left_out(dense_lead, predicting):
 
 def test_the_error_ends_with_them(hybrid):
     with pytest.raises(
-        BadUsage, match=r"27 layers are no multiple of 4.*'repeat 8-11' or 'repeat 7-10' or 'repeat 9-12'$"
+        BadUsage, match=r"27 layers are not a multiple of 4.*'repeat 8-11' or 'repeat 7-10' or 'repeat 9-12'$"
     ):
         checked_map(hybrid, parse_edits("repeat 8-10"))
     made, notes = checked_map(hybrid, parse_edits("repeat 8-11"))

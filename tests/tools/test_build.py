@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from reporters import Recorder
 from tiny_models import tiny_moe, tiny_tied
 
 from quantplan.build import build as module
@@ -138,11 +139,11 @@ def test_a_renamed_imatrix_still_builds_what_was_planned(reference, reference_im
 
 
 def test_rules_and_command_can_be_run_again(reference, plan, tmp_path):
-    out, echoed = tmp_path / "with blank" / "out.gguf", []
-    build(plan, reference, out, threads=2, echo=echoed.append)
+    out, report = tmp_path / "with blank" / "out.gguf", Recorder()
+    build(plan, reference, out, threads=2, report=report)
     assert sorted(each.name for each in out.parent.iterdir()) == ["out.gguf", "out.tensor-types.txt"]
     assert rules_file(out).read_text().split() == [str(rule) for rule in plan_rules(plan)]
-    assert f"--tensor-type-file '{rules_file(out)}'" in echoed[0]
+    assert f"--tensor-type-file '{rules_file(out)}'" in report.said[0]
     assert build_command(plan, reference, out).count("--tensor-type ") == len(plan_rules(plan))
 
 
@@ -158,9 +159,9 @@ def test_base_is_the_type_of_most_bytes_and_quantized(reference, tmp_path):
 def test_quantized_sources_are_quantized_again(reference, tmp_path):
     quantized = build_stock_quant(reference, "Q8_0", tmp_path / "q8.gguf", threads=2)
     plan = make_plan(quantized, random_types(quantized))
-    echoed = []
-    assert build(plan, quantized, tmp_path / "out.gguf", echo=echoed.append).file_bytes == plan.file_bytes
-    assert "--allow-requantize" in echoed[0]
+    report = Recorder()
+    assert build(plan, quantized, tmp_path / "out.gguf", report=report).file_bytes == plan.file_bytes
+    assert "--allow-requantize" in report.said[0]
 
 
 # --- what goes wrong

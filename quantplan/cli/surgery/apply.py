@@ -84,7 +84,7 @@ def apply(
     check_options(source, orders)
     followers = (weights and orders.imatrix_file, followed and orders.plan_file)
     check_apart((orders.out, *followers), (weights and Path(weights.path), plan, edits_file_of(edits)))
-    operation = operate(source, layer_map, imatrix=weights, name=name, forced=force)
+    operation = operate(source, layer_map, imatrix=weights, name=name, skip_check=force)
     if layer_map.is_identity:
         console.warn("these edits leave every layer where it is")
     if dry_run:
@@ -143,8 +143,8 @@ def default_out(model: Model, edits: str, layer_map: LayerMap) -> Path:
 def _write(operation: Operation, orders: OperationOptions, as_json: bool) -> None:
     from quantplan.surgery.products import produce
 
-    with console.transfer("writing", operation.file_bytes) as advance:
-        made = produce(operation, orders, advance, console.say)
+    with console.terminal() as report:
+        made = produce(operation, orders, report)
     for note in made.record.notes:
         console.warn(note)
     for left in (orders.imatrix_file, orders.plan_file):
@@ -162,7 +162,7 @@ def _write(operation: Operation, orders: OperationOptions, as_json: bool) -> Non
 
 def _show(operation: Operation, orders: OperationOptions, as_json: bool) -> None:
     if orders.shards:
-        from quantplan.surgery.shards import check_shard_size
+        from quantplan.surgery.write_shards import check_shard_size
 
         check_shard_size(operation, orders.shards)
     for note in operation.notes:
@@ -188,10 +188,10 @@ def _counts(operation: Operation) -> str:
 def _encoded(operation: Operation) -> str:
     anew = operation.reencoded
     if not anew:
-        return f"tensors   {len(operation.parts)}, all copied byte for byte"
+        return f"tensors   {len(operation.tensors)}, all copied byte for byte"
     size = sum(part.bytes for part in anew)
     kinds = ", ".join(sorted({part.type.name for part in anew}))
-    return f"tensors   {len(operation.parts)}, {len(anew)} of them encoded anew as {kinds} ({size:,} bytes), the others copied"
+    return f"tensors   {len(operation.tensors)}, {len(anew)} of them encoded anew as {kinds} ({size:,} bytes), the others copied"
 
 
 def _json(operation: Operation, orders: OperationOptions, made: Products | None = None) -> dict[str, Any]:

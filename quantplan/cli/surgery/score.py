@@ -60,7 +60,6 @@ def score(
     Example: quantplan surgery score prose-10m-f16.gguf --base prose-10m-f16.gguf --text calibration/heldout.txt
     --windows 8
     """
-
     wanted, original = _suite(suite), _base(base)
     _check(text, original, ctx, chunks)
     execution = options.execution(threads, gpu_layers)
@@ -106,10 +105,10 @@ def _check_weights(files: list[Path], base: Path | None) -> None:
 def _announce(
     files: list[Path], base: Path | None, suite: Suite, execution: Execution, text: Path | None, as_json: bool
 ) -> None:
-    from quantplan.evaluate.suites.scoring import Kept, tokens_at_most
+    from quantplan.evaluate.suites.scoring import ScoreCache, tokens_at_most
     from quantplan.gguf.reader import read_model
 
-    kept = Kept(options.cache_folder(), suite, execution)
+    kept = ScoreCache(options.cache_folder(), suite, execution)
     models = {str(file): bool(kept.find(read_model(file))) for file in [*files, *([base] if base else [])]}
     parts = [
         {
@@ -155,11 +154,10 @@ def _score(
     """The files' scores and the base's."""
     from quantplan.evaluate.suites.scoring import score_file
 
-    names = [*files, *([base] if base else [])]
-    with console.progress("scoring", 100 * len(names)) as bar:
+    with console.terminal() as report:
 
         def one(file: Path, ratio: Estimate | float | None) -> SuiteScore:
-            return score_file(file, suite, execution, ratio, lambda share: bar(100 * share), options.cache_folder())
+            return score_file(file, suite, execution, ratio, report, options.cache_folder())
 
         scores = [one(file, ratios.get(file)) for file in files]
         return scores, one(base, 1.0 if judged else None) if base else None
@@ -205,7 +203,7 @@ def _gaps(scores: list[SuiteScore], base: SuiteScore | None) -> dict[str, SuiteG
 
 
 def _sentence(score: SuiteScore, base: SuiteScore | None, gap: SuiteGap | None) -> str:
-    from quantplan.evaluate.suites.judgement import against, alone
+    from quantplan.evaluate.suites.verdicts import against, alone
 
     return f"{alone(score)}; {against(gap, base.file)}" if gap and base else alone(score)
 

@@ -60,7 +60,7 @@ def search(
     Example, in a project: quantplan surgery search prose-10m-f16.gguf --family delete --family repeat:4/2 --phases 2 --dry-run
     """
     from quantplan.build.preflight import check_apart, check_source
-    from quantplan.surgery.apply import check_target
+    from quantplan.surgery.write_model import check_target
 
     source = options.model(options.local_or_hub(model, hub))
     check_source(source)
@@ -102,7 +102,7 @@ def _options(source: Model, family: list[str] | None, edits: tuple, by: By, forc
 
     names = family if family else () if edits else DEFAULT
     families = tuple(dict.fromkeys(parse_family(name, source.blocks) for name in names))
-    return SearchOptions(families, edits, by.value, forced=force)
+    return SearchOptions(families, edits, by.value, skip_check=force)
 
 
 def _job(source: Model, text: str, n_ctx: int, chunks: int | None, jobs: int, imatrix: Imatrix | None) -> EvaluationJob:
@@ -119,16 +119,15 @@ def _search(
     """The search, its leaderboard written anew with every result."""
     from quantplan.cli.surgery.search_progress import growing
     from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
-    from quantplan.surgery.search.search import Progress
     from quantplan.surgery.search.search import search as run
 
-    with growing() as tell:
+    with growing() as (report, show):
 
-        def told(progress: Progress) -> None:
-            LEADERBOARDS.write(progress.board, place)
-            tell(progress)
+        def on_result(board: Leaderboard) -> None:
+            LEADERBOARDS.write(board, place)
+            show(board)
 
-        found = run(source, job, chosen, imatrix, told)
+        found = run(source, job, chosen, imatrix, report, on_result)
     LEADERBOARDS.write(found.board, place)
     for reason in found.reasons.values():
         console.say(f"left out: {reason}")
@@ -162,9 +161,9 @@ def _write_champion(
     best = board.best
     if out is None or best is None:
         return
-    operation = operate(source, best.layer_map, imatrix=imatrix, forced=force)
-    with console.transfer("writing", operation.file_bytes) as advance:
-        produce(operation, OperationOptions(best.edits, out, threads=threads), advance, console.say)
+    operation = operate(source, best.layer_map, imatrix=imatrix, skip_check=force)
+    with console.terminal() as report:
+        produce(operation, OperationOptions(best.edits, out, threads=threads), report)
     console.say(f"written: {out} ({best.edits})")
 
 
@@ -177,10 +176,10 @@ def _show(board: Leaderboard, found: SearchResult, place: Path, as_json: bool) -
 
     console.say(f"leaderboard: {place}")
     timing = found.timing
-    if timing.readings and timing.overhead is not None and board.suite is None:
-        each = timing.total / timing.readings
+    if timing.evaluations and timing.overhead is not None and board.suite is None:
+        each = timing.total / timing.evaluations
         console.say(
-            f"{timing.readings} models read, {each:.2f} s each, {timing.overhead:.2f} of forward passes and loading"
+            f"{timing.evaluations} models read, {each:.2f} s each, {timing.overhead:.2f} of forward passes and loading"
         )
     if as_json:
         console.put_json(LEADERBOARDS.encode(board) | {"verdict": verdict(board) if board.judgement else None})

@@ -11,64 +11,79 @@ from typing import TYPE_CHECKING
 from quantplan.cli import console
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.live import Live
+    from rich.progress import Progress
 
+    from quantplan.progress import Advance, Reporter
     from quantplan.surgery.search.leaderboard import Leaderboard
-    from quantplan.surgery.search.search import Progress, Tell
+    from quantplan.surgery.search.search import OnResult
 
 _SHOWN = 5  # of the leaderboard: the rest would push the screen about
 
 
 @contextmanager
-def growing() -> Iterator[Tell]:
+def growing() -> Iterator[tuple[Reporter, OnResult]]:
     """A live table and a bar on stderr; where that is no terminal, a line for each stage and each new best."""
-    if sys.stderr.isatty():
-        with _live() as tell:
-            yield tell
-    else:
-        yield _Lines()
-
-
-@contextmanager
-def _live() -> Iterator[Tell]:
-    from rich.console import Console, Group
+    if not sys.stderr.isatty():
+        with console.terminal() as report:
+            yield report, _Lines()
+        return
+    from rich.console import Console
     from rich.live import Live
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    bar = Bar(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
     )
-    task = bar.add_task("the original", total=None)
-    with Live(bar, console=Console(stderr=True), transient=True) as live:
 
-        def tell(progress: Progress) -> None:
-            bar.update(task, description=progress.stage, completed=progress.done, total=progress.total)
-            live.update(Group(_table(progress.board), bar))
-
-        yield tell
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    bars = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn())
+    with Live(bars, console=Console(stderr=True), transient=True) as live:
+        view = _View(live, bars)
+        yield view, view.show
 
 
-def _table(board: Leaderboard) -> RenderableType:
-    from quantplan.report.leaderboard_table import leaderboard_table
-    from quantplan.report.table import as_rich
+class _View:
+    """The leaderboard above the bar of the stage that runs."""
 
-    return as_rich(replace(leaderboard_table(board, _SHOWN), notes=()))  # they speak of a search that is over
+    def __init__(self, live: Live, bars: Progress) -> None:
+        self._live, self._bars = live, bars
+
+    @contextmanager
+    def stage(self, name: str, total: float = 1.0, unit: str = "") -> Iterator[Advance]:
+        task = self._bars.add_task(name, total=total)
+        yield lambda amount: self._bars.advance(task, amount)
+        self._bars.remove_task(task)
+
+    def say(self, text: str) -> None:
+        self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        self.say(f"warning: {text}")
+
+    def show(self, board: Leaderboard) -> None:
+        from rich.console import Group
+
+        from quantplan.report.leaderboard_table import leaderboard_table
+        from quantplan.report.table import as_rich
+
+        table = as_rich(replace(leaderboard_table(board, _SHOWN), notes=()))  # notes are for a search that is over
+        self._live.update(Group(table, self._bars))
 
 
 class _Lines:
-    """Says only what is new."""
+    """Says each new best."""
 
     def __init__(self) -> None:
-        self._stage, self._best = "", ""
+        self._best = ""
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, board: Leaderboard) -> None:
         from quantplan.report.leaderboard_table import in_short
 
-        if progress.stage != self._stage:
-            self._stage = progress.stage
-            console.say(f"{progress.stage} ...")
-        best = progress.board.best
+        best, done = board.best, len(board.standings)
         if best and best.edits != self._best:
             self._best = best.edits
-            console.say(f"  {progress.done} of {progress.total}: best so far {in_short(best, progress.board.by)}")
+            console.say(f"  {done} of {done + board.left_out}: best so far {in_short(best, board.by)}")

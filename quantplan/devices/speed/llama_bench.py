@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.bench import BenchRow, bench
-from quantplan.llamacpp.tools import Echo
+from quantplan.progress import SILENT, Advance, Reporter
 from quantplan.tensor import Model
 from quantplan.throughput import SpeedConditions, SpeedTest, Throughput
 
@@ -19,8 +19,8 @@ def measure_speed(
     files: Sequence[Path],
     execution: Execution = Execution(),
     repetitions: int = 5,
-    advance: Callable[[float], None] | None = None,
-    echo: Echo | None = None,
+    advance: Advance | None = None,
+    report: Reporter = SILENT,
 ) -> list[Throughput]:
     """pp512, tg128 and pp512+tg128 of each file. ``advance`` gets shares that add up to 1.
 
@@ -37,7 +37,7 @@ def measure_speed(
             combined=((PROMPT, GENERATED),),
             repetitions=repetitions,
             execution=execution,
-            echo=echo,
+            report=report,
         )
         found.append(_throughput(file, model, rows, execution.gpu_layers))
         advance(1 / len(models))

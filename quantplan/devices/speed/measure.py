@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,10 @@ from quantplan.llamacpp import tools
 from quantplan.llamacpp.bench import BenchRow, bench
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.measurement import Estimate
+from quantplan.progress import SILENT, Reporter
 from quantplan.quant_type import BY_NAME, QuantType, fitted
 from quantplan.records.cache import Cache, Plain
 from quantplan.records.files import make_folder
-from quantplan.sensitivity.probe import Tell
 from quantplan.tensor import Model
 
 VERSION = 1  # 1: first
@@ -102,7 +103,7 @@ def speed_table(
     types: Iterable[QuantType],
     options: SpeedOptions,
     cache_folder: Path,
-    tell: Tell = lambda *_: None,
+    report: Reporter = SILENT,
 ) -> SpeedTable:
     """The speeds of every type in every shape of the model's matrices, and what a token costs besides.
 
@@ -115,10 +116,7 @@ def speed_table(
     timings = _cache(options, cache_folder)
     todo = tasks(model, found, kinds)
     runs = _timings(todo)
-    for done, (task, key) in enumerate(runs, 1):
-        if key not in timings:
-            timings.put(key, _timed(task, options))
-            tell("speed of products", done, len(runs))
+    _measure_missing(timings, runs, partial(_timed, options), "speed of matrix products", report)
     speeds = _speeds(todo, timings)
     table = SpeedTable(
         machine=matmul.device_name(options.execution.gpu_layers > 0),
@@ -132,7 +130,23 @@ def speed_table(
         overhead=dict.fromkeys(BATCHES, Overhead(0.0, 0.0, 0.0)),
         stored={name: model.by_name[name].type for name in found},
     )
-    return _with_overhead(model, table, options, timings, tell)
+    return _with_overhead(model, table, options, timings, report)
+
+
+def _measure_missing(
+    timings: Cache[Any],
+    runs: Sequence[tuple[Any, str]],
+    measure: Callable[[Any], dict[str, Any]],
+    stage: str,
+    report: Reporter,
+) -> None:
+    """Measures the subject of each (subject, key) whose key the cache does not have; each is kept at once."""
+    missing = [(subject, key) for subject, key in runs if key not in timings]
+    with report.stage(stage, len(runs)) if missing else SILENT.stage(stage) as advance:
+        advance(len(runs) - len(missing))
+        for subject, key in missing:
+            timings.put(key, measure(subject))
+            advance(1)
 
 
 def pending(model: Model, types: tuple[QuantType, ...], options: SpeedOptions, cache_folder: Path) -> tuple[int, int]:
@@ -190,7 +204,7 @@ def _timings(todo: Sequence[TimingTask]) -> list[tuple[TimingTask, str]]:
     return [(task, task.keys[turn]) for turn in range(_TIMINGS) for task in todo]
 
 
-def _timed(task: TimingTask, options: SpeedOptions) -> dict[str, object]:
+def _timed(options: SpeedOptions, task: TimingTask) -> dict[str, object]:
     shape = matmul.measured_shape(task.kind, task.shape, task.batch)
     load = matmul.Load(task.batch, task.working_set, options.execution.threads_used, options.execution.gpu_layers > 0)
     timing = matmul.time_product(task.kind, shape, load)
@@ -216,15 +230,13 @@ def _speeds(todo: Iterable[TimingTask], timings: Cache[Any]) -> tuple[Speed, ...
 
 
 def _with_overhead(
-    model: Model, table: SpeedTable, options: SpeedOptions, timings: Cache[Any], tell: Tell
+    model: Model, table: SpeedTable, options: SpeedOptions, timings: Cache[Any], report: Reporter
 ) -> SpeedTable:
     """llama-bench on synthetic models of two sizes, less their products: a fixed part and one per block."""
     types = uniform_types(table, _SYNTHETIC_TYPE)
     runs = _synthetic_runs(model, table.products)
-    for done, (blocks, key) in enumerate(runs, 1):
-        if key not in timings:
-            timings.put(key, _bench_synthetic(model, blocks, types, options, timings.folder))
-            tell("speed of synthetic models", done, len(runs))
+    bench_size = partial(_bench_synthetic, model, types, options, timings.folder)
+    _measure_missing(timings, runs, bench_size, "speed of synthetic models", report)
     fits = {}
     for batch in BATCHES:
         samples: dict[int, list[float]] = {}
@@ -271,7 +283,7 @@ def _block_bytes(model: Model, types: Mapping[str, QuantType]) -> dict[int, int]
 
 
 def _bench_synthetic(
-    model: Model, blocks: int, types: Mapping[str, QuantType], options: SpeedOptions, folder: Path
+    model: Model, types: Mapping[str, QuantType], options: SpeedOptions, folder: Path, blocks: int
 ) -> dict[str, list[float]]:
     """Nanoseconds per token of each repetition, by batch."""
     make_folder(folder)
@@ -353,7 +365,7 @@ def check_against_bench(
     options: SpeedOptions,
     *,
     run: Callable[..., list[BenchRow]] = bench,
-    echo: tools.Echo | None = None,
+    report: Reporter = SILENT,
 ) -> list[SpeedCheck]:
     """pp512 and tg128 of a built file: predicted from its types, measured with llama-bench.
 
@@ -369,7 +381,7 @@ def check_against_bench(
         generation=(GENERATED,),
         repetitions=options.repetitions,
         execution=replace(options.execution, threads=table.threads),
-        echo=echo,
+        report=report,
     )
     expected = {PROMPT: table.tokens_per_second(types, PROMPT), 0: table.tokens_per_second(types, GENERATION)}
     return [SpeedCheck(row.name, expected[row.prompt], row) for row in rows]

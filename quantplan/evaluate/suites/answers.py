@@ -1,4 +1,4 @@
-"""Answers as graders read them: thinking set apart, texts brought to one spelling, numbers found."""
+"""Answers as graders read them: without thinking, in one spelling, with their numbers."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model said to one prompt. ``opened``: the prompt ended inside a block of thinking."""
+    """A model's answer to one prompt. ``opened``: the prompt ended inside a block of thinking."""
 
     text: str
     opened: bool = False
 
     @property
     def whole(self) -> str:
-        """The text with the tag that the prompt had already."""
+        """The text, with the opening tag that the prompt ended with."""
         return OPENED + self.text if self.opened else self.text
 
     @property
     def said(self) -> str:
-        """What comes after the thinking; nothing where the thinking has not ended."""
+        """The text after the thinking; empty where the thinking does not end."""
         _, closed, after = self.whole.rpartition(CLOSED)
         return after.partition(OPENED)[0].strip() if closed else self.whole.partition(OPENED)[0].strip()
 
@@ -37,28 +37,28 @@ class Reply:
 def normal(text: str) -> str:
     """Lower case, no accents, no punctuation, one space between words; 300,000 is 300000, and 3.14 stays."""
     plain = unicodedata.normalize("NFKD", text.casefold())
-    plain = "".join(each for each in plain if not unicodedata.combining(each))
+    plain = "".join(character for character in plain if not unicodedata.combining(character))
     return " ".join(_BETWEEN.sub(" ", _THOUSANDS.sub("", plain)).split())
 
 
-def finds(wanted: str, text: str) -> bool:
-    """Whether a word or phrase, or a pattern between slashes, stands in the normal ``text`` as whole words."""
-    pattern = wanted[1:-1] if len(wanted) > 2 and wanted[0] == wanted[-1] == "/" else re.escape(normal(wanted))
+def finds(phrase: str, text: str) -> bool:
+    """Whether a phrase, or a pattern between slashes, is in the normalized ``text`` as whole words."""
+    pattern = phrase[1:-1] if len(phrase) > 2 and phrase[0] == phrase[-1] == "/" else re.escape(normal(phrase))
     return re.search(rf"(?<!\w)(?:{pattern})(?!\w)", text) is not None
 
 
 def numbers(text: str) -> list[Decimal]:
-    """All numbers in the order of the text; 1,234 is one, -5 is below zero, 3-5 are 3 and 5."""
+    """All numbers in the order of the text; 1,234 is one number, -5 is negative, 3-5 are 3 and 5."""
     plain = _THOUSANDS.sub("", text.replace("−", "-"))
-    return [Decimal(each) for each in _NUMBER.findall(plain)]
+    return [Decimal(number) for number in _NUMBER.findall(plain)]
 
 
 def words(text: str) -> list[str]:
-    """The words in lower case; numbers are none."""
-    return [each.casefold() for each in _WORD.findall(text)]
+    """The words in lower case; numbers are not words."""
+    return [word.casefold() for word in _WORD.findall(text)]
 
 
 def repeated(items: list[str], length: int) -> float:
-    """Share of the runs of ``length`` words that came before already; 0 where there are fewer than two."""
+    """Share of the runs of ``length`` words that occurred before; 0 where there are fewer than two runs."""
     runs = list(zip(*(items[start:] for start in range(length)), strict=False))
     return 1 - len(set(runs)) / len(runs) if len(runs) > 1 else 0.0

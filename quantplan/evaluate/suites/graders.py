@@ -1,4 +1,4 @@
-"""From an answer to a credit between 0 and 1, one function a kind of part. Formulas and examples: docs/suites.md."""
+"""From an answer to a credit between 0 and 1, one function for each kind of part. Formulas and examples: docs/suites.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quantplan.llamacpp.chat import CLOSED, OPENED
 
 COMMON_SHARE = 0.25  # of common words from which a text counts as one of the language; English prose has 0.4 to 0.5
 PLAIN_SHARE = 0.9  # of letters, spaces and usual punctuation from which it counts as prose
-COHERENCE_RUN, REPETITION_RUN = 3, 4  # words of a run that shall not come again
+COHERENCE_RUN, REPETITION_RUN = 3, 4  # words of a run that must not be repeated
 SCALE = 10  # of intensities
 _PLAIN = re.compile(r"[^\W\d_]|[\s.,;:!?'\"’“”()-]")
 _SCALE_NAMED = re.compile(r"\b0\s*(?:-|–|to)\s*10\b")  # "anger (0-10): 7" is about 7
@@ -32,37 +32,37 @@ class Credit:
 def facts(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
     """1 where an accepted answer is said and no rejected one."""
     text = normal(reply.said)
-    refused = next((each for each in item.reject if finds(each, text)), None)
-    if refused is not None:
-        return Credit(0.0, f"says {refused}")
-    if any(finds(each, text) for each in item.accept):
+    rejected = next((phrase for phrase in item.reject if finds(phrase, text)), None)
+    if rejected is not None:
+        return Credit(0.0, f"says {rejected}")
+    if any(finds(phrase, text) for phrase in item.accept):
         return Credit(1.0)
     return Credit(0.0, f"no {' or '.join(item.accept)}" if text else "no answer")
 
 
 def coherence(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
-    """likeness x variety x topic: plain text of common words, no runs of words again, keywords."""
-    text, found = reply.said, words(reply.said)
-    if len(found) < max(1, item.at_least):
-        return Credit(0.0, f"{len(found)} words, {item.at_least} needed")
+    """likeness x variety x topic: plain text of common words, without repeated runs of words, with keywords."""
+    text, said = reply.said, words(reply.said)
+    if len(said) < max(1, item.at_least):
+        return Credit(0.0, f"{len(said)} words, {item.at_least} needed")
     plain = len(_PLAIN.findall(text)) / len(text)
-    common = sum(word in part.common_words for word in found) / len(found)
+    common = sum(word in part.common_words for word in said) / len(said)
     likeness = min(1.0, plain / PLAIN_SHARE) * min(1.0, common / COMMON_SHARE)
-    again = repeated(found, COHERENCE_RUN)
-    named = sum(finds(each, normal(text)) for each in item.keywords)
+    again = repeated(said, COHERENCE_RUN)
+    named = sum(finds(keyword, normal(text)) for keyword in item.keywords)
     value = likeness * (1 - again) * (1 + min(1.0, named / item.needed)) / 2
     return Credit(
         value,
-        "" if value == 1 else f"likeness {likeness:.2f}, runs again {again:.2f}, {named} of {item.needed} keywords",
+        "" if value == 1 else f"likeness {likeness:.2f}, repeated runs {again:.2f}, {named} of {item.needed} keywords",
     )
 
 
 def repetition(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
-    """1 - share of runs of four words that came before; in proportion less where the text is too short to tell."""
-    found = words(reply.said)
-    again, enough = repeated(found, REPETITION_RUN), min(1.0, len(found) / max(1, item.at_least))
+    """1 - share of runs of four words that occurred before; proportionally less where the text is too short to tell."""
+    said = words(reply.said)
+    again, enough = repeated(said, REPETITION_RUN), min(1.0, len(said) / max(1, item.at_least))
     value = (1 - again) * enough
-    return Credit(value, "" if value == 1 else f"{len(found)} words, runs again {again:.2f}")
+    return Credit(value, "" if value == 1 else f"{len(said)} words, repeated runs {again:.2f}")
 
 
 def thinking(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
@@ -88,20 +88,20 @@ def direct(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
 
 
 def _answers(item: SuiteItem, reply: Reply) -> bool:
-    """Whether the answer is accepted; any answer at all where the item does not say what is."""
+    """Whether the answer is accepted; any answer where the item does not say which are."""
     text = normal(reply.said)
-    if any(finds(each, text) for each in item.reject):
+    if any(finds(phrase, text) for phrase in item.reject):
         return False
-    return any(finds(each, text) for each in item.accept) if item.accept else bool(text)
+    return any(finds(phrase, text) for phrase in item.accept) if item.accept else bool(text)
 
 
 def math(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
     """(right significant digits / digits of the answer)^2, of the last number that is said."""
-    found = numbers(reply.said)
-    if not found:
+    said = numbers(reply.said)
+    if not said:
         return Credit(0.0, "no number")
-    right, digits = right_digits(found[-1], item.answer)
-    return Credit((right / digits) ** 2, "" if right == digits else f"{found[-1]} has {right} of {digits} digits right")
+    right, digits = right_digits(said[-1], item.answer)
+    return Credit((right / digits) ** 2, "" if right == digits else f"{said[-1]} has {right} of {digits} digits right")
 
 
 def right_digits(value: Decimal, answer: str) -> tuple[int, int]:
@@ -109,9 +109,9 @@ def right_digits(value: Decimal, answer: str) -> tuple[int, int]:
 
     Two numbers agree to k digits where they differ by at most half a unit of the answer's k-th digit. Zero has one digit.
     """
-    wanted = Decimal(answer)
-    digits = len(wanted.as_tuple().digits)
-    gap, first = abs(value - wanted), wanted.adjusted()
+    correct = Decimal(answer)
+    digits = len(correct.as_tuple().digits)
+    gap, first = abs(value - correct), correct.adjusted()
     right = 0
     while right < digits and 2 * gap <= Decimal(1).scaleb(first - right):
         right += 1
@@ -128,7 +128,7 @@ def feelings(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
         if not said or float(said[-1]) > SCALE:
             return Credit(0.0, f"no intensity of {name}")
         distance += abs(float(said[-1]) - level)
-        chance += sum(abs(each - level) for each in range(SCALE + 1)) / (SCALE + 1)
+        chance += sum(abs(guess - level) for guess in range(SCALE + 1)) / (SCALE + 1)
     value = max(0.0, 1 - distance / chance)
     return Credit(value, "" if value == 1 else f"off by {distance / len(item.feelings):.1f} on average")
 
@@ -139,14 +139,14 @@ def reasoning(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
         return facts(part, item, reply)
     if item.choices:
         return _choice(item, normal(reply.said))
-    found = numbers(reply.said)
-    if not found:
+    said = numbers(reply.said)
+    if not said:
         return Credit(0.0, "no number")
-    return Credit(1.0) if found[-1] == Decimal(item.answer) else Credit(0.0, f"says {found[-1]}")
+    return Credit(1.0) if said[-1] == Decimal(item.answer) else Credit(0.0, f"says {said[-1]}")
 
 
 def _choice(item: SuiteItem, text: str) -> Credit:
-    """The one choice that is named; of several the one after the last word such as answer or therefore."""
+    """The only choice that is named; of several the one after the last word such as answer or therefore."""
     named = _named(item, text)
     if len(named) > 1:
         ends = [match.end() for match in _FINALLY.finditer(text)]
@@ -157,7 +157,7 @@ def _choice(item: SuiteItem, text: str) -> Credit:
 
 
 def _named(item: SuiteItem, text: str) -> set[str]:
-    longest_first = sorted((re.escape(normal(each)) for each in item.choices), key=len, reverse=True)
+    longest_first = sorted((re.escape(normal(choice)) for choice in item.choices), key=len, reverse=True)
     return set(re.findall(rf"(?<!\w)(?:{'|'.join(longest_first)})(?!\w)", text))
 
 

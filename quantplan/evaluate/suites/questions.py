@@ -1,8 +1,17 @@
-"""From an item of a suite to the prompt that a model gets."""
+"""From an item of a suite to the prompt for the model."""
 
 from __future__ import annotations
 
-from quantplan.evaluate.suites.suite import COHERENCE, DIRECT, FEELINGS, PERPLEXITY, Suite, SuiteItem, SuitePart
+from quantplan.evaluate.suites.suite import (
+    COHERENCE,
+    DIRECT,
+    FEELINGS,
+    NOT_MEASURED,
+    PERPLEXITY,
+    Suite,
+    SuiteItem,
+    SuitePart,
+)
 from quantplan.llamacpp.chat import ALWAYS, NEVER, SWITCH, ChatForm, Prompt
 from quantplan.llamacpp.generation import GenerationRequest
 
@@ -15,8 +24,10 @@ _FEELINGS = (
 def why_not(part: SuitePart, form: ChatForm) -> str:
     """Why the part does not apply to a model that is asked in this form; empty where it does."""
     if part.kind == PERPLEXITY:
-        return "not measured: it takes a text and the original model"
-    missing = "the file has no chat template" if form.template is None else "its chat template knows no thinking"
+        return NOT_MEASURED
+    missing = (
+        "the file has no chat template" if form.template is None else "its chat template does not support thinking"
+    )
     if part.thinks and form.thinks == NEVER:
         return missing
     if part.kind == DIRECT and form.thinks != SWITCH:
@@ -25,7 +36,7 @@ def why_not(part: SuitePart, form: ChatForm) -> str:
 
 
 def request(suite: Suite, part: SuitePart, item: SuiteItem, form: ChatForm) -> GenerationRequest:
-    """The item's prompt and its tokens: more of them where the model thinks although it should not."""
+    """The item's prompt and its most tokens: more of them where the model thinks although nobody asked it to."""
     if part.kind == COHERENCE:
         return GenerationRequest(Prompt(item.text), item.max_tokens)
     unasked = form.thinks == ALWAYS and not part.thinks
@@ -35,9 +46,9 @@ def request(suite: Suite, part: SuitePart, item: SuiteItem, form: ChatForm) -> G
 
 
 def wording(part: SuitePart, item: SuiteItem) -> str:
-    """What the user says."""
+    """The text of the user message."""
     if part.kind != FEELINGS:
         return f"{item.text} {part.instruction}".strip()
     names = [name for name, _ in item.feelings]
-    asked = (part.instruction or _FEELINGS).replace("{who}", item.who).replace("{feelings}", ", ".join(names))
-    return "\n".join([f"Read this dialogue.\n\n{item.text}\n\n{asked}", *(f"{name}: number" for name in names)])
+    question = (part.instruction or _FEELINGS).replace("{who}", item.who).replace("{feelings}", ", ".join(names))
+    return "\n".join([f"Read this dialogue.\n\n{item.text}\n\n{question}", *(f"{name}: number" for name in names)])

@@ -1,9 +1,9 @@
-"""Scores of models at a suite: all items asked in one go, each answer graded, every finished model kept."""
+"""Scores of models at a suite: all items asked in one batch, each answer graded, every finished model cached."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,11 +21,11 @@ from quantplan.llamacpp.chat import ChatForm
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.llamacpp.generation import BROKEN, TOO_LONG, Generation, generate
 from quantplan.measurement import Estimate
+from quantplan.progress import SILENT, Reporter
 from quantplan.records.cache import Cache
 from quantplan.tensor import Model
 
-Advance = Callable[[float], None]
-_LARGEST_LOG = 600.0  # of a ratio that is still a number
+_LARGEST_LOG = 600.0  # of a ratio that is still finite
 Ratio = Estimate | float | None  # PPL of the model over PPL of the original
 
 
@@ -46,38 +46,34 @@ def score_loaded(
     *,
     file: str = "",
     model_digest: str = "",
-    advance: Advance | None = None,
+    report: Reporter = SILENT,
 ) -> SuiteScore:
     """The score of the model that is loaded, with the weights that it has now.
 
-    ``metadata``: of its header, for the chat template. ``file`` and ``model_digest`` only name it in the result. ``advance``
-    gets shares that add up to 1. Raises BadFile for a template that cannot be rendered, BadUsage where no part applies.
+    ``metadata``: of its header, for the chat template. ``file`` and ``model_digest`` only name it in the result.
+
+    Raises BadFile for a template that cannot be rendered, BadUsage where no part applies.
     """
     form = ChatForm(metadata, engine)
-    asked = [(part, item) for part in suite.parts if not why_not(part, form) for item in part.items]
-    step = (lambda count: advance(count / len(asked))) if advance else None
-    wanted = [request(suite, part, item, form) for part, item in asked]
-    answers = generate(engine, wanted, step) if wanted else []
-    graded = [
-        _graded(part, item, Reply(answer.text, each.prompt.thinking), answer)
-        for (part, item), each, answer in zip(asked, wanted, answers, strict=True)
-    ]
-    left = iter(graded)
-    parts = [_part(part, why_not(part, form), [next(left) for _ in _asked(part, form)]) for part in suite.parts]
+    reasons = {part.name: why_not(part, form) for part in suite.parts}
+    asked = [(part, item) for part in suite.parts if not reasons[part.name] for item in part.items]
+    requests = [request(suite, part, item, form) for part, item in asked]
+    with report.stage(f"{file or 'model'}: {suite.name}", len(requests)) as advance:
+        answers = generate(engine, requests, advance) if requests else []
+    graded: dict[str, list[ItemScore]] = {part.name: [] for part in suite.parts}
+    for (part, item), asked_for, answer in zip(asked, requests, answers, strict=True):
+        reply = Reply(answer.text, asked_for.prompt.thinking)
+        graded[part.name].append(_graded(part, item, reply, answer))
     score = SuiteScore(
         file=file,
         model_digest=model_digest,
-        parts=tuple(parts),
+        parts=tuple(_part(part, reasons[part.name], graded[part.name]) for part in suite.parts),
         conditions=conditions(suite, engine.options.execution.backend),
         template=form.template is not None,
         thinks=form.thinks,
         notes=_notes(form, answers),
     )
     return _applying(with_perplexity(score, ppl_ratio), suite)
-
-
-def _asked(part: SuitePart, form: ChatForm) -> Sequence[SuiteItem]:
-    return () if why_not(part, form) else part.items
 
 
 def _graded(part: SuitePart, item: SuiteItem, reply: Reply, answer: Generation) -> ItemScore:
@@ -99,9 +95,9 @@ def _part(part: SuitePart, reason: str, items: list[ItemScore]) -> PartScore:
 def _notes(form: ChatForm, answers: Sequence[Generation]) -> tuple[str, ...]:
     notes = []
     if form.template is None:
-        notes.append('the file has no chat template: asked as "Question: ... Answer:"')
+        notes.append('the file has no chat template: questions were asked as "Question: ... Answer:"')
     for ending, words in (
-        (BROKEN, "broke off: logits are no numbers"),
+        (BROKEN, "broke off: NaN or infinite logits"),
         (TOO_LONG, "not asked: longer than the context"),
     ):
         count = sum(answer.ending == ending for answer in answers)
@@ -122,28 +118,26 @@ def score_file(
     suite: Suite,
     execution: Execution = Execution(),
     ppl_ratio: Ratio = None,
-    advance: Advance | None = None,
+    report: Reporter = SILENT,
     cache: Path | None = None,
 ) -> SuiteScore:
-    """The score of a file, from the folder ``cache`` where its answers are kept; raises as ``score_loaded``."""
-    advance = advance or (lambda _share: None)
+    """The score of a file, from the folder ``cache`` where it is there already; raises as ``score_loaded``."""
     model = read_model(path)
-    kept = Kept(cache, suite, execution)
-    known = kept.find(model)
+    scores = ScoreCache(cache, suite, execution)
+    known = scores.find(model)
     if known is not None:
-        advance(1)
         return _applying(with_perplexity(replace(known, file=str(path)), ppl_ratio), suite)
     with Engine(model.path, EngineOptions(execution=execution)) as engine:
-        # a perfect ratio, so that a suite of one part applies; what is kept has none
-        found = score_loaded(
-            engine, model.metadata, suite, 1.0, file=str(path), model_digest=model.digest, advance=advance
+        # a ratio of 1, so that a suite with nothing but perplexity applies; the cached score has none
+        score = score_loaded(
+            engine, model.metadata, suite, 1.0, file=str(path), model_digest=model.digest, report=report
         )
-    kept.put(with_perplexity(found, None))
-    return _applying(with_perplexity(found, ppl_ratio), suite)
+    scores.put(with_perplexity(score, None))
+    return _applying(with_perplexity(score, ppl_ratio), suite)
 
 
-class Kept:
-    """Finished scores of one suite, by model; without the perplexity, which is measured elsewhere."""
+class ScoreCache:
+    """Scores of one suite, by model; without the perplexity, which is measured elsewhere."""
 
     def __init__(self, cache: Path | None, suite: Suite, execution: Execution) -> None:
         self._suite = suite
@@ -160,11 +154,11 @@ class Kept:
 
 
 def tokens_at_most(suite: Suite) -> int:
-    """Tokens that a model without thinking of its own can be asked for."""
+    """The most tokens that a model generates, unless it thinks unasked."""
     return sum(item.max_tokens for part in suite.parts if part.kind != PERPLEXITY for item in part.items)
 
 
 def ppl_ratio(logarithm: Estimate) -> Estimate:
-    """PPL over PPL of the original, of ln(PPL / PPL of the original) as ``measure`` gives it."""
+    """PPL over PPL of the original, from ln(PPL / PPL of the original) as ``measure`` gives it."""
     ratio = math.exp(min(logarithm.value, _LARGEST_LOG))
     return Estimate(ratio, ratio * (logarithm.stderr or 0.0))

@@ -1,6 +1,6 @@
-"""A suite: short tasks by which a model's answers are scored, in weighted parts. The files are described in docs/suites.md.
+"""A suite: short tasks that score a model's answers, in weighted parts. The files are described in docs/suites.md.
 
-A suite's digest covers everything that can change a score, so two scores of one digest were asked and judged alike.
+A suite's digest covers everything that can change a score, so two scores with one digest were asked and graded alike.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from quantplan.errors import BadUsage
 
 FACTS, COHERENCE, REPETITION, THINKING, DIRECT = "facts", "coherence", "repetition", "thinking", "direct"
 MATH, FEELINGS, REASONING, PERPLEXITY = "math", "feelings", "reasoning", "perplexity"
+NOT_MEASURED = "not measured: it needs a text (--text) and the original model (--model)"  # of perplexity
 KINDS = (FACTS, COHERENCE, REPETITION, THINKING, DIRECT, MATH, FEELINGS, REASONING, PERPLEXITY)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteItem:
-    """One task. ``text``: the question, the beginning of a text or a dialogue; the other fields as its kind needs them.
+    """One task. ``text``: the question, the beginning of a text or a dialogue; the other fields depend on the kind of its part.
 
     ``accept``, ``reject``: words, or patterns between slashes. ``answer``: a number as written, or one of ``choices``.
     ``feelings``: names with intensities from 0 to 10 of ``who``. ``at_least``: words of an answer, ``needed``: keywords.
@@ -43,7 +44,7 @@ class SuiteItem:
 
 @dataclass(frozen=True, kw_only=True)
 class SuitePart:
-    """Items of one kind. ``weight``: of the part in the overall score, in any unit; ``thinking``: asked in that mode.
+    """Items of one kind. ``weight``: in the overall score, in any unit; ``thinking``: asked in thinking mode.
 
     ``instruction`` is said with every question. ``common_words``: the most frequent words of the language (coherence).
     """
@@ -58,13 +59,13 @@ class SuitePart:
 
     @property
     def thinks(self) -> bool:
-        """Whether the model shall think before it answers."""
+        """Whether the model is asked in thinking mode."""
         return self.thinking or self.kind == THINKING
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """``thinking_tokens``: added to those of an item where a model thinks and nothing can stop it."""
+    """``thinking_tokens``: added to those of an item where a model thinks and cannot be told not to."""
 
     name: str
     parts: tuple[SuitePart, ...]
@@ -72,7 +73,7 @@ class Suite:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all that is asked and accepted; its name and comments in the file are left out."""
+        """SHA-256 of all that is asked and accepted, without its name and the comments in the file."""
         content = [self.thinking_tokens, *(asdict(part) for part in self.parts)]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -86,9 +87,9 @@ class Suite:
 
 
 def joined(suites: Sequence[Suite]) -> Suite:
-    """One suite of all parts, weights as they stand; a name that comes again gets its suite's in front of it.
+    """One suite of all parts, weights unchanged; a part whose name is taken is called ``SUITE:PART``.
 
-    BadUsage where that does not tell parts apart: the same suite twice.
+    BadUsage where that is not enough: the same suite twice.
     """
     parts: dict[str, SuitePart] = {}
     for suite in suites:

@@ -1,54 +1,47 @@
-"""Suites as YAML: read with every mistake named by file, part, item and key. See docs/suites.md."""
+"""Suites as YAML files: every mistake is named with its file, line, part, item and key. See docs/suites.md.
+
+All scalars are read as the text in the file, so that ``yes``, ``1.50`` and ``2024-03-01`` need no quotes.
+"""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Mapping
-from decimal import Decimal, InvalidOperation
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from quantplan.evaluate.suites import suite as nouns
-from quantplan.evaluate.suites.suite import KINDS, Suite, SuiteItem, SuitePart
-from quantplan.evaluate.suites.yaml_fields import Place, check_unlike, described, load
+import yaml
+from pydantic import ValidationError
 
-SUITE_FORMAT, SUITE_VERSION = "quantplan-suite", 1  # 1: first
+from quantplan.errors import BadFile
+from quantplan.evaluate.suites.suite import KINDS, Suite
+from quantplan.evaluate.suites.suite_schema import ITEMS, SUITE_FORMAT, SUITE_VERSION, PartSchema, SuiteSchema
+
 DEFAULT = "default"
 _FOLDER = Path(__file__).parents[2] / "data" / "suites"
-
-# kind -> what names its text, keys that an item must have, keys that it may have
-_ITEM_KEYS: dict[str, tuple[str, frozenset[str], frozenset[str]]] = {
-    nouns.FACTS: ("question", frozenset({"accept"}), frozenset({"reject"})),
-    nouns.COHERENCE: ("text", frozenset({"keywords"}), frozenset({"needed", "at_least"})),
-    nouns.REPETITION: ("question", frozenset(), frozenset({"at_least"})),
-    nouns.THINKING: ("question", frozenset(), frozenset({"accept", "reject"})),
-    nouns.DIRECT: ("question", frozenset(), frozenset({"accept", "reject"})),
-    nouns.MATH: ("question", frozenset({"answer"}), frozenset()),
-    nouns.FEELINGS: ("dialogue", frozenset({"who", "feelings"}), frozenset()),
-    nouns.REASONING: ("question", frozenset(), frozenset({"answer", "choices", "accept", "reject", "topic"})),
+_SHOWN = 3  # mistakes in one message
+_PLAIN = {  # where pydantic speaks of types of Python
+    "float_parsing": "must be a number",
+    "int_parsing": "must be a whole number",
+    "tuple_type": "must be a list, such as [this, that]",
+    "string_type": "must be a text",
 }
-_EVERY_ITEM = {"name", "max_tokens"}
-_PART_KEYS = {"name", "kind", "weight", "max_tokens", "instruction", "thinking", "common_words", "at_least", "items"}
-_SUITE_KEYS = {"format", "version", "name", "about", "thinking_tokens", "parts"}
-_AT_LEAST = {nouns.COHERENCE: 8, nouns.REPETITION: 30}  # words, where the file does not say
 
 
 def read_suite(source: Path | str) -> Suite:
-    """The suite in a file, or the shipped one for ``default``; BadFile with the place and the mend for any mistake."""
+    """The suite in a file, or the shipped one for ``default``; BadFile with the place of each mistake and what is allowed."""
     path = default_suite() if str(source) == DEFAULT else Path(source)
-    content = Place(path, load(path, "suite", f"`--suite {DEFAULT}`"))
-    content.keys(_SUITE_KEYS, {"format", "version", "parts"})
-    if content.text("format") != SUITE_FORMAT:
-        content.refuse("format", f"is {content.text('format')!r}; a suite begins with `format: {SUITE_FORMAT}`")
-    if content.text("version") != str(SUITE_VERSION):
-        content.refuse("version", f"{content.text('version')} is unknown (1 to {SUITE_VERSION}); update quantplan")
-    parts = tuple(_part(each) for each in content.children("parts", "part"))
-    check_unlike(content, "parts", [part.name for part in parts])
-    return Suite(
-        name=content.text("name", path.stem),
-        parts=parts,
-        thinking_tokens=content.count("thinking_tokens", 0, least=0),
-    )
+    text = _text(path)
+    content = _content(path, text)
+    if content.get("format") != SUITE_FORMAT:
+        raise BadFile(f"{path}: not a suite; a suite begins with `format: {SUITE_FORMAT}`")
+    if content.get("version") != str(SUITE_VERSION):
+        raise BadFile(f"{path}: version {content.get('version')} is unknown (1 to {SUITE_VERSION}); update quantplan")
+    try:
+        return SuiteSchema.model_validate(content).suite(path.stem)
+    except ValidationError as error:
+        mistakes = dict.fromkeys(_mistake(path, text, content, details) for details in error.errors())
+        lines = [*mistakes][:_SHOWN] + ([f"and {len(mistakes) - _SHOWN} more"] if len(mistakes) > _SHOWN else [])
+        raise BadFile("\n".join(lines)) from None
 
 
 def default_suite() -> Path:
@@ -56,114 +49,130 @@ def default_suite() -> Path:
     return _FOLDER / f"{DEFAULT}.yaml"
 
 
-def _part(place: Place) -> SuitePart:
-    place.keys(_PART_KEYS, {"kind", "weight"})
-    kind = place.text("kind")
-    if kind not in KINDS:
-        place.refuse("kind", f"is {kind!r}; known are {', '.join(KINDS)}")
-    weight = place.number("weight", place.text("weight"), 0, math.inf)
-    if weight == 0:
-        place.refuse("weight", "is 0; give a weight above 0, or leave the part out")
-    part = SuitePart(
-        name=place.text("name", kind) or kind,
-        kind=kind,
-        weight=weight,
-        instruction=place.text("instruction"),
-        thinking=place.truth("thinking", False),
-        common_words=tuple(word.casefold() for text in place.texts("common_words") for word in text.split()),
-        items=_items(place, kind),
-    )
-    if kind == nouns.COHERENCE and not part.common_words:
-        place.refuse("common_words", "is missing; list the most frequent words of the texts' language")
-    return part
+# --- YAML
 
 
-def _items(place: Place, kind: str) -> tuple[SuiteItem, ...]:
-    if kind == nouns.PERPLEXITY:
-        if place.content.get("items"):
-            place.refuse("items", "has entries, but perplexity is measured on a text; leave items out")
-        return ()
-    items = tuple(_item(each, place, kind, number) for number, each in enumerate(place.children("items", "item"), 1))
-    check_unlike(place, "items", [item.name for item in items])
-    return items
+class _TextLoader(yaml.BaseLoader):
+    """Scalars as text; a key that stands twice in a mapping is an error instead of the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key that is not text", key.start_mark)
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
-def _item(place: Place, part: Place, kind: str, number: int) -> SuiteItem:
-    named, needed, also = _ITEM_KEYS[kind]
-    place.keys({named} | needed | also | _EVERY_ITEM, {named} | needed)
-    if "max_tokens" not in part.content and "max_tokens" not in place.content:
-        place.refuse("max_tokens", "is missing; add `max_tokens: ...` here or in the part")
-    found = SuiteItem(
-        name=place.text("name", str(number)) or str(number),
-        text=place.required(named),
-        max_tokens=place.count("max_tokens", part.count("max_tokens", 1)),
-        accept=_patterns(place, "accept", least=1 if "accept" in needed else 0),
-        reject=_patterns(place, "reject"),
-        keywords=_patterns(place, "keywords", least=1 if "keywords" in needed else 0),
-        needed=place.count("needed", 1),
-        at_least=place.count("at_least", part.count("at_least", _AT_LEAST.get(kind, 0), least=0), least=0),
-        answer=place.text("answer"),
-        choices=place.texts("choices"),
-        who=place.text("who"),
-        feelings=_feelings(place) if kind == nouns.FEELINGS else (),
-        topic=place.text("topic"),
-    )
-    if kind in _CHECKS:
-        _CHECKS[kind](place, found)
-    return found
-
-
-def _patterns(place: Place, key: str, least: int = 0) -> tuple[str, ...]:
-    found = place.texts(key, least)
-    for each in found:
-        if len(each) > 2 and each.startswith("/") and each.endswith("/"):
-            try:
-                re.compile(each[1:-1])
-            except re.error as error:
-                place.refuse(key, f"has the pattern {each}, which is no regular expression ({error}); mend it")
-    return found
-
-
-def _feelings(place: Place) -> tuple[tuple[str, float], ...]:
-    place.required("who")
-    value = place.content["feelings"]
-    if not isinstance(value, Mapping) or not value:
-        place.refuse(
-            "feelings", f"is {described(value)}; names with intensities are needed, as {{anger: 7, relief: 2}}"
-        )
-    return tuple((str(name), place.number(f"feelings.{name}", str(level), 0, 10)) for name, level in value.items())
-
-
-def _check_math(place: Place, item: SuiteItem) -> None:
-    if not _is_number(item.answer):
-        place.refuse("answer", f"is {item.answer!r}; a number is needed, as 12, -3.5 or 1e6")
-
-
-def _check_reasoning(place: Place, item: SuiteItem) -> None:
-    if item.choices and item.answer not in item.choices:
-        place.refuse("answer", f"is {item.answer!r}; it must be one of the choices, as it is written there")
-    if item.choices and len(set(item.choices)) < 2:
-        place.refuse("choices", "has fewer than 2 entries; add what a wrong answer would say")
-    if bool(item.answer) == bool(item.accept):
-        place.refuse("answer", "or accept is needed, and only one of them")
-    if item.answer and not item.choices and not _is_number(item.answer):
-        place.refuse("answer", f"is {item.answer!r}, which is no number; add choices, or write accept instead")
-
-
-def _check_coherence(place: Place, item: SuiteItem) -> None:
-    if item.needed > len(item.keywords):
-        place.refuse("needed", f"is {item.needed}, more than the {len(item.keywords)} keywords; lower it")
-
-
-def _is_number(text: str) -> bool:
+def _text(path: Path) -> str:
     try:
-        return Decimal(text).is_finite()
-    except InvalidOperation:
-        return False
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadFile(
+            f"cannot read the suite {path}: {error.strerror or error}; give a YAML file, or `--suite {DEFAULT}`"
+        ) from None
+    except UnicodeDecodeError:
+        raise BadFile(f"{path}: not UTF-8 text; a suite is a YAML file, see docs/suites.md") from None
 
 
-_CHECKS: dict[str, Callable[[Place, SuiteItem], None]] = {
-    nouns.MATH: _check_math,
-    nouns.REASONING: _check_reasoning,
-    nouns.COHERENCE: _check_coherence,
-}
+def _content(path: Path, text: str) -> dict[str, Any]:
+    try:
+        content = yaml.load(text, _TextLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise BadFile(
+            f"{path}{where}: not YAML ({getattr(error, 'problem', None) or error}); "
+            "fix that line: texts with `: ` or ` #` need quotes, in braces and brackets texts with `?` or `,`, too"
+        ) from None
+    if not isinstance(content, dict):
+        raise BadFile(f"{path}: not a suite; a suite begins with `format: {SUITE_FORMAT}`")
+    return content
+
+
+def _line(text: str, keys: Sequence[str | int]) -> int:
+    """The line, from 1, where the value at ``keys`` begins, or that of the last one that is in the file."""
+    node, line = yaml.compose(text, yaml.BaseLoader), 1
+    for key in keys:
+        if isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+        elif isinstance(node, yaml.MappingNode) and (found := [pair for pair in node.value if pair[0].value == key]):
+            line, node = found[0][0].start_mark.line + 1, found[0][1]
+            continue
+        else:
+            break
+        line = node.start_mark.line + 1
+    return line
+
+
+# --- mistakes
+
+
+def _mistake(path: Path, text: str, content: Any, details: Mapping[str, Any]) -> str:
+    """One sentence: file, line, part, item, key, what is wrong, what is allowed."""
+    keys = _keys_in_file(details["loc"])
+    place, key = _place(content, keys)
+    what = _what(content, keys, key, details)
+    return f"{path}, line {_line(text, keys)}: {place + ': ' if place else ''}{what}"
+
+
+def _keys_in_file(loc: Sequence[str | int]) -> list[str | int]:
+    """Without the kind, which pydantic puts behind the index of a part."""
+    return [key for index, key in enumerate(loc) if not (index == 2 and loc[0] == "parts")]
+
+
+def _place(content: Any, keys: Sequence[str | int]) -> tuple[str, str]:
+    """(``part 2 (math), item 1``, the key in it)."""
+    words, key = [], ""
+    for name, index in zip(("part", "item"), (1, 3), strict=True):
+        if len(keys) > index and isinstance(keys[index], int):
+            entry = _at(content, keys[: index + 1])
+            called = entry.get("name") if isinstance(entry, Mapping) else None
+            words.append(f"{name} {int(keys[index]) + 1}" + (f" ({called})" if called else ""))
+    after = keys[2 * len(words) :]
+    key = ".".join(str(part) for part in after if isinstance(part, str))
+    return ", ".join(words), key
+
+
+def _at(content: Any, keys: Sequence[str | int]) -> Any:
+    for key in keys:
+        try:
+            content = content[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return content
+
+
+def _what(content: Any, keys: Sequence[str | int], key: str, details: Mapping[str, Any]) -> str:
+    problem, message = details["type"], details["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    if problem == "missing":
+        return f"`{key}` is missing; add `{key}: ...`"
+    if problem == "extra_forbidden":
+        return f"`{key}` is unknown here; the keys are {', '.join(_known_keys(content, keys))}"
+    if problem == "union_tag_not_found":
+        return "`kind` is missing; add `kind: ...`"
+    if problem == "union_tag_invalid":
+        return f"`kind` is {details['ctx']['tag']!r}; the kinds are {', '.join(KINDS)}"
+    if problem in ("model_type", "model_attributes_type", "dict_type"):
+        name = f"`{key}`" if key else "this"
+        return f"{name} is {_described(details['input'])}; keys with values are needed, such as `name: ...`"
+    if not key:
+        return message
+    return f"`{key}` is {_described(details['input'])}; {_PLAIN.get(problem, message)}"
+
+
+def _known_keys(content: Any, keys: Sequence[str | int]) -> list[str]:
+    schema: Any = SuiteSchema
+    if len(keys) > 2:
+        schema = PartSchema
+    if len(keys) > 4:
+        schema = ITEMS[_at(content, [*keys[:2], "kind"])]
+    return sorted(field.alias or name for name, field in schema.model_fields.items())
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, list | tuple | dict):
+        return f"a {'mapping' if isinstance(value, dict) else 'list'} of {len(value)}"
+    return repr(value) if value else "empty"

@@ -1,4 +1,4 @@
-"""How far apart two models are at one suite, item by item, and whether chance explains it."""
+"""The difference of two models at one suite, item by item, and whether it is significant."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _NORMAL = float(stats.norm.ppf((1 + LEVEL) / 2))  # of many items
 
 @dataclass(frozen=True)
 class SuiteGap:
-    """Own minus other: ``overall`` in points of 100, ``parts`` by name in credit from -1 to 1.
+    """First minus second: ``overall`` in points of 100, ``parts`` by name in credit from -1 to 1.
 
-    ``items``: pairs that were compared. ``left_out``: parts that apply to one of the models only; they do not count.
-    ``overall.needed``: about as many items, shared out alike, would decide a difference of this size.
+    ``items``: compared pairs. ``left_out``: parts that apply to only one of the models; they do not count.
+    ``overall.needed``: about how many items, distributed alike, would make a difference of this size significant.
     """
 
     overall: Gap
@@ -37,56 +37,52 @@ class SuiteGap:
     left_out: tuple[str, ...] = ()
 
 
-def suite_gap(own: SuiteScore, other: SuiteScore) -> SuiteGap:
+def suite_gap(first: SuiteScore, second: SuiteScore) -> SuiteGap:
     """Paired over the items of the parts that apply to both; ConditionsDiffer where they were not asked alike.
 
-    An item that is hard is hard for both, so only differences within pairs count; parts are independent of one another.
-    Perplexities are compared as they are, each with its own error. ValueError where no part applies to both.
+    A hard item is hard for both, so only differences within pairs count; parts are independent of one another.
+    Perplexities are compared with the error of each. ValueError where no part applies to both.
     """
-    named = [(each.file or "model", replace(each.conditions, suite="")) for each in (own, other)]
-    check_conditions(named, "surgery score")
-    theirs = {part.name: part for part in other.applicable}
-    pairs = [(part, theirs[part.name]) for part in own.applicable if part.name in theirs]
+    named = [(score.file or "model", replace(score.conditions, suite="")) for score in (first, second)]
+    check_conditions(named, "score")
+    of_second = {part.name: part for part in second.applicable}
+    pairs = [(part, of_second[part.name]) for part in first.applicable if part.name in of_second]
     if not pairs:
         raise ValueError("no part of the suite applies to both models")
-    shared = {part.name for part, _ in pairs}
-    found = {part.name: _difference(part, against) for part, against in pairs}
-    overall = weighted([(part.weight, found[part.name]) for part, _ in pairs])
-    fixed = weighted([(part.weight, _without_items(part, found[part.name])) for part, _ in pairs])
+    differences = {part.name: _difference(part, other) for part, other in pairs}
+    spreads = {part.name: (part.weight * (differences[part.name].stderr or 0.0), len(part.items)) for part, _ in pairs}
+    overall = weighted([(part.weight, differences[part.name]) for part, _ in pairs])
+    fixed = weighted([(part.weight, _fixed_error(part, differences[part.name])) for part, _ in pairs])
     items = sum(len(part.items) for part, _ in pairs)
-    spreads = {part.name: (part.weight * (found[part.name].stderr or 0.0), len(part.items)) for part, _ in pairs}
+    applicable = {part.name for score in (first, second) for part in score.applicable}
     return SuiteGap(
         overall=_gap(overall, list(spreads.values()), _needed(overall, fixed, items)),
-        parts={name: _gap(each, [spreads[name]]) for name, each in found.items()},
+        parts={name: _gap(difference, [spreads[name]]) for name, difference in differences.items()},
         items=items,
-        left_out=tuple(part.name for part in own.parts if part.name not in shared and _applies(part, own, other)),
+        left_out=tuple(part.name for part in first.parts if part.name in applicable - differences.keys()),
     )
 
 
-def _applies(part: PartScore, *scores: SuiteScore) -> bool:
-    return any(part.name == each.name for score in scores for each in score.applicable)
+def _difference(first: PartScore, second: PartScore) -> Estimate:
+    if first.items:
+        return mean_difference(list(zip(first.credits, second.credits, strict=True)))
+    errors = (first.credit.stderr or 0.0, second.credit.stderr or 0.0)
+    return Estimate(first.credit.value - second.credit.value, math.hypot(*errors))
 
 
-def _difference(own: PartScore, other: PartScore) -> Estimate:
-    if own.items:
-        return mean_difference(list(zip(own.credits, other.credits, strict=True)))
-    errors = (own.credit.stderr or 0.0, other.credit.stderr or 0.0)
-    return Estimate(own.credit.value - other.credit.value, math.hypot(*errors))
+def _fixed_error(part: PartScore, difference: Estimate) -> Estimate:
+    """The difference with the part of its error that more items would not lower."""
+    return replace(difference, stderr=0.0) if part.items else difference
 
 
-def _without_items(part: PartScore, found: Estimate) -> Estimate:
-    """The part's share of the error that more items would not lower."""
-    return replace(found, stderr=0.0) if part.items else found
-
-
-def _gap(found: Estimate, spreads: Sequence[Spread], needed: int | None = None) -> Gap:
-    reach = quantile(spreads) * (found.stderr or 0.0)
-    decided = abs(found.value) > reach
-    return Gap(found.value, found.value - reach, found.value + reach, decided, None if decided else needed)
+def _gap(difference: Estimate, spreads: Sequence[Spread], needed: int | None = None) -> Gap:
+    value, half_width = difference.value, quantile(spreads) * (difference.stderr or 0.0)
+    significant = abs(value) > half_width
+    return Gap(value, value - half_width, value + half_width, significant, None if significant else needed)
 
 
 def _needed(overall: Estimate, fixed: Estimate, items: int) -> int | None:
-    """Items at which the interval would just not hold 0; None where no number of them would do."""
+    """Items at which the interval would just not contain 0; None where no number of them would do."""
     allowed = (overall.value / _NORMAL) ** 2 - (fixed.stderr or 0.0) ** 2
     falling = (overall.stderr or 0.0) ** 2 - (fixed.stderr or 0.0) ** 2
     return max(items + 1, math.ceil(items * falling / allowed)) if allowed > 0 and items else None

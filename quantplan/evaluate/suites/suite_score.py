@@ -1,8 +1,8 @@
-"""A model's score at a suite: a credit from 0 to 1 for each item, with the answer that earned it, and what follows from them.
+"""A model's score at a suite: a credit from 0 to 1 and the answer of each item, and the figures that follow from them.
 
 A part's figure is the mean of its credits. Its standard error is that of a mean, with the variance of the credits and one more,
-half right and half wrong: what Jeffreys' prior Beta(1/2, 1/2) adds to a share (Brown, Cai and DasGupta, Statistical Science 16,
-2001). So 17 of 17 has an error too. The overall score is 100 times the weighted mean of the parts that apply to the model.
+half right and half wrong: what Jeffreys' prior Beta(1/2, 1/2) adds to a proportion (Brown, Cai and DasGupta, Statistical
+Science 16, 2001). So 17 of 17 has an error, too. The overall score is 100 times the weighted mean of the parts that apply.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from quantplan.evaluate.suites.suite import PERPLEXITY
+from scipy import stats
+
+from quantplan.evaluate.suites.suite import NOT_MEASURED, PERPLEXITY
 from quantplan.measurement import Estimate
 
 GRADING_VERSION = 1  # 1: first; raised when questions are worded, answered or judged in another way
@@ -23,7 +25,7 @@ Spread = tuple[float, int]  # a part's weighted standard error and the number of
 
 @dataclass(frozen=True)
 class SuiteConditions:
-    """Everything but the model that credits depend on. ``suite``: a name for people; the digest says what was asked."""
+    """All that credits depend on except the model. ``suite``: a name for people; the digest identifies what was asked."""
 
     suite: str
     suite_digest: str
@@ -36,7 +38,7 @@ class SuiteConditions:
 class ItemScore:
     """``text``: the whole answer, thinking and special tokens written out; ``ending``: see llamacpp.generation.
 
-    ``remark``: what is missing where the credit is not full.
+    ``remark``: what is missing where the credit is not 1.
     """
 
     name: str
@@ -49,7 +51,7 @@ class ItemScore:
 
 @dataclass(frozen=True, kw_only=True)
 class PartScore:
-    """``given``: the figure of a part without items (perplexity). ``reason``: why the part does not apply to the model."""
+    """``given``: the credit of a part without items (perplexity). ``reason``: why the part does not apply to the model."""
 
     name: str
     kind: str
@@ -76,7 +78,7 @@ class PartScore:
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteScore:
-    """``template``: questions went through the model's own chat template. ``thinks``: what it knows of thinking."""
+    """``template``: questions went through the model's own chat template. ``thinks``: always, switch or never."""
 
     file: str
     model_digest: str
@@ -112,22 +114,22 @@ class SuiteScore:
 
     def share(self, part: PartScore) -> float:
         """The part's weight in the overall score, percent."""
-        return 100 * part.weight / sum(each.weight for each in self.applicable) if part.applies else 0.0
+        return 100 * part.weight / sum(applicable.weight for applicable in self.applicable) if part.applies else 0.0
 
 
 def mean_credit(credits: Sequence[float]) -> Estimate:
-    """The mean of credits from 0 to 1, and its standard error, which is never 0; ValueError where there is none."""
+    """The mean of credits from 0 to 1, and its standard error, which is never 0; ValueError for no credits."""
     return Estimate(math.fsum(credits) / len(credits), _error(credits, (0.0, 1.0)))
 
 
 def mean_difference(pairs: Sequence[tuple[float, float]]) -> Estimate:
-    """Mean of (own - other) over the same items; one more is added for the error, half won and half lost outright."""
-    gaps = [own - other for own, other in pairs]
+    """Mean of (first - second) over the same items; for the error one more pair is added, half won and half lost outright."""
+    gaps = [first - second for first, second in pairs]
     return Estimate(math.fsum(gaps) / len(gaps), _error(gaps, (-1.0, 1.0)))
 
 
 def _error(values: Sequence[float], ends: tuple[float, float]) -> float:
-    """sqrt(variance / n), the variance over n + 1 values: the last one is half the one end, half the other."""
+    """sqrt(variance / n), the variance over n + 1 values: both ends count as half a value each."""
     if not values:
         raise ValueError("a part without items has no mean")
     count = len(values) + 1
@@ -137,7 +139,7 @@ def _error(values: Sequence[float], ends: tuple[float, float]) -> float:
 
 
 def weighted(figures: Sequence[tuple[float, Estimate]]) -> Estimate:
-    """100 times the weighted mean of figures that are independent of one another."""
+    """100 times the weighted mean of independent figures."""
     total = math.fsum(weight for weight, _ in figures)
     value = math.fsum(weight * figure.value for weight, figure in figures) / total
     error = math.hypot(*(weight * (figure.stderr or 0.0) for weight, figure in figures)) / total
@@ -145,24 +147,22 @@ def weighted(figures: Sequence[tuple[float, Estimate]]) -> Estimate:
 
 
 def quantile(spreads: Sequence[Spread]) -> float:
-    """Standard errors that the 95 % interval of a weighted mean reaches: Student's t.
+    """The half width of the 95 % interval of a weighted mean, in standard errors: Student's t.
 
-    Its degrees of freedom as Welch and Satterthwaite have them (Biometrics Bulletin 2, 1946), at least 1; a figure that does
-    not come from items has its error for certain.
+    Its degrees of freedom as Welch and Satterthwaite have them (Biometrics Bulletin 2, 1946), at least 1; the error
+    of a figure that does not come from items is taken as exact.
     """
-    from scipy import stats
-
     total = math.fsum(error**2 for error, _ in spreads)
-    own = math.fsum(error**4 / max(1, count - 1) for error, count in spreads if count)
-    freedom = max(1.0, total**2 / own) if own else math.inf
+    of_items = math.fsum(error**4 / max(1, count - 1) for error, count in spreads if count)
+    freedom = max(1.0, total**2 / of_items) if of_items else math.inf
     return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
 
 
 def with_perplexity(score: SuiteScore, ratio: Estimate | float | None) -> SuiteScore:
     """The score with its perplexity part filled in: credit = min(1, 1 / ratio).
 
-    ``ratio``: PPL of this model over PPL of the original, above 0; None where it was not measured. A ratio that is no
-    number counts as infinite. ValueError for one of 0 or less.
+    ``ratio``: PPL of this model over PPL of the original, above 0; None where it was not measured. A ratio that is NaN
+    counts as infinite. ValueError for a ratio of 0 or less.
     """
     return replace(
         score, parts=tuple(_filled(part, ratio) if part.kind == PERPLEXITY else part for part in score.parts)
@@ -171,7 +171,7 @@ def with_perplexity(score: SuiteScore, ratio: Estimate | float | None) -> SuiteS
 
 def _filled(part: PartScore, ratio: Estimate | float | None) -> PartScore:
     if ratio is None:
-        return replace(part, given=None, reason="not measured: it takes a text and the original model")
+        return replace(part, given=None, reason=NOT_MEASURED)
     value, error = (ratio.value, ratio.stderr or 0.0) if isinstance(ratio, Estimate) else (float(ratio), 0.0)
     if value <= 0:
         raise ValueError(f"a ratio of perplexities is above 0, not {value}")

@@ -1,69 +1,71 @@
-"""Edits close to those asked for that the model's architecture allows: what an error about a refused edit goes on to say."""
+"""Valid edits near edits that the model's architecture refuses, for the error message."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
 from quantplan.errors import BadUsage
+from quantplan.surgery.apply_edits import apply_edits
+from quantplan.surgery.architectures.block_kinds import block_kinds
 from quantplan.surgery.architectures.check import check, doubts, violations
-from quantplan.surgery.architectures.kinds import block_kinds
-from quantplan.surgery.edits import Edit, Span, edits_text, layer_map
+from quantplan.surgery.edits import Edit, Span, edits_text
 from quantplan.surgery.layer_map import LayerMap
 from quantplan.tensor import Model
 
 _MOST = 3
-_REACH = 8  # how far an edge of a range is moved, but a period at least; farther is another edit
+_REACH = 8  # how far an edge of a range is moved, or a whole period where that is more; farther is another edit
 _PAIRS_REACH = 4  # where two ranges move at once
+_RANGES = ("delete", "repeat", "reverse", "cycle", "move", "bridge")  # also of one layer: they may as well be of more
 
 
-def checked_map(model: Model, edits: Sequence[Edit], forced: bool = False) -> tuple[LayerMap, tuple[str, ...]]:
+def checked_map(model: Model, edits: Sequence[Edit], skip_check: bool = False) -> tuple[LayerMap, tuple[str, ...]]:
     """The edits' layer map and the notes on it. BadUsage where an edit cannot be made; where the architecture forbids the map,
-    with the nearest edits that it allows.
+    the message suggests the nearest edits that it allows.
     """
-    made = layer_map(model.blocks, edits)
+    layer_map = apply_edits(model.blocks, edits)
     try:
-        return made, check(model, made, forced)
+        return layer_map, check(model, layer_map, skip_check)
     except BadUsage as error:
-        near = nearest_valid(model, edits)
-        if not near:
+        suggestions = nearest_valid(model, edits)
+        if not suggestions:
             raise
-        raise BadUsage(f"{error}; nearest that can be done: {' or '.join(map(repr, near))}") from None
+        raise BadUsage(f"{error}; the nearest valid edits: {' or '.join(map(repr, suggestions))}") from None
 
 
 def nearest_valid(model: Model, edits: Sequence[Edit]) -> list[str]:
-    """At most three texts of edits that pass without force, nearest first; empty where none is near.
+    """At most three texts of edits that pass the check, nearest first; empty where none is near.
 
-    One edit is varied, the first that breaks the pattern: its ranges' edges by a few layers, their lengths first changed least.
+    One edit is varied, the first that breaks the pattern: the edges of its ranges move by a few layers.
     """
     index = _offender(model, edits)
     if index is None:
         return []
-    found: dict[str, str] = {}
+    suggestions: dict[str, str] = {}
     for candidate in _variants(edits[index], _reach(model)):
         varied = [*edits[:index], candidate, *edits[index + 1 :]]
-        made = _passing(model, varied)
-        if made is not None:
-            found.setdefault(made.digest, edits_text(varied))
-        if len(found) == _MOST:
+        layer_map = _valid_map(model, varied)
+        if layer_map is not None:
+            suggestions.setdefault(layer_map.digest, edits_text(varied))
+        if len(suggestions) == _MOST:
             break
-    return list(found.values())
+    return list(suggestions.values())
 
 
-def _passing(model: Model, edits: Sequence[Edit]) -> LayerMap | None:
+def _valid_map(model: Model, edits: Sequence[Edit]) -> LayerMap | None:
     try:
-        made = layer_map(model.blocks, edits)
+        layer_map = apply_edits(model.blocks, edits)
     except BadUsage:
         return None
-    return None if made.is_identity or violations(model, made) or doubts(model, made) else made
+    return None if layer_map.is_identity or violations(model, layer_map) or doubts(model, layer_map) else layer_map
 
 
 def _offender(model: Model, edits: Sequence[Edit]) -> int | None:
-    """The edit after which the map no longer passes, nor passes again; None where it does in the end."""
+    """The edit from which on the map is invalid; None where all edits together are valid."""
     failed = None
     for index in range(len(edits)):
-        if _passing(model, edits[: index + 1]) is not None:
+        if _valid_map(model, edits[: index + 1]) is not None:
             failed = None
         elif failed is None:
             failed = index
@@ -71,22 +73,27 @@ def _offender(model: Model, edits: Sequence[Edit]) -> int | None:
 
 
 def _reach(model: Model) -> int:
-    periods = [trait.period for trait in block_kinds(model).traits]
-    return max([_REACH, *periods])
+    return max([_REACH, *(trait.period for trait in block_kinds(model).traits)])
 
 
 def _variants(edit: Edit, reach: int) -> Iterator[Edit]:
-    """The edit with other ranges and places, nearest first; a blend that adds a layer may first take the place of one."""
+    """The edit with other ranges and places, nearest first; a blend that adds a layer may also take the place of one."""
     if edit.verb == "blend" and edit.into is None:
         yield from (replace(edit, after=None, into=span.first) for span in edit.spans)
-    steps = range(-reach, reach + 1)
-    moves = [*_moves(edit, steps if len(_knobs(edit)) < 3 else range(-_PAIRS_REACH, _PAIRS_REACH + 1))]
-    for _, varied in sorted(moves, key=lambda pair: pair[0]):
+    movable = _movable(edit)
+    if len(movable) > 4:
+        return
+    reach = reach if len(movable) < 3 else _PAIRS_REACH
+    variants = []
+    for steps in product(range(-reach, reach + 1), repeat=len(movable)):
+        if any(steps) and (varied := _moved(edit, movable, steps)):
+            variants.append((_distance(edit, varied, steps), varied))
+    for _, varied in sorted(variants, key=lambda pair: pair[0]):
         yield varied
 
 
-def _knobs(edit: Edit) -> list[str]:
-    """What can be turned: both edges of each range, the place."""
+def _movable(edit: Edit) -> list[str]:
+    """What can be moved: both edges of each range (or a single layer as a whole), and the place."""
     edges = [
         edge
         for span in edit.spans
@@ -95,35 +102,27 @@ def _knobs(edit: Edit) -> list[str]:
     return edges + (["place"] if edit.after is not None or edit.into is not None else [])
 
 
-_RANGES = ("delete", "repeat", "reverse", "cycle", "move", "bridge")  # of one layer, they may as well be of more
+def _distance(edit: Edit, varied: Edit, steps: Sequence[int]) -> tuple[int, ...]:
+    """Sort key. Nearer: moved less in all, then length changed less, then longer, then later layers."""
+    growth = sum(map(len, varied.spans)) - sum(map(len, edit.spans))
+    return (sum(map(abs, steps)), abs(growth), -growth, *(-step for step in reversed(steps)))
 
 
-def _moves(edit: Edit, steps: Iterable[int]) -> Iterator[tuple[tuple[int, ...], Edit]]:
-    """(distance, edit) for all turns of the knobs. Nearer: less turned in all, length changed less, longer, later."""
-    knobs = _knobs(edit)
-    if len(knobs) > 4:
-        return
-    for turns in product(steps, repeat=len(knobs)):
-        if any(turns) and (varied := _turned(edit, knobs, turns)):
-            growth = sum(len(span) for span in varied.spans) - sum(len(span) for span in edit.spans)
-            total = sum(map(abs, turns))
-            yield (total, abs(growth), -growth, *(-turn for turn in reversed(turns))), varied
-
-
-def _turned(edit: Edit, knobs: Sequence[str], turns: Sequence[int]) -> Edit | None:
-    left = list(zip(knobs, turns, strict=True))
+def _moved(edit: Edit, movable: Sequence[str], steps: Sequence[int]) -> Edit | None:
+    """The edit with each movable edge or place moved by its step; None where it would leave the model or turn a range around."""
+    remaining = list(zip(movable, steps, strict=True))
     spans = []
     for span in edit.spans:
-        knob, turn = left.pop(0)
-        first, last = span.first + turn, span.last + turn
-        if knob == "first":
-            last = span.last + left.pop(0)[1]
+        edge, step = remaining.pop(0)
+        first, last = span.first + step, span.last + step
+        if edge == "first":
+            last = span.last + remaining.pop(0)[1]
         if first < 0 or last < first:
             return None
         spans.append(Span(first, last))
     varied = replace(edit, spans=tuple(spans))
-    if not left:
+    if not remaining:
         return varied
-    place = "after" if edit.after is not None else "into"
-    at = (edit.after if edit.after is not None else edit.into or 0) + left[0][1]
-    return replace(varied, **{place: at}) if at >= 0 else None
+    name = "after" if edit.after is not None else "into"
+    place = (edit.after if edit.after is not None else edit.into or 0) + remaining[0][1]
+    return replace(varied, **{name: place}) if place >= 0 else None

@@ -1,1 +1,1 @@
-"""The search over layer maps: candidates, the models in memory that become them, phases, the leaderboard."""
+"""The search over layer maps: candidates, the loaded models that evaluate them, phases, the leaderboard."""

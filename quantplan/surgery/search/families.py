@@ -1,18 +1,18 @@
-"""Families of edits to search over: which candidates ``delete``, ``repeat:8/4`` and the rest stand for.
+"""Families of edits to search over: the candidates that ``delete``, ``repeat:8/4`` and the others stand for.
 
-delete              every layer cut; every range of 2: delete:2; of 4, begun at every second layer: delete:4/2
-repeat:8/4          ranges of 8 layers begun at every 4th run twice, then, as a second pass, ranges of 4 begun at every layer
-                    around the best of them; the second pass spelled out: repeat:8/4,4/1; one pass only: repeat:4
-triple, reverse, cycle, merge   of ranges likewise
+delete              every layer removed; every range of 2: delete:2; of 4, starting at every second layer: delete:4/2
+repeat:8/4          ranges of 8 layers, starting at every 4th, run twice; then, as a second pass, ranges of 4 starting at every
+                    layer around the best of them; with the second pass spelled out: repeat:8/4,4/1; one pass only: repeat:4
+triple, reverse, cycle, merge   ranges likewise
 swap, move, bridge  every pair of layers; at most 3 apart: swap:3
-blend:0.3,0.5       layer i with layer i + 2, put in behind i and in the place of the one between them
+blend:0.3,0.5       layer i with layer i + 2, inserted after i, and in place of the layer between them
 scale:0.9,1.1       every layer's matrices times each factor
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from quantplan.errors import BadUsage
@@ -23,14 +23,14 @@ _PAIRS = ("swap", "move", "bridge")
 _NUMBERS = {"blend": (0.5,), "scale": (0.9, 1.1)}
 NAMES = (*_RANGES, *_PAIRS, *_NUMBERS)
 DEFAULT = ("delete", "swap", "repeat")
-_SINGLES = ("delete", "triple")  # of one layer each, where nothing else is said
+_SINGLES = ("delete", "triple")  # of one layer by default
 _PASS = re.compile(r"(\d+)(?:/(\d+))?")
-_BLEND_APART = 2  # neighbours blend into little that is new
+_BLEND_APART = 2  # blends of neighbours bring little that is new
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Ranges of ``length`` layers, one begun at every ``stride``-th."""
+    """Ranges of ``length`` layers, starting at every ``stride``-th layer."""
 
     length: int
     stride: int = 1
@@ -39,17 +39,17 @@ class Pass:
         return str(self.length) if self.stride == 1 else f"{self.length}/{self.stride}"
 
     def ranges(self, first: int, last: int) -> list[Span]:
-        """Those in layers ``first`` to ``last``, both included; where the stride leaves the last layers out, one ends there."""
+        """Those in layers ``first`` to ``last``, both included; where the stride misses the last layers, one more ends there."""
         latest = last - self.length + 1
         starts = list(range(first, latest + 1, self.stride))
         if starts and starts[-1] < latest:
             starts.append(latest)
-        return [Span(at, at + self.length - 1) for at in starts]
+        return [Span(start, start + self.length - 1) for start in starts]
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """``passes`` of a family of ranges; ``numbers`` of blends and scales; ``reach`` of pairs: at most so far apart."""
+    """``passes``: of families of ranges; ``numbers``: shares or factors; ``reach``: largest distance of pairs."""
 
     name: str
     passes: tuple[Pass, ...] = ()
@@ -57,12 +57,12 @@ class Family:
     reach: int | None = None
 
     def __str__(self) -> str:
-        words = [str(each) for each in self.passes] or [f"{number:g}" for number in self.numbers]
+        words = [str(pass_) for pass_ in self.passes] or [f"{number:g}" for number in self.numbers]
         words = words or ([] if self.reach is None else [str(self.reach)])
         return f"{self.name}:{','.join(words)}" if words else self.name
 
     def first(self, blocks: int) -> list[Edit]:
-        """The candidates of a model of so many layers; of the first pass where there are several."""
+        """The candidates of a model of ``blocks`` layers; of the first pass where there are several."""
         if self.passes:
             return list(self._over(self.passes[0].ranges(0, blocks - 1), blocks))
         if self.name in _PAIRS:
@@ -94,87 +94,88 @@ _RANGE_EDITS = {
 
 
 def _pairs(family: Family, blocks: int) -> Iterator[Edit]:
-    """Exchanges of two, each pair once; copies of earlier layers behind later ones; a layer taken anywhere."""
+    """Swaps of two layers, each pair once; copies of earlier layers after later ones; each layer moved to every place."""
     reach = blocks if family.reach is None else family.reach
-    for one in range(blocks):
-        for other in range(max(0, one - reach), min(blocks, one + reach + 1)):
-            own = Span(one, one)
-            if family.name == "swap" and one < other:
-                yield Edit("swap", (own, Span(other, other)))
-            elif family.name == "bridge" and one < other:
-                yield Edit("bridge", (own,), after=other)
-            elif family.name == "move" and other not in (one, one - 1):
-                yield Edit("move", (own,), after=other)
+    for layer in range(blocks):
+        span = Span(layer, layer)
+        for other in range(max(0, layer - reach), min(blocks, layer + reach + 1)):
+            if family.name == "swap" and layer < other:
+                yield Edit("swap", (span, Span(other, other)))
+            elif family.name == "bridge" and layer < other:
+                yield Edit("bridge", (span,), after=other)
+            elif family.name == "move" and other not in (layer, layer - 1):
+                yield Edit("move", (span,), after=other)
 
 
 def _with_numbers(family: Family, blocks: int) -> Iterator[Edit]:
     for number in family.numbers:
         if family.name == "scale":
-            yield from (Edit("scale", (Span(at, at),), number) for at in range(blocks))
+            yield from (Edit("scale", (Span(layer, layer),), number) for layer in range(blocks))
             continue
-        for at in range(blocks - _BLEND_APART):
-            other = at + _BLEND_APART
-            blend = Edit("blend", (Span(at, at), Span(other, other)), number)
-            yield from (blend, replace(blend, into=at + 1))
+        for layer in range(blocks - _BLEND_APART):
+            other = layer + _BLEND_APART
+            blend = Edit("blend", (Span(layer, layer), Span(other, other)), number)
+            yield from (blend, replace(blend, into=layer + 1))
 
 
 # --- reading
 
 
 def parse_family(text: str, blocks: int) -> Family:
-    """``repeat:8/4`` for a model of so many layers; BadUsage where it is no family, or has no candidate there."""
-    name, _, wanted = text.strip().lower().partition(":")
+    """``repeat:8/4`` for a model of ``blocks`` layers; BadUsage where it is not a family, or has no candidate in that model."""
+    name, _, details = text.strip().lower().partition(":")
     if name not in NAMES:
-        raise BadUsage(f"--family {text}: unknown family {name!r}; known are {', '.join(NAMES)}")
-    family = _READ["ranges" if name in _RANGES else "pairs" if name in _PAIRS else "numbers"](name, wanted, blocks)
+        raise BadUsage(f"--family {text}: unknown family {name!r}; the families are {', '.join(NAMES)}")
+    parse = _parse_ranges if name in _RANGES else _parse_pairs if name in _PAIRS else _parse_numbers
+    family = parse(name, details, blocks)
     if family is None:
-        raise BadUsage(f"--family {text}: not understood; its form is: {_FORMS[name]}")
-    for each in family.passes:
-        if each.length >= blocks and (name == "delete" or each.length > blocks):
-            raise BadUsage(f"--family {text}: the model has {blocks} layers, no range of {each.length} for that")
+        raise BadUsage(f"--family {text}: not understood; the form is: {_FORMS[name]}")
+    for pass_ in family.passes:
+        if pass_.length >= blocks and (name == "delete" or pass_.length > blocks):
+            raise BadUsage(f"--family {text}: ranges of {pass_.length} are too long for a model of {blocks} layers")
     if not family.first(blocks):
         raise BadUsage(f"--family {text}: a model of {blocks} layers has no candidate of that family")
     return family
 
 
 _FORMS = {
-    "delete": "delete, delete:2 (ranges of 2) or delete:4/2 (ranges of 4, every second), then finer around the best",
-    "repeat": "repeat, repeat:4 or repeat:8/4 (ranges of 8, every 4th), then finer around the best",
+    "delete": "delete, delete:2 (ranges of 2) or delete:4/2 (ranges of 4, every second, then finer around the best)",
+    "repeat": "repeat, repeat:4 or repeat:8/4 (ranges of 8, every 4th, then finer around the best)",
     "triple": "triple, or triple:2",
     "reverse": "reverse, or reverse:4",
     "cycle": "cycle, or cycle:4",
     "merge": "merge, or merge:3",
     "swap": "swap, or swap:3 (at most 3 apart)",
-    "move": "move, or move:3 (at most 3 far)",
+    "move": "move, or move:3 (by at most 3)",
     "bridge": "bridge, or bridge:3 (at most 3 apart)",
     "blend": "blend, or blend:0.3,0.5 (shares)",
     "scale": "scale, or scale:0.9,1.1 (factors)",
 }
 
 
-def _read_ranges(name: str, wanted: str, blocks: int) -> Family | None:
-    if not wanted:
-        return Family(name, _usual(name, blocks))
+def _parse_ranges(name: str, details: str, blocks: int) -> Family | None:
+    if not details:
+        return Family(name, _default_passes(name, blocks))
     passes = []
-    for word in wanted.split(","):
+    for word in details.split(","):
         match = _PASS.fullmatch(word)
         if not match or not 0 < int(match[1]) <= blocks or (match[2] and int(match[2]) == 0):
             return None
         passes.append(Pass(int(match[1]), int(match[2] or 1)))
-    if passes[0].length < _least(name) or any(each.length < _least(name) for each in passes):
+    if any(pass_.length < _shortest(name) for pass_ in passes):
         return None
     if len(passes) == 1 and passes[0].stride > 1:
-        passes.append(Pass(max(_least(name), passes[0].length // 2)))
+        passes.append(Pass(max(_shortest(name), passes[0].length // 2)))
     return Family(name, tuple(passes))
 
 
-def _least(name: str) -> int:
-    """Layers that a range of the family has at least."""
+def _shortest(name: str) -> int:
+    """Layers of the shortest range that makes sense."""
     return 2 if name in ("reverse", "cycle", "merge") else 1
 
 
-def _usual(name: str, blocks: int) -> tuple[Pass, ...]:
-    """Of a third of the layers every sixth, then half as long: 8/4 and 4/1 for 24 layers."""
+def _default_passes(name: str, blocks: int) -> tuple[Pass, ...]:
+    """Of repeats: ranges of a third of the layers, every sixth, then half as long: 8/4 and 4/1 for 24 layers."""
     if name in _SINGLES:
         return (Pass(1),)
     if name == "merge":
@@ -185,25 +186,18 @@ def _usual(name: str, blocks: int) -> tuple[Pass, ...]:
     return (Pass(min(2 * half, blocks), half), Pass(half))
 
 
-def _read_pairs(name: str, wanted: str, _blocks: int) -> Family | None:
-    if not wanted:
+def _parse_pairs(name: str, details: str, _blocks: int) -> Family | None:
+    if not details:
         return Family(name)
-    return Family(name, reach=int(wanted)) if wanted.isdigit() and int(wanted) else None
+    return Family(name, reach=int(details)) if details.isdigit() and int(details) else None
 
 
-def _read_numbers(name: str, wanted: str, _blocks: int) -> Family | None:
-    if not wanted:
+def _parse_numbers(name: str, details: str, _blocks: int) -> Family | None:
+    if not details:
         return Family(name, numbers=_NUMBERS[name])
     try:
-        numbers = tuple(dict.fromkeys(float(word) for word in wanted.split(",")))
+        numbers = tuple(dict.fromkeys(float(word) for word in details.split(",")))
     except ValueError:
         return None
-    meant = all(0 < number < 1 if name == "blend" else -100 < number < 100 for number in numbers)
-    return Family(name, numbers=numbers) if meant else None
-
-
-_READ: dict[str, Callable[[str, str, int], Family | None]] = {
-    "ranges": _read_ranges,
-    "pairs": _read_pairs,
-    "numbers": _read_numbers,
-}
+    in_range = all(0 < number < 1 if name == "blend" else -100 < number < 100 for number in numbers)
+    return Family(name, numbers=numbers) if in_range else None

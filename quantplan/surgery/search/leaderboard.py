@@ -1,4 +1,4 @@
-"""A leaderboard of operated models: what a search measured of each, best first, and what a text that chose nothing says."""
+"""The leaderboard of a search: the figures of each candidate, best first, and those of the best on evaluation text."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from quantplan.comparison import Gap
 from quantplan.measurement import Conditions, Estimate
 from quantplan.surgery.layer_map import LayerMap
 
-PPL, KLD, SCORE = "ppl", "kld", "score"  # what a search may go by
+PPL, KLD, SCORE = "ppl", "kld", "score"  # figures that a search can rank by
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankedCandidate:
-    """One candidate's figures. PPL and KLD (to the original, nats per token) are None where its logits are no numbers.
+    """One candidate's figures. PPL and KLD (against the original, nats per token) are None where its logits are NaN or infinite.
 
-    ``gap``: mean negative log likelihood minus the original's, paired over windows: ln(PPL / PPL of the original), below 0
-    where the candidate is better; None for the original. ``score``: out of 100, of the suite, where one was asked.
+    ``gap``: mean negative log likelihood minus the original's, paired by chunk: ln(PPL / PPL of the original), below 0
+    where the candidate is better; None for the original. ``score``: out of 100, where a suite was asked.
     """
 
     edits: str
@@ -33,13 +33,13 @@ class RankedCandidate:
 
     @property
     def better(self) -> bool:
-        """Surely of a lower perplexity than the original, on this text, were it the only candidate."""
+        """Of a significantly lower perplexity than the original on this text, were it the only candidate."""
         return self.gap is not None and self.gap.decided and self.gap.difference < 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class BestCandidateTest:
-    """The best and the original on a text that had no part in choosing; ``standings`` in the order of the search."""
+    """The best candidates and the original on evaluation text; ``standings`` in the order of the search."""
 
     conditions: Conditions
     original: RankedCandidate
@@ -48,8 +48,8 @@ class BestCandidateTest:
 
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard:
-    """``standings``: best first by ``by``, the original not among them. ``refused``: candidates of each family that the
-    architecture forbids; ``left_out``: how many candidates known of were not measured, for the budget.
+    """``standings``: best first by ``by``, without the original. ``refused``: candidates of each family that the architecture
+    forbids; ``left_out``: known candidates that were not evaluated, because of --max-candidates or --max-time.
     """
 
     model: str
@@ -66,21 +66,25 @@ class Leaderboard:
 
     @property
     def best(self) -> RankedCandidate | None:
-        """The first, where its logits are numbers."""
+        """The first, unless its logits are NaN or infinite."""
         first = self.standings[0] if self.standings else None
         return first if first and first.ppl else None
 
 
-def ordered(standings: Iterable[RankedCandidate], by: str) -> tuple[RankedCandidate, ...]:
-    """Best first; equals with fewer layers before those with more, then by name: the same order whoever came first."""
-    return tuple(sorted(standings, key=lambda each: (*_rank(each, by), len(each.layer_map), each.layer_map.digest)))
+def ordered(candidates: Iterable[RankedCandidate], by: str) -> tuple[RankedCandidate, ...]:
+    """Best first; equal ones with fewer layers first, then by digest: the same order whichever was evaluated first."""
+
+    def rank(candidate: RankedCandidate) -> tuple[bool, float, float, int, str]:
+        return (*_rank(candidate, by), len(candidate.layer_map), candidate.layer_map.digest)
+
+    return tuple(sorted(candidates, key=rank))
 
 
-def _rank(standing: RankedCandidate, by: str) -> tuple[bool, float, float]:
-    """Scores of few items are often equal: the perplexity decides then."""
-    figure = {PPL: standing.ppl, KLD: standing.kld, SCORE: standing.score}[by]
+def _rank(candidate: RankedCandidate, by: str) -> tuple[bool, float, float]:
+    """Scores at short suites are often equal: then the perplexity decides."""
+    figure = {PPL: candidate.ppl, KLD: candidate.kld, SCORE: candidate.score}[by]
     if figure is None:
         return True, 0.0, 0.0
     if by == SCORE:
-        return False, -figure.value, standing.ppl.value if standing.ppl else math.inf
+        return False, -figure.value, candidate.ppl.value if candidate.ppl else math.inf
     return False, figure.value, 0.0

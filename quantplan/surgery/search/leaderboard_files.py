@@ -1,17 +1,18 @@
-"""The format of leaderboards of searches over layers. See docs/formats.md.
+"""The format of leaderboards of searches over layers. See docs/search.md.
 
-Nothing in them tells when or how fast they were made.
+No times in them: the same search gives the same file.
 """
 
 from __future__ import annotations
 
+from quantplan.records import formats  # noqa: F401  # declares the JSON of conditions
 from quantplan.records.codec import Fields, RecordFormat, register, shape
-from quantplan.surgery import layer_map_files  # noqa: F401  # declares how layers stand in JSON
+from quantplan.surgery import layer_map_files  # noqa: F401  # declares the JSON of layers
 from quantplan.surgery.search.leaderboard import Leaderboard, RankedCandidate
 
 
 def _with_whole_maps(fields: Fields) -> Fields:
-    """A candidate's map is a list of layers; of how many blocks the original has is said once."""
+    """A candidate's map is the list of its layers; the number of the original's blocks is said once."""
     judgement = fields["judgement"]
     return fields | {
         "original": _with_map(fields["original"], fields["layers"]),
@@ -37,7 +38,5 @@ shape(
 )
 shape(Leaderboard, names={"blocks": "layers"}, read=_with_whole_maps)
 LEADERBOARDS = register(
-    RecordFormat(
-        "quantplan-leaderboard", 1, Leaderboard, "leaderboard", "make it again with `quantplan surgery search`"
-    )
+    RecordFormat("quantplan-leaderboard", 1, Leaderboard, "leaderboard", "run `quantplan surgery search` again")
 )

@@ -1,4 +1,4 @@
-"""Readings under one set of conditions: each kept at once, none made twice, each held against the original's."""
+"""Evaluations under one set of conditions: each kept at once, none made twice, each compared with the original's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ORIGINAL = "original"
 
 
 def conditions_of(model: Model, job: EvaluationJob) -> Conditions:
-    """What readings hold under."""
+    """The conditions that evaluations hold under."""
     return Conditions(
         text_digest=text_digest(job.text),
         n_ctx=job.n_ctx,
@@ -37,59 +37,58 @@ def conditions_of(model: Model, job: EvaluationJob) -> Conditions:
 
 
 class ResultStore:
-    """Readings under one set of conditions by map, those of the cache and those read now."""
+    """Evaluations by layer map, those of the cache and those made now."""
 
-    def __init__(self, model: Model, job: EvaluationJob, imatrix: Imatrix | None, readers: Evaluators) -> None:
-        self._model, self._readers = model, readers
+    def __init__(self, model: Model, job: EvaluationJob, imatrix: Imatrix | None, evaluators: Evaluators) -> None:
+        self._model, self._evaluators = model, evaluators
+        self._identity = LayerMap.identity(model.blocks)
         self.conditions = conditions_of(model, job)
         suite = job.suite.digest if job.suite else None
         made_from = (asdict(self.conditions), imatrix.digest if imatrix else None, suite, VERSION)
         self._scores = Cache(Plain(CandidateScore), job.folder, "surgery", *made_from)
-        self._standings: dict[str, RankedCandidate] = {}
+        self._ranked: dict[str, RankedCandidate] = {}
 
     def __contains__(self, layer_map: LayerMap) -> bool:
         return layer_map.digest in self._scores
 
-    def read(self, maps: Iterable[LayerMap]) -> Iterator[LayerMap]:
-        """Those that are not there yet, each as soon as it is."""
-        left = [each for each in maps if each not in self]
-        with closing(self._readers.read(self._model, left)) as readings:
-            for each, reading in readings:
-                self._scores.put(each.digest, reading)
-                yield each
+    def evaluate(self, maps: Iterable[LayerMap]) -> Iterator[LayerMap]:
+        """The maps that are not in the store yet, each as soon as it is."""
+        missing = [layer_map for layer_map in maps if layer_map not in self]
+        with closing(self._evaluators.evaluate(self._model, missing)) as results:
+            for layer_map, score in results:
+                self._scores.put(layer_map.digest, score)
+                yield layer_map
+
+    def evaluate_original(self) -> None:
+        """Everything else is compared with it."""
+        for _ in self.evaluate([self._identity]):
+            pass
 
     def original(self) -> RankedCandidate:
-        identity = LayerMap.identity(self._model.blocks)
-        reading = self._reading(identity)
+        return self._with_figures("", self._identity, ORIGINAL, phase=0)
+
+    def standing(self, candidate: RankedCandidate | Candidate) -> RankedCandidate:
+        """Figures and the difference from the original; both must have been evaluated."""
+        key = candidate.layer_map.digest
+        if key not in self._ranked:
+            edits = candidate.edits if isinstance(candidate, RankedCandidate) else str(candidate)
+            self._ranked[key] = self._with_figures(edits, candidate.layer_map, candidate.family, candidate.phase)
+        return self._ranked[key]
+
+    def _with_figures(self, edits: str, layer_map: LayerMap, family: str, phase: int) -> RankedCandidate:
+        score, base = self._score(layer_map), self._score(self._identity)
+        comparable = score.nll and base.nll and family != ORIGINAL
         return RankedCandidate(
-            edits="",
-            layer_map=identity,
-            family=ORIGINAL,
-            phase=0,
-            ppl=reading.ppl,
-            kld=reading.kld,
-            score=reading.score,
-            scores=reading.scores,
+            edits=edits,
+            layer_map=layer_map,
+            family=family,
+            phase=phase,
+            ppl=score.ppl,
+            kld=score.kld,
+            gap=chunks_gap(score.nll, base.nll) if comparable else None,  # type: ignore[arg-type]
+            score=score.score,
+            scores=score.scores,
         )
 
-    def standing(self, of: RankedCandidate | Candidate) -> RankedCandidate:
-        """Figures and the difference from the original, which must have been read."""
-        layer_map = of.layer_map
-        if layer_map.digest not in self._standings:
-            reading, base = self._reading(layer_map), self._reading(LayerMap.identity(layer_map.original))
-            gap = chunks_gap(reading.nll, base.nll) if reading.nll and base.nll else None  # type: ignore[arg-type]
-            self._standings[layer_map.digest] = RankedCandidate(
-                edits=of.edits if isinstance(of, RankedCandidate) else str(of),
-                layer_map=layer_map,
-                family=of.family,
-                phase=of.phase,
-                ppl=reading.ppl,
-                kld=reading.kld,
-                gap=gap,
-                score=reading.score,
-                scores=reading.scores,
-            )
-        return self._standings[layer_map.digest]
-
-    def _reading(self, layer_map: LayerMap) -> CandidateScore:
+    def _score(self, layer_map: LayerMap) -> CandidateScore:
         return self._scores[layer_map.digest]

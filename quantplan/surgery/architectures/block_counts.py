@@ -1,35 +1,31 @@
-"""Architectures of which llama.cpp takes something from the number of blocks, besides a name for the size."""
+"""Architectures where llama.cpp derives more from the number of blocks than a name for the size."""
 
 from __future__ import annotations
 
-from quantplan.surgery.architectures.table import MAX_BLOCKS
+from quantplan.surgery.architectures.rules import MAX_BLOCKS
 from quantplan.tensor import Model
 
 _SOFTMAX, _SIGMOID = 1, 2  # llama_expert_gating_func_type, llama-hparams.h
 
 
 def count_violation(model: Model, old: int, new: int) -> str | None:
-    """Why a model with ``old`` blocks (those that predict further tokens not counted) cannot have ``new``; None where it can."""
+    """Why a model of ``old`` blocks (without those that predict further tokens) cannot have ``new``; None where it can."""
     total = model.blocks - old + new
-    loops = (
-        int(model.hyperparameter("num_loops", 1)) if model.architecture == "nanbeige" else 1
-    )  # nanbeige.cpp runs its blocks in loops
+    loops = int(model.hyperparameter("num_loops", 1)) if model.architecture == "nanbeige" else 1  # nanbeige.cpp
     if total * loops > MAX_BLOCKS:
         times = f" run {loops} times" if loops > 1 else ""
-        return f"{total} blocks{times} are more than the {MAX_BLOCKS} that llama.cpp holds"
+        return f"{total} layers{times} are more than the {MAX_BLOCKS} that llama.cpp allows"
     rule = _RULES.get(model.architecture)
     return rule(model, old, new) if rule and old != new else None
 
 
 def count_changes(model: Model, old: int, new: int) -> dict[str, int]:
-    """Keys to be written that hold what llama.cpp took from the number of blocks."""
+    """Keys to be written that hold what llama.cpp derived from the old number of blocks."""
     if model.architecture not in ("deepseek2", "mistral4") or old == new:
         return {}
     changes = {}
     if not _has(model, "attention.q_lora_rank") and not _is_lite(model, new):
-        changes["attention.q_lora_rank"] = (
-            0  # deepseek2.cpp reads it unless the count is that of a lite model, 0 is none
-        )
+        changes["attention.q_lora_rank"] = 0  # none; deepseek2.cpp reads it unless the count is that of a lite model
     if not int(model.hyperparameter("expert_gating_func", 0)) and _gating(model, old) != _gating(model, new):
         changes["expert_gating_func"] = _gating(model, old)
     return {f"{model.architecture}.{key}": value for key, value in changes.items()}
@@ -56,26 +52,24 @@ def _gating(model: Model, blocks: int) -> int:
 
 def _deepseek2(model: Model, old: int, new: int) -> str | None:
     if int(model.hyperparameter("attention.q_lora_rank", 0)) and _is_lite(model, new):
-        return f"with {new} blocks llama.cpp takes it for a lite model and looks for attn_q, which it has not"
+        return f"with {new} layers llama.cpp takes it for a lite model and looks for attn_q, which it does not have"
     return None
 
 
 def _baichuan(model: Model, old: int, new: int) -> str | None:
-    return (
-        f"llama.cpp knows the 7B by 32 blocks and the 13B by 40, and how they know positions by that: {new} is neither"
-    )
+    return f"llama.cpp tells the 7B (32 layers) from the 13B (40), which encode positions differently: {new} is neither"
 
 
 def _command_r(model: Model, old: int, new: int) -> str | None:
     if (old >= 64) == (new >= 64):
         return None
-    return f"llama.cpp looks for attn_q_norm from 64 blocks on: {old} cannot become {new}"
+    return f"llama.cpp expects attn_q_norm from 64 layers on: {old} cannot become {new}"
 
 
 def _exaone4(model: Model, old: int, new: int) -> str | None:
     if 64 not in (old, new):
         return None
-    return f"llama.cpp lets blocks slide in a model of 64 blocks and in no other: {old} cannot become {new}"
+    return f"llama.cpp uses sliding windows with 64 layers and with no other number: {old} cannot become {new}"
 
 
 def _gemma(model: Model, old: int, new: int, largest: int) -> str | None:
@@ -87,7 +81,9 @@ def _gemma(model: Model, old: int, new: int, largest: int) -> str | None:
     per_head = width // heads if heads else 0
     if largest not in (old, new) or per_head == int(model.hyperparameter("attention.key_length", per_head)):
         return None
-    return f"llama.cpp scales the queries of the 27B otherwise, and knows it by {largest} blocks: {old} cannot become {new}"
+    return (
+        f"llama.cpp scales the queries of the 27B differently, known by its {largest} layers: {old} cannot become {new}"
+    )
 
 
 def _minicpm(model: Model, old: int, new: int) -> str | None:
@@ -95,25 +91,24 @@ def _minicpm(model: Model, old: int, new: int) -> str | None:
     if _has(model, "residual_scale"):
         return None
     return (
-        f"without residual_scale in the file llama.cpp scales each block by 1.4 / sqrt({old}), its number; convert anew"
+        f"without residual_scale in the file llama.cpp scales each layer by 1.4 / sqrt({old}), the number of layers; "
+        "convert the model again with a newer converter"
     )
 
 
 def _minicpm3(model: Model, old: int, new: int) -> str | None:
     """minicpm3.cpp"""
-    return (
-        f"llama.cpp scales each block by 1.4 / sqrt({old}), its number of blocks: {new} would change every one of them"
-    )
+    return f"llama.cpp scales each layer by 1.4 / sqrt({old}), the number of layers: {new} would change all of them"
 
 
 def _gemma4(model: Model, old: int, new: int) -> str | None:
     """llama-model.cpp, create_memory: n_layer_kv_from_start"""
-    return "llama.cpp wants at least two blocks of a gemma4 model" if new < 2 else None
+    return "llama.cpp needs at least two layers of a gemma4 model" if new < 2 else None
 
 
 def _minimax01(model: Model, old: int, new: int) -> str | None:
     """minimax-01.cpp: slope_scale"""
-    return f"llama.cpp makes states decay by 1 - place / ({old} - 1), from the number of blocks: {new} would change all of them"
+    return f"llama.cpp makes states decay by 1 - place / ({old} - 1), from the number of layers: {new} would change all of them"
 
 
 _RULES = {

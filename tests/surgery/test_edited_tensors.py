@@ -1,4 +1,4 @@
-"""What an operated model's tensors are made of, read off the header of the reference model."""
+"""The sources of an edited model's tensors, from the header of the reference model."""
 
 from dataclasses import replace
 
@@ -8,9 +8,11 @@ import pytest
 from quantplan.errors import BadUsage, NothingSelected
 from quantplan.gguf.reader import read_model, tensor_bytes, tensor_rows
 from quantplan.quant_type import BY_NAME
-from quantplan.surgery import assembly
-from quantplan.surgery.assembly import assemble, check_encodable, part_bytes
-from quantplan.surgery.edits import layer_map, parse_edits
+from quantplan.surgery import encode_tensors
+from quantplan.surgery.apply_edits import apply_edits
+from quantplan.surgery.edited_tensors import edited_tensors
+from quantplan.surgery.edits import parse_edits
+from quantplan.surgery.encode_tensors import check_encodable, tensor_data
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +21,7 @@ def model(reference_model):
 
 
 def parts(model, text):
-    return assemble(model, layer_map(model.blocks, parse_edits(text)))
+    return edited_tensors(model, apply_edits(model.blocks, parse_edits(text)))
 
 
 def test_the_map_that_changes_nothing_is_the_original_in_its_order(model):
@@ -57,16 +59,16 @@ def test_tensors_that_do_not_lie_together_stay_where_their_names_are(model):
 
 def test_copies_are_the_originals_bytes(model):
     part = next(each for each in parts(model, "swap 3 4") if each.name == "blk.3.attn_q.weight")
-    assert (part_bytes(model, part) == tensor_bytes(model, model.by_name["blk.4.attn_q.weight"])).all()
+    assert (tensor_data(model, part) == tensor_bytes(model, model.by_name["blk.4.attn_q.weight"])).all()
 
 
 def test_a_blend_is_the_weighted_sum_rounded_once(model, monkeypatch):
-    monkeypatch.setattr(assembly, "_PIECE_WEIGHTS", 1000)  # several pieces
+    monkeypatch.setattr(encode_tensors, "PIECE_WEIGHTS", 1000)  # several pieces
     part = next(each for each in parts(model, "blend 3 5 0.25 into 4") if each.name == "blk.4.ffn_up.weight")
     one, other = (tensor_rows(model, model.by_name[f"blk.{block}.ffn_up.weight"]) for block in (3, 5))
     wanted = (np.float32(0.75) * one + np.float32(0.25) * other).astype(np.float16)
     assert not part.copied
-    assert (part_bytes(model, part).view(np.float16) == wanted).all()
+    assert (tensor_data(model, part).view(np.float16) == wanted).all()
 
 
 def test_a_scale_changes_matrices_and_leaves_norms(model):
@@ -112,12 +114,12 @@ def test_a_scale_of_a_role_that_is_not_there(model):
 
 def test_a_map_for_another_model(model):
     with pytest.raises(BadUsage, match="for a model of 28 layers, prose-10m-f16.gguf has 10"):
-        assemble(model, layer_map(28, parse_edits("delete 10")))
+        edited_tensors(model, apply_edits(28, parse_edits("delete 10")))
 
 
 def test_types_that_need_importance_are_refused_without(model):
     small = tuple(replace(t, type=BY_NAME["IQ2_XS"]) if t.role == "ffn_up" else t for t in model.tensors)
     quantized = replace(model, tensors=small)
     check_encodable(parts(quantized, "swap 3 5"))
-    with pytest.raises(BadUsage, match="blk.4.ffn_up.weight: IQ2_XS cannot be encoded without importance"):
+    with pytest.raises(BadUsage, match="blk.4.ffn_up.weight: IQ2_XS cannot be encoded without imatrix data"):
         check_encodable(parts(quantized, "blend 3 5 into 4"))

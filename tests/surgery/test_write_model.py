@@ -11,6 +11,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from reporters import Recorder
 from tiny_architectures import tiny_dense_lead, tiny_hybrid, tiny_listed, tiny_sliding
 from tiny_models import tiny_moe, tiny_tied
 
@@ -20,23 +21,26 @@ from quantplan.gguf.layout import MetadataEntry, read_layout
 from quantplan.gguf.reader import number_arrays, read_model, tensor_bytes
 from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.llamacpp.tools import run
-from quantplan.surgery import apply
-from quantplan.surgery.apply import write_operated
-from quantplan.surgery.assembly import assemble, part_bytes
-from quantplan.surgery.edits import layer_map, parse_edits
+from quantplan.surgery import write_model
+from quantplan.surgery.apply_edits import apply_edits
+from quantplan.surgery.edited_tensors import edited_tensors
+from quantplan.surgery.edits import parse_edits
+from quantplan.surgery.encode_tensors import tensor_data
 from quantplan.surgery.operation import operate
-from quantplan.surgery.shards import write_shards
+from quantplan.surgery.write_model import write_edited_model
+from quantplan.surgery.write_shards import write_shards
 from quantplan.tensor import padded
 
 CHUNK = 32
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 def made(model, text):
-    return layer_map(model.blocks, parse_edits(text))
+    return apply_edits(model.blocks, parse_edits(text))
 
 
 def operated(model, text, out, **options):
-    return write_operated(model, made(model, text), out, threads=1, **options)
+    return write_edited_model(model, made(model, text), out, threads=1, **options)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +127,7 @@ def test_a_swap_done_twice_where_the_blocks_are_stored_differently(quantized, tm
 def test_a_file_that_ends_with_its_last_weight(tmp_path):
     """Some writers do not pad the end. llama.cpp refuses a tensor that it has no use for, so this file is not run."""
     path = odd_end(tmp_path)
-    once, twice = swapped_twice(read_model(path), "swap 0 1", tmp_path, proved=False)
+    once, twice = swapped_twice(read_model(path), "swap 0 1", tmp_path, try_it=False)
     assert twice == path.read_bytes() != once
 
 
@@ -159,7 +163,7 @@ def test_an_older_version_and_another_alignment(model, tmp_path):
 
 def test_copies_keep_their_bytes_in_a_quantized_file(quantized, tmp_path):
     found = operated(quantized, "delete 2; bridge 5 after 7; move 0 after 3", tmp_path / "out.gguf")
-    for part in assemble(quantized, made(quantized, "delete 2; bridge 5 after 7; move 0 after 3")):
+    for part in edited_tensors(quantized, made(quantized, "delete 2; bridge 5 after 7; move 0 after 3")):
         tensor = found.by_name[part.name]
         assert tensor.type == part.first.type
         assert (tensor_bytes(found, tensor) == tensor_bytes(quantized, part.first)).all()
@@ -193,9 +197,11 @@ def test_one_layer_is_left(model, tmp_path):
 @pytest.mark.parametrize("text", ["swap 3 4", "reverse 2-6", "blend 3 5 0.25 into 4", "scale 3 0.9"])
 def test_the_file_is_the_swap_in_memory(model, text, tmp_path):
     found = operated(model, text, tmp_path / "out.gguf")
-    parts = [part for part in assemble(model, made(model, text)) if part.sources != ((model.by_name[part.name], 1.0),)]
+    parts = [
+        part for part in edited_tensors(model, made(model, text)) if part.sources != ((model.by_name[part.name], 1.0),)
+    ]
     assert parts
-    assert (logits(found.path) == logits(model.path, [(part.name, part_bytes(model, part)) for part in parts])).all()
+    assert (logits(found.path) == logits(model.path, [(part.name, tensor_data(model, part)) for part in parts])).all()
     assert (logits(found.path) != logits(model.path)).any()
 
 
@@ -271,10 +277,11 @@ def test_blended_layers_must_agree_in_their_metadata(model, tmp_path):
     path.write_bytes(changed.header + path.read_bytes()[len(layout.header) :])
     sliding = read_model(path)
     with pytest.raises(
-        BadUsage, match=r"layers 1 and 2 cannot be blended: they differ in gemma3.window_scales; --force"
+        BadUsage,
+        match=r"layers 1 and 2 cannot be blended: they differ in gemma3.window_scales; with --skip-architecture-check",
     ):
         operate(sliding, made(sliding, "blend 1 2"))
-    forced = operate(sliding, made(sliding, "blend 1 2"), forced=True)
+    forced = operate(sliding, made(sliding, "blend 1 2"), skip_check=True)
     assert forced.layout.by_key[scales.key].items == (b"\0",) * 3 + (b"\1",) + (b"\0",) * 3
 
 
@@ -292,7 +299,7 @@ def test_the_result_in_shards(model, tmp_path):
     found = write_shards(operation, tmp_path / "out.gguf", "6m", threads=1)
     assert [path.name for path in found.paths] == names(tmp_path)
     assert len(found.paths) > 2 and found.path.name == f"out-00001-of-{len(found.paths):05}.gguf"
-    for part in operation.parts:
+    for part in operation.tensors:
         assert (tensor_bytes(found, found.by_name[part.name]) == tensor_bytes(model, part.first)).all()
     again = operated(found, "swap 0 1; swap 0 1", tmp_path / "again.gguf")
     whole = operated(model, "delete 3", tmp_path / "whole.gguf")
@@ -316,17 +323,17 @@ def test_sizes_of_shards_that_cannot_be(model, size, message, tmp_path):
 
 def test_a_shard_that_is_not_whole(model, tmp_path, monkeypatch):
     """llama-gguf-split may end well on a full disk."""
-    from quantplan.surgery import shards
+    from quantplan.surgery import write_shards as shards_module
 
-    split = shards.split
+    split = shards_module.split
 
     def cut(*arguments):
         split(*arguments)
         last = sorted(arguments[1].parent.glob("*-of-*.gguf"))[-1]
         os.truncate(last, last.stat().st_size - 5000)
 
-    monkeypatch.setattr(shards, "split", cut)
-    with pytest.raises(NotAsPlanned, match="no whole set of shards.*cut short"):
+    monkeypatch.setattr(shards_module, "split", cut)
+    with pytest.raises(NotAsPlanned, match="did not write a complete set of shards.*cut short"):
         write_shards(operate(model, made(model, "delete 3")), tmp_path / "out.gguf", "6M")
     assert not names(tmp_path)
 
@@ -340,7 +347,7 @@ def test_the_source_is_never_overwritten(model, shards, tmp_path):
     for source, out in ((model, model.path), (model, link), (shards, shards.paths[-1])):
         with pytest.raises(BadUsage, match="is the model itself"):
             operated(source, "delete 3", out)
-    with pytest.raises(BadUsage, match="is the name of one shard of several"):
+    with pytest.raises(BadUsage, match="is the name of one of several shards"):
         operated(model, "delete 3", tmp_path / "out-00001-of-00002.gguf")
     with pytest.raises(BadUsage, match="is a folder"):
         operated(model, "delete 3", tmp_path)
@@ -365,16 +372,16 @@ def test_what_llama_cpp_does_not_run_is_not_kept(tmp_path):
     wrong = replace(operation, layout=operation.layout.changed({}, removed=["qwen35.ssm.state_size"]))
     wrong = replace(wrong, file_bytes=operation.file_bytes - len(operation.layout.header) + len(wrong.layout.header))
     with pytest.raises(BadFile, match=r"the result of 8 layers was not kept: llama.cpp cannot load .*state_size"):
-        apply.write(wrong, out)
+        write_model.write(wrong, out)
     assert out.read_text() == "older"
     assert names(tmp_path) == ["hybrid.gguf", "out.gguf"]
 
 
 def test_a_file_that_is_not_what_it_should_be(model, tmp_path, monkeypatch):
     operation = operate(model, made(model, "delete 3"))
-    wrong = replace(operation, parts=(*operation.parts[:-2], operation.parts[-1], operation.parts[-2]))
-    with pytest.raises(NotAsPlanned, match="stands where"):
-        apply.write(wrong, tmp_path / "out.gguf")
+    wrong = replace(operation, tensors=(*operation.tensors[:-2], operation.tensors[-1], operation.tensors[-2]))
+    with pytest.raises(NotAsPlanned, match="instead of"):
+        write_model.write(wrong, tmp_path / "out.gguf")
     assert not names(tmp_path)
 
 
@@ -392,9 +399,10 @@ FULL = """
     import sys
     from pathlib import Path
     from quantplan.errors import QuantplanError
-    from quantplan.formats.gguf import read_model
-    from quantplan.surgery import apply, shards
-    from quantplan.surgery.edits import layer_map, parse_edits
+    from quantplan.gguf.reader import read_model
+    from quantplan.surgery import write_model, write_shards
+    from quantplan.surgery.apply_edits import apply_edits
+    from quantplan.surgery.edits import parse_edits
     from quantplan.surgery.operation import operate
 
     def tried(what, write):
@@ -407,12 +415,12 @@ FULL = """
         folder = Path(sys.argv[2])
         model = read_model(sys.argv[1])
         larger, smaller = (
-            operate(model, layer_map(model.blocks, parse_edits(text))) for text in ("repeat 0-9", "delete 3")
+            operate(model, apply_edits(model.blocks, parse_edits(text))) for text in ("repeat 0-9", "delete 3")
         )
-        tried("known", lambda: apply.write(larger, folder / "out.gguf"))
-        apply.check_space = shards.check_space = lambda *_: None
-        tried("met", lambda: apply.write(larger, folder / "out.gguf"))
-        tried("shards", lambda: shards.write_shards(smaller, folder / "out.gguf", "6M"))
+        tried("known", lambda: write_model.write(larger, folder / "out.gguf"))
+        write_model.check_space = write_shards.check_space = lambda *_: None
+        tried("met", lambda: write_model.write(larger, folder / "out.gguf"))
+        tried("shards", lambda: write_shards.write_shards(smaller, folder / "out.gguf", "6M"))
 """
 
 
@@ -436,7 +444,7 @@ def test_a_disk_that_is_really_full(model, tmp_path):
         str(disk),
     ]
     try:
-        ended = subprocess.run(words, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+        ended = subprocess.run(words, capture_output=True, text=True, check=False, env=ENVIRONMENT)
     except FileNotFoundError:
         pytest.skip("no unshare on this system: a full disk cannot be made")
     if ended.returncode == 77 or ended.stderr.startswith("unshare:"):
@@ -445,23 +453,23 @@ def test_a_disk_that_is_really_full(model, tmp_path):
 
 
 def test_an_interrupted_write_leaves_nothing(model, tmp_path):
-    def interrupted(_bytes):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
     for size in (None, "6M"):
         operation = operate(model, made(model, "delete 3"))
         with pytest.raises(KeyboardInterrupt):
             if size is None:
-                apply.write(operation, tmp_path / "out.gguf", advance=interrupted)
+                write_model.write(operation, tmp_path / "out.gguf", report=Recorder(interrupted))
             else:
-                write_shards(operation, tmp_path / "out.gguf", size, advance=interrupted)
+                write_shards(operation, tmp_path / "out.gguf", size, report=Recorder(interrupted))
         assert not names(tmp_path)
 
 
 def test_progress_counts_every_byte(model, tmp_path):
-    told = []
-    operated(model, "blend 3 5", tmp_path / "out.gguf", advance=told.append)
-    assert sum(told) == sum(part.bytes for part in assemble(model, made(model, "blend 3 5")))
+    recorder = Recorder()
+    write_model.write(operate(model, made(model, "blend 3 5")), tmp_path / "out.gguf", threads=1, report=recorder)
+    assert recorder.events[-1][1] == sum(part.bytes for part in edited_tensors(model, made(model, "blend 3 5")))
 
 
 def test_what_killed_processes_left_is_removed_and_nothing_else(model, tmp_path):
@@ -475,5 +483,5 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(model, tmp_path)
     kept = [f".out.gguf.{os.getppid()}.part", ".out.gguf.mine", f".other.gguf.{ended.pid}.part"]
     for name in kept:
         (tmp_path / name).write_bytes(b"at work")
-    operated(model, "delete 0", out, proved=False)
+    operated(model, "delete 0", out, try_it=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "out.gguf"])

@@ -1,8 +1,8 @@
-"""What llama.cpp assumes about the blocks of each architecture: which it tells apart by their position, which by metadata.
+"""What llama.cpp assumes about the blocks of each architecture: which it distinguishes by position, which by metadata.
 
 Read from ``src/models/*.cpp`` (``load_arch_hparams``, ``load_arch_tensors`` and the graphs), ``src/llama-model.cpp`` and
-``src/llama-hparams.cpp`` of the llama.cpp in llama-cpp-python 0.3.36. An architecture that is not here is unknown: newer than
-that, or no model that generates text. Keys are written without the architecture in front of them.
+``src/llama-hparams.cpp`` of the llama.cpp in llama-cpp-python 0.3.36. An architecture that is not listed is unknown: newer than
+that, or not a model that generates text. Keys are written without the architecture in front of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Cycle:
 
     ``key`` sets the period, where there is one; an array ``array`` with an item per block, not zero for ``others``, takes its
     place and moves with the blocks. ``when``: (key, value where it is missing), above zero where blocks differ at all.
-    ``first``: the nth one comes first in its period. ``blocks``: only in a model of so many.
+    ``first``: the nth block comes first in its period. ``blocks``: only in a model of that many blocks.
     """
 
     others: str
@@ -39,7 +39,7 @@ class Cycle:
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """The first blocks, as many as ``key`` says, are ``leading``, those behind them ``rest``."""
+    """The first blocks, their number in ``key``, are ``leading``, all others ``rest``."""
 
     key: str
     leading: str
@@ -48,21 +48,21 @@ class Lead:
 
 @dataclass(frozen=True, slots=True)
 class ArchitectureItem:
-    """An array with an item per block tells them apart: it moves with the blocks, any order is right."""
+    """An array with an item per block distinguishes them: it moves with the blocks, so any order is right."""
 
     key: str
     zero: str
     other: str
 
 
-# llama.cpp makes a store for each of these, and ends the process where no block is left to use it (llama-model.cpp,
+# llama.cpp makes a store for each of these, and aborts where no block remains that uses it (llama-model.cpp,
 # create_memory: is_swa_any; llama-memory-hybrid.cpp)
 _STORES = (frozenset({"sliding"}), frozenset({"chunked"}), frozenset({"recurrent"}), frozenset({"attention"}))
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Of one architecture. None of them: llama.cpp treats all blocks alike, but for the arrays of their metadata.
+    """Rules of one architecture. ``Rules()``: llama.cpp treats all blocks alike, except for arrays in the metadata.
 
     ``halved``: key of the number of blocks after which activations are halved, with weights that allow for it. ``opens``: what
     only the first block does. ``placed``: (kind, why) of blocks that cannot leave their place. ``listed``: (key of an array of
@@ -86,7 +86,7 @@ class Rules:
 
 
 def _sliding(period: int, optional: bool = False, first: bool = False, blocks: int | None = None) -> Cycle:
-    """llama_model_base::load_swa_pattern; ``optional``: without a window all blocks see everything."""
+    """llama_model_base::load_swa_pattern; ``optional``: without a window all blocks see the whole context."""
     when = (_CHUNK, 0) if optional else None
     return Cycle("sliding", "full", period, _CHUNKS, _CHUNKS, when, first, blocks)
 
@@ -193,7 +193,7 @@ RULES: dict[str, Rules] = {
     **dict.fromkeys(_UNIFORM, Rules()),
     # a state in most blocks, attention in every nth: qwen35.cpp, qwen35moe.cpp, qwen3next.cpp, minimax-01.cpp
     **dict.fromkeys(("qwen35", "qwen35moe", "qwen3next"), Rules((_hybrid(4),))),
-    "minimax-01": Rules((_hybrid(8),), placed=("recurrent", "its states decay by 1 - place / (blocks - 1)")),
+    "minimax-01": Rules((_hybrid(8),), placed=("recurrent", "its states decay by 1 - place / (layers - 1)")),
     # with one block of n-gram embeddings, named by its number: qwen4exp.cpp
     "qwen4exp": Rules((_hybrid(4),), listed=("ple.layers", "n-gram embeddings")),
     # a window in most blocks: gemma2.cpp, gemma3.cpp, cohere2.cpp, openai-moe.cpp, olmo2.cpp, plamo3.cpp, mellum.cpp,
@@ -222,7 +222,7 @@ RULES: dict[str, Rules] = {
             Cycle("dense", "MoE", 0, "interleave_moe_layer_step"),
         )
     ),
-    # experts in every nth block behind the dense ones: ernie4-5.cpp, ernie4-5-moe.cpp
+    # experts in every nth block after the dense ones: ernie4-5.cpp, ernie4-5-moe.cpp
     "ernie4_5-moe": Rules((Cycle("dense", "MoE", 0, "interleave_moe_layer_step"),), (_DENSE,)),
     # dense blocks in front: deepseek.cpp, deepseek2.cpp, ..., glm4-moe.cpp, dots1.cpp, bailingmoe2.cpp, minimax-m3.cpp
     **dict.fromkeys(
@@ -263,11 +263,12 @@ RULES: dict[str, Rules] = {
     "gemma4": Rules(
         items=(_SLIDES,),
         refused_with=(
-            ("attention.shared_kv_layers", "its last blocks use keys and values of blocks before, by number"),
-            ("embedding_length_per_layer_input", "each token has an embedding of its own for each block, by number"),
+            ("attention.shared_kv_layers", "its last layers use keys and values of earlier layers, by number"),
+            ("embedding_length_per_layer_input", "each token has an embedding for each layer, by number"),
         ),
     ),
-    # indexers, of a block's own or of the one before: glm-dsa.cpp (table GLM_5_2_DEFAULT_INDEXER_TYPES), glm5-next.cpp, hy-v4.cpp
+    # indexers, a block's own or that of the one before: glm-dsa.cpp (table GLM_5_2_DEFAULT_INDEXER_TYPES),
+    # glm5-next.cpp, hy-v4.cpp
     "glm-dsa": Rules(
         leads=(_DENSE,),
         items=(_INDEXED,),
@@ -276,7 +277,7 @@ RULES: dict[str, Rules] = {
             _INDEXED.key,
             "context_length",
             1 << 20,
-            "llama.cpp has a table of its blocks' indexers by number",
+            "llama.cpp has a table of its layers' indexers by number",
         ),
     ),
     "glm5-next": Rules(leads=(_DENSE,), items=(_STATE, _INDEXED), first_not=(_NEEDS_FULL,)),
@@ -288,12 +289,12 @@ RULES: dict[str, Rules] = {
     **dict.fromkeys(("rwkv7", "arwkv7"), Rules(opens="gives all others its values")),
     # no map is possible
     "gemma3n": Rules(
-        refused="blocks from 20 on use the keys of blocks before, and tokens have an embedding for each block"
+        refused="layers from 20 on use the keys of earlier layers, and tokens have an embedding for each layer"
     ),
-    "hrm_text": Rules(refused="its block count is that of stacks run in loops (hrm.layers_per_stack, hrm.h_cycles)"),
-    **dict.fromkeys(("t5", "t5encoder"), Rules(refused="encoder and decoder have blocks of their own")),
+    "hrm_text": Rules(refused="its layer count is that of stacks run in loops (hrm.layers_per_stack, hrm.h_cycles)"),
+    **dict.fromkeys(("t5", "t5encoder"), Rules(refused="encoder and decoder have separate layers")),
     **dict.fromkeys(
-        ("gemma4-assistant", "eagle3", "dflash"), Rules(refused="a draft model that is bound to blocks of its target")
+        ("gemma4-assistant", "eagle3", "dflash"), Rules(refused="a draft model that is bound to layers of its target")
     ),
-    **dict.fromkeys(("wavtokenizer-dec", "qwen3tts", "pockettts", "clip"), Rules(refused="it generates no text")),
+    **dict.fromkeys(("wavtokenizer-dec", "qwen3tts", "pockettts", "clip"), Rules(refused="it does not generate text")),
 }

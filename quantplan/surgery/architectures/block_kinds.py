@@ -1,4 +1,4 @@
-"""The kinds of a model's blocks, as llama.cpp tells them apart: the table of architectures applied to a header."""
+"""The kinds of a model's blocks as llama.cpp distinguishes them: the rules of its architecture applied to its header."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from quantplan.gguf.layer_arrays import is_per_layer_array
 from quantplan.gguf.reader import number_arrays
-from quantplan.surgery.architectures.table import RULES, ArchitectureItem, Cycle, Lead, Rules
+from quantplan.surgery.architectures.rules import RULES, ArchitectureItem, Cycle, Lead, Rules
 from quantplan.tensor import Model
 
 Numbers = tuple[float, ...]
@@ -17,12 +17,12 @@ _SCALES = (".scale", ".input_scale")  # come with some stored types, and say not
 
 @dataclass(frozen=True)
 class Trait:
-    """One way in which blocks differ. ``kinds``: of each block of the original, those that predict further tokens not counted.
+    """One way in which blocks differ. ``kinds``: that of each block of the original, without those that predict further tokens.
 
-    ``expected``: what llama.cpp takes the block at a position for; no function where the kind moves with the block. ``cause``:
-    key and value, or where else llama.cpp has it from; ``rule``: what follows, said behind it. ``leading``: the kind that only
-    the first blocks have, as many as ``key`` says. ``period``: positions repeat after so many, 0 where they do not. ``older``:
-    what builds of llama.cpp go by that do not know the array.
+    ``expected``: what llama.cpp takes the block at a position for; None where the kind moves with the block. ``cause``: key and
+    value, or where else llama.cpp has it from; ``rule``: what follows from it, appended to it. ``leading``: the kind that only
+    the first blocks have, their number in ``key``. ``period``: after which positions repeat, 0 where they do not. ``older``: the
+    trait for builds of llama.cpp that do not know the array.
     """
 
     kinds: tuple[str, ...]
@@ -37,8 +37,8 @@ class Trait:
 
 @dataclass(frozen=True)
 class BlockKinds:
-    """``main``: number of blocks but for the ``trailing`` ones that predict further tokens. ``items``: arrays with an item per
-    block by key without architecture. ``sizes``: shapes of blocks of one kind that no metadata explains. ``images``: number of
+    """``main``: number of blocks without the ``trailing`` ones that predict further tokens. ``items``: arrays with an item per
+    block, by key without architecture. ``sizes``: shapes of blocks of one kind that no metadata explains. ``images``: number of
     first blocks that take features of images. ``first_not``, ``stays``: see Rules. ``refused``: why no map is possible.
     """
 
@@ -57,7 +57,7 @@ class BlockKinds:
         return kinds <= {trait.kinds[block] for trait in self.traits}
 
     def name(self, block: int) -> str:
-        """The block's kind in words, empty where there is only one."""
+        """The block's kind in words, empty where all blocks are alike."""
         if block >= self.main:
             return "predicts further tokens"
         return ", ".join(trait.kinds[block] for trait in self.traits if len(set(trait.kinds)) > 1)
@@ -65,11 +65,11 @@ class BlockKinds:
 
 def block_kinds(model: Model) -> BlockKinds:
     """What is known of the model's blocks. Reads the header once per model object; searches ask thousands of times."""
-    return _block_kinds(_Same(model))
+    return _block_kinds(_SameModel(model))
 
 
-class _Same:
-    """A model as a key: the same object. To hash all its tensors would take longer than the check."""
+class _SameModel:
+    """A model as a cache key by identity: to hash all its tensors would take longer than the check."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -78,25 +78,30 @@ class _Same:
         return id(self.model)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.model is self.model
+        return isinstance(other, _SameModel) and other.model is self.model
 
 
 @lru_cache(maxsize=16)
-def _block_kinds(same: _Same) -> BlockKinds:
-    model = same.model
+def _block_kinds(key: _SameModel) -> BlockKinds:
+    model = key.model
     rules = RULES.get(model.architecture, Rules())
     trailing = model.mtp_blocks
     main = model.blocks - trailing
-    every = number_arrays(model.path)
-    items = {_bare(model, key): array for key, array in every.items() if _per_block(model, main, key, array)}
-    reader = _Reader(model, main, {_bare(model, key): array for key, array in every.items()})
-    found = [*map(reader.cycle, rules.cycles), *map(reader.lead, rules.leads), *map(reader.item, rules.items)]
-    found += [reader.halved(rules.halved), reader.opens(rules.opens), reader.listed(rules.listed)]
-    found += [reader.placed(rules.placed, [trait for trait in found if trait])]
-    traits = tuple(trait for trait in found if trait)
-    images = int(reader.number("n_deepstack_layers", 0))
-    sizes = _sizes(model, main, traits, items)
-    return BlockKinds(main, trailing, traits, items, sizes, images, rules.first_not, rules.stays, reader.refused(rules))
+    arrays = number_arrays(model.path)
+    items = {_bare(model, key): array for key, array in arrays.items() if _per_block(model, main, key, array)}
+    header = _Header(model, main, {_bare(model, key): array for key, array in arrays.items()})
+    traits = header.traits(rules)
+    return BlockKinds(
+        main,
+        trailing,
+        traits,
+        items,
+        sizes=_sizes(model, main, traits, items),
+        images=int(header.number("n_deepstack_layers", 0)),
+        first_not=rules.first_not,
+        stays=rules.stays,
+        refused=header.refused(rules),
+    )
 
 
 def _bare(model: Model, key: str) -> str:
@@ -108,12 +113,18 @@ def _per_block(model: Model, main: int, key: str, array: Numbers) -> bool:
 
 
 @dataclass(frozen=True)
-class _Reader:
-    """Turns rules of the table into traits of one model; None where its metadata say that blocks do not differ so."""
+class _Header:
+    """Turns rules into traits of one model: None where its metadata say that its blocks do not differ in that way."""
 
     model: Model
     main: int
     arrays: dict[str, Numbers]
+
+    def traits(self, rules: Rules) -> tuple[Trait, ...]:
+        traits = [*map(self.cycle, rules.cycles), *map(self.lead, rules.leads), *map(self.item, rules.items)]
+        traits += [self.halved(rules.halved), self.opens(rules.opens), self.listed(rules.listed)]
+        traits += [self.placed(rules.placed, [trait for trait in traits if trait])]
+        return tuple(trait for trait in traits if trait)
 
     def number(self, key: str, default: float) -> float:
         return self.model.hyperparameter(key, default)
@@ -143,7 +154,7 @@ class _Reader:
             if stated
             else f"{self.model.architecture} has periods of {period}"
         )
-        rule = f": the {'first' if cycle.first else 'last'} block of every {period} is {cycle.nth}, the others {cycle.others}"
+        rule = f": the {'first' if cycle.first else 'last'} layer of every {period} is {cycle.nth}, the others {cycle.others}"
         kinds = tuple(cycle.kind(block, period) for block in range(self.main))
         return Trait(kinds, cause, lambda place: cycle.kind(place, period), rule, period)
 
@@ -158,7 +169,8 @@ class _Reader:
         items = self.arrays.get(item.key, ())
         if len(items) < self.main:
             return None
-        return Trait(tuple(item.other if each else item.zero for each in items[: self.main]), self._key(item.key))
+        kinds = tuple(item.other if value else item.zero for value in items[: self.main])
+        return Trait(kinds, self._key(item.key))
 
     def halved(self, key: str | None) -> Trait | None:
         every = int(self.number(key, 0)) if key else 0
@@ -177,14 +189,14 @@ class _Reader:
         def kind(place: int) -> str:
             return "a later one" if place else "the first"
 
-        return Trait(tuple(map(kind, range(self.main))), f"the first block of {self.model.architecture} {does}", kind)
+        return Trait(tuple(map(kind, range(self.main))), f"the first layer of {self.model.architecture} {does}", kind)
 
     def placed(self, placed: tuple[str, str] | None, traits: list[Trait]) -> Trait | None:
         if placed is None:
             return None
         kind, why = placed
         tied = [any(trait.kinds[block] == kind for trait in traits) for block in range(self.main)]
-        kinds = tuple(f"made for place {block}" if each else "for any place" for block, each in enumerate(tied))
+        kinds = tuple(f"made for place {block}" if fixed else "for any place" for block, fixed in enumerate(tied))
         return Trait(kinds, f"{self.model.architecture}: {why}", lambda place: kinds[min(place, self.main - 1)])
 
     def listed(self, listed: tuple[str, str] | None) -> Trait | None:
@@ -220,7 +232,7 @@ def _sizes(model: Model, main: int, traits: tuple[Trait, ...], arrays: dict[str,
         kind = tuple(trait.kinds[block] for trait in traits) + tuple(items[block] for items in arrays.values())
         for role, shape in shapes[block].items():
             if seen.setdefault((*kind, role), shape) != shape:
-                return _sizes_trait(role, [shapes[each].get(role) for each in range(main)])
+                return _sizes_trait(role, [of_block.get(role) for of_block in shapes])
     return None
 
 
@@ -229,5 +241,5 @@ def _sizes_trait(role: str, shapes: list[tuple[int, ...] | None]) -> Trait:
         return f"{role} of {' x '.join(map(str, shape))}" if shape else f"without {role}"
 
     kinds = tuple(map(name, shapes))
-    cause = "no metadata say which block has which size"
+    cause = "no metadata say which layer has which size"
     return Trait(kinds, cause, lambda place: kinds[min(place, len(kinds) - 1)])
