@@ -1,0 +1,165 @@
+"""Error-compensated rounding of a built file: encoded again from the original weights, in the same types and bytes.
+
+llama-quantize builds the file first. Then the blocks of each tensor whose inputs' second moments are known are replaced in
+place; every other byte stays as llama-quantize wrote it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from quantplan.errors import NotAsPlanned
+from quantplan.gguf.reader import read_model, tensor_bytes, tensor_rows
+from quantplan.progress import SILENT, Reporter
+from quantplan.quant_type import QuantType
+from quantplan.records.cache import Cache, Plain
+from quantplan.records.files import replacing
+from quantplan.records.journal import digest_of
+from quantplan.rounding.compensate import RoundingOptions, compensate
+from quantplan.rounding.layouts import can_compensate, column_group
+from quantplan.rounding.metric import Metric, prepare
+from quantplan.sensitivity.collected_moments import CollectedMoments
+from quantplan.tensor import Model, Tensor
+
+VERSION = 1  # of the encoding: a change of the method makes kept tensors useless
+
+
+@dataclass(frozen=True)
+class Compensation:
+    """How tensors are encoded. ``moments``: of the inputs, collected with the source; ``cache``: keeps encoded tensors."""
+
+    moments: CollectedMoments
+    cache: Path
+    options: RoundingOptions = RoundingOptions()
+
+
+@dataclass(frozen=True)
+class TensorRounding:
+    """What compensation did to a tensor: tr(D H D^T) / tr(W H W^T) of ggml's encoding and of the one that is stored.
+
+    ``rows_kept``: of ``rows``, those where ggml's encoding was no worse and is stored.
+    """
+
+    tensor: str
+    type: str
+    stock_error: float
+    error: float
+    rows: int
+    rows_kept: int
+    sha256: str = ""
+
+
+def compensable(types: Mapping[str, QuantType], source: Model, moments: CollectedMoments) -> tuple[Tensor, ...]:
+    """The tensors of ``source`` that can be compensated when stored as told: those whose inputs share second moments follow
+    one another. A tensor that is stored as it is in the source loses nothing and is left alone.
+    """
+    tensors = [
+        source.by_name[name]
+        for name, stored in types.items()
+        if name in moments.tensors and can_compensate(stored) and stored != source.by_name[name].type
+    ]
+    order = {name: number for number, inputs in enumerate(moments.inputs) for name in inputs.tensors}
+    return tuple(sorted(tensors, key=lambda tensor: (order[tensor.name], column_group(types[tensor.name]))))
+
+
+def compensate_file(
+    path: Path,
+    source: Model,
+    compensation: Compensation,
+    tensors: tuple[Tensor, ...],
+    report: Reporter = SILENT,
+) -> tuple[TensorRounding, ...]:
+    """Replaces the blocks of ``tensors`` in the quantized file ``path`` (one file or the first shard) and reads them back.
+
+    Tensors that were encoded before under the same conditions are taken from the cache. Raises BadFile, NoSpace,
+    ModelMismatch for second moments of another model, NotAsPlanned where the file does not hold what was written.
+    """
+    compensation.moments.check_belongs_to(source)
+    built = read_model(path)
+    encoder = _Encoder(source, built, compensation)
+    results = []
+    with report.stage("compensated rounding", sum(tensor.elements for tensor in tensors)) as advance:
+        for tensor in tensors:
+            results.append(encoder.replace(tensor))
+            advance(tensor.elements)
+    return tuple(results)
+
+
+class _Encoder:
+    """Encodes tensors one after the other; the factorized second moments of the last input are kept for its next tensor."""
+
+    def __init__(self, source: Model, built: Model, compensation: Compensation) -> None:
+        self._source, self._built = source, built
+        self._moments, self._options = compensation.moments, compensation.options
+        options = (self._options.damping, self._options.sweeps, self._options.refit)
+        made_from = (VERSION, source.digest, compensation.moments.folder.name, options)
+        self._done: Cache[TensorRounding] = Cache(Plain(TensorRounding), compensation.cache, "rounding", *made_from)
+        self._folder = compensation.cache / f"rounding-{digest_of(*made_from)[:32]}"
+        self._metric: tuple[tuple[str, int, int], Metric] | None = None
+
+    def replace(self, tensor: Tensor) -> TensorRounding:
+        """Writes the tensor's compensated blocks into the built file."""
+        place = self._built.by_name[tensor.name]
+        result, blocks = self._encoded(tensor, place)
+        with self._built.paths[place.shard].open("r+b") as file:
+            file.seek(place.offset)
+            file.write(blocks.data)
+        if _digest(tensor_bytes(self._built, place)) != result.sha256:
+            raise NotAsPlanned(f"{self._built.path}: {tensor.name} does not hold what was written; is the disk failing?")
+        return result
+
+    def _encoded(self, tensor: Tensor, place: Tensor) -> tuple[TensorRounding, np.ndarray]:
+        key = f"{tensor.name} {place.type.name}"
+        kept = self._folder / f"{digest_of(key)[:32]}.blocks"
+        if key in self._done and kept.exists():
+            blocks = np.fromfile(kept, np.uint8)
+            if blocks.nbytes == place.bytes and _digest(blocks) == self._done[key].sha256:
+                return self._done[key], blocks
+        result, blocks = self._encode(tensor, place)
+        with replacing(kept, "wb") as file:
+            file.write(blocks.data)
+        self._done.put(key, result)
+        return result, blocks
+
+    def _encode(self, tensor: Tensor, place: Tensor) -> tuple[TensorRounding, np.ndarray]:
+        """``place``: the tensor in the built file. Matrices of a stack are encoded one by one; those whose inputs saw too little
+        text keep llama-quantize's blocks.
+        """
+        stack = self._moments.input_of(tensor.name).stack
+        rows, kept = tensor.rows // stack, 0
+        blocks = np.array(tensor_bytes(self._built, place))
+        energy = stock_error = error = 0.0
+        for number in range(stack):
+            part = slice(number * rows, (number + 1) * rows)
+            metric = self._prepared(tensor.name, number, column_group(place.type))
+            if metric is None:
+                kept += rows
+                continue
+            rounded = compensate(tensor_rows(self._source, tensor, part), metric, place.type, self._options)
+            blocks[part] = rounded.blocks
+            kept += rounded.rows_kept
+            energy += float(rounded.energies.sum())
+            stock_error += float(rounded.stock_errors.sum())
+            error += float(rounded.errors.sum())
+        relative = (stock_error / energy, error / energy) if energy > 0 else (0.0, 0.0)
+        return TensorRounding(tensor.name, place.type.name, *relative, tensor.rows, kept, _digest(blocks)), blocks
+
+    def _prepared(self, name: str, number: int, group: int) -> Metric | None:
+        """The factorized second moments of one matrix; None where too little text reached it."""
+        key = (self._moments.input_of(name).watched, number, group)
+        if self._metric is None or self._metric[0] != key:
+            self._metric = None  # before the next one is read: one in memory at a time
+            moments = self._moments.of(name, number)
+            if not moments.usable:
+                return None
+            self._metric = key, prepare(moments.matrix, self._options.damping, group, self._options.threads)
+        return self._metric[1]
+
+
+def _digest(blocks: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(blocks).data).hexdigest()
