@@ -1,8 +1,8 @@
 """The two ways in which codes of a panel are chosen: error feedback, then coordinate descent.
 
 Both take the columns in blocks: what lies outside of a block acts on it through one matrix product, what lies inside column
-by column. Sources: GPTQ (arXiv 2210.17323) for the feedback in lazy blocks; coordinate descent on the quadratic form
-as in "Optimal Brain Surgeon"-like refinements (CDQuant, arXiv 2406.17542).
+by column. Sources: OBQ (arXiv 2208.11580) and GPTQ (arXiv 2210.17323) for the feedback in lazy blocks, CDQuant (arXiv
+2406.17542) for coordinate descent.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from quantplan.rounding.grid_panel import (
     decode_group,
     features,
     nearest_points,
-    safe_inverse,
     signs_for,
 )
 from quantplan.rounding.metric import Metric
@@ -50,18 +49,17 @@ def feed_back_groups(panel: GridPanel, metric: Metric) -> None:
 def descend_groups(panel: GridPanel, metric: Metric, refitting: bool = False) -> int:
     """One sweep of coordinate descent over all units in the natural order; the number of weights that changed."""
     hessian, terms, unit = metric.hessian, features(panel.grid), panel.layout.unit_columns
-    ridge, changed = _dead_ridge(metric), 0
+    ridge, diagonal, changed = _dead_ridge(metric), metric.diagonal, 0
     for block in spans(len(hessian), BLOCK):
         pull = hessian[block] @ panel.errors
-        for inner in spans(block.stop - block.start, unit):
+        blocks, inverses = _units(hessian, block, unit, ridge)
+        for inner, local, inverse in zip(spans(block.stop - block.start, unit), blocks, inverses, strict=True):
             columns = slice(block.start + inner.start, block.start + inner.stop)
-            local = hessian[columns, columns]
-            if not local.any():  # dead inputs
+            if not diagonal[columns].any():  # dead inputs
                 continue
             before = panel.errors[columns].copy()
-            local = local + np.diag(ridge[columns])
             pulled = pull[inner] + ridge[columns, None] * before
-            target = panel.weights[columns] - before + safe_inverse(local) @ pulled
+            target = panel.weights[columns] - before + inverse @ pulled
             _choose(panel, columns, target, local, terms, keep=True)
             panel.set_errors(columns)
             changes = panel.errors[columns] - before
@@ -70,6 +68,15 @@ def descend_groups(panel: GridPanel, metric: Metric, refitting: bool = False) ->
         if refitting:
             refit(panel, hessian, pull, block)
     return changed
+
+
+def _units(hessian: np.ndarray, block: slice, unit: int, ridge: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 [units, columns, columns]: the blocks of H + ridge on the diagonal, and their (pseudo-)inverses."""
+    columns = np.arange(block.start, block.stop).reshape(-1, unit)
+    out = hessian[columns[:, :, None], columns[:, None, :]] + ridge[columns][:, :, None] * np.eye(
+        unit, dtype=np.float32
+    )
+    return out, np.linalg.pinv(out.astype(np.float64), rcond=1e-6, hermitian=True).astype(np.float32)
 
 
 def _dead_ridge(metric: Metric) -> np.ndarray:
@@ -100,10 +107,12 @@ def _points(
     if len(target) == group:
         return nearest_points(target, local, scale, negative, terms)[None]
     first, second = slice(0, group), slice(group, None)
-    answer = safe_inverse(local[second, second]) @ local[second, first]
+    behind = local[second, second].astype(np.float64)
+    behind += 1e-6 * (np.trace(behind) or 1) * np.eye(group)  # few tokens may leave it singular
+    answer = np.linalg.solve(behind, local[second, first]).astype(np.float32)
     ahead = local[first, first] - local[first, second] @ answer
     chosen = nearest_points(target[first], ahead, scale, negative[first], terms)
     grid = terms[-group:].T
     rest = target[first] - decode_group(grid, chosen[None], negative[first], scale)
-    behind = nearest_points(target[second] + answer @ rest, local[second, second], scale, negative[second], terms)
-    return np.stack([chosen, behind])
+    then = nearest_points(target[second] + answer @ rest, local[second, second], scale, negative[second], terms)
+    return np.stack([chosen, then])

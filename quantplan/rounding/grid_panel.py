@@ -122,8 +122,3 @@ def decode_group(grid: np.ndarray, points: np.ndarray, negative: np.ndarray, sca
     """float32 [columns, rows] of points [groups, rows]."""
     decoded = grid[points].transpose(0, 2, 1).reshape(negative.shape) * scale
     return np.where(negative, -decoded, decoded)
-
-
-def safe_inverse(metric: np.ndarray) -> np.ndarray:
-    """float32 inverse of a small positive semidefinite matrix, 0 along directions that have none."""
-    return np.linalg.pinv(metric.astype(np.float64), rcond=1e-6, hermitian=True).astype(np.float32)

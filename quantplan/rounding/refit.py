@@ -34,32 +34,26 @@ def _refit_sub_block(
 ) -> None:
     """The integers of one sub-block: first its scale, then its minimum."""
     index, unit = columns.start // panel.layout.sub_block, columns.start // panel.layout.block
-    inner = slice(columns.start - block.start, columns.stop - block.start)
-    change = panel.levels(columns) * (panel.d[unit].astype(np.float32) * panel.unit)
-    _step(panel.scale_codes[index], panel.layout.scale_range, change, hessian, pull, block, inner)
+    here, local = pull[columns.start - block.start : columns.stop - block.start], hessian[columns, columns]
+    change = panel.levels(columns) * (panel.d[unit].astype(np.float32) * panel.unit)  # of adding 1 to the scale code
+    pulled = local @ change
+    moves = _move(panel.scale_codes[index], panel.layout.scale_range, _dot(change, here), _dot(change, pulled))
+    change *= moves
     if panel.dmin is not None:
-        change = np.broadcast_to(-panel.dmin[unit].astype(np.float32), change.shape)
-        _step(panel.min_codes[index], panel.layout.min_range, change, hessian, pull, block, inner)
+        dmin = panel.dmin[unit].astype(np.float32)
+        slope = _dot(pulled, np.broadcast_to(moves, pulled.shape)) - here.sum(axis=0)
+        moves = _move(panel.min_codes[index], panel.layout.min_range, slope * dmin, dmin**2 * local.sum())
+        change -= moves * dmin
+    pull -= hessian[block, columns] @ change
 
 
-def _step(
-    integers: np.ndarray,
-    limits: tuple[int, int],
-    change: np.ndarray,
-    hessian: np.ndarray,
-    pull: np.ndarray,
-    block: slice,
-    inner: slice,
-) -> None:
-    """Moves integers [rows], each of which adds ``change`` [columns, rows] to the decoded weights, to the best value."""
-    columns = slice(block.start + inner.start, block.start + inner.stop)
-    slope = np.einsum("ij,ij->j", change, pull[inner])
-    curvature = np.einsum("ij,ij->j", change, hessian[columns, columns] @ change)
-    ideal = integers + slope * reciprocal(curvature)
-    moves = np.clip(np.rint(ideal), *limits).astype(np.float32) - integers
+def _move(integers: np.ndarray, limits: tuple[int, int], slope: np.ndarray, curvature: np.ndarray) -> np.ndarray:
+    """Moves integers [rows] to the least of moves^2 curvature - 2 moves slope, float32 moves; 0 where nothing is gained."""
+    best = np.divide(slope, curvature, out=np.zeros_like(slope), where=curvature > 0)
+    moves = np.clip(np.rint(integers + best), *limits).astype(np.float32) - integers
     moves[moves * (moves * curvature - 2 * slope) >= 0] = 0
     integers += moves.astype(integers.dtype)
-    pull -= hessian[block, columns] @ (change * moves)
+    return moves
 
 
 def _refit_factors(

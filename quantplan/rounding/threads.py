@@ -24,7 +24,7 @@ RunAll = Callable[[Callable[[Task], Answer], Sequence[Task]], list[Answer]]
 def workers(threads: int = 0) -> Iterator[RunAll]:
     """A function that applies another to all tasks, on ``threads`` threads (0: all cores), answers in their order.
 
-    BLAS is limited to one thread meanwhile, in the whole process.
+    BLAS is limited to one thread meanwhile, in the whole process: do not enter it from several threads at once.
     """
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads or ggml.cores()) as pool:
         yield lambda work, tasks: list(pool.map(work, tasks))
