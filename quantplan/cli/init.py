@@ -78,10 +78,10 @@ def init(
 def _announce(model: Path | None, hub: str | None, target: Path) -> None:
     """What would be written, and what would be downloaded for it."""
     from quantplan.budget import human_bytes
-    from quantplan.hub.download import wanted_files
+    from quantplan.hub.hub import Hub
 
     reference = options.reference(model, hub)
-    for each in wanted_files(reference) if reference else ():
-        there = "it is in the cache" if each.cached else f"{human_bytes(each.size - each.done)} to be downloaded"
+    for each in Hub().files(reference) if reference else ():
+        there = "it is in the cache" if each.cached else f"{human_bytes(each.size)} to be downloaded"
         console.put(f"takes     {each.name} ({human_bytes(each.size)}, {there})")
     console.put(f"writes    {target}")

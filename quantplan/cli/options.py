@@ -111,9 +111,9 @@ def local_or_hub(path: Path | None, hub: str | None) -> Path | None:
 @cache
 def _fetched(wanted: HubReference) -> Path:
     from quantplan.cli.console import say, transfer
-    from quantplan.hub.download import fetch
+    from quantplan.hub.hub import Hub
 
-    return fetch(wanted, say, transfer)
+    return Hub().fetch(wanted, say, transfer)
 
 
 def model_path(option: Path | None) -> Path:
