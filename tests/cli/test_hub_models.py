@@ -113,7 +113,7 @@ def test_offline(shell, tmp_path):
 def test_a_dry_run_downloads_nothing(shell, small_model, tmp_path, workplace):
     out, _ = shell("init", "-hf", "owner/tied-GGUF", "--dry-run", HF_HOME=str(tmp_path))
     size = f"{small_model.stat().st_size / 1e6:.2f} MB"
-    assert out == f"takes     tied-F16.gguf ({size}, {size} to be downloaded)\nwrites    quantplan.toml\n"
+    assert out == f"takes     tied-F16.gguf ({size}, {size} to download)\nwrites    quantplan.toml\n"
     assert not list(tmp_path.rglob("*.gguf")) and not list(workplace.rglob("*.toml"))
 
 

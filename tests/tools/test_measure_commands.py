@@ -14,7 +14,7 @@ from quantplan.gguf.reader import read_model
 from quantplan.records.formats import MEASUREMENTS, PLANS
 
 pytestmark = pytest.mark.tools
-FEW = ["--ctx", "128", "--windows", "6", "--threads", "1"]
+FEW = ["--ctx", "128", "--chunks", "6", "--threads", "1"]
 
 
 class Shell:
@@ -148,10 +148,10 @@ def test_inside_a_project_everything_has_its_place(shell):
     (folder / "quantplan.toml").write_text('model = "../model.gguf"\nheldout = "../judge.txt"\nctx = 128\n')
     here = Shell(folder)
     (folder / "tmp").mkdir()
-    here("measure", "../model.gguf", "--windows", "6", "--threads", "1")
+    here("measure", "../model.gguf", "--chunks", "6", "--threads", "1")
     (record,) = (folder / "reports").glob("model-*.measurement.json")
     assert MEASUREMENTS.read(record).conditions.n_ctx == 128
-    out, _ = here("compare", "../plan.json", "--with", "Q2_K", "--windows", "6", "--threads", "1")
+    out, _ = here("compare", "../plan.json", "--with", "Q2_K", "--chunks", "6", "--threads", "1")
     assert "the plan loses" in out
     assert len(list((folder / "reports" / "builds").glob("*.gguf"))) == 2
     assert (folder / "reports" / "plan.comparison.json").is_file()
@@ -164,7 +164,7 @@ def test_inside_a_project_everything_has_its_place(shell):
         (["--with", "Q4_K_X"], 5, "no file type (mix) 'Q4_K_X'; did you mean"),
         (["--with", "gone.gguf"], 3, "gone.gguf: no such file"),
         (["--with", "Q2_K", "--text", "gone.txt"], 3, "cannot read the text gone.txt"),
-        (["--with", "Q2_K", "--windows", "1"], 2, "at least two windows"),
+        (["--with", "Q2_K", "--chunks", "1"], 2, "at least two windows"),
     ],
 )
 def test_what_cannot_be_compared_is_said_in_one_sentence(shell, words, code, said):
