@@ -16,14 +16,8 @@ from quantplan.cli.memory import ContextsOption, parse_contexts
 from quantplan.cli.options import ModelOptions
 from quantplan.cli.plan_output import model_stem, with_stem
 from quantplan.errors import BadUsage
-from quantplan.gguf.reader import read_container
-from quantplan.records.files import replacing
-from quantplan.records.formats import MEASUREMENTS, PLANS
-from quantplan.report.card import Identity, ancestors, base_models, card_text, rules_name, rules_text
-from quantplan.report.card_data import (
-    CardData,
+from quantplan.evaluate.published_files import (
     PublishedFile,
-    card_data,
     places_of,
     plan_of,
     published_gguf,
@@ -31,6 +25,13 @@ from quantplan.report.card_data import (
     with_memory,
     with_stock_quant,
 )
+from quantplan.gguf.reader import read_container
+from quantplan.records.files import replacing
+from quantplan.records.formats import MEASUREMENTS, PLANS
+from quantplan.report.card import card_text
+from quantplan.report.card_data import CardData, card_data
+from quantplan.report.card_origin import Identity, ancestors, base_models
+from quantplan.report.card_provenance import rules_name, rules_text
 from quantplan.report.memory_table import memory_fields
 from quantplan.report.modelfile import modelfile_text
 from quantplan.surgery.history import History, read_history

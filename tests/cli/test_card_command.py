@@ -94,7 +94,7 @@ def test_measurements_alone(command, project):
     assert command("measure", "tied-large.gguf", *FEW).code == 0
     command("card", "tied-large.gguf", "plans/small.json")
     text = card_of(project)
-    assert "Not measured under" not in text and "loses least of those measured" in text
+    assert "Not measured under" not in text and "the lowest KLD of those measured" in text
     command("card", "tied-large.gguf", "tied-F16.gguf", "--force")
     text = card_of(project)
     assert "`tied-F16.gguf` | F16" in text and "Published as it is" in text
