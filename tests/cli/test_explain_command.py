@@ -29,7 +29,7 @@ def test_a_plan(command, solved):
         done.code == 0
         and f"{plan.budget_bytes - plan.file_bytes:,} of {plan.budget_bytes:,} bytes are left" in done.out
     )
-    assert "wish      --pin attn_v=Q3_K binds for" in done.out and "--min ffn_gate" not in done.out
+    assert "constraint  --pin attn_v=Q3_K binds for" in done.out and "--min ffn_gate" not in done.out
     assert all(title in done.out for title in ("most damage left", "gained most from their bytes", "upgraded next"))
     found = json.loads(command("explain", path, "--json").out)
     assert found["price_per_100_mb"] == pytest.approx(plan.outcome.prices["bytes"] * 1e8)
