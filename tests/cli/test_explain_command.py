@@ -78,7 +78,7 @@ def test_layers_and_ties(command, small_model, workplace):
 
 def test_an_objective_without_a_price(command, solved):
     path = solved("--objective", "max")
-    assert "price     none: the plan minimises the max of damages" in command("explain", path).out
+    assert "price       none: the plan minimises the max of damages" in command("explain", path).out
     assert command("explain", path, "output").code in (0, 5)
     assert "of the price" not in command("explain", path, "attn_v").out
 
