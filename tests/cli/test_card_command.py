@@ -10,7 +10,7 @@ from quantplan.gguf.reader import read_model
 from quantplan.recipes.import_plan import import_file
 from quantplan.records.formats import PLANS
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 FEW = ("--ctx", 64, "--chunks", 4, "--threads", 1)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from quantplan.records.formats import PLANS, SENSITIVITY_TABLES
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 PRIOR = ("--sensitivity", "prior", "--types", "k,Q8_0,IQ2_XXS")
 
 

@@ -6,7 +6,7 @@ import pytest
 from quantplan.gguf.reader import read_model
 from quantplan.records.formats import PLANS
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 PRIOR = ("--sensitivity", "prior", "--types", "k,Q8_0")
 
 

@@ -54,7 +54,7 @@ def test_a_project_names_the_file_in_the_cache(shell, workplace, home, small_mod
     assert again == "other/quantplan.toml\n" and "downloading" not in err
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 @pytest.mark.parametrize(
     "words",
     [["hf://owner/tied-GGUF:F16"], ["--model", "hf://owner/tied-GGUF/tied-F16.gguf@main"], ["-hf", "owner/tied-GGUF"]],
@@ -65,7 +65,7 @@ def test_memory_of_a_model_on_the_hub(shell, words):
     assert json.loads(out)["contexts"][0]["ctx"] == 256
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_files_that_are_measured_may_lie_on_the_hub(shell, small_text):
     name = "hf://owner/tied-GGUF/tied-F16.gguf"
     out, _ = shell(

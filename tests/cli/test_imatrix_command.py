@@ -7,7 +7,7 @@ from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_container
 from quantplan.llamacpp import imatrix as tool
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 SHORT = ("--ctx", "128", "--threads", "1")
 
 

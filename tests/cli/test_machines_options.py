@@ -35,7 +35,7 @@ def scales(ended):
     return json.loads(ended.out)["tensors"]
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_probes_elsewhere_give_the_same(command, words, workplace, monkeypatch):
     """Each in a cache of its own: nothing is taken from another."""
     found = []

@@ -9,7 +9,7 @@ from quantplan.gguf.sized_plan import make_plan
 from quantplan.quant_type import BY_NAME
 from quantplan.records.formats import PLANS
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 
 
 def figures(done):

@@ -14,7 +14,7 @@ from quantplan.errors import BadUsage, ModelMismatch, NothingSelected
 from quantplan.gguf.reader import read_model
 from quantplan.records.formats import PLANS
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 ROOT = Path(__file__).parents[2]
 
 

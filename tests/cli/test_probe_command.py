@@ -9,7 +9,7 @@ import pytest
 from quantplan.records.formats import SENSITIVITY_TABLES
 from quantplan.records.journal import Journal
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 ROOT = Path(__file__).parents[2]
 SHORT = ("--ctx", "128", "--chunks", "8", "--threads", "1", "--types", "Q4_0,Q8_0")
 

@@ -8,7 +8,7 @@ import pytest
 
 from quantplan.report.page_data import types_of
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 SMALL = ("--types", "k", "--points", 4, "--sample", "16k", "--threads", 1)
 
 

@@ -8,7 +8,7 @@ from quantplan.evaluate import baselines as baselines
 from quantplan.gguf.reader import read_model
 from quantplan.records.formats import PLANS
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 FEW = (
     "--threads",
     "1",

@@ -10,7 +10,7 @@ from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.records.formats import PLANS, SENSITIVITY_TABLES
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 ONE = ("--threads", "1")
 
 

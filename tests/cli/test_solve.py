@@ -11,7 +11,7 @@ from quantplan.gguf.imatrix_files import write_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.records.formats import PLANS, SENSITIVITY_TABLES
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 PRIOR = ("--sensitivity", "prior", "--types", "k,Q8_0,F16")
 FIGURES = {
     "plan",

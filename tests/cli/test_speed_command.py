@@ -6,7 +6,7 @@ import pytest
 
 from quantplan.devices.speed import matmul
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import pytest
 from quantplan.gguf.reader import read_model
 from quantplan.surgery.layer_map_files import LAYER_MAPS
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 FEW = "--windows 4 --sample 32k --refine-windows 8 --judge-windows 8 --types k,Q8_0 --no-refine"
 
 

@@ -46,7 +46,7 @@ def quantized(reference_model, tmp_path_factory):
     return path
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_two_models_and_a_text(command, workplace, suite, reference_model, quantized, small_text):
     words = ("score", quantized, "--suite", suite, "--base", reference_model, "--text", small_text)
     ended = command(*words, "--ctx", 128, "--chunks", 4, "--threads", 1, "--out", "records", "--show-answers")
@@ -65,7 +65,7 @@ def test_two_models_and_a_text(command, workplace, suite, reference_model, quant
     assert found["prose-Q4_"].conditions.suite == "tiny"
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_json_and_what_is_kept(command, suite, reference_model, quantized, files):
     words = (
         "surgery",

@@ -132,7 +132,7 @@ def test_weights_and_prior(case, tmp_path):
     assert row.weights["Q3_K"] == pytest.approx(prior.scale(case.model, tensor) * errors["Q3_K"], rel=0.02)
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_shapes_alone(tmp_path):
     """A model of 16 GB of which only the header exists."""
     model = read_model(QWEN3_8B.write(tmp_path / "8b.gguf"))

@@ -30,7 +30,7 @@ from quantplan.sensitivity.probe_tasks import ProbeJob, ProbeWorkers, model_here
 from quantplan.sensitivity.tensor_swap import TensorSwapper
 
 pytestmark = [
-    pytest.mark.tools,
+    pytest.mark.llamacpp,
     pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system"),
 ]
 NAMES = (

@@ -13,7 +13,7 @@ from all_commands import all_commands
 from quantplan.cli.demo import MODEL, PLAN, STOCK_QUANT
 from quantplan.run.demo_text import demo_texts
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 DATA = Path(__file__).parents[2] / "quantplan" / "data" / MODEL
 
 

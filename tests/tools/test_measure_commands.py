@@ -13,7 +13,7 @@ from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.records.formats import MEASUREMENTS, PLANS
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 FEW = ["--ctx", "128", "--chunks", "6", "--threads", "1"]
 
 

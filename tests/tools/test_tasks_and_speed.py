@@ -18,7 +18,7 @@ from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.tools import run
 from quantplan.records.formats import TASK_SCORES
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 DATA = Path(__file__).parents[1] / "data"
 OPTIONS = MeasureOptions(n_ctx=256, execution=Execution(1))
 NAMES = {"hellaswag": "hellaswag.txt", "winogrande": "winogrande.csv", "arc": "arc.jsonl"}
