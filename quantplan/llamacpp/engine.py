@@ -1,4 +1,4 @@
-"""A model loaded in this process: logits of token windows, and the swap of one tensor's weights in memory.
+"""A model loaded in this process: logits of chunks of tokens, and the swap of one tensor's weights in memory.
 
 Everything goes through llama.cpp's public API. Weights are found by watching the nodes of one decode
 (``cb_eval``) and replaced with ``ggml_backend_tensor_set``, which works on any backend and repacks where the
@@ -22,7 +22,7 @@ from quantplan.llamacpp.libraries import base
 from quantplan.llamacpp.signatures import GgmlTensor
 from quantplan.quant_type import QuantType, ggml_type
 
-_BATCH_TOKENS = 2048  # llama-perplexity's default n_batch: windows are decoded together up to this many tokens
+_BATCH_TOKENS = 2048  # llama-perplexity's default n_batch: chunks are decoded together up to this many tokens
 _ALL_LAYERS = -1  # llama_model_params.n_gpu_layers, llama.h
 
 NodeWatcher = Callable[[GgmlTensor, bool], bool]
@@ -48,7 +48,7 @@ def chunks_per_batch(n_ctx: int) -> int:
 
 
 class Engine:
-    """A loaded model that turns windows of tokens into logits. Use it as a context manager."""
+    """A loaded model that turns chunks of tokens into logits. Use it as a context manager."""
 
     def __init__(
         self, path: Path | str, options: EngineOptions | None = None, watch: NodeWatcher | None = None
@@ -82,8 +82,6 @@ class Engine:
         if self.model is not None:
             self._llama.llama_model_free(self.model)
             self.model = None
-
-    # -- loading ---------------------------------------------------------------------------------------------------
 
     def _silence(self) -> None:
         self._log: list[str] = []
@@ -167,8 +165,6 @@ class Engine:
                 f"llama.cpp could not run the model (llama_decode returned {code}); is there memory enough?"
             )
 
-    # -- text ------------------------------------------------------------------------------------------------------
-
     def tokenize(self, text: str, parse_special: bool = False) -> np.ndarray:
         """int32 [tokens] as llama-perplexity tokenizes: special tokens added, none parsed unless that is asked for."""
         raw = text.encode()
@@ -180,14 +176,14 @@ class Engine:
         return np.frombuffer(tokens, np.int32, count).copy()
 
     def chunks(self, text: str, limit: int | None = None) -> np.ndarray:
-        """int32 [windows, n_ctx]: the text cut as llama-perplexity cuts it; the rest is dropped.
+        """int32 [chunks, n_ctx]: the text cut as llama-perplexity cuts it; what is left over is dropped.
 
-        A vocabulary with a BOS token has it in front of each window. TextTooShort below two windows, like the tool.
+        A vocabulary with a BOS token has it in front of each chunk. TextTooShort below two chunks, like the tool.
         """
         n_ctx, tokens = self.options.n_ctx, self.tokenize(text)
         if len(tokens) < 2 * n_ctx:
             raise TextTooShort(
-                f"the text has {len(tokens)} tokens, at least {2 * n_ctx} are needed for windows of {n_ctx}; "
+                f"the text has {len(tokens)} tokens, at least {2 * n_ctx} are needed for chunks of {n_ctx}; "
                 "give more text or a smaller --ctx"
             )
         count = len(tokens) // n_ctx
@@ -196,11 +192,9 @@ class Engine:
             cut[:, 0] = self._llama.llama_vocab_bos(self.vocab)
         return cut
 
-    # -- logits ----------------------------------------------------------------------------------------------------
-
     @property
     def first_scored(self) -> int:
-        """Position in the window from which on the next token is scored: only the second half counts."""
+        """Position in the chunk from which on the next token is scored: only the second half counts."""
         return self.options.n_ctx // 2
 
     @property
@@ -208,9 +202,9 @@ class Engine:
         return chunks_per_batch(self.options.n_ctx)
 
     def logits(self, chunks: np.ndarray) -> Iterator[np.ndarray]:
-        """For each batch of windows float32 [windows in batch, scored positions, vocabulary].
+        """For each batch of chunks float32 [chunks in batch, scored positions, vocabulary].
 
-        The array is llama.cpp's own buffer: it changes with the next batch. The last position of a window predicts
+        The array is llama.cpp's own buffer: it changes with the next batch. The last position of a chunk predicts
         a token outside of it and is left out, as llama-perplexity does.
         """
         size = self.chunks_per_batch
@@ -247,8 +241,6 @@ class Engine:
         for index in range(total):
             batch.seq_id[index][0] = index // n_ctx
         batch.n_tokens = total
-
-    # -- weights ---------------------------------------------------------------------------------------------------
 
     def find_weights(self, names: set[str]) -> set[str]:
         """Looks for the named tensors in the graph of one decode; returns those found, which can be swapped.

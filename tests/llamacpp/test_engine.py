@@ -94,7 +94,7 @@ def test_chunks_per_batch():
 def test_text_too_short(source):
     with (
         Engine(source, OPTIONS) as engine,
-        pytest.raises(TextTooShort, match=r"at least 128 are needed for windows of 64"),
+        pytest.raises(TextTooShort, match=r"at least 128 are needed for chunks of 64"),
     ):
         engine.chunks("a few words")
 

@@ -357,7 +357,7 @@ def test_a_model_that_gives_no_numbers(case, tmp_path):
     tensor = case.model.by_name["blk.1.attn_output.weight"]
     data[tensor.offset : tensor.offset + 2] = np.float16("nan").tobytes()
     (tmp_path / "nan.gguf").write_bytes(data)
-    with pytest.raises(QuantplanError, match="nan.gguf: the model gives NaN or infinite logits; is the file damaged"):
+    with pytest.raises(QuantplanError, match="nan.gguf: the model gives NaN or infinite logits; is the file corrupt"):
         run(replace(case, model=read_model(tmp_path / "nan.gguf")), tmp_path)
 
 
