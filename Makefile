@@ -1,5 +1,5 @@
 # make demo   installs everything into .venv and shows the whole pipeline on the bundled model
-# make test   installs what is missing and runs the tests with the real llama.cpp tools
+# make test   installs what is missing and runs the tests with the real llama.cpp tools; make test-fast those without them
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -9,7 +9,7 @@ TOOLS  := -DLLAMA_BUILD_TOOLS=ON -DLLAMA_TOOLS_INSTALL=ON -DLLAMA_BUILD_SERVER=O
 TOOLS  += $(shell grep -qsw amx_int8 /proc/cpuinfo && echo -DCMAKE_CXX_FLAGS=-mno-amx-int8)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test test-fast lint clean
 
 install: $(VENV)/.installed
 
@@ -29,6 +29,9 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+test-fast: install
+	$(BIN)/python -m pytest -m "not llamacpp and not slow"
 
 lint: install
 	$(BIN)/ruff check quantplan tests benchmarks

@@ -1,10 +1,13 @@
-"""A project folder: quantplan.toml says which model, imatrix and texts belong together."""
+"""A project folder: quantplan.toml says which model, imatrix, texts and settings belong together."""
 
 from __future__ import annotations
 
+import difflib
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from quantplan.errors import BadFile
 
@@ -15,20 +18,73 @@ else:
 
 FILE = "quantplan.toml"
 FOLDERS = ("imatrix", "calibration", "plans", "reports")
-_KINDS = {str: "a text in quotes", int: "a whole number"}
-_KEYS = {"model": str, "imatrix": str, "calibration": str, "heldout": str, "ctx": int}
+_TEXT, _TEXTS, _WHOLE, _NUMBER, _SWITCH = (
+    "a text in quotes",
+    "a text in quotes or a list of them",
+    "a whole number",
+    "a number",
+    "true or false",
+)
+_KINDS = {_TEXT: (str,), _TEXTS: (str, list), _WHOLE: (int,), _NUMBER: (int, float), _SWITCH: (bool,)}
+_TOP = {"model": _TEXT, "imatrix": _TEXT, "calibration": _TEXT, "heldout": _TEXT, "ctx": _WHOLE}
+_TABLES = {
+    "plan": {
+        "budget": _TEXTS,
+        "max-kld": _NUMBER,
+        "min-tps": _NUMBER,
+        "objective": _TEXT,
+        "types": _TEXT,
+        "pin": _TEXTS,
+        "min-type": _TEXTS,
+        "max-type": _TEXTS,
+        "only": _TEXTS,
+        "tie": _TEXTS,
+        "max-types": _WHOLE,
+        "per": _TEXT,
+        "monotone": _SWITCH,
+        "valley": _SWITCH,
+        "allow-1-bit": _SWITCH,
+        "sensitivity": _TEXT,
+    },
+    "memory": {
+        "vram": _TEXT,
+        "ram": _TEXT,
+        "serve-ctx": _WHOLE,
+        "kv": _TEXT,
+        "cache-type-k": _TEXT,
+        "cache-type-v": _TEXT,
+        "on-cpu": _TEXTS,
+    },
+    "evaluate": {
+        "text": _TEXT,
+        "validation": _TEXT,
+        "ctx": _WHOLE,
+        "chunks": _WHOLE,
+        "validation-chunks": _WHOLE,
+    },
+}
+_PATHS = ("model", "imatrix", "calibration", "text", "validation")
+_OPTION_OF = {("evaluate", "chunks"): "eval_chunks"}  # elsewhere an option is called like its key
 
 
 @dataclass(frozen=True)
 class Project:
-    """Paths as written in quantplan.toml, relative ones taken from its folder. Texts may be files or folders."""
+    """Paths as written in quantplan.toml, relative ones taken from its folder. Texts may be files or folders.
+
+    ``calibration``: read by imatrix, probe and solve; ``validation``: refines plans; ``text``: evaluation text. ``ctx``: tokens
+    of a chunk. ``settings``: values for options of commands, by the option's name; ``places``: where they are written.
+    """
 
     folder: Path
     model: Path
     imatrix: Path | None = None
     calibration: Path | None = None
-    heldout: Path | None = None
+    text: Path | None = None
+    validation: Path | None = None
     ctx: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
+    old_keys: tuple[str, ...] = ()  # that have another name today
 
     @property
     def plans(self) -> Path:
@@ -42,6 +98,10 @@ class Project:
     def cache(self) -> Path:
         return self.folder / ".quantplan" / "cache"
 
+    def place_of(self, option: str) -> str:
+        """``[plan] budget``: table and key that set an option."""
+        return self.places[option]
+
 
 def find_project(start: Path) -> Project | None:
     """The project of ``start`` or of the nearest folder above it; None outside any."""
@@ -52,33 +112,76 @@ def find_project(start: Path) -> Project | None:
 
 
 def read_project(path: Path) -> Project:
-    """Reads quantplan.toml; BadFile for a key that is unknown, missing or of the wrong kind."""
+    """Reads quantplan.toml; BadFile for a table or key that is unknown, missing or has a value of the wrong type."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadFile(f"{path}: cannot be read ({error}); write it anew with `quantplan init MODEL.gguf`") from None
-    for key, value in content.items():
-        if key not in _KEYS:
-            raise BadFile(f"{path}: unknown key {key!r}; known keys: {', '.join(_KEYS)}")
-        if type(value) is not _KEYS[key]:
-            raise BadFile(f"{path}: {key} must be {_KINDS[_KEYS[key]]}, not {value!r}")
+        raise BadFile(f"{path}: cannot be read ({error}); write it again with `quantplan init MODEL.gguf`") from None
+    tables = {name: content.pop(name) for name in _TABLES if isinstance(content.get(name), dict)}
+    _check(path, "", content, _TOP)
+    for name, table in tables.items():
+        _check(path, name, table, _TABLES[name])
     if "model" not in content:
         raise BadFile(f'{path}: no model; add the line model = "path/to/model.gguf"')
-    folder = path.parent.resolve()
-    paths = {key: folder / Path(content[key]).expanduser() for key in _KEYS if isinstance(content.get(key), str)}
-    return Project(folder=folder, ctx=content.get("ctx"), **paths)
-
-
-def project_text(model: str, imatrix: str, calibration: str, heldout: str, ctx: int) -> str:
-    """The text of a fresh quantplan.toml."""
-    return (
-        "# What belongs together in this folder. Paths are relative to it; texts may be files or folders of .txt files.\n"
-        f"model = {_quoted(model)}\n"
-        f"imatrix = {_quoted(imatrix)}          # made by `quantplan imatrix`\n"
-        f"calibration = {_quoted(calibration)}  # read by imatrix, probe and solve\n"
-        f"heldout = {_quoted(heldout)}  # read by measure and compare; must not overlap with calibration\n"
-        f"ctx = {ctx}  # tokens of a window\n"
+    evaluate = tables.get("evaluate", {})
+    old_keys = (("heldout", "text"), ("ctx", "ctx"))  # older files have these at the top
+    for old, key in old_keys:
+        if old in content and evaluate.setdefault(key, content[old]) != content[old]:
+            raise BadFile(f"{path}: {old} and [evaluate] {key} differ; keep [evaluate] {key}")
+    folder, values = path.parent.resolve(), content | evaluate
+    paths = {key: folder / Path(values[key]).expanduser() for key in _PATHS if key in values}
+    keys = [(name, key) for name, table in tables.items() for key in table if key not in (*_PATHS, "ctx")]
+    options = {(name, key): _OPTION_OF.get((name, key), key.replace("-", "_")) for name, key in keys}
+    return Project(
+        folder=folder,
+        ctx=values.get("ctx"),
+        settings={option: tables[name][key] for (name, key), option in options.items()},
+        places={option: f"[{name}] {key}" for (name, key), option in options.items()},
+        old_keys=tuple(f"{old} is now [evaluate] {key}" for old, key in old_keys if old in content and old != key),
+        **paths,
     )
+
+
+def _check(path: Path, table: str, content: Mapping[str, Any], keys: Mapping[str, str]) -> None:
+    """BadFile naming table and key of what is wrong."""
+    where = f"[{table}] " if table else ""
+    for key, value in content.items():
+        if key not in keys:
+            near = difflib.get_close_matches(key, [*keys, *(() if table else _TABLES)], n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise BadFile(f"{path}: unknown key {where}{key!r}; {hint}known keys: {', '.join(keys)}")
+        texts = all(isinstance(part, str) for part in value) if isinstance(value, list) else True
+        if type(value) not in _KINDS[keys[key]] or not texts:
+            raise BadFile(f"{path}: {where}{key} must be {keys[key]}, not {value!r}")
+
+
+def project_text(model: str, imatrix: str, calibration: str, text: str, ctx: int) -> str:
+    """The text of a fresh quantplan.toml, what may be set besides as comments."""
+    return f"""\
+# What belongs together in this folder. Paths are relative to it; texts may be files or folders of .txt files.
+# An option on the command line wins, then the environment (QUANTPLAN_BUDGET ...), then this file;
+# `quantplan solve --show-config` prints each value and where it comes from.
+model = {_quoted(model)}
+imatrix = {_quoted(imatrix)}          # made by `quantplan imatrix`
+calibration = {_quoted(calibration)}  # read by imatrix, probe and solve
+
+[evaluate]
+text = {_quoted(text)}  # read by measure and compare; must not overlap with the calibration text
+ctx = {ctx}  # tokens of a chunk of text
+# chunks = 100                    # chunks of the evaluation text to use (default: all)
+# validation = "calibration/validation.txt"  # for refinement (default: a quarter of the calibration text)
+
+# [plan]                          # keys are the long names of the options of `quantplan solve`
+# budget = "4.5bpw"               # or "17.9GB", "40%", "=other.gguf", "Q4_K_M"
+# types = "all"
+# pin = ["output=Q8_0"]           # also: min-type, max-type, only, tie
+# max-types = 4
+
+# [memory]                        # limits for the machine that will run the file
+# vram = "24GiB"
+# serve-ctx = 16384
+# kv = "q8_0"
+"""
 
 
 def _quoted(text: str) -> str:
@@ -86,12 +189,12 @@ def _quoted(text: str) -> str:
 
 
 def read_text(path: Path) -> str:
-    """A text file, or all .txt and .md files of a folder in order of their names; BadFile where there is none."""
+    """A text file, or all .txt, .md and .raw files of a folder in order of their names; BadFile where there is none."""
     if path.is_dir():
-        parts = sorted(each for each in path.iterdir() if each.suffix in (".txt", ".md", ".raw"))
+        parts = sorted(part for part in path.iterdir() if part.suffix in (".txt", ".md", ".raw"))
         if not parts:
             raise BadFile(f"{path}: no .txt, .md or .raw file in this folder; put the text there or name a file")
-        return "\n".join(read_text(each) for each in parts)
+        return "\n".join(read_text(part) for part in parts)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

@@ -1,13 +1,18 @@
 """Every command of the program by what is typed for it; those of a group by both words."""
 
-import typer
-
-from quantplan.cli.main import _application
+from quantplan.cli.framework import Stub
+from quantplan.cli.main import application
 
 
 def all_commands():
-    found = {}
-    for name, command in typer.main.get_command(_application()).commands.items():
-        inner = getattr(command, "commands", None)
-        found |= {name: command} if inner is None else {f"{name} {own}": each for own, each in inner.items()}
-    return found
+    """``solve``, ``surgery search`` ... -> the command, its module imported; hidden ones left out."""
+    return dict(_commands_of(application(), ""))
+
+
+def _commands_of(group, before):
+    for name, command in group.commands.items():
+        if isinstance(command, Stub):
+            if not command.hidden:
+                yield before + name, command.load()
+        else:
+            yield from _commands_of(command, f"{before}{name} ")

@@ -1,8 +1,13 @@
-"""Fixtures that are real and made once per session: the bundled model, a text that every Python has, an
-imatrix.
+"""Fixtures that are real and made once per session (the bundled model, a text that every Python has, an imatrix), and marks.
+
+The fast set, ``pytest -m "not llamacpp and not slow"``, starts no tool of llama.cpp and loads no model.
 """
 
 from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # libgomp reads it when ggml is loaded: no threads that spin
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,14 +20,42 @@ from tiny_models import tiny_tied
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.imatrix import Imatrix
-from quantplan.llamacpp import quantize
+from quantplan.llamacpp import isolated, quantize, tools
+from quantplan.llamacpp.engine import Engine
 from quantplan.llamacpp.tools import run
 from quantplan.quant_type import parse_types
 from quantplan.sensitivity.estimate import Sensitivities, SensitivityOptions, price
 from quantplan.sensitivity.probe import ProbeOptions
 from quantplan.tensor import Model, Tensor
 
+USE_LLAMACPP = {"reference_imatrix", "small_imatrix", "priced"}  # fixtures that start its tools, or load a model
 DATA = Path(__file__).parents[1] / "quantplan" / "data"
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests by what they use."""
+    for item in items:
+        if item.path.parent.name == "tools" or USE_LLAMACPP.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.llamacpp)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fast_set(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In the fast set a test that uses llama.cpp without the mark is skipped, and says so."""
+    if "not llamacpp" not in request.config.option.markexpr:
+        yield
+        return
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        pytest.skip("uses llama.cpp's tools or a loaded model")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tools, "find", refuse)
+        patch.setattr(Engine, "__init__", refuse)
+        patch.setattr(isolated, "call", refuse)
+        patch.setenv("QUANTPLAN_TOOLS", os.devnull)  # for processes that a test starts
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,11 @@ from model_parts import imatrix_of
 
 from quantplan.analyze.statistics import statistics
 from quantplan.planning.request import PlanRequest
+from quantplan.planning.size_range import Planned, StockQuantRow
 from quantplan.quant_type import BY_NAME, parse_types
 from quantplan.report.commands import Commands
 from quantplan.report.page_data import page_data
-from quantplan.report.report_data import Planned, ReportData, StockQuantRow
+from quantplan.report.report_data import ReportData
 from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
 from quantplan.tensor import Model, Tensor
 

@@ -16,7 +16,7 @@ def test_what_init_writes_is_read_back(tmp_path):
     project = read_project(path)
     assert project.model == tmp_path / awkward
     assert (project.imatrix, project.ctx) == (tmp_path / "imatrix/i.gguf", 256)
-    assert (project.calibration, project.heldout) == (tmp_path / "calibration", tmp_path / "held.txt")
+    assert (project.calibration, project.text) == (tmp_path / "calibration", tmp_path / "held.txt")
     assert project.plans == tmp_path / "plans" and project.reports == tmp_path / "reports"
     assert project.cache.is_relative_to(tmp_path)
 
@@ -41,7 +41,7 @@ def test_found_from_below_the_nearest_one(tmp_path):
         ("model = 3", "model must be a text in quotes, not 3"),
         ("model = 'a'\nctx = 'x'", "ctx must be a whole number"),
         ("model = 'a'\nctx = true", "ctx must be a whole number, not True"),
-        ("model = 'a'\nmodle = 'b'", "unknown key 'modle'; known keys: model, imatrix"),
+        ("model = 'a'\nmodle = 'b'", "unknown key 'modle'; did you mean model. known keys: model, imatrix"),
         ("model = 'a", "cannot be read"),
         ("", 'no model; add the line model = "path'),
     ],

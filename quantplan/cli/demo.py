@@ -2,66 +2,83 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from quantplan.cli import console, options
+from quantplan.cli import console
+from quantplan.cli.framework import DryRunOption, JsonOption, command
+from quantplan.records.files import replacing
+from quantplan.run.demo_text import demo_texts
 
 MODEL = "prose-10m-f16.gguf"
-MIX = "Q4_K_M"
+STOCK_QUANT = "Q4_K_M"
 PLAN = "plans/prose-10m-q4_k_m.json"
 STEPS = (  # command, and the file whose presence lets a second run skip it
     (["init", MODEL, "--ctx", "256"], "quantplan.toml"),
     (["imatrix"], "imatrix/prose-10m.gguf"),
-    (["analyze", "--plot", "reports/imatrix.png"], "reports/imatrix.png"),
+    (["analyze", "--sort", "zd", "--rows", "12", "--plot", "reports/imatrix.png"], "reports/imatrix.png"),
     (["probe"], ""),
-    (["solve", "--budget", MIX, "--out", PLAN], ""),
+    (["solve", "--budget", STOCK_QUANT, "--out", PLAN], ""),
     (["quantize", PLAN], "prose-10m-q4_k_m.gguf"),
-    (["compare", PLAN, "--with", MIX], ""),
+    (["compare", PLAN, "--with", STOCK_QUANT], ""),
 )
 
 
+@command
 def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where to make the demo project.")] = Path("quantplan-demo"),
-    dry_run: options.DryRunOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Run the whole pipeline on the bundled 10 M model: imatrix, probe, plan, build, proof against a stock mix.
+    """Run the whole pipeline on the bundled 10 M model: imatrix, probe, plan, build, proof against a stock quant.
 
-    A few minutes on two cores, no network. Leaves a project folder to look around in; run again, it takes what is there.
+    A few minutes on two cores, no network. Leaves a project folder to look around in; finished steps are reused.
 
     Example: quantplan demo --folder quantplan-demo
     """
-    if dry_run:
-        for command, _ in STEPS:
-            console.put(" ".join(["quantplan", *command]))
-        return
-    _prepare(folder)
-    for command, makes in STEPS:
-        if makes and (folder / makes).exists():
-            continue
-        console.say(f"\n$ quantplan {' '.join(command)}")
-        finished = subprocess.run([sys.executable, "-m", "quantplan.cli.main", *command], cwd=folder, check=False)
-        if finished.returncode != 0:
-            raise typer.Exit(finished.returncode)
-    console.say(f"\nThe project is in {folder}/: plans/, reports/, imatrix/, calibration/. Go on with:")
-    console.say(f"  cd {folder} && quantplan solve --budget 4.5bpw && quantplan emit {PLAN} --as tensor-types")
+    lines = [shlex.join(["quantplan", *words]) for words, _ in STEPS]
+    if not dry_run:
+        _prepare(folder)
+        for words, makes in STEPS:
+            if not (makes and (folder / makes).exists()):
+                _run(words, folder, as_json)
+    if as_json:
+        made = [str(folder / makes) for makes in (*(makes for _, makes in STEPS if makes), PLAN)]
+        console.put_json({"folder": str(folder), "written": not dry_run, "commands": lines, "files": made})
+    elif dry_run:
+        for line in lines:
+            console.put(line)
+    if not dry_run:
+        console.say(f"\nThe project is in {folder}/: plans/, reports/, imatrix/, calibration/. What to try next:")
+        console.say(f"  cd {folder} && quantplan solve --budget 4.5bpw && quantplan emit {PLAN} --as tensor-types")
+
+
+def _run(words: Sequence[str], folder: Path, quiet: bool) -> None:
+    """``quiet``: what the command prints goes to stderr."""
+    console.say(f"\n$ {shlex.join(['quantplan', *words])}")
+    finished = subprocess.run(
+        [sys.executable, "-m", "quantplan.cli.main", *words],
+        cwd=folder,
+        check=False,
+        stdout=sys.stderr.fileno() if quiet else None,
+    )
+    if finished.returncode != 0:
+        raise typer.Exit(finished.returncode)
 
 
 def _prepare(folder: Path) -> None:
     """The bundled model and the two texts."""
-    from importlib.resources import files
-
-    from quantplan.records.files import replacing
-    from quantplan.run.demo_text import demo_texts
-
     if not (folder / MODEL).exists():
         with replacing(folder / MODEL, "wb") as file:
             file.write((files("quantplan") / "data" / MODEL).read_bytes())
-    for name, text in zip(("calibration", "heldout"), demo_texts(), strict=True):
+    for name, text in zip(("calibration", "evaluation"), demo_texts(), strict=True):
         target = folder / "calibration" / f"{name}.txt"
         if not target.exists():
             with replacing(target) as file:

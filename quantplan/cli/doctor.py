@@ -1,40 +1,38 @@
-"""`quantplan doctor`: what is installed, what is missing, and the command that mends it."""
+"""`quantplan doctor`: what is installed, what is missing, and the command that fixes it."""
 
 from __future__ import annotations
 
-from quantplan.cli import console, options
+import typer
+from rich.table import Table
+
+from quantplan.cli import console
+from quantplan.cli.framework import JsonOption, command
+from quantplan.errors import ToolMissing
+from quantplan.llamacpp.doctor import doctor_checks
+
+_SIGNS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "missing": "[red]missing[/]"}
 
 
-def doctor(as_json: options.JsonOption = False) -> None:
-    """Check the installation: llama.cpp's libraries and tools, their build, known bad builds, and what mends them.
+@command
+def doctor(as_json: JsonOption = False) -> None:
+    """Check the installation: llama.cpp's libraries and tools, their build, known bad builds, and what fixes them.
 
     Ends with exit code 7 where something that quantplan needs is missing.
 
     Example: quantplan doctor
     """
-    import typer
-
-    from quantplan.llamacpp.doctor import doctor_checks
-
-    report_data = doctor_checks()
+    checks = doctor_checks()
     if as_json:
-        console.put_json([{"what": f.what, "state": f.state, "detail": f.detail, "mend": f.mend} for f in report_data])
+        console.put_json(
+            [{"what": check.what, "state": check.state, "detail": check.detail, "mend": check.mend} for check in checks]
+        )
     else:
-        _print(report_data)
-    if any(finding.state == "missing" for finding in report_data):
-        raise typer.Exit(7)
-
-
-def _print(report_data: list) -> None:
-    from rich.table import Table
-
-    table = Table(box=None)
-    for heading in ("", "what", "found"):
-        table.add_column(heading)
-    signs = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "missing": "[red]missing[/]"}
-    for finding in report_data:
-        table.add_row(signs[finding.state], finding.what, finding.detail)
-    console.put_table(table)
-    for finding in report_data:
-        if finding.mend:
-            console.say(f"{finding.what}: {finding.mend}")
+        table = Table("", "what", "found", box=None)
+        for check in checks:
+            table.add_row(_SIGNS[check.state], check.what, check.detail)
+        console.put_table(table)
+        for check in checks:
+            if check.mend:
+                console.say(f"{check.what}: {check.mend}")
+    if any(check.state == "missing" for check in checks):
+        raise typer.Exit(ToolMissing.exit_code)

@@ -1,4 +1,4 @@
-"""quantplan emit: a plan in the words of other tools."""
+"""`quantplan emit`: a plan in the languages of other tools."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from typing import Annotated
 
 import typer
 
-from quantplan.cli import console, options
+from quantplan.cli import console
+from quantplan.cli.framework import JsonOption, command, out_option
+from quantplan.cli.options import ModelOptions
+from quantplan.recipes.emit import plan_text
+from quantplan.records.files import replacing
+from quantplan.records.formats import PLANS
 
 
 class EmitFormat(str, Enum):
@@ -21,34 +26,34 @@ class EmitFormat(str, Enum):
     recipe = "recipe"
 
 
+@command
 def emit(
     plan: Annotated[Path, typer.Argument(help="A plan file.")],
+    model: ModelOptions,
     form: Annotated[
         EmitFormat,
         typer.Option(
             "--as",
-            help="A rules file, a llama-quantize command line, LAYER_TYPES, --custom-q of ik_llama.cpp, or a recipe "
+            help="A --tensor-type-file, a llama-quantize command line, LAYER_TYPES, --custom-q of ik_llama.cpp, or a recipe "
             "of GGUF-Tool-Suite.",
         ),
     ] = EmitFormat.tensor_types,
-    model: options.ModelOption = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write there instead of to stdout.")] = None,
+    out: Annotated[Path | None, out_option("Write to this file instead of stdout.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a plan as rules for llama-quantize, as its whole command line, as LAYER_TYPES, or for ik_llama.cpp.
 
-    The rules are few, anchored and disjoint: they mean the same whichever match wins. A type that the other tool lacks is
-    refused by name.
+    The rules are few, anchored and disjoint: they mean the same whichever match wins. A type that the other tool does not
+    have is refused by name.
 
     Example: quantplan emit plans/prose-10m-q4_k_m.json --as args
     """
-    from quantplan.recipes.emit import plan_text
-    from quantplan.records.files import replacing
-    from quantplan.records.formats import PLANS
-
-    text = plan_text(PLANS.read(plan), form.value, model and options.local(model))
-    if out is None:
+    text = plan_text(PLANS.read(plan), form.value, model.file)
+    if out is not None:
+        with replacing(out) as file:
+            file.write(text)
+        console.say(f"wrote {out}")
+    if as_json:
+        console.put_json({"plan": str(plan), "as": form.value, "out": str(out) if out else None, "text": text})
+    elif out is None:
         console.put(text.removesuffix("\n"))
-        return
-    with replacing(out) as file:
-        file.write(text)
-    console.say(f"wrote {out}")

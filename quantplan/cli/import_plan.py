@@ -1,21 +1,27 @@
-"""quantplan import: what others publish as a plan, or as a damage table."""
+"""`quantplan import`: what others publish as a plan, or as a sensitivity table."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
 from quantplan.cli import console, options
+from quantplan.cli.framework import JsonOption, command, out_option
+from quantplan.cli.options import ImatrixOptions, ModelOptions
 from quantplan.cli.plan_output import default_plan_path, print_plan
-
-if TYPE_CHECKING:
-    from quantplan.recipes.import_sensitivities import ImportedSensitivities, ImportTarget
-
+from quantplan.planning.request import quantizable
+from quantplan.planning.score import scored
+from quantplan.recipes.import_plan import import_file
+from quantplan.recipes.import_sensitivities import ImportedSensitivities, ImportTarget, sensitivity_table
+from quantplan.recipes.published_sensitivities import looks_like_sensitivities, read_published
+from quantplan.records.formats import PLANS, SENSITIVITY_TABLES
 
 _SUFFIXES = (".gguf", ".txt", ".recipe", ".sh", ".md")  # others may be part of a name, as in GLM-4.5
+_PLAN, _TABLE = "A plan", "A sensitivity table"  # panels
 
 
 class ImportResult(str, Enum):
@@ -23,16 +29,42 @@ class ImportResult(str, Enum):
 
     auto = "auto"
     plan = "plan"
-    damage = "damage"
+    sensitivity = "sensitivity"
 
 
 class Fill(str, Enum):
-    """Where tensors without a measurement take one from."""
+    """What tensors without a measurement get."""
 
     role = "role"
-    most = "most"
+    max = "max"
 
 
+_LIBRARY_FILL = {Fill.role: "role", Fill.max: "most"}
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """For published KLDs."""
+
+    panel: ClassVar[str] = _TABLE
+    curve: Annotated[
+        Path | None, typer.Option("--curve", help="What types cost relative to each other: group0/kld_results.csv.")
+    ] = None
+    groups: Annotated[Path | None, typer.Option("--groups", help="Which tensors were measured together.")] = None
+    row: Annotated[str | None, typer.Option("--row", help="The type that tensors were degraded to.")] = None
+    fill: Annotated[
+        Fill | None,
+        typer.Option(
+            "--fill",
+            help="Fill missing tensors: role = mean of the nearest blocks of the same role, max = the largest value measured.",
+        ),
+    ] = None
+    whole_groups: Annotated[
+        bool, typer.Option("--whole-groups", help="Each tensor of a group counts the group's KLD, not its share.")
+    ] = False
+
+
+@command
 def import_plan(
     file: Annotated[
         Path,
@@ -40,121 +72,97 @@ def import_plan(
             help="LAYER_TYPES, rules of any form, a recipe, a quantized GGUF (hf:// too), or published KLDs."
         ),
     ],
-    model: options.ModelOption = None,
-    hub: options.HubOption = None,
-    imatrix: options.ImatrixOption = None,
+    model: ModelOptions,
+    imatrix: ImatrixOptions,
+    table: TableOptions,
     result: Annotated[
-        ImportResult, typer.Option("--as", help="A plan or a damage table (auto: by the file).")
+        ImportResult, typer.Option("--as", help="Import as a plan or as a sensitivity table (auto: by the file).")
     ] = ImportResult.auto,
-    base: Annotated[
+    stock_quant: Annotated[
         str | None,
-        typer.Option("--base", help="FTYPE (Q4_K_M ...) whose mix decides what the text leaves open."),
+        typer.Option(
+            "--stock-quant",
+            rich_help_panel=_PLAN,
+            help="Stock quant (Q4_K_M ...) that decides what the file leaves open.",
+        ),
     ] = None,
     nearest: Annotated[
-        bool, typer.Option("--nearest", help="Take the nearest type for each that llama.cpp lacks, with a warning.")
+        bool,
+        typer.Option(
+            "--nearest",
+            rich_help_panel=_PLAN,
+            help="Take the nearest type for each that llama.cpp does not have, with a warning.",
+        ),
     ] = False,
-    damage: Annotated[
-        Path | None, typer.Option("--damage", help="A damage table that predicts the plan's KLD.")
+    sensitivity: Annotated[
+        Path | None,
+        typer.Option(
+            "--sensitivity",
+            metavar="FILE",
+            rich_help_panel=_PLAN,
+            help="Sensitivity table that predicts the plan's KLD.",
+        ),
     ] = None,
-    curve: Annotated[
-        Path | None, typer.Option("--curve", help="Of a table of KLDs: what types cost, group0/kld_results.csv.")
-    ] = None,
-    groups: Annotated[
-        Path | None, typer.Option("--groups", help="Of a table of KLDs: which tensors were measured together.")
-    ] = None,
-    row: Annotated[
-        str | None, typer.Option("--row", help="Of a table of KLDs: the type that tensors were degraded to.")
-    ] = None,
-    fill: Annotated[
-        Fill | None,
-        typer.Option("--fill", help="Tensors without a measurement borrow of their role, or take the most there is."),
-    ] = None,
-    whole_groups: Annotated[
-        bool, typer.Option("--whole-groups", help="Each tensor of a group counts the group's KLD, not its share.")
-    ] = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Plan file (default: plans/MODEL-FILE.json).")] = None,
-    as_json: options.JsonOption = False,
+    out: Annotated[Path | None, out_option("File to write (default: plans/MODEL-FILE.json).")] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Turn LAYER_TYPES, rules, a recipe or a quantized GGUF into a plan, or published KLDs into a damage table.
+    """Turn LAYER_TYPES, rules, a recipe or a quantized GGUF into a plan, or published KLDs into a sensitivity table.
 
-    The plan has the exact size of the file that `quantplan quantize` will build, and with --damage the KLD that is expected
-    of it. Models may be given as a header without weights.
+    The plan has the exact size of the file that `quantplan quantize` will build, and with --sensitivity its expected KLD.
+    Models may be given as a header without weights.
 
     Example: quantplan emit plans/prose-10m-q4_k_m.json --out rules.txt && quantplan import rules.txt
     """
-    file, model = options.local(file), options.local_or_hub(model, hub)
-    if result is ImportResult.damage or (result is ImportResult.auto and _is_damage(file)):
-        _import_damage(file, model, (curve, groups, row), fill and fill.value, whole_groups, out, as_json)
+    path = options.local(file)
+    if result is ImportResult.sensitivity or (result is ImportResult.auto and _is_table(path)):
+        _import_table(path, model.file, table, out, as_json)
         return
-    from quantplan.planning.score import scored
-    from quantplan.recipes.import_plan import import_file
-    from quantplan.records.formats import PLANS, SENSITIVITY_TABLES
-
-    of = options.model(model)
-    imported = import_file(file, of, options.imatrix(imatrix, of), base, nearest)
+    source = options.model(model.file)
+    imported = import_file(path, source, options.imatrix(imatrix.imatrix, source), stock_quant, nearest)
     for warning in imported.warnings:
         console.warn(warning)
-    plan = scored(imported.plan, SENSITIVITY_TABLES.read(damage), of) if damage else imported.plan
-    path = out or default_plan_path(of, file.stem if file.suffix in _SUFFIXES else file.name)
-    PLANS.write(plan, path)
-    print_plan(plan, of, path, as_json)
+    plan = scored(imported.plan, SENSITIVITY_TABLES.read(sensitivity), source) if sensitivity else imported.plan
+    target = out or default_plan_path(source, path.stem if path.suffix in _SUFFIXES else path.name)
+    PLANS.write(plan, target)
+    print_plan(plan, source, target, as_json)
 
 
-def _is_damage(file: Path) -> bool:
-    from quantplan.recipes.published_sensitivities import looks_like_sensitivities
-
+def _is_table(file: Path) -> bool:
     try:
         return looks_like_sensitivities(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError):
         return False
 
 
-def _import_damage(
-    file: Path,
-    model: Path | None,
-    further: tuple[Path | None, Path | None, str | None],
-    fill: str | None,
-    whole_groups: bool,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    from quantplan.recipes.import_sensitivities import sensitivity_table
-    from quantplan.recipes.published_sensitivities import read_published
-    from quantplan.records.formats import SENSITIVITY_TABLES
-
+def _import_table(file: Path, model: Path | None, how: TableOptions, out: Path | None, as_json: bool) -> None:
     target = _target(model)
-    imported = sensitivity_table(read_published(file, *further), target, fill, not whole_groups)
+    published = read_published(file, how.curve, how.groups, how.row)
+    imported = sensitivity_table(published, target, _LIBRARY_FILL[how.fill] if how.fill else None, not how.whole_groups)
     for warning in imported.warnings:
         console.warn(warning)
     path = out or Path(f"{file.stem}-damage.json")
     SENSITIVITY_TABLES.write(imported.table, path)
-    _print_damage(imported, target, path, as_json)
+    _print_table(imported, target, path, as_json)
 
 
 def _target(model: Path | None) -> ImportTarget | None:
-    """The model that is meant, if any: a table may do without."""
+    """The model, if there is one: a table may do without."""
     if model is None and options.project() is None:
         return None
-    from quantplan.planning.request import quantizable
-    from quantplan.recipes.import_sensitivities import ImportTarget
-
-    of = options.model(model)
-    return ImportTarget(of, quantizable(of))
+    source = options.model(model)
+    return ImportTarget(source, quantizable(source))
 
 
-def _print_damage(imported: ImportedSensitivities, target: ImportTarget | None, path: Path, as_json: bool) -> None:
+def _print_table(imported: ImportedSensitivities, target: ImportTarget | None, path: Path, as_json: bool) -> None:
     rows = imported.table.rows.values()
-    kinds = list(dict.fromkeys(kind for each in rows for kind in each.weights))
-    borrowed = sum(each.source == "borrowed" for each in rows)
+    types = list(dict.fromkeys(name for row in rows for name in row.weights))
+    filled = sum(row.source == "borrowed" for row in rows)
     if as_json:
-        figures = {"damage": str(path), "tensors": len(rows), "types": kinds, "borrowed": borrowed}
+        figures = {"damage": str(path), "tensors": len(rows), "types": types, "borrowed": filled}
         console.put_json(figures | {"model_digest": imported.table.model_digest})
         return
-    console.put(f"tensors   {len(rows)}" + (f", {borrowed} of them borrowed" if borrowed else ""))
-    console.put(f"types     {', '.join(kinds)}")
-    console.put(
-        f"model     {target.model.path}"
-        if target and imported.table.model_digest
-        else "model     any with these tensors"
-    )
-    console.put(f"damage    {path}")
+    pinned = target and imported.table.model_digest
+    console.put(f"tensors   {len(rows)}" + (f", {filled} of them filled in" if filled else ""))
+    console.put(f"types     {', '.join(types)}")
+    console.put(f"model     {target.model.path if target and pinned else 'any with these tensors'}")
+    console.put(f"table     {path}")

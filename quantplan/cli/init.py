@@ -3,85 +3,103 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from quantplan.budget import human_bytes
 from quantplan.cli import console, options
+from quantplan.cli.framework import ForceOption, OutputOptions, command
+from quantplan.cli.options import CalibrationOptions, ChunkOptions, HubOptions, ImatrixOptions, TextOptions
+from quantplan.cli.plan_output import model_stem
+from quantplan.errors import BadUsage
+from quantplan.gguf.reader import read_model
+from quantplan.hub.hub import Hub
+from quantplan.project import FILE, FOLDERS, project_text
+from quantplan.records.files import make_folder, replacing
 
 
+@command
 def init(
+    hub: HubOptions,
+    imatrix: ImatrixOptions,
+    calibration: CalibrationOptions,
+    text: TextOptions,
+    measuring: ChunkOptions,
+    output: OutputOptions,
     model: Annotated[
-        Path | None,
-        typer.Argument(help="GGUF model that the project is about, hf:// too; stays where it is.", show_default=False),
+        Path | None, typer.Argument(help="GGUF model of the project, hf:// too; stays where it is.", show_default=False)
     ] = None,
-    hub: options.HubOption = None,
     folder: Annotated[Path, typer.Option("--folder", help="The project's folder.")] = Path(),
-    calibration: options.CalibrationOption = None,
-    text: options.TextOption = None,
-    imatrix: Annotated[Path | None, typer.Option("--imatrix", help="An imatrix that you have already.")] = None,
-    ctx: options.CtxOption = None,
-    dry_run: options.DryRunOption = False,
-    force: Annotated[bool, typer.Option("--force", help="Write quantplan.toml anew where there is one.")] = False,
+    force: ForceOption = False,
 ) -> None:
     """Make a project folder: quantplan.toml, imatrix/, calibration/, plans/ and reports/.
 
-    Inside it the other commands know the model, the imatrix and the texts.
+    Inside it the other commands know the model, the imatrix, the texts and what quantplan.toml sets: budget, constraints,
+    limits.
 
     Example: quantplan init prose-10m-f16.gguf --folder my-project
     """
-    from quantplan.cli.plan_output import model_stem
-    from quantplan.errors import BadUsage
-    from quantplan.gguf.reader import read_model
-    from quantplan.project import FILE, FOLDERS, project_text
-    from quantplan.records.files import make_folder, replacing
-
     target = folder / FILE
     if target.exists() and not force:
-        raise BadUsage(f"{target} exists already; --force writes it anew (nothing else is touched)")
-    if dry_run:
-        _announce(model, hub, target)
+        raise BadUsage(f"{target} already exists; --force overwrites it (nothing else is touched)")
+    if output.dry_run:
+        _announce(model, hub.hub, target, output.as_json)
         return
-    found = options.local_or_hub(model, hub)
-    if found is None:
+    path = options.local_or_hub(model, hub.hub)
+    if path is None:
         raise BadUsage("which model? give MODEL.gguf, hf://owner/repo/file.gguf, or -hf owner/repo:quant")
-    source = read_model(found)
+    source = read_model(path)
     for name in FOLDERS:
         make_folder(folder / name)
-
-    def relative(path: Path | None, default: str) -> str:
-        if path is None:
-            return default
-        # only its folder is resolved: in a hub's cache the file is a link to a blob without a name or shards
-        return Path(os.path.relpath(path.parent.resolve() / path.name, folder.resolve())).as_posix()
-
     stem = model_stem(source)
     content = project_text(
-        relative(found, ""),
-        relative(imatrix, f"imatrix/{stem}.gguf"),
-        relative(calibration, "calibration/calibration.txt"),
-        relative(text, "calibration/heldout.txt"),
-        ctx or options.ctx(None, source),
+        _relative(path, folder),
+        _relative(imatrix.imatrix, folder) or f"imatrix/{stem}.gguf",
+        _relative(_single(calibration.calibration, "--calibration"), folder) or "calibration/calibration.txt",
+        _relative(_single(text.text, "--text"), folder) or "calibration/evaluation.txt",
+        measuring.ctx or options.ctx(None, source),
     )
     with replacing(target) as file:
         file.write(content)
-    console.put(str(target))
+    if output.as_json:
+        fields = {"project": str(target), "written": True, "model": str(path), "name": source.name}
+        console.put_json(fields | {"tensors": len(source.tensors), "elements": source.elements})
+    else:
+        console.put(str(target))
     steps = "quantplan imatrix, quantplan solve --budget 4.5bpw, quantplan quantize, quantplan compare"
     console.say(
         f"project for {source.name}: {len(source.tensors)} tensors, {source.elements / 1e6:.1f} M weights. Next: {steps}"
     )
-    if not calibration and not (folder / "calibration/calibration.txt").exists():
-        console.say("put texts at calibration/calibration.txt and calibration/heldout.txt (they must not overlap)")
+    if not calibration.calibration and not (folder / "calibration/calibration.txt").exists():
+        console.say("put texts at calibration/calibration.txt and calibration/evaluation.txt (they must not overlap)")
 
 
-def _announce(model: Path | None, hub: str | None, target: Path) -> None:
+def _single(paths: Sequence[Path], option: str) -> Path | None:
+    if len(paths) > 1:
+        raise BadUsage(f"{option}: a project names one file or one folder; put the texts into a folder")
+    return paths[0] if paths else None
+
+
+def _relative(path: Path | None, folder: Path) -> str:
+    """As it is seen from the project's folder; nothing for None."""
+    if path is None:
+        return ""
+    # only its folder is resolved: in a hub's cache the file is a link to a blob without a name or shards
+    return Path(os.path.relpath(path.parent.resolve() / path.name, folder.resolve())).as_posix()
+
+
+def _announce(model: Path | None, hub: str | None, target: Path, as_json: bool) -> None:
     """What would be written, and what would be downloaded for it."""
-    from quantplan.budget import human_bytes
-    from quantplan.hub.download import wanted_files
-
     reference = options.reference(model, hub)
-    for each in wanted_files(reference) if reference else ():
-        there = "it is in the cache" if each.cached else f"{human_bytes(each.size - each.done)} to be downloaded"
-        console.put(f"takes     {each.name} ({human_bytes(each.size)}, {there})")
+    downloads = Hub().files(reference) if reference else ()
+    if as_json:
+        files = [{"file": file.name, "bytes": file.size, "cached": file.cached} for file in downloads]
+        console.put_json({"project": str(target), "written": False, "downloads": files})
+        return
+    for file in downloads:
+        there = "it is in the cache" if file.cached else f"{human_bytes(file.size)} to download"
+        console.put(f"takes     {file.name} ({human_bytes(file.size)}, {there})")
     console.put(f"writes    {target}")

@@ -1,99 +1,79 @@
-"""The `quantplan` command: registers the commands, turns errors into one sentence and an exit code."""
+"""The `quantplan` command: the overview of all commands, and errors as a sentence and an exit code."""
 
 from __future__ import annotations
 
-import inspect
 import os
+import platform
+import shlex
 import sys
+import traceback
+from datetime import datetime
+from pathlib import Path
 
 import typer
 
 from quantplan import __version__
+from quantplan.cli.framework import Entry, LazyGroup, group
+from quantplan.cli.surgery.commands import surgery
 from quantplan.errors import QuantplanError
 
-_EPILOG = (
+PANELS = {
+    "Start": (
+        Entry("demo", "The whole pipeline on a bundled model, in minutes"),
+        Entry("init", "Make a project folder for a model"),
+        Entry("run", "The main job: the best file of each size, with proof"),
+        Entry("doctor", "Check the installation"),
+    ),
+    "Plan": (
+        Entry("imatrix", "Make an importance matrix with llama-imatrix"),
+        Entry("analyze", "Statistics of an importance matrix"),
+        Entry("probe", "Measure the KLD that each tensor costs"),
+        Entry("solve", "Choose a type for every tensor within a budget"),
+        Entry("frontier", "The best plan of every size"),
+    ),
+    "Build and prove": (
+        Entry("quantize", "Build a plan or a stock quant, and check the file"),
+        Entry("measure", "PPL, KLD, tasks and speed of files"),
+        Entry("compare", "A plan against stock quants or other files"),
+        Entry("score", "Answers to short tasks, out of 100"),
+    ),
+    "Inspect": (
+        Entry("explain", "Why a plan stores a tensor as it does"),
+        Entry("diff", "Two plans or GGUFs, tensor by tensor"),
+        Entry("memory", "VRAM and RAM that a model takes"),
+        Entry("speed", "This machine's speed by type; tokens per second"),
+    ),
+    "Share": (
+        Entry("emit", "A plan as rules for llama-quantize and other tools"),
+        Entry("import", "Rules, recipes or a GGUF as a plan", "quantplan.cli.import_plan:import_plan"),
+        Entry("card", "A model card for Hugging Face"),
+        Entry("report", "One HTML page with every plan of a model"),
+    ),
+}
+EXIT_CODES = (
     "Exit codes: 0 done, 1 other, 2 usage, 3 bad file, 4 wrong model, 5 nothing selected, 6 budget, 7 tool missing, "
-)
-_EPILOG += (
     "8 tool failed, 9 not as planned, 10 text too short, 11 disk full, 12 conditions differ, 13 workers lost, "
     "130 interrupted."
 )
-
-
 INTERRUPTED = 130  # typer's exit code for Ctrl-C, which it answers without a word
 
 
-def _application() -> typer.Typer:
-    from quantplan.cli import (
-        analyze,
-        card,
-        compare,
-        demo,
-        diff,
-        doctor,
-        emit,
-        explain,
-        frontier,
-        imatrix,
-        init,
-        measure,
-        memory,
-        probe,
-        quantize,
-        report,
-        run,
-        solve,
-        speed,
-    )
-    from quantplan.cli import (
-        import_plan as import_,
-    )
-    from quantplan.cli.surgery import commands as surgery
-
-    app = typer.Typer(
+def application() -> LazyGroup:
+    app = group(
+        _global,
+        PANELS,
         name="quantplan",
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        epilog=_EPILOG,
-        help="Find, build and prove the best mixed quantization of a GGUF model for a given size.",
-        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog=EXIT_CODES,
+        help="Find, build and prove the best GGUF of a given size: a quantization type for every tensor, for llama.cpp.",
     )
-    app.command("demo")(demo.demo)
-    app.command("init")(init.init)
-    app.command("doctor")(doctor.doctor)
-    app.command("imatrix")(imatrix.imatrix)
-    app.command("analyze")(analyze.analyze)
-    app.command("probe")(probe.probe)
-    app.command("solve")(solve.solve)
-    app.command("frontier")(frontier.frontier)
-    app.command("explain")(explain.explain)
-    app.command("diff")(diff.diff)
-    app.command("emit")(emit.emit)
-    app.command("import")(import_.import_plan)
-    app.command("quantize")(quantize.quantize)
-    app.command("measure")(measure.measure)
-    app.command("compare")(compare.compare)
-    app.command("run")(run.run)
-    app.command("card")(card.card)
-    app.command("report")(report.report)
-    app.command("memory")(memory.memory)
-    app.command("speed")(speed.speed)
-    app.add_typer(surgery.application())
-    app.callback()(_global)
-    for each in (app, *(group.typer_instance for group in app.registered_groups)):
-        for command in each.registered_commands if each else ():
-            command.help = _unfolded(inspect.getdoc(command.callback) or "")
+    made = surgery()
+    made.rich_help_panel = "Layer surgery"
+    app.add_command(made)
     return app
 
 
-def _unfolded(text: str) -> str:
-    """Each paragraph in one line: terminals fold it to their own width. One that begins with a \\b keeps its lines."""
-    paragraphs = text.split("\n\n")
-    return "\n\n".join(each if each.startswith("\b") else " ".join(each.split()) for each in paragraphs)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(asked: bool) -> None:
+    if asked:
         print(f"quantplan {__version__}")
         raise typer.Exit
 
@@ -109,7 +89,7 @@ def _global(
 def main() -> None:
     """Entry point of the console script."""
     try:
-        _application()(prog_name="quantplan")
+        application()(prog_name="quantplan")
     except QuantplanError as error:
         if os.environ.get("QUANTPLAN_DEBUG"):
             raise
@@ -117,8 +97,38 @@ def main() -> None:
         sys.exit(error.exit_code)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
-            print("interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
+            print("interrupted; finished steps are kept, the same command resumes", file=sys.stderr)
         raise
+    except Exception as error:
+        if os.environ.get("QUANTPLAN_DEBUG"):
+            raise
+        print(f"error: unexpected {type(error).__name__}: {error}".splitlines()[0], file=sys.stderr)
+        print(f"the log with the traceback is in {_logged(error)}", file=sys.stderr)
+        print(
+            "this is a bug: please report it to the authors of quantplan with that log; --debug shows the traceback",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+
+
+def _logged(error: Exception) -> Path | str:
+    """The file with traceback, versions and command line; in words where it cannot be written."""
+    import platformdirs
+
+    now = datetime.now().astimezone()
+    path = Path(platformdirs.user_log_dir("quantplan")) / f"error-{now:%Y%m%d-%H%M%S}-{os.getpid()}.log"
+    versions = f"quantplan {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    lines = [
+        f"{now.isoformat(timespec='seconds')}  {versions}",
+        shlex.join(["quantplan", *sys.argv[1:]]),
+        *traceback.format_exception(error),
+    ]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines), encoding="utf-8")
+    except OSError as reason:
+        return f"no file ({reason}); --debug shows it"
+    return path
 
 
 if __name__ == "__main__":

@@ -1,93 +1,231 @@
-"""Options that several commands share, and what they stand for inside a project."""
+"""Option groups that commands share, and what they mean inside a project."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
+from quantplan.cli import console
+from quantplan.cli.config import DEFAULT_CTX, cache_folder, project
+from quantplan.cli.framework import Commas
 from quantplan.errors import BadFile, BadUsage
-from quantplan.hub.reference import is_reference, parse_reference
-from quantplan.project import Project, find_project
+from quantplan.evaluate.leakage import WORRYING, overlap
+from quantplan.execution import Execution, parse_execution
+from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.gguf.reader import read_model
+from quantplan.hub.hub import Hub
+from quantplan.hub.reference import HubReference, is_reference, parse_reference
+from quantplan.imatrix import Imatrix
+from quantplan.plan import Plan
+from quantplan.project import read_text
+from quantplan.tensor import Model
 
-if TYPE_CHECKING:
-    from quantplan.execution import Execution
-    from quantplan.hub.reference import HubReference
-    from quantplan.imatrix import Imatrix
-    from quantplan.tensor import Model
+__all__ = ["cache_folder", "project"]  # of config, for the commands
 
-DEFAULT_CTX = 512  # llama-perplexity's default window
+TARGET, TEXTS, TYPES = "Target", "Model and texts", "Types and constraints"
+MEMORY, MEASURING, EXECUTION = "Memory and speed", "Measuring", "Execution"
 
-ModelOption = Annotated[
-    Path | None, typer.Option("--model", "-m", help="GGUF model, or hf://owner/repo/file (default: the project's).")
-]
+
+# --- groups
+
+
 HubOption = Annotated[
     str | None,
-    typer.Option("-hf", "--hf-repo", metavar="OWNER/REPO[:QUANT]", help="A model on the hub, as llama.cpp's."),
-]
-ImatrixOption = Annotated[Path | None, typer.Option("--imatrix", help="Importance matrix (default: the project's).")]
-TextOption = Annotated[
-    Path | None, typer.Option("--text", "-t", help="Text that judges, file or folder (default: the project's heldout).")
-]
-CalibrationOption = Annotated[
-    Path | None, typer.Option("--calibration", help="Text to probe with, file or folder (default: the project's).")
-]
-CtxOption = Annotated[
-    int | None, typer.Option("--ctx", "-c", min=8, help="Tokens of a window (default: the project's, or 512).")
-]
-ChunkOption = Annotated[
-    int | None,
-    typer.Option("--window", min=8, help="Tokens of a window of the probe (default: the project's, or 512)."),
-]
-ThreadsOption = Annotated[int, typer.Option("--threads", min=0, help="Processor threads; 0 takes all cores.")]
-GpuLayersOption = Annotated[int, typer.Option("--gpu-layers", "-ngl", help="Layers to run on a GPU.")]
-JobsOption = Annotated[
-    int,
     typer.Option(
-        "--jobs", "-j", min=1, help="Processes on this machine; each holds the model and a share of the cores."
+        "--hf-repo",
+        "-hf",
+        rich_help_panel=TEXTS,
+        metavar="OWNER/REPO[:QUANT]",
+        help="A model on Hugging Face, as in llama.cpp.",
     ),
 ]
-SchedulerOption = Annotated[
-    str | None, typer.Option("--scheduler", help="Dask scheduler whose workers do the work: tcp://host:8786.")
-]
-RpcOption = Annotated[
-    str | None,
-    typer.Option("--rpc", help="llama.cpp RPC servers that hold the model: host:port, several with commas between."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
-TypesOption = Annotated[
-    str,
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """For commands whose model is an argument."""
+
+    hub: HubOption = None
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    panel: ClassVar[str] = TEXTS
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="GGUF model or hf://owner/repo/file (default: the project's).")
+    ] = None
+    hub: HubOption = None
+
+    @property
+    def file(self) -> Path | None:
+        """The model that the options name, downloaded if need be; None where they name none."""
+        return local_or_hub(self.model, self.hub)
+
+
+@dataclass(frozen=True)
+class ImatrixOptions:
+    panel: ClassVar[str] = TEXTS
+    imatrix: Annotated[Path | None, typer.Option("--imatrix", help="Importance matrix (default: the project's).")] = (
+        None
+    )
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    panel: ClassVar[str] = TEXTS
+    calibration: Annotated[
+        list[Path],
+        typer.Option("--calibration", help="Calibration text, file or folder, repeatable (default: the project's)."),
+        Commas(),
+    ] = ()  # type: ignore[assignment]
+
+    @property
+    def text(self) -> str | None:
+        files = calibration_files(self.calibration)
+        return joined_text(files) if files else None
+
+
+@dataclass(frozen=True)
+class InputTextOptions(CalibrationOptions):
+    """For commands that read no other text: -f is llama.cpp's name for that."""
+
+    panel: ClassVar[str] = TEXTS
+    calibration: Annotated[
+        list[Path],
+        typer.Option(
+            "--calibration",
+            "-f",
+            "--file",
+            help="Calibration text, file or folder, repeatable (default: the project's).",
+        ),
+        Commas(),
+    ] = ()  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    panel: ClassVar[str] = TEXTS
+    text: Annotated[
+        list[Path],
+        typer.Option("--text", "-f", help="Evaluation text, file or folder, repeatable (default: the project's)."),
+        Commas(),
+    ] = ()  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class ChunkOptions:
+    panel: ClassVar[str] = MEASURING
+    ctx: Annotated[
+        int | None,
+        typer.Option("--ctx", "-c", min=8, help="Tokens of a chunk of text (default: the project's, or 512)."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class EvaluationOptions(ChunkOptions):
+    panel: ClassVar[str] = MEASURING
+    eval_chunks: Annotated[
+        int | None, typer.Option("--chunks", min=1, help="Chunks of the evaluation text to use (default: all).")
+    ] = None
+
+
+@dataclass(frozen=True)
+class ThreadOptions:
+    panel: ClassVar[str] = EXECUTION
+    threads: Annotated[int, typer.Option("--threads", "-t", min=0, help="CPU threads; 0: all cores.")] = 0
+
+
+@dataclass(frozen=True)
+class ToolOptions(ThreadOptions):
+    """For commands whose work is done by llama.cpp's own tools on this machine."""
+
+    panel: ClassVar[str] = EXECUTION
+    gpu_layers: Annotated[int, typer.Option("--gpu-layers", "-ngl", help="Layers to offload to the GPU.")] = 0
+
+    def parsed(self) -> Execution:
+        return Execution(self.threads, self.gpu_layers)
+
+
+@dataclass(frozen=True)
+class ExecutionOptions(ToolOptions):
+    panel: ClassVar[str] = EXECUTION
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs", "-j", min=1, help="Worker processes here; each loads the model and gets a share of the cores."
+        ),
+    ] = 1
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", help="Dask scheduler whose workers do the work: tcp://host:8786.")
+    ] = None
+    rpc: Annotated[
+        str | None,
+        typer.Option(
+            "--rpc", metavar="HOST:PORT,...", help="llama.cpp RPC servers that hold the model, as for llama-server."
+        ),
+    ] = None
+
+    def parsed(self, by_tool: str = "") -> Execution:
+        """BadUsage with ``by_tool``, options that start llama.cpp's own tools, for machines other than this one."""
+        if by_tool and (self.jobs > 1 or self.scheduler or self.rpc):
+            raise BadUsage(f"{by_tool}: llama.cpp's tools run on this machine; leave --jobs, --scheduler and --rpc out")
+        return parse_execution(self.threads, self.gpu_layers, self.jobs, self.scheduler, self.rpc)
+
+
+SensitivityFileOption = Annotated[
+    Path | None,
     typer.Option(
-        "--types",
-        help="Types to choose from: names and sets k, iq, legacy, all, any (whatever can be written); -NAME removes.",
+        "--sensitivity", metavar="FILE", rich_help_panel=TEXTS, help="Sensitivity table (default: the plan's)."
     ),
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
 
 
-@cache
-def project() -> Project | None:
-    """The project that the working folder belongs to, its paths as seen from here: plans shall name no private folder."""
-    found = find_project(Path.cwd())
-    if found is None:
-        return None
-    paths = {field.name: getattr(found, field.name) for field in fields(found)}
-    near = {name: _seen_from_here(path, found.folder) for name, path in paths.items() if isinstance(path, Path)}
-    return replace(found, **near)
+RepetitionsOption = Annotated[
+    int, typer.Option("--repetitions", "-r", min=1, rich_help_panel=MEASURING, help="Repetitions of llama-bench.")
+]
 
 
-def _seen_from_here(path: Path, folder: Path) -> Path:
-    """Relative to the working folder for what lies in the project, as it stands for anything else."""
-    inside = path.absolute().is_relative_to(folder.absolute())
-    return Path(os.path.relpath(path)) if inside else path
+@dataclass(frozen=True)
+class TypesOptions:
+    panel: ClassVar[str] = TYPES
+    types: Annotated[
+        str,
+        typer.Option(
+            "--types",
+            help="Types to choose from: names and the sets k, iq, legacy, all, any (all that can be written); -NAME removes one.",
+        ),
+    ] = "all"
+
+
+class TableFormat(str, Enum):
+    """How a result is printed."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    md = "md"
+    html = "html"
+
+
+class ShortFormat(str, Enum):
+    """The same, where nobody pastes the result into a page."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+# --- the model
 
 
 def reference(path: Path | None, hub: str | None = None) -> HubReference | None:
-    """What a path or -hf means on a hub; None for a file that is here, or nothing. BadUsage where both name a model."""
+    """What a path or -hf means on a hub; None for a local file, or nothing. BadUsage where both name a model."""
     if path is not None and hub is not None:
         raise BadUsage(f"two models, {path} and -hf {hub}; give one of them")
     if path is not None and not is_reference(path):
@@ -97,116 +235,145 @@ def reference(path: Path | None, hub: str | None = None) -> HubReference | None:
 
 
 def local(path: Path) -> Path:
-    """The path itself, or where the model on a hub lies that it names: it is downloaded unless it is there."""
-    found = reference(path)
-    return _fetched(found) if found else path
+    """The path itself, or the file of a hub's model that it names: downloaded unless it is in the cache."""
+    on_hub = reference(path)
+    return _fetched(on_hub) if on_hub else path
 
 
 def local_or_hub(path: Path | None, hub: str | None) -> Path | None:
-    """The file that a path or -hf names, here; BadUsage where both do."""
-    found = reference(path, hub)
-    return _fetched(found) if found else path
+    """The local file that a path or -hf names; BadUsage where both do."""
+    on_hub = reference(path, hub)
+    return _fetched(on_hub) if on_hub else path
 
 
 @cache
-def _fetched(wanted: HubReference) -> Path:
-    from quantplan.cli.console import say, transfer
-    from quantplan.hub.download import fetch
-
-    return fetch(wanted, say, transfer)
+def _fetched(on_hub: HubReference) -> Path:
+    return Hub().fetch(on_hub, console.say, console.transfer)
 
 
-def model_path(option: Path | None) -> Path:
+def model_path(option: Path | None, plan: Plan | None = None) -> Path:
+    """The option, else the model that the plan names if that file exists, else the project's; BadUsage without any."""
     if option is not None:
         return local(option)
+    if plan is not None and (named := Path(plan.model_path)).is_file():
+        return named
     here = project()
     if here is None:
         raise BadUsage("which model? give --model MODEL.gguf, or make a project with `quantplan init MODEL.gguf`")
     return here.model
 
 
-def model(option: Path | None) -> Model:
-    """The header of the model that is meant, with a warning where it is quantized already."""
-    from quantplan.cli.console import warn
-    from quantplan.gguf.reader import read_model
+def model(option: Path | None, plan: Plan | None = None) -> Model:
+    """The header of ``model_path``, with a warning where it is quantized already; ModelMismatch for another plan's."""
+    header = read_model(model_path(option, plan))
+    if plan is not None:
+        plan.check_belongs_to(header)
+    if header.file_type not in ("F32", "F16", "BF16"):
+        console.warn(
+            f"{header.path} is already quantized ({header.file_type}): what it lost cannot come back, KLD is relative to it"
+        )
+    return header
 
-    found = read_model(model_path(option))
-    if found.file_type not in ("F32", "F16", "BF16"):
-        warn(f"{found.path} is quantized already ({found.file_type}): what it lost cannot come back, KLD is against it")
-    return found
+
+# --- the imatrix
 
 
-def imatrix_path(option: Path | None) -> Path | None:
-    """The imatrix that is meant: the option, or the project's where that file exists."""
+def imatrix_path(option: Path | None, plan: Plan | None = None) -> Path | None:
+    """The option, else the plan's if that file exists, else the project's if that exists. With a plan made without an imatrix:
+    none.
+    """
     if option is not None:
         if not option.is_file():
             raise BadFile(f"{option}: no such imatrix file; make one with `quantplan imatrix`")
         return option
+    if plan is not None:
+        if plan.imatrix is None:
+            return None
+        if (used := Path(plan.imatrix.path)).is_file():
+            return used
     here = project()
     return here.imatrix if here and here.imatrix and here.imatrix.is_file() else None
 
 
-def imatrix(option: Path | None, of: Model) -> Imatrix | None:
-    """The imatrix that is meant, checked to belong to the model."""
-    from quantplan.gguf.imatrix_files import read_imatrix
-
-    path = imatrix_path(option)
+def imatrix(option: Path | None, model: Model, plan: Plan | None = None) -> Imatrix | None:
+    """The imatrix of ``imatrix_path``, checked to belong to the model."""
+    path = imatrix_path(option, plan)
     if path is None:
         return None
-    found = read_imatrix(path)
-    found.check_belongs_to(of)
-    return found
+    importance = read_imatrix(path)
+    importance.check_belongs_to(model)
+    return importance
 
 
-def project_imatrix() -> Path | None:
-    return imatrix_path(None)
+# --- texts
 
 
-def calibration(option: Path | None) -> Path | None:
+def calibration_files(option: Sequence[Path]) -> tuple[Path, ...]:
+    """The option's files, else the project's if it exists."""
     here = project()
-    return option or (here.calibration if here and here.calibration and here.calibration.exists() else None)
+    if option or not (here and here.calibration and here.calibration.exists()):
+        return tuple(option)
+    return (here.calibration,)
 
 
-def heldout(option: Path | None) -> Path:
-    """The text that judges; BadUsage where there is none."""
+def evaluation_files(option: Sequence[Path]) -> tuple[Path, ...]:
+    """The option's files, else the project's; BadUsage without any."""
     here = project()
-    found = option or (here.heldout if here else None)
-    if found is None:
-        raise BadUsage("which text shall judge? give --text FILE (a text that calibration never saw)")
-    return found
+    if option:
+        return tuple(option)
+    if here is None or here.text is None:
+        raise BadUsage("no evaluation text: give --text FILE, a text that was not used for calibration")
+    return (here.text,)
 
 
-def ctx(option: int | None, of: Model | None = None) -> int:
-    """Tokens of a window: the option, the project's, or 512; never more than the model was trained for."""
+def joined_text(files: Sequence[Path]) -> str:
+    return "\n".join(read_text(path) for path in files)
+
+
+def evaluation_text(option: Sequence[Path], calibration: Sequence[Path] = ()) -> str:
+    """The evaluation text, with a warning where it overlaps the calibration files."""
+    files = evaluation_files(option)
+    text = joined_text(files)
+    share = overlap(text, joined_text(calibration)) if calibration else 0.0
+    if share > WORRYING:
+        console.warn(
+            f"{share:.0%} of the long lines of {names_of(files)} are also in the calibration text {names_of(calibration)}: "
+            "results on them are too good; evaluate on a text that was not used for calibration"
+        )
+    return text
+
+
+def names_of(files: Sequence[Path]) -> str:
+    return ", ".join(map(str, files))
+
+
+def ctx(option: int | None, model: Model | None = None) -> int:
+    """Tokens of a chunk: the option, the project's, or 512; by default never more than the model was trained for."""
     here = project()
     chosen = option or (here.ctx if here and here.ctx else DEFAULT_CTX)
     if chosen < 8:
-        raise BadUsage(f"--ctx {chosen}: a window needs at least 8 tokens")
-    trained = of.metadata.get(f"{of.architecture}.context_length") if of else None
+        raise BadUsage(f"--ctx {chosen}: a chunk needs at least 8 tokens")
+    trained = model.metadata.get(f"{model.architecture}.context_length") if model else None
     if option is None and isinstance(trained, int) and 8 <= trained < chosen:
         return trained
     return chosen
 
 
-def execution(
-    threads: int,
-    gpu_layers: int,
-    jobs: int = 1,
-    scheduler: str | None = None,
-    rpc: str | None = None,
-    by_tool: str = "",
-) -> Execution:
-    """Where models run; BadUsage with ``by_tool``, options that start llama.cpp's own tools, for they run here alone."""
-    from quantplan.execution import parse_execution
-
-    if by_tool and (jobs > 1 or scheduler or rpc):
-        raise BadUsage(f"{by_tool}: llama.cpp's tools run on this machine; leave --jobs, --scheduler and --rpc out")
-    return parse_execution(threads, gpu_layers, jobs, scheduler, rpc)
+# --- places
 
 
-def cache_folder() -> Path:
-    """Where measured values are kept: in the project, else in the user's cache folder."""
-    import platformdirs
-
+def folder(out: Path | None, name: str = "") -> Path:
+    """--out, else the folder ``name`` of the project (without a name the project itself), else that of the working folder."""
     here = project()
-    return here.cache if here else Path(platformdirs.user_cache_dir("quantplan"))
+    return out or (here.folder if here else Path()) / name
+
+
+def records_folder(out: Path | None) -> Path | None:
+    """Where records of measurements are kept: --out, else the project's reports, else nowhere."""
+    return folder(out, "reports") if out or project() else None
+
+
+def check_new(path: Path, force: bool) -> None:
+    """BadUsage where something would be overwritten without --force."""
+    if path.exists() and not force:
+        raise BadUsage(f"{path} already exists; --force overwrites it")

@@ -12,105 +12,83 @@ from typing import Annotated
 import typer
 
 from quantplan.cli import console, options
-from quantplan.cli import constraint_options as asked
-from quantplan.cli.probe_options import ChunksOption, SampleOption
+from quantplan.cli import plan_options as planned
+from quantplan.cli.framework import OUTPUT, OutputOptions, command, out_option
+from quantplan.cli.options import TARGET, CalibrationOptions, ExecutionOptions, ImatrixOptions, ModelOptions
+from quantplan.cli.plan_options import BudgetOption, ConstraintOptions, LimitOptions, MeasuringOptions, TargetOptions
+from quantplan.cli.plan_output import model_stem
+from quantplan.planning import request as planning
+from quantplan.report.card_figures import write_figures
+from quantplan.report.commands import Commands
+from quantplan.report.page import write_page
+from quantplan.report.page_data import page_data
+from quantplan.report.report_data import report_data
 
 _OF_THE_PAGE = ("budget", "out", "points", "figures", "open_page", "as_json", "dry_run")  # not of the plans on it
 
 
+@command
 def report(
     context: typer.Context,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The page (default: reports/index.html of the project).")
-    ] = None,
-    points: Annotated[int, typer.Option("--points", min=2, help="Budgets to plan for, at even steps.")] = 100,
-    budget: Annotated[
-        str | None, typer.Option("--budget", "-b", help="Size that the page opens at (default: as large as Q4_K_M).")
-    ] = None,
+    *,
+    budget: BudgetOption = None,
+    target: TargetOptions,
+    model: ModelOptions,
+    imatrix: ImatrixOptions,
+    calibration: CalibrationOptions,
+    constraints: ConstraintOptions,
+    limits: LimitOptions,
+    measuring: MeasuringOptions,
+    execution: ExecutionOptions,
+    output: OutputOptions,
+    points: Annotated[
+        int, typer.Option("--points", min=2, rich_help_panel=TARGET, help="Budgets to plan for, at even steps.")
+    ] = 100,
+    out: Annotated[Path | None, out_option("The page (default: reports/index.html of the project).")] = None,
     figures: Annotated[
-        bool, typer.Option("--figures", help="Beside the page, frontier and heat map as .png and .svg.")
+        bool,
+        typer.Option("--figures", rich_help_panel=OUTPUT, help="Write frontier and heat map as .png and .svg too."),
     ] = False,
-    open_page: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
-    model: options.ModelOption = None,
-    hub: options.HubOption = None,
-    imatrix: options.ImatrixOption = None,
-    calibration: options.CalibrationOption = None,
-    types: options.TypesOption = "all",
-    pin: asked.PinOption = None,
-    minimum: asked.FloorOption = None,
-    maximum: asked.CeilingOption = None,
-    only: asked.OnlyOption = None,
-    tie: asked.TieOption = None,
-    max_types: asked.MostTypesOption = None,
-    allow_1_bit: asked.OneBitOption = False,
-    per: asked.PerOption = "tensor",
-    monotone: asked.MonotoneOption = False,
-    valley: asked.ValleyOption = False,
-    damage: asked.SensitivityOption = None,
-    no_probe: asked.NoProbeOption = False,
-    chunk: options.ChunkOption = None,
-    chunks: ChunksOption = 0,
-    sample: SampleOption = "512k",
-    threads: options.ThreadsOption = 0,
-    gpu_layers: options.GpuLayersOption = 0,
-    dry_run: options.DryRunOption = False,
-    as_json: options.JsonOption = False,
+    open_page: Annotated[
+        bool, typer.Option("--open", rich_help_panel=OUTPUT, help="Show the page in the browser.")
+    ] = False,
 ) -> None:
-    """Make one HTML page about a model: plans of every size beside stock mixes, heat map, statistics, commands.
+    """Make one HTML page about a model: plans of every size, stock quants, heat map, statistics, commands.
 
-    The page needs no network and no other file. Measurements and comparisons in the project's reports are shown on it.
-    Without calibration text give --no-probe or --damage: the page then says that it is for ranking only.
+    The page needs no network and no other file; it opens at --budget (default: the size of Q4_K_M). Measurements and
+    comparisons in the project's reports are shown on it. Without calibration text give --sensitivity weights or a table: the
+    page then says that it is for ranking only.
 
     Example, in a project: quantplan report --points 20
     """
-    from quantplan.cli.plan_output import model_stem
-    from quantplan.cli.probe_options import sensitivity_options
-    from quantplan.planning import request as planning
-    from quantplan.report.card_figures import write_figures
-    from quantplan.report.commands import Commands
-    from quantplan.report.page import write_page
-    from quantplan.report.page_data import page_data
-    from quantplan.report.report_data import report_data
-
-    wanted = asked.constraints(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
-    request = asked.request(options.local_or_hub(model, hub), imatrix, types, budget, wanted, per)
-    path = out or _default_page()
-    prices = sensitivity_options(
-        request.model,
-        planning.types_to_estimate(request),
-        chunk,
-        chunks,
-        sample,
-        options.execution(threads, gpu_layers),
-    )
-    if dry_run:
-        source = asked.sensitivity_source(damage, no_probe, calibration)
-        console.put(f"would write {path}: {points} budgets, damage from: {source}")
+    limits, probing = planned.serving(limits, measuring)
+    request = planned.plan_request(model, imatrix, target, constraints, limits, budget)
+    path = out or options.folder(None, "reports") / "index.html"
+    how = probing.estimation(request.model, planning.types_to_estimate(request), execution)
+    if output.dry_run:
+        source = planned.sensitivity_source(measuring.sensitivity, calibration)
+        console.put(f"would write {path}: {points} budgets, sensitivities from: {source}")
         return
-    table = asked.sensitivity_table(request, prices, damage, no_probe, calibration)
+    table = planned.sensitivity_table(request, how, measuring.sensitivity, calibration)
     if not table.calibrated:
-        console.warn("uncalibrated: scales are not measured; the page is for ranking only, and says so")
+        console.warn(
+            "not calibrated: sensitivities are a prior, not measured; the page is for ranking only, and says so"
+        )
     console.say(f"solving {points} budgets ...")
-    here = options.project()
-    found = report_data(request, table, points, here.reports if here else None)
-    for note in found.notes:
+    data = report_data(request, table, points, options.records_folder(None))
+    for note in data.notes:
         console.warn(note)
-    commands = Commands(_solve_words(context), here.plans if here else Path("plans"), model_stem(request.model))
-    data = page_data(found, commands, shlex.join(["quantplan", *sys.argv[1:]]), _now())
-    write_page(data, path)
-    written = [path, *(write_figures(found, path.parent) if figures else ())]
-    if as_json:
-        console.put_json(data)
+    commands = Commands(_solve_words(context), options.folder(None, "plans"), model_stem(request.model))
+    page = page_data(data, commands, shlex.join(["quantplan", *sys.argv[1:]]), _now())
+    write_page(page, path)
+    written = [path, *(write_figures(data, path.parent) if figures else ())]
+    if output.as_json:
+        console.put_json(page)
     else:
-        for each in written:
-            console.put(str(each))
+        for file in written:
+            console.put(str(file))
     if open_page:
         webbrowser.open(path.absolute().as_uri())
-
-
-def _default_page() -> Path:
-    here = options.project()
-    return (here.reports if here else Path("reports")) / "index.html"
 
 
 def _solve_words(context: typer.Context) -> list[str]:
@@ -126,7 +104,7 @@ def _solve_words(context: typer.Context) -> list[str]:
             words += [option.opts[0]] if value else []
         else:
             values = value if isinstance(value, (list, tuple)) else [value]
-            words += [word for each in values for word in (option.opts[0], str(each))]
+            words += [word for part in values for word in (option.opts[0], str(getattr(part, "value", part)))]
     return words
 
 

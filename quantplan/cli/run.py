@@ -2,297 +2,255 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
+from quantplan.budget import human_bytes
+from quantplan.build.preflight import check_source
 from quantplan.cli import console, options
-from quantplan.cli import constraint_options as asked
-from quantplan.cli.probe_options import ChunksOption, SampleOption
-
-if TYPE_CHECKING:
-    from quantplan.evaluate.baselines import BuildContext
-    from quantplan.execution import Execution
-    from quantplan.planning.request import PlanRequest
-    from quantplan.run.targets import RunOptions, RunResult, RunTarget, Texts
-    from quantplan.sensitivity.estimate import SensitivityOptions
-    from quantplan.solve.constraints import Constraints
-    from quantplan.tensor import Model
-
-_BudgetsOption = Annotated[
-    list[str],
-    typer.Option(
-        "--budget", "-b", help="File size as for solve: 17.9GB, 4.25bpw, 40%, =other.gguf, Q4_K_M; repeatable."
-    ),
-]
-_RefineTextOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--refine-text", help="Text to refine on, file or folder (default: a quarter of the calibration text)."
-    ),
-]
-_RefineChunksOption = Annotated[
-    int, typer.Option("--refine-windows", min=0, help="Windows of the refinement text; 0 takes 65536 tokens.")
-]
-_JudgeChunksOption = Annotated[
-    int | None, typer.Option("--judge-windows", min=2, help="Windows of the text that judges (default: all).")
-]
-_WithOption = Annotated[
-    str, typer.Option("--with", help="Further stock mixes to measure, separated by commas; those that fit guard, too.")
-]
+from quantplan.cli import plan_options as planned
+from quantplan.cli.framework import Commas, OutputOptions, command
+from quantplan.cli.options import (
+    MEASURING,
+    TEXTS,
+    CalibrationOptions,
+    ExecutionOptions,
+    ImatrixOptions,
+    ModelOptions,
+    TextOptions,
+)
+from quantplan.cli.plan_options import BudgetsOption, ConstraintOptions, LimitOptions, MeasuringOptions, TargetOptions
+from quantplan.cli.plan_output import default_plan_path, plan_name
+from quantplan.errors import BadUsage
+from quantplan.evaluate.baselines import BuildContext
+from quantplan.evaluate.leakage import WORRYING, overlap
+from quantplan.evaluate.measure import MeasureOptions
+from quantplan.evaluate.text_parts import probing_and_refinement
+from quantplan.llamacpp.encodable_types import parse_writable
+from quantplan.llamacpp.imatrix import ImatrixOptions as ImatrixToolOptions
+from quantplan.llamacpp.quantize import known_ftype
+from quantplan.planning import request as planning
+from quantplan.records.codec import write_json
+from quantplan.records.formats import COMPARISONS, PLANS
+from quantplan.report.run_table import RUN_FORMAT, RUN_VERSION, result_fields, run_table
+from quantplan.run.refine import LEAST_CHUNKS
+from quantplan.run.run import run as run_targets
+from quantplan.run.run import standing
+from quantplan.run.targets import RunOptions, RunResult, RunTarget, Texts, check_texts, disk_needed, make_imatrix
+from quantplan.tensor import Model
 
 
+@dataclass(frozen=True)
+class RefinementOptions:
+    panel: ClassVar[str] = MEASURING
+    refine: Annotated[bool, typer.Option(help="Correct the plan by the measured KLD of built files.")] = True
+    validation: Annotated[
+        Path | None,
+        typer.Option(
+            "--validation",
+            rich_help_panel=TEXTS,
+            help="Validation text for refinement, file or folder (default: a quarter of the calibration text).",
+        ),
+    ] = None
+    validation_chunks: Annotated[
+        int, typer.Option("--validation-chunks", min=0, help="Chunks of the validation text; 0: 65536 tokens.")
+    ] = 0
+    eval_chunks: Annotated[
+        int | None, typer.Option("--eval-chunks", min=2, help="Chunks of the evaluation text (default: all).")
+    ] = None
+    stock_quants: Annotated[
+        list[str],
+        typer.Option(
+            "--with",
+            "-w",
+            help="More stock quants to compare with (repeatable). Those within the budget also serve as fallback.",
+        ),
+        Commas(),
+    ] = ()  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All that a run needs."""
+
+    targets: list[RunTarget]
+    texts: Texts
+    options: RunOptions
+    imatrix: Path
+
+    @property
+    def context(self) -> BuildContext:
+        folder = self.targets[0].file.parent / ".quantplan" / "builds"
+        return BuildContext(
+            self.targets[0].request.model, folder, self.imatrix, self.options.measuring.execution.threads, console.LINES
+        )
+
+
+@command
 def run(
-    budget: _BudgetsOption,
-    model: options.ModelOption = None,
-    hub: options.HubOption = None,
-    imatrix: options.ImatrixOption = None,
-    calibration: options.CalibrationOption = None,
-    refine_text: _RefineTextOption = None,
-    text: options.TextOption = None,
-    types: options.TypesOption = "all",
-    pin: asked.PinOption = None,
-    minimum: asked.FloorOption = None,
-    maximum: asked.CeilingOption = None,
-    only: asked.OnlyOption = None,
-    tie: asked.TieOption = None,
-    max_types: asked.MostTypesOption = None,
-    allow_1_bit: asked.OneBitOption = False,
-    per: asked.PerOption = "tensor",
-    monotone: asked.MonotoneOption = False,
-    valley: asked.ValleyOption = False,
-    baselines: _WithOption = "",
-    refine: Annotated[bool, typer.Option(help="Correct the plan by what built files lose.")] = True,
-    ctx: options.CtxOption = None,
-    chunks: ChunksOption = 0,
-    sample: SampleOption = "512k",
-    refine_chunks: _RefineChunksOption = 0,
-    judge_chunks: _JudgeChunksOption = None,
-    keep_all: Annotated[bool, typer.Option("--keep-all", help="Keep the files that were built on the way.")] = False,
-    threads: options.ThreadsOption = 0,
-    gpu_layers: options.GpuLayersOption = 0,
-    jobs: options.JobsOption = 1,
-    scheduler: options.SchedulerOption = None,
-    rpc: options.RpcOption = None,
-    dry_run: options.DryRunOption = False,
-    as_json: options.JsonOption = False,
+    *,
+    budget: BudgetsOption = (),  # type: ignore[assignment]
+    target: TargetOptions,
+    model: ModelOptions,
+    imatrix: ImatrixOptions,
+    calibration: CalibrationOptions,
+    text: TextOptions,
+    constraints: ConstraintOptions,
+    limits: LimitOptions,
+    measuring: MeasuringOptions,
+    refinement: RefinementOptions,
+    execution: ExecutionOptions,
+    output: OutputOptions,
+    keep_all: Annotated[
+        bool, typer.Option("--keep-all", rich_help_panel="Output", help="Keep the files that were built on the way.")
+    ] = False,
 ) -> None:
-    """Make the best file of each size: imatrix, probe, plan, build, refine, proof against stock mixes, in one go.
+    """Make the best file of each size: imatrix, probe, plan, build, refine, proof against stock quants, in one go.
 
-    What is there already is not made again: the same command goes on after Ctrl-C or kill -9, and several --budget share all
-    that does not depend on the size. The stock mix nearest in size stands guard: it is handed over where the plan is not
-    surely better. Plans go to plans/, records to reports/, the files into the project's folder.
+    Finished steps are reused: after Ctrl-C or kill -9 the same command resumes, and several --budget share all that does not
+    depend on the size. If the plan is not significantly better than the stock quant of its size, you get the stock quant.
+    Plans go to plans/, records to reports/, the files into the project's folder.
 
     Example, in a project: quantplan run --budget 5bpw --budget Q4_K_M --dry-run
     """
-    from quantplan.build.preflight import check_source
-    from quantplan.llamacpp.encodable_types import parse_writable
-    from quantplan.run.targets import check_texts
-
-    wanted = asked.constraints(pin, minimum, maximum, only, tie, max_types, monotone, valley, allow_1_bit)
-    parse_writable(types)  # a typing mistake shall not cost an imatrix
-    source = options.model(options.local_or_hub(model, hub))
+    if not budget:
+        raise BadUsage("how large may the file be? give --budget (repeatable), or set it in [plan] of quantplan.toml")
+    if measuring.sensitivity != "probe":
+        raise BadUsage("--sensitivity: a run probes; `quantplan solve` plans from other sensitivities")
+    constraints.constraints()  # a typing mistake must not cost an imatrix
+    parse_writable(constraints.types)
+    limits, probing = planned.serving(limits, measuring)
+    source = options.model(model.file)
     check_source(source)
-    texts = _texts(calibration, refine_text, text)
-    check_texts(source, texts, options.ctx(ctx, source))
-    path = _imatrix_path(imatrix, source)
-    execution = options.execution(threads, gpu_layers, jobs, scheduler, rpc)
+    texts = _texts(calibration, refinement.validation, text)
+    n_ctx = options.ctx(probing.ctx, source)
+    check_texts(source, texts, n_ctx)
+    path = _imatrix_path(imatrix.imatrix, source)
     if not path.exists():
-        if dry_run:
+        if output.dry_run:
             console.put(f"imatrix   {path} would be made first; then the same command tells the rest")
             return
-        _make_imatrix(source, texts, _name_of(calibration), path, options.ctx(ctx, source), execution)
-    orders = _options(source, path, types, list(dict.fromkeys(budget)), wanted, per)
-    prices = _prices(orders, ctx, chunks, sample, execution)
-    chosen = _run_options(prices, judge_chunks, refine_chunks, refine, baselines, keep_all)
-    if dry_run:
-        _explain(orders, texts, chosen, path)
+        _make_imatrix(source, texts, options.calibration_files(calibration.calibration), path, n_ctx, execution)
+    here = ModelOptions(source.path)
+    request = planned.plan_request(here, ImatrixOptions(path), target, constraints, limits, budget[0])
+    how = probing.estimation(source, planning.types_to_estimate(request), execution)
+    job = _Job(_targets(request, budget), texts, _run_options(how, refinement, keep_all), path)
+    if output.dry_run:
+        _announce(job)
         return
-    _show(_carry_out(orders, texts, chosen, path), as_json)
+    with console.terminal() as report:
+        results = run_targets(job.targets, job.texts, job.options, job.context, options.cache_folder(), report)
+    for result in results:
+        _write(result)
+    _show(results, output.as_json)
 
 
-def _texts(calibration: Path | None, refine_text: Path | None, text: Path | None) -> Texts:
-    """The three texts; BadUsage where one lacks, or where what refines would judge as well."""
-    from quantplan.cli.probe_options import calibration_text
-    from quantplan.errors import BadUsage
-    from quantplan.evaluate.leakage import WORRYING, overlap
-    from quantplan.evaluate.text_parts import probing_and_refinement
-    from quantplan.project import read_text
-    from quantplan.run.targets import Texts
-
-    whole = calibration_text(calibration)
+def _texts(calibration: CalibrationOptions, validation: Path | None, evaluation: TextOptions) -> Texts:
+    """The three texts; BadUsage where one is missing, or where the validation text overlaps the evaluation text."""
+    whole = calibration.text
     if whole is None:
         raise BadUsage(
-            "no calibration text: give --calibration FILE (some hundred kB of the kind that the model is for)"
+            "no calibration text: give --calibration FILE, some hundred kB of the kind that the model is for"
         )
-    judging = read_text(options.heldout(text))
-    probing, refining = (whole, read_text(refine_text)) if refine_text else probing_and_refinement(whole)
+    here = options.project()
+    own = validation or (here.validation if here else None)
+    judging = options.evaluation_text(evaluation.text)
+    probing, refining = (whole, options.joined_text([own])) if own else probing_and_refinement(whole)
     if not refining.strip() or not probing.strip():
         raise BadUsage(
-            "the calibration text is too short to leave a part for refinement; give --refine-text FILE, or more"
+            "the calibration text is too short to split off a validation text; give --validation FILE, or more"
         )
-    for name, other in (("calibration text", probing), ("refinement text", refining)):
+    for name, other in (("calibration text", probing), ("validation text", refining)):
         share = overlap(judging, other)
-        if share > WORRYING and name == "refinement text" and refine_text:
+        if share > WORRYING and own and other is refining:
             raise BadUsage(
-                f"{share:.0%} of the long lines of the text that judges stand in {refine_text}: refine on another"
+                f"{share:.0%} of the long lines of the evaluation text are also in {own}: validate on another text"
             )
         if share > WORRYING:
             console.warn(
-                f"{share:.0%} of the long lines of the text that judges stand in the {name} too: judge on another"
+                f"{share:.0%} of the long lines of the evaluation text are also in the {name}: evaluate on another"
             )
     return Texts(probing, refining, judging)
 
 
-def _name_of(calibration: Path | None) -> str:
-    """The text's bare name, which becomes part of the imatrix."""
-    path = options.calibration(calibration)
-    assert path is not None
-    return path.name if path.is_file() else f"{path.resolve().name}.txt"
-
-
 def _imatrix_path(option: Path | None, source: Model) -> Path:
-    found = options.imatrix_path(option)
     here = options.project()
-    return found or (here.imatrix if here and here.imatrix else Path(f"{source.path.stem}.imatrix.gguf"))
+    ours = here.imatrix if here and here.imatrix else Path(f"{source.path.stem}.imatrix.gguf")
+    return options.imatrix_path(option) or ours
 
 
-def _make_imatrix(source: Model, texts: Texts, name: str, path: Path, ctx: int, execution: Execution) -> None:
-    from quantplan.llamacpp.imatrix import ImatrixOptions
-    from quantplan.run.targets import make_imatrix
-
-    wanted = ImatrixOptions(ctx, execution=execution)
+def _make_imatrix(
+    source: Model, texts: Texts, files: Sequence[Path], path: Path, n_ctx: int, execution: ExecutionOptions
+) -> None:
+    """The imatrix, which notes the name of the calibration text."""
+    name = files[0].name if files[0].is_file() else f"{files[0].resolve().name}.txt"
+    how = ImatrixToolOptions(n_ctx, execution=execution.parsed())
     with console.terminal() as report:
-        make_imatrix(source, texts.probing, name, path, wanted, report)
+        make_imatrix(source, texts.probing, name, path, how, report)
 
 
-def _options(
-    source: Model, imatrix: Path, types: str, budgets: list[str], wanted: Constraints, per: str
-) -> list[RunTarget]:
-    from quantplan.planning import request as planning
-    from quantplan.run.targets import RunTarget
-
-    first = asked.request(source.path, imatrix, types, budgets[0], wanted, per)
-    requests = [first, *(replace(first, budget=each) for each in budgets[1:])]
+def _targets(first: planning.PlanRequest, budgets: Sequence[str]) -> list[RunTarget]:
+    """One for each budget, named as `quantplan solve` and `quantplan quantize` name plan and file."""
+    requests = [first, *(replace(first, budget=budget) for budget in dict.fromkeys(budgets) if budget != budgets[0])]
     for request in requests[1:]:
         planning.check(request)
-    here = options.project()
-    folder = here.folder if here else Path()
-    stems = [_stem(request) for request in requests]
-    return [
-        RunTarget(request, stem, Path(folder) / f"{stem}.gguf") for request, stem in zip(requests, stems, strict=True)
-    ]
+    stems = [default_plan_path(request.model, plan_name(request)).stem for request in requests]
+    files = [options.folder(None) / f"{stem}.gguf" for stem in stems]
+    return [RunTarget(*parts) for parts in zip(requests, stems, files, strict=True)]
 
 
-def _stem(request: PlanRequest) -> str:
-    """The name that `quantplan solve` and `quantplan quantize` give."""
-    from quantplan.cli.plan_output import default_plan_path, plan_name
-
-    return default_plan_path(request.model, plan_name(request)).stem
-
-
-def _prices(
-    orders: list[RunTarget], ctx: int | None, chunks: int, sample: str, execution: Execution
-) -> SensitivityOptions:
-    from quantplan.cli.probe_options import sensitivity_options
-    from quantplan.planning.request import types_to_estimate
-
-    first = orders[0].request
-    return sensitivity_options(first.model, types_to_estimate(first), ctx, chunks, sample, execution)
-
-
-def _run_options(
-    prices: SensitivityOptions,
-    judge_chunks: int | None,
-    refine_chunks: int,
-    refine: bool,
-    baselines: str,
-    keep_all: bool,
-) -> RunOptions:
-    from quantplan.errors import BadUsage
-    from quantplan.evaluate.measure import MeasureOptions
-    from quantplan.llamacpp.quantize import known_ftype
-    from quantplan.run.refine import LEAST_CHUNKS
-    from quantplan.run.targets import RunOptions
-
-    if 0 < refine_chunks < LEAST_CHUNKS:
+def _run_options(how: planned.SensitivityOptions, refinement: RefinementOptions, keep_all: bool) -> RunOptions:
+    chunks = refinement.validation_chunks
+    if 0 < chunks < LEAST_CHUNKS:
         raise BadUsage(
-            f"--refine-windows {refine_chunks}: at least {LEAST_CHUNKS}, half to learn from, half to test on"
+            f"--validation-chunks {chunks}: at least {LEAST_CHUNKS}, half to refine the plan and half to test it"
         )
-    probe = prices.probe
-    measuring = MeasureOptions(probe.n_ctx, judge_chunks, probe.execution)
-    stock_quants = tuple(known_ftype(word.strip()) for word in baselines.split(",") if word.strip())
-    return RunOptions(prices, measuring, refine_chunks, refine, stock_quants, keep_all)
-
-
-def _carry_out(orders: list[RunTarget], texts: Texts, chosen: RunOptions, imatrix: Path) -> list[RunResult]:
-    from quantplan.run.run import run as carry_out
-
-    with console.terminal() as report:
-        found = carry_out(orders, texts, chosen, _shop(orders, chosen, imatrix), options.cache_folder(), report)
-    for each in found:
-        _write(each)
-    return found
-
-
-def _shop(orders: list[RunTarget], chosen: RunOptions, imatrix: Path) -> BuildContext:
-    from quantplan.evaluate.baselines import BuildContext
-
-    folder = orders[0].file.parent / ".quantplan" / "builds"
-    return BuildContext(orders[0].request.model, folder, imatrix, chosen.measuring.execution.threads, console.LINES)
+    probe = how.probe
+    measuring = MeasureOptions(probe.n_ctx, refinement.eval_chunks, probe.execution)
+    stock_quants = tuple(known_ftype(word) for word in refinement.stock_quants)
+    return RunOptions(how, measuring, chunks, refinement.refine, stock_quants, keep_all)
 
 
 def _write(result: RunResult) -> None:
-    """The plan of the file, the comparison on the text that judges, and how it came about."""
-    from quantplan.cli.plan_output import default_plan_path, plan_name
-    from quantplan.records.codec import write_json
-    from quantplan.records.formats import COMPARISONS, PLANS
-    from quantplan.report.run_table import RUN_FORMAT, RUN_VERSION, result_fields
-
+    """The plan of the file, the comparison on the evaluation text, and how it came about."""
     order = result.order
     PLANS.write(result.plan, default_plan_path(order.request.model, plan_name(order.request)))
-    here = options.project()
-    reports = here.reports if here else Path("reports")
+    reports = options.folder(None, "reports")
     COMPARISONS.write(result.comparison, reports / f"{order.name}.comparison.json")
     head = {"format": RUN_FORMAT, "version": RUN_VERSION}
     write_json(reports / f"{order.name}.run.json", head | result_fields(result))
 
 
-def _show(found: list[RunResult], as_json: bool) -> None:
-    from quantplan.report.run_table import result_fields, run_table
-
+def _show(results: list[RunResult], as_json: bool) -> None:
     if as_json:
-        console.put_json([result_fields(each) for each in found])
+        console.put_json([result_fields(result) for result in results])
         return
-    console.put_table(run_table(found))
-    for each in found:
-        console.put(f"{each.order.file.name}: {each.reason}. {each.comparison.verdict}")
+    console.put_table(run_table(results))
+    for result in results:
+        console.put(f"{result.order.file.name}: {result.reason}. {result.comparison.verdict}")
 
 
-def _explain(orders: list[RunTarget], texts: Texts, chosen: RunOptions, imatrix: Path) -> None:
+def _announce(job: _Job) -> None:
     """What is done, what is left, and the disk that it takes."""
-    import shutil
-
-    from quantplan.budget import human_bytes
-    from quantplan.run.run import standing
-    from quantplan.run.targets import disk_needed
-
-    parts = ", ".join(f"{len(each) / 1e3:,.0f} kB" for each in (texts.probing, texts.refinement, texts.judging))
-    console.put(f"imatrix   {imatrix} is there")
-    console.put(f"texts     {parts} (to probe, to refine, to judge)")
-    found = standing(orders, texts, chosen, _shop(orders, chosen, imatrix), options.cache_folder())
-    console.put(f"prices    {'in the cache' if found[0].priced else 'round trip, probe and kernels to measure'}")
-    for each in found:
-        steps = f"{each.planned} plans solved, {each.measured} of them measured" if each.planned else "to plan"
-        steps += ", judged" if each.judged else ""
-        steps += ", the file is there" if each.there else ""
-        console.put(
-            f"{each.order.request.budget:9s} {each.order.file}, at most {each.order.budget_bytes:,} bytes: {steps}"
-        )
-    least, most = disk_needed([order.budget_bytes for order in orders])
-    free = human_bytes(shutil.disk_usage(orders[0].file.absolute().parent).free)
+    texts = job.texts
+    sizes = ", ".join(f"{len(text) / 1e3:,.0f} kB" for text in (texts.probing, texts.refinement, texts.judging))
+    console.put(f"imatrix   {job.imatrix} exists")
+    console.put(f"texts     {sizes} (calibration, validation, evaluation)")
+    states = standing(job.targets, texts, job.options, job.context, options.cache_folder())
+    console.put(f"table     {'in the cache' if states[0].priced else 'rounding, probe and activations to measure'}")
+    for state in states:
+        steps = f"{state.planned} plans solved, {state.measured} of them measured" if state.planned else "to plan"
+        steps += ", evaluated" if state.judged else ""
+        steps += ", the file exists" if state.there else ""
+        order = state.order
+        console.put(f"{order.request.budget:9s} {order.file}, at most {order.budget_bytes:,} bytes: {steps}")
+    least, most = disk_needed([target.budget_bytes for target in job.targets])
+    free = human_bytes(shutil.disk_usage(job.targets[0].file.absolute().parent).free)
     console.put(
-        f"disk      {human_bytes(least)} at least, up to {human_bytes(most)} where there is room; {free} are free"
+        f"disk      at least {human_bytes(least)}, up to {human_bytes(most)} where there is room; {free} are free"
     )

@@ -3,85 +3,85 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from quantplan.cli import console, options
+from quantplan.cli.framework import Commas, OutputOptions, command
+from quantplan.cli.options import MEASURING, ModelOptions, RepetitionsOption, ToolOptions, TypesOptions
+from quantplan.devices.speed.measure import (
+    SpeedCheck,
+    SpeedOptions,
+    check_against_bench,
+    check_layers,
+    pending,
+    speed_table,
+)
+from quantplan.devices.speed.table import GENERATION, PROMPT, SpeedTable
+from quantplan.devices.speed.tables import as_fields, check_fields, check_table, shapes_table, uniform_table
+from quantplan.gguf.reader import read_model
+from quantplan.llamacpp.encodable_types import parse_writable
+from quantplan.quant_type import QuantType
+from quantplan.tensor import Model
 
-if TYPE_CHECKING:
-    from quantplan.devices.speed.measure import SpeedCheck, SpeedOptions
-    from quantplan.devices.speed.table import SpeedTable
-    from quantplan.quant_type import QuantType
-    from quantplan.tensor import Model
 
-_CheckOption = Annotated[
-    list[Path] | None, typer.Option("--check", help="Run llama-bench on this built file too, and compare.")
-]
-_RepetitionsOption = Annotated[int, typer.Option("--repetitions", "-r", min=1, help="Repetitions of llama-bench.")]
-_AgainOption = Annotated[bool, typer.Option("--again", help="Measure anew what the cache holds.")]
-
-
+@command
 def speed(
-    model: options.ModelOption = None,
-    hub: options.HubOption = None,
-    types: options.TypesOption = "all",
-    check: _CheckOption = None,
-    repetitions: _RepetitionsOption = 5,
-    again: _AgainOption = False,
-    threads: options.ThreadsOption = 0,
-    gpu_layers: options.GpuLayersOption = 0,
-    dry_run: options.DryRunOption = False,
-    as_json: options.JsonOption = False,
+    model: ModelOptions,
+    types: TypesOptions,
+    execution: ToolOptions,
+    output: OutputOptions,
+    check: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--check",
+            rich_help_panel=MEASURING,
+            help="Run llama-bench on this built file too, and compare; repeatable.",
+        ),
+        Commas(),
+    ] = None,
+    repetitions: RepetitionsOption = 5,
+    again: Annotated[
+        bool, typer.Option("--again", rich_help_panel=MEASURING, help="Measure from scratch, whatever the cache holds.")
+    ] = False,
 ) -> None:
     """Measure this machine's speed by type and matrix shape, and predict tokens per second.
 
     Products of every type in the model's shapes are timed at batch 1 and 512, the rest of a forward pass with llama-bench on
     small synthetic models; weights are not read. Figures are kept for this machine, llama.cpp build and number of threads.
-    Other programs make it slow and wrong: let the machine be quiet.
+    Other running programs make the figures wrong: let the machine be idle.
 
     Example, in a project: quantplan speed --types Q4_K,Q8_0 --threads 1
     """
-    from quantplan.devices.speed.measure import SpeedOptions, check_against_bench, speed_table
-    from quantplan.gguf.reader import read_model
-    from quantplan.llamacpp.encodable_types import parse_writable
-
-    source = read_model(options.model_path(options.local_or_hub(model, hub)))
-    kinds = parse_writable(types)
-    wanted = SpeedOptions(options.execution(threads, gpu_layers), repetitions, again)
-    if dry_run:
-        console.put(_announced(source, kinds, wanted))
+    source = read_model(options.model_path(model.file))
+    chosen = parse_writable(types.types)
+    how = SpeedOptions(execution.parsed(), repetitions, again)
+    if output.dry_run:
+        console.put(_announced(source, chosen, how))
         return
     built = [read_model(path) for path in check or ()]
-
     with console.terminal() as report:
-        table = speed_table(source, kinds, wanted, options.cache_folder(), report)
-    compared = {each.path.name: check_against_bench(table, each, wanted, report=console.LINES) for each in built}
-    _show(table, kinds, compared, as_json)
+        table = speed_table(source, chosen, how, options.cache_folder(), report)
+    checks = {model.path.name: check_against_bench(table, model, how, report=console.LINES) for model in built}
+    _show(table, chosen, checks, output.as_json)
 
 
-def _announced(model: Model, kinds: tuple[QuantType, ...], wanted: SpeedOptions) -> str:
-    from quantplan.devices.speed.measure import check_layers, pending
-
-    check_layers(model, wanted)
-    todo, known = pending(model, kinds, wanted, options.cache_folder())
-    return f"{todo} measurements to be made (products, and llama-bench on synthetic models), {known} known already"
+def _announced(model: Model, types: tuple[QuantType, ...], how: SpeedOptions) -> str:
+    check_layers(model, how)
+    todo, known = pending(model, types, how, options.cache_folder())
+    return f"{todo} measurements to make (products, and llama-bench on synthetic models), {known} are in the cache"
 
 
-def _show(
-    table: SpeedTable, kinds: tuple[QuantType, ...], compared: dict[str, list[SpeedCheck]], as_json: bool
-) -> None:
-    from quantplan.devices.speed.table import GENERATION, PROMPT
-    from quantplan.devices.speed.tables import as_fields, check_fields, check_table, shapes_table, uniform_table
-
-    if any(row.disturbed for rows in compared.values() for row in rows):
+def _show(table: SpeedTable, types: tuple[QuantType, ...], checks: dict[str, list[SpeedCheck]], as_json: bool) -> None:
+    if any(row.disturbed for rows in checks.values() for row in rows):
         console.warn(
-            "repetitions of llama-bench differ by more than 5 %: other programs run, the ratios are worth little"
+            "repetitions of llama-bench differ by more than 5 %: other programs are running, the ratios mean little"
         )
     if as_json:
-        checks = {name: check_fields(rows) for name, rows in compared.items()}
-        console.put_json(as_fields(table, kinds) | {"check": checks})
+        fields = {name: check_fields(rows) for name, rows in checks.items()}
+        console.put_json(as_fields(table, types) | {"check": fields})
         return
     console.say(f"{table.machine}, {table.backend}, {table.threads} threads, llama.cpp {table.build}")
-    console.put_table(shapes_table(table, GENERATION), shapes_table(table, PROMPT), uniform_table(table, kinds))
-    console.put_table(*(check_table(name, rows) for name, rows in compared.items()))
+    console.put_table(shapes_table(table, GENERATION), shapes_table(table, PROMPT), uniform_table(table, types))
+    console.put_table(*(check_table(name, rows) for name, rows in checks.items()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantplan.budget import human_bytes
@@ -85,6 +85,20 @@ def compare_files(files: Sequence[ComparedFile], options: CompareOptions | None 
     sentence = _leader(rows, options.sort_by) if options.sort_by else verdict(rows, options.subject)
     reference = f"{options.reference[0]} ({human_bytes(options.reference[1])})" if options.reference else None
     return Comparison(tuple(rows), sentence, reference, options.sort_by)
+
+
+def retested(comparison: Comparison) -> Comparison:
+    """A comparison from a record with the KLD differences tested as ``compare_files`` does, whatever version wrote it.
+
+    Rows whose KLDs cannot be compared have no ``gaps[KLD]``.
+    """
+    first, *others = comparison.rows
+    rows = [first]
+    for row in others:
+        gap = kld_gap(row.measurement, first.measurement)
+        rest = {name: figure for name, figure in row.gaps.items() if name != KLD}
+        rows.append(replace(row, gaps=({KLD: gap} if gap else {}) | rest))
+    return replace(comparison, rows=tuple(rows))
 
 
 def _check_tasks(files: Sequence[ComparedFile]) -> None:

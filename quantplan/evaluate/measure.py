@@ -20,7 +20,7 @@ from quantplan.parallel.worker_pool import Lost, WorkerPool, worker_threads
 from quantplan.progress import Advance, Reporter
 from quantplan.records.cache import Cache
 from quantplan.records.formats import MEASUREMENTS
-from quantplan.sensitivity.probe_tasks import model_here
+from quantplan.sensitivity.probe_workers import model_here
 from quantplan.tensor import Model
 
 Put = Callable[[Measurement], None]

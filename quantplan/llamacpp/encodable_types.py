@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from quantplan.errors import ToolFailed
-from quantplan.llamacpp import ggml, libraries
+from quantplan.llamacpp import ggml, isolated, libraries
 from quantplan.quant_type import BY_ID, QuantType, parse_types, register
 
 _MOST_TYPES = 4096  # a count beyond this was read from another structure than expected
-_IN_A_CHILD = "import sys; from quantplan.llamacpp.encodable_types import encode_one; encode_one(int(sys.argv[1]))"
 
 
 def parse_writable(text: str) -> tuple[QuantType, ...]:
@@ -89,24 +88,20 @@ def _tried(kind: QuantType) -> bool:
 
 
 def _survives(number: int) -> bool:
-    environment = os.environ | {"GGML_NO_BACKTRACE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    words = [sys.executable, "-c", _IN_A_CHILD, str(number)]
-    return subprocess.run(words, env=environment, capture_output=True, check=False).returncode == 0
+    try:
+        isolated.call(encode_one, number)
+    except (isolated.Died, AssertionError):
+        return False
+    return True
 
 
 def encode_one(number: int) -> None:
     """Encodes and decodes one block of the type, with importance; ggml may end the process."""
-    import numpy as np
-
-    with suppress(ImportError):  # an abort that was expected shall leave no core file
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    kind = _installed(number)
-    assert kind is not None
-    weights = np.linspace(-1, 1, kind.block, dtype=np.float32).reshape(1, -1)
-    encoded = ggml.quantize(weights, kind, np.ones_like(weights))
-    assert np.isfinite(ggml.dequantize(encoded, kind, kind.block)).all()
+    quant_type = _installed(number)
+    assert quant_type is not None
+    weights = np.linspace(-1, 1, quant_type.block, dtype=np.float32).reshape(1, -1)
+    encoded = ggml.quantize(weights, quant_type, np.ones_like(weights))
+    assert np.isfinite(ggml.dequantize(encoded, quant_type, quant_type.block)).all()
 
 
 def _memory() -> Path:

@@ -1,4 +1,4 @@
-"""A model loaded in this process: logits of token chunks, and the swap of one tensor's weights in memory.
+"""A model loaded in this process: logits of chunks of tokens, and the swap of one tensor's weights in memory.
 
 Everything goes through llama.cpp's public API. Weights are found by watching the nodes of one decode
 (``cb_eval``) and replaced with ``ggml_backend_tensor_set``, which works on any backend and repacks where the
@@ -84,8 +84,6 @@ class Engine:
         if self.model is not None:
             self._llama.llama_model_free(self.model)
             self.model = None
-
-    # -- loading ---------------------------------------------------------------------------------------------------
 
     def _silence(self) -> None:
         self._log: list[str] = []
@@ -173,8 +171,6 @@ class Engine:
                 f"llama.cpp could not run the model (llama_decode returned {code}); is there memory enough?"
             )
 
-    # -- text ------------------------------------------------------------------------------------------------------
-
     def tokenize(self, text: str, parse_special: bool = False) -> np.ndarray:
         """int32 [tokens] as llama-perplexity tokenizes: special tokens added, none parsed unless that is asked for."""
         raw = text.encode()
@@ -186,9 +182,9 @@ class Engine:
         return np.frombuffer(tokens, np.int32, count).copy()
 
     def chunks(self, text: str, limit: int | None = None) -> np.ndarray:
-        """int32 [chunks, n_ctx]: the text cut as llama-perplexity cuts it; the rest is dropped.
+        """int32 [chunks, n_ctx]: the text cut as llama-perplexity cuts it; what is left over is dropped.
 
-        A vocabulary with a BOS token has it in front of each window. TextTooShort below two chunks, like the tool.
+        A vocabulary with a BOS token has it in front of each chunk. TextTooShort below two chunks, like the tool.
         """
         n_ctx, tokens = self.options.n_ctx, self.tokenize(text)
         if len(tokens) < 2 * n_ctx:
@@ -202,11 +198,9 @@ class Engine:
             cut[:, 0] = self._llama.llama_vocab_bos(self.vocab)
         return cut
 
-    # -- logits ----------------------------------------------------------------------------------------------------
-
     @property
     def first_scored(self) -> int:
-        """Position in the window from which on the next token is scored: only the second half counts."""
+        """Position in the chunk from which on the next token is scored: only the second half counts."""
         return self.options.n_ctx // 2
 
     @property
@@ -216,7 +210,7 @@ class Engine:
     def logits(self, chunks: np.ndarray) -> Iterator[np.ndarray]:
         """For each batch of chunks float32 [chunks in batch, scored positions, vocabulary].
 
-        The array is llama.cpp's own buffer: it changes with the next batch. The last position of a window predicts
+        The array is llama.cpp's own buffer: it changes with the next batch. The last position of a chunk predicts
         a token outside of it and is left out, as llama-perplexity does.
         """
         size = self.chunks_per_batch
@@ -261,8 +255,6 @@ class Engine:
         for index in range(total):
             batch.seq_id[index][0] = index // n_ctx
         batch.n_tokens = total
-
-    # -- weights ---------------------------------------------------------------------------------------------------
 
     def find_weights(self, names: set[str]) -> set[str]:
         """Looks for the named tensors in the graph of one decode; returns those found, which can be swapped.

@@ -1,4 +1,4 @@
-"""A function in a process of its own: llama.cpp ends the process where an RPC server goes away, and ours shall survive that."""
+"""A function in a process of its own: llama.cpp ends the process where an RPC server goes away, and this one survives that."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Died(Exception):
         self.code, self.said = code, said
 
 
-class _There(Exception):
+class _RemoteTraceback(Exception):
     """The traceback in the other process, as the cause of what is raised here."""
 
     def __str__(self) -> str:
@@ -73,13 +73,13 @@ def _listen(
             process.join(_END_SECONDS)
             raise Died(process.exitcode, said) from None
         if kind == "report":
-            name, told = content
-            reports[name](*told)
+            name, values = content
+            reports[name](*values)
             here.send(None)
         elif kind == "said":
             said = content[0]
         elif kind == "raised":
-            raise content[0] from _There(content[1])
+            raise content[0] from _RemoteTraceback(content[1])
         else:
             return content[0]
 
@@ -97,10 +97,10 @@ def _serve(there: Connection, function: Callable[..., Any], arguments: tuple, na
         except OSError:  # nobody listens any more
             os._exit(1)
 
-    kept = _tell_of_aborts(lambda text: send("said", text))
+    kept = _on_abort(lambda text: send("said", text))
 
-    def report(name: str, *told: object) -> None:
-        send("report", name, told)
+    def report(name: str, *values: object) -> None:
+        send("report", name, values)
         there.recv()  # no work is done that the other side would not hear of
 
     try:
@@ -112,13 +112,13 @@ def _serve(there: Connection, function: Callable[..., Any], arguments: tuple, na
     del kept
 
 
-def _tell_of_aborts(tell: Callable[[str], None]) -> object:
-    """ggml's last words go to ``tell`` instead of stderr, where a stack trace would follow them; the callback, to be kept."""
+def _on_abort(send: Callable[[str], None]) -> object:
+    """ggml's last words go to ``send`` instead of stderr, where a stack trace would follow them; the callback, to be kept."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no core file of the size of a model
-    callback = AbortCallback(lambda message: tell(message.decode("utf-8", "replace").strip()))
+    callback = AbortCallback(lambda message: send(message.decode("utf-8", "replace").strip()))
     # before llama_cpp is imported: libraries are found by their names then, and there is one libggml-base
     libraries.base().ggml_set_abort_callback(callback)
     return callback

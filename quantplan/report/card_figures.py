@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantplan.budget import human_bytes
+from quantplan.planning.size_range import Planned, Sized, StockQuantRow
 from quantplan.quant_type import QuantType
 from quantplan.report.frontier_plot import frontier_figure
 from quantplan.report.heat_map import HeatMap, draw, save
 from quantplan.report.page_data import roles
-from quantplan.report.report_data import Planned, ReportData, Sized, StockQuantRow
+from quantplan.report.report_data import ReportData
 from quantplan.tensor import Model
 
 if TYPE_CHECKING:

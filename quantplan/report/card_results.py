@@ -2,58 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from quantplan.budget import human_bytes
+from quantplan.comparison import KLD, PPL, Comparison, Row
 from quantplan.measurement import Conditions, Estimate, Measurement
-from quantplan.report.card_data import CardData, ComparedFiles, ComparedRow
-from quantplan.report.cells import UNKNOWN, estimate, number
+from quantplan.report.card_data import CardData
+from quantplan.report.cells import UNKNOWN, estimate
+from quantplan.report.comparison_tables import ALIKE
 from quantplan.report.markdown import code, escaped, table
+from quantplan.report.measurement_table import FIGURES, chunks_of
 from quantplan.task_score import TaskScore
 from quantplan.throughput import SpeedConditions, Throughput
 
-ALIKE = "≈ "  # before a figure whose difference from the first file's is inside the noise
 
-
-def results(found: CardData) -> list[str]:
+def results(data: CardData) -> list[str]:
     """Parts of Markdown; at least one, which then says that nothing was measured."""
     groups: dict[Conditions, list[tuple[str, Measurement]]] = {}
-    for name, each in ((name, each) for name, several in found.measured.items() for each in several):
-        groups.setdefault(each.conditions, []).append((name, each))
+    for name, measurements in data.measured.items():
+        for measurement in measurements:
+            groups.setdefault(measurement.conditions, []).append((name, measurement))
     parts = [_measurements(conditions, rows) for conditions, rows in groups.items()]
-    parts += [_comparison(each) for each in found.compared]
-    parts += _alone(found)
+    parts += map(_comparison, data.compared)
+    parts += _tasks_and_speeds(data)
     return parts or ["Nothing was measured: how much these files lose is not known."]
 
 
-def chunks_of(conditions: Conditions) -> str:
-    return f"{conditions.chunks} windows of {conditions.n_ctx} tokens"
-
-
 def _measurements(conditions: Conditions, rows: Sequence[tuple[str, Measurement]]) -> str:
-    headings = ["File", "Size", "bpw", "PPL", "ln(PPL/base)", "KLD", "KLD 99 %", "RMS Δp, %", "Same top, %"]
     ordered = sorted(rows, key=lambda row: (row[1].file_bytes, row[0]))
     cells = [
-        [
-            code(name),
-            human_bytes(each.file_bytes),
-            f"{each.bpw:.3f}",
-            estimate(each.ppl),
-            estimate(each.ln_ppl_ratio),
-            estimate(each.kld),
-            number(each.kld_percentiles[99.0]),
-            estimate(each.rms_dp),
-            estimate(each.same_top),
-        ]
-        for name, each in ordered
+        [code(name), human_bytes(measurement.file_bytes), *(cell(measurement) for _, cell in FIGURES)]
+        for name, measurement in ordered
     ]
     base = ordered[0][1].base_ppl
     lines = [
-        f"{chunks_of(conditions).capitalize()}; {escaped(conditions.engine)}, {escaped(conditions.backend)}, llama.cpp "
+        f"{chunks_of(conditions)}; {escaped(conditions.engine)}, {escaped(conditions.backend)}, llama.cpp "
         f"{escaped(conditions.llama_cpp)}; text {code(conditions.text_digest[:12])}."
         + (f" PPL of the unquantized model: {estimate(base)}." if base else ""),
-        table(headings, cells),
-        *(f"{code(name)}: {escaped(note)}" for name, each in ordered for note in each.notes),
+        table(["File", "Size", *(heading for heading, _ in FIGURES)], cells),
+        *(f"{code(name)}: {escaped(note)}" for name, measurement in ordered for note in measurement.notes),
     ]
     return "\n\n".join(lines)
 
@@ -61,75 +49,82 @@ def _measurements(conditions: Conditions, rows: Sequence[tuple[str, Measurement]
 # --- comparisons
 
 
-def _comparison(found: ComparedFiles) -> str:
-    first = found.rows[0]
+def _comparison(comparison: Comparison) -> str:
+    first, *others = comparison.rows
     conditions = chunks_of(first.measurement.conditions)
     parts = [f"{code(first.name)} against others on {conditions}; KLD ratio: its KLD over theirs."]
-    rows = [_compared(row, row is first) for row in found.rows]
+    rows = [[*_figures(first), "", "", ""], *([*_figures(row), *_against(row)] for row in others)]
     parts.append(table(["File", "Size", "PPL", "KLD", "KLD ratio", "95 % interval", "Remark"], rows, texts=(0, -1)))
-    parts += _figures(found.rows, "Solved, %", lambda row: {each.task: each.score for each in row.tasks})
-    parts += _figures(found.rows, "Tokens/s", _speeds)
-    if any(row.alike for row in found.rows):
-        parts.append(f"{ALIKE.strip()}: the difference from {code(first.name)} is inside the noise.")
-    return "\n\n".join([*parts, f"> {escaped(found.verdict)}"])
+    parts += _further(comparison.rows, "Solved, %", lambda row: {score.task: score.score for score in row.tasks})
+    parts += _further(comparison.rows, "Tokens/s", _speeds)
+    if any(row.alike(name) for row in others for name in row.gaps):
+        parts.append(f"{ALIKE.strip()}: not significantly different from {code(first.name)} (p > 0.05).")
+    return "\n\n".join([*parts, f"> {escaped(comparison.verdict)}"])
 
 
-def _compared(row: ComparedRow, first: bool) -> list[str]:
-    each = row.measurement
-    figures = [_marked(row, "ppl", each.ppl), _marked(row, "kld", each.kld)]
-    if first:
-        return [code(row.name), human_bytes(each.file_bytes), *figures, "", "", ""]
-    remarks = (["larger"] if row.larger else []) + ([] if row.significant else ["inside the noise"])
-    ratio = [_ratio(row.kld_ratio), f"{_ratio(row.low)} to {_ratio(row.high)}"]
-    return [code(row.name), human_bytes(each.file_bytes), *figures, *ratio, ", ".join(remarks)]
+def _figures(row: Row) -> list[str]:
+    measurement = row.measurement
+    figures = [_marked(row, PPL, measurement.ppl), _marked(row, KLD, measurement.kld)]
+    return [code(row.name), human_bytes(measurement.file_bytes), *figures]
 
 
-def _ratio(value: float | None) -> str:
-    return "∞" if value is None else f"{value:.3f}"
+def _against(row: Row) -> list[str]:
+    remarks = ["larger"] if row.larger else []
+    if KLD not in row.gaps:
+        remarks.append("not comparable")
+    elif not row.significant:
+        remarks.append("not significant")
+    return [_ratio(row.kld_ratio), f"{_ratio(row.low)} to {_ratio(row.high)}", ", ".join(remarks)]
 
 
-def _marked(row: ComparedRow, figure: str, value: Estimate | None) -> str:
-    return (ALIKE if value is not None and figure in row.alike else "") + estimate(value)
+def _ratio(value: float) -> str:
+    return "∞" if math.isinf(value) else f"{value:.3f}"
 
 
-def _speeds(row: ComparedRow) -> dict[str, Estimate]:
-    return {each.name: each.speed for each in row.throughput.tests} if row.throughput else {}
+def _marked(row: Row, figure: str, value: Estimate | None) -> str:
+    return (ALIKE if value is not None and row.alike(figure) else "") + estimate(value)
 
 
-def _figures(
-    rows: Iterable[ComparedRow], heading: str, figures: Callable[[ComparedRow], Mapping[str, Estimate]]
-) -> list[str]:
+def _speeds(row: Row) -> dict[str, Estimate]:
+    return {test.name: test.speed for test in row.throughput.tests} if row.throughput else {}
+
+
+def _further(rows: Iterable[Row], heading: str, figures: Callable[[Row], Mapping[str, Estimate]]) -> list[str]:
     """A table of further figures by name, where any row has them."""
-    found = [(row, figures(row)) for row in rows]
-    names = list(dict.fromkeys(name for _, values in found for name in values))
-    cells = [[code(row.name), *(_marked(row, name, values.get(name)) for name in names)] for row, values in found]
+    by_row = [(row, figures(row)) for row in rows]
+    names = list(dict.fromkeys(name for _, values in by_row for name in values))
+    cells = [[code(row.name), *(_marked(row, name, values.get(name)) for name in names)] for row, values in by_row]
     return [table([heading, *map(escaped, names)], cells)] if names else []
 
 
-# --- tasks and speeds that stand in records of their own
+# --- tasks and speeds in records of their own
 
 
-def _alone(found: CardData) -> list[str]:
-    scores = {name: {(each.task, each.conditions.tasks): each for each in of} for name, of in found.scores.items()}
-    parts = [_scores(scores)] if scores else []
+def _tasks_and_speeds(data: CardData) -> list[str]:
+    scores = {
+        name: {(score.task, score.conditions.tasks): score for score in several}
+        for name, several in data.scores.items()
+    }
     machines: dict[SpeedConditions, dict[str, Throughput]] = {}
-    for name, each in ((name, each) for name, several in found.speeds.items() for each in several):
-        machines.setdefault(each.conditions, {})[name] = each
-    return parts + [_throughput(conditions, measured) for conditions, measured in machines.items()]
+    for name, several in data.speeds.items():
+        for speeds in several:
+            machines.setdefault(speeds.conditions, {})[name] = speeds
+    tables = [_throughput(conditions, measured) for conditions, measured in machines.items()]
+    return [*([_scores(scores)] if scores else []), *tables]
 
 
 def _scores(scores: Mapping[str, Mapping[tuple[str, int], TaskScore]]) -> str:
-    columns = list(dict.fromkeys(column for of in scores.values() for column in of))
+    columns = list(dict.fromkeys(column for by_column in scores.values() for column in by_column))
     cells = [
-        [code(name), *(estimate(of[column].score) if column in of else UNKNOWN for column in columns)]
-        for name, of in scores.items()
+        [code(name), *(estimate(by_column[key].score) if key in by_column else UNKNOWN for key in columns)]
+        for name, by_column in scores.items()
     ]
     return table(["Solved, %", *(f"{escaped(task)} ({count} tasks)" for task, count in columns)], cells)
 
 
 def _throughput(conditions: SpeedConditions, measured: Mapping[str, Throughput]) -> str:
-    names = list(dict.fromkeys(test.name for each in measured.values() for test in each.tests))
-    speeds = {name: {test.name: test.speed for test in each.tests} for name, each in measured.items()}
-    cells = [[code(name), *(estimate(of.get(test)) for test in names)] for name, of in speeds.items()]
+    names = list(dict.fromkeys(test.name for speeds in measured.values() for test in speeds.tests))
+    by_file = {name: {test.name: test.speed for test in speeds.tests} for name, speeds in measured.items()}
+    cells = [[code(name), *(estimate(speeds.get(test)) for test in names)] for name, speeds in by_file.items()]
     machine = f"{conditions.processor}, {conditions.devices}, {conditions.threads} threads"
     return f"{escaped(machine)}:\n\n{table(['Tokens/s', *map(escaped, names)], cells)}"

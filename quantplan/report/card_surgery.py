@@ -1,18 +1,18 @@
-"""What a model card says of an operated model: its edits in words, what they changed, and the search they come from."""
+"""What a model card says of layer surgery: the edits in words, what they changed, and the search they come from."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from quantplan.evaluate.suites.suite_gap import suite_gap
 from quantplan.evaluate.suites.suite_score import PartScore, SuiteScore
 from quantplan.evaluate.suites.verdicts import against
 from quantplan.measurement import Estimate, Measurement
 from quantplan.report.card_data import CardData
-from quantplan.report.card_results import chunks_of
 from quantplan.report.cells import UNKNOWN, estimate
 from quantplan.report.markdown import block, code, escaped, table
+from quantplan.report.measurement_table import chunks_of
 from quantplan.surgery.edits import Edit, parse_edits
 from quantplan.surgery.history import History
 from quantplan.surgery.search.leaderboard import Leaderboard, RankedCandidate
@@ -20,9 +20,9 @@ from quantplan.surgery.search.leaderboard import Leaderboard, RankedCandidate
 SHOWN = 5  # rows of a leaderboard
 
 
-def surgery(found: CardData, history: History) -> str:
-    """Parts of Markdown: operations, the original beside the result, the leaderboard."""
-    parts = [_operations(found, history)]
+def surgery(data: CardData, history: History) -> str:
+    """Parts of Markdown: operations, the result against the original, the leaderboard."""
+    parts = [_operations(data, history)]
     if history.measured or history.scores:
         parts.append(_against_original(history))
     if history.leaderboard:
@@ -33,9 +33,9 @@ def surgery(found: CardData, history: History) -> str:
 # --- operations
 
 
-def _operations(found: CardData, history: History) -> str:
+def _operations(data: CardData, history: History) -> str:
     before, after = history.layer_map.original, len(history.layer_map)
-    model = code(found.main.header.name)
+    model = code(data.main.header.name)
     lines = [f"{number}. {in_words(edit)}" for number, edit in enumerate(parse_edits(history.edits), 1)]
     parts = [
         f"{model} has {after} layers, made of the {before} of {code(history.source)} without training. Each operation counts "
@@ -45,7 +45,7 @@ def _operations(found: CardData, history: History) -> str:
     ]
     count = len(history.reencoded)
     parts.append(
-        f"{count} tensors were computed anew, all others are the original's, byte for byte."
+        f"{count} tensors were computed, all others are the original's, byte for byte."
         if count
         else "Every tensor is one of the original's, byte for byte."
     )
@@ -94,13 +94,13 @@ def _times(times: int) -> str:
 
 def _blended(edit: Edit) -> str:
     assert edit.number is not None
-    one, other = edit.spans
+    first, second = edit.spans
     where = f"in the place of layer {edit.into}" if edit.into is not None else None
-    where = where or f"put in after layer {one if edit.after is None else edit.after}"
-    return f"**Blend**: {1 - edit.number:g} of layer {one} and {edit.number:g} of layer {other}, {where}."
+    where = where or f"put in after layer {first if edit.after is None else edit.after}"
+    return f"**Blend**: {1 - edit.number:g} of layer {first} and {edit.number:g} of layer {second}, {where}."
 
 
-# --- the original beside it
+# --- against the original
 
 
 def _against_original(history: History) -> str:
@@ -112,30 +112,32 @@ def _against_original(history: History) -> str:
     return "\n\n".join(parts)
 
 
-def _measured(history: History, own: Measurement) -> str:
+def _measured(history: History, measured: Measurement) -> str:
     rows = [
         ["Layers", str(history.layer_map.original), str(len(history.layer_map))],
-        ["PPL", estimate(own.base_ppl), estimate(own.ppl)],
-        ["KLD from the original, nats per token", "0", estimate(own.kld)],
-        ["Same top as the original, %", "100", estimate(own.same_top)],
+        ["PPL", estimate(measured.base_ppl), estimate(measured.ppl)],
+        ["KLD against the original", "0", estimate(measured.kld)],
+        ["Same top as the original, %", "100", estimate(measured.same_top)],
     ]
-    note = f"{chunks_of(own.conditions).capitalize()}, ± standard error over tokens, before quantization."
+    note = f"{chunks_of(measured.conditions)}, ± standard error over tokens, before quantization."
     return f"{table(['', 'Original', 'This model'], rows)}\n\n{note}"
 
 
-def _scored(original: SuiteScore, own: SuiteScore) -> str:
+def _scored(original: SuiteScore, score: SuiteScore) -> str:
     by_name = {part.name: part for part in original.parts}
     rows = [
-        [f"{escaped(part.name)}, {own.share(part):.0f} %", _credit(by_name.get(part.name)), _credit(part)]
-        for part in own.parts
+        [f"{escaped(part.name)}, {score.share(part):.0f} %", _credit(by_name.get(part.name)), _credit(part)]
+        for part in score.parts
         if part.applies
     ]
-    rows.append(["**Overall, of 100**", f"**{estimate(original.overall)}**", f"**{estimate(own.overall)}**"])
-    said = escaped(against(suite_gap(own, original), "the original"))
+    rows.append(["**Overall, of 100**", f"**{estimate(original.overall)}**", f"**{estimate(score.overall)}**"])
+    said = escaped(against(suite_gap(score, original), "the original"))
     notes = [
-        f"Suite {code(own.conditions.suite)}, {own.items} items, greedy answers; ± standard error. {said.capitalize()}."
+        f"Suite {code(score.conditions.suite)}, {score.items} items, greedy answers; ± standard error. {said.capitalize()}."
     ]
-    apart = [f"{escaped(part.name)} does not apply ({escaped(part.reason)})" for part in own.parts if not part.applies]
+    apart = [
+        f"{escaped(part.name)} does not apply ({escaped(part.reason)})" for part in score.parts if not part.applies
+    ]
     notes += [f"{'; '.join(apart)}: its weight goes to the others."] if apart else []
     return "\n\n".join([table(["Part and its weight", "Original", "This model"], rows), " ".join(notes)])
 
@@ -150,37 +152,44 @@ def _credit(part: PartScore | None) -> str:
 # --- the search
 
 
-def _leaderboard(found: Leaderboard, history: History) -> str:
-    judged = {each.layer_map.digest: each for each in found.judgement.standings} if found.judgement else {}
-    scored = any(each.score for each in found.standings)
-    headings = ["Rank", "Edits", "Layers", "PPL", "ln(PPL/original)", "KLD", *(["Score"] if scored else [])]
-    headings += ["Held out: ln(PPL/original)"] if judged else []
-    rows = []
-    for rank, each in enumerate(found.standings[:SHOWN], 1):
-        mark = " (this model)" if each.layer_map.digest == history.layer_map.digest else ""
-        cells = [str(rank), f"{code(each.edits)}{mark}", str(len(each.layer_map)), estimate(each.ppl), _gap(each)]
-        cells += [estimate(each.kld), *([estimate(each.score)] if scored else [])]
-        rows.append(cells + ([_gap(judged.get(each.layer_map.digest))] if judged else []))
-    if found.original:
-        own = found.original
-        cells = [
-            "",
-            "the original",
-            str(found.blocks),
-            estimate(own.ppl),
-            "0",
-            "0",
-            *([estimate(own.score)] if scored else []),
-        ]
-        rows.append(cells + (["0"] if judged else []))
-    count = len(found.standings)
+def _leaderboard(board: Leaderboard, history: History) -> str:
+    tested = {standing.layer_map.digest: standing for standing in board.judgement.standings} if board.judgement else {}
+    scored = any(standing.score for standing in board.standings)
+    ranks = {id(standing): str(rank) for rank, standing in enumerate(board.standings, 1)}
+
+    def gap(standing: RankedCandidate | None) -> str:
+        return "0" if standing is board.original else _gap(standing)
+
+    def edits(standing: RankedCandidate) -> str:
+        mark = " (this model)" if standing.layer_map.digest == history.layer_map.digest else ""
+        return "the original" if standing is board.original else f"{code(standing.edits)}{mark}"
+
+    columns: list[tuple[str, Callable[[RankedCandidate], str]]] = [
+        ("Rank", lambda standing: ranks.get(id(standing), "")),
+        ("Edits", edits),
+        ("Layers", lambda standing: str(len(standing.layer_map))),
+        ("PPL", lambda standing: estimate(standing.ppl)),
+        ("ln(PPL/original)", gap),
+        ("KLD", lambda standing: "0" if standing is board.original else estimate(standing.kld)),
+        *([("Score", lambda standing: estimate(standing.score))] if scored else []),
+    ]
+    if tested:
+        columns.append(
+            (
+                "Evaluation text: ln(PPL/original)",
+                lambda standing: "0" if standing is board.original else _gap(tested.get(standing.layer_map.digest)),
+            )
+        )
+    shown = [*board.standings[:SHOWN], *([board.original] if board.original else [])]
+    rows = [[cell(standing) for _, cell in columns] for standing in shown]
     notes = [
-        f"{count:,} candidates of the families {', '.join(found.families)}, ordered by {found.by.upper()} on "
-        f"{chunks_of(found.conditions)}; in brackets 95 % intervals, paired with the original window by window. The best of "
+        f"{len(board.standings):,} candidates of the families {', '.join(board.families)}, ordered by {board.by.upper()} on "
+        f"{chunks_of(board.conditions)}; in brackets 95 % intervals, paired with the original chunk by chunk. The best of "
         "many looks better than it is on the text that chose it."
     ]
-    if found.judgement:
-        notes.append(f"Held out: {chunks_of(found.judgement.conditions)} of a text that had no part in the choice.")
+    if board.judgement:
+        notes.append(f"Evaluation text: {chunks_of(board.judgement.conditions)} that had no part in the choice.")
+    headings = [heading for heading, _ in columns]
     return "\n\n".join(["### Leaderboard", table(headings, rows, texts=(1,)), " ".join(notes)])
 
 

@@ -7,8 +7,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from quantplan.errors import NothingSelected
+from quantplan.evaluate.published_files import PublishedFile
 from quantplan.hub.reference import HubReference, model_files
-from quantplan.report.card_data import CardData, PublishedFile
+from quantplan.report.card_data import CardData
 from quantplan.report.markdown import block
 from quantplan.report.modelfile import CHAT_TEMPLATE
 
@@ -26,53 +27,47 @@ def tag_of(name: str, names: Sequence[str]) -> str | None:
     return None
 
 
-def _names(found: CardData) -> list[str]:
-    return [each.name for each in found.files]
-
-
-def _moved(file: PublishedFile) -> str:
+def _options(file: PublishedFile) -> str:
     rules = ",".join(file.plan.on_cpu) if file.plan else ""
     return f" -ngl 999 --override-tensor {shlex.quote(rules)}" if rules else ""
 
 
-def llama_cpp(found: CardData, repo: str | None) -> str:
-    main = found.main
+def llama_cpp(data: CardData, repo: str | None) -> str:
+    main = data.main
     context = f" -c {main.memory[0].needs.ctx}" if main.memory else ""
     lines = []
     if repo:
-        tag = tag_of(main.name, _names(found))
+        tag = tag_of(main.name, [file.name for file in data.files])
         which = f"-hf {shlex.quote(f'{repo}:{tag}')}" if tag else f"-hf {repo} -hff {shlex.quote(main.name)}"
-        lines.append(f"llama-cli {which}{context}{_moved(main)}")
-    lines.append(f"llama-cli -m {shlex.quote(main.name)}{context}{_moved(main)}")
+        lines.append(f"llama-cli {which}{context}{_options(main)}")
+    lines.append(f"llama-cli -m {shlex.quote(main.name)}{context}{_options(main)}")
     return block("\n".join(lines), "sh")
 
 
-def llama_cpp_python(found: CardData, repo: str | None, metadata: Mapping[str, object]) -> str:
-    main = found.main
+def llama_cpp_python(data: CardData, repo: str | None, metadata: Mapping[str, object]) -> str:
+    main = data.main
     context = f", n_ctx={main.memory[0].needs.ctx}" if main.memory else ""
     if repo:
         made = f"Llama.from_pretrained(repo_id={repo!r}, filename={main.name!r}{context})"
     else:
         made = f"Llama(model_path={main.name!r}{context})"
-    asked = 'llm("Once upon a time", max_tokens=64)["choices"][0]["text"]'
+    call = 'llm("Once upon a time", max_tokens=64)["choices"][0]["text"]'
     if isinstance(metadata.get(CHAT_TEMPLATE), str):
-        asked = (
-            'llm.create_chat_completion([{"role": "user", "content": "Hello!"}])["choices"][0]["message"]["content"]'
-        )
-    return block(f"from llama_cpp import Llama\n\nllm = {made}\nprint({asked})", "python")
+        call = 'llm.create_chat_completion([{"role": "user", "content": "Hello!"}])["choices"][0]["message"]["content"]'
+    return block(f"from llama_cpp import Llama\n\nllm = {made}\nprint({call})", "python")
 
 
-def ollama(found: CardData, repo: str | None) -> str:
-    main = found.main
+def ollama(data: CardData, repo: str | None) -> str:
+    main = data.main
     if main.shards > 1:
         return "Ollama takes no split files: join them first with `llama-gguf-split --merge`."
     name = re.sub(r"[^a-z0-9._-]+", "-", main.name.removesuffix(".gguf").lower())
     lines = [f"ollama create {name} -f Modelfile", f"ollama run {name}"]
-    tag = tag_of(main.name, _names(found))
+    tag = tag_of(main.name, [file.name for file in data.files])
     if repo and tag:
         lines = [
             f"ollama run {shlex.quote(f'hf.co/{repo}:{tag}')}",
-            "# or from the file and the Modelfile beside it",
+            "# or from the file and the Modelfile next to it",
             *lines,
         ]
     return block("\n".join(lines), "sh")

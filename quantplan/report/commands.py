@@ -12,8 +12,9 @@ from quantplan.gguf.sized_plan import base_ftype
 from quantplan.llamacpp.quantize import TOOL, Recipe
 from quantplan.llamacpp.tools import command_line
 from quantplan.plan import PlannedTensor
+from quantplan.planning.size_range import Planned
 from quantplan.recipes.rules import write_rules
-from quantplan.report.report_data import Planned, ReportData
+from quantplan.report.report_data import ReportData
 
 
 @dataclass(frozen=True)
@@ -58,5 +59,5 @@ class Commands:
 
 def _seen_from(folder: Path, path: Path) -> str:
     """The path as it stands in that folder; ``./`` in front where it could pass for an option."""
-    found = path if path.is_absolute() else Path(os.path.relpath(path, folder))
-    return f"./{found}" if str(found).startswith("-") else str(found)
+    seen = str(path if path.is_absolute() else Path(os.path.relpath(path, folder)))
+    return f"./{seen}" if seen.startswith("-") else seen

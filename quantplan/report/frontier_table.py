@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from quantplan.budget import human_bytes
 from quantplan.planning.frontier import Alternative, Frontier, FrontierEntry, StockQuant
-from quantplan.records.files import replacing
 from quantplan.report.table import Columns, Table, as_csv, table_of
 from quantplan.solve.planner import Formulation
 from quantplan.solve.stability import Stability
@@ -122,13 +120,13 @@ def entry_fields(entry: FrontierEntry, knee: bool) -> dict[str, object]:
     }
 
 
-def write_csv(frontier: Frontier, path: Path) -> None:
+def frontier_csv(frontier: Frontier) -> str:
+    """The points, a line each."""
     rows = [
         entry_fields(entry, at == frontier.knee) | {"knee": int(at == frontier.knee)}
         for at, entry in enumerate(frontier.entries)
     ]
-    with replacing(path) as file:
-        file.write(as_csv(rows, list(rows[0])))
+    return as_csv(rows, list(rows[0]))
 
 
 def _kld(file: FrontierEntry | StockQuant | Alternative) -> str:

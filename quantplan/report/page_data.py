@@ -1,4 +1,4 @@
-"""What a report page shows, as one structure of plain JSON values. Nothing is computed here but its form.
+"""What a report page shows, as one structure of plain JSON values.
 
 The fields are described in docs/formats.md. Types of tensors are letters: ``data["types"]`` lists the types, the letter
 of the n-th type is ``LETTERS[n]``, and ``plan["types"]`` has one letter for each tensor of ``data["tensors"]``. So the
@@ -15,18 +15,18 @@ from typing import Any
 from quantplan import __version__
 from quantplan.analyze.statistics import FIELDS, Statistics
 from quantplan.planning.request import table_digest
+from quantplan.planning.size_range import Planned, Sized
 from quantplan.quant_type import QuantType
 from quantplan.records.codec import finite
-from quantplan.records.formats import MEASUREMENTS
+from quantplan.records.formats import COMPARISONS, MEASUREMENTS
 from quantplan.report.commands import Commands
-from quantplan.report.report_data import Planned, ReportData, Sized
+from quantplan.report.report_data import ReportData
 from quantplan.tensor import Tensor
 
 PAGE_FORMAT, PAGE_VERSION = "quantplan-report", 1  # 1: first
 LETTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits
 _DIGITS = 4  # of a damage: its error is seldom below 1 %
 _CHUNKS = ("per_window_kld", "per_window_nll", "per_window_base_nll")
-_SINCE_VERSION_2 = {"average": None, "average_err": None}  # what rows of older comparisons lack
 _GROUPS = ("attn", "ssm", "ffn")  # roles in the order in which a block runs them
 
 
@@ -61,8 +61,8 @@ def page_data(report_data: ReportData, commands: Commands, command: str, made: s
         ],
         "statistics": _statistics(report_data.statistics, tensors) if report_data.statistics else None,
         "comparisons": [
-            {"verdict": each["verdict"], "rows": [_SINCE_VERSION_2 | _without_chunks(row) for row in each["rows"]]}
-            for each in report_data.comparisons
+            {"verdict": comparison["verdict"], "rows": [_without_chunks(row) for row in comparison["rows"]]}
+            for comparison in map(COMPARISONS.encode, report_data.comparisons)
         ],
         "measurements": [_without_chunks(MEASUREMENTS.encode(each)) for each in report_data.measurements],
         "provenance": _provenance(report_data, command, made),
@@ -70,24 +70,23 @@ def page_data(report_data: ReportData, commands: Commands, command: str, made: s
 
 
 def types_of(data: Mapping[str, Any], sized: Mapping[str, Any]) -> dict[str, str]:
-    """{tensor: name of its type} of a plan or mix of the data."""
+    """{tensor: name of its type} of a plan or stock quant of the data."""
     names = {letter: kind["name"] for kind, letter in zip(data["types"], LETTERS, strict=False)}
     return {tensor["name"]: names[letter] for tensor, letter in zip(data["tensors"], sized["types"], strict=True)}
 
 
 def roles(tensors: Sequence[Tensor]) -> list[str]:
     """Roles inside blocks: attention, state spaces, feed-forward, others; within these as the file has them."""
-    found = dict.fromkeys(each.role for each in tensors if each.block is not None)
-    return sorted(found, key=lambda role: next((at for at, word in enumerate(_GROUPS) if role.startswith(word)), 9))
+    names = dict.fromkeys(tensor.role for tensor in tensors if tensor.block is not None)
+    return sorted(names, key=lambda role: next((at for at, word in enumerate(_GROUPS) if role.startswith(word)), 9))
 
 
 def _types(report_data: ReportData) -> list[QuantType]:
-    """All types that a plan or a mix has or that were priced, largest first."""
-    found = {
-        kind.name: kind for sized in (*report_data.plans, *report_data.stock_quants) for kind in sized.types.values()
-    }
-    found |= {kind.name: kind for kind in report_data.request.types}
-    return sorted(found.values(), key=lambda kind: (-kind.bits, kind.name))
+    """All types of the plans, the stock quants and the candidates, largest first."""
+    sizes = (*report_data.plans, *report_data.stock_quants)
+    types = {kind.name: kind for sized in sizes for kind in sized.types.values()}
+    types |= {kind.name: kind for kind in report_data.request.types}
+    return sorted(types.values(), key=lambda kind: (-kind.bits, kind.name))
 
 
 def _model(report_data: ReportData) -> dict[str, Any]:
@@ -174,7 +173,7 @@ def _rounded(value: float, decimals: int) -> float:
 
 
 def _without_chunks(row: Mapping[str, Any]) -> dict[str, Any]:
-    """All figures of a measurement but those of each window."""
+    """All figures of a measurement but those of each chunk."""
     return {name: value for name, value in row.items() if name not in _CHUNKS}
 
 

@@ -1,12 +1,12 @@
-"""What the backend's kernels add: they round activations to 8 bits before multiplying them with quantized weights.
+"""What the backend's kernels add: they quantize activations to 8 bits before multiplying them with quantized weights.
 
-On the CPU, K- and IQ-types are fed with Q8_K (blocks of 256), Q8_0, Q5_0, Q4_0, IQ4_NL and their like with Q8_0 (blocks
-of 32). The error at the output of a matrix, relative to its energy, is as that of rounded weights, with the roles
-exchanged:
+The activation type (ggml: ``vec_dot_type``) of K- and IQ-types is Q8_K on the CPU (blocks of 256), that of Q8_0, Q5_0, Q4_0,
+IQ4_NL and their like Q8_0 (blocks of 32). The error at the output of a matrix, relative to its energy, is as that of quantized
+weights, with the roles exchanged:
 
-    r(t, feed) = sum_j c_j (x - x')_j^2 / sum_j c_j x_j^2        c_j = sum_i W_ij^2
+    r(t, a) = sum_j c_j (x - x')_j^2 / sum_j c_j x_j^2        c_j = sum_i W_ij^2,  a: the activation type
 
-and it costs as much: kernel damage = scale(t) * r(t, feed). Measured on real activations of the calibration text.
+and it costs as much: KLD = scale(t) * r(t, a). Measured on real activations of the calibration text.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from quantplan.records.cache import Cache
 from quantplan.sensitivity.tensor_swap import chunk_order
 from quantplan.tensor import Model, Tensor
 
-VERSION = 2  # 2: more windows; 1: first
-_FEEDS = (8, 9, 15)  # ggml's numbers of Q8_0, Q8_1 and Q8_K
-_ROWS = 1024  # activations per tensor, spread over the windows: outliers come in few of them
+VERSION = 2  # 2: more chunks; 1: first
+_ACTIVATION_TYPES = (8, 9, 15)  # ggml's numbers of Q8_0, Q8_1 and Q8_K
+_ROWS = 1024  # activations per tensor, spread over the chunks: outliers come in few of them
 _ROWS_AT_ONCE = 128
 _WEIGHT_ROWS = 2048
 _CHUNKS = 16
@@ -38,7 +38,7 @@ _LIKE_CPU = "rounds like the cpu"
 
 @dataclass(frozen=True)
 class ActivationQuantization:
-    """``relative[tensor][feed]``: relative squared error of the rounded activations; tensors fed otherwise are absent."""
+    """``relative[tensor][activation type]``: relative squared error; tensors that no activations meet are absent."""
 
     backend: str
     relative: dict[str, dict[int, float]]
@@ -62,11 +62,11 @@ def activation_quantization(
     stored = results["relative"]
     return ActivationQuantization(
         execution.backend,
-        {name: {int(feed): value for feed, value in by.items()} for name, by in stored.items()},
+        {name: {int(number): error for number, error in errors.items()} for name, errors in stored.items()},
     )
 
 
-def rounding_of_servers(
+def on_servers(
     model: Model,
     tensors: tuple[Tensor, ...],
     text: str,
@@ -75,7 +75,7 @@ def rounding_of_servers(
     results: Cache[Any],
     report: Reporter = SILENT,
 ) -> ActivationQuantization | None:
-    """The same on RPC servers; None where a device rounds otherwise than ggml's CPU kernels do."""
+    """The same on RPC servers; None where a device quantizes otherwise than ggml's CPU kernels do."""
     if _LIKE_CPU not in results:
         results.put(_LIKE_CPU, rpc.rounds_like_the_cpu(execution.rpc))
     if not results[_LIKE_CPU]:
@@ -84,14 +84,14 @@ def rounding_of_servers(
 
 
 def known(results: Cache[Any]) -> bool:
-    """Whether ``rounding_of_servers`` would ask the servers nothing."""
+    """Whether ``on_servers`` would ask the servers nothing."""
     return results.get(_LIKE_CPU) is False or "relative" in results
 
 
 def _measured(
     model: Model, tensors: tuple[Tensor, ...], text: str, options: EngineOptions
 ) -> dict[str, dict[int, float]]:
-    wanted = {tensor.name: tensor for tensor in tensors}
+    by_name = {tensor.name: tensor for tensor in tensors}
     energies: dict[str, np.ndarray] = {}
     sums: dict[str, np.ndarray] = {}
     seen: dict[str, int] = {}
@@ -99,14 +99,14 @@ def _measured(
     def watch(node: GgmlTensor, ask: bool) -> bool:
         weight = node.src[0].contents if node.src[0] else None
         name = weight.name.decode("utf-8", "replace") if weight else ""
-        if name not in wanted or not node.src[1] or not _is_product(node) or seen.get(name, 0) >= _ROWS:
+        if name not in by_name or not node.src[1] or not _is_product(node) or seen.get(name, 0) >= _ROWS:
             return False
         if ask:
             return True
         rows = node_rows(node.src[1].contents)
         rows = rows[:: max(1, len(rows) // _ROWS_AT_ONCE)][:_ROWS_AT_ONCE]
         if name not in energies:
-            energies[name] = _column_energy(model, wanted[name])
+            energies[name] = _column_energy(model, by_name[name])
         sums[name] = sums.get(name, 0) + _error_sums(rows, energies[name])
         seen[name] = seen.get(name, 0) + len(rows)
         return True
@@ -116,7 +116,7 @@ def _measured(
         for _ in engine.logits(chunks[chunk_order(len(chunks))[:_CHUNKS]]):
             pass
     return {
-        name: dict(zip(_FEEDS, (total[1:] / total[0]).tolist(), strict=True))
+        name: dict(zip(_ACTIVATION_TYPES, (total[1:] / total[0]).tolist(), strict=True))
         for name, total in sums.items()
         if total[0] > 0
     }
@@ -135,6 +135,6 @@ def _column_energy(model: Model, tensor: Tensor) -> np.ndarray:
 
 
 def _error_sums(rows: np.ndarray, energy: np.ndarray) -> np.ndarray:
-    """float64 [1 + feeds]: weighted energy of the activations, then of the error for each feed."""
-    rounded = [ggml.quantize_activations(rows, feed) - rows for feed in _FEEDS]
-    return np.array([float((each**2 @ energy).sum()) for each in (rows, *rounded)])
+    """float64 [1 + activation types]: weighted energy of the activations, then of the error for each type."""
+    errors = [ggml.quantize_activations(rows, number) - rows for number in _ACTIVATION_TYPES]
+    return np.array([float((values**2 @ energy).sum()) for values in (rows, *errors)])

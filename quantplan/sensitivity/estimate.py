@@ -1,4 +1,4 @@
-"""From a model to its damage table: round trip, probe and kernel rounding joined, each taken from the cache where it can."""
+"""From a model to its sensitivity table: round trip, probe and activation quantization joined, each cached."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ from quantplan.progress import SILENT, Reporter
 from quantplan.quant_type import QuantType
 from quantplan.records.cache import Cache, Plain
 from quantplan.records.journal import text_digest
-from quantplan.sensitivity import activation_quantization as kernel
-from quantplan.sensitivity import prior, round_trip
+from quantplan.sensitivity import activation_quantization, prior, round_trip
 from quantplan.sensitivity import probe as probing
 from quantplan.sensitivity.round_trip import stored_candidates
+from quantplan.sensitivity.scales import TensorScale, all_scales, interaction
 from quantplan.sensitivity_table import Interaction, SensitivityRow, SensitivityTable
 from quantplan.tensor import Model, Tensor
 
 DEFAULT_SAMPLE = 1 << 19  # weights measured per tensor: the sampling error stays near 1 %, below that of the probe
-_LEAST_INTERACTION_ERROR = 0.03
 # the errors of a prior are not independent: another model may cost half or twice as much throughout
 _PRIOR_INTERACTION = Interaction(relative_error=prior.RELATIVE_ERROR)
 
@@ -113,7 +112,7 @@ def price(
     cache: Path,
     report: Reporter = SILENT,
 ) -> Sensitivities:
-    """The damage table of ``tensors``; without ``calibration`` scales come from the prior and it is not calibrated.
+    """The sensitivity table of ``tensors``; without ``calibration`` scales come from the prior and it is not calibrated.
 
     Raises what the stages raise (TextTooShort, BadFile, BadUsage), NothingSelected for a tensor that fits no type.
     """
@@ -132,20 +131,20 @@ def price(
         return Sensitivities(
             SensitivityTable(model.digest, rows, _PRIOR_INTERACTION, made_from=made_from | {"scales": "prior"})
         )
-    found = run_probe(model, tensors, imatrix, calibration, options, cache, report)
-    rounding = _rounding(model, tensors, calibration, options, cache)
-    scales = _all_scales(model, tensors, found)
-    rows = {t.name: _row(t, errors[t.name], scales[t.name], found, rounding) for t in tensors}
+    probe = run_probe(model, tensors, imatrix, calibration, options, cache, report)
+    activations = _activations(model, tensors, calibration, options, cache)
+    scales = all_scales(model, tensors, probe)
+    rows = {t.name: _row(t, errors[t.name], scales[t.name], activations) for t in tensors}
     made_from |= {
         "scales": "probe",
-        "noise_floor": found.floor,
-        "windows": sorted({scale.chunks for scale in found.scales.values()}),
-        "borrowed": list(found.not_found),
+        "noise_floor": probe.floor,
+        "windows": sorted({scale.chunks for scale in probe.scales.values()}),
+        "borrowed": list(probe.not_found),
     }
     table = SensitivityTable(
-        model.digest, rows, _interaction(found, scales), rounding.backend if rounding else "", True, made_from
+        model.digest, rows, interaction(probe, scales), activations.backend if activations else "", True, made_from
     )
-    return Sensitivities(table, found)
+    return Sensitivities(table, probe)
 
 
 def _check_before(
@@ -189,7 +188,7 @@ def run_probe(
 def probe_results(
     model: Model, imatrix: Imatrix | None, calibration: str, options: SensitivityOptions, cache: Path
 ) -> Cache[Any]:
-    # threads and the number of windows are left out: they change speed and precision, not what a window's KLD is
+    # threads and the number of chunks are left out: they change speed and precision, not what a chunk's KLD is
     backend = options.probe.execution.backend
     parts = (
         probing.VERSION,
@@ -206,70 +205,38 @@ def _imatrix_digest(imatrix: Imatrix | None) -> str | None:
     return imatrix.digest if imatrix else None
 
 
-def _rounding(
+def _activations(
     model: Model, tensors: tuple[Tensor, ...], calibration: str, options: SensitivityOptions, cache: Path
-) -> kernel.ActivationQuantization | None:
-    """The CPU's rounding of activations, here or behind RPC; None for other backends, whose kernels cannot be asked."""
+) -> activation_quantization.ActivationQuantization | None:
+    """That of the CPU's kernels, here or behind RPC; None for other backends, whose kernels cannot be asked."""
     n_ctx, execution = options.probe.n_ctx, options.probe.execution
-    made_from = (kernel.VERSION, model.digest, text_digest(calibration), n_ctx)
+    made_from = (activation_quantization.VERSION, model.digest, text_digest(calibration), n_ctx)
     given = (model, tensors, calibration, n_ctx, execution)
     if execution.rpc:
         results = Cache(Plain(), cache, "kernel", *made_from, execution.backend)
-        if kernel.known(results):
-            return kernel.rounding_of_servers(*given, results)
+        if activation_quantization.known(results):
+            return activation_quantization.on_servers(*given, results)
         try:
-            return on_servers(execution.rpc, kernel.rounding_of_servers, *given, results)
+            return on_servers(execution.rpc, activation_quantization.on_servers, *given, results)
         except Lost as lost:
             raise WorkersLost(
-                f"{lost.reason}. The probe is kept; the rounding of the kernels is missing: run the same command again"
+                f"{lost.reason}. The probe is kept; activation quantization is missing: run the same command again"
             ) from None
     if execution.gpu_layers:
         return None
-    return kernel.activation_quantization(*given, Cache(Plain(), cache, "kernel", *made_from))
-
-
-@dataclass(frozen=True)
-class _Estimator:
-    value: float
-    relative_error: float
-    source: str
-
-
-def _all_scales(model: Model, tensors: tuple[Tensor, ...], found: probing.Probe) -> dict[str, _Estimator]:
-    prices = {}
-    for tensor in tensors:
-        scale = found.scales.get(tensor.name)
-        if scale is not None:
-            relative = scale.stderr / scale.value if scale.value > 0 else 0.0
-            prices[tensor.name] = _Estimator(scale.value, relative, "probed")
-        else:
-            prices[tensor.name] = _borrowed(model, tensor, found)
-    return prices
-
-
-def _borrowed(model: Model, tensor: Tensor, found: probing.Probe) -> _Estimator:
-    """Geometric mean over the two nearest blocks of the same role, else over all tensors; its error is their spread."""
-    known = [(model.by_name[name], scale.value) for name, scale in found.scales.items() if scale.value > 0]
-    peers = [(abs((t.block or 0) - (tensor.block or 0)), value) for t, value in known if t.role == tensor.role]
-    values = [value for _, value in sorted(peers)[:2]] or [value for _, value in known]
-    if not values:
-        return _Estimator(prior.scale(model, tensor), prior.RELATIVE_ERROR, "prior")
-    logs = np.log(values)
-    spread = float(logs.std()) if len(logs) > 1 else 1.0
-    return _Estimator(float(np.exp(logs.mean())), max(spread, 0.3), "borrowed")
+    return activation_quantization.activation_quantization(*given, Cache(Plain(), cache, "kernel", *made_from))
 
 
 def _row(
     tensor: Tensor,
     errors: round_trip.RoundTrip,
-    price_: _Estimator,
-    found: probing.Probe,
-    rounding: kernel.ActivationQuantization | None,
+    scale: TensorScale,
+    activations: activation_quantization.ActivationQuantization | None,
 ) -> SensitivityRow:
-    weights = {name: price_.value * error for name, error in errors.errors.items()}
-    added = {name: price_.value * rounding.of(tensor.name, name) for name in weights} if rounding else {}
-    relative = math.hypot(price_.relative_error, _sampling(errors))
-    return SensitivityRow(tensor.name, weights, added, relative, price_.source)
+    weights = {name: scale.value * error for name, error in errors.errors.items()}
+    added = {name: scale.value * activations.of(tensor.name, name) for name in weights} if activations else {}
+    relative = math.hypot(scale.relative_error, _sampling(errors))
+    return SensitivityRow(tensor.name, weights, added, relative, scale.source)
 
 
 def _sampling(errors: round_trip.RoundTrip) -> float:
@@ -297,30 +264,6 @@ def prior_table(
         )
     made_from: dict[str, object] = {"scales": "prior", "errors": "prior", "quantplan": __version__}
     return SensitivityTable(model.digest, rows, _PRIOR_INTERACTION, made_from=made_from)
-
-
-def _interaction(found: probing.Probe, scales: dict[str, _Estimator]) -> Interaction:
-    """Least squares of KLD/S = factor * (1 + curvature * S) over the uniform swaps.
-
-    The swaps run on more text than the scales, so the factor also sets the level right. Its error joins what the fit
-    leaves with the bootstrap error of the swaps themselves, which all tensors share.
-    """
-    sums, ratios, text_errors = [], [], []
-    for entry in found.uniform.values():
-        total = sum(scales[name].value * error for name, error in entry["errors"].items())
-        klds = np.array(entry["klds"])
-        if total > 0 and klds.mean() > 0:
-            sums.append(total)
-            ratios.append(float(klds.mean()) / total)
-            text_errors.append(probing.bootstrap_error(klds) / float(klds.mean()))
-    if len(sums) < 2:
-        return Interaction()
-    slope, factor = np.polyfit(sums, ratios, 1)
-    if factor <= 0 or slope < 0:  # no curvature to be seen: the mean ratio alone
-        slope, factor = 0.0, float(np.mean(ratios))
-    left = np.array(ratios) / (factor + slope * np.array(sums)) - 1
-    error = math.hypot(max(float(np.sqrt((left**2).mean())), _LEAST_INTERACTION_ERROR), min(text_errors))
-    return Interaction(float(factor), float(slope / factor), error)
 
 
 def _made_from(

@@ -1,6 +1,6 @@
 """What to assume of tensors that nobody probed: documented figures of one small model, and a wide error.
 
-All constants were measured on the bundled reference model (qwen3, 10 blocks, 10.1 M weights) with an imatrix, 8 windows
+All constants were measured on the bundled reference model (qwen3, 10 blocks, 10.1 M weights) with an imatrix, 8 chunks
 (32 where unsure) of 256 tokens of technical prose: scales are geometric means over its blocks, their logarithms spread by
 0.3 to 0.8 within a role; errors are medians over the block matrices. Plans made from them are called uncalibrated.
 """

@@ -1,8 +1,8 @@
 """The probe: how many nats of KL divergence one unit of a tensor's relative error costs, measured in the loaded model.
 
 For each tensor: quantize it (with the imatrix), put the rounded weights in its place in memory, run the calibration
-windows, take the KLD against the untouched logits, put the original back. The ratio of KLD to error is constant
-over four orders of magnitude, so one probe prices every type. The swaps are made here or by other processes; this
+chunks, take the KLD against the untouched logits, put the original back. The ratio of KLD to error is constant
+over four orders of magnitude, so one probe gives every type. The swaps are made here or by other processes; this
 one chooses them and alone writes the cache.
 """
 
@@ -21,7 +21,7 @@ from quantplan.imatrix import Imatrix
 from quantplan.parallel.worker_pool import Lost, shortened
 from quantplan.progress import SILENT, Reporter
 from quantplan.records.cache import Cache
-from quantplan.sensitivity.probe_tasks import ProbeWorkers
+from quantplan.sensitivity.probe_workers import ProbeWorkers
 from quantplan.sensitivity.tensor_swap import (
     NUDGE,
     PROBE,
@@ -34,11 +34,11 @@ from quantplan.sensitivity.tensor_swap import (
 )
 from quantplan.tensor import Model, Tensor
 
-VERSION = 3  # 3: errors of experts with few hits; 2: uniform swaps by window, on more text; 1: first
-_EXTEND_ABOVE = 0.05  # a relative standard error that is worth more windows, where the tensor matters
+VERSION = 3  # 3: errors of experts with few hits; 2: uniform swaps by chunk, on more text; 1: first
+_EXTEND_ABOVE = 0.05  # a relative standard error that is worth more chunks, where the tensor matters
 _EXTEND_FACTOR = 4
 _UNIFORM = ("Q2_K", "Q3_K", "Q4_K")
-# Scales need few windows because they only rank; the level of a prediction is that of the text, so the few
+# Scales need few chunks because they only rank; the level of a prediction is that of the text, so the few
 # swaps of everything at once run on more of it: 18 % standard error at 2k tokens, 4 % at 16k on the reference model
 _LEVEL_TOKENS = 16384
 _BOOTSTRAPS = 500
@@ -58,12 +58,12 @@ class Scale:
 
 @dataclass
 class Probe:
-    """What a probe found. ``overhead``: time beside the forward passes over the time of the passes themselves."""
+    """What a probe measured. ``overhead``: time next to the forward passes over the time of the passes themselves."""
 
     scales: dict[str, Scale] = field(default_factory=dict)
     uniform: dict[str, dict] = field(
         default_factory=dict
-    )  # type -> {"klds" by window, "errors" by tensor}, all swapped at once
+    )  # type -> {"klds" by chunk, "errors" by tensor}, all swapped at once
     floor: float = 0.0  # KLD that a change of the last bit makes: rounding noise of the forward pass
     not_found: tuple[str, ...] = ()
     overhead: float | None = None
@@ -72,7 +72,7 @@ class Probe:
 
 
 def bootstrap_error(values: np.ndarray, seed: int = 0) -> float:
-    """Standard error of the mean of window values by resampling windows, widened by n/(n-1) for few windows."""
+    """Standard error of the mean of chunk values by resampling chunks, widened by n/(n-1)."""
     count = len(values)
     if count < 2:
         return float("nan")
@@ -88,7 +88,7 @@ class SwapRunner(Protocol):
     def run(self, swaps: list[Swap]) -> Iterator[tuple[Swap, Swapped]]: ...
 
 
-class _Alone:
+class _InProcess:
     """This process."""
 
     def __init__(self, swapper: TensorSwapper) -> None:
@@ -103,9 +103,9 @@ class _Alone:
 
 
 @contextmanager
-def _alone(model: Model, imatrix: Imatrix | None, text: str, options: ProbeOptions) -> Iterator[_Alone]:
+def _in_process(model: Model, imatrix: Imatrix | None, text: str, options: ProbeOptions) -> Iterator[_InProcess]:
     with TensorSwapper(model, imatrix, text, options) as swapper:
-        yield _Alone(swapper)
+        yield _InProcess(swapper)
 
 
 def probe(
@@ -125,12 +125,12 @@ def probe(
     found = Probe()
     if complete(results, tensors, options):
         return _from_cache(results, tensors, found)
-    force: AbstractContextManager[SwapRunner] = (ProbeWorkers if options.execution.many else _alone)(
+    opened: AbstractContextManager[SwapRunner] = (ProbeWorkers if options.execution.many else _in_process)(
         model, imatrix, text, options
     )
     try:
-        with force as workers:
-            _Stages(workers, tensors, options, results, report, found).run()
+        with opened as runner:
+            _Stages(runner, tensors, options, results, report, found).run()
     except Lost as lost:
         raise WorkersLost(missing(lost, results, tensors)) from None
     found.seconds = time.perf_counter() - began
@@ -162,19 +162,19 @@ class _Stages:
 
     def __init__(
         self,
-        workers: SwapRunner,
+        runner: SwapRunner,
         tensors: tuple[Tensor, ...],
         options: ProbeOptions,
         results: Cache[Any],
         report: Reporter,
         found: Probe,
     ) -> None:
-        self.workers, self.options, self.results, self.report, self.found = workers, options, results, report, found
+        self.runner, self.options, self.results, self.report, self.found = runner, options, results, report, found
         self.tensors = tensors
         self._seconds, self._forward_seconds = 0.0, 0.0
 
     def run(self) -> None:
-        self.survey = self.workers.survey([tensor.name for tensor in self.tensors])
+        self.survey = self.runner.survey([tensor.name for tensor in self.tensors])
         self.results.put("#available", self.survey.chunks)
         self.first = self.options.base_chunks(self.survey.chunks)
         self.names = [tensor.name for tensor in self.tensors if tensor.name in self.survey.reachable]
@@ -189,14 +189,14 @@ class _Stages:
         self._uniform()
 
     def _run(self, swaps: list[Swap]) -> Iterator[tuple[Swap, Swapped]]:
-        for swap, result in self.workers.run(swaps):
+        for swap, result in self.runner.run(swaps):
             self.found.forward_passes += result.forward_passes
             self._seconds += result.seconds
             self._forward_seconds += result.forward_seconds
             yield swap, result
 
     def _probe(self, names: list[str], chunks: int, stage: str, total: int) -> None:
-        """Runs the windows that the cache does not have yet."""
+        """Runs the chunks that the cache does not have yet."""
         swaps = []
         for name in names:
             done = len((self.results.get(name) or {"klds": []})["klds"])
@@ -211,10 +211,10 @@ class _Stages:
                 advance(1)
 
     def _extend(self) -> None:
-        """More windows for the tensors whose error decides: unsure themselves, and a large part of the sum's uncertainty."""
+        """More chunks for the tensors whose error decides: unsure themselves, and a large part of the sum's uncertainty."""
         first, limit = self.first, affordable(self.first * _EXTEND_FACTOR, self.options, self.survey)
         if limit > first:
-            # the first windows alone: what an interrupted run has added since must not change who is chosen
+            # the first chunks alone: what an interrupted run has added since must not change who is chosen
             values = {name: np.array(self.results[name]["klds"][:first]) for name in self.names}
             errors = {name: bootstrap_error(klds) for name, klds in values.items()}
             share = sum(error**2 for error in errors.values()) / max(len(self.names), 1)
@@ -245,7 +245,7 @@ class _Stages:
         self.results.put("#floor", max(0.0, float(np.median(left))) if left else 0.0)
 
     def _uniform(self) -> None:
-        """All tensors swapped at once, for a few types: how single damages add up."""
+        """All tensors swapped at once, for a few types: how single KLDs add up."""
         chunks = max(self.first, affordable(_LEVEL_TOKENS // self.options.n_ctx, self.options, self.survey))
         keys = {name: f"#uniform {name}" for name in _UNIFORM}
         swaps = [Swap(key, tuple(self.names), name, 0, chunks) for name, key in keys.items() if key not in self.results]
@@ -272,7 +272,7 @@ def _scale(name: str, entry: dict, floor: float) -> Scale:
     kld = float(klds.mean())
     if error <= 0:  # a tensor of zeros, or one that its probe type holds exactly: no rounding hurts it
         return Scale(name, kld, error, 0.0, 0.0, len(klds))
-    # below twice the noise floor nothing was seen: the floor itself is what the damage may be, and its own error
+    # below twice the noise floor nothing was seen: the floor itself is what the KLD may be, and its own error
     signal = kld - floor
     seen = signal > floor
     value = (signal if seen else floor) / error

@@ -18,15 +18,15 @@ from quantplan.llamacpp.token_scores import BaseRows, base_rows, divergence
 from quantplan.quant_type import BY_NAME, QuantType, fitted
 from quantplan.tensor import Model, Tensor
 
-# 2048 tokens price a model: plans from 2 and from 64 windows of 256 tokens differ by 1 to 4 % in held-out KLD
+# 2048 tokens suffice for a model: plans from 2 and from 64 chunks of 256 tokens differ by 1 to 4 % in evaluation KLD
 DEFAULT_TOKENS = 2048
-_LOGIT_BYTES = 2 << 30  # of untouched logits kept in memory: 13 windows of 512 tokens with a vocabulary of 150,000
+_LOGIT_BYTES = 2 << 30  # of untouched logits kept in memory: 13 chunks of 512 tokens with a vocabulary of 150,000
 PROBE, NUDGE = "probe", "nudge"  # kinds of a swap besides the names of types
 
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """``chunks`` 0: as many as make ``DEFAULT_TOKENS`` tokens; ``extend``: more windows where the error decides."""
+    """``chunks`` 0: as many as make ``DEFAULT_TOKENS`` tokens; ``extend``: more chunks where the error decides."""
 
     n_ctx: int
     chunks: int = 0
@@ -42,7 +42,7 @@ class ProbeOptions:
 
 @dataclass(frozen=True)
 class Swap:
-    """The unit of a probe's work: weights of ``tensors`` changed at once, windows start..stop run, weights put back.
+    """The unit of a probe's work: weights of ``tensors`` changed at once, chunks start..stop run, weights put back.
 
     ``kind``: the name of a type, PROBE for the type that suits the tensor, NUDGE for its last bits. ``start`` is a multiple
     of the engine's batch. ``key``: its key in the cache.
@@ -57,7 +57,7 @@ class Swap:
 
 @dataclass(frozen=True)
 class Swapped:
-    """Relative squared errors by tensor as they landed in memory, mean KLD per token by window, and the time it took."""
+    """Relative squared errors by tensor as they landed in memory, mean KLD per token by chunk, and the time it took."""
 
     errors: dict[str, float]
     klds: list[float]
@@ -76,9 +76,9 @@ class Survey:
 
 
 def chunk_order(count: int) -> np.ndarray:
-    """Indices of ``count`` windows so that every beginning of the order is spread over the whole text.
+    """Indices of ``count`` chunks so that every beginning of the order is spread over the whole text.
 
-    Van der Corput sequence: more windows only add to those that were used before.
+    Van der Corput sequence: more chunks only add to those that were used before.
     """
     bits = max(1, (count - 1).bit_length())
     reversed_bits = np.array([int(f"{index:0{bits}b}"[::-1], 2) for index in range(1 << bits)])
@@ -154,7 +154,7 @@ class TensorSwapper:
         return self.swap(tensor, fitted(BY_NAME[kind], tensor.columns))
 
     def chunk_klds(self, start: int, stop: int) -> np.ndarray:
-        """float64 [windows]: mean KLD per token of windows start..stop of the model as it is now in memory.
+        """float64 [chunks]: mean KLD per token of chunks start..stop of the model as it is now in memory.
 
         ``start`` is a multiple of the engine's batch; the untouched logits must have been taken before any swap.
         """
@@ -168,16 +168,16 @@ class TensorSwapper:
             out.append(divergence(self._base[index], logits).reshape(len(logits), -1).mean(axis=1))
         klds = np.concatenate(out)
         if not np.isfinite(klds).all():
-            raise QuantplanError("the model gives NaN logits with rounded weights; is the model file damaged?")
+            raise QuantplanError("the model gives NaN logits with rounded weights; is the model file corrupt?")
         return klds
 
     def take_base(self, chunks: int) -> None:
-        """Keeps the untouched logits of the first ``chunks`` windows."""
+        """Keeps the untouched logits of the first ``chunks`` chunks."""
         done = len(self._base) * self.engine.chunks_per_batch
         for logits in self.engine.logits(self.chunks[done:chunks]):
             self._base.append(base_rows(logits))
             if not np.isfinite(self._base[-1].log_sum).all():
-                raise QuantplanError(f"{self.model.path}: the model gives NaN or infinite logits; is the file damaged?")
+                raise QuantplanError(f"{self.model.path}: the model gives NaN or infinite logits; is the file corrupt?")
 
     def swap(self, tensor: Tensor, kind: QuantType) -> float:
         """Puts the tensor rounded to ``kind`` in memory; returns the relative squared error that it now has."""
@@ -218,7 +218,7 @@ def relative_error(weights: np.ndarray, changed: np.ndarray, importance: np.ndar
 
 
 def affordable(chunks: int, options: ProbeOptions, survey: Survey) -> int:
-    """So many windows in whole batches, or fewer where the text or the memory for their logits ends."""
+    """``chunks`` in whole batches, or fewer where the text or the memory for their logits ends."""
     scored = options.n_ctx - options.n_ctx // 2
     room, batch = _LOGIT_BYTES // (4 * scored * survey.vocabulary), chunks_per_batch(options.n_ctx)
     return min(max(1, min(chunks, room) // batch) * batch, survey.chunks)

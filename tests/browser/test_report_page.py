@@ -103,7 +103,7 @@ def test_a_point_of_the_chart_leads_to_its_plan(shown, data):
 
 def test_a_mix_without_a_price_or_a_plan_says_so(shown):
     row = shown.value("[...document.querySelectorAll('#mixes tbody tr')].map(row => row.textContent)")[0]
-    assert "smaller than every plan" in row and "no price for IQ1_S" in row
+    assert "smaller than every plan" in row and "no sensitivity for IQ1_S" in row
 
 
 def test_the_map_shows_a_stock_mix_too(shown, data):
@@ -117,7 +117,7 @@ def test_the_mouse_tells_damage_and_bytes(shown, data):
     name, kind = tip.split("\n")[0], tip.split("\n")[1].split(",")[0]
     at = [each["name"] for each in data["tensors"]].index(name)
     damage = data["damage"][at][[each["name"] for each in data["types"]].index(kind)]
-    said = re.search(r"damage (\S+) nats", tip)[1]
+    said = re.search(r"KLD (\S+)$", tip)[1]
     assert float(said) == pytest.approx(damage, rel=0.06)
     assert re.search(r"\d MB", tip) and name in shown.text("#tensor")
 
@@ -251,12 +251,16 @@ def test_names_cannot_run(browser, tmp_path):
         "kld_ratio_high": 1.0,
         "larger": False,
         "told_apart": True,
+        "gaps": {"kld": {}},
+        "average": None,
+        "average_err": None,
         "model_digest": HOSTILE,
         "conditions": {"windows": 1, "n_ctx": 8, "text_digest": HOSTILE, "engine": HOSTILE, "base_digest": ""},
     } | {field: HOSTILE for field in fields}
     odd = {"larger": True, "told_apart": False}
-    data = made_up_data(name=HOSTILE, notes=(HOSTILE,), comparisons=({"verdict": HOSTILE, "rows": [row, row | odd]},))
-    assert "larger, inside the noise" in page(data)
+    data = made_up_data(name=HOSTILE, notes=(HOSTILE,))
+    data["comparisons"] = [{"verdict": HOSTILE, "rows": [row, row | odd, row | {"gaps": {}}]}]
+    assert "larger, not significant" in page(data) and "not comparable" in page(data)
     for each in data["tensors"][1:]:
         each["name"] += HOSTILE
         each["role"] += HOSTILE

@@ -89,7 +89,7 @@ def test_json_is_all_of_stdout(moe):
 
 
 def test_csv_reads_back(moe):
-    out, _ = call(moe, "--csv", "--sort", "name")
+    out, _ = call(moe, "--format", "csv", "--sort", "name")
     rows = list(csv.DictReader(io.StringIO(out)))
     names = [row["name"] for row in rows]
     assert names == sorted(names) and len(names) == 6
@@ -117,7 +117,7 @@ def test_every_kind_of_statistic_can_be_drawn(moe, tmp_path, statistic):
     [
         (["--sort", "zdd"], "no statistic 'zdd'; choose one of"),
         (["--statistic", "name"], "no statistic 'name'"),
-        (["--json", "--csv"], "choose one"),
+        (["--json", "--format", "csv"], "choose one"),
         (["--plot", "map.jpg"], "must end in .png, .svg, .pdf"),
     ],
 )

@@ -10,8 +10,8 @@ from quantplan.gguf.reader import read_model
 from quantplan.recipes.import_plan import import_file
 from quantplan.records.formats import PLANS
 
-pytestmark = pytest.mark.tools
-FEW = ("--ctx", 64, "--windows", 4, "--threads", 1)
+pytestmark = pytest.mark.llamacpp
+FEW = ("--ctx", 64, "--chunks", 4, "--threads", 1)
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def project(command, workplace, small_model, small_text):
     shutil.copy(small_model, workplace / "tied-F16.gguf")
     assert command("init", "tied-F16.gguf", "--text", small_text, "--ctx", 64).code == 0
     for name, budget in (("small", "40%"), ("large", "60%")):
-        words = ("--damage", "prior", "--types", "k,Q8_0", "--out", f"plans/{name}.json")
+        words = ("--sensitivity", "prior", "--types", "k,Q8_0", "--out", f"plans/{name}.json")
         assert command("solve", "-b", budget, *words).code == 0
     assert command("compare", "plans/small.json", "--with", "Q8_0", *FEW).code == 0
     return workplace
@@ -38,7 +38,7 @@ def test_a_card_of_a_project(command, project):
     assert "tied-large.gguf is not built" in done.err and "tied-small.gguf is not built" not in done.err
     text = card_of(project)
     files = dict(
-        re.findall(r"^\| `(tied-\w+.gguf)` \| .* \| ([\d.]+) \| [\d.]+ \| (?=[^|]* \| [^|]*\|$)", text, re.MULTILINE)
+        re.findall(r"^\| `(tied-\w+.gguf)` \| [^|]* \| ([\d.]+) \| [\d.]+ \| (?=[^|]* \| [^|]*\|$)", text, re.MULTILINE)
     )
     plans = {name: PLANS.read(project / f"plans/{name}.json") for name in ("small", "large")}
     assert files == {f"tied-{name}.gguf": f"{plan.file_bytes / 1e9:.4f}" for name, plan in plans.items()}
@@ -57,8 +57,8 @@ def test_a_card_of_a_project(command, project):
     for name in ("small", "large"):
         command = next(line for line in text.splitlines() if line.startswith("quantplan solve") and name in line)
         assert (
-            command
-            == f"quantplan solve -b {'40%' if name == 'small' else '60%'} --damage prior --types k,Q8_0 --out plans/{name}.json"
+            command == f"quantplan solve -b {'40%' if name == 'small' else '60%'} --sensitivity prior --types k,Q8_0 "
+            f"--out plans/{name}.json"
         )
     assert str(project) not in text
     assert "FROM ./tied-large.gguf\n# FROM ./tied-small.gguf\n" in (project / "reports/card/Modelfile").read_text()
@@ -76,7 +76,7 @@ def test_a_file_that_was_built_anew_takes_no_old_figures(command, project):
     for each in (project / "reports" / "builds").glob("*.gguf"):
         each.unlink()
     done = command("card", "plans/small.json")
-    assert "small.comparison.json is of a file that is not among these (or was built anew since): left out" in done.err
+    assert "small.comparison.json is of a file that is not among these (or was built again since): left out" in done.err
     assert "Nothing was measured" in card_of(project) and "not measured" in card_of(project)
 
 
@@ -94,7 +94,7 @@ def test_measurements_alone(command, project):
     assert command("measure", "tied-large.gguf", *FEW).code == 0
     command("card", "tied-large.gguf", "plans/small.json")
     text = card_of(project)
-    assert "Not measured under" not in text and "loses least of those measured" in text
+    assert "Not measured under" not in text and "the lowest KLD of those measured" in text
     command("card", "tied-large.gguf", "tied-F16.gguf", "--force")
     text = card_of(project)
     assert "`tied-F16.gguf` | F16" in text and "Published as it is" in text
@@ -112,7 +112,7 @@ def test_a_stock_mix_is_told_by_its_bytes(command, project):
 
 
 def test_layer_types_stand_on_the_card(command, project):
-    words = ("--per", "layer", "--damage", "prior", "--types", "k,Q8_0", "--out", "plans/layers.json")
+    words = ("--per", "layer", "--sensitivity", "prior", "--types", "k,Q8_0", "--out", "plans/layers.json")
     assert command("solve", "-b", "60%", *words).code == 0
     command("card", "plans/layers.json")
     assert re.search(
@@ -127,7 +127,7 @@ def test_dry_run_and_what_is_there_already(command, project, files):
     command("card", "plans/small.json")
     (project / "reports/card/README.md").write_text("mine")
     again = command("card", "plans/small.json")
-    assert again.code == 2 and "README.md exists already; --force writes it anew" in again.error
+    assert again.code == 2 and "README.md already exists; --force overwrites it" in again.error
     assert card_of(project) == "mine"
     assert command("card", "plans/small.json", "--force").code == 0 and card_of(project) != "mine"
 

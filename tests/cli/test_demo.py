@@ -5,10 +5,9 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-import typer
 
 from quantplan.cli import demo
-from quantplan.cli.main import _application
+from quantplan.cli.main import application
 from quantplan.run.demo_text import demo_texts
 
 
@@ -17,8 +16,8 @@ def started(monkeypatch):
     """Records the steps instead of running them; each makes the file that it should."""
     found = []
 
-    def run(argv, cwd, check):
-        assert argv[:3] == [sys.executable, "-m", "quantplan.cli.main"] and check is False
+    def run(argv, cwd, check, stdout):
+        assert argv[:3] == [sys.executable, "-m", "quantplan.cli.main"] and check is False and stdout is None
         found.append(argv[3:])
         made = next(makes for command, makes in demo.STEPS if command == argv[3:])
         if made:
@@ -41,9 +40,9 @@ def test_steps_in_order_and_only_what_is_missing(command, workplace, started):
 
 
 def test_every_step_is_a_command_line_that_parses():
-    commands = typer.main.get_command(_application()).commands
+    commands = application().commands
     for (name, *words), _ in demo.STEPS:
-        commands[name].make_context(name, list(words))
+        commands[name].load().make_context(name, list(words))
 
 
 def test_dry_run(command, workplace):

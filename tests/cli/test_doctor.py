@@ -9,7 +9,7 @@ from quantplan.llamacpp import doctor as doctor_checks
 from quantplan.llamacpp import tools
 from quantplan.quant_type import BY_NAME
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 
 
 def test_all_is_well_here(command):

@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from quantplan.records.formats import PLANS
+from quantplan.records.formats import PLANS, SENSITIVITY_TABLES
 
-pytestmark = pytest.mark.tools
-PRIOR = ("--damage", "prior", "--types", "k,Q8_0,IQ2_XXS")
+pytestmark = pytest.mark.llamacpp
+PRIOR = ("--sensitivity", "prior", "--types", "k,Q8_0,IQ2_XXS")
 
 
 @pytest.fixture
@@ -22,14 +22,14 @@ def solved(command, small_model, workplace):
 
 
 def test_a_plan(command, solved):
-    path = solved("--pin", "attn_v=Q3_K", "--min", "ffn_gate=Q2_K")
+    path = solved("--pin", "attn_v=Q3_K", "--min-type", "ffn_gate=Q2_K")
     done = command("explain", path)
     plan = PLANS.read(path)
     assert (
         done.code == 0
         and f"{plan.budget_bytes - plan.file_bytes:,} of {plan.budget_bytes:,} bytes are left" in done.out
     )
-    assert "wish      --pin attn_v=Q3_K binds for" in done.out and "--min ffn_gate" not in done.out
+    assert "constraint  --pin attn_v=Q3_K binds for" in done.out and "--min ffn_gate" not in done.out
     assert all(title in done.out for title in ("most damage left", "gained most from their bytes", "upgraded next"))
     found = json.loads(command("explain", path, "--json").out)
     assert found["price_per_100_mb"] == pytest.approx(plan.outcome.prices["bytes"] * 1e8)
@@ -41,7 +41,7 @@ def test_a_plan(command, solved):
 
 
 def test_a_tensor(command, solved):
-    path = solved("--max", "attn_v=Q5_K")
+    path = solved("--max-type", "attn_v=Q5_K")
     done = command("explain", path, "blk.0.attn_v")
     kind = PLANS.read(path).types["blk.0.attn_v.weight"].name
     assert done.code == 0 and done.out.splitlines()[-1].startswith(f"{kind}: ")
@@ -67,7 +67,7 @@ def test_the_curve_and_the_price_agree(command, solved):
 
 
 def test_layers_and_ties(command, small_model, workplace):
-    command("solve", "-m", small_model, "-b", "33%", "--per", "layer", "--damage", "prior", "--out", "l.json")
+    command("solve", "-m", small_model, "-b", "33%", "--per", "layer", "--sensitivity", "prior", "--out", "l.json")
     done = command("explain", "l.json", "blk.0.attn_v")
     assert done.code == 0 and "block 0" in done.out
     command("solve", "-m", small_model, "-b", "45%", *PRIOR, "--tie", "qkv", "--out", "t.json")
@@ -78,7 +78,7 @@ def test_layers_and_ties(command, small_model, workplace):
 
 def test_an_objective_without_a_price(command, solved):
     path = solved("--objective", "max")
-    assert "price     none: the plan minimises the max of damages" in command("explain", path).out
+    assert "price       none: the plan minimises the max of damages" in command("explain", path).out
     assert command("explain", path, "output").code in (0, 5)
     assert "of the price" not in command("explain", path, "attn_v").out
 
@@ -91,17 +91,16 @@ def test_an_imported_plan_with_a_table(command, small_model, workplace):
     from quantplan.gguf.reader import read_model
     from quantplan.planning.request import quantizable
     from quantplan.quant_type import parse_types
-    from quantplan.records.formats import SENSITIVITY_TABLES
     from quantplan.sensitivity.estimate import prior_table
 
     model = read_model(small_model)
     SENSITIVITY_TABLES.write(
         prior_table(model, quantizable(model), parse_types("k,legacy"), None), workplace / "table.json"
     )
-    done = command("explain", "i.json", "--damage", "table.json", "--json")
+    done = command("explain", "i.json", "--sensitivity", "table.json", "--json")
     assert done.code == 0 and json.loads(done.out)["price_per_100_mb"] > 0
     SENSITIVITY_TABLES.write(prior_table(model, quantizable(model), parse_types("Q3_K"), None), workplace / "few.json")
-    refused = command("explain", "i.json", "--damage", "few.json")
+    refused = command("explain", "i.json", "--sensitivity", "few.json")
     assert refused.code == 2 and "none of the choices that its damage table" in refused.error
 
 

@@ -6,8 +6,8 @@ import pytest
 from quantplan.gguf.reader import read_model
 from quantplan.records.formats import PLANS
 
-pytestmark = pytest.mark.tools
-PRIOR = ("--damage", "prior", "--types", "k,Q8_0")
+pytestmark = pytest.mark.llamacpp
+PRIOR = ("--sensitivity", "prior", "--types", "k,Q8_0")
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def frontier(command, small_model):
 
 
 def test_json(frontier, command, small_model, workplace):
-    done = frontier(*PRIOR, "--points", "6", "--mixes", "Q4_K_M,q6_k", "--step", "100kB", "--json")
+    done = frontier(*PRIOR, "--points", "6", "--with", "Q4_K_M,q6_k", "--step", "100kB", "--json")
     assert done.code == 0 and "not calibrated" in done.err
     found = json.loads(done.out)
     points = found["points"]
@@ -39,7 +39,7 @@ def test_json(frontier, command, small_model, workplace):
 
 
 def test_a_mix_against_the_plan_of_its_size(frontier, command, small_model, workplace):
-    stock_quant = json.loads(frontier(*PRIOR, "--points", "2", "--mixes", "Q4_K_M", "--json").out)["mixes"][0]
+    stock_quant = json.loads(frontier(*PRIOR, "--points", "2", "--with", "Q4_K_M", "--json").out)["mixes"][0]
     command("solve", "-m", small_model, "-b", "Q4_K_M", *PRIOR, "--out", "p.json")
     plan = PLANS.read(workplace / "p.json")
     assert stock_quant["file_bytes"] == plan.budget_bytes and stock_quant["plan_kld"] == plan.predicted_kld
@@ -50,9 +50,9 @@ def test_a_mix_against_the_plan_of_its_size(frontier, command, small_model, work
 
 
 def test_for_people_and_into_files(frontier, workplace):
-    done = frontier(*PRIOR, "--points", "8", "--plot", "curve.svg", "--csv", "points.csv")
+    done = frontier(*PRIOR, "--points", "8", "--plot", "curve.svg", "--out", "points.csv")
     assert done.code == 0 and "Q4_K_M" in done.out and "next 100.00 kB saves" in done.out
-    assert "mix left out: IQ3_XXS" in done.err
+    assert "stock quant left out: IQ3_XXS" in done.err
     drawn = (workplace / "curve.svg").read_text()
     assert "<svg" in drawn
     with (workplace / "points.csv").open() as file:
@@ -61,53 +61,55 @@ def test_for_people_and_into_files(frontier, workplace):
 
 
 def test_alternatives(frontier):
-    done = frontier(*PRIOR, "--at", "45%", "--alternatives", "3", "--differ", "2", "--json")
+    done = frontier(*PRIOR, "--budget", "45%", "--alternatives", "3", "--differ", "2", "--json")
     found = json.loads(done.out)
     assert done.code == 0 and [len(each["instead"]) >= 2 for each in found] == [False, True, True]
     assert found[0]["damage"] <= found[1]["damage"] <= found[2]["damage"]
-    table = frontier(*PRIOR, "--at", "45%", "--alternatives", "3", "--differ", "2")
+    table = frontier(*PRIOR, "--budget", "45%", "--alternatives", "3", "--differ", "2")
     assert table.code == 0 and len(table.out.splitlines()) == 4
 
 
 def test_stability(frontier):
-    done = frontier(*PRIOR, "--at", "45%", "--stability", "20", "--json")
+    done = frontier(*PRIOR, "--budget", "45%", "--stability", "20", "--json")
     found = json.loads(done.out)
     assert done.code == 0 and found["draws"] == 20 and 0 < found["changed_mean"] <= found["groups"] == 15
     assert found["regret_mean"] > 0 and found["instead"]
-    assert "change on average" in frontier(*PRIOR, "--at", "45%", "--stability", "5").out
+    assert "change on average" in frontier(*PRIOR, "--budget", "45%", "--stability", "5").out
 
 
 def test_layers_and_wishes(frontier):
-    assert frontier("--damage", "prior", "--per", "layer", "--points", "3", "--mixes", "").code == 0
-    words = ("--pin", "attn_v=Q8_0", "--min", "ffn_down=Q4_K", "--max-types", "2")
-    assert frontier(*PRIOR, *words, "--points", "3", "--mixes", "").code == 0
+    assert frontier("--sensitivity", "prior", "--per", "layer", "--points", "3", "--with", "").code == 0
+    words = ("--pin", "attn_v=Q8_0", "--min-type", "ffn_down=Q4_K", "--max-types", "2")
+    assert frontier(*PRIOR, *words, "--points", "3", "--with", "").code == 0
 
 
 def test_dry_run(frontier, files):
     done = frontier(*PRIOR, "--points", "7", "--dry-run")
-    assert done.code == 0 and done.out.startswith("would solve 7 sizes for 15 tensors and 6 types; damage from: damage")
-    assert "3 best plans of" in frontier(*PRIOR, "--at", "45%", "--alternatives", "3", "--dry-run").out
+    assert done.code == 0 and done.out.startswith(
+        "would solve 7 sizes for 15 tensors and 6 types; sensitivities from: a prior"
+    )
+    assert "3 best plans of" in frontier(*PRIOR, "--budget", "45%", "--alternatives", "3", "--dry-run").out
     assert files() == []
 
 
 @pytest.mark.parametrize(
     "words, code, message",
     [
-        (["--alternatives", "3"], 2, "give --at BUDGET"),
-        (["--stability", "3"], 2, "give --at BUDGET"),
-        (["--at", "45%"], 2, "give --alternatives K or --stability N"),
-        (["--at", "45%", "--stability", "3", "--alternatives", "2"], 2, "one at a time"),
-        (["--at", "45%", "--stability", "3", "--csv", "a.csv"], 2, "leave --at out"),
-        (["--differ", "3"], 2, "--differ speaks of --alternatives"),
-        (["--at", "45%", "--alternatives", "2", "--differ", "16"], 2, "there are only 15 tensors"),
-        (["--at", "5%", "--stability", "3"], 6, "no file of 5%"),
-        (["--mixes", "Q9_K_M"], 5, "Q9_K_M"),
-        (["--mixes", "IQ2_XS"], 2, "needs imatrix data"),
-        (["--mixes", "Q4_0"], 2, "--mixes Q4_0: the damage table has no value for"),
+        (["--alternatives", "3"], 2, "give --budget"),
+        (["--stability", "3"], 2, "give --budget"),
+        (["--budget", "45%"], 2, "give --alternatives N or --stability N"),
+        (["--budget", "45%", "--stability", "3", "--alternatives", "2"], 2, "one at a time"),
+        (["--budget", "45%", "--stability", "3", "--out", "a.csv"], 2, "leave --budget out"),
+        (["--differ", "3"], 2, "--differ belongs to --alternatives"),
+        (["--budget", "45%", "--alternatives", "2", "--differ", "16"], 2, "there are only 15 tensors"),
+        (["--budget", "5%", "--stability", "3"], 6, "no file of 5%"),
+        (["--with", "Q9_K_M"], 5, "Q9_K_M"),
+        (["--with", "IQ2_XS"], 2, "needs imatrix data"),
+        (["--with", "Q4_0"], 2, "--mixes Q4_0: the damage table has no value for"),
         (["--step", "much"], 2, "cannot read the --step"),
         (["--plot", "curve.txt"], 2, "must end in"),
-        (["--per", "block"], 2, "tensor or layer"),
-        (["--csv", "."], 3, "it is a folder"),
+        (["--per", "block"], 2, "--per"),
+        (["--out", "."], 3, "it is a folder"),
     ],
 )
 def test_refused(frontier, files, words, code, message):

@@ -54,7 +54,7 @@ def test_a_project_names_the_file_in_the_cache(shell, workplace, home, small_mod
     assert again == "other/quantplan.toml\n" and "downloading" not in err
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 @pytest.mark.parametrize(
     "words",
     [["hf://owner/tied-GGUF:F16"], ["--model", "hf://owner/tied-GGUF/tied-F16.gguf@main"], ["-hf", "owner/tied-GGUF"]],
@@ -65,7 +65,7 @@ def test_memory_of_a_model_on_the_hub(shell, words):
     assert json.loads(out)["contexts"][0]["ctx"] == 256
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_files_that_are_measured_may_lie_on_the_hub(shell, small_text):
     name = "hf://owner/tied-GGUF/tied-F16.gguf"
     out, _ = shell(
@@ -107,13 +107,13 @@ def test_offline(shell, tmp_path):
     assert "is not in the cache" in err and "HF_HUB_OFFLINE is set; unset it" in err
     shell("init", "-hf", "owner/tied-GGUF", "--folder", "a")
     _, err = shell("init", "-hf", "owner/tied-GGUF", "--folder", "b", HF_HUB_OFFLINE="1")
-    assert "HF_HUB_OFFLINE is set: taking tied-F16.gguf of owner/tied-GGUF as it lies in the cache" in err
+    assert "HF_HUB_OFFLINE is set: taking tied-F16.gguf of owner/tied-GGUF from the cache" in err
 
 
 def test_a_dry_run_downloads_nothing(shell, small_model, tmp_path, workplace):
     out, _ = shell("init", "-hf", "owner/tied-GGUF", "--dry-run", HF_HOME=str(tmp_path))
     size = f"{small_model.stat().st_size / 1e6:.2f} MB"
-    assert out == f"takes     tied-F16.gguf ({size}, {size} to be downloaded)\nwrites    quantplan.toml\n"
+    assert out == f"takes     tied-F16.gguf ({size}, {size} to download)\nwrites    quantplan.toml\n"
     assert not list(tmp_path.rglob("*.gguf")) and not list(workplace.rglob("*.toml"))
 
 

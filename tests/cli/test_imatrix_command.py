@@ -7,7 +7,7 @@ from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_container
 from quantplan.llamacpp import imatrix as tool
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 SHORT = ("--ctx", "128", "--threads", "1")
 
 
@@ -65,7 +65,7 @@ def test_in_a_project(command, workplace, small_model, small_text):
     done = command("imatrix", "--chunks", "2", "--threads", "1")
     assert done.code == 0 and (workplace / "imatrix" / "tied.gguf").is_file()
     again = command("imatrix", "--chunks", "2", "--threads", "1")
-    assert again.code == 2 and "exists already; --force makes it again" in again.error
+    assert again.code == 2 and "already exists; --force overwrites it" in again.error
     assert command("imatrix", "--chunks", "3", "--threads", "1", "--force").code == 0
     assert read_imatrix(workplace / "imatrix" / "tied.gguf").chunk_count == 3
 
@@ -80,14 +80,14 @@ def test_dry_run_only_speaks(command, files, small_model, small_text):
     "words, code, message",
     [
         (["nofile.gguf"], 3, "nofile.gguf: No such file"),
-        (["MODEL"], 2, "which text?"),
+        (["MODEL"], 2, "no calibration text"),
         (["MODEL", "-f", "nofile.txt"], 3, "cannot read the text nofile.txt"),
         (["MODEL", "-f", "empty.txt"], 3, "the text is empty"),
         (["MODEL", "-f", "binary.txt"], 3, "not UTF-8 text"),
         (["MODEL", "-f", "few.txt"], 10, "few.txt: the text has 4 tokens, at least 256 are needed"),
         (["MODEL", "-f", "TEXT", "-o", "few.txt/i.gguf"], 3, "cannot write few.txt/i.gguf"),
         (["MODEL", "-f", "TEXT", "-o", ".", "--force"], 3, "cannot write .: it is a folder"),
-        (["MODEL", "-f", "TEXT", "-o", "few.txt"], 2, "few.txt exists already"),
+        (["MODEL", "-f", "TEXT", "-o", "few.txt"], 2, "few.txt already exists"),
     ],
 )
 def test_refused(command, workplace, files, small_model, small_text, words, code, message):

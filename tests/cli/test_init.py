@@ -41,7 +41,7 @@ def test_paths_are_relative_to_the_project(command, workplace, small_model, smal
     project = read_project(workplace / "a" / "b" / "quantplan.toml")
     assert project.calibration.resolve() == small_text.resolve()
     assert project.imatrix.resolve() == small_imatrix.resolve()
-    assert project.heldout.resolve() == workplace / "held.txt"
+    assert project.text.resolve() == workplace / "held.txt"
 
 
 def test_the_chunk_is_no_longer_than_the_model_was_trained_for(command, workplace, small_model):
@@ -53,7 +53,7 @@ def test_a_project_is_not_overwritten(command, workplace, small_model):
     command("init", small_model, "--ctx", "128")
     before = (workplace / "quantplan.toml").read_text()
     again = command("init", small_model, "--ctx", "64")
-    assert again.code == 2 and "exists already; --force writes it anew" in again.error
+    assert again.code == 2 and "already exists; --force overwrites it" in again.error
     assert (workplace / "quantplan.toml").read_text() == before
     assert command("init", small_model, "--ctx", "64", "--force").code == 0
     assert read_project(workplace / "quantplan.toml").ctx == 64
@@ -62,7 +62,7 @@ def test_a_project_is_not_overwritten(command, workplace, small_model):
 def test_the_project_is_known_below_its_folder(command, workplace, small_model, monkeypatch):
     command("init", small_model)
     monkeypatch.chdir(workplace / "plans")
-    done = command("solve", "-b", "50%", "--damage", "prior", "--types", "k")
+    done = command("solve", "-b", "50%", "--sensitivity", "prior", "--types", "k")
     assert done.code == 0
     assert (workplace / "plans" / "tied-50%.json").is_file()
 

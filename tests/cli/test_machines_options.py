@@ -20,7 +20,7 @@ def words(small_model, small_imatrix, small_text):
         128,
         "--types",
         "Q4_K",
-        "--windows",
+        "--chunks",
         4,
         "--sample",
         "4k",
@@ -35,16 +35,14 @@ def scales(ended):
     return json.loads(ended.out)["tensors"]
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_probes_elsewhere_give_the_same(command, words, workplace, monkeypatch):
     """Each in a cache of its own: nothing is taken from another."""
-    from quantplan.cli import options
-
     found = []
     with rpc_server() as server:
         for extra in ((), ("--jobs", 2), ("--rpc", server.address)):
             folder = workplace / f"cache{len(found)}"
-            monkeypatch.setattr(options, "cache_folder", lambda folder=folder: folder)
+            monkeypatch.setenv("QUANTPLAN_CACHE", str(folder))
             found.append(scales(command(*words, *extra)))
     assert found[0] == found[1] == found[2]
 

@@ -126,7 +126,7 @@ def test_no_word_at_all_shows_the_help(command):
     assert "Usage: quantplan" in done.out + done.err
 
 
-@pytest.mark.parametrize("words", [["--help"], ["solve", "--help"], ["probe", "--help"], ["--version"]])
+@pytest.mark.parametrize("words", [["--help"], ["surgery", "--help"], ["--version"]])
 def test_help_imports_nothing_heavy(words):
     code = (
         "import sys; from quantplan.cli.main import main\n"
@@ -139,8 +139,34 @@ def test_help_imports_nothing_heavy(words):
     assert returned == 0 and err.strip() == "loaded:"
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr(frame, "_application", lambda: lambda **_: 1 / 0)
+@pytest.fixture
+def bug(monkeypatch, tmp_path):
+    """A program that divides by zero; its logs go to a folder of the test."""
+    monkeypatch.setattr(frame, "application", lambda: lambda **_: 1 / 0)
+    monkeypatch.setattr("platformdirs.user_log_dir", lambda _: str(tmp_path / "logs"))
+    monkeypatch.delenv("QUANTPLAN_DEBUG", raising=False)
+    return tmp_path
+
+
+def test_a_bug_ends_in_three_lines_and_a_log(bug, capsys):
+    with pytest.raises(SystemExit) as ended:
+        frame.main()
+    what, where, how = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 1 and what == "error: unexpected ZeroDivisionError: division by zero"
+    log = Path(where.rpartition(" ")[2]).read_text(encoding="utf-8")
+    assert "Traceback" in log and f"quantplan {__version__}" in log
+    assert "report" in how and "--debug" in how
+
+
+def test_a_bug_whose_log_cannot_be_written(bug, capsys):
+    (bug / "logs").write_text("in the way")
+    with pytest.raises(SystemExit):
+        frame.main()
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_debug_shows_the_traceback_of_a_bug(bug, monkeypatch):
+    monkeypatch.setenv("QUANTPLAN_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         frame.main()
 
@@ -150,7 +176,7 @@ def test_errors_become_a_sentence_and_their_exit_code(monkeypatch, capsys, error
     def fail(**_):
         raise error("this went wrong; do that")
 
-    monkeypatch.setattr(frame, "_application", lambda: fail)
+    monkeypatch.setattr(frame, "application", lambda: fail)
     monkeypatch.delenv("QUANTPLAN_DEBUG", raising=False)
     with pytest.raises(SystemExit) as ended:
         frame.main()

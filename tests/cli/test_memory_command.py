@@ -9,7 +9,7 @@ from quantplan.gguf.sized_plan import make_plan
 from quantplan.quant_type import BY_NAME
 from quantplan.records.formats import PLANS
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 
 
 def figures(done):
@@ -18,7 +18,7 @@ def figures(done):
 
 
 def test_figures_of_a_model(command, small_model):
-    found = figures(command("memory", small_model, "--ctx", "256,1000", "--kv", "q8_0,f16", "--json"))
+    found = figures(command("memory", small_model, "--serve-ctx", "256,1000", "--kv", "q8_0,f16", "--json"))
     model = read_model(small_model)
     embeddings = model.by_name["token_embd.weight"].bytes
     assert [row["ctx"] for row in found["contexts"]] == [256, 1000]
@@ -36,8 +36,8 @@ def test_a_plan_takes_what_its_types_take(command, small_model, workplace):
     model = read_model(small_model)
     plan = make_plan(model, {"blk.0.attn_q.weight": BY_NAME["Q4_K"], "token_embd.weight": BY_NAME["Q6_K"]})
     PLANS.write(plan, workplace / "plan.json")
-    (row,) = figures(command("memory", "plan.json", "--ctx", 512, "--json"))["contexts"]
-    (whole,) = figures(command("memory", small_model, "--ctx", 512, "--json"))["contexts"]
+    (row,) = figures(command("memory", "plan.json", "--serve-ctx", 512, "--json"))["contexts"]
+    (whole,) = figures(command("memory", small_model, "--serve-ctx", 512, "--json"))["contexts"]
     assert row["gpu_weights"] == plan.tensor_bytes < whole["gpu_weights"]
     assert row["cpu_weights"] == model.by_name["token_embd.weight"].bytes_as(BY_NAME["Q6_K"])
     assert row["kv_cache"] == whole["kv_cache"]
@@ -51,7 +51,7 @@ def test_a_plan_of_another_model(command, small_model, reference_model, workplac
 
 def test_moved_tensors(command, small_model):
     words = ["memory", small_model, "--on-cpu", "ffn_up", "--on-cpu", "blk.0.ffn_[gd]*", "--on-cpu", "blk.1.ffn_[gd]*"]
-    found = figures(command(*words, "--ctx", 256, "--json"))
+    found = figures(command(*words, "--serve-ctx", 256, "--json"))
     moved = [each.bytes for each in read_model(small_model).tensors if each.role in ("ffn_up", "ffn_gate", "ffn_down")]
     (row,) = found["contexts"]
     assert found["override_tensor"] == [r"^blk\.[0-9]+\.ffn_(down|gate|up)\.weight$=CPU"]
@@ -62,7 +62,7 @@ def test_moved_tensors(command, small_model):
 
 
 def test_the_table_marks_what_was_computed(command, small_model):
-    done = command("memory", small_model, "--ctx", "256,512", "--on-cpu", "ffn_up")
+    done = command("memory", small_model, "--serve-ctx", "256,512", "--on-cpu", "ffn_up")
     assert done.code == 0
     rows = [line for line in done.out.splitlines() if line.startswith("│")]
     assert len(rows) == 2 and all(row.count("*") == 2 for row in rows)  # both buffers: tensors were moved
@@ -72,18 +72,18 @@ def test_the_table_marks_what_was_computed(command, small_model):
 
 def test_without_llama_cpps_tool(command, small_model, monkeypatch):
     monkeypatch.setenv("QUANTPLAN_TOOLS", "/nonexistent")
-    done = command("memory", small_model, "--ctx", "256")
+    done = command("memory", small_model, "--serve-ctx", "256")
     assert done.code == 0
-    assert "warning: llama.cpp could not be asked, the buffers are upper bounds" in done.err
+    assert "warning: llama.cpp gave no sizes, the buffers are upper bounds" in done.err
     assert done.out.count("*") == 3
 
 
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--ctx", "4k"], 2, "cannot read the context '4k'"),
-        (["--ctx", "4096,"], 2, "cannot read the context ''"),
-        (["--ctx", "²"], 2, "cannot read the context"),
+        (["--serve-ctx", "4k"], 2, "cannot read the context '4k'"),
+        (["--serve-ctx", "4096,"], 2, "cannot read the context ''"),
+        (["--serve-ctx", "²"], 2, "cannot read the context"),
         (["--kv", "q4_k"], 2, "no KV cache as Q4_K"),
         (["--kv", "f16,q8_0", "--flash-attn", "off"], 2, "needs flash attention"),
         (["--on-cpu", "ffn_upp"], 5, "did you mean"),

@@ -2,46 +2,39 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from quantplan.cli import emit, options, quantize
-from quantplan.cli import import_plan as import_
-from quantplan.cli.plan_output import _ranges, default_plan_path
+from quantplan.cli import config
+from quantplan.cli.main import application
+from quantplan.cli.plan_output import default_plan_path
 from quantplan.errors import BadUsage, ModelMismatch, NothingSelected
 from quantplan.gguf.reader import read_model
 from quantplan.records.formats import PLANS
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options.project.cache_clear()
+    config.project.cache_clear()
     yield tmp_path
-    options.project.cache_clear()
+    config.project.cache_clear()
 
 
 @pytest.fixture
-def quantplan():
+def quantplan(capsys):
     """Runs a command; errors are raised as the library raises them."""
-    app = typer.Typer()
-    app.command("emit")(emit.emit)
-    app.command("import")(import_.import_plan)
-    app.command("quantize")(quantize.quantize)
 
     def run(*words):
-        result = CliRunner().invoke(app, [str(word) for word in words])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == 0, result.output
-        return result
+        capsys.readouterr()
+        application()(args=[str(word) for word in words], prog_name="quantplan", standalone_mode=False)
+        printed = capsys.readouterr()
+        return SimpleNamespace(stdout=printed.out, stderr=printed.err)
 
     return run
 
@@ -49,13 +42,15 @@ def quantplan():
 @pytest.fixture
 def plan_path(quantplan, reference_model, folder):
     (folder / "mine.txt").write_text("attn_v=q6_k")
-    quantplan("import", "mine.txt", "--model", reference_model, "--base", "q4_k_s")
+    quantplan("import", "mine.txt", "--model", reference_model, "--stock-quant", "q4_k_s")
     return folder / "plans" / "prose-10m-mine.json"
 
 
 def test_import_prints_json_for_programs(quantplan, reference_model, folder):
     (folder / "rules.txt").write_text("attn_v=q6_k attn_norm=q8_0")
-    result = quantplan("import", "rules.txt", "-m", reference_model, "--base", "q4_k_s", "--out", "p/a.json", "--json")
+    result = quantplan(
+        "import", "rules.txt", "-m", reference_model, "--stock-quant", "q4_k_s", "--out", "p/a.json", "--json"
+    )
     figures = json.loads(result.stdout)
     plan = PLANS.read(folder / "p" / "a.json")
     expected = {
@@ -73,7 +68,7 @@ def test_import_prints_json_for_programs(quantplan, reference_model, folder):
 
 
 def test_import_prints_a_table_for_people(quantplan, reference_model, plan_path):
-    out = quantplan("import", "mine.txt", "-m", reference_model, "--base", "q4_k_s").stdout
+    out = quantplan("import", "mine.txt", "-m", reference_model, "--stock-quant", "q4_k_s").stdout
     assert f"{PLANS.read(plan_path).file_bytes:,} bytes" in out
     row = next(line for line in out.splitlines() if "attn_v" in line)
     assert row.split()[:4] == ["attn_v", "Q6_K", "10", "0-9"]
@@ -141,7 +136,7 @@ def test_published_klds_become_a_table_that_scores(quantplan, reference_model, k
         "model_digest": read_model(reference_model).digest,
     }
     (folder / "all.txt").write_text(".*=q6_k")
-    scored = ("import", "all.txt", "-m", reference_model, "--damage", "klds-damage.json", "--out", "p.json")
+    scored = ("import", "all.txt", "-m", reference_model, "--sensitivity", "klds-damage.json", "--out", "p.json")
     out = quantplan(*scored).stdout
     assert PLANS.read(folder / "p.json").predicted_kld == pytest.approx(len(klds) * 0.01 * 0.004)
     assert "expected  KLD 0.00288 +- 0.00288 nats/token (not calibrated: for ranking only)" in out
@@ -189,7 +184,7 @@ def test_inside_a_project_plans_go_to_its_folder(quantplan, reference_model, fol
     (folder / "quantplan.toml").write_text(f'model = "{reference_model}"\n')
     (folder / "sub").mkdir()
     monkeypatch.chdir(folder / "sub")
-    options.project.cache_clear()
+    config.project.cache_clear()
     (folder / "sub" / "r.txt").write_text(".*=q8_0")
     quantplan("import", "r.txt")
     assert (folder / "plans" / "prose-10m-r.json").is_file()
@@ -206,7 +201,7 @@ def test_an_imatrix_that_has_moved_is_taken_from_the_project(quantplan, referenc
     (folder / "i").mkdir()
     moved.rename(folder / "i" / "renamed.gguf")
     (folder / "quantplan.toml").write_text(f'model = "{reference_model}"\nimatrix = "i/renamed.gguf"\n')
-    options.project.cache_clear()
+    config.project.cache_clear()
     quantplan("quantize", "plan.json", "--threads", "1", "--out", "o.gguf")
     assert read_model(folder / "o.gguf").metadata["quantize.imatrix.file"] == reference_imatrix.name
 
@@ -216,17 +211,3 @@ def test_names_of_plans(reference_model):
     assert default_plan_path(model, "17.9GB").name == "prose-10m-17.9GB.json"
     assert default_plan_path(model, "prose-10m-q5_k_m").name == "prose-10m-q5_k_m.json"
     assert default_plan_path(model, "my file (2)/x").name == "prose-10m-my-file-2-x.json"
-
-
-def test_ranges():
-    assert _ranges([3, 0, 1, 2, 7, 9, 10]) == "0-3 7 9-10"
-    assert _ranges([None]) == ""
-
-
-def test_help_loads_nothing_heavy():
-    code = (
-        "import sys; from quantplan.cli import emit, import_, quantize, plan_output;"
-        "print(*(name for name in ('numpy', 'rich', 'gguf', 'scipy') if name in sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.strip() == ""

@@ -9,9 +9,9 @@ import pytest
 from quantplan.records.formats import SENSITIVITY_TABLES
 from quantplan.records.journal import Journal
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 ROOT = Path(__file__).parents[2]
-SHORT = ("--ctx", "128", "--windows", "8", "--threads", "1", "--types", "Q4_0,Q8_0")
+SHORT = ("--ctx", "128", "--chunks", "8", "--threads", "1", "--types", "Q4_0,Q8_0")
 
 
 def test_probe_and_solve_from_its_table(command, workplace, small_model, small_text, small_imatrix):
@@ -29,7 +29,7 @@ def test_probe_and_solve_from_its_table(command, workplace, small_model, small_t
     ]
     done = command(*words)
     assert done.code == 0
-    assert "noise floor of the forward pass" in done.err and "damage table written to d.json" in done.err
+    assert "noise floor of the forward pass" in done.err and "sensitivity table written to d.json" in done.err
     assert "token_embd.weight" in done.out
     table = SENSITIVITY_TABLES.read(workplace / "d.json")
     assert table.calibrated and len(table.rows) == 15
@@ -57,7 +57,7 @@ def test_probe_and_solve_from_its_table(command, workplace, small_model, small_t
         small_model,
         "--imatrix",
         small_imatrix,
-        "--damage",
+        "--sensitivity",
         "d.json",
         "-b",
         "45%",
@@ -76,7 +76,7 @@ def test_without_imatrix_there_is_a_warning(command, small_model, small_text):
 
 def test_dry_run_says_how_much_it_would_do(command, workplace, small_model, small_text):
     done = command("probe", "-m", small_model, "--calibration", small_text, *SHORT, "--dry-run")
-    assert (done.code, done.out) == (0, "15 tensors, 16 windows of 128 tokens each, one swap a tensor\n")
+    assert (done.code, done.out) == (0, "15 tensors, 16 chunks of 128 tokens each, one swap per tensor\n")
     done = command("probe", "-m", small_model, "--calibration", small_text, "--ctx", "1024", "--dry-run")
     assert done.out == "15 tensors, 4 windows of 1024 tokens each, one swap a tensor\n"
     assert list(workplace.iterdir()) == []
@@ -85,12 +85,12 @@ def test_dry_run_says_how_much_it_would_do(command, workplace, small_model, smal
 @pytest.mark.parametrize(
     "words, code, message",
     [
-        (["-m", "MODEL"], 2, "which text?"),
+        (["-m", "MODEL"], 2, "no calibration text"),
         (["--calibration", "TEXT"], 2, "which model?"),
         (["-m", "MODEL", "--calibration", "few.txt"], 10, "the text has 4 tokens, at least 256 are needed"),
         (["-m", "MODEL", "--calibration", "empty.txt"], 3, "the text is empty"),
         (["-m", "MODEL", "--calibration", "nofile.txt"], 3, "cannot read the text nofile.txt"),
-        (["-m", "MODEL", "--calibration", "TEXT", "--windows", "-1"], 2, "--windows -1"),
+        (["-m", "MODEL", "--calibration", "TEXT", "--chunks", "-1"], 2, "--chunks"),
         (
             ["-m", "MODEL", "--calibration", "TEXT", "--sample", "much"],
             2,
@@ -159,7 +159,7 @@ main()
 def test_ctrl_c_keeps_what_was_finished(workplace, small_model, small_text):
     """In the middle of the swaps: exit code 130, one sentence, and the finished tensors in the journal."""
     (workplace / "quantplan.toml").write_text(f'model = "{small_model}"\ncalibration = "{small_text}"\nctx = 128\n')
-    words = ["probe", "--windows", "8", "--threads", "1", "--types", "Q4_0"]
+    words = ["probe", "--chunks", "8", "--threads", "1", "--types", "Q4_0"]
     interrupting = [sys.executable, "-c", INTERRUPTING, *words]
     plain = [sys.executable, "-m", "quantplan.cli.main", *words]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -8,7 +8,7 @@ import pytest
 
 from quantplan.report.page_data import types_of
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 SMALL = ("--types", "k", "--points", 4, "--sample", "16k", "--threads", 1)
 
 
@@ -21,16 +21,16 @@ def call(command, small_model, small_imatrix):
 
 
 def test_a_page_without_a_probe_says_that_it_is_for_ranking_only(call, files, workplace):
-    ended = call(*SMALL, "--no-probe")
+    ended = call(*SMALL, "--sensitivity", "weights")
     assert ended.code == 0 and ended.out == "reports/index.html\n"
-    assert "uncalibrated" in ended.err
+    assert "not calibrated" in ended.err
     assert files() == ["reports/index.html"]
     assert "For ranking only" in (workplace / "reports/index.html").read_text(encoding="utf-8")
 
 
 def test_the_commands_on_the_page_make_the_plans_on_the_page(call, command, workplace):
     """All options that decide plans go into the command; those of the page do not."""
-    constraints = ("--pin", "token_embd=Q6_K", "--max-types", 3, "--damage", "prior", "--types", "k,Q8_0")
+    constraints = ("--pin", "token_embd=Q6_K", "--max-types", 3, "--sensitivity", "prior", "--types", "k,Q8_0")
     ended = call(*constraints, "--points", 3, "--budget", "6.6bpw", "--json", "--out", "page.html", "--figures")
     assert ended.code == 0, ended.err
     data = json.loads(ended.out)
@@ -54,19 +54,19 @@ def test_the_commands_on_the_page_make_the_plans_on_the_page(call, command, work
 
 
 def test_layer_mode(call):
-    ended = call("--per", "layer", "--damage", "prior", "--points", 3, "--json")
+    ended = call("--per", "layer", "--sensitivity", "prior", "--points", 3, "--json")
     plan = json.loads(ended.out)["plans"][-1]
     assert "--per layer" in plan["commands"]["quantplan"]
 
 
 def test_dry_run_writes_nothing(call, files):
-    ended = call("--damage", "prior", "--dry-run")
+    ended = call("--sensitivity", "prior", "--dry-run")
     assert ended.code == 0 and "would write reports/index.html: 100 budgets" in ended.out
     assert files() == []
 
 
 def test_a_budget_below_every_plan_is_refused(call, files):
-    ended = call("--damage", "prior", "--budget", "1bpw")
+    ended = call("--sensitivity", "prior", "--budget", "1bpw")
     assert ended.code == 6 and "no file of 1bpw" in ended.error
     assert files() == []
 
@@ -74,5 +74,5 @@ def test_a_budget_below_every_plan_is_refused(call, files):
 def test_open_shows_the_page(call, workplace, monkeypatch):
     opened = []
     monkeypatch.setattr(webbrowser, "open", opened.append)
-    assert call(*SMALL, "--damage", "prior", "--open").code == 0
+    assert call(*SMALL, "--sensitivity", "prior", "--open").code == 0
     assert opened == [(workplace / "reports/index.html").as_uri()]

@@ -8,17 +8,17 @@ from quantplan.evaluate import baselines as baselines
 from quantplan.gguf.reader import read_model
 from quantplan.records.formats import PLANS
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 FEW = (
     "--threads",
     "1",
-    "--windows",
+    "--chunks",
     "4",
     "--sample",
     "32k",
-    "--refine-windows",
+    "--validation-chunks",
     "8",
-    "--judge-windows",
+    "--eval-chunks",
     "8",
     "--types",
     "k,Q8_0",
@@ -27,8 +27,8 @@ FEW = (
 
 @pytest.fixture
 def project(command, workplace, small_model, small_text, calibration_text, monkeypatch):
-    monkeypatch.setattr(baselines, "_USUAL", ("Q3_K_M", "Q4_K_M", "Q5_K_M"))
-    heldout = workplace / "heldout.txt"
+    monkeypatch.setattr(baselines, "published_ftypes", lambda: ("Q3_K_M", "Q4_K_M", "Q5_K_M"))
+    heldout = workplace / "evaluation.txt"
     heldout.write_text(calibration_text.read_text(encoding="utf-8")[50_000:58_000], encoding="utf-8")
     made = command("init", small_model, "--folder", "p", "--calibration", small_text, "--text", heldout, "--ctx", "64")
     assert made.code == 0, made.err
@@ -72,7 +72,7 @@ def test_the_table_says_what_was_handed_over(command, project):
     "words, message",
     [
         (("--types", "Q99"), "there is no quantization type 'Q99'"),
-        (("--refine-windows", "3"), "at least 4, half to learn from"),
+        (("--validation-chunks", "3"), "at least 4, half to refine"),
         (("--with", "Q9_X"), "Q9_X"),
         (("--pin", "attn_w=Q8_0"), "no quantizable tensor matches 'attn_w'"),
         (("--text", "nowhere.txt"), "cannot read the text nowhere.txt"),
@@ -91,8 +91,8 @@ def test_a_size_that_does_not_exist(command, project, small_imatrix):
 
 
 def test_what_refines_must_not_judge(command, project, small_imatrix, workplace):
-    text = workplace / "heldout.txt"
-    ended = command("run", "-b", "Q4_K_M", "--imatrix", small_imatrix, "--refine-text", text)
+    text = workplace / "evaluation.txt"
+    ended = command("run", "-b", "Q4_K_M", "--imatrix", small_imatrix, "--validation", text)
     assert ended.code == 2 and "refine on another" in ended.error
 
 
@@ -105,7 +105,7 @@ def test_without_calibration_text(command, project, small_imatrix, monkeypatch):
 def test_texts_that_are_too_short(command, project, files, workplace):
     (workplace / "short.txt").write_text("A few words that make no window at all.\n", encoding="utf-8")
     before = files()
-    ended = command("run", "-b", "Q4_K_M", "--refine-text", workplace / "short.txt")
+    ended = command("run", "-b", "Q4_K_M", "--validation", workplace / "short.txt")
     assert ended.code == 10 and "the refinement text has 0 windows of 64 tokens, at least 4 are needed" in ended.error
     ended = command("run", "-b", "Q4_K_M", "--text", workplace / "short.txt")
     assert ended.code == 10 and "the judging text has 0 windows" in ended.error

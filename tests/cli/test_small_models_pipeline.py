@@ -10,7 +10,7 @@ from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.records.formats import PLANS, SENSITIVITY_TABLES
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 ONE = ("--threads", "1")
 
 
@@ -40,12 +40,12 @@ def project(step, workplace, small_text, monkeypatch):
 
 def built_as_planned(step, folder, budget, *constraints):
     """imatrix to measure; the source, the plan and the built model."""
-    step("probe", "--windows", "2", "--types", "k,Q8_0,IQ4_NL", "--out", "damage.json", *ONE)
+    step("probe", "--chunks", "2", "--types", "k,Q8_0,IQ4_NL", "--out", "damage.json", *ONE)
     step(
         "solve",
         "--budget",
         budget,
-        "--damage",
+        "--sensitivity",
         "damage.json",
         "--types",
         "k,Q8_0,IQ4_NL",
@@ -58,7 +58,7 @@ def built_as_planned(step, folder, budget, *constraints):
     built = read_model(folder / "out.gguf")
     assert built.file_bytes == plan.file_bytes == (folder / "out.gguf").stat().st_size <= plan.budget_bytes
     assert {each.name: each.type for each in built.tensors} == plan.types
-    (measured,) = json.loads(step("measure", "out.gguf", "--windows", "4", "--json", *ONE).out)
+    (measured,) = json.loads(step("measure", "out.gguf", "--chunks", "4", "--json", *ONE).out)
     assert 0 < measured["kld"] < 1 and 0 < plan.predicted_kld < 1
     return plan, built
 
@@ -78,7 +78,7 @@ def test_experts(step, project, workplace):
     assert re.search(rf"blk\.2\.ffn_up_exps\.weight *│ *{EXPERTS} *│ *1 *│ *{UNREACHABLE} *│", told.out)
     assert "3 of 9 expert tensors have experts that no token reached" in step("probe", "--dry-run").err
 
-    plan, built = built_as_planned(step, folder, "5bpw", "--min", "ffn_down_exps=Q3_K")
+    plan, built = built_as_planned(step, folder, "5bpw", "--min-type", "ffn_down_exps=Q3_K")
     table = SENSITIVITY_TABLES.read(folder / "damage.json")
     assert {name for name in hits} < {tensor.name for tensor in built.tensors} & table.rows.keys()
     assert all(table.rows[name].source == "probed" for name in hits)

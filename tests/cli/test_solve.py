@@ -5,14 +5,14 @@ import pytest
 from model_parts import imatrix_of
 from model_shapes import QWEN3_8B
 
-from quantplan.cli.probe_options import parse_sample
+from quantplan.cli.plan_options import parse_sample
 from quantplan.errors import BadUsage
 from quantplan.gguf.imatrix_files import write_imatrix
 from quantplan.gguf.reader import read_model
-from quantplan.records.formats import PLANS
+from quantplan.records.formats import PLANS, SENSITIVITY_TABLES
 
-pytestmark = pytest.mark.tools
-PRIOR = ("--damage", "prior", "--types", "k,Q8_0,F16")
+pytestmark = pytest.mark.llamacpp
+PRIOR = ("--sensitivity", "prior", "--types", "k,Q8_0,F16")
 FIGURES = {
     "plan",
     "file_bytes",
@@ -54,21 +54,21 @@ def test_json(solve, workplace, small_model):
     )
     assert figures["status"] == "optimal" and 0 <= figures["gap"] <= 1e-6 and figures["bound"] > 0
     assert plan.made_from["command"].startswith("quantplan solve -m ")
-    assert "warning: uncalibrated plan" in done.err
+    assert "warning: not calibrated" in done.err
 
 
 def test_a_card(solve, command, workplace, small_model):
     """--vram alone, with its context and cache; what is planned is what `quantplan memory` says."""
-    free = solve("--vram", "1TiB", *PRIOR, "--json", "--ctx", "256", "--out", "free.json")
+    free = solve("--vram", "1TiB", *PRIOR, "--json", "--serve-ctx", "256", "--out", "free.json")
     assert free.code == 0, free.err
-    needs = json.loads(command("memory", "free.json", "-m", small_model, "--ctx", "256", "--json").out)
+    needs = json.loads(command("memory", "free.json", "-m", small_model, "--serve-ctx", "256", "--json").out)
     room = needs["contexts"][0]["vram"] - 300_000
-    done = solve("--vram", str(room), "--ctx", "256", *PRIOR, "--json", "--out", "card.json")
+    done = solve("--vram", str(room), "--serve-ctx", "256", *PRIOR, "--json", "--out", "card.json")
     assert done.code == 0, done.err
     figures = json.loads(done.out)
     (limit,) = figures["limits"]
     assert limit["name"] == "VRAM" and 0 < limit["used"] <= limit["limit"] and figures["prices"]["VRAM"] > 0
-    found = json.loads(command("memory", "card.json", "-m", small_model, "--ctx", "256", "--json").out)
+    found = json.loads(command("memory", "card.json", "-m", small_model, "--serve-ctx", "256", "--json").out)
     assert room - 100_000 < found["contexts"][0]["vram"] <= room
     constraints = PLANS.read(workplace / "card.json").made_from["wishes"]
     assert (constraints["vram"], constraints["ctx"], constraints["kv"]) == (room, 256, "f16,f16")
@@ -86,9 +86,9 @@ def test_wishes_of_all_kinds_in_one_plan(solve, workplace):
         "qkv",
         "--tie",
         "blocks=2",
-        "--max",
+        "--max-type",
         "ffn_*=Q5_K",
-        "--min",
+        "--min-type",
         "attn_v=Q4_K",
         "--only",
         "token_embd=Q6_K,Q8_0",
@@ -110,8 +110,8 @@ def test_for_people(solve, workplace):
 
 
 def test_weights_without_a_probe(solve, workplace):
-    done = solve("-b", "45%", "--no-probe", "--types", "Q4_0,Q8_0", "--threads", "1", "--json")
-    assert done.code == 0 and "warning: uncalibrated plan" in done.err
+    done = solve("-b", "45%", "--sensitivity", "weights", "--types", "Q4_0,Q8_0", "--threads", "1", "--json")
+    assert done.code == 0 and "warning: not calibrated" in done.err
     by_weights = PLANS.read(workplace / "plans" / "tied-45%.json")
     assert not by_weights.calibrated and by_weights.made_from["scales"] == "prior"
     assert list((workplace / "cache").glob("round-trip-*.jsonl"))
@@ -125,9 +125,9 @@ def test_a_probe_is_made_where_there_is_a_text(solve, workplace, small_text, sma
         "Q4_0,Q8_0",
         "--threads",
         "1",
-        "--window",
+        "--ctx",
         "128",
-        "--windows",
+        "--chunks",
         "8",
         "--imatrix",
         small_imatrix,
@@ -143,15 +143,17 @@ def test_a_probe_is_made_where_there_is_a_text(solve, workplace, small_text, sma
 
 def test_a_model_of_which_only_the_header_exists(command, workplace):
     QWEN3_8B.write(workplace / "8b.gguf")
-    done = command("solve", "-m", "8b.gguf", "-b", "4.5GB", "--damage", "prior", "--json")
+    done = command("solve", "-m", "8b.gguf", "-b", "4.5GB", "--sensitivity", "prior", "--json")
     figures = json.loads(done.out)
     assert done.code == 0 and 0.99 * 4.5e9 < figures["file_bytes"] <= 4.5e9
-    refused = command("solve", "-m", "8b.gguf", "-b", "4.5GB", "--no-probe")
+    refused = command("solve", "-m", "8b.gguf", "-b", "4.5GB", "--sensitivity", "weights")
     assert refused.code == 2 and "use --damage FILE, or --damage prior" in refused.error
 
 
 def test_wishes(solve, workplace):
-    done = solve("-b", "45%", *PRIOR, "--pin", "blk.0.attn_v=Q8_0", "--pin", "ffn_down=Q4_0", "--min", "attn_?=Q5_K")
+    done = solve(
+        "-b", "45%", *PRIOR, "--pin", "blk.0.attn_v=Q8_0", "--pin", "ffn_down=Q4_0", "--min-type", "attn_?=Q5_K"
+    )
     assert done.code == 0
     types = PLANS.read(workplace / "plans" / "tied-45%.json").types
     assert types["blk.0.attn_v.weight"].name == "Q8_0" and types["blk.1.ffn_down.weight"].name == "Q4_0"
@@ -159,7 +161,7 @@ def test_wishes(solve, workplace):
 
 
 def test_layer_mode(solve, command, workplace):
-    done = solve("-b", "33%", "--per", "layer", "--damage", "prior")
+    done = solve("-b", "33%", "--per", "layer", "--sensitivity", "prior")
     plan = PLANS.read(workplace / "plans" / "tied-33%-layers.json")
     assert done.code == 0 and [block for block, _ in plan.layer_types] == [0, 1]
     text = command("emit", "plans/tied-33%-layers.json", "--as", "layer-types", "-m", plan.model_path).out
@@ -175,7 +177,7 @@ def test_dry_run(solve, workplace):
     done = solve("-b", "45%", *PRIOR, "--dry-run")
     assert done.code == 0
     assert done.out.startswith(
-        "would choose among 7 types for 15 tensors within 2,765,966 bytes; damage from: damage table prior"
+        "would choose among 7 types for 15 tensors within 2,765,966 bytes; sensitivities from: a prior"
     )
     assert list(workplace.iterdir()) == []
 
@@ -235,33 +237,33 @@ def odd_files(workplace, small_model, small_imatrix):
         (["--pin", "attn_v=IQ1_S"], 2, "--pin attn_v=IQ1_S: IQ1_S has 1.5625 bits, which ruins anything but experts"),
         (["--pin", "attn_v=IQ1_S", "--allow-1-bit"], 5, "blk.0.attn_v.weight cannot be stored as IQ1_S"),
         (["--pin", "/(/=Q4_K"], 2, "is not a regular expression"),
-        (["--min", "attn_v=F32"], 5, "--min attn_v=F32: nothing is left for blk.0.attn_v.weight"),
-        (["-b", "30%", "--min", "*=Q6_K"], 6, "the smallest has"),
-        (["--per", "block"], 2, "--per block: tensor or layer"),
+        (["--min-type", "attn_v=F32"], 5, "--min attn_v=F32: nothing is left for blk.0.attn_v.weight"),
+        (["-b", "30%", "--min-type", "*=Q6_K"], 6, "the smallest has"),
+        (["--per", "block"], 2, "--per"),
         (["--per", "layer", "--tie", "qkv"], 2, "in layer mode a mix decides for all tensors of a block"),
-        (["--per", "layer", "--max", "attn_v=Q2_K"], 2, "no mix and no type that is allowed for block"),
+        (["--per", "layer", "--max-type", "attn_v=Q2_K"], 2, "no mix and no type that is allowed for block"),
         (["--monotone"], 2, "--monotone speaks of whole blocks; plan --per layer"),
-        (["--per", "layer", "--monotone", "--valley"], 2, "choose one course over the blocks"),
+        (["--per", "layer", "--monotone", "--valley"], 2, "choose one course over the layers"),
         (["--pin", "attn_v=Q4_K", "--pin", "blk.0.*=Q5_K"], 2, "conflict: both name blk.0.attn_v.weight"),
-        (["--pin", "attn_v=Q2_K", "--min", "attn_v=Q4_K"], 2, "the nearest that both allow is --pin"),
+        (["--pin", "attn_v=Q2_K", "--min-type", "attn_v=Q4_K"], 2, "the nearest that both allow is --pin"),
         (["--tie", "qkx"], 5, "no quantizable tensor matches 'qkx'"),
         (["--tie", "blocks=0-99"], 2, "the model has blocks 0 to"),
         (["--only", "attn_v=Q9"], 5, "there is no quantization type 'Q9'"),
-        (["--objective", "mean"], 2, "choose sum, tail, max"),
-        (["--max-kld", "0"], 2, "--max-kld 0: a number above 0"),
-        (["--max-kld", "nan"], 2, "--max-kld nan: a number above 0"),
-        (["--min-tps", "0"], 2, "--min-tps 0: a number above 0"),
-        (["--min-tps", "inf"], 2, "--min-tps inf: a number above 0"),
+        (["--objective", "mean"], 2, "--objective"),
+        (["--max-kld", "0"], 2, "--max-kld 0: must be greater than zero"),
+        (["--max-kld", "nan"], 2, "--max-kld nan: must be greater than zero"),
+        (["--min-tps", "0"], 2, "--min-tps 0: must be greater than zero"),
+        (["--min-tps", "inf"], 2, "--min-tps inf: must be greater than zero"),
         (["-b", "95%", "--max-kld", "1e-9"], 6, "the least is"),
         # texts, found out before the round trip
-        (["--damage", "", "--calibration", "few.txt"], 10, "the text has 4 tokens, at least 1024 are needed"),
-        (["--damage", "", "--calibration", "empty.txt"], 3, "the text is empty"),
-        (["--damage", ""], 2, "no calibration text: give --calibration FILE to probe, or --no-probe"),
+        (["--sensitivity", "", "--calibration", "few.txt"], 10, "the text has 4 tokens, at least 1024 are needed"),
+        (["--sensitivity", "", "--calibration", "empty.txt"], 3, "the text is empty"),
+        (["--sensitivity", ""], 2, "no calibration text: give --calibration FILE to probe, or --sensitivity weights"),
         # tables
-        (["--damage", "nofile"], 3, "cannot read nofile"),
-        (["--damage", "few.txt"], 3, "not JSON"),
-        (["--damage", "damaged.json"], 3, "damaged damage table"),
-        (["--damage", "newer.json"], 3, "format 99 is unknown"),
+        (["--sensitivity", "nofile"], 3, "cannot read nofile"),
+        (["--sensitivity", "few.txt"], 3, "not JSON"),
+        (["--sensitivity", "damaged.json"], 3, "damaged damage table"),
+        (["--sensitivity", "newer.json"], 3, "format 99 is unknown"),
         # places
         (["--out", "few.txt/plan.json"], 3, "cannot write few.txt/plan.json"),
         (["--out", "."], 3, "cannot write .: it is a folder"),
@@ -269,9 +271,9 @@ def odd_files(workplace, small_model, small_imatrix):
 )
 def test_refused(command, odd_files, files, small_model, words, code, message):
     before = files()
-    options = {"-m": small_model, "-b": "45%", "--damage": "prior", "--types": "k"}
+    options = {"-m": small_model, "-b": "45%", "--sensitivity": "prior", "--types": "k"}
     given = [word for option, value in options.items() if option not in words for word in (option, value)]
-    if words[:2] == ["--damage", ""]:
+    if words[:2] == ["--sensitivity", ""]:
         words = words[2:]
     done = command("solve", *given, *words)
     assert done.code == code and message in done.error and done.out == ""
@@ -283,13 +285,13 @@ def test_refused(command, odd_files, files, small_model, words, code, message):
     "words",
     [
         ["--pin", "attn_w=Q4_K"],
-        ["--min", "attn_v=F32"],
+        ["--min-type", "attn_v=F32"],
         ["-b", "10%"],
         ["--per", "layer", "--tie", "qkv"],
     ],
 )
 def test_refused_before_anything_is_measured(solve, workplace, small_text, words):
-    options = {"-b": "45%", "--types": "k", "--calibration": small_text, "--window": "128"}
+    options = {"-b": "45%", "--types": "k", "--calibration": small_text, "--ctx": "128"}
     options |= dict(zip(words[::2], words[1::2], strict=True))
     done = solve(*(word for pair in options.items() for word in pair))
     assert done.code in (2, 5, 6) and done.error and "..." not in done.err
@@ -299,14 +301,13 @@ def test_refused_before_anything_is_measured(solve, workplace, small_text, words
 def test_the_table_of_another_model(command, solve, odd_files, reference_model):
     from quantplan.llamacpp import quantize
     from quantplan.quant_type import parse_types
-    from quantplan.records.formats import SENSITIVITY_TABLES
     from quantplan.sensitivity.estimate import prior_table
 
     model = read_model(reference_model)
     SENSITIVITY_TABLES.write(
         prior_table(model, quantize.quantizable(model), parse_types("k"), None), odd_files / "other.json"
     )
-    done = solve("-b", "45%", "--damage", "other.json", "--types", "k")
+    done = solve("-b", "45%", "--sensitivity", "other.json", "--types", "k")
     assert done.code == 4 and "was made for another model" in done.error
 
 

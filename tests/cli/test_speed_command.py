@@ -6,7 +6,7 @@ import pytest
 
 from quantplan.devices.speed import matmul
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ SHORT = ("--types", "Q4_0,Q8_0", "--threads", "1", "--repetitions", "1")
 def test_tables_json_and_check(command, workplace, small_model, files):
     plan = command("speed", "-m", small_model, *SHORT, "--dry-run")
     assert plan.code == 0
-    assert "0 known already" in plan.out
+    assert "0 are in the cache" in plan.out
     assert not (workplace / "cache").exists()
 
     shown = command("speed", "-m", small_model, *SHORT, "--check", small_model)

@@ -147,7 +147,7 @@ def test_a_name_of_its_own(apply, here):
     assert read_model(here / "out.gguf").name == "Prose Cut"
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_imatrix_and_plan_follow(apply, command, here, reference_imatrix):
     shutil.copy(reference_imatrix, here / "weights.gguf")
     assert command("import", "rules.txt", "-m", MODEL).code != 0
@@ -180,7 +180,7 @@ def test_imatrix_and_plan_follow(apply, command, here, reference_imatrix):
     assert own.code == 2 and "y.imatrix.gguf would be overwritten, and is needed itself" in own.error
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_a_quantized_model_in_and_out_of_shards(apply, files, here):
     run(["llama-quantize", MODEL, "q4.gguf", "Q4_K_M", "1"], cwd=here)
     ended = apply("q4.gguf", "swap 1 8", "-o", "out.gguf", "--split-max-size", "4M")

@@ -7,13 +7,13 @@ import pytest
 from quantplan.gguf.reader import read_model
 from quantplan.surgery.layer_map_files import LAYER_MAPS
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 FEW = "--windows 4 --sample 32k --refine-windows 8 --judge-windows 8 --types k,Q8_0 --no-refine"
 
 
 @pytest.fixture
 def texts(workplace, small_text, calibration_text):
-    heldout = workplace / "heldout.txt"
+    heldout = workplace / "evaluation.txt"
     heldout.write_text(calibration_text.read_text(encoding="utf-8")[50_000:58_000], encoding="utf-8")
     return ("--calibration", small_text, "--text", heldout, "--ctx", "64")
 
@@ -81,7 +81,7 @@ def test_what_an_earlier_run_left_is_not_published_as_something_else(command, sm
     for call, message in (
         (other, "three-F16.gguf was made with other edits, 'bridge 0 after 0'; choose another --out"),
         ([*wanted, "--ctx", "32"], "has windows of 64 tokens, not 32"),
-        ([*wanted, "--text", texts[1]], "three/quantplan.toml names another heldout, heldout.txt, not "),
+        ([*wanted, "--text", texts[1]], "three/quantplan.toml names another evaluation text, evaluation.txt, not "),
     ):
         before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
         for dry in ((), ("--dry-run",)):

@@ -46,10 +46,10 @@ def quantized(reference_model, tmp_path_factory):
     return path
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_two_models_and_a_text(command, workplace, suite, reference_model, quantized, small_text):
-    words = ("surgery", "score", quantized, "--suite", suite, "--base", reference_model, "--text", small_text)
-    ended = command(*words, "--ctx", 128, "--windows", 4, "--threads", 1, "--out", "records", "--show-answers")
+    words = ("score", quantized, "--suite", suite, "--base", reference_model, "--text", small_text)
+    ended = command(*words, "--ctx", 128, "--chunks", 4, "--threads", 1, "--out", "records", "--show-answers")
     assert ended.code == 0, ended.err
     assert "words" in ended.out and "perplexity" in ended.out and "Difference from" in ended.out
     assert "Without direct: the file has no chat template." in ended.out
@@ -65,7 +65,7 @@ def test_two_models_and_a_text(command, workplace, suite, reference_model, quant
     assert found["prose-Q4_"].conditions.suite == "tiny"
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_json_and_what_is_kept(command, suite, reference_model, quantized, files):
     words = (
         "surgery",
@@ -101,7 +101,7 @@ def test_json_and_what_is_kept(command, suite, reference_model, quantized, files
 
 def test_a_chat_template_is_used(command, workplace, suite, reference_model):
     with_template(reference_model, workplace / "chat.gguf", SWITCHED)
-    (score,) = json.loads(command("surgery", "score", "chat.gguf", "-s", suite, "--threads", 1, "--json").out)
+    (score,) = json.loads(command("score", "chat.gguf", "-s", suite, "--threads", 1, "--json").out)
     assert score["template"] and score["thinks"] == "switch"
     direct = score["parts"][1]
     assert direct["reason"] == "" and direct["share"] == 25
@@ -109,7 +109,7 @@ def test_a_chat_template_is_used(command, workplace, suite, reference_model):
 
 
 def test_suites_side_by_side(command, suite, small_model):
-    ended = command("surgery", "score", small_model, "--suite", "default", "--suite", suite, "--dry-run")
+    ended = command("score", small_model, "--suite", "default", "--suite", suite, "--dry-run")
     assert ended.code == 0
     assert "suite default+tiny: 78 items" in ended.out
     assert "words (facts)" in ended.out and "tiny:direct (direct)" in ended.out
@@ -118,7 +118,7 @@ def test_suites_side_by_side(command, suite, small_model):
 def test_the_project_says_what_is_the_original(command, workplace, suite, small_model):
     shutil.copy(small_model, workplace / "model.gguf")
     assert command("init", "model.gguf").code == 0
-    ended = command("surgery", "score", "model.gguf", "--suite", suite, "--threads", 1)
+    ended = command("score", "model.gguf", "--suite", suite, "--threads", 1)
     assert ended.code == 0, ended.err
     assert "Difference from" not in ended.out  # the original itself
     assert [path.name[:6] for path in (workplace / "reports").glob("*.suite.json")] == ["model-"]
@@ -128,7 +128,7 @@ def test_the_project_says_what_is_the_original(command, workplace, suite, small_
     ("words", "code", "message"),
     [
         (("--text", "t.txt"), 2, "perplexity is judged against the original model; name it with --base"),
-        (("--windows", "4"), 2, "--ctx and --windows cut the text of the perplexity part; name one with --text FILE"),
+        (("--chunks", "4"), 2, "--ctx and --windows cut the text of the perplexity part; name one with --text FILE"),
         (("--suite", "none.yaml"), 3, "cannot read the suite none.yaml: No such file or directory; give a YAML file"),
         (("--suite", "bad.yaml"), 3, r"bad.yaml: part 1 \(words\), key kind is 'fact'; known are facts"),
         (("--suite", "tiny.yaml", "--suite", "tiny.yaml", "-s", "tiny.yaml"), 2, "two suites have the name tiny"),
@@ -136,7 +136,7 @@ def test_the_project_says_what_is_the_original(command, workplace, suite, small_
 )
 def test_mistakes(command, workplace, suite, small_model, words, code, message):
     (workplace / "bad.yaml").write_text(SUITE.replace("kind: facts", "kind: fact"), encoding="utf-8")
-    ended = command("surgery", "score", small_model, *words)
+    ended = command("score", small_model, *words)
     assert ended.code == code
     assert re.search(message, ended.error)
 
@@ -144,7 +144,7 @@ def test_mistakes(command, workplace, suite, small_model, words, code, message):
 def test_no_model(command, workplace):
     (workplace / "no.gguf").write_bytes(b"nothing")
     for name in ("no.gguf", "none.gguf"):
-        ended = command("surgery", "score", name)
+        ended = command("score", name)
         assert ended.code == 3 and name in ended.error
 
 
@@ -153,24 +153,24 @@ def test_a_header_without_weights(command, workplace):
     from quantplan.quant_type import BY_NAME
 
     write_header_only(workplace / "header.gguf", "llama", {}, [("blk.0.attn_q.weight", (4096, 65536), BY_NAME["F16"])])
-    ended = command("surgery", "score", "header.gguf")
+    ended = command("score", "header.gguf")
     assert ended.code == 3 and "header without weights" in ended.error
 
 
 def test_a_template_that_cannot_be_rendered(command, workplace, suite, small_model):
     with_template(small_model, workplace / "broken.gguf", "{% if %}")
-    ended = command("surgery", "score", "broken.gguf", "--suite", suite)
+    ended = command("score", "broken.gguf", "--suite", suite)
     assert ended.code == 3
     assert "chat template is not Jinja" in ended.error
 
 
 def test_a_full_disk_leaves_no_record(command, files, suite, small_model, full_disk):
-    ended = command("surgery", "score", small_model, "--suite", suite, "--threads", 1, "--out", "records")
+    ended = command("score", small_model, "--suite", suite, "--threads", 1, "--out", "records")
     assert ended.code == 11
     assert files() == ["tiny.yaml"]
 
 
 def test_help_ends_with_an_example(command):
-    ended = command("surgery", "score", "--help")
+    ended = command("score", "--help")
     assert ended.code == 0
     assert "Example: quantplan surgery score prose-10m-f16.gguf" in ended.out

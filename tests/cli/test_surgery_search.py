@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from quantplan.cli.surgery import search_options
+from quantplan.cli.surgery.search_options import CandidateOptions
 from quantplan.errors import BadFile, BadUsage
 from quantplan.gguf.reader import read_model
 from quantplan.surgery.edits import parse_edits
@@ -20,7 +21,7 @@ from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
 
 ROOT = Path(__file__).parents[2]
 RECORD = Path("reports/prose-10m-f16.surgery.json")
-SHORT = ("--ctx", "64", "--windows", "3", "--threads", "1", "--top", "2")
+SHORT = ("--ctx", "64", "--chunks", "3", "--threads", "1", "--top", "2")
 FAMILIES = ("--family", "delete", "--family", "repeat:4/2")
 
 
@@ -229,7 +230,7 @@ def test_in_a_project_its_texts_are_taken(command, workplace, reference_model, t
     (workplace / "quantplan.toml").write_text(
         f'model = "{reference_model}"\ncalibration = "{texts[0]}"\nheldout = "{texts[1]}"\nctx = 64\n', encoding="utf-8"
     )
-    done = command("surgery", "search", "--family", "delete:9", "--windows", "3", "--threads", "1")
+    done = command("surgery", "search", "--family", "delete:9", "--chunks", "3", "--threads", "1")
     assert done.code == 0 and "On the evaluation text, 3 chunks of 64 tokens" in done.out
     assert LEADERBOARDS.read(workplace / RECORD).judgement is not None
 
@@ -274,7 +275,6 @@ def test_at_a_terminal_the_leaderboard_grows_on_stderr(words, workplace):
 )
 def test_durations(text, seconds):
     assert search_options.seconds(text) == seconds
-    assert search_options.seconds(None) is None
 
 
 @pytest.mark.parametrize("text", ["", "30", "m", "1m1h", "0s", "-3m"])
@@ -287,10 +287,10 @@ def test_a_file_of_edits_names_its_line(tmp_path):
     path = tmp_path / "edits.txt"
     path.write_text("delete 4\n# remark\nswop 1 2\n", encoding="utf-8")
     with pytest.raises(BadUsage, match="edits.txt, line 3: .*unknown edit 'swop'"):
-        search_options.explicit(None, path)
+        CandidateOptions(edits_file=path).explicit()
     path.write_text("delete 4\n\n# remark\nswap 1 2; delete 3\n", encoding="utf-8")
-    assert search_options.explicit(["move 1 after 2"], path) == tuple(
+    assert CandidateOptions(edits=["move 1 after 2"], edits_file=path).explicit() == tuple(
         parse_edits(each) for each in ("move 1 after 2", "delete 4", "swap 1 2; delete 3")
     )
     with pytest.raises(BadFile, match="cannot read the edits"):
-        search_options.explicit(None, tmp_path / "none.txt")
+        CandidateOptions(edits_file=tmp_path / "none.txt").explicit()

@@ -132,7 +132,7 @@ def test_the_command_line(models):
 # --- formulas against llama.cpp
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_cache_is_exact_and_the_buffers_are_bounds(name, run, models):
@@ -144,7 +144,7 @@ def test_the_cache_is_exact_and_the_buffers_are_bounds(name, run, models):
     assert answer.compute <= bound <= 4 * answer.compute
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_caches_of_the_bundled_model(reference_model):
     model = read_model(reference_model)
     for ctx in (8, 1000, 65_536):
@@ -156,7 +156,7 @@ def test_caches_of_the_bundled_model(reference_model):
             assert needs.kv_cache.bytes == 10 * cells * sum(kind.row_bytes(columns) for kind in kv)
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_needs_by_hand(models):
     """QwQ-32B at 16384 tokens: 64 blocks, 8 heads of 128, K and V; the logits are the largest part of the buffer."""
     needs = fit.memory_needs(models("GQA"), 16384, (Q8, Q8))
@@ -164,7 +164,7 @@ def test_needs_by_hand(models):
     assert 512 * 152064 * 4 < needs.compute_buffer.bytes < 1.15 * 512 * 152064 * 4
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_no_figure_depends_on_the_vocabulary_or_the_stored_types(reference_model, tmp_path):
     """The vocabulary is left out when llama.cpp is asked, and plans are asked about with the source's types."""
     model = read_model(reference_model)
@@ -214,7 +214,7 @@ def test_types_that_do_not_go_together(name, kv, flash_attention, words, models,
         fit.memory_needs(models(name), 4096, kv, flash_attention=flash_attention)
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_what_llama_cpp_refuses_itself_is_the_users_mistake(models, monkeypatch):
     monkeypatch.setattr(formulas, "check_kv", lambda *_: None)
     with pytest.raises(BadUsage, match="does not support different K"):
@@ -235,7 +235,7 @@ def _log_lines(argv, pattern, wanted):
     return found
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 @pytest.mark.parametrize("selectors", [["*_exps"], ["blk.1.*"], ["output", "blk.[02].attn_*", "ffn_down_exps"]])
 def test_patterns_move_exactly_those_tensors(selectors, tmp_path):
     model = read_model(tiny_moe(tmp_path / "moe.gguf"))
@@ -248,7 +248,7 @@ def test_patterns_move_exactly_those_tensors(selectors, tmp_path):
     assert _log_lines(argv, r"tensor (\S+) \(.*buffer type overridden to CPU", len(where.moved)) == where.moved
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 @pytest.mark.parametrize("option", ["--cpu-moe", "--n-cpu-moe 2"])
 def test_the_equivalent_option_moves_the_same(option, tmp_path):
     model = read_model(tiny_moe(tmp_path / "moe.gguf"))
@@ -258,7 +258,7 @@ def test_the_equivalent_option_moves_the_same(option, tmp_path):
     assert _log_lines(argv, r"tensor (\S+) \(.*buffer type overridden to CPU", len(where.moved)) == where.moved
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 @pytest.mark.parametrize("name", ["experts, MTP block", "MLA"])
 def test_tensors_that_are_not_loaded(name, models):
     model = models(name)
@@ -313,7 +313,7 @@ def two_devices(device, monkeypatch):
     return ask
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 @pytest.mark.parametrize("name", SHAPES)
 def test_full_offload(name, models, two_devices):
     """Weights to the MiB; what is reckoned without a GPU is enough for one, and not much more."""
@@ -330,7 +330,7 @@ def test_full_offload(name, models, two_devices):
     assert in_ram == where.cpu_bytes(sizes) // MIB
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 @pytest.mark.parametrize(
     "name", ["GQA", "experts, MTP block", "MLA", "attention, SSM, experts", "SSM", "sliding windows"]
 )
@@ -350,7 +350,7 @@ def test_moved_tensors(name, models, two_devices):
         assert answer.host_compute <= max(full.compute, full.host_compute) + crossing
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_needs_with_a_gpu_are_asked_of_both_devices(models, device, monkeypatch):
     monkeypatch.setenv("LLAMA_ARG_RPC", device)
     needs = fit.memory_needs(models("GQA, tied"), 4096)

@@ -19,7 +19,7 @@ from quantplan.quant_type import parse_types
 from quantplan.selector import Selector
 from quantplan.sensitivity.estimate import prior_table
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 TYPES = parse_types("k,Q8_0")
 
 

@@ -130,7 +130,7 @@ def test_synthetic_models_of_killed_processes_are_removed(tmp_path):
 # --- with it
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_figures_are_positive_and_the_second_call_measures_nothing(reference_model, tmp_path, moments, monkeypatch):
     model = read_model(reference_model)
     report = Recorder()
@@ -160,7 +160,7 @@ def test_figures_are_positive_and_the_second_call_measures_nothing(reference_mod
         speed_table(model, [Q4_K, Q8], replace(OPTIONS, execution=Execution(2)), tmp_path)
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_interrupted_measurement_goes_on(reference_model, tmp_path, moments, monkeypatch):
     model, timed = read_model(reference_model), matmul.time_product
     calls = []
@@ -180,7 +180,7 @@ def test_interrupted_measurement_goes_on(reference_model, tmp_path, moments, mon
     assert todo + known - runs == 2 * len(tasks(model, products(model, speeding.quantizable(model)), (Q8,)))
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_experts_that_a_token_meets_count(tmp_path, moments):
     model = read_model(tiny_moe(tmp_path / "moe.gguf"))
     table = speed_table(model, [Q8], OPTIONS, tmp_path)
@@ -190,7 +190,7 @@ def test_experts_that_a_token_meets_count(tmp_path, moments):
     assert table.tensor_ns("blk.0.ffn_up_exps.weight", Q8, GENERATION) == pytest.approx(rate * 2 * 256 * 256)
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_check_runs_llama_bench_on_the_file(reference_model, tmp_path, moments):
     model = read_model(reference_model)
     table = speed_table(model, [Q8], OPTIONS, tmp_path)

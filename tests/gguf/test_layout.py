@@ -46,7 +46,7 @@ def test_small_models_come_back(name, tmp_path):
     check_whole(MODELS[name](tmp_path / "model.gguf"))
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_files_of_the_tools_come_back(reference_model, tmp_path):
     small = tmp_path / "q4.gguf"
     run(["llama-quantize", str(reference_model), str(small), "Q4_K_M", "1"])

@@ -152,7 +152,7 @@ def test_a_header_without_weights(tmp_path):
 # -- models in several files
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_shards_are_one_model(whole, shards):
     one, split = read_model(whole), read_model(shards[0])
     assert len(shards) == len(split.paths) == 3
@@ -166,13 +166,13 @@ def test_shards_are_one_model(whole, shards):
         assert np.array_equal(tensor_bytes(split, tensor), tensor_bytes(one, one.by_name[tensor.name])), tensor.name
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_any_shard_names_them_all(shards):
     assert {read_model(path).digest for path in shards} == {read_model(shards[0]).digest}
     assert shard_paths(shards[2]) == tuple(shards)
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_a_changed_shard_is_another_model(shards, tmp_path):
     copies = [Path(shutil.copy(path, tmp_path)) for path in shards]
     before = read_model(copies[0]).digest
@@ -182,7 +182,7 @@ def test_a_changed_shard_is_another_model(shards, tmp_path):
     assert read_model(copies[0]).digest != before
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_a_shard_is_missing_or_cut(shards, tmp_path):
     copies = [Path(shutil.copy(path, tmp_path)) for path in shards]
     copies[2].write_bytes(copies[2].read_bytes()[:-1000])
@@ -193,7 +193,7 @@ def test_a_shard_is_missing_or_cut(shards, tmp_path):
         read_model(copies[0])
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_a_quantized_file_of_a_split_model_is_as_large_as_of_the_whole(whole, shards):
     one, split = read_model(whole), read_model(shards[0])
     types = {"token_embd.weight": BY_NAME["Q4_K"]}

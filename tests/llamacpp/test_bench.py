@@ -85,7 +85,7 @@ def test_nothing_to_test_is_a_mistake():
         bench(Path("model.gguf"), prompt=(), generation=())
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_real_run(reference_model):
     rows = bench(
         reference_model, prompt=(16,), generation=(4,), combined=((16, 4),), repetitions=2, execution=Execution(1)
@@ -94,7 +94,7 @@ def test_real_run(reference_model):
     assert all(row.threads == 1 and len(row.samples) == 2 for row in rows)
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_file_that_is_no_model(tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     with pytest.raises(ToolFailed, match="failed to load model"):

@@ -11,7 +11,7 @@ from quantplan.llamacpp import ggml
 from quantplan.llamacpp.encodable_types import parse_writable, writable_types
 from quantplan.quant_type import BY_ID, BY_NAME, SETS, QuantType, quant_type
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 
 
 @pytest.fixture

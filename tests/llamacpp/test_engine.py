@@ -59,7 +59,7 @@ def piece(engine, token):
     return buffer.raw[:size]
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_perplexity_is_that_of_llama_perplexity(source, text, tmp_path):
     """Windows, positions that are scored, tokens before them: any difference moves this number."""
     import re
@@ -94,7 +94,7 @@ def test_chunks_per_batch():
 def test_text_too_short(source):
     with (
         Engine(source, OPTIONS) as engine,
-        pytest.raises(TextTooShort, match=r"at least 128 are needed for windows of 64"),
+        pytest.raises(TextTooShort, match=r"at least 128 are needed for chunks of 64"),
     ):
         engine.chunks("a few words")
 
@@ -120,7 +120,7 @@ def kld(engine, base, chunks):
     return divergence(base, next(engine.logits(chunks)))
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 @pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q4_K", "Q4_0"])
 def test_a_swap_shows_and_restoring_is_exact(bases, text, kind):
     path = bases(kind)

@@ -68,7 +68,7 @@ def check_bits(source, made, kinds, imatrix=None):
         assert np.array_equal(ours, tensor_bytes(made, stored)), f"{kind} differs"
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_every_type_bit_for_bit_with_imatrix(source, imatrix, tmp_path):
     values, path = imatrix
     ones = np.ones((1, 256), np.float32)
@@ -79,7 +79,7 @@ def test_every_type_bit_for_bit_with_imatrix(source, imatrix, tmp_path):
     check_bits(source, made, ENCODED, values)
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_every_type_bit_for_bit_without_imatrix(source, tmp_path):
     check_bits(source, written(source, FREE, tmp_path / "out.gguf"), FREE)
 

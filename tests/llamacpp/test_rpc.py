@@ -16,7 +16,7 @@ from quantplan.llamacpp.engine import Engine, EngineOptions
 from quantplan.llamacpp.token_scores import base_rows, divergence
 from quantplan.quant_type import BY_NAME
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 NAMES = ("blk.0.attn_v.weight", "blk.1.ffn_down.weight", "token_embd.weight")
 
 

@@ -29,7 +29,7 @@ from quantplan.selector import Selector
 from quantplan.sensitivity.estimate import prior_table
 from quantplan.solve.constraints import Constraints
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 
 
 @pytest.fixture(scope="module")

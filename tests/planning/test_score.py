@@ -11,7 +11,7 @@ from quantplan.planning.score import score, scored
 from quantplan.recipes.import_plan import import_file
 from quantplan.sensitivity_table import Interaction, SensitivityRow, SensitivityTable
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 DAMAGE = {"Q4_K": 0.002, "Q6_K": 0.0005, "Q5_0": 0.001}
 
 

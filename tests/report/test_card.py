@@ -1,61 +1,25 @@
 """A card says what is known, says what is not, and nothing in a name can break it."""
 
+import math
 import random
 from dataclasses import replace
 
 import pytest
-from measurement_parts import CONDITIONS, MEASUREMENT
+from card_parts import NOBODY, card, file_of, measured, plan_of, published, rows
+from measurement_parts import CONDITIONS
 from model_parts import model_of
 
-from quantplan.measurement import Estimate
-from quantplan.plan import Outcome, Plan, PlannedTensor
+from quantplan.comparison import Gap
+from quantplan.evaluate.compare import compare_measurements, retested
+from quantplan.evaluate.published_files import PublishedFile
+from quantplan.plan import PlannedTensor
 from quantplan.quant_type import BY_NAME
-from quantplan.report.card import SHORT, Identity, ancestors, base_models, card_text, front_matter, rules_text
-from quantplan.report.card_data import CardData, ComparedFiles, ComparedRow, PublishedFile
+from quantplan.report.card_data import CardData
+from quantplan.report.card_origin import Identity, ancestors, base_models, front_matter
+from quantplan.report.card_provenance import SHORT, rules_text
 from quantplan.report.card_use import tag_of
 from quantplan.task_score import TaskConditions, TaskScore
 from quantplan.throughput import SpeedConditions, SpeedTest, Throughput
-
-MODEL = model_of({"output.weight": (256, 512), "blk.0.attn_v.weight": (256, 256), "blk.1.attn_v.weight": (256, 256)})
-NOBODY = Identity()
-
-
-def plan_of(kind="Q4_K", **fields):
-    tensors = tuple(PlannedTensor(t.name, BY_NAME[kind], t.bytes_as(BY_NAME[kind]), True) for t in MODEL.tensors)
-    given = {
-        "calibrated": True,
-        "outcome": Outcome("optimal", 1.0, 1.0, 0.0),
-        "predicted_kld": 0.0123,
-        "predicted_kld_err": 0.0004,
-    }
-    return Plan("/home/me/model.gguf", "model", MODEL.digest, tensors, "Q4_K_M", 100, 75_000, **given | fields)
-
-
-def file_of(name, size, digest=None, plan=None):
-    plan = plan or plan_of()
-    return PublishedFile(name, MODEL, plan.types, {each.name: each.bytes for each in plan.tensors}, size, plan, digest)
-
-
-def measured(kld, name="a", error=0.0001, **fields):
-    return replace(MEASUREMENT, kld=Estimate(kld, error), kld_chunk_err=error, **fields)
-
-
-def published(klds, sizes=(1000, 2000, 3000), **fields):
-    files = tuple(file_of(f"m-{index}.gguf", size, f"d{index}") for index, size in enumerate(sizes))
-    found = {file.name: (measured(kld),) for file, kld in zip(files, klds, strict=False) if kld is not None}
-    return CardData(files, found, **fields)
-
-
-def rows(text, first):
-    """The first table whose heading begins so, as cells."""
-    lines = text.splitlines()
-    start = next(index for index, line in enumerate(lines) if line.startswith(f"| {first} |"))
-    end = next(index for index in range(start, len(lines)) if not lines[index].startswith("|"))
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[start:end]]
-
-
-def card(found, identity=NOBODY, metadata=None):
-    return card_text(found, identity, metadata or {})
 
 
 def test_nothing_is_invented():
@@ -75,17 +39,44 @@ def test_an_uncalibrated_expectation_is_none():
 
 def test_advice_follows_from_size_and_kld():
     found = {cells[0]: cells[-1] for cells in rows(card(published([0.02, 0.01, 0.005])), "File")[2:]}
-    assert found == {"`m-0.gguf`": "the smallest", "`m-1.gguf`": "", "`m-2.gguf`": "loses least of those measured"}
+    assert found == {"`m-0.gguf`": "the smallest", "`m-1.gguf`": "", "`m-2.gguf`": "the lowest KLD of those measured"}
 
 
 def test_a_larger_file_that_loses_more_is_not_advised():
     found = rows(card(published([0.01, 0.02])), "File")
-    assert found[3][-1] == "`m-0.gguf` is no larger and loses less"
+    assert found[3][-1] == "`m-0.gguf` is no larger and has a significantly lower KLD"
 
 
-def test_a_difference_inside_the_noise_is_no_advice():
+def test_a_difference_that_is_not_significant_is_no_advice():
     found = rows(card(published([0.0100, 0.01025])), "File")
     assert found[3][-1] == ""  # 0.00025 apart, errors of 0.0001 each
+
+
+@pytest.mark.parametrize("klds", [(0.01, 0.02), (0.01, 0.01025), (0.01, 0.0104), (0.01, 0.0106)])
+def test_card_and_compare_agree(klds):
+    """One rule says what is significant: a card never contradicts a comparison of the same measurements."""
+    found = published(list(klds), sizes=(1000, 2000))
+    small, large = (found.measured[file.name][0] for file in found.files)
+    comparison = compare_measurements(["m-0.gguf", "m-1.gguf"], [small, large])
+    text = card(replace(found, compared=(comparison,)))
+    advised = "`m-0.gguf` is no larger and has a significantly lower KLD" in rows(text, "File")[3][-1]
+    remark = rows(text[text.index("against others") :], "File")[3][-1]
+    assert advised == comparison.rows[1].significant == ("not significant" not in remark)
+    assert ("not significantly different" in comparison.verdict) != advised
+
+
+def test_without_klds_per_chunk_nothing_is_said_to_be_better():
+    found = published([0.01, 0.02], sizes=(1000, 2000))
+    unknown = {name: (replace(own[0], per_chunk_kld=()),) for name, own in found.measured.items()}
+    text = card(replace(found, measured=unknown))
+    assert [cells[-1] for cells in rows(text, "File")[2:]] == ["the smallest", ""]
+    assert "Not all of these KLDs are comparable" in text
+
+
+def test_a_recorded_comparison_is_retested():
+    comparison = compare_measurements(["a", "b"], [measured(0.01), measured(0.02)])
+    wrong = replace(comparison.rows[1], gaps=comparison.rows[1].gaps | {"kld": Gap(0.01, -1, 1, False, 99)})
+    assert retested(replace(comparison, rows=(comparison.rows[0], wrong))).rows == comparison.rows
 
 
 def test_files_under_other_conditions_are_not_compared():
@@ -95,7 +86,7 @@ def test_files_under_other_conditions_are_not_compared():
     text = card(found)
     assert rows(text, "File")[4][4].startswith("not measured")
     assert "Not measured under these conditions: `m-2.gguf`." in text
-    assert "16 windows of 256 tokens; in-process" in text and "4 windows of 256 tokens; in-process" in text
+    assert "16 chunks of 256 tokens; in-process" in text and "4 chunks of 256 tokens; in-process" in text
 
 
 def test_names_cannot_break_the_card():
@@ -152,35 +143,27 @@ def test_comparisons_with_noise_marks_tasks_and_speeds():
         tests=(SpeedTest("tg128", (10.0, 12.0)),),
         conditions=SpeedConditions("chip", "CPU", 2, 0, 2, "b1"),
     )
-    first = ComparedRow("m-0.gguf", measured(0.01), 1, 1, 1, False, False, True, (score,), speed)
-    other = ComparedRow(
-        "Q4_K_M",
-        measured(0.02),
-        0.5,
-        0.4,
-        None,
-        False,
-        True,
-        False,
-        (replace(score, outcomes=(True,) * 4),),
-        None,
-        frozenset({"ppl", "arc"}),
-    )
-    text = card(published([0.01], sizes=(1000,), compared=(ComparedFiles((first, other), "At a_b it wins."),)))
+    comparison = compare_measurements(["m-0.gguf", "Q4_K_M"], [measured(0.01), measured(0.0101, file_bytes=9_000_000)])
+    first, other = comparison.rows
+    first = replace(first, tasks=(score,), throughput=speed)
+    gaps = other.gaps | {"ppl": Gap(0, -1, 1, False), "arc": Gap(25, -1, 50, False)}
+    other = replace(other, tasks=(replace(score, outcomes=(True,) * 4),), high=math.inf, gaps=gaps)
+    comparison = replace(comparison, rows=(first, other), verdict="At a_b it wins.")
+    text = card(published([0.01], sizes=(1000,), compared=(comparison,)))
     heading, _, own, rival = rows(text[text.index("against others") :], "File")
     assert heading[3:] == ["KLD", "KLD ratio", "95 % interval", "Remark"]
     assert own[:1] == ["`m-0.gguf`"] and rival == [
         "`Q4_K_M`",
-        "6.74 MB",
+        "9.00 MB",
         "≈ 37.7 ± 2.4",
-        "0.02000 ± 0.00010",
-        "0.500",
-        "0.400 to ∞",
-        "larger, inside the noise",
+        "≈ 0.01010 ± 0.00010",
+        "0.990",
+        f"{other.low:.3f} to ∞",
+        "larger, not significant",
     ]
     assert rows(text, "Solved, %")[2:] == [["`m-0.gguf`", "75 ± 25"], ["`Q4_K_M`", "≈ 100 ± 0"]]
     assert rows(text, "Tokens/s")[2:] == [["`m-0.gguf`", "11.0 ± 1.0"], ["`Q4_K_M`", "-"]]
-    assert "≈: the difference from `m-0.gguf` is inside the noise." in text and "> At a\\_b it wins." in text
+    assert "≈: not significantly different from `m-0.gguf` (p > 0.05)." in text and "> At a\\_b it wins." in text
 
 
 def test_scores_and_speeds_of_their_own_records():

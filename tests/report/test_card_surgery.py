@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from card_parts import NOBODY, card, published, rows
 from measurement_parts import CONDITIONS, MEASUREMENT
-from test_card import NOBODY, card, published, rows
 
 from quantplan.comparison import Gap
 from quantplan.evaluate.suites.suite_score import ItemScore, PartScore, SuiteConditions, SuiteScore
@@ -95,7 +95,7 @@ def test_the_beginning_says_that_it_is_no_plain_quantization():
 
 def test_what_was_computed_is_said():
     found = replace(history("blend 20 22 0.5"), reencoded=("blk.21.attn_q.weight", "blk.21.attn_k.weight"))
-    assert "2 tensors were computed anew, all others are the original's" in operated(found)
+    assert "2 tensors were computed, all others are the original's" in operated(found)
 
 
 @pytest.mark.parametrize(
@@ -135,11 +135,11 @@ def test_the_original_stands_beside():
 def test_the_leaderboard_says_what_chose_and_what_judged():
     text = operated(history(leaderboard=board()))
     table = rows(text, "Rank")
-    assert table[0][-1] == "Held out: ln(PPL/original)"
+    assert table[0][-1] == "Evaluation text: ln(PPL/original)"
     assert table[2][1] == "`delete 10; swap 11 12` (this model)" and table[2][-1] == "-0.0200 (-0.0300 to -0.0100)"
     assert table[3][-1] == "-" and table[-1][1] == "the original"
     assert "3 candidates of the families delete, swap" in text and "looks better than it is" in text
 
 
 def test_a_leaderboard_without_judgement():
-    assert "Held out" not in operated(history(leaderboard=board(judgement=None)))
+    assert "Evaluation text" not in operated(history(leaderboard=board(judgement=None)))

@@ -131,7 +131,7 @@ def reference_data(reference):
     return page_data(reference, Commands(["quantplan", "solve"], Path("plans"), "prose-10m"), "quantplan report", "")
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_each_budget_shows_the_plan_that_solve_gives(reference, reference_data, request_of_all, table):
     budgets = [plan["asked"] for plan in reference_data["plans"]]
     assert len([each for each in budgets if each.isdigit()]) == 4 and "Q4_K_M" in budgets
@@ -145,7 +145,7 @@ def test_each_budget_shows_the_plan_that_solve_gives(reference, reference_data, 
         assert types_of(reference_data, shown) == {each.name: each.type.name for each in plan.tensors if each.rule}
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_stock_mixes_are_those_of_the_tool(reference, reference_data, request_of_all):
     stock_quant = next(each for each in reference_data["mixes"] if each["name"] == "Q5_K_M")
     types = quantize.stock_quant(request_of_all.model, "Q5_K_M", request_of_all.imatrix.path)
@@ -155,7 +155,7 @@ def test_stock_mixes_are_those_of_the_tool(reference, reference_data, request_of
     assert reference_data["plans"][reference_data["opens_at"]]["asked"] == "Q4_K_M"
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_the_command_of_llama_quantize_gives_the_plan(reference_data, request_of_all, monkeypatch):
     """Run as it stands, but for --dry-run: in the imatrix's folder, with paths as seen from there."""
     shown = reference_data["plans"][3]
@@ -172,7 +172,7 @@ def test_the_command_of_llama_quantize_gives_the_plan(reference_data, request_of
     }
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_records_of_the_reports_join_and_others_are_told(reference):
     assert [each.file for each in reference.measurements] == [MEASUREMENT.file]
     assert len(reference.notes) == 2

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from quantplan.planning.request import PlanRequest, plan_for
-from quantplan.quant_type import BY_NAME, parse_types
+from quantplan.quant_type import BY_NAME, parse_types, quant_type
 from quantplan.run import refine
 from quantplan.run.correction import Correction
 from quantplan.run.refine import Refinement, Scored, after, moved_share, significantly_better
+from quantplan.selector import Selector
+from quantplan.solve.constraints import Constraints
 
 COMMON = np.random.default_rng(0).lognormal(-5, 0.5, 128)
 FACTORS = Correction(4.0, {}, {}, {}, {})
@@ -107,9 +109,8 @@ def test_nearby_moves_no_more_than_the_region(case, priced, request_):
 
 
 def test_nearby_keeps_wishes(case, priced, request_):
-    from quantplan.cli.constraint_options import constraints
-
-    pinned = replace(request_, constraints=constraints(pin=["blk.0.attn_v=Q8_0"], tie=["gate-up"]))
+    constraints = Constraints(pins=((Selector("blk.0.attn_v"), quant_type("Q8_0")),), ties=("gate-up",))
+    pinned = replace(request_, constraints=constraints)
     plan, _ = plan_for(pinned, priced[0].table)
     near = refine.nearby(pinned, refine.sampled(priced[0].table, 3), plan, 0.3)
     assert near.types["blk.0.attn_v.weight"].name == "Q8_0"

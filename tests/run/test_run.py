@@ -28,7 +28,7 @@ from quantplan.run.targets import RunOptions, RunStatus, RunTarget, Texts
 from quantplan.sensitivity.estimate import SensitivityOptions
 from quantplan.sensitivity.probe import ProbeOptions
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 ROOT = Path(__file__).parents[2]
 TYPES = parse_types("k,Q8_0")
 PRICING = SensitivityOptions(TYPES, ProbeOptions(n_ctx=64, chunks=8, extend=False, execution=Execution(1)), 1 << 15)

@@ -102,7 +102,7 @@ def test_experts(tmp_path, case):
     assert all(1e-6 < by_feed[Q8_0] < 1e-3 for by_feed in found.relative.values())
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_it_explains_what_a_swap_does_not_see(case, priced, tmp_path):
     """A Q8_0 file loses more than Q8_0 weights in an F16 model do: the kernels' part accounts for it."""
     from quantplan.llamacpp.quantize import Recipe

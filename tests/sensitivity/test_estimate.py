@@ -16,6 +16,7 @@ from quantplan.quant_type import BY_NAME, parse_types
 from quantplan.sensitivity import estimate as pricing
 from quantplan.sensitivity import prior
 from quantplan.sensitivity import probe as probing
+from quantplan.sensitivity import scales as scales_of
 from quantplan.sensitivity.estimate import SensitivityOptions, check_storable, price, prior_table
 from quantplan.sensitivity.probe import Probe, Scale
 from quantplan.sensitivity.round_trip import round_trips
@@ -132,7 +133,7 @@ def test_weights_and_prior(case, tmp_path):
     assert row.weights["Q3_K"] == pytest.approx(prior.scale(case.model, tensor) * errors["Q3_K"], rel=0.02)
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_shapes_alone(tmp_path):
     """A model of 16 GB of which only the header exists."""
     model = read_model(QWEN3_8B.write(tmp_path / "8b.gguf"))
@@ -197,7 +198,7 @@ def test_borrowed_from_the_nearest_blocks_of_the_role():
         "blk.9.attn_v.weight": 0.4,
         "blk.4.ffn_up.weight": 7.0,
     }
-    prices = pricing._all_scales(model, model.tensors, found_with(values))
+    prices = scales_of.all_scales(model, model.tensors, found_with(values))
     lent = prices["blk.5.attn_v.weight"]
     assert (lent.value, lent.source) == (pytest.approx(math.sqrt(0.1 * 0.4)), "borrowed")
     assert lent.relative_error == pytest.approx(np.log([0.1, 0.4]).std())
@@ -210,7 +211,7 @@ def test_borrowed_from_the_nearest_blocks_of_the_role():
 
 def test_nothing_to_borrow_from():
     model = model_of({"blk.0.attn_v.weight": (256, 8)})
-    price_ = pricing._all_scales(model, model.tensors, Probe())["blk.0.attn_v.weight"]
+    price_ = scales_of.all_scales(model, model.tensors, Probe())["blk.0.attn_v.weight"]
     assert (price_.value, price_.source) == (prior.scale(model, model.tensors[0]), "prior")
 
 
@@ -225,19 +226,19 @@ def uniform_entry(total, factor, curvature):
 @pytest.mark.parametrize("factor, curvature", [(0.9, 1.4), (1.1, 0.0), (0.8, 6.0)])
 def test_the_interaction_is_recovered(factor, curvature):
     entries = {str(total): uniform_entry(total, factor, curvature) for total in (0.02, 0.08, 0.3)}
-    scales = {"a": pricing._Estimator(1.0, 0.05, "probed"), "b": pricing._Estimator(2.0, 0.05, "probed")}
-    found = pricing._interaction(Probe(uniform=entries), scales)
+    scales = {"a": scales_of.TensorScale(1.0, 0.05, "probed"), "b": scales_of.TensorScale(2.0, 0.05, "probed")}
+    found = scales_of.interaction(Probe(uniform=entries), scales)
     assert found.factor == pytest.approx(factor, rel=1e-6)
     assert found.curvature == pytest.approx(curvature, abs=1e-6)
-    assert found.relative_error == pytest.approx(pricing._LEAST_INTERACTION_ERROR)
+    assert found.relative_error == pytest.approx(scales_of.LEAST_INTERACTION_ERROR)
 
 
 def test_no_negative_curvature_and_no_fit_to_one_point():
-    scales = {"a": pricing._Estimator(1.0, 0.05, "probed"), "b": pricing._Estimator(2.0, 0.05, "probed")}
+    scales = {"a": scales_of.TensorScale(1.0, 0.05, "probed"), "b": scales_of.TensorScale(2.0, 0.05, "probed")}
     entries = {str(total): uniform_entry(total, 1.0, -1.0) for total in (0.02, 0.1, 0.3)}
-    found = pricing._interaction(Probe(uniform=entries), scales)
+    found = scales_of.interaction(Probe(uniform=entries), scales)
     assert found.curvature == 0 and 0.7 < found.factor < 1 and found.relative_error > 0.05
-    single = pricing._interaction(Probe(uniform={"Q4_K": entries["0.1"]}), scales)
+    single = scales_of.interaction(Probe(uniform={"Q4_K": entries["0.1"]}), scales)
     assert (single.factor, single.curvature) == (1.0, 0.0)
 
 

@@ -122,7 +122,7 @@ def test_probe_type_is_below_the_stored_one(stored, columns, kind):
 # -- scales
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_one_scale_prices_every_type(reference_model, reference_imatrix, calibration_text):
     """On the trained model: KLD / error of a tensor is the same from Q3_K and Q5_K, errors 15 times apart."""
     model, imatrix = read_model(reference_model), read_imatrix(reference_imatrix)
@@ -201,7 +201,7 @@ def test_more_chunks_only_add_to_those_there(case, tmp_path, whole):
         assert len(after[name]["klds"]) == min(32, after["#available"]) > 16
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_K"])
 def test_a_quantized_base(case, whole, tmp_path, kind):
     """Against its own logits a quantized model has about the scales of the original."""
@@ -357,7 +357,7 @@ def test_a_model_that_gives_no_numbers(case, tmp_path):
     tensor = case.model.by_name["blk.1.attn_output.weight"]
     data[tensor.offset : tensor.offset + 2] = np.float16("nan").tobytes()
     (tmp_path / "nan.gguf").write_bytes(data)
-    with pytest.raises(QuantplanError, match="nan.gguf: the model gives NaN or infinite logits; is the file damaged"):
+    with pytest.raises(QuantplanError, match="nan.gguf: the model gives NaN or infinite logits; is the file corrupt"):
         run(replace(case, model=read_model(tmp_path / "nan.gguf")), tmp_path)
 
 

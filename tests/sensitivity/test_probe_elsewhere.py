@@ -22,15 +22,15 @@ from quantplan.progress import SILENT
 from quantplan.quant_type import parse_types
 from quantplan.records.cache import Cache, Plain
 from quantplan.records.journal import Journal
-from quantplan.sensitivity import probe_tasks
+from quantplan.sensitivity import probe_workers
 from quantplan.sensitivity.activation_quantization import activation_quantization
 from quantplan.sensitivity.estimate import SensitivityOptions, price
 from quantplan.sensitivity.probe import probe
-from quantplan.sensitivity.probe_tasks import ProbeJob, ProbeWorkers, model_here
+from quantplan.sensitivity.probe_workers import ProbeJob, ProbeWorkers, model_here
 from quantplan.sensitivity.tensor_swap import TensorSwapper
 
 pytestmark = [
-    pytest.mark.tools,
+    pytest.mark.llamacpp,
     pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system"),
 ]
 NAMES = (
@@ -125,7 +125,7 @@ def test_a_worker_that_is_killed_in_the_middle(small, alone, tmp_path, execution
 def test_what_is_lost_is_named_and_done_later(small, alone, tmp_path, monkeypatch):
     """A task dies whenever it runs: all others are done, and the next run does this one alone."""
     doomed = small.tensors[2].name
-    monkeypatch.setattr(probe_tasks, "swaps_there", deadly)
+    monkeypatch.setattr(probe_workers, "swaps_in_worker", deadly)
     monkeypatch.setattr(worker_pool, "_MOST_TOGETHER", 1)
     monkeypatch.setenv("DEADLY_TENSOR", doomed)
     with pytest.raises(WorkersLost, match=f"Not probed: {doomed}; 5 of 6 tensors are done and kept"):
@@ -145,7 +145,7 @@ def deadly(job, swaps):
     return _honest(job, swaps)
 
 
-_honest = probe_tasks.swaps_there
+_honest = probe_workers.swaps_in_worker
 
 
 def test_nobody_to_make_the_survey(small, tmp_path, monkeypatch):
@@ -185,9 +185,9 @@ def test_a_worker_that_finds_other_files(small, tmp_path, reference_model):
     with pytest.raises(ModelMismatch, match="on the worker .* is another model"):
         model_here(reference_model, small.model.digest)
     with pytest.raises(ModelMismatch, match="on the worker .* is another imatrix"):
-        probe_tasks._load(job_of(small, imatrix_digest="0"))
+        probe_workers.load(job_of(small, imatrix_digest="0"))
     with pytest.raises(BadFile, match="on the worker .*i.dat"):
-        probe_tasks._load(job_of(small, imatrix=tmp_path / "i.dat"))
+        probe_workers.load(job_of(small, imatrix=tmp_path / "i.dat"))
 
 
 def test_its_error_reaches_the_user(small, tmp_path, execution):
@@ -200,26 +200,25 @@ def test_its_error_reaches_the_user(small, tmp_path, execution):
 
 
 def test_processes_that_memory_does_not_hold(small, monkeypatch):
-    monkeypatch.setattr(probe_tasks.psutil, "virtual_memory", lambda: type("", (), {"available": 13_000_000})())
+    monkeypatch.setattr(probe_workers.psutil, "virtual_memory", lambda: type("", (), {"available": 13_000_000})())
     with pytest.raises(BadUsage, match="--jobs 3: each process holds the model, .* use fewer, at most 2"):
         ProbeWorkers(small.model, None, small.text, replace(small.options, execution=Execution(1, jobs=3)))
 
 
 def test_a_worker_keeps_one_model_between_tasks(small, monkeypatch):
     loaded = []
-    monkeypatch.setattr(probe_tasks, "_load", lambda job: loaded.append(job) or TensorSwapper(*parts(small)))
-    held = probe_tasks._Held()
+    monkeypatch.setattr(probe_workers, "load", lambda job: loaded.append(job) or TensorSwapper(*parts(small)))
+    kept = probe_workers.KeptModel()
     first, second = job_of(small), job_of(small, text=small.text + " ")
     for job in (first, first, second):
-        with held as turn:
+        with kept as turn:
             turn.swapper(job)
     assert loaded == [first, second]
-    with pytest.raises(QuantplanError), held:
+    with pytest.raises(QuantplanError), kept:
         raise QuantplanError("a task failed: whatever it left in memory is not believed")
-    with held as turn:
+    with kept as turn:
         turn.swapper(second)
-        held._timer = None
-        held._close()
+        kept.release()
     assert loaded == [first, second, second]
 
 
@@ -278,7 +277,7 @@ def test_kernels_unlike_the_cpus_are_left_out(small, pricing, tmp_path, monkeypa
     journal = Cache(Plain(), tmp_path, "kernel")
     given = (small.model, small.tensors, small.text, 128)
     assert not kernel.known(journal)
-    assert kernel.rounding_of_servers(*given, Execution(1, rpc=("a:1",)), journal) is None
+    assert kernel.on_servers(*given, Execution(1, rpc=("a:1",)), journal) is None
     assert kernel.known(Cache(Plain(), tmp_path, "kernel"))
     assert activation_quantization(*given, Execution(1), journal).backend == "cpu"
 

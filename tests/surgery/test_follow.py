@@ -112,7 +112,7 @@ def test_what_is_only_like_it_is_said(model, imatrix):
     assert averaged.startswith("7 imatrix entries of blended tensors, such as blk.4.") and "approximation" in averaged
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_blends_are_encoded_with_what_follows(model, imatrix, tmp_path):
     """IQ2_XS cannot be encoded without importance: a blend's is the average of its sources'."""
     small = tmp_path / "small.gguf"
@@ -151,7 +151,7 @@ def test_blends_are_encoded_with_what_follows(model, imatrix, tmp_path):
 # --- plans
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 @pytest.mark.parametrize("text", ["delete 3; swap 3 4", "repeat 2-5", "blend 2 9 into 5"])
 def test_a_plan_that_followed_is_built_to_the_byte(model, imatrix, text, tmp_path):
     plan = stock_plan(model, "Q4_K_M", imatrix)
@@ -169,7 +169,7 @@ def test_a_plan_that_followed_is_built_to_the_byte(model, imatrix, text, tmp_pat
         followed.check_belongs_to(model)
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_what_a_plan_promised_does_not_follow(model, tmp_path):
     types = {each.name: BY_NAME["Q8_0"] for each in quantizable(model)}
     plan = make_plan(model, types, predicted_kld=0.01, limits=(Limit("VRAM", "bytes", 10, 9),), budget_bytes=1 << 30)
@@ -179,7 +179,7 @@ def test_what_a_plan_promised_does_not_follow(model, tmp_path):
     assert any(note.startswith("the expected KLD of the plan did not follow") for note in made.record.notes)
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_layer_types_follow_where_they_mean_the_same(model, tmp_path):
     text = tmp_path / "layers.txt"
     flags = 'FLAGS="--token-embedding-type Q6_K --output-tensor-type Q6_K"'
@@ -213,7 +213,7 @@ def test_orders_that_belong_to_another_model(model, tmp_path):
         check_options(other, OperationOptions("delete 0", tmp_path / "out.gguf", imatrix=known))
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_a_plan_whose_imatrix_is_not_given(model, imatrix, tmp_path):
     with pytest.raises(BadUsage, match="the plan was made with the imatrix"):
         check_options(

@@ -94,7 +94,7 @@ def test_every_family_reads_as_its_file(model, text, tmp_path):
     check_same_as_files(model, EDITS, text, tmp_path)
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_K_M"])
 def test_so_does_every_family_of_quantized_files(model, text, tmp_path, kind):
     path = tmp_path / f"{kind}.gguf"
@@ -102,7 +102,7 @@ def test_so_does_every_family_of_quantized_files(model, text, tmp_path, kind):
     check_same_as_files(read_model(path), EDITS[::2] if kind == "Q4_0" else EDITS, text, tmp_path)
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_so_do_split_files(model, text, tmp_path):
     prefix = tmp_path / "part"
     run(["llama-gguf-split", "--split", "--split-max-size", "5M", str(model.path), str(prefix)])
@@ -134,7 +134,7 @@ def test_candidates_of_one_frame_need_one_host(model):
     assert frame(model, made(model, "repeat 2")) == frame(model, made(model, "bridge 3 after 9"))
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_mixed_stored_types_are_frames_of_their_own(model, tmp_path):
     path = tmp_path / "mixed.gguf"
     run(["llama-quantize", str(model.path), str(path), "Q4_K_M", "1"])

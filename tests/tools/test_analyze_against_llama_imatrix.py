@@ -16,7 +16,7 @@ from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
 from quantplan.imatrix import Imatrix, ImatrixEntry
 from quantplan.llamacpp import tools
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 
 _TENSOR = "%5s\t%-20s\t%10.2f\t%8.4f\t%11.4f\t%6.2f\t%6.2f\t%8.2f%%\t%6d\t%10.4f\t%6.2f%%\t%10.2f%%\t%8.4f"
 _LAYER = "%5d\t%14.2f\t%10.4f%%\t%6.4f"

@@ -34,7 +34,7 @@ from quantplan.recipes.quantize_command import requantizes
 from quantplan.sensitivity.estimate import candidates, prior_table
 from quantplan.tensor import padded
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 SHAPES = {
     "dense, tied": QWEN3_1_7B,
     "dense, biases": QWQ_32B,

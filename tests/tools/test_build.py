@@ -38,7 +38,7 @@ from quantplan.quant_type import BY_NAME, fitted, parse_types
 from quantplan.recipes.quantize_command import build_command, plan_rules
 from quantplan.records.formats import PLANS
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 FREE = "Q2_K,Q3_K,Q4_K,Q5_K,Q6_K,legacy,IQ3_S,IQ4_XS,IQ4_NL,F16,BF16,F32"
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from all_commands import all_commands
 
-from quantplan.cli.demo import MIX, MODEL, PLAN
+from quantplan.cli.demo import MODEL, PLAN, STOCK_QUANT
 from quantplan.run.demo_text import demo_texts
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 DATA = Path(__file__).parents[2] / "quantplan" / "data" / MODEL
 
 
@@ -42,10 +42,10 @@ def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("examples")
     shutil.copy(DATA, folder / MODEL)
     run(f"quantplan init {MODEL} --ctx 256", folder)
-    for name, text in zip(("calibration", "heldout"), demo_texts(), strict=True):
+    for name, text in zip(("calibration", "evaluation"), demo_texts(), strict=True):
         (folder / "calibration" / f"{name}.txt").write_text(text[:30_000], encoding="utf-8")
     run("quantplan imatrix", folder)
-    run(f"quantplan solve --budget {MIX} --windows 8 --sample 32k --out {PLAN}", folder)
+    run(f"quantplan solve --budget {STOCK_QUANT} --chunks 8 --sample 32k --out {PLAN}", folder)
     return folder
 
 

@@ -18,7 +18,7 @@ from quantplan.recipes.import_plan import import_file
 from quantplan.recipes.quantize_command import plan_rules
 from quantplan.recipes.rules import check_rules, role_rules
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 SEED = Path(__file__).parents[3] / "shared" / "seeds" / "002_098483952eacee31.txt"
 FLAGS = 'FLAGS="--token-embedding-type Q4_K --output-tensor-type Q6_K"'
 

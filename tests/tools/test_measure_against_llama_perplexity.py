@@ -23,7 +23,7 @@ from quantplan.llamacpp.tools import run
 from quantplan.measurement import check_comparable
 from quantplan.records.formats import MEASUREMENTS
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 OPTIONS = MeasureOptions(n_ctx=256, chunks=8, execution=Execution(1))
 
 

@@ -14,7 +14,7 @@ from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.quantize import Rule, dry_run, ftypes, known_ftype, quantizable, stock_quant
 from quantplan.quant_type import BY_NAME
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 
 
 @pytest.fixture(scope="module")

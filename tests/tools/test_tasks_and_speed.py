@@ -18,7 +18,7 @@ from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.tools import run
 from quantplan.records.formats import TASK_SCORES
 
-pytestmark = pytest.mark.tools
+pytestmark = pytest.mark.llamacpp
 DATA = Path(__file__).parents[1] / "data"
 OPTIONS = MeasureOptions(n_ctx=256, execution=Execution(1))
 NAMES = {"hellaswag": "hellaswag.txt", "winogrande": "winogrande.csv", "arc": "arc.jsonl"}
@@ -128,7 +128,7 @@ TASKS = ["--task", f"arc={DATA / 'arc.jsonl'}", "--task", f"hellaswag={DATA / 'h
 
 def test_measure_and_compare_records(shell):
     words = ["model.gguf", "q4.gguf", *TASKS, "--ctx", "128", "--threads", "1", "--out", "records"]
-    words += ["--text", "judge.txt", "--base", "model.gguf", "--windows", "4"]
+    words += ["--text", "judge.txt", "--base", "model.gguf", "--chunks", "4"]
     out, err = shell("measure", *words, "--json")
     first, second = json.loads(out)
     assert [task["task"] for task in second["tasks"]] == ["arc", "hellaswag"] and second["kld"] > first["kld"] == 0
@@ -145,7 +145,7 @@ def test_measure_and_compare_records(shell):
 
 def test_compare_with_tasks(shell):
     words = ["compare", "q4.gguf", "model.gguf", "-m", "model.gguf", "--text", "judge.txt", "--out", "builds"]
-    words += [*TASKS, "--ctx", "128", "--windows", "4", "--threads", "1", "--reference", "Q8_0", "--format", "csv"]
+    words += [*TASKS, "--ctx", "128", "--chunks", "4", "--threads", "1", "--reference", "Q8_0", "--format", "csv"]
     out, _ = shell(*words)
     heading, *lines = out.splitlines()
     assert {"arc", "arc_err", "arc_alike", "hellaswag", "average"} <= set(heading.split(",")) and len(lines) == 2

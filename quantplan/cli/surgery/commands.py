@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import typer
+from quantplan.cli.framework import Entry, LazyGroup, group
 
-from quantplan.cli.surgery import apply, publish, score, search
-
-
-def application() -> typer.Typer:
-    app = typer.Typer(
-        name="surgery",
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        help="Cut, repeat, swap and blend the blocks of a model; search over it, score it, publish it.",
-        context_settings={"help_option_names": ["-h", "--help"]},
+PANELS = {
+    "Layer surgery": (
+        Entry("apply", "Delete, repeat, move, swap, blend or scale layers", "quantplan.cli.surgery.apply:apply"),
+        Entry("search", "Search over edits, and rank them", "quantplan.cli.surgery.search:search"),
+        Entry("publish", "From edits to a folder to upload", "quantplan.cli.surgery.publish:publish"),
+        Entry("score", "Now `quantplan score`", "quantplan.cli.score:score", hidden=True),
     )
-    app.command("apply")(apply.apply)
-    app.command("search")(search.search)
-    app.command("score")(score.score)
-    app.command("publish")(publish.publish)
-    return app
+}
+
+
+def _surgery() -> None:
+    pass
+
+
+def surgery() -> LazyGroup:
+    return group(
+        _surgery,
+        PANELS,
+        name="surgery",
+        add_completion=False,
+        help="Edit the layers of a model: apply, search, publish.",
+    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from quantplan.tensor import Model
+from quantplan.cli.plan_output import plan_stem, size_name
+from quantplan.surgery.layer_map_files import record_path
+from quantplan.tensor import Model
 
 UPLOAD = "publish"
 
@@ -29,7 +30,7 @@ class PublishStep:
 
 @dataclass(frozen=True)
 class PublishOptions:
-    """What is to be published; ``budgets``: as `run` takes them; ``stock_quants``: stock quants beside them."""
+    """What is to be published; ``budgets``: as `run` takes them; ``stock_quants``: made as well."""
 
     source: Model
     name: str
@@ -50,31 +51,31 @@ class PublishOptions:
         return f"{self.name}-{self.source.file_type}.gguf"
 
 
-def steps_of(wanted: PublishOptions, folder: Path) -> Iterator[PublishStep]:
+def steps_of(job: PublishOptions, folder: Path) -> Iterator[PublishStep]:
     """Read while they are carried out: which files there are is known only then."""
 
     def seen(path: Path) -> str:
         return os.path.relpath(path, folder)
 
-    threads = ("--threads", str(wanted.threads)) if wanted.threads else ()
-    file, source = wanted.file, seen(wanted.source.path)
-    calibration, heldout = map(seen, wanted.texts)
-    words = ("surgery", "apply", source, wanted.edits, "--name", wanted.name, "--out", file, *threads)
-    words += ("--force",) if wanted.forced else ()
+    threads = ("--threads", str(job.threads)) if job.threads else ()
+    file, source = job.file, seen(job.source.path)
+    calibration, evaluation = map(seen, job.texts)
+    words = ("surgery", "apply", source, job.edits, "--name", job.name, "--out", file, *threads)
+    words += ("--skip-architecture-check",) if job.forced else ()
     yield PublishStep(words, operates=True)
-    texts = ("--calibration", calibration, "--text", heldout, "--ctx", str(wanted.ctx))
+    texts = ("--calibration", calibration, "--text", evaluation, "--ctx", str(job.ctx))
     yield PublishStep(("init", file, *texts), "quantplan.toml")
-    yield PublishStep(("measure", file, "--base", source, *threads))
-    if wanted.score:
-        yield PublishStep(("surgery", "score", file, "--base", source, "--text", heldout, *threads))
-    budgets = [word for each in wanted.budgets for word in ("--budget", _seen_budget(each, folder))]
-    yield PublishStep(("run", *budgets, *wanted.further, *threads))
-    for stock_quant in wanted.stock_quants:
-        made = f"{UPLOAD}/{wanted.name}-{stock_quant}.gguf"
+    yield PublishStep(("measure", file, "--model", source, *threads))
+    if job.score:
+        yield PublishStep(("score", file, "--model", source, "--text", evaluation, *threads))
+    budgets = [word for budget in job.budgets for word in ("--budget", _seen_budget(budget, folder))]
+    yield PublishStep(("run", *budgets, *job.further, *threads))
+    for stock_quant in job.stock_quants:
+        made = f"{UPLOAD}/{job.name}-{stock_quant}.gguf"
         yield PublishStep(("quantize", stock_quant, "--out", made, *threads), made)
-    files = _gather(wanted, folder)
+    files = _gather(job, folder)
     yield PublishStep(("measure", *files, *threads))
-    yield PublishStep(("card", *files, "--out", UPLOAD, "--force", *wanted.identity))
+    yield PublishStep(("card", *files, "--out", UPLOAD, "--force", *job.identity))
 
 
 def _seen_budget(budget: str, folder: Path) -> str:
@@ -82,33 +83,27 @@ def _seen_budget(budget: str, folder: Path) -> str:
     return f"={os.path.relpath(Path(budget[1:].strip()).expanduser(), folder)}" if budget.startswith("=") else budget
 
 
-def _gather(wanted: PublishOptions, folder: Path) -> Sequence[str]:
-    """All files to publish; those that `run` made are put among them under names that cannot be taken for stock quants, and
-    the layer map, which makes the model again.
+def _gather(job: PublishOptions, folder: Path) -> Sequence[str]:
+    """All files to publish; those that `run` made are linked there under names that cannot be taken for stock quants, and
+    so is the layer map, which makes the model again.
     """
-    from quantplan.cli.plan_output import plan_stem, size_name
-    from quantplan.surgery.layer_map_files import record_path
-
-    record = record_path(folder / wanted.file)
+    record = record_path(folder / job.file)
     if record.is_file():
         _link(record, folder / UPLOAD / record.name)
     names = []
-    for budget in wanted.budgets:
-        built = folder / f"{plan_stem(wanted.name, size_name(budget))}.gguf"
+    for budget in job.budgets:
+        built = folder / f"{plan_stem(job.name, size_name(budget))}.gguf"
         size = size_name(budget) if budget.startswith("=") else budget
-        names.append(f"{plan_stem(wanted.name, f'plan-{size}')}.gguf")
+        names.append(f"{plan_stem(job.name, f'plan-{size}')}.gguf")
         if built.is_file():
             _link(built, folder / UPLOAD / names[-1])
     return [
-        f"{UPLOAD}/{name}"
-        for name in (*names, *(f"{wanted.name}-{stock_quant}.gguf" for stock_quant in wanted.stock_quants))
+        f"{UPLOAD}/{name}" for name in (*names, *(f"{job.name}-{stock_quant}.gguf" for stock_quant in job.stock_quants))
     ]
 
 
 def _link(built: Path, published: Path) -> None:
     """The same bytes under another name: a hard link where the disk can, else a copy."""
-    import shutil
-
     if published.exists() and published.samefile(built):
         return
     published.parent.mkdir(exist_ok=True)

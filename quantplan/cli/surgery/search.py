@@ -1,57 +1,72 @@
-"""`quantplan surgery search`: candidates of whole families of edits, ranked, and the best judged on another text."""
+"""`quantplan surgery search`: candidates of whole families of edits, ranked, and the best measured on another text."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
+import typer
+
+from quantplan.budget import human_bytes
+from quantplan.build.preflight import check_apart, check_source
 from quantplan.cli import console, options
+from quantplan.cli.framework import OutputOptions, command, out_option
+from quantplan.cli.options import (
+    CalibrationOptions,
+    ChunkOptions,
+    ExecutionOptions,
+    HubOptions,
+    ImatrixOptions,
+    TextOptions,
+)
 from quantplan.cli.surgery import search_options as asked
-from quantplan.cli.surgery.search_options import By
+from quantplan.cli.surgery.apply import SkipCheckOption
+from quantplan.cli.surgery.search_options import CandidateOptions, RankingOptions
+from quantplan.cli.surgery.search_progress import growing
+from quantplan.imatrix import Imatrix
+from quantplan.llamacpp.engine import chunks_per_batch
+from quantplan.report.leaderboard_table import evaluation_table, leaderboard_table, verdict
+from quantplan.surgery.operation import operate
+from quantplan.surgery.products import OperationOptions, produce
+from quantplan.surgery.search.dry_run import SearchEstimate, estimate_search
+from quantplan.surgery.search.evaluations import EvaluationJob, chunks_of
+from quantplan.surgery.search.families import DEFAULT, parse_family
+from quantplan.surgery.search.leaderboard import Leaderboard
+from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
+from quantplan.surgery.search.search import SearchOptions, SearchResult, judge
+from quantplan.surgery.search.search import search as run_search
+from quantplan.surgery.write_model import check_target
+from quantplan.tensor import Model
 
-if TYPE_CHECKING:
-    from quantplan.imatrix import Imatrix
-    from quantplan.surgery.search.dry_run import SearchEstimate
-    from quantplan.surgery.search.evaluations import EvaluationJob
-    from quantplan.surgery.search.leaderboard import Leaderboard
-    from quantplan.surgery.search.search import SearchOptions, SearchResult
-    from quantplan.tensor import Model
 
-
+@command
 def search(
-    model: asked.ModelArgument = None,
-    hub: options.HubOption = None,
-    family: asked.FamilyOption = None,
-    edits: asked.EditsOption = None,
-    edits_file: asked.EditsFileOption = None,
-    by: asked.ByOption = By.ppl,
-    suite: asked.SuiteOption = None,
-    phases: asked.PhasesOption = 1,
-    keep: asked.KeepOption = 3,
-    breadth: asked.BreadthOption = 8,
-    max_candidates: asked.MaxCandidatesOption = None,
-    max_time: asked.MaxTimeOption = None,
-    calibration: asked.SearchTextOption = None,
-    text: options.TextOption = None,
-    ctx: options.CtxOption = None,
-    chunks: asked.SearchChunksOption = None,
-    judge_chunks: asked.JudgeChunksOption = None,
-    top: asked.TopOption = 5,
-    imatrix: options.ImatrixOption = None,
-    force: asked.ForceOption = False,
-    out: asked.OutOption = None,
-    record: asked.RecordOption = None,
-    threads: options.ThreadsOption = 0,
-    gpu_layers: options.GpuLayersOption = 0,
-    jobs: options.JobsOption = 1,
-    dry_run: options.DryRunOption = False,
-    as_json: options.JsonOption = False,
+    hub: HubOptions,
+    imatrix: ImatrixOptions,
+    calibration: CalibrationOptions,
+    text: TextOptions,
+    candidates: CandidateOptions,
+    ranking: RankingOptions,
+    measuring: ChunkOptions,
+    execution: ExecutionOptions,
+    output: OutputOptions,
+    model: Annotated[
+        Path | None, typer.Argument(help="GGUF model, or hf://owner/repo/file (default: the project's).")
+    ] = None,
+    skip_check: SkipCheckOption = False,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            "--record", rich_help_panel="Output", help="The leaderboard's file (default: reports/MODEL.surgery.json)."
+        ),
+    ] = None,
+    out: Annotated[Path | None, out_option("Write the best candidate's model here.")] = None,
 ) -> None:
-    """Search over edits of layers: read every candidate of the families, combine the best, judge them on another text.
+    """Search over edits of layers: measure every candidate of the families, combine the best, evaluate on another text.
 
     Candidates are swapped into a loaded model; only another number of layers takes a file, for the moment of loading it.
-    Every result is kept at once: the same command goes on after Ctrl-C or kill -9 and ends with the same leaderboard. Edits
+    Every result is kept at once: after Ctrl-C or kill -9 the same command resumes and ends with the same leaderboard. Edits
     that the architecture forbids are left out and counted.
 
     Families: delete:2 cuts ranges of 2; repeat:8/4 runs ranges of 8, begun at every 4th layer, twice, then ranges of 4 around the
@@ -59,94 +74,87 @@ def search(
 
     Example, in a project: quantplan surgery search prose-10m-f16.gguf --family delete --family repeat:4/2 --phases 2 --dry-run
     """
-    from quantplan.build.preflight import check_apart, check_source
-    from quantplan.surgery.write_model import check_target
-
-    source = options.model(options.local_or_hub(model, hub))
+    source = options.model(options.local_or_hub(model, hub.hub))
     check_source(source)
     if out:
         check_target(source, out)
     place = asked.record_path(record, source.path)
-    suites = [Path(each) for each in suite or ()]
-    check_apart((place, out), (*source.paths, calibration, text, imatrix, edits_file, *suites))
-    weights = options.imatrix(imatrix, source)
-    chosen = _options(source, family, asked.explicit(edits, edits_file), by, force)
-    chosen = replace(
-        chosen,
-        phases=phases,
-        keep=keep,
-        breadth=breadth,
-        max_candidates=max_candidates,
-        max_seconds=asked.seconds(max_time),
-        top=top,
-    )
-    wanted, execution = asked.suite(by, suite), options.execution(threads, gpu_layers, jobs)
-    searching, judging = asked.texts(calibration, text)
-    job = _job(source, searching, options.ctx(ctx, source), chunks, jobs, weights)
-    job = replace(job, execution=execution, suite=wanted)
-    if dry_run:
-        _announce(source, job, chosen, weights, judging is not None, as_json)
+    inputs = (*calibration.calibration, *text.text, imatrix.imatrix, candidates.edits_file, *map(Path, ranking.suite))
+    check_apart((place, out), (*source.paths, *inputs))
+    weights = options.imatrix(imatrix.imatrix, source)
+    how = _options(source, candidates, ranking, skip_check)
+    suite = ranking.suites()
+    searching, judging = asked.texts(calibration.calibration, text.text)
+    n_ctx = options.ctx(measuring.ctx, source)
+    job = replace(_job(source, searching, n_ctx, ranking.chunks, execution, weights), suite=suite)
+    if output.dry_run:
+        _announce(source, job, how, weights, judging is not None, output.as_json)
         return
-    found = _search(source, job, chosen, weights, place)
-    board = found.board
+    result = _search(source, job, how, weights, place)
+    board = result.board
     if judging is not None:
-        judged = _job(source, judging, job.n_ctx, judge_chunks or chunks, jobs, weights)
-        board = _judge(source, replace(judged, execution=execution), board, chosen, weights, place)
-    _write_champion(source, board, out, weights, force, threads)
-    _show(board, found, place, as_json)
+        judged = _job(source, judging, n_ctx, ranking.eval_chunks or ranking.chunks, execution, weights)
+        board = _judge(source, judged, board, how, weights, place)
+    _write_champion(source, board, out, weights, skip_check, execution.threads)
+    _show(board, result, place, output.as_json)
 
 
-def _options(source: Model, family: list[str] | None, edits: tuple, by: By, force: bool) -> SearchOptions:
-    from quantplan.surgery.search.families import DEFAULT, parse_family
-    from quantplan.surgery.search.search import SearchOptions
-
-    names = family if family else () if edits else DEFAULT
+def _options(source: Model, candidates: CandidateOptions, ranking: RankingOptions, skip_check: bool) -> SearchOptions:
+    edits = candidates.explicit()
+    names = candidates.family or (() if edits else DEFAULT)
     families = tuple(dict.fromkeys(parse_family(name, source.blocks) for name in names))
-    return SearchOptions(families, edits, by.value, skip_check=force)
+    return SearchOptions(
+        families,
+        edits,
+        ranking.by.value,
+        phases=candidates.phases,
+        keep=candidates.keep,
+        breadth=candidates.breadth,
+        max_candidates=candidates.max_candidates,
+        max_seconds=candidates.max_seconds,
+        top=ranking.top,
+        skip_check=skip_check,
+    )
 
 
-def _job(source: Model, text: str, n_ctx: int, chunks: int | None, jobs: int, imatrix: Imatrix | None) -> EvaluationJob:
-    from quantplan.surgery.search.evaluations import EvaluationJob, chunks_of
-
-    count = chunks_of(source, text, n_ctx, chunks, jobs)
+def _job(
+    source: Model, text: str, n_ctx: int, chunks: int | None, execution: ExecutionOptions, imatrix: Imatrix | None
+) -> EvaluationJob:
+    count = chunks_of(source, text, n_ctx, chunks, execution.jobs)
     path = Path(imatrix.path).absolute() if imatrix else None
-    return EvaluationJob(source.path, source.digest, text, n_ctx, count, options.cache_folder(), imatrix=path)
+    job = EvaluationJob(source.path, source.digest, text, n_ctx, count, options.cache_folder(), imatrix=path)
+    return replace(job, execution=execution.parsed())
 
 
 def _search(
-    source: Model, job: EvaluationJob, chosen: SearchOptions, imatrix: Imatrix | None, place: Path
+    source: Model, job: EvaluationJob, how: SearchOptions, imatrix: Imatrix | None, place: Path
 ) -> SearchResult:
-    """The search, its leaderboard written anew with every result."""
-    from quantplan.cli.surgery.search_progress import growing
-    from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
-    from quantplan.surgery.search.search import search as run
-
+    """The search, its leaderboard written with every result."""
     with growing() as (report, show):
 
         def on_result(board: Leaderboard) -> None:
             LEADERBOARDS.write(board, place)
             show(board)
 
-        found = run(source, job, chosen, imatrix, report, on_result)
-    LEADERBOARDS.write(found.board, place)
-    for reason in found.reasons.values():
+        result = run_search(source, job, how, imatrix, report, on_result)
+    LEADERBOARDS.write(result.board, place)
+    for reason in result.reasons.values():
         console.say(f"left out: {reason}")
-    if found.ended:
+    if result.ended:
         left = (
-            f"{found.board.left_out} candidates were left out" if found.board.left_out else "later stages were left out"
+            f"{result.board.left_out} candidates were left out"
+            if result.board.left_out
+            else "later stages were left out"
         )
-        console.warn(f"{found.ended}: {left}; the same command with more goes on from here")
-    return found
+        console.warn(f"{result.ended}: {left}; the same command with more resumes here")
+    return result
 
 
 def _judge(
-    source: Model, job: EvaluationJob, board: Leaderboard, chosen: SearchOptions, imatrix: Imatrix | None, place: Path
+    source: Model, job: EvaluationJob, board: Leaderboard, how: SearchOptions, imatrix: Imatrix | None, place: Path
 ) -> Leaderboard:
-    from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
-    from quantplan.surgery.search.search import judge
-
-    console.say(f"judging the best {min(chosen.top, len(board.standings))} on the held-out text ...")
-    judged = judge(source, job, board, chosen.top, imatrix)
+    console.say(f"measuring the best {min(how.top, len(board.standings))} on the evaluation text ...")
+    judged = judge(source, job, board, how.top, imatrix)
     LEADERBOARDS.write(judged, place)
     return judged
 
@@ -154,10 +162,7 @@ def _judge(
 def _write_champion(
     source: Model, board: Leaderboard, out: Path | None, imatrix: Imatrix | None, force: bool, threads: int
 ) -> None:
-    """The first of the leaderboard as a file, with its record beside it."""
-    from quantplan.surgery.operation import operate
-    from quantplan.surgery.products import OperationOptions, produce
-
+    """The first of the leaderboard as a file, with its record next to it."""
     best = board.best
     if out is None or best is None:
         return
@@ -170,16 +175,13 @@ def _write_champion(
 # --- printing
 
 
-def _show(board: Leaderboard, found: SearchResult, place: Path, as_json: bool) -> None:
-    from quantplan.report.leaderboard_table import evaluation_table, leaderboard_table, verdict
-    from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
-
+def _show(board: Leaderboard, result: SearchResult, place: Path, as_json: bool) -> None:
     console.say(f"leaderboard: {place}")
-    timing = found.timing
+    timing = result.timing
     if timing.evaluations and timing.overhead is not None and board.suite is None:
-        each = timing.total / timing.evaluations
+        average = timing.total / timing.evaluations
         console.say(
-            f"{timing.evaluations} models read, {each:.2f} s each, {timing.overhead:.2f} of forward passes and loading"
+            f"{timing.evaluations} models measured, {average:.2f} s each, {timing.overhead:.2f} of forward passes and loading"
         )
     if as_json:
         console.put_json(LEADERBOARDS.encode(board) | {"verdict": verdict(board) if board.judgement else None})
@@ -190,39 +192,34 @@ def _show(board: Leaderboard, found: SearchResult, place: Path, as_json: bool) -
 
 
 def _announce(
-    source: Model, job: EvaluationJob, chosen: SearchOptions, imatrix: Imatrix | None, judged: bool, as_json: bool
+    source: Model, job: EvaluationJob, how: SearchOptions, imatrix: Imatrix | None, judged: bool, as_json: bool
 ) -> None:
-    from dataclasses import asdict
-
-    from quantplan.surgery.search.dry_run import estimate_search
-
-    plan = estimate_search(source, job, chosen, imatrix)
+    plan = estimate_search(source, job, how, imatrix)
     if as_json:
         console.put_json(asdict(plan) | {"candidates": plan.candidates, "windows": job.chunks, "n_ctx": job.n_ctx})
         return
-    for line in _lines(source, job, chosen, plan):
+    for line in _lines(source, job, how, plan):
         console.put(line)
     if judged:
-        console.put(f"judgement   the best {chosen.top} and the original on the held-out text")
+        console.put(f"evaluation  the best {how.top} and the original on the evaluation text")
 
 
-def _lines(source: Model, job: EvaluationJob, chosen: SearchOptions, plan: SearchEstimate) -> list[str]:
-    from quantplan.budget import human_bytes
-    from quantplan.llamacpp.engine import chunks_per_batch
-
+def _lines(source: Model, job: EvaluationJob, how: SearchOptions, plan: SearchEstimate) -> list[str]:
     lines = [
         f"candidates  {stage.name}: {'' if stage.exact else 'at most '}{stage.candidates}" for stage in plan.stages
     ]
     lines += [f"left out    {count} of {name}: {plan.reasons[name]}" for name, count in plan.refused.items()]
-    lines += [f"left out    {count} of {name}: maps that are there already" for name, count in plan.repeated.items()]
-    most = chosen.max_candidates
+    lines += [
+        f"left out    {count} of {name}: maps that are already candidates" for name, count in plan.repeated.items()
+    ]
+    most = how.max_candidates
     total = f"at most {plan.candidates}" if most is None or most >= plan.candidates else f"{most} (--max-candidates)"
     disk = f"files of {human_bytes(plan.disk_bytes)} at a time" if plan.disk_bytes else "no file"
     suite = [f"suite       {job.suite.name}: {job.suite.items} items a candidate"] if job.suite else []
     return [
-        f"model       {source.path.name}: {source.blocks} layers, {job.chunks} windows of {job.n_ctx} tokens a candidate",
+        f"model       {source.path.name}: {source.blocks} layers, {job.chunks} chunks of {job.n_ctx} tokens a candidate",
         *suite,
         *lines,
-        f"in all      {total}, {plan.passes} forward passes of up to {min(job.chunks, chunks_per_batch(job.n_ctx))} windows",
+        f"in all      {total}, {plan.passes} forward passes of up to {min(job.chunks, chunks_per_batch(job.n_ctx))} chunks",
         f"hosts       {plan.hosts} in the first phase; {disk}",
     ]

@@ -6,17 +6,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from quantplan.cli import console
-
-if TYPE_CHECKING:
-    from rich.live import Live
-    from rich.progress import Progress
-
-    from quantplan.progress import Advance, Reporter
-    from quantplan.surgery.search.leaderboard import Leaderboard
-    from quantplan.surgery.search.search import OnResult
+from quantplan.progress import Advance, Reporter
+from quantplan.report.leaderboard_table import in_short, leaderboard_table
+from quantplan.report.table import as_rich
+from quantplan.surgery.search.leaderboard import Leaderboard
+from quantplan.surgery.search.search import OnResult
 
 _SHOWN = 5  # of the leaderboard: the rest would push the screen about
 
@@ -28,17 +28,6 @@ def growing() -> Iterator[tuple[Reporter, OnResult]]:
         with console.terminal() as report:
             yield report, _Lines()
         return
-    from rich.console import Console
-    from rich.live import Live
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     bars = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn())
     with Live(bars, console=Console(stderr=True), transient=True) as live:
@@ -65,11 +54,6 @@ class _View:
         self.say(f"warning: {text}")
 
     def show(self, board: Leaderboard) -> None:
-        from rich.console import Group
-
-        from quantplan.report.leaderboard_table import leaderboard_table
-        from quantplan.report.table import as_rich
-
         table = as_rich(replace(leaderboard_table(board, _SHOWN), notes=()))  # notes are for a search that is over
         self._live.update(Group(table, self._bars))
 
@@ -81,8 +65,6 @@ class _Lines:
         self._best = ""
 
     def __call__(self, board: Leaderboard) -> None:
-        from quantplan.report.leaderboard_table import in_short
-
         best, done = board.best, len(board.standings)
         if best and best.edits != self._best:
             self._best = best.edits

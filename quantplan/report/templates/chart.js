@@ -1,4 +1,4 @@
-// Size against expected damage: the plans as a line, stock mixes and measured files as points.
+// File size against expected KLD: the plans as a line, stock quants and measured files as points.
 
 const MARGIN = { left: 58, right: 16, top: 12, bottom: 40 };
 
@@ -43,7 +43,7 @@ function drawChart(choose) {
 function summary() {
   const [first, last] = [data.plans[0], data.plans.at(-1)];
   return `Expected KLD from ${figure(first.kld)} at ${size(first.bytes)} to ${figure(last.kld)} at ${size(last.bytes)}; `
-    + `${priced.length} stock mixes and ${measured.length} measured files beside it. All values are in the tables below.`;
+    + `${priced.length} stock quants and ${measured.length} measured files. All values are in the tables below.`;
 }
 
 function scales(width, height) {
@@ -84,7 +84,7 @@ function axes(scale, width, height) {
     marks.push(draw('line', { class: 'grid', x1: x, x2: x, y1: foot, y2: foot + 4 }));
     marks.push(draw('text', { x, y: foot + 18, 'text-anchor': 'middle' }, String(+value.toPrecision(6))));
   }
-  marks.push(draw('text', { x: width - MARGIN.right, y: foot + 34, 'text-anchor': 'end' }, `size of the file, ${unit}`));
+  marks.push(draw('text', { x: width - MARGIN.right, y: foot + 34, 'text-anchor': 'end' }, `file size, ${unit}`));
   marks.push(draw('text', { x: 12, y: MARGIN.top + 4, transform: `rotate(-90 12 ${MARGIN.top + 4})`, 'text-anchor': 'end' }, 'KLD'));
   return marks;
 }
@@ -138,12 +138,12 @@ function mixPoints(scale, choose) {
 function measuredPoints(scale) {
   return measured.map(each => draw('circle', {
     class: each.own ? 'measured own' : 'measured', cx: scale.x(each.bytes), cy: scale.y(each.kld), r: 4.5,
-    onpointermove: event => tip(`${each.name}, measured: ${size(each.bytes)}\nKLD ${withError(each.kld, each.error)}\n${each.windows} windows of ${each.ctx}`, event.clientX, event.clientY),
+    onpointermove: event => tip(`${each.name}, measured: ${size(each.bytes)}\nKLD ${withError(each.kld, each.error)}\n${each.windows} chunks of ${each.ctx} tokens`, event.clientX, event.clientY),
     onpointerleave: () => tip(''),
   }));
 }
 
-/** Names of the mixes where there is room for them: beside their point, off other names, points and the line of the plans. */
+/** Names of the stock quants where there is room for them: next to their point, off other names, points and the line of the plans. */
 function labels(scale, width, height) {
   const taken = [...priced, ...measured].map(each => boxAround(scale.x(each.bytes), scale.y(each.kld), 8));
   const curve = lossy.map(plan => boxAround(scale.x(plan.bytes), scale.y(plan.kld), 4));
@@ -170,7 +170,7 @@ function chartLegend() {
   const entry = (mark, words) => make('span', {}, draw('svg', { viewBox: '0 0 16 12', 'aria-hidden': 'true' }, mark), words);
   const entries = [
     entry(draw('path', { d: 'M0 6H16', stroke: 'var(--plan)', 'stroke-width': 2.5 }), 'plans, with one standard error'),
-    entry(draw('path', { d: 'M8 1l5 5l-5 5l-5 -5z', fill: 'var(--mix)' }), 'stock mixes'),
+    entry(draw('path', { d: 'M8 1l5 5l-5 5l-5 -5z', fill: 'var(--mix)' }), 'stock quants'),
   ];
   if (measured.length) {
     entries.push(entry(draw('circle', { cx: 8, cy: 6, r: 4.5, fill: 'var(--measured)' }), 'measured plan'));

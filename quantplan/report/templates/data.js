@@ -3,14 +3,14 @@
 const data = JSON.parse(document.getElementById('data').textContent);
 const LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
 
-/** The type of tensor `at` in a plan or mix. */
+/** The type of tensor `at` in a plan or stock quant. */
 const typeIndex = (sized, at) => LETTERS.indexOf(sized.types[at]);
 const typeOf = (sized, at) => data.types[typeIndex(sized, at)];
 
 const elements = data.tensors.map(tensor => tensor.shape.reduce((product, size) => product * size, 1));
 const tensorBytes = (at, type) => elements[at] / type.block * type.block_bytes;
 
-/** Nats per token of tensor `at` in a plan or mix: null where its type was not priced. */
+/** Nats per token of tensor `at` in a plan or stock quant: null where the table has no value for its type. */
 const damageOf = (sized, at) => data.damage[at][typeIndex(sized, at)];
 
 /** The largest plan that is no larger than so many bytes; undefined where all are larger. */

@@ -20,7 +20,7 @@ const MOST_BITS = 8.5; // 16-bit types share the colour of Q8_0: else they would
 /** What cells can be coloured by: value of a tensor, on a logarithmic scale or not, and the range that its colours span. */
 const measures = {
   bits: { title: 'bits per weight', log: true, value: (sized, at) => typeOf(sized, at).bits, range: () => [Math.min(...usedBits, MOST_BITS), Math.min(Math.max(...usedBits), MOST_BITS)], above: Math.max(...usedBits) > MOST_BITS },
-  damage: { title: 'damage, nats per token', log: true, value: damageOf },
+  damage: { title: 'expected KLD', log: true, value: damageOf },
 };
 (data.statistics?.fields ?? []).forEach((field, index) => {
   if (field.name === 'n') return;
@@ -97,7 +97,7 @@ function walkable(lines, cells, keep) {
   cells.values().next().value?.setAttribute('tabindex', 0);
 }
 
-/** Colours all cells for a plan or mix. */
+/** Colours all cells for a plan or stock quant. */
 function paintMap(cells, sized, measureName) {
   const measure = measures[measureName];
   const values = new Map([...cells.keys()].map(at => [at, measure.value(sized, at)]));

@@ -5,7 +5,7 @@ let markPlan = () => {};
 let cells = new Map();
 
 const plan = () => data.plans[state.plan];
-/** What the map shows: the slider's plan or a stock mix. */
+/** What the map shows: the slider's plan or a stock quant. */
 const shown = () => data.mixes.find(mix => mix.name === state.shown) ?? plan();
 
 function choose(index) {
@@ -31,7 +31,7 @@ function showPlan() {
   const facts = [['size', size(current.bytes)], ['bits per weight', current.bpw.toFixed(3)], ['expected KLD', withError(current.kld, current.kld_err)]];
   const alike = data.mixes.find(mix => mix.name === current.asked);
   byId('figures').replaceChildren(...facts.map(([name, value]) => make('span', {}, `${name} `, make('b', {}, value))));
-  if (alike) facts.push(['as large as', alike.name]);
+  if (alike) facts.push(['size of', alike.name]);
   byId('size').setAttribute('aria-valuetext', facts.map(([name, value]) => `${name} ${value}`).join(', '));
   byId('like').value = alike?.name ?? '';
   byId('smaller').disabled = state.plan === 0;
@@ -53,7 +53,7 @@ function verdict(current) {
   if (!rival?.kld) return exact;
   const ratio = current.kld / rival.kld;
   const beside = `${rival.name} (${size(rival.bytes)})`;
-  return `${exact} Expected to lose ${percent(Math.abs(1 - ratio))} ${ratio <= 1 ? 'less' : 'more'} than ${beside}, the best stock mix of at most this size.`;
+  return `${exact} Expected to lose ${percent(Math.abs(1 - ratio))} ${ratio <= 1 ? 'less' : 'more'} than ${beside}, the best stock quant of at most this size.`;
 }
 
 function repaint() {
@@ -63,7 +63,7 @@ function repaint() {
 
 function tensorWords(at) {
   const type = typeOf(shown(), at);
-  return `${data.tensors[at].name}\n${type.name}, ${type.bits.toFixed(2)} bits, ${size(tensorBytes(at, type))}\ndamage ${figure(damageOf(shown(), at))} nats/token`;
+  return `${data.tensors[at].name}\n${type.name}, ${type.bits.toFixed(2)} bits, ${size(tensorBytes(at, type))}\nKLD ${figure(damageOf(shown(), at))}`;
 }
 
 function look(at) {
@@ -86,12 +86,12 @@ function showTensor(at) {
   const damage = damageOf(shown(), at);
   const facts = [
     ['shape', tensor.shape.join(' × ')], ['type', `${type.name}, ${type.bits.toFixed(2)} bits`], ['bytes', whole(tensorBytes(at, type))],
-    ['damage', `${figure(damage)} nats/token`], ['of all damage', damage === null || Number.isNaN(total) || !total ? '–' : percent(damage / total)],
+    ['expected KLD', figure(damage)], ['of the total', damage === null || Number.isNaN(total) || !total ? '–' : percent(damage / total)],
     ['scale', `${tensor.source}, ± ${percent(tensor.error)}`],
   ];
   const rows = data.types.map((each, index) => ({ type: each, damage: data.damage[at][index] })).filter(row => row.damage !== null || row.type === type);
   const choices = table([
-    ['Type', row => row.type.name, words], ['Bytes', row => tensorBytes(at, row.type), size], ['Damage', row => row.damage, figure],
+    ['Type', row => row.type.name, words], ['Bytes', row => tensorBytes(at, row.type), size], ['KLD', row => row.damage, figure],
   ], rows, false);
   [...choices.tBodies[0].rows].forEach((row, index) => row.classList.toggle('here', rows[index].type === type));
   byId('tensor').replaceChildren(make('h3', {}, tensor.name), make('dl', {}, ...facts.flatMap(([name, value]) => [make('dt', {}, name), make('dd', {}, value)])), choices);
@@ -149,7 +149,7 @@ function start() {
   document.querySelectorAll('table.sortable').forEach(makeSortable);
   cells = buildMap(look, keep);
   chartLegend();
-  byId('mixes').append(mixesTable(chooseAndKeep));
+  byId('mixes').append(stockQuantsTable(chooseAndKeep));
   lazily('statistics', statisticsTable);
   lazily('every-plan', () => plansTable(chooseAndKeep));
   redrawChart();

@@ -80,21 +80,21 @@ function plansTable(choose) {
   ], data.plans);
 }
 
-function mixesTable(choose) {
+function stockQuantsTable(choose) {
   const rows = data.mixes.map(mix => ({ mix, plan: planWithin(mix.bytes) }));
   return table([
-    ['Mix', ({ mix }) => mix.name, words],
+    ['Stock quant', ({ mix }) => mix.name, words],
     ['Bytes', ({ mix }) => mix.bytes, whole],
     ['bpw', ({ mix }) => mix.bpw, value => value.toFixed(3)],
-    ['KLD of the mix', ({ mix }) => mix.kld, figure],
+    ['KLD of the stock quant', ({ mix }) => mix.kld, figure],
     ['KLD of the plan', ({ plan }) => plan?.kld, figure],
     ['Ratio', ({ mix, plan }) => plan && mix.kld ? plan.kld / mix.kld : null, value => value === null ? '–' : value.toFixed(3)],
     ['', ({ mix, plan }) => plan ? make('button', { type: 'button', 'aria-label': `show the plan of the size of ${mix.name}`, onclick: () => choose(data.plans.indexOf(plan)) }, 'show plan') : 'smaller than every plan'],
-    ...(data.mixes.some(mix => mix.unpriced) ? [['Remark', ({ mix }) => mix.unpriced && `no price for ${mix.unpriced}`, words]] : []),
+    ...(data.mixes.some(mix => mix.unpriced) ? [['Remark', ({ mix }) => mix.unpriced && `no sensitivity for ${mix.unpriced}`, words]] : []),
   ], rows);
 }
 
-/** Bytes and types of a plan or mix by role, largest roles first. */
+/** Bytes and types of a plan or stock quant by role, largest roles first. */
 function byRoleTable(sized) {
   const found = new Map();
   data.tensors.forEach((tensor, at) => {
@@ -112,6 +112,6 @@ function byRoleTable(sized) {
     ['Role', row => row.role, words],
     ['Types', row => list(row.types), words],
     ['Size', row => row.bytes, size],
-    ['Damage', row => Number.isNaN(row.damage) ? null : row.damage / total, share => share === null ? '–' : percent(share)],
+    ['Share of KLD', row => Number.isNaN(row.damage) ? null : row.damage / total, share => share === null ? '–' : percent(share)],
   ], rows, false);
 }

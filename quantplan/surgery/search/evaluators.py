@@ -18,7 +18,7 @@ from quantplan.llamacpp.token_scores import BaseRows, base_rows, joined, token_s
 from quantplan.measurement import Estimate
 from quantplan.parallel.worker_pool import Lost, WorkerPool, task_size
 from quantplan.records.codec import finite
-from quantplan.sensitivity.probe_tasks import check_memory, model_here
+from quantplan.sensitivity.probe_workers import check_memory, model_here
 from quantplan.surgery.edited_tensors import edited_tensors
 from quantplan.surgery.layer_map import LayerMap
 from quantplan.surgery.search.evaluations import CandidateScore, EvaluationJob, SearchTiming

@@ -1,4 +1,4 @@
-"""Swaps as tasks: what a worker is told, the model that it keeps loaded between tasks, and the crew as seen by the probe."""
+"""Swaps made by other processes: what a worker gets, and the model that it keeps loaded between tasks."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class ProbeJob:
 
 
 class ProbeWorkers:
-    """The workforce of several processes. Use as a context manager."""
+    """A ``SwapRunner`` of several processes. Use as a context manager."""
 
     def __init__(self, model: Model, imatrix: Imatrix | None, text: str, options: ProbeOptions) -> None:
         check_memory(model, options.execution)
-        self._crew = WorkerPool(options.execution)
-        # workers are told no addresses: each of them is one process
+        self._pool = WorkerPool(options.execution)
+        # workers get no addresses: each of them is one process
         alone = replace(
-            options, execution=options.execution.within_worker(self._crew.threads(options.execution.threads))
+            options, execution=options.execution.within_worker(self._pool.threads(options.execution.threads))
         )
         path = Path(imatrix.path).absolute() if imatrix else None
         self._job = ProbeJob(
@@ -53,18 +53,18 @@ class ProbeWorkers:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._crew.__exit__(*error)
+        self._pool.__exit__(*error)
 
     def survey(self, names: list[str]) -> Survey:
         try:
-            ((_, found),) = self._crew.run(survey_there, self._job, [tuple(names)])
+            ((_, survey),) = self._pool.run(survey_in_worker, self._job, [tuple(names)])
         except Lost as lost:  # nothing is known yet of single tensors
             raise Lost([], lost.reason) from None
-        return found
+        return survey
 
     def run(self, swaps: list[Swap]) -> Iterator[tuple[Swap, Swapped]]:
         try:
-            for chunk, results in self._crew.run(swaps_there, self._job, _chunks(swaps, self._crew.size)):
+            for chunk, results in self._pool.run(swaps_in_worker, self._job, _chunks(swaps, self._pool.size)):
                 yield from zip(chunk, results, strict=True)
         except Lost as lost:
             raise Lost([swap for chunk in lost.items for swap in chunk], lost.reason) from None
@@ -88,18 +88,18 @@ def _chunks(swaps: Sequence[Swap], workers: int) -> list[tuple[Swap, ...]]:
 # --- what runs in a worker
 
 
-def survey_there(job: ProbeJob, names: tuple[str, ...]) -> Survey:
-    with _held as held:
-        return held.swapper(job).survey(names)
+def survey_in_worker(job: ProbeJob, names: tuple[str, ...]) -> Survey:
+    with _kept as kept:
+        return kept.swapper(job).survey(names)
 
 
-def swaps_there(job: ProbeJob, swaps: tuple[Swap, ...]) -> list[Swapped]:
-    with _held as held:
-        swapper = held.swapper(job)
+def swaps_in_worker(job: ProbeJob, swaps: tuple[Swap, ...]) -> list[Swapped]:
+    with _kept as kept:
+        swapper = kept.swapper(job)
         return [swapper.run(swap) for swap in swaps]
 
 
-class _Held:
+class KeptModel:
     """The one model that this worker keeps loaded; as a context manager the turn of one task (Dask runs them in threads)."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class _Held:
         self._swapper: TensorSwapper | None = None
         self._timer: threading.Timer | None = None
 
-    def __enter__(self) -> _Held:
+    def __enter__(self) -> KeptModel:
         self._turn.acquire()
         if self._timer:
             self._timer.cancel()
@@ -116,33 +116,34 @@ class _Held:
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is not None:
-            self._close()
-        self._timer = threading.Timer(_IDLE_SECONDS, self._release)
+            self.release()
+        self._timer = threading.Timer(_IDLE_SECONDS, self._when_idle)
         self._timer.daemon = True
         self._timer.start()
         self._turn.release()
 
     def swapper(self, job: ProbeJob) -> TensorSwapper:
         if self._swapper is None or self._job != job:
-            self._close()
-            self._swapper, self._job = _load(job), job
+            self.release()
+            self._swapper, self._job = load(job), job
         return self._swapper
 
-    def _close(self) -> None:
+    def release(self) -> None:
+        """Frees the model; called within the task's turn."""
         if self._swapper is not None:
             self._swapper.engine.close()
         self._swapper = self._job = None
 
-    def _release(self) -> None:
+    def _when_idle(self) -> None:
         with self._turn:
             if self._timer is threading.current_thread():  # else a task came in between
-                self._close()
+                self.release()
 
 
-_held = _Held()
+_kept = KeptModel()
 
 
-def _load(job: ProbeJob) -> TensorSwapper:
+def load(job: ProbeJob) -> TensorSwapper:
     model = model_here(job.model, job.model_digest)
     imatrix = _imatrix_here(job)
     execution = replace(job.options.execution, threads=job.options.execution.threads or worker_threads())

@@ -1,0 +1,134 @@
+"""Where the value of an option comes from: the command line, the environment, quantplan.toml, or the program."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields, replace
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from quantplan.cli import console
+from quantplan.project import FILE, Project, find_project
+
+DEFAULT_CTX = 512  # llama-perplexity's default chunk
+# options whose default is looked up when it is needed, since it depends on what exists and on the model
+_OF_PROJECT = {
+    "model": "model",
+    "imatrix": "imatrix",
+    "calibration": "calibration",
+    "text": "text",
+    "validation": "validation",
+    "ctx": "ctx",
+}
+_NEW_PROJECT = ("init", "demo", "publish")  # make a project: an older one around them does not matter
+
+
+@cache
+def project() -> Project | None:
+    """The project of the working folder, its paths relative to that folder: plans must not name private folders."""
+    there = find_project(Path.cwd())
+    if there is None:
+        return None
+    for old in there.old_keys:
+        console.say(f"notice: {there.folder.name}/{FILE}: {old}")
+    paths = {field.name: getattr(there, field.name) for field in fields(there)}
+    near = {name: _from_here(path, there.folder) for name, path in paths.items() if isinstance(path, Path)}
+    return replace(there, **near)
+
+
+def _from_here(path: Path, folder: Path) -> Path:
+    """Relative to the working folder for what is in the project, unchanged for anything else."""
+    inside = path.absolute().is_relative_to(folder.absolute())
+    return Path(os.path.relpath(path)) if inside else path
+
+
+def cache_folder() -> Path:
+    """Where measured values are kept: QUANTPLAN_CACHE, else in the project, else in the user's cache folder."""
+    if named := os.environ.get("QUANTPLAN_CACHE"):
+        return Path(named).expanduser()
+    import platformdirs  # not for --help
+
+    here = project()
+    return here.cache if here else Path(platformdirs.user_cache_dir("quantplan"))
+
+
+def variable(option: str) -> str:
+    """The environment variable of an option: QUANTPLAN_GPU_LAYERS."""
+    return f"QUANTPLAN_{option.upper()}"
+
+
+def defaults(command: TyperCommand) -> dict[str, Any]:
+    """What the project's quantplan.toml sets for options of this command."""
+    if not any(option.name == "show_config" for option in command.params) or command.name in _NEW_PROJECT:
+        return {}
+    here = project()
+    found = (
+        {option.name: _fitting(option, here.settings.get(str(option.name))) for option in command.params}
+        if here
+        else {}
+    )
+    return {str(name): value for name, value in found.items() if value is not None}
+
+
+def _fitting(option: Any, value: Any) -> Any:
+    """A list for a repeatable option; a single value, or None, for any other."""
+    if option.multiple:
+        return value if value is None or isinstance(value, list) else [value]
+    if isinstance(value, list):
+        return value[0] if len(value) == 1 else None
+    return value
+
+
+def origin(ctx: typer.Context, option: str | None) -> str | None:
+    """``[plan] budget in quantplan.toml``, ``QUANTPLAN_BUDGET``; None for what was typed or is the default."""
+    source = ctx.get_parameter_source(option) if option else None
+    if source is None:
+        return None
+    if source.name == "ENVIRONMENT":
+        return variable(str(option))
+    here = project()
+    return f"{here.place_of(str(option))} in {FILE}" if source.name == "DEFAULT_MAP" and here else None
+
+
+def show(ctx: typer.Context) -> None:
+    """The value of each option and where it comes from, on stdout."""
+    values = {option.name: _resolved(ctx, option) for option in ctx.command.params if option.name != "show_config"}
+    if ctx.params.get("as_json"):
+        console.put_json({name: {"value": value, "source": source} for name, (value, source) in values.items()})
+        return
+    from rich.table import Table
+
+    table = Table("option", "value", "from", box=None, header_style="bold")
+    for option in ctx.command.params:
+        if option.name in values:
+            value, source = values[option.name]
+            table.add_row(option.opts[0], "-" if value is None else str(value), source)
+    console.put_table(table)
+
+
+def _resolved(ctx: typer.Context, option: Any) -> tuple[Any, str]:
+    value, name = _plain(ctx.params.get(option.name)), str(option.name)
+    source = ctx.get_parameter_source(name)
+    if source is not None and source.name == "COMMANDLINE":
+        return value, "command line"
+    if (place := origin(ctx, name)) is not None:
+        return value, place
+    here = project()
+    if value is None and name in _OF_PROJECT and here and (set_there := getattr(here, _OF_PROJECT[name])) is not None:
+        return _plain(set_there), FILE
+    if value is None and name == "ctx":
+        return DEFAULT_CTX, "default"
+    return value, "default"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value] or None
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
