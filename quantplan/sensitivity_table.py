@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from quantplan.errors import ModelMismatch
 from quantplan.quant_type import QuantType
@@ -20,6 +20,7 @@ class SensitivityRow:
     """One tensor. ``weights[type]``: nats/token from rounding the weights; ``kernel[type]``: from the rounding of
     activations in the backend's kernels for that type (0 where it is not known, see ``SensitivityTable.backend``).
 
+    ``compensated[type]``: like ``weights``, with error-compensated rounding into the same blocks, where that is possible.
     ``relative_error``: standard error of the row's scale over the scale; ``source``: "probed", "borrowed" (scale from
     tensors of the same role), "prior" (no forward pass) or "imported".
     """
@@ -29,10 +30,15 @@ class SensitivityRow:
     kernel: dict[str, float] = field(default_factory=dict)
     relative_error: float = 0.0
     source: str = "imported"
+    compensated: dict[str, float] = field(default_factory=dict)
 
     def damage(self, type_name: str) -> float:
         """Nats per token; KeyError for a type that was not measured."""
         return self.weights[type_name] + self.kernel.get(type_name, 0.0)
+
+    def is_compensated(self, type_name: str) -> bool:
+        """Whether compensated rounding costs less than ggml's encoder in that type; equal bytes, so the better one is taken."""
+        return type_name in self.compensated and self.compensated[type_name] < self.weights[type_name]
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,25 @@ class SensitivityTable:
             for name, kind in types.items()
             if kind != stored[name] or (name in self.rows and kind.name in self.rows[name].weights)
         }
+
+    @property
+    def compensates(self) -> bool:
+        """Whether any pair was measured with error-compensated rounding."""
+        return any(row.compensated for row in self.rows.values())
+
+    def with_compensation(self) -> SensitivityTable:
+        """The table whose ``weights`` are the better of both roundings, which is what a plan is chosen from."""
+        rows = {
+            name: replace(
+                row,
+                weights={
+                    kind: row.compensated[kind] if row.is_compensated(kind) else value
+                    for kind, value in row.weights.items()
+                },
+            )
+            for name, row in self.rows.items()
+        }
+        return replace(self, rows=rows)
 
     def predict(self, assignment: dict[str, str]) -> tuple[float, float]:
         """(KLD in nats/token, its standard error) of a file with these stored types.

@@ -110,7 +110,9 @@ class _Encoder:
             file.seek(place.offset)
             file.write(blocks.data)
         if _digest(tensor_bytes(self._built, place)) != result.sha256:
-            raise NotAsPlanned(f"{self._built.path}: {tensor.name} does not hold what was written; is the disk failing?")
+            raise NotAsPlanned(
+                f"{self._built.path}: {tensor.name} does not hold what was written; is the disk failing?"
+            )
         return result
 
     def _encoded(self, tensor: Tensor, place: Tensor) -> tuple[TensorRounding, np.ndarray]:

@@ -114,14 +114,14 @@ def _jobs(
     per_expert = tensor.rows // tensor.experts
     step = max(1, _CHUNK_ELEMENTS // tensor.columns)
     for expert in range(tensor.experts):
-        rows = _sampled(per_expert, tensor, sample) + expert * per_expert
+        rows = sampled_rows(per_expert, tensor, sample) + expert * per_expert
         own = None if importance is None else importance[expert : expert + 1]
         weights = np.ones(tensor.columns, np.float32) if judged is None else judged[expert]
         for start in range(0, len(rows), step):
             yield _job(model, tensor, types, rows[start : start + step], own, weights)
 
 
-def _sampled(per_expert: int, tensor: Tensor, sample: int | None) -> np.ndarray:
+def sampled_rows(per_expert: int, tensor: Tensor, sample: int | None) -> np.ndarray:
     share = 1.0 if sample is None else sample / tensor.elements
     count = max(min(per_expert, 16), math.ceil(per_expert * share))
     if count >= per_expert:
@@ -166,11 +166,11 @@ def _joined(tensor: Tensor, jobs: list[Future[_Sums]]) -> RoundTrip:
         error = np.concatenate([part.errors[name] for part in parts])
         if not np.isfinite(error).all():
             continue
-        errors[name], sampling[name] = _ratio(error, energy, tensor.rows)
+        errors[name], sampling[name] = ratio_of_sums(error, energy, tensor.rows)
     return RoundTrip(tensor.name, errors, sampling, len(energy))
 
 
-def _ratio(error: np.ndarray, energy: np.ndarray, population: int) -> tuple[float, float]:
+def ratio_of_sums(error: np.ndarray, energy: np.ndarray, population: int) -> tuple[float, float]:
     """sum(error)/sum(energy) and its standard error when the rows are a sample of ``population`` (ratio estimator)."""
     total = float(energy.sum())
     if total <= 0:  # a tensor of zeros loses nothing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from quantplan.llamacpp import ggml
 from quantplan.llamacpp.engine import Engine, EngineOptions, chunks_per_batch
 from quantplan.llamacpp.token_scores import BaseRows, base_rows, divergence
 from quantplan.quant_type import BY_NAME, QuantType, fitted
+from quantplan.rounding.compensate import RoundingOptions
+from quantplan.sensitivity.collected_moments import CollectedMoments
+from quantplan.sensitivity.moment_metric import MomentMetric
 from quantplan.tensor import Model, Tensor
 
 # 2048 tokens suffice for a model: plans from 2 and from 64 chunks of 256 tokens differ by 1 to 4 % in evaluation KLD
@@ -26,12 +30,17 @@ PROBE, NUDGE = "probe", "nudge"  # kinds of a swap besides the names of types
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """``chunks`` 0: as many as make ``DEFAULT_TOKENS`` tokens; ``extend``: more chunks where the error decides."""
+    """``chunks`` 0: as many as make ``DEFAULT_TOKENS`` tokens; ``extend``: more chunks where the error decides.
+
+    ``moments``: folder of the second moments in whose metric errors are taken and rounding is compensated; None: ggml's
+    encoder, errors weighted by the imatrix.
+    """
 
     n_ctx: int
     chunks: int = 0
     extend: bool = True
     execution: Execution = Execution()
+    moments: Path | None = None
 
     def base_chunks(self, available: int) -> int:
         """Windows per tensor: whole batches, as many as asked for, no more than the text has."""
@@ -100,6 +109,10 @@ class TensorSwapper:
                 f"{model.path} holds a header without weights: nothing to probe; use --damage FILE or --damage prior"
             )
         self.model, self.imatrix, self.options = model, imatrix, options
+        self._metric: MomentMetric | None = None
+        if options.moments:
+            rounding = RoundingOptions(threads=options.execution.threads)
+            self._metric = MomentMetric(model, CollectedMoments(options.moments), rounding)
         self.engine = Engine(
             model.path,
             EngineOptions(options.n_ctx, options.execution, swappable=True),
@@ -182,6 +195,8 @@ class TensorSwapper:
     def swap(self, tensor: Tensor, kind: QuantType) -> float:
         """Puts the tensor rounded to ``kind`` in memory; returns the relative squared error that it now has."""
         original = tensor_rows(self.model, tensor)
+        if self._metric and tensor.name in self._metric:
+            return self._place(tensor, original, self._metric.rounded(tensor, original, kind))
         importance = self.imatrix.quantize_weights(tensor) if self.imatrix else None
         if importance is None and ggml.aborts_without_imatrix(kind):
             raise ValueError(f"{kind} cannot be probed without an imatrix")
@@ -200,6 +215,8 @@ class TensorSwapper:
         encoded = ggml.quantize(changed, stored, importance)
         self.engine.put(tensor.name, encoded)
         landed = ggml.dequantize(encoded, stored, tensor.columns)
+        if self._metric and tensor.name in self._metric:
+            return self._metric.relative_error(tensor, original, landed)
         return relative_error(original, landed, self.imatrix.error_weights(tensor) if self.imatrix else None)
 
     def restore(self, tensor: Tensor) -> None:
