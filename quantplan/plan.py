@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -41,12 +42,16 @@ class Limit:
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """A tensor of the finished file. ``rule``: llama-quantize is told its type; else it is copied as it stands."""
+    """A tensor of the finished file. ``rule``: llama-quantize is told its type; else it is copied as it stands.
+
+    ``compensated``: its blocks are replaced by error-compensated rounding after llama-quantize has built the file.
+    """
 
     name: str
     type: QuantType
     bytes: int
     rule: bool
+    compensated: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,15 @@ class ImatrixUse:
     @property
     def file(self) -> str:
         return Path(self.path).name
+
+
+@dataclass(frozen=True)
+class RoundingUse:
+    """The second moments that compensated rounding needs: ``chunks`` chunks of ``n_ctx`` tokens of the calibration text."""
+
+    text_digest: str
+    n_ctx: int
+    chunks: int
 
 
 @dataclass(frozen=True)
@@ -88,6 +102,23 @@ class Plan:
     on_cpu: tuple[str, ...] = ()  # --override-tensor patterns of what stays in RAM when the rest is on a GPU
     predicted_tps: dict[str, float] = field(default_factory=dict)  # tokens/s: generation, prompt and their errors
     made_from: dict[str, object] = field(default_factory=dict)
+    rounding: RoundingUse | None = None  # None: ggml's own encoder throughout
+
+    @property
+    def compensated(self) -> tuple[str, ...]:
+        """Names of the tensors with error-compensated rounding."""
+        return tuple(tensor.name for tensor in self.tensors if tensor.compensated)
+
+    def with_stock_rounding(self) -> Plan:
+        """The same types, rounded as llama-quantize does throughout."""
+        return replace(
+            self, tensors=tuple(replace(tensor, compensated=False) for tensor in self.tensors), rounding=None
+        )
+
+    def with_compensation(self, names: Collection[str], use: RoundingUse) -> Plan:
+        """The same types, with error-compensated rounding of the tensors named."""
+        tensors = tuple(replace(tensor, compensated=tensor.name in names) for tensor in self.tensors)
+        return replace(self, tensors=tensors, rounding=use if names else None)
 
     @cached_property
     def types(self) -> dict[str, QuantType]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from quantplan.build.compensated_rounding import Compensation, check_compensation, compensable, compensate_file
 from quantplan.build.preflight import (
     SPARE_BYTES,
     check_output,
@@ -41,6 +42,7 @@ class _BuildSettings:
     threads: int
     report: Reporter
     advance: Advance | None
+    compensation: Compensation | None = None
 
 
 def stock_plan(model: Model, ftype: str, imatrix: Imatrix | None = None) -> Plan:
@@ -62,16 +64,18 @@ def build(
     threads: int = 0,
     report: Reporter = SILENT,
     advance: Advance | None = None,
+    compensation: Compensation | None = None,
 ) -> Model:
     """The model that the plan describes, written to ``out`` and read back; an older file there is replaced at
-    the end.
+    the end. ``compensation``: for plans with compensated rounding, whose second moments must be those of the plan.
 
     What can be known beforehand is checked first: the plan belongs to the model, the imatrix is the one it
     was made with, the rules resolve to the plan, the disk has room. The rules are kept beside the output.
     Raises BadFile, BadUsage, ModelMismatch, NoSpace, NotAsPlanned, ToolFailed.
     """
+    check_compensation(plan, source, compensation)
     with _recipe(plan, source, imatrix_path) as recipe:
-        return _build(plan, source, out, recipe, _BuildSettings(threads, report, advance))
+        return _build(plan, source, out, recipe, _BuildSettings(threads, report, advance, compensation))
 
 
 def check_build(plan: Plan, source: Model, out: Path, imatrix_path: Path | None = None) -> None:
@@ -129,6 +133,11 @@ def _build(plan: Plan, source: Model, out: Path, recipe: Recipe, settings: _Buil
     try:
         _run(source, part, _with_rules_file(recipe, out), settings)
         plan.check_built(read_model(part))
+        if settings.compensation and plan.compensated:
+            tensors = compensable(
+                {name: plan.types[name] for name in plan.compensated}, source, settings.compensation.moments
+            )
+            compensate_file(part, source, settings.compensation, tensors, settings.report)
         part.replace(out)
     except ToolFailed as error:
         if shutil.disk_usage(out.parent).free < SPARE_BYTES:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from quantplan.errors import NotAsPlanned
+from quantplan.errors import BadUsage, ModelMismatch, NotAsPlanned
 from quantplan.gguf.reader import read_model, tensor_bytes, tensor_rows
+from quantplan.plan import Plan, RoundingUse
 from quantplan.progress import SILENT, Reporter
 from quantplan.quant_type import QuantType
 from quantplan.records.cache import Cache, Plain
@@ -22,8 +23,8 @@ from quantplan.records.files import replacing
 from quantplan.records.journal import digest_of
 from quantplan.rounding.compensate import RoundingOptions, compensate
 from quantplan.rounding.layouts import can_compensate, column_group
-from quantplan.rounding.metric import Metric, prepare
 from quantplan.sensitivity.collected_moments import CollectedMoments
+from quantplan.sensitivity.moment_metric import MomentMetric
 from quantplan.tensor import Model, Tensor
 
 VERSION = 1  # of the encoding: a change of the method makes kept tensors useless
@@ -67,6 +68,29 @@ def compensable(types: Mapping[str, QuantType], source: Model, moments: Collecte
     return tuple(sorted(tensors, key=lambda tensor: (order[tensor.name], column_group(types[tensor.name]))))
 
 
+def check_compensation(plan: Plan, source: Model, compensation: Compensation | None) -> None:
+    """BadUsage where the plan needs second moments and there are none, ModelMismatch where they are of another text."""
+    if plan.rounding is None:
+        return
+    if compensation is None:
+        raise BadUsage(
+            f"{len(plan.compensated)} tensors of the plan have compensated rounding, which needs its calibration text: "
+            "give --calibration TEXT, or --rounding stock for the same types as llama-quantize rounds them"
+        )
+    compensation.moments.check_belongs_to(source)
+    if rounding_use(compensation.moments) != plan.rounding:
+        raise ModelMismatch(
+            "the plan was made with second moments of another calibration text, context or number of chunks; give the same "
+            "--calibration and --ctx, or plan again with `quantplan solve`"
+        )
+
+
+def rounding_use(moments: CollectedMoments) -> RoundingUse:
+    """How a plan names the second moments."""
+    made_from = moments.made_from
+    return RoundingUse(made_from["text"], made_from["n_ctx"], made_from["chunks"])
+
+
 def compensate_file(
     path: Path,
     source: Model,
@@ -91,16 +115,15 @@ def compensate_file(
 
 
 class _Encoder:
-    """Encodes tensors one after the other; the factorized second moments of the last input are kept for its next tensor."""
+    """Encodes tensors one after the other, each kept until the file is done."""
 
     def __init__(self, source: Model, built: Model, compensation: Compensation) -> None:
         self._source, self._built = source, built
-        self._moments, self._options = compensation.moments, compensation.options
-        options = (self._options.damping, self._options.sweeps, self._options.refit)
+        self._metric = MomentMetric(source, compensation.moments, compensation.options)
+        options = (compensation.options.damping, compensation.options.sweeps, compensation.options.refit)
         made_from = (VERSION, source.digest, compensation.moments.folder.name, options)
         self._done: Cache[TensorRounding] = Cache(Plain(TensorRounding), compensation.cache, "rounding", *made_from)
         self._folder = compensation.cache / f"rounding-{digest_of(*made_from)[:32]}"
-        self._metric: tuple[tuple[str, int, int], Metric] | None = None
 
     def replace(self, tensor: Tensor) -> TensorRounding:
         """Writes the tensor's compensated blocks into the built file."""
@@ -132,35 +155,21 @@ class _Encoder:
         """``place``: the tensor in the built file. Matrices of a stack are encoded one by one; those whose inputs saw too little
         text keep llama-quantize's blocks.
         """
-        stack = self._moments.input_of(tensor.name).stack
-        rows, kept = tensor.rows // stack, 0
-        blocks = np.array(tensor_bytes(self._built, place))
+        blocks, kept = np.array(tensor_bytes(self._built, place)), 0
         energy = stock_error = error = 0.0
-        for number in range(stack):
-            part = slice(number * rows, (number + 1) * rows)
-            metric = self._prepared(tensor.name, number, column_group(place.type))
+        for number, rows in enumerate(self._metric.matrices(tensor)):
+            metric = self._metric.prepared(tensor, number, column_group(place.type))
             if metric is None:
-                kept += rows
+                kept += rows.stop - rows.start
                 continue
-            rounded = compensate(tensor_rows(self._source, tensor, part), metric, place.type, self._options)
-            blocks[part] = rounded.blocks
+            rounded = compensate(tensor_rows(self._source, tensor, rows), metric, place.type, self._metric.options)
+            blocks[rows] = rounded.blocks
             kept += rounded.rows_kept
             energy += float(rounded.energies.sum())
             stock_error += float(rounded.stock_errors.sum())
             error += float(rounded.errors.sum())
         relative = (stock_error / energy, error / energy) if energy > 0 else (0.0, 0.0)
         return TensorRounding(tensor.name, place.type.name, *relative, tensor.rows, kept, _digest(blocks)), blocks
-
-    def _prepared(self, name: str, number: int, group: int) -> Metric | None:
-        """The factorized second moments of one matrix; None where too little text reached it."""
-        key = (self._moments.input_of(name).watched, number, group)
-        if self._metric is None or self._metric[0] != key:
-            self._metric = None  # before the next one is read: one in memory at a time
-            moments = self._moments.of(name, number)
-            if not moments.usable:
-                return None
-            self._metric = key, prepare(moments.matrix, self._options.damping, group, self._options.threads)
-        return self._metric[1]
 
 
 def _digest(blocks: np.ndarray) -> str:

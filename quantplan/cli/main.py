@@ -33,6 +33,7 @@ PANELS = {
     ),
     "Build and prove": (
         Entry("quantize", "Build a plan or a stock quant, and check the file"),
+        Entry("requantize", "Any quant again, same types and bytes, with less loss"),
         Entry("measure", "PPL, KLD, tasks and speed of files"),
         Entry("compare", "A plan against stock quants or other files"),
         Entry("score", "Answers to short tasks, out of 100"),

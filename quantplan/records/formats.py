@@ -40,8 +40,8 @@ def _rows_by_tensor(fields: Fields) -> Fields:
 shape(Plan, required=("outcome", "imatrix", "predicted_kld", "layer_types", "made_from"))
 shape(SensitivityTable, written=lambda fields: fields | {"rows": list(fields["rows"].values())}, read=_rows_by_tensor)
 PLANS = register(
-    # 1: first; 2: what was minimised, prices, limits, devices, tokens/s
-    RecordFormat("quantplan-plan", 2, Plan, "plan", "make it again with `quantplan solve`", _check_plan)
+    # 1: first; 2: what was minimised, prices, limits, devices, tokens/s; 3: compensated rounding
+    RecordFormat("quantplan-plan", 3, Plan, "plan", "make it again with `quantplan solve`", _check_plan)
 )
 SENSITIVITY_TABLES = register(
     RecordFormat("quantplan-damage", 1, SensitivityTable, "sensitivity table", "probe again", _check_table)

@@ -61,7 +61,7 @@ class MomentMetric:
         return [slice(number * rows, (number + 1) * rows) for number in range(stack)]
 
     def prepared(self, tensor: Tensor, number: int, group: int) -> Metric | None:
-        """The factorized second moments of a matrix, for types of that ``column_group``; None where too little text reached it."""
+        """The factorized second moments of a matrix for a ``column_group``; None where too little text reached it."""
         key = (self.moments.input_of(tensor.name).watched, number)
         if key not in self._prepared:
             self._prepared.clear()

@@ -1,0 +1,69 @@
+"""The types of any quantized file, built again from the original model with error-compensated rounding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantplan.build.build import build
+from quantplan.build.compensated_rounding import Compensation, compensable, rounding_use
+from quantplan.errors import BadUsage
+from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
+from quantplan.llamacpp.quantize import quantizable
+from quantplan.plan import Plan
+from quantplan.progress import SILENT, Reporter
+from quantplan.recipes.import_plan import import_file
+from quantplan.sensitivity.estimate import collect_for_rounding
+from quantplan.sensitivity.tensor_swap import ProbeOptions
+from quantplan.tensor import Model
+
+
+@dataclass(frozen=True)
+class Requantization:
+    """What is to be built: the plan of the file's types, the imatrix and second moments that it is built with.
+
+    ``left``: quantized tensors that keep ggml's own encoding, because their type or their inputs allow no compensation.
+    """
+
+    plan: Plan
+    imatrix: Path
+    compensation: Compensation
+    warnings: tuple[str, ...]
+    left: tuple[str, ...]
+
+    def build(self, source: Model, out: Path, threads: int = 0, report: Reporter = SILENT) -> Model:
+        """Raises what ``build.build`` raises."""
+        return build(
+            self.plan,
+            source,
+            out,
+            imatrix_path=self.imatrix,
+            threads=threads,
+            report=report,
+            compensation=self.compensation,
+        )
+
+
+def requantization(
+    file: Path, source: Model, calibration: str, options: ProbeOptions, cache: Path, report: Reporter = SILENT
+) -> Requantization:
+    """The second moments are collected, the types of ``file`` become a plan of ``source``.
+
+    The imatrix is the diagonal of the same second moments. Raises ModelMismatch where the file is not of that model's shapes,
+    BadUsage where nothing can be compensated, TextTooShort, NoSpace.
+    """
+    moments = collect_for_rounding(source, quantizable(source), calibration, options, cache, report)
+    path = moments.folder / f"{source.path.stem}.imatrix.gguf"
+    write_imatrix(moments.imatrix("calibration text"), path)
+    imported = import_file(file, source, read_imatrix(path))
+    names = [tensor.name for tensor in compensable(imported.plan.types, source, moments)]
+    if not names:
+        raise BadUsage(
+            f"{file}: no tensor of it can be compensated; its types are those of {source.path.name} or floats"
+        )
+    plan = imported.plan.with_compensation(names, rounding_use(moments))
+    left = [tensor.name for tensor in plan.tensors if tensor.rule and not tensor.compensated]
+    left = [
+        name for name in left if plan.types[name].family != "float" and plan.types[name] != source.by_name[name].type
+    ]
+    return Requantization(plan, path, Compensation(moments, cache), imported.warnings, tuple(left))

@@ -1,0 +1,113 @@
+"""`quantplan requantize`: anybody's quant, its types and bytes kept, encoded again with error-compensated rounding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quantplan.build.requantize import Requantization, requantization
+from quantplan.cli import console, options
+from quantplan.cli.framework import OutputOptions, command, out_option
+from quantplan.cli.options import (
+    TEXTS,
+    CalibrationOptions,
+    EvaluationOptions,
+    ExecutionOptions,
+    TextOptions,
+)
+from quantplan.errors import BadUsage
+from quantplan.evaluate.bootstrap import Ratio, ratio_interval
+from quantplan.evaluate.measure import MeasureOptions, measure
+from quantplan.gguf.reader import read_model
+from quantplan.measurement import Measurement
+from quantplan.sensitivity.tensor_swap import ProbeOptions
+from quantplan.tensor import Model
+
+
+@command
+def requantize(
+    file: Annotated[Path, typer.Argument(help="A quantized GGUF, hf:// too.", show_default=False)],
+    calibration: CalibrationOptions,
+    text: TextOptions,
+    measuring: EvaluationOptions,
+    execution: ExecutionOptions,
+    output: OutputOptions,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            "--base",
+            "--model",
+            "-m",
+            rich_help_panel=TEXTS,
+            help="The original model in F16, BF16 or F32 (default: the project's).",
+        ),
+    ] = None,
+    out: Annotated[Path | None, out_option("File to build (default: FILE-compensated.gguf).")] = None,
+) -> None:
+    """Encode a quantized GGUF again from the original model: same types, same bytes, less loss.
+
+    llama-quantize builds the file's types from --base; then each tensor's weights are rounded anew, every column making up
+    for the rounding errors of those before it, as the inputs that the calibration text gives it tell. It stays a stock
+    GGUF: same blocks, same kernels, same speed. With --text both files are measured, paired by chunk.
+
+    Example: quantplan requantize prose-10m-Q4_K_M.gguf --base prose-10m-f16.gguf --out prose-10m-Q4_K_M-compensated.gguf
+    """
+    source, path = options.model(base), options.local(file)
+    target = out or path.with_name(f"{path.stem}-compensated.gguf")
+    calibration_text = calibration.text
+    if calibration_text is None:
+        raise BadUsage("no calibration text: give --calibration FILE, text like the model's use")
+    here = execution.parsed("compensated rounding")
+    if output.dry_run:
+        size = read_model(path).file_bytes
+        console.put(f"would build {target} ({size:,} bytes) with the types of {path.name} from {source.path.name}")
+        return
+    probe = ProbeOptions(options.ctx(measuring.ctx, source), execution=here)
+    work = requantization(path, source, calibration_text, probe, options.cache_folder(), console.REPORTER)
+    _tell(work)
+    built = work.build(source, target, here.threads, console.REPORTER)
+    measured = _measured(source, (path, target), text, calibration, measuring, here) if text.text else []
+    _show(built, target, work, measured, output.as_json)
+
+
+def _tell(work: Requantization) -> None:
+    for warning in work.warnings:
+        console.warn(warning)
+    if work.left:
+        console.say(f"{len(work.left)} tensors keep ggml's own encoding, first {work.left[0]}")
+
+
+def _measured(source: Model, files, text, calibration, measuring, here) -> list[Measurement]:
+    how = MeasureOptions(options.ctx(measuring.ctx, source), measuring.eval_chunks, here)
+    with console.progress("measuring") as advance:
+        return measure(source.path, files, options.evaluation_text(text.text), how, advance, options.cache_folder())
+
+
+def _show(built: Model, target: Path, work: Requantization, measured: list[Measurement], as_json: bool) -> None:
+    ratio = ratio_interval(measured[1].per_chunk_kld, measured[0].per_chunk_kld) if measured else None
+    if as_json:
+        console.put_json(
+            {
+                "file": str(target),
+                "file_bytes": built.file_bytes,
+                "compensated": list(work.plan.compensated),
+                "left": list(work.left),
+                "kld": measured[1].kld.value if measured else None,
+                "kld_of_file": measured[0].kld.value if measured else None,
+                "ratio": [ratio.ratio, ratio.low, ratio.high] if ratio else None,
+            }
+        )
+        return
+    if ratio:
+        console.say(_in_words(measured, ratio))
+    console.put(str(target))
+
+
+def _in_words(measured: list[Measurement], ratio: Ratio) -> str:
+    before, after = (measurement.kld.value for measurement in measured)
+    return (
+        f"KLD {after:.5f} against {before:.5f} of the file given: {ratio.ratio:.3f} of it "
+        f"(95 % interval {ratio.low:.3f} to {ratio.high:.3f})"
+    )
