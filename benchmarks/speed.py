@@ -31,9 +31,9 @@ from pathlib import Path
 import numpy as np
 
 from quantplan.execution import cores
-from quantplan.gguf.header_only import write_header_only
 from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
 from quantplan.gguf.reader import read_model
+from quantplan.gguf.writer import write_header_only
 from quantplan.imatrix import Imatrix, ImatrixEntry
 from quantplan.llamacpp import tools
 from quantplan.llamacpp.encodable_types import parse_writable

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantplan.gguf.header_only import write_header_only
+from quantplan.gguf.writer import write_header_only
 from quantplan.quant_type import BY_NAME, QuantType
 
 Shape = tuple[int, ...]  # row length first

@@ -70,13 +70,13 @@ def start(
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(10000.0)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
-    for key, (value, kind, item) in _vocabulary().items():
+    for key, (value, kind, item) in vocabulary().items():
         writer.add_key_value(key, value, kind, item)
     return writer
 
 
 @cache
-def _vocabulary() -> dict[str, tuple[object, gguf.GGUFValueType, gguf.GGUFValueType | None]]:
+def vocabulary() -> dict[str, tuple[object, gguf.GGUFValueType, gguf.GGUFValueType | None]]:
     """The reference model's tokenizer: key -> (value, type, type of the items of an array)."""
     fields = gguf.GGUFReader(REFERENCE).fields
     return {
@@ -87,7 +87,7 @@ def _vocabulary() -> dict[str, tuple[object, gguf.GGUFValueType, gguf.GGUFValueT
 
 
 def _vocabulary_size() -> int:
-    return len(_vocabulary()["tokenizer.ggml.tokens"][0])  # type: ignore[arg-type]
+    return len(vocabulary()["tokenizer.ggml.tokens"][0])  # type: ignore[arg-type]
 
 
 def matrix(writer: gguf.GGUFWriter, random: np.random.Generator, name: str, shape: tuple[int, ...]) -> None:

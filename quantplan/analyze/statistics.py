@@ -160,15 +160,15 @@ def _first_with_same_data(entries: dict[str, ImatrixEntry]) -> dict[str, str]:
     return first
 
 
-def _same_data(one: ImatrixEntry, other: ImatrixEntry) -> bool:
-    if (one.sum1 is None) != (other.sum1 is None):
+def _same_data(entry: ImatrixEntry, other: ImatrixEntry) -> bool:
+    if (entry.sum1 is None) != (other.sum1 is None):
         return False
-    return np.array_equal(one.sum2, other.sum2) and (one.sum1 is None or np.array_equal(one.sum1, other.sum1))
+    return np.array_equal(entry.sum2, other.sum2) and (entry.sum1 is None or np.array_equal(entry.sum1, other.sum1))
 
 
-def _named(measured: TensorStatistics, name: str, cosine: float) -> TensorStatistics:
+def _named(tensor: TensorStatistics, name: str, cosine: float) -> TensorStatistics:
     layer, role = layer_and_role(name)
-    return replace(measured, name=name, layer=layer, role=role, cossim=cosine)
+    return replace(tensor, name=name, layer=layer, role=role, cossim=cosine)
 
 
 def _one_block_earlier(name: str) -> str | None:
@@ -254,14 +254,16 @@ def ordered_by(tensors: Iterable[TensorStatistics], field: str) -> tuple[TensorS
     Raises BadUsage with the known fields for any other word.
     """
     keys = {
-        "name": lambda each: each.name,
-        "role": lambda each: (each.role, -each.sum),
-        "layer": lambda each: (math.inf if each.layer is None else each.layer, each.role),
+        "name": lambda tensor: tensor.name,
+        "role": lambda tensor: (tensor.role, -tensor.sum),
+        "layer": lambda tensor: (math.inf if tensor.layer is None else tensor.layer, tensor.role),
     }
     if field in keys:
         return tuple(sorted(tensors, key=keys[field]))
     check_field(field, (*keys, *FIELDS))
-    return tuple(sorted(tensors, key=lambda each: (math.isnan(getattr(each, field)), -getattr(each, field), each.name)))
+    return tuple(
+        sorted(tensors, key=lambda tensor: (math.isnan(getattr(tensor, field)), -getattr(tensor, field), tensor.name))
+    )
 
 
 def check_field(field: str, known: Iterable[str] = tuple(FIELDS)) -> None:

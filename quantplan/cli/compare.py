@@ -55,7 +55,7 @@ def compare(
     execution: ExecutionOptions,
     output: OutputOptions,
     others: Annotated[
-        list[Path] | None, typer.Argument(help="More GGUF files, or records.", show_default=False)
+        list[Path] | None, typer.Argument(help="More plans, GGUF files, or records.", show_default=False)
     ] = None,
     baselines: Annotated[
         list[str],

@@ -114,7 +114,7 @@ def _hellaswag(path: Path, raw: bytes) -> tuple[Question, ...]:
 
 
 def _winogrande(path: Path, raw: bytes) -> tuple[Question, ...]:
-    """Without the last line of the file: llama-perplexity drops the newline behind it, and then the line that has none."""
+    """Without the last line of the file: llama-perplexity drops the newline after it, and then the line that has none."""
     lines = _lines(path, raw)
     questions = [_winogrande_line(f"{path}, line {number}", line) for number, line in enumerate(lines, 1)]
     return tuple(questions if raw.endswith(b"\n\n") else questions[:-1])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from quantplan.errors import BadFile
+from quantplan.gguf.layout import VERSION, Layout, MetadataEntry, TensorInfo
 from quantplan.gguf.reader import read_container
 from quantplan.imatrix import Imatrix, ImatrixEntry
+from quantplan.quant_type import BY_NAME
 from quantplan.records.files import replacing
-from quantplan.tensor import Tensor
+from quantplan.tensor import Tensor, padded
 
 _SUM2, _COUNTS, _SUM1 = ".in_sum2", ".counts", ".in_sum"
 _DATASETS, _CHUNKS, _CHUNK_SIZE = "imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size"
@@ -160,31 +163,32 @@ def write_imatrix(imatrix: Imatrix, path: Path | str) -> None:
     A legacy imatrix keeps its scaled sums and counts: their ratio is what llama.cpp uses. Raises BadFile or
     NoSpace where the file cannot be written; an older file stays as it was then.
     """
+    metadata: dict[str, object] = {
+        "general.type": "imatrix",
+        _CHUNKS: imatrix.chunk_count,
+        _CHUNK_SIZE: imatrix.chunk_size,
+    }
+    if imatrix.datasets:
+        metadata[_DATASETS] = imatrix.datasets
+    arrays = dict(_arrays(imatrix))
+    infos = [
+        (TensorInfo(name, array.shape[::-1], BY_NAME["F32"].ggml_id), array.nbytes) for name, array in arrays.items()
+    ]
+    entries = tuple(MetadataEntry.of(key, value) for key, value in metadata.items())
+    layout = Layout(VERSION, entries, ()).with_tensors(infos)
     with replacing(path, "wb") as file:
-        writer = _writer_class()(Path(file.name), "")
-        writer.add_type("imatrix")
-        writer.add_array(_DATASETS, list(imatrix.datasets))
-        writer.add_uint32(_CHUNKS, imatrix.chunk_count)
-        writer.add_uint32(_CHUNK_SIZE, imatrix.chunk_size)
-        for name, entry in imatrix.entries.items():
-            writer.add_tensor(name + _SUM2, entry.sum2)
-            writer.add_tensor(name + _COUNTS, entry.counts.astype(np.float32).reshape(-1, 1))
-            if entry.sum1 is not None:
-                writer.add_tensor(name + _SUM1, entry.sum1)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        file.write(layout.header)
+        for array in arrays.values():
+            file.write(array.tobytes().ljust(padded(array.nbytes), b"\0"))
 
 
-def _writer_class() -> type:
-    import gguf  # costs 0.1 s, and reading does not need it
-
-    class ImatrixWriter(gguf.GGUFWriter):
-        def add_architecture(self) -> None:
-            """An imatrix has none."""
-
-    return ImatrixWriter
+def _arrays(imatrix: Imatrix) -> Iterator[tuple[str, np.ndarray]]:
+    """float32 [matrices, columns] by the name of the stored tensor."""
+    for name, entry in imatrix.entries.items():
+        yield name + _SUM2, entry.sum2.astype("<f4")
+        yield name + _COUNTS, entry.counts.astype("<f4").reshape(-1, 1)
+        if entry.sum1 is not None:
+            yield name + _SUM1, entry.sum1.astype("<f4")
 
 
 # --- the legacy form

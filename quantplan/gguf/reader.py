@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from quantplan.errors import BadFile
-from quantplan.gguf.libgguf import ARRAY, SCALARS, keys, opened
+from quantplan.gguf.layout import Layout, read_layout
 from quantplan.gguf.shards import model_stem, shard_paths
 from quantplan.llamacpp import ggml
-from quantplan.llamacpp.libraries import base
-from quantplan.llamacpp.signatures import GGUF_CTYPES
 from quantplan.quant_type import ggml_type
-from quantplan.tensor import Model, Tensor
+from quantplan.tensor import Model, Tensor, padded
 
 _SAMPLE = 4096  # bytes at start, middle and end of each tensor that go into the digest
 
@@ -25,13 +22,11 @@ def read_model(path: Path | str) -> Model:
     paths = shard_paths(Path(path))
     metadata: dict[str, object] = {}
     tensors: list[Tensor] = []
-    for shard, each in enumerate(paths):
-        with opened(each) as context:
-            if shard == 0:
-                metadata = _scalars(context)
-            found = _tensors(context, each, shard)
-        _check_length(each, found)
-        tensors += found
+    for shard, shard_path in enumerate(paths):
+        layout = read_layout(shard_path)
+        if shard == 0:
+            metadata = _scalars(layout)
+        tensors += _tensors(layout, shard_path, shard)
     if metadata.get("general.type") == "imatrix":
         raise BadFile(f"{paths[0]}: this is an imatrix, not a model; give it as --imatrix")
     architecture = metadata.get("general.architecture")
@@ -57,54 +52,34 @@ def read_container(path: Path) -> tuple[dict[str, object], list[Tensor]]:
 
     BadFile where the header is unreadable or a tensor's data is not all there.
     """
-    with opened(path) as context:
-        metadata = _scalars(context) | _string_arrays(context)
-        tensors = _tensors(context, path, 0)
-    _check_length(path, tensors)
-    return metadata, tensors
+    layout = read_layout(path)
+    texts = {entry.key: entry.texts for entry in layout.entries if entry.texts is not None}
+    return _scalars(layout) | texts, _tensors(layout, path, 0)
 
 
-def _scalars(context: int) -> dict[str, object]:
-    lib, values = base(), {}
-    for index in range(lib.gguf_get_n_kv(context)):
-        kind = SCALARS.get(lib.gguf_get_kv_type(context, index))
-        if kind:
-            value = getattr(lib, f"gguf_get_val_{kind}")(context, index)
-            values[lib.gguf_get_key(context, index).decode()] = (
-                value.decode("utf-8", "replace") if kind == "str" else value
-            )
-    return values
+def _scalars(layout: Layout) -> dict[str, object]:
+    values = {entry.key: entry.number if entry.text is None else entry.text for entry in layout.entries}
+    return {key: value for key, value in values.items() if value is not None}
 
 
-def _string_arrays(context: int) -> dict[str, object]:
-    lib, values = base(), {}
-    for index in range(lib.gguf_get_n_kv(context)):
-        if (
-            lib.gguf_get_kv_type(context, index) == ARRAY
-            and SCALARS.get(lib.gguf_get_arr_type(context, index)) == "str"
-        ):
-            items = (lib.gguf_get_arr_str(context, index, item) for item in range(lib.gguf_get_arr_n(context, index)))
-            values[lib.gguf_get_key(context, index).decode()] = tuple(item.decode("utf-8", "replace") for item in items)
-    return values
-
-
-def _tensors(context: int, path: Path, shard: int) -> list[Tensor]:
-    lib, found = base(), []
-    data = lib.gguf_get_data_offset(context)
-    for index in range(lib.gguf_get_n_tensors(context)):
-        name = lib.gguf_get_tensor_name(context, index).decode()
-        number = lib.gguf_get_tensor_type(context, index)
-        kind = ggml_type(number)
+def _tensors(layout: Layout, path: Path, shard: int) -> list[Tensor]:
+    """BadFile for a type that is not known, and where data are not all there or not where gguf.cpp expects them."""
+    tensors, expected = [], 0
+    for info in layout.tensors:
+        kind = ggml_type(info.type)
         if kind is None:
             raise BadFile(
-                f"{path}: {name} is stored as type {number}, which this quantplan does not know; update quantplan"
+                f"{path}: {info.name} is stored as type {info.type}, which this quantplan does not know; update quantplan"
             )
-        ne = lib.gguf_get_tensor_ne(context, index)
-        shape = tuple(ne[i] for i in range(4))
+        if not kind.fits(info.dims[0]) or info.offset != expected or not info.name.isprintable():
+            raise BadFile(f"{path}: damaged header (of the tensor {info.name!r}); is the download complete?")
+        shape = info.dims
         while len(shape) > 1 and shape[-1] == 1:
             shape = shape[:-1]
-        found.append(Tensor(name, shape, kind, data + lib.gguf_get_tensor_offset(context, index), shard))
-    return found
+        tensors.append(Tensor(info.name, shape, kind, layout.data_offset + info.offset, shard))
+        expected += padded(tensors[-1].bytes, layout.alignment)
+    _check_length(path, tensors)
+    return tensors
 
 
 def _check_length(path: Path, tensors: list[Tensor]) -> None:
@@ -155,14 +130,6 @@ def tensor_rows(model: Model, tensor: Tensor, rows: np.ndarray | slice | None = 
 
 
 def number_arrays(path: Path) -> dict[str, tuple[float, ...]]:
-    """Arrays of numbers (booleans as 0 and 1) in a header by key, those of the tokenizer left out. Raises BadFile."""
-    lib, found = base(), {}
-    with opened(path) as context:
-        for index, key in enumerate(keys(context)):
-            if lib.gguf_get_kv_type(context, index) != ARRAY or key.startswith("tokenizer."):
-                continue
-            item = GGUF_CTYPES.get(SCALARS.get(lib.gguf_get_arr_type(context, index), "str"))
-            count = lib.gguf_get_arr_n(context, index)
-            if count and item not in (None, ctypes.c_char_p):
-                found[key] = tuple((item * count).from_address(lib.gguf_get_arr_data(context, index)))
-    return found
+    """Arrays of numbers and booleans in a header by key, those of the tokenizer left out. Raises BadFile."""
+    entries = [entry for entry in read_layout(path).entries if not entry.key.startswith("tokenizer.")]
+    return {entry.key: entry.numbers for entry in entries if entry.numbers}

@@ -1,21 +1,19 @@
-"""Headers of files that are yet to be made: how large llama-quantize's will be, and one of fewer blocks.
-
-Made with libggml's own functions, so that whatever gguf does to a header happens here too.
-"""
+"""Headers of files that are yet to be made: how large llama-quantize's will be, one of fewer blocks, one without weights."""
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 from quantplan.gguf.layer_arrays import array_items, is_per_layer_array
-from quantplan.gguf.libgguf import ARRAY, SCALARS, keys, opened
-from quantplan.llamacpp.libraries import base
-from quantplan.llamacpp.signatures import GGUF_CTYPES, ContextParams
+from quantplan.gguf.layout import VERSION, Layout, MetadataEntry, TensorInfo, read_layout
 from quantplan.quant_type import QuantType
+from quantplan.records.files import replacing
 from quantplan.tensor import Model, Tensor, padded
 
+_LEFT_OUT = ("tokenizer.", "split.", "general.alignment")
 _SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
 
 
@@ -32,8 +30,8 @@ class ImatrixNote:
 def quantized_bytes(model: Model, types: Mapping[str, QuantType], note: ImatrixNote | None) -> int:
     """Exact size of the file that llama-quantize builds: header and padded data, split models made one.
 
-    ``types`` holds the stored type of tensors that change. Repeats what llama_model_quantize_impl does with
-    libggml's own functions, so that whatever gguf does to the header happens here too.
+    ``types`` holds the stored type of tensors that change. Source: ``llama_model_quantize_impl``; libggml copies strings to
+    their first zero byte and pads with 32 bytes whatever the source does.
     """
     data = sum(padded(tensor.bytes_as(types.get(tensor.name, tensor.type))) for tensor in model.tensors)
     return data + metadata_bytes(model, note)
@@ -41,46 +39,34 @@ def quantized_bytes(model: Model, types: Mapping[str, QuantType], note: ImatrixN
 
 def metadata_bytes(model: Model, note: ImatrixNote | None) -> int:
     """Bytes before the tensor data in a file that llama-quantize makes of the model."""
-    lib = base()
-    with opened(model.path) as source:
-        out = lib.gguf_init_empty()
-        memory = lib.ggml_init(ContextParams((len(model.tensors) + 1) * lib.ggml_tensor_overhead(), None, True))
-        try:
-            lib.gguf_set_kv(out, source)
-            lib.gguf_set_val_u32(out, b"general.quantization_version", 2)
-            lib.gguf_set_val_u32(out, b"general.file_type", 0)
-            for key in _SPLIT_KEYS:
-                lib.gguf_remove_key(out, key.encode())
-            if note is not None:
-                _write_note(out, note)
-            _add_tensors(out, memory, model.tensors)
-            return lib.gguf_get_meta_size(out)
-        finally:
-            lib.ggml_free(memory)
-            lib.gguf_free(out)
+    numbers = {"general.quantization_version": 2, "general.file_type": 0}
+    entries = [MetadataEntry.of(key, number) for key, number in numbers.items()] + (_entries(note) if note else [])
+    kept = _copied_entries(model.path, model.digest)
+    layout = Layout(VERSION, kept, ()).changed({entry.key: entry for entry in entries}, _SPLIT_KEYS)
+    return padded(layout.with_tensors(map(_info, model.tensors)).length)
 
 
-def _write_note(out: int, note: ImatrixNote) -> None:
-    lib = base()
-    lib.gguf_set_val_str(out, b"quantize.imatrix.file", _kv_string(note.file))
+@lru_cache(maxsize=2)
+def _copied_entries(path: Path, _digest: str) -> tuple[MetadataEntry, ...]:
+    return tuple(entry.as_c_strings for entry in read_layout(path).entries)
+
+
+def _entries(note: ImatrixNote) -> list[MetadataEntry]:
+    values: dict[str, object] = {"file": _override(note.file), "entries_count": note.entries}
     if note.dataset is not None:
-        lib.gguf_set_val_str(out, b"quantize.imatrix.dataset", _kv_string(note.dataset))
-    lib.gguf_set_val_u32(out, b"quantize.imatrix.entries_count", note.entries)
+        values["dataset"] = _override(note.dataset)
     if note.chunks > 0:
-        lib.gguf_set_val_u32(out, b"quantize.imatrix.chunks_count", note.chunks)
+        values["chunks_count"] = note.chunks
+    return [MetadataEntry.of(f"quantize.imatrix.{key}", value) for key, value in values.items()]
 
 
-def _kv_string(text: str) -> bytes:
-    return text.encode()[:127]  # llama_model_kv_override.val_str holds 127 bytes
+def _override(text: str) -> str:
+    """What llama_model_kv_override.val_str holds: 127 bytes."""
+    return text.encode()[:127].decode("utf-8", "surrogateescape")
 
 
-def _add_tensors(out: int, memory: int, tensors: tuple[Tensor, ...]) -> None:
-    lib = base()
-    for tensor in tensors:
-        shape = (ctypes.c_int64 * len(tensor.shape))(*tensor.shape)
-        handle = lib.ggml_new_tensor(memory, tensor.type.ggml_id, len(tensor.shape), shape)
-        lib.ggml_set_name(handle, tensor.name.encode())
-        lib.gguf_add_tensor(out, handle)
+def _info(tensor: Tensor) -> tuple[TensorInfo, int]:
+    return TensorInfo(tensor.name, tensor.shape, tensor.type.ggml_id), tensor.bytes
 
 
 def shortened_header(
@@ -89,48 +75,38 @@ def shortened_header(
     """The header of a file with these tensors and the model's metadata, made to fit the ``blocks`` of it that are kept.
 
     Per-layer arrays keep the items of ``blocks``; ``changes`` sets keys (int as uint32), None removes one. The tokenizer
-    stays away: its strings would be most of the file.
+    is left out: its strings would be most of the file.
     """
-    lib = base()
-    with opened(model.path) as source:
-        out = lib.gguf_init_empty()
-        memory = lib.ggml_init(ContextParams((len(tensors) + 1) * lib.ggml_tensor_overhead(), None, True))
-        try:
-            lib.gguf_set_kv(out, source)
-            _keep_blocks(source, out, model, blocks)
-            for key in [key for key in keys(out) if key.startswith(("tokenizer.", "split.", "general.alignment"))]:
-                lib.gguf_remove_key(out, key.encode())
-            for key, value in changes.items():
-                _change(out, key, value)
-            _add_tensors(out, memory, tensors)
-            header = ctypes.create_string_buffer(lib.gguf_get_meta_size(out))
-            lib.gguf_get_meta_data(out, header)
-            return header.raw
-        finally:
-            lib.ggml_free(memory)
-            lib.gguf_free(out)
+    source = read_layout(model.path)
+    entries = tuple(_of_blocks(entry, model, blocks) for entry in source.entries if not entry.key.startswith(_LEFT_OUT))
+    changed = {key: MetadataEntry.of(key, value) for key, value in changes.items() if value is not None}
+    layout = Layout(VERSION, entries, ()).changed(changed, [key for key, value in changes.items() if value is None])
+    return layout.with_tensors(map(_info, tensors)).header
 
 
-def _change(out: int, key: str, value: int | str | None) -> None:
-    lib = base()
-    if value is None:
-        lib.gguf_remove_key(out, key.encode())
-    elif isinstance(value, str):
-        lib.gguf_set_val_str(out, key.encode(), value.encode())
-    else:
-        lib.gguf_set_val_u32(out, key.encode(), value)
-
-
-def _keep_blocks(source: int, out: int, model: Model, blocks: Sequence[int]) -> None:
+def _of_blocks(entry: MetadataEntry, model: Model, blocks: Sequence[int]) -> MetadataEntry:
     """Arrays of numbers with an item for each block: the items of the kept ones."""
-    lib = base()
-    for index, key in enumerate(keys(source)):
-        if lib.gguf_get_kv_type(source, index) != ARRAY:
-            continue
-        kind, count = lib.gguf_get_arr_type(source, index), lib.gguf_get_arr_n(source, index)
-        item = GGUF_CTYPES.get(SCALARS.get(kind, "str"))
-        if item in (None, ctypes.c_char_p) or not is_per_layer_array(model.architecture, key, count, model.blocks):
-            continue
-        every = (item * count).from_address(lib.gguf_get_arr_data(source, index))
-        items = [every[place] for place in array_items(tuple(blocks), model.blocks, count)]
-        lib.gguf_set_arr_data(out, key.encode(), kind, (item * len(items))(*items), len(items))
+    if entry.numbers is None or not is_per_layer_array(model.architecture, entry.key, entry.count, model.blocks):
+        return entry
+    return entry.with_items([entry.items[place] for place in array_items(tuple(blocks), model.blocks, entry.count)])
+
+
+def write_header_only(
+    path: Path | str,
+    architecture: str,
+    metadata: Mapping[str, object],
+    tensors: Iterable[tuple[str, tuple[int, ...], QuantType]],
+) -> Path:
+    """Writes a sparse file of the full length: all that a model's header says, and a hole where its weights would be.
+
+    llama-quantize --dry-run, and so planning, needs no more; a 671B model's header is a megabyte or two on disk. ``metadata``:
+    see ``MetadataEntry.of``; tensors as (name, shape in ggml order, stored type). BadFile or NoSpace where it cannot be written.
+    """
+    infos = [_info(Tensor(*tensor)) for tensor in tensors]
+    values = {"general.architecture": architecture, **metadata}
+    entries = tuple(MetadataEntry.of(key, value) for key, value in values.items())
+    layout = Layout(VERSION, entries, ()).with_tensors(infos)
+    with replacing(path, "wb") as file:
+        file.write(layout.header)
+        file.truncate(len(layout.header) + sum(padded(size) for _, size in infos))
+    return Path(path)

@@ -40,7 +40,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequenc
     """A table; the columns of ``texts`` stand to the left, figures to the right. Cells are Markdown already."""
     texts = [index % len(headings) for index in texts]
     marks = [":--" if index in texts else "--:" for index in range(len(headings))]
-    return "\n".join("| " + " | ".join(_cell(each) for each in row) + " |" for row in (headings, marks, *rows))
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in (headings, marks, *rows))
 
 
 def yaml_scalar(text: str) -> str:

@@ -34,12 +34,15 @@ class ChatFormat:
 
 
 def _chatml(messages: Sequence[Message]) -> str:
-    turns = (f"<|im_start|>{each['role']}\n{each['content']}<|im_end|>\n" for each in messages)
+    turns = (f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages)
     return "".join(turns) + "<|im_start|>assistant\n"
 
 
 def _llama3(messages: Sequence[Message]) -> str:
-    turns = (f"<|start_header_id|>{each['role']}<|end_header_id|>\n\n{each['content']}<|eot_id|>" for each in messages)
+    turns = (
+        f"<|start_header_id|>{message['role']}<|end_header_id|>\n\n{message['content']}<|eot_id|>"
+        for message in messages
+    )
     return "".join(turns) + "<|start_header_id|>assistant<|end_header_id|>\n\n"
 
 
@@ -64,7 +67,7 @@ _CONVERSATIONS = ([_ASKED], [_ASKED, _ANSWERED, _AGAIN], [{"role": "system", "co
 
 
 def chat_format(template: str) -> ChatFormat | None:
-    """The format that a GGUF's chat template is, in all that it says; None for one that knows more, as of tools or thinking."""
+    """The format that a GGUF's chat template is; None for one that can do more, such as tools or thinking."""
     from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -76,17 +79,17 @@ def chat_format(template: str) -> ChatFormat | None:
     try:
         compiled = environment.from_string(template)
         said = [
-            compiled.render(messages=each, add_generation_prompt=True, bos_token="", eos_token="")
-            for each in _CONVERSATIONS
+            compiled.render(messages=messages, add_generation_prompt=True, bos_token="", eos_token="")
+            for messages in _CONVERSATIONS
         ]
-    except (TemplateError, TypeError, ValueError, KeyError, IndexError):  # it wants more than a conversation
+    except (TemplateError, TypeError, ValueError, KeyError, IndexError):  # it needs more than a conversation
         return None
-    return next((each for each in FORMATS if said == [each.rendered(talk) for talk in _CONVERSATIONS]), None)
+    return next((known for known in FORMATS if said == [known.rendered(messages) for messages in _CONVERSATIONS]), None)
 
 
 def modelfile_text(file: str, metadata: Mapping[str, object], others: Sequence[str] = ()) -> str:
-    """The Modelfile of a GGUF beside it. ``others``: further files that may stand in its place."""
-    lines = ["# ollama create NAME -f Modelfile", f"FROM ./{file}", *(f"# FROM ./{each}" for each in others)]
+    """The Modelfile of a GGUF in the same folder. ``others``: files that may take its place."""
+    lines = ["# ollama create NAME -f Modelfile", f"FROM ./{file}", *(f"# FROM ./{other}" for other in others)]
     return "\n".join([*lines, *_template(metadata), *_parameters(metadata), ""])
 
 
@@ -94,10 +97,10 @@ def _template(metadata: Mapping[str, object]) -> list[str]:
     template = metadata.get(CHAT_TEMPLATE)
     if not isinstance(template, str):
         return ["# The GGUF has no chat template: prompts are passed on as they are.", 'TEMPLATE """{{ .Prompt }}"""']
-    found = chat_format(template)
-    if found is None:
+    known = chat_format(template)
+    if known is None:
         return ["# No TEMPLATE: Ollama takes the chat template of the GGUF itself (tokenizer.chat_template)."]
-    return [f"# The GGUF's chat template is {found.name}.", f'TEMPLATE """{found.ollama}"""']
+    return [f"# The GGUF's chat template is {known.name}.", f'TEMPLATE """{known.ollama}"""']
 
 
 def _parameters(metadata: Mapping[str, object]) -> list[str]:

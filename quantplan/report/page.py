@@ -1,4 +1,4 @@
-"""The report page: one HTML file that needs nothing else, made from ``page_data`` and the template beside it."""
+"""The report page: one HTML file that needs nothing else, made from ``page_data`` and the templates."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _GROUPS = ("attn", "ssm", "ffn")  # roles in the order in which a block runs the
 def page_data(report_data: ReportData, commands: Commands, command: str, made: str) -> dict[str, Any]:
     """``command``: the one that made the report; ``made``: when, in words. ValueError for more types than letters."""
     chosen = report_data.plans[0].types
-    tensors = [each for each in report_data.model.tensors if each.name in chosen]
+    tensors = [tensor for tensor in report_data.model.tensors if tensor.name in chosen]
     types = _types(report_data)
     letters = {kind.name: letter for kind, letter in zip(types, LETTERS, strict=False)}
     if len(types) > len(LETTERS):
@@ -51,9 +51,9 @@ def page_data(report_data: ReportData, commands: Commands, command: str, made: s
             for kind in types
         ],
         "roles": roles(tensors),
-        "tensors": [_tensor(report_data, each) for each in tensors],
-        "damage": [_damages(report_data, each, types) for each in tensors],
-        "plans": [_plan(report_data, commands, each, tensors, letters) for each in report_data.plans],
+        "tensors": [_tensor(report_data, tensor) for tensor in tensors],
+        "damage": [_damages(report_data, tensor, types) for tensor in tensors],
+        "plans": [_plan(report_data, commands, plan, tensors, letters) for plan in report_data.plans],
         "opens_at": report_data.opens_at,
         "mixes": [
             {"name": stock_quant.name} | _sized(stock_quant, tensors, letters)
@@ -64,7 +64,7 @@ def page_data(report_data: ReportData, commands: Commands, command: str, made: s
             {"verdict": comparison["verdict"], "rows": [_without_chunks(row) for row in comparison["rows"]]}
             for comparison in map(COMPARISONS.encode, report_data.comparisons)
         ],
-        "measurements": [_without_chunks(MEASUREMENTS.encode(each)) for each in report_data.measurements],
+        "measurements": [_without_chunks(row) for row in map(MEASUREMENTS.encode, report_data.measurements)],
         "provenance": _provenance(report_data, command, made),
     }
 
@@ -144,24 +144,24 @@ def _sized(sized: Sized, tensors: Sequence[Tensor], letters: Mapping[str, str]) 
         "kld": _short(sized.kld, 6),
         "kld_err": _short(sized.kld_err),
         "unpriced": sized.unmeasured_tensors,
-        "types": "".join(letters[sized.types[each.name].name] for each in tensors),
+        "types": "".join(letters[sized.types[tensor.name].name] for tensor in tensors),
     }
 
 
 def _statistics(statistics: Statistics, tensors: Sequence[Tensor]) -> dict[str, Any]:
     """``rows`` hold the fields in their order. Digits as they are shown: others would be weight for nothing."""
-    shown = {each.name: at for at, each in enumerate(tensors)}
+    shown = {tensor.name: at for at, tensor in enumerate(tensors)}
     return {
         "fields": [{"name": name} | asdict(field) for name, field in FIELDS.items()],
         "rows": [
             {
-                "name": each.name,
-                "block": each.layer,
-                "role": each.role,
-                "tensor": shown.get(each.name),
-                "values": [finite(_rounded(getattr(each, name), field.decimals)) for name, field in FIELDS.items()],
+                "name": tensor.name,
+                "block": tensor.layer,
+                "role": tensor.role,
+                "tensor": shown.get(tensor.name),
+                "values": [finite(_rounded(getattr(tensor, name), field.decimals)) for name, field in FIELDS.items()],
             }
-            for each in statistics.tensors
+            for tensor in statistics.tensors
         ],
         "without_data": list(statistics.without_data),
     }

@@ -116,9 +116,9 @@ def _changed_entries(
     numbers = {f"{model.architecture}.block_count": len(layer_map)} | metadata_changes(model, layer_map)
     for key, number in numbers.items():
         old = layout.by_key.get(key)
-        entries[key] = old.with_number(number) if old else MetadataEntry.integer(key, number)
+        entries[key] = old.with_number(number) if old else MetadataEntry.of(key, number)
     if name is not None:
-        entries[_NAME] = MetadataEntry.string(_NAME, name)
+        entries[_NAME] = MetadataEntry.of(_NAME, name)
     return entries
 
 

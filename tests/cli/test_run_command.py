@@ -113,7 +113,7 @@ def test_texts_that_are_too_short(command, project, files, workplace):
 
 
 def test_a_header_without_weights(command, project, workplace):
-    from quantplan.gguf.header_only import write_header_only
+    from quantplan.gguf.writer import write_header_only
     from quantplan.quant_type import BY_NAME
 
     shapes = [("blk.0.attn_q.weight", (4096, 65536), BY_NAME["F16"])]

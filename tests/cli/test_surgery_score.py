@@ -149,7 +149,7 @@ def test_no_model(command, workplace):
 
 
 def test_a_header_without_weights(command, workplace):
-    from quantplan.gguf.header_only import write_header_only
+    from quantplan.gguf.writer import write_header_only
     from quantplan.quant_type import BY_NAME
 
     write_header_only(workplace / "header.gguf", "llama", {}, [("blk.0.attn_q.weight", (4096, 65536), BY_NAME["F16"])])

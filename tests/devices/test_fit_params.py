@@ -27,8 +27,8 @@ from quantplan.devices import memory_formulas as formulas
 from quantplan.devices.memory import ASKED, COMPUTED, placement
 from quantplan.devices.memory_formulas import ServeSettings
 from quantplan.errors import BadUsage, ToolFailed
-from quantplan.gguf.header_only import write_header_only
 from quantplan.gguf.reader import read_model
+from quantplan.gguf.writer import write_header_only
 from quantplan.llamacpp import tools
 from quantplan.llamacpp.quantize import UnreadableLog
 from quantplan.quant_type import BY_NAME

@@ -3,8 +3,8 @@
 import pytest
 
 from quantplan.devices.speed.synthetic import kept_blocks, synthetic_tensors, write_synthetic
-from quantplan.gguf.header_only import write_header_only
 from quantplan.gguf.reader import read_model
+from quantplan.gguf.writer import write_header_only
 from quantplan.quant_type import BY_NAME
 
 Q4 = BY_NAME["Q4_0"]

@@ -133,12 +133,12 @@ def test_a_foreign_tokenizer_is_found_before_anything_runs(monkeypatch, referenc
 
 def test_another_tokenizer_is_refused(monkeypatch, tmp_path, reference_model, text):
     """As many tokens, but two letters have changed places."""
-    vocabulary = dict(tiny_models._vocabulary())
+    vocabulary = dict(tiny_models.vocabulary())
     tokens, *kinds = vocabulary["tokenizer.ggml.tokens"]
     one, two = tokens.index("e"), tokens.index("z")
     tokens = [{one: "z", two: "e"}.get(index, token) for index, token in enumerate(tokens)]
     vocabulary["tokenizer.ggml.tokens"] = (tokens, *kinds)
-    monkeypatch.setattr(tiny_models, "_vocabulary", lambda: vocabulary)
+    monkeypatch.setattr(tiny_models, "vocabulary", lambda: vocabulary)
     other = tiny_models.tiny_tied(tmp_path / "other.gguf")
     with pytest.raises(ModelMismatch, match=r"its tokens of the same text differ; first at token \d+: id"):
         measure(reference_model, [other], "z ez jez zez. " * 50 + text, OPTIONS)

@@ -2,8 +2,8 @@ import pytest
 from model_shapes import QWEN3_8B, QWQ_32B
 
 from quantplan.errors import BadFile
-from quantplan.gguf.header_only import write_header_only
 from quantplan.gguf.reader import read_model
+from quantplan.gguf.writer import write_header_only
 from quantplan.quant_type import BY_NAME
 
 

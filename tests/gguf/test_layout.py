@@ -31,7 +31,7 @@ def start_of(path, size):
 
 
 def check_whole(path):
-    """The layout's header is the file's, and its data starts where libggml finds it."""
+    """The layout's header is the file's, and its data starts where the first tensor does."""
     header = read_layout(path).header
     assert header == start_of(path, len(header))
     assert len(header) == min(tensor.offset for tensor in read_model(path).tensors)
@@ -106,7 +106,7 @@ def test_a_change_stays_in_its_place(tmp_path):
     entries = {
         "odd.block_count": layout.by_key["odd.block_count"].with_number(3),
         "odd.words": words.with_items([words.items[2], words.items[0]]),
-        "odd.new": MetadataEntry.integer("odd.new", 7),
+        "odd.new": MetadataEntry.of("odd.new", 7),
     }
     changed = layout.changed(entries, removed=["odd.flag"])
     path = tmp_path / "changed.gguf"
@@ -145,14 +145,48 @@ def test_a_number_that_does_not_fit_its_type():
 def test_a_header_that_is_cut_short(reference_model, tmp_path, size):
     path = tmp_path / "cut.gguf"
     path.write_bytes(start_of(reference_model, size))
-    with pytest.raises(BadFile, match=r"cut.gguf: damaged header|cannot read"):
+    with pytest.raises(BadFile, match=r"cut.gguf: (damaged header|not a GGUF file|cut short inside the header)"):
         read_layout(path)
 
 
 def test_what_is_no_gguf(tmp_path):
     path = tmp_path / "text.gguf"
     path.write_text("no header at all, but long enough for one")
-    with pytest.raises(BadFile, match="starts with b'no h'"):
+    with pytest.raises(BadFile, match="it starts with b'no h'"):
         read_layout(path)
     with pytest.raises(BadFile, match="No such file"):
         read_layout(tmp_path / "none.gguf")
+
+
+@pytest.mark.parametrize("words", [["one", "two"], ["", "a" * 300], ["a\0b", "c"], ["", "\0"], []])
+def test_strings_end_at_their_first_zero_byte_as_libggml_copies_them(words):
+    entry = MetadataEntry.of("words", words).as_c_strings
+    if words:
+        assert entry.texts == tuple(word.partition("\0")[0] for word in words)
+    assert MetadataEntry.of("word", "a\0b").as_c_strings == MetadataEntry.of("word", "a")
+
+
+def test_values_of_entries():
+    assert MetadataEntry.of("numbers", [1, -2]).numbers == (1, -2)
+    assert MetadataEntry.of("flags", [True, False]).numbers == (True, False)
+    assert MetadataEntry.of("half", 0.5).number == 0.5 and MetadataEntry.of("half", 0.5).text is None
+    assert MetadataEntry.of("text", "größer").text == "größer" and MetadataEntry.of("text", "x").texts is None
+    with pytest.raises(TypeError, match="odd: metadata of type dict"):
+        MetadataEntry.of("odd", {})
+
+
+def test_what_gguf_cpp_refuses(tmp_path):
+    path = tmp_path / "twice.gguf"
+    layout = read_layout(odd_file(tmp_path / "odd.gguf"))
+    first, second = layout.tensors
+    for damaged, message in (
+        (replace(layout, entries=(*layout.entries, layout.entries[1])), "'general.name' is there twice"),
+        (replace(layout, tensors=(first, first)), "'blk.0.weight' is there twice"),
+        (replace(layout, tensors=(replace(first, dims=(3, 0)), second)), "has the shape"),
+        (replace(layout, tensors=(replace(first, name="x" * 64), second)), "a name of 64 characters"),
+        (replace(layout, tensors=(replace(first, dims=(1,) * 5), second)), "5 dimensions"),
+        (layout.changed({"general.alignment": MetadataEntry.of("general.alignment", 48)}), "power of two"),
+    ):
+        path.write_bytes(damaged.header + bytes(4096))
+        with pytest.raises(BadFile, match=message):
+            read_layout(path)

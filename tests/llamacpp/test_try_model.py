@@ -30,7 +30,7 @@ def test_a_model_that_lacks_a_tensor(reference_model, tmp_path):
 
 def test_llama_cpp_breaks_off(reference_model, tmp_path):
     """An assertion of llama.cpp ends its process; what it said is the reason, and this process lives."""
-    path = with_entry(reference_model, MetadataEntry.integer("qwen3.rope.dimension_count", 62), tmp_path / "rope.gguf")
+    path = with_entry(reference_model, MetadataEntry.of("qwen3.rope.dimension_count", 62), tmp_path / "rope.gguf")
     with pytest.raises(BadFile, match=re.escape("llama.cpp broke off: ") + ".*GGML_ASSERT.*n_rot"):
         check_runs(path, threads=1)
 

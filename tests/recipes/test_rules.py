@@ -157,7 +157,7 @@ def test_1100_tensors_and_300_rules_are_checked_in_one_pass(monkeypatch):
             searched += 1
             return self.pattern.search(name)
 
-    monkeypatch.setattr("quantplan.recipes.rules._compiled", lambda rule, keep_case=False: Counting(rule.pattern))
+    monkeypatch.setattr("quantplan.recipes.rules.compiled", lambda rule, keep_case=False: Counting(rule.pattern))
     assignment = {f"blk.{block}.{role}.weight": Q4 for block in range(220) for role in ROLES}
     rules = [Rule(f"^{name}$".replace(".", r"\."), Q4) for name in list(assignment)[:300]]
     check_rules(rules, dict(list(assignment.items())[:300]), list(assignment)[300:])

@@ -14,9 +14,9 @@ from reporters import Recorder
 
 from quantplan.errors import BadUsage, QuantplanError, TextTooShort
 from quantplan.execution import Execution
-from quantplan.gguf.header_only import write_header_only
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model, tensor_rows
+from quantplan.gguf.writer import write_header_only
 from quantplan.llamacpp import quantize
 from quantplan.llamacpp.engine import chunks_per_batch
 from quantplan.llamacpp.quantize import Recipe

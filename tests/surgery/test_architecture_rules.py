@@ -7,9 +7,9 @@ import model_shapes as shapes
 import pytest
 
 from quantplan.errors import BadUsage
-from quantplan.gguf.header_only import write_header_only
 from quantplan.gguf.layer_arrays import array_items, is_per_layer_array
 from quantplan.gguf.reader import read_model
+from quantplan.gguf.writer import write_header_only
 from quantplan.quant_type import BY_NAME
 from quantplan.surgery.apply_edits import apply_edits
 from quantplan.surgery.architectures.block_kinds import block_kinds

@@ -147,7 +147,7 @@ def odd_end(folder):
 def test_an_older_version_and_another_alignment(model, tmp_path):
     """What the source has, the result has: version 2, tensors at multiples of 64."""
     layout = read_layout(model.path)
-    layout = replace(layout, version=2).changed({"general.alignment": MetadataEntry.integer("general.alignment", 64)})
+    layout = replace(layout, version=2).changed({"general.alignment": MetadataEntry.of("general.alignment", 64)})
     layout = layout.with_tensors(
         (info, tensor.bytes) for info, tensor in zip(layout.tensors, model.tensors, strict=True)
     )

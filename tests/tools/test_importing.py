@@ -9,9 +9,9 @@ from tiny_models import tiny_moe, tiny_tied
 
 from quantplan.build.build import build, build_stock_quant, stock_plan
 from quantplan.errors import BadFile, BadUsage, ModelMismatch, NothingSelected
-from quantplan.gguf.header_only import write_header_only
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
+from quantplan.gguf.writer import write_header_only
 from quantplan.llamacpp.quantize import dry_run, quantizable
 from quantplan.recipes.emit import plan_text
 from quantplan.recipes.import_plan import import_file

@@ -8,9 +8,9 @@ from tiny_models import tiny_moe, tiny_tied
 
 from quantplan.build.build import stock_plan
 from quantplan.errors import BadUsage, NothingSelected, ToolFailed
-from quantplan.gguf.header_only import write_header_only
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
+from quantplan.gguf.writer import write_header_only
 from quantplan.llamacpp.quantize import Rule, dry_run, ftypes, known_ftype, quantizable, stock_quant
 from quantplan.quant_type import BY_NAME
 

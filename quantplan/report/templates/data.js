@@ -66,7 +66,7 @@ function furnish(element, attributes, children) {
 
 const byId = id => document.getElementById(id);
 
-/** A text beside a point of the window, kept inside of it; without a text it goes away. */
+/** A text next to a point of the browser window, kept inside of it; without a text it is hidden. */
 function tip(text, x = 0, y = 0) {
   const box = byId('tip');
   box.hidden = !text;

@@ -44,7 +44,7 @@ function showPlan() {
   if (!state.shown) repaint();
 }
 
-/** Beside the best stock mix that is no larger. */
+/** Against the best stock quant that is no larger. */
 function verdict(current) {
   const rivals = data.mixes.filter(mix => mix.bytes <= current.bytes && mix.kld !== null);
   const rival = rivals.sort((one, other) => one.kld - other.kld)[0];
@@ -52,8 +52,8 @@ function verdict(current) {
   const exact = `${whole(current.bytes)} bytes${left ? `, ${whole(left)} below the budget` : ''}.`;
   if (!rival?.kld) return exact;
   const ratio = current.kld / rival.kld;
-  const beside = `${rival.name} (${size(rival.bytes)})`;
-  return `${exact} Expected to lose ${percent(Math.abs(1 - ratio))} ${ratio <= 1 ? 'less' : 'more'} than ${beside}, the best stock quant of at most this size.`;
+  const name = `${rival.name} (${size(rival.bytes)})`;
+  return `${exact} Expected to lose ${percent(Math.abs(1 - ratio))} ${ratio <= 1 ? 'less' : 'more'} than ${name}, the best stock quant of at most this size.`;
 }
 
 function repaint() {
