@@ -18,7 +18,7 @@ from quantplan.cli.options import (
     TextOptions,
 )
 from quantplan.errors import BadUsage
-from quantplan.evaluate.bootstrap import Ratio, ratio_interval
+from quantplan.evaluate.significance import Ratio, ratio_interval
 from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.gguf.reader import read_model
 from quantplan.measurement import Measurement
@@ -65,9 +65,10 @@ def requantize(
         console.put(f"would build {target} ({size:,} bytes) with the types of {path.name} from {source.path.name}")
         return
     probe = ProbeOptions(options.ctx(measuring.ctx, source), execution=here)
-    work = requantization(path, source, calibration_text, probe, options.cache_folder(), console.REPORTER)
-    _tell(work)
-    built = work.build(source, target, here.threads, console.REPORTER)
+    with console.terminal() as report:
+        work = requantization(path, source, calibration_text, probe, options.cache_folder(), report)
+        _tell(work)
+        built = work.build(source, target, here.threads, report)
     measured = _measured(source, (path, target), text, calibration, measuring, here) if text.text else []
     _show(built, target, work, measured, output.as_json)
 
