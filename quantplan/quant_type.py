@@ -108,7 +108,7 @@ ANY = "any"  # the set of every type that can be written
 
 
 def register(kind: QuantType) -> None:
-    """Makes a type known that the table lacks: plans, rules and files can name it from then on.
+    """Makes a type known that the table does not have: plans, rules and files can name it from then on.
 
     ValueError where its name or number stands for another type already.
     """

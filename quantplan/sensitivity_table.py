@@ -1,4 +1,4 @@
-"""The damage table: what each (tensor, type) is expected to cost in KL divergence, and how sure that is.
+"""The sensitivity table: the KL divergence that each (tensor, type) is expected to cost, and how sure that is.
 
 It is the seam between measuring and solving: analyze and probe make it, solve consumes it. A pair that is not in
 it was not measured; it is absent, never 0.
@@ -18,7 +18,7 @@ from quantplan.tensor import Model, Tensor
 @dataclass(frozen=True, slots=True)
 class SensitivityRow:
     """One tensor. ``weights[type]``: nats/token from rounding the weights; ``kernel[type]``: from the rounding of
-    activations in the backend's kernels for that type (0 where it is not known, see ``SensitivityTable.backend``).
+    activations in the backend's kernels for that type (0 where it is unknown, see ``SensitivityTable.backend``).
 
     ``relative_error``: standard error of the row's scale over the scale; ``source``: "probed", "borrowed" (scale from
     tensors of the same role), "prior" (no forward pass) or "imported".
@@ -70,7 +70,7 @@ class SensitivityTable:
         missing = [name for name in tensors if name not in self.rows]
         if missing:
             raise ModelMismatch(
-                f"the damage table has no row for {missing[0]}"
+                f"the sensitivity table has no row for {missing[0]}"
                 + (f" and {len(missing) - 1} more tensors" if len(missing) > 1 else "")
                 + f" of {model.path.name}; was it made from another model?"
             )

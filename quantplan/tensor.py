@@ -85,7 +85,7 @@ class Tensor:
 
     @property
     def routed(self) -> bool:
-        """Whether it stacks experts that a router chooses among; the stacked heads of MLA are none."""
+        """Whether it stacks experts that a router chooses among; the stacked heads of MLA are not."""
         return self.experts > 1 and is_expert_name(self.name)
 
 

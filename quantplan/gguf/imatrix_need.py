@@ -25,7 +25,7 @@ def has_imatrix_data(tensor: Tensor, imatrix: Imatrix | None) -> bool:
     return imatrix is not None and imatrix.quantize_weights(tensor) is not None
 
 
-def lacking_imatrix(model: Model, assignment: Mapping[str, QuantType], imatrix: Imatrix | None) -> list[str]:
+def without_imatrix_data(model: Model, assignment: Mapping[str, QuantType], imatrix: Imatrix | None) -> list[str]:
     """``tensor (type)`` for each tensor whose type needs imatrix data that is not there; copied tensors need none."""
     return [
         f"{name} ({kind})"
@@ -38,15 +38,15 @@ def lacking_imatrix(model: Model, assignment: Mapping[str, QuantType], imatrix: 
 
 def check_imatrix_data(model: Model, assignment: Mapping[str, QuantType], imatrix: Imatrix | None) -> None:
     """BadUsage naming the tensors whose type needs imatrix data that is not there."""
-    lacking = lacking_imatrix(model, assignment, imatrix)
-    if lacking:
+    missing = without_imatrix_data(model, assignment, imatrix)
+    if missing:
         where = (
             "there is no imatrix; give --imatrix FILE"
             if imatrix is None
             else f"{imatrix.path.name} has no data for them"
         )
-        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise BadUsage(
-            f"{', '.join(lacking[:3])}{more} cannot be made without imatrix data and {where}, or choose "
+            f"{', '.join(missing[:3])}{more} cannot be made without imatrix data and {where}, or choose "
             f"larger types (these need no data: {', '.join(_WITHOUT_NEED)})"
         )

@@ -106,7 +106,7 @@ class MetadataEntry:
         return struct.unpack(_FORMATS[self.type], self.value)[0] if self.type in _FORMATS else None
 
     def with_number(self, number: int) -> MetadataEntry:
-        """The same key and type with another number; BadFile where the type is none of whole numbers, or too small."""
+        """The same key and type with another number; BadFile where the type does not hold whole numbers, or is too small."""
         try:
             if self.type not in _INTEGERS:
                 raise struct.error("it holds no whole number")
@@ -197,7 +197,7 @@ class Layout:
         return replace(self, entries=tuple(kept.values()))
 
     def with_tensors(self, tensors: Iterable[tuple[TensorInfo, int]]) -> Layout:
-        """With these tensors, given with the bytes of their data: each behind the one before it."""
+        """With these tensors, given with the bytes of their data: each after the one before it."""
         placed, offset = [], 0
         for tensor, size in tensors:
             placed.append(replace(tensor, offset=offset))

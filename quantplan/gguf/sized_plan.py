@@ -13,16 +13,16 @@ from quantplan.plan import ImatrixUse, Plan, PlannedTensor
 from quantplan.quant_type import QuantType, fitted
 from quantplan.tensor import Model, padded
 
-_BASE_OF_FLOATS = "Q8_0"  # rules only work beside a quantized base type
+_BASE_OF_FLOATS = "Q8_0"  # rules only work with a quantized base type
 
 
 def make_plan(model: Model, assignment: Mapping[str, QuantType], imatrix: Imatrix | None = None, **fields: Any) -> Plan:
-    """The plan that stores each tensor of ``assignment`` as told and copies all others.
+    """The plan that stores each tensor of ``assignment`` in its type and copies all others.
 
     ``assignment`` names every tensor that llama-quantize would quantize (``llamacpp.quantize.quantizable``),
     with the type to be stored; ``fields`` are the remaining fields of Plan (budget, prediction, outcome ...).
     Raises NothingSelected for a tensor that the model does not have, BadUsage for a type that does not fit
-    its rows or lacks its imatrix data.
+    its rows or has no imatrix data.
     """
     check_assignment(model, assignment)
     check_imatrix_data(model, assignment, imatrix)

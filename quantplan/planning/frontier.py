@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from quantplan.build.build import stock_plan
 from quantplan.errors import BadUsage
-from quantplan.gguf.imatrix_need import lacking_imatrix
+from quantplan.gguf.imatrix_need import without_imatrix_data
 from quantplan.llamacpp import quantize
 from quantplan.llamacpp.quantize import published_ftypes
 from quantplan.planning.request import PlanRequest, formulate_request, parse_budget, quantizable
@@ -177,7 +177,7 @@ def _stock(
 def _unscorable(request: PlanRequest, table: SensitivityTable, name: str) -> str:
     """Why the mix cannot be made or scored, or nothing."""
     types = quantize.stock_quant(request.model, name, request.imatrix.path if request.imatrix else None)
-    lacking = lacking_imatrix(request.model, types, request.imatrix)
+    lacking = without_imatrix_data(request.model, types, request.imatrix)
     if lacking:
         return f"{lacking[0]} needs imatrix data"
     unknown = [

@@ -13,7 +13,7 @@ from quantplan.devices import limits as devices
 from quantplan.devices.limits import Devices
 from quantplan.devices.speed.table import SpeedTable
 from quantplan.errors import BadFile, BadUsage, BudgetImpossible, ModelMismatch
-from quantplan.gguf.imatrix_need import lacking_imatrix
+from quantplan.gguf.imatrix_need import without_imatrix_data
 from quantplan.gguf.shards import shard_paths
 from quantplan.gguf.sized_plan import imatrix_note, imatrix_use, make_plan
 from quantplan.gguf.writer import metadata_bytes
@@ -120,7 +120,7 @@ def layer_ftypes(request: PlanRequest) -> dict[str, dict[str, QuantType]]:
     possible = {
         ftype: types
         for ftype, types in stock_quants.items()
-        if not lacking_imatrix(request.model, types, request.imatrix)
+        if not without_imatrix_data(request.model, types, request.imatrix)
     }
     if not possible:
         raise BadUsage("layer mode: none of the FTYPE mixes can be made of the --types given; allow more types")

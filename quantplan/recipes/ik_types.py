@@ -1,4 +1,5 @@
-"""The types of ik_llama.cpp: which of them llama.cpp lacks, which of llama.cpp's it lacks, and how each writes them.
+"""The types of ik_llama.cpp: which of them llama.cpp does not have, which of llama.cpp's it does not have, and how it
+writes them.
 
 Recipes and ``--custom-q`` texts name them. They are known here by their bits, so that the nearest type can be
 named; nothing is ever stored in them. Source: the types that ik_llama.cpp's src/llama-quantize.cpp handles and the sizes
@@ -47,7 +48,7 @@ _LACKING = ("NVFP4", "Q1_0", "Q2_0", "TQ1_0", "TQ2_0")  # llama.cpp's, not in th
 
 @dataclass(frozen=True)
 class Replaced:
-    """A type that llama.cpp lacks, and the tensors that asked for it by the type they take instead."""
+    """A type that llama.cpp does not have, and the tensors that name it by the type they take instead."""
 
     asked: QuantType
     tensors: dict[QuantType, list[str]]
@@ -77,14 +78,14 @@ def any_type(name: str) -> QuantType:
 
 
 def is_foreign(kind: QuantType) -> bool:
-    """Whether llama.cpp lacks the type."""
+    """Whether llama.cpp does not have the type."""
     return kind.family == FAMILY
 
 
 def ik_name(kind: QuantType) -> str:
     """The type as ik_llama.cpp spells it (``q4_K``): some of its tools compare letter by letter.
 
-    BadUsage for a type of llama.cpp that it lacks.
+    BadUsage for a type of llama.cpp that it does not have.
     """
     if kind.name in _LACKING:
         raise BadUsage(

@@ -1,8 +1,7 @@
 """Plans from what others publish: LAYER_TYPES, rules of llama.cpp and ik_llama.cpp, recipes, or a quantized GGUF of the
 same model.
 
-What a text means is asked of llama-quantize itself wherever it has a say: mixes, rules, types that do not
-fit.
+llama-quantize itself says what a text means: stock quants, rules, types that do not fit.
 """
 
 from __future__ import annotations
@@ -54,8 +53,8 @@ def import_file(
 ) -> Imported:
     """The plan that a file stands for: a GGUF, a LAYER_TYPES text, rules in any form that ``parse_rules`` reads.
 
-    ``base``: the FTYPE whose mix decides what a text leaves open; ``nearest``: put the nearest type in the place of one
-    that llama.cpp lacks. Raises BadFile for anything else, BadUsage where something is left open, NothingSelected for names
+    ``base``: the stock quant that decides what a text leaves open; ``nearest``: replace types that llama.cpp does not have by
+    the nearest. Raises BadFile for anything else, BadUsage where something is left open, NothingSelected for names
     and types that do not exist, ModelMismatch for another model's.
     """
     if _is_gguf(path):
@@ -230,7 +229,7 @@ def _base(text: RuleText, said: str | None, open_names: Sequence[str]) -> str:
         if open_names:
             more = f" and {len(open_names) - 1} more tensors" if len(open_names) > 1 else ""
             raise BadUsage(
-                f"the rules say nothing about {open_names[0]}{more}; give --base FTYPE, the mix that decides the rest"
+                f"the rules say nothing about {open_names[0]}{more}; give --base FTYPE, the stock quant that decides the rest"
             )
         return _ANY_QUANTIZED
     try:
@@ -238,7 +237,9 @@ def _base(text: RuleText, said: str | None, open_names: Sequence[str]) -> str:
     except NothingSelected as error:
         if said is None and not open_names:
             return _ANY_QUANTIZED
-        raise NothingSelected(f"{error}; give --base FTYPE, the mix that decides what the rules leave open") from None
+        raise NothingSelected(
+            f"{error}; give --base FTYPE, the stock quant that decides what the rules leave open"
+        ) from None
     if chosen in _FLOATS:
         raise BadUsage(
             f"llama-quantize ignores all rules with {chosen} as its file type; give --base with a quantized one"
@@ -249,8 +250,9 @@ def _base(text: RuleText, said: str | None, open_names: Sequence[str]) -> str:
 def _of_llama_cpp(
     asked: Mapping[str, QuantType], model: Model, imatrix: Imatrix | None, nearest: bool
 ) -> tuple[dict[str, QuantType], list[str]]:
-    """The assignment without types that llama.cpp lacks, and in words what was replaced. NothingSelected where that was not
-    asked for."""
+    """The assignment without types that llama.cpp does not have, and a sentence on each replacement.
+
+    NothingSelected where replacements are not allowed."""
 
     def allowed(name: str, kind: QuantType) -> bool:
         tensor = model.by_name[name]
@@ -261,11 +263,11 @@ def _of_llama_cpp(
     types, replaced = replace_foreign(asked, allowed)
     if not nearest:
         raise NothingSelected(
-            "the text asks for types of ik_llama.cpp that llama.cpp lacks: "
+            "the text has types of ik_llama.cpp that llama.cpp does not have: "
             + "; ".join(str(each) for each in replaced)
             + ". Give --nearest to take these instead, or change the text"
         )
-    return types, [f"llama.cpp lacks {each}: taken" for each in replaced]
+    return types, [f"llama.cpp does not have {each}: taken" for each in replaced]
 
 
 def _changed(asked: Mapping[str, QuantType], stored: Mapping[str, QuantType], tensors: tuple[Tensor, ...]) -> list[str]:

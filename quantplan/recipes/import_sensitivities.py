@@ -1,4 +1,4 @@
-"""Damage tables from published measurements: damage(tensor, type) = sensitivity(tensor) * curve(type).
+"""Sensitivity tables from published measurements: damage(tensor, type) = sensitivity(tensor) * curve(type).
 
 That one curve over types speaks for all tensors is the publishers' assumption, and so is that single damages add up: the level
 of a prediction is known to a factor of two at best, and the table says so.
@@ -72,10 +72,10 @@ def _warnings(published: Published, split: bool, odd: Sequence[Sequence[str]]) -
     if unknown:
         yield f"{len(unknown)} tensors of the table are not in the model: {_some(unknown)}"
     if dropped:
-        yield f"{len(dropped)} types that llama.cpp lacks were left out: {_some(dropped)}"
+        yield f"{len(dropped)} types that llama.cpp does not have were left out: {_some(dropped)}"
     if zero:
         yield (
-            f"the curve is 0 at {_some(zero)}: the measurements were against a model stored so, which prices neither that "
+            f"the curve is 0 at {_some(zero)}: the measurements were against a model stored so, which says nothing about that "
             "type nor those near it; it was left out"
         )
     if published.together and split:
@@ -85,14 +85,14 @@ def _warnings(published: Published, split: bool, odd: Sequence[Sequence[str]]) -
 
 
 def _check_model(published: Published, target: ImportTarget) -> tuple[str, ...]:
-    """The tensors of the table that the model lacks; ModelMismatch where it is another model's."""
+    """The tensors of the table that the model does not have; ModelMismatch where it is another model's."""
     model = target.model
     named = [*published.sensitivity, *published.unmeasured]
     unknown = tuple(name for name in named if name not in model.by_name)
     if len(unknown) > len(named) / 2:
         raise ModelMismatch(
-            f"{model.path.name} lacks {len(unknown)} of the {len(named)} tensors that were measured ({_some(unknown)}): they "
-            "are another model's"
+            f"{model.path.name} does not have {len(unknown)} of the {len(named)} tensors that were measured "
+            f"({_some(unknown)}): they are another model's"
         )
     for name, shape in published.shapes.items():
         here = model.by_name.get(name)
@@ -104,8 +104,9 @@ def _check_model(published: Published, target: ImportTarget) -> tuple[str, ...]:
 
 
 def _kinds(published: Published) -> tuple[dict[str, QuantType], tuple[str, ...], tuple[str, ...]]:
-    """Label -> type for what llama.cpp has and the curve prices; the labels that it lacks; those at 0. A quantized type at 0
-    was not measured: it is what the measurements were compared with."""
+    """Label -> type for what llama.cpp and the curve have; the labels that llama.cpp does not have; those at 0.
+
+    A quantized type at 0 was not measured: it is what the measurements were compared with."""
     kinds: dict[str, QuantType] = {}
     dropped, zero = [], []
     for label in published.labels:

@@ -1,6 +1,6 @@
 """LAYER_TYPES texts of hybrid layer quants: ``[[layer, "FTYPE"], ...]`` and FLAGS for embeddings and output.
 
-Each block takes the types that llama.cpp's mix FTYPE would give that block; a text may define further names
+Each block takes the types that llama.cpp's stock quant FTYPE would give that block; a text may define further names
 (``layer_names``). The texts are found in model cards and shell scripts, so anything may stand around them; what they say
 themselves is taken strictly.
 """
@@ -51,7 +51,7 @@ class LayerTypes:
 
     @property
     def extended(self) -> dict[str, LayerName]:
-        """The names in use that are no FTYPEs of llama.cpp."""
+        """The names in use that are not FTYPEs of llama.cpp."""
         return {name: each for name, each in self.names.items() if each != LayerName(name)}
 
 
@@ -62,7 +62,7 @@ def looks_like_layer_types(text: str) -> bool:
 def parse_layer_types(text: str, blocks: int, known_ftype: Callable[[str], str] = str.upper) -> LayerTypes:
     """The layer types in a text for a model of ``blocks`` blocks.
 
-    ``known_ftype`` gives the proper name of an FTYPE or raises NothingSelected. Raises BadFile for what is no such list,
+    ``known_ftype`` gives the proper name of an FTYPE or raises NothingSelected. Raises BadFile for what is not such a list,
     and for blocks that are missing, named twice or not in the model; NothingSelected for unknown types and names.
     """
     text = text.translate(_QUOTES)

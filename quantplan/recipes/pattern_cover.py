@@ -17,7 +17,7 @@ Kind = TypeVar("Kind", bound=Hashable)
 def cover(assignment: Mapping[str, Kind], names: Iterable[str] = ()) -> list[tuple[str, Kind]]:
     """Anchored, disjoint (pattern, kind), each of the form blocks x roles, that give each name its kind.
 
-    For one kind, the tensors that have it form a table of blocks by roles with holes where a block lacks the role. It is
+    For one type, the tensors that have it form a table of blocks by roles with holes where a block does not have the role. It is
     cut into rectangles: roles with the same blocks share a pattern, or blocks with the same roles do, whichever takes
     fewer. No disjoint cover is smaller than the rank of that table. A role of one kind throughout names no blocks.
 

@@ -56,7 +56,7 @@ def parse_rules(text: str) -> RuleText:
     - ``PATTERN=TYPE,PATTERN=TYPE`` as --custom-q takes them;
     - a command line or shell script with --tensor-type or --custom-q.
 
-    BadFile with the word that is no rule; NothingSelected for an unknown type.
+    BadFile with the word that is not a rule; NothingSelected for an unknown type.
     """
     if re.search(r"(?:^|[\s'\"])--[a-z]", _COMMENT.sub("", text)):
         return _command_line(text)
