@@ -88,7 +88,7 @@ class Measurement(Figures):
 
 def check_comparable(measurements: Sequence[Measurement]) -> None:
     """ConditionsDiffer naming what differs, unless all were taken under the same conditions."""
-    check_conditions([(each.file, each.conditions) for each in measurements], "measure")
+    check_conditions([(measurement.file, measurement.conditions) for measurement in measurements], "measure")
 
 
 def check_conditions(taken: Sequence[tuple[str, object]], what: str) -> None:

@@ -75,19 +75,19 @@ class SensitivityTable:
                 + f" of {model.path.name}; was it made from another model?"
             )
 
-    def damage(self, tensor: Tensor, kind: QuantType) -> float | None:
+    def damage(self, tensor: Tensor, quant: QuantType) -> float | None:
         """Nats per token of storing the tensor as the type: 0 for the type it has, None where it was not measured."""
-        if kind == tensor.type:
+        if quant == tensor.type:
             return 0.0
         row = self.rows.get(tensor.name)
-        return row.damage(kind.name) if row and kind.name in row.weights else None
+        return row.damage(quant.name) if row and quant.name in row.weights else None
 
     def measured(self, types: Mapping[str, QuantType], stored: Mapping[str, QuantType]) -> dict[str, str]:
         """The assignment as ``predict`` takes it: what stays as ``stored`` costs nothing, unless that has a measurement."""
         return {
-            name: kind.name
-            for name, kind in types.items()
-            if kind != stored[name] or (name in self.rows and kind.name in self.rows[name].weights)
+            name: quant.name
+            for name, quant in types.items()
+            if quant != stored[name] or (name in self.rows and quant.name in self.rows[name].weights)
         }
 
     def predict(self, assignment: dict[str, str]) -> tuple[float, float]:
@@ -97,11 +97,11 @@ class SensitivityTable:
         taken as independent, with that of the interaction.
         """
         weights = kernel = variance = 0.0
-        for name, kind in assignment.items():
+        for name, quant in assignment.items():
             row = self.rows[name]
-            weights += row.weights[kind]
-            kernel += row.kernel.get(kind, 0.0)
-            variance += (row.relative_error * row.damage(kind)) ** 2
+            weights += row.weights[quant]
+            kernel += row.kernel.get(quant, 0.0)
+            variance += (row.relative_error * row.damage(quant)) ** 2
         total = self.interaction.total(weights) + self.interaction.factor * kernel
         slope = total / (weights + kernel) if weights + kernel > 0 else 1.0
         return total, math.sqrt(slope**2 * variance + (self.interaction.relative_error * total) ** 2)

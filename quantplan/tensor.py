@@ -71,9 +71,9 @@ class Tensor:
     def bytes(self) -> int:
         return self.bytes_as(self.type)
 
-    def bytes_as(self, kind: QuantType) -> int:
-        """Exact bytes of the tensor's data stored as ``kind``, padding not included."""
-        return self.rows * kind.row_bytes(self.columns)
+    def bytes_as(self, quant: QuantType) -> int:
+        """Exact bytes of the tensor's data stored as ``quant``, padding not included."""
+        return self.rows * quant.row_bytes(self.columns)
 
     @property
     def block(self) -> int | None:

@@ -143,7 +143,7 @@ def _named(layers: LayerTypes, model: Model) -> dict[str, QuantType]:
     weak = {EMBEDDINGS: layers.output if model.tied else None, "per_layer_token_embd.weight": layers.token_embedding}
     strong = {EMBEDDINGS: layers.token_embedding, OUTPUT: layers.output}
     found = [weak, resolve(layers.rules, names), strong]
-    return {name: kind for types in found for name, kind in types.items() if kind}
+    return {name: quant for types in found for name, quant in types.items() if quant}
 
 
 def _fitting(tensor: Tensor, asked: QuantType, warnings: list[str]) -> QuantType:
@@ -220,7 +220,7 @@ def _options(text: RuleText, tensors: tuple[Tensor, ...]) -> dict[str, QuantType
     """What --token-embedding-type and --output-tensor-type ask for: they come before all rules."""
     pairs = ((EMBEDDINGS, text.token_embedding), (OUTPUT, text.output))
     names = {tensor.name for tensor in tensors}
-    return {name: kind for name, kind in pairs if kind and name in names}
+    return {name: quant for name, quant in pairs if quant and name in names}
 
 
 def _base(text: RuleText, said: str | None, open_names: Sequence[str]) -> str:
@@ -254,17 +254,17 @@ def _of_llama_cpp(
 
     NothingSelected where replacements are not allowed."""
 
-    def allowed(name: str, kind: QuantType) -> bool:
+    def allowed(name: str, quant: QuantType) -> bool:
         tensor = model.by_name[name]
-        return kind.fits(tensor.columns) and (has_imatrix_data(tensor, imatrix) or not needs_imatrix(name, kind))
+        return quant.fits(tensor.columns) and (has_imatrix_data(tensor, imatrix) or not needs_imatrix(name, quant))
 
-    if not any(is_foreign(kind) for kind in asked.values()):
+    if not any(is_foreign(quant) for quant in asked.values()):
         return dict(asked), []
     types, replaced = replace_foreign(asked, allowed)
     if not nearest:
         raise NothingSelected(
             "the text has types of ik_llama.cpp that llama.cpp does not have: "
-            + "; ".join(str(each) for each in replaced)
+            + "; ".join(str(replacement) for replacement in replaced)
             + ". Give --nearest to take these instead, or change the text"
         )
     return types, [f"llama.cpp does not have {each}: taken" for each in replaced]
@@ -287,7 +287,7 @@ def _from_gguf(other: Model, model: Model, imatrix: Imatrix | None) -> Imported:
     tensors = quantizable(model)
     plan = make_plan(model, {tensor.name: other.by_name[tensor.name].type for tensor in tensors}, imatrix)
     warnings = []
-    differing = [name for name, kind in plan.types.items() if other.by_name[name].type != kind]
+    differing = [name for name, quant in plan.types.items() if other.by_name[name].type != quant]
     if differing:
         name = differing[0]
         warnings.append(

@@ -110,13 +110,13 @@ def _kinds(published: Published) -> tuple[dict[str, QuantType], tuple[str, ...],
     kinds: dict[str, QuantType] = {}
     dropped, zero = [], []
     for label in published.labels:
-        kind = _known(label)
-        if kind is None:
+        quant = _known(label)
+        if quant is None:
             dropped.append(label)
-        elif published.curve.get(label) == 0 and kind.block > 1:
+        elif published.curve.get(label) == 0 and quant.block > 1:
             zero.append(label)
         elif label in published.curve:
-            kinds[label] = kind
+            kinds[label] = quant
     if not kinds:
         raise NothingSelected(
             f"none of the {len(published.labels)} types that were measured is one of llama.cpp: {_some(published.labels)}"
@@ -126,10 +126,10 @@ def _kinds(published: Published) -> tuple[dict[str, QuantType], tuple[str, ...],
 
 def _known(label: str) -> QuantType | None:
     try:
-        kind = any_type(label)
+        quant = any_type(label)
     except NothingSelected:
         return None
-    return None if is_foreign(kind) else kind
+    return None if is_foreign(quant) else quant
 
 
 def _shares(published: Published, split: bool) -> dict[str, float]:
@@ -149,9 +149,9 @@ def _weights(
     """Damage by type; a label under which the tensor is stored as something else is no choice for it."""
     otherwise = published.otherwise.get(name, frozenset())
     weights = {
-        kind.name: share * published.curve[label]
-        for label, kind in kinds.items()
-        if label not in otherwise and (columns is None or kind.fits(columns))
+        quant.name: share * published.curve[label]
+        for label, quant in kinds.items()
+        if label not in otherwise and (columns is None or quant.fits(columns))
     }
     if not weights:
         raise NothingSelected(f"{name} can be stored as none of the types that were measured: {', '.join(kinds)}")

@@ -38,13 +38,13 @@ class LayerName:
     def type_of(self, role: str) -> QuantType | None:
         """The type that the definition gives to a role, None where the base decides. ffn_down speaks for the experts'
         ffn_down_exps too."""
-        for named, kind in self.roles:
+        for named, quant in self.roles:
             if role == named or (named.startswith("ffn_") and role.startswith(f"{named}_")):
-                return kind
+                return quant
         return None
 
     def __str__(self) -> str:
-        pairs = " ".join(f"{role} = {kind.name.lower()}" for role, kind in self.roles)
+        pairs = " ".join(f"{role} = {quant.name.lower()}" for role, quant in self.roles)
         return f"{self.base} + {pairs}" if pairs else self.base
 
 
@@ -92,8 +92,8 @@ def _base(name: str, said: str | None, known_ftype: Callable[[str], str]) -> str
 
 def _pairs(text: str) -> Iterable[tuple[str, QuantType]]:
     for pair in re.findall(_PAIR, text):
-        role, _, kind = pair.partition("=")
-        yield _ROLES.get(role.strip(), role.strip()), quant_type(kind)
+        role, _, quant = pair.partition("=")
+        yield _ROLES.get(role.strip(), role.strip()), quant_type(quant)
 
 
 def layer_name(name: str, defined: Mapping[str, LayerName], known_ftype: Callable[[str], str]) -> LayerName:

@@ -171,7 +171,7 @@ def write_layer_types(
 def write_flags(token_embedding: QuantType | None, output: QuantType | None, rules: Iterable[Rule] = ()) -> str:
     """Embeddings and output as llama-quantize's options, then rules."""
     pairs = ((_EMBEDDING, token_embedding), (_OUTPUT, output))
-    words = [f"{option} {kind.name}" for option, kind in pairs if kind]
+    words = [f"{option} {quant.name}" for option, quant in pairs if quant]
     return " ".join(words + [f"{_RULE} {rule}" for rule in rules])
 
 
@@ -179,6 +179,6 @@ def flags_for(outside: Mapping[str, QuantType]) -> str:
     """The flags that give the tensors outside the blocks their types: options for embeddings and output, a rule for
     each other one (per_layer_token_embd follows --token-embedding-type unless a rule names it).
     """
-    rest = {name: kind for name, kind in outside.items() if name not in (EMBEDDINGS, OUTPUT)}
-    rules = (Rule(f"^{name}$", kind) for name, kind in rest.items())
+    rest = {name: quant for name, quant in outside.items() if name not in (EMBEDDINGS, OUTPUT)}
+    rules = (Rule(f"^{name}$", quant) for name, quant in rest.items())
     return write_flags(outside.get(EMBEDDINGS), outside.get(OUTPUT), rules)
