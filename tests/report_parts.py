@@ -12,7 +12,7 @@ from quantplan.planning.request import PlanRequest
 from quantplan.planning.size_range import Planned, StockQuantRow
 from quantplan.quant_type import BY_NAME, parse_types
 from quantplan.report.commands import Commands
-from quantplan.report.page_data import page_data
+from quantplan.report.page_data import LETTERS, page_data
 from quantplan.report.report_data import ReportData
 from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
 from quantplan.tensor import Model, Tensor
@@ -97,3 +97,9 @@ def made_up_data(*args, **further) -> dict:
     """The data of a page about them."""
     commands = Commands(["quantplan", "solve", "--types", "all"], Path("plans"), "made-up")
     return page_data(made_up(*args, **further), commands, "quantplan report", "2026-01-01 00:00 UTC")
+
+
+def types_of(data, sized):
+    """{tensor: name of its type} of a plan or stock quant of the data."""
+    names = {letter: kind["name"] for kind, letter in zip(data["types"], LETTERS, strict=False)}
+    return {tensor["name"]: names[letter] for tensor, letter in zip(data["tensors"], sized["types"], strict=True)}

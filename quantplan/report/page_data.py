@@ -69,12 +69,6 @@ def page_data(report_data: ReportData, commands: Commands, command: str, made: s
     }
 
 
-def types_of(data: Mapping[str, Any], sized: Mapping[str, Any]) -> dict[str, str]:
-    """{tensor: name of its type} of a plan or stock quant of the data."""
-    names = {letter: kind["name"] for kind, letter in zip(data["types"], LETTERS, strict=False)}
-    return {tensor["name"]: names[letter] for tensor, letter in zip(data["tensors"], sized["types"], strict=True)}
-
-
 def roles(tensors: Sequence[Tensor]) -> list[str]:
     """Roles inside blocks: attention, state spaces, feed-forward, others; within these as the file has them."""
     names = dict.fromkeys(tensor.role for tensor in tensors if tensor.block is not None)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from measurement_parts import MEASUREMENT
-from report_parts import made_up, made_up_data
+from report_parts import made_up, made_up_data, types_of
 
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
@@ -18,7 +18,7 @@ from quantplan.records.formats import MEASUREMENTS
 from quantplan.report.card_figures import write_figures
 from quantplan.report.commands import Commands
 from quantplan.report.page import page
-from quantplan.report.page_data import LETTERS, page_data, roles, types_of
+from quantplan.report.page_data import LETTERS, page_data, roles
 from quantplan.report.report_data import report_data
 from quantplan.sensitivity.estimate import prior_table
 
