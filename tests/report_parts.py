@@ -9,7 +9,8 @@ from model_parts import imatrix_of
 
 from quantplan.analyze.statistics import statistics
 from quantplan.planning.request import PlanRequest
-from quantplan.planning.size_range import Planned, StockQuantRow
+from quantplan.planning.size_range import Planned
+from quantplan.planning.stock_quants import StockQuant
 from quantplan.quant_type import BY_NAME, parse_types
 from quantplan.report.commands import Commands
 from quantplan.report.page_data import LETTERS, page_data
@@ -67,14 +68,14 @@ def made_up(
         _sized(model, table, (damage + price * bits).argmin(axis=1)) for price in np.geomspace(1e-3, 1e-12, budgets)
     ]
     stock_quants = {kind: np.full(len(tensors), [each.name for each in TYPES].index(kind)) for kind in ("Q4_K", "Q8_0")}
-    stock_shown = tuple(StockQuantRow(**_sized(model, table, each), name=name) for name, each in stock_quants.items())
-    tiny = StockQuantRow(
-        1000, 0.1, None, None, stock_shown[0].types, "IQ1_S", "IQ1_S"
-    )  # smaller than every plan, and not priced
+    stock_shown = tuple(StockQuant(**_sized(model, table, each), name=name) for name, each in stock_quants.items())
+    # smaller than every plan, and without a value in the table
+    tiny = StockQuant("IQ1_S", 1000, 0.1, None, None, stock_shown[0].types, "IQ1_S")
     request = PlanRequest(model, imatrix, TYPES, None)
     fields = {
         "plans": tuple(
-            Planned(**each, budget_bytes=each["file_bytes"] + 7, asked=str(each["file_bytes"] + 7)) for each in plans
+            Planned(**each, budget_bytes=each["file_bytes"] + 7, asked=str(each["file_bytes"] + 7), gap=0.0)
+            for each in plans
         ),
         "opens_at": budgets // 2,
         "stock_quants": (tiny, *stock_shown),

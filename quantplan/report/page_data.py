@@ -14,8 +14,9 @@ from typing import Any
 
 from quantplan import __version__
 from quantplan.analyze.statistics import FIELDS, Statistics
-from quantplan.planning.request import table_digest
-from quantplan.planning.size_range import Planned, Sized
+from quantplan.planning.kept_tables import table_digest
+from quantplan.planning.size_range import Planned
+from quantplan.planning.stock_quants import StockQuant
 from quantplan.quant_type import QuantType
 from quantplan.records.codec import finite
 from quantplan.records.formats import COMPARISONS, MEASUREMENTS
@@ -131,13 +132,13 @@ def _plan(
     }
 
 
-def _sized(sized: Sized, tensors: Sequence[Tensor], letters: Mapping[str, str]) -> dict[str, Any]:
+def _sized(sized: Planned | StockQuant, tensors: Sequence[Tensor], letters: Mapping[str, str]) -> dict[str, Any]:
     return {
         "bytes": sized.file_bytes,
         "bpw": round(sized.bpw, 4),
         "kld": _short(sized.kld, 6),
         "kld_err": _short(sized.kld_err),
-        "unpriced": sized.unmeasured_tensors,
+        "unpriced": sized.unmeasured if isinstance(sized, StockQuant) else "",
         "types": "".join(letters[sized.types[tensor.name].name] for tensor in tensors),
     }
 
