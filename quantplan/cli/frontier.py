@@ -174,8 +174,8 @@ def _curve(
     """The frontier, drawn and written where that is asked for."""
     step = parse_size(curve.step, "--step") if curve.step else None
     made = model_frontier(request, table, curve.points, curve.stock_quants or None, step, speeds)
-    for reason in made.notes:
-        console.say(f"left out: {reason}")
+    for note in made.notes:
+        console.say(note)
     plot, out = files
     if plot is not None:
         frontier_plot(made, f"{request.model.name or request.model.path.name}: every size", plot)

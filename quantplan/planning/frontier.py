@@ -89,7 +89,9 @@ def model_frontier(
     if not kept:
         raise BudgetImpossible(f"no plan within these types and limits has a predicted KLD of {request.most_kld:g}")
     if len(kept) < len(sizes):
-        notes.append(f"{len(sizes) - len(kept)} smaller sizes: their predicted KLD is above {request.most_kld:g}")
+        notes.append(
+            f"{len(sizes) - len(kept)} smaller sizes left out: their predicted KLD is above {request.most_kld:g}"
+        )
     notes += _beyond_memory(request, quants)
     kld = {size: _predicted(formulation, table, point.choices) for size, (formulation, point) in best.items()}
     entries = [
@@ -109,7 +111,7 @@ def _beyond_memory(request: PlanRequest, quants: Iterable[StockQuant]) -> Iterat
     for quant in quants:
         over = request.devices.exceeded(memory_use(quant.types, request.model, request.devices))
         if over:
-            yield f"{quant.name}, shown for comparison: {over}"
+            yield f"{quant.name} is shown for comparison only: {over}"
 
 
 def _default_step(largest: int) -> int:
@@ -157,7 +159,8 @@ def _stock_quants(
     ]
     if unmeasured and names is not None:
         raise BadUsage(unmeasured[0])
-    return [quant for quant in scored if not quant.unmeasured], [*notes, *unmeasured]
+    left_out = [f"stock quant left out: {note}" for note in (*notes, *unmeasured)]
+    return [quant for quant in scored if not quant.unmeasured], left_out
 
 
 # --- every size

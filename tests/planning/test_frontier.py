@@ -43,7 +43,7 @@ def test_memory_limits_the_frontier_and_marks_stock_quants(request_, table):
     room = memory_use(plan.types, model, nothing).vram
     curve = model_frontier(replace(request_, devices=replace(nothing, vram=room)), table, 5, QUANTS)
     assert curve.entries[-1].kld == pytest.approx(plan.predicted_kld, rel=0.05)
-    assert any(note.startswith("Q8_0, shown for comparison: needs") and "VRAM" in note for note in curve.notes)
+    assert any(note.startswith("Q8_0 is shown for comparison only: needs") and "VRAM" in note for note in curve.notes)
     free = model_frontier(request_, table, 5, QUANTS)
     assert curve.entries[-1].file_bytes < free.entries[-1].file_bytes
 
