@@ -104,7 +104,7 @@ def test_dry_run(frontier, files):
         (["--budget", "45%", "--alternatives", "2", "--differ", "16"], 2, "there are only 15 tensors"),
         (["--budget", "5%", "--stability", "3"], 6, "no file of 5%"),
         (["--with", "Q9_K_M"], 5, "Q9_K_M"),
-        (["--with", "IQ2_XS"], 2, "needs imatrix data"),
+        (["--with", "IQ2_XS"], 2, "without imatrix data"),
         (["--with", "Q4_0"], 2, "Q4_0: the sensitivity table has no value for"),
         (["--step", "much"], 2, "cannot read the --step"),
         (["--plot", "curve.txt"], 2, "must end in"),
