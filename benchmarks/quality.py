@@ -19,7 +19,8 @@ from quantplan.evaluate.significance import ratio_interval
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import imatrix as imatrix_tool
-from quantplan.planning.request import PlanRequest, plan_for, quantizable
+from quantplan.planning.request import PlanRequest, quantizable
+from quantplan.planning.solving import plan_for
 from quantplan.project import read_text
 from quantplan.quant_type import parse_types
 from quantplan.sensitivity.estimate import SensitivityOptions, price

@@ -38,7 +38,8 @@ from quantplan.imatrix import Imatrix, ImatrixEntry
 from quantplan.llamacpp import tools
 from quantplan.llamacpp.encodable_types import parse_writable
 from quantplan.llamacpp.quantize import Recipe, Rule, argv
-from quantplan.planning.request import PlanRequest, plan_for, quantizable
+from quantplan.planning.request import PlanRequest, quantizable
+from quantplan.planning.solving import plan_for
 from quantplan.quant_type import BY_NAME
 from quantplan.records.formats import SENSITIVITY_TABLES
 from quantplan.tensor import Model

@@ -1,4 +1,4 @@
-"""The size of a file, whatever way it was asked for. A budget is the whole file, metadata included."""
+"""The size of a file, however it is given. A budget is the whole file, metadata included."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FORM = re.compile(r"([0-9]*\.?[0-9]+)\s*([A-Za-z%]*)")
 
 @dataclass(frozen=True)
 class Budget:
-    """An integer number of bytes and the words it was asked for with."""
+    """An integer number of bytes, and the text that it was given as."""
 
     bytes: int
     asked: str
@@ -54,7 +54,9 @@ def _split(text: str, what: str, examples: str) -> tuple[float, str]:
         raise BadUsage(f"cannot read the {what} {text!r}; write {examples}")
     number = float(match.group(1))
     if not 0 < number < _ABSURD:
-        raise BadUsage(f"the {what} {text!r} is {'more than any disk holds' if number else 'not more than nothing'}")
+        raise BadUsage(
+            f"the {what} {text!r} {'is more than any disk holds' if number else 'must be greater than zero'}"
+        )
     return number, match.group(2)
 
 

@@ -77,7 +77,7 @@ class Imatrix:
         return np.nan_to_num(means, nan=1.0)
 
     def error_weights(self, tensor: Tensor) -> np.ndarray | None:
-        """float32 [experts, columns] for judging errors: experts with few hits are shrunk to the tensor's mean.
+        """float32 [experts, columns] for estimating errors: experts with few hits are shrunk to the tensor's mean.
 
         With n hits: n/(n + FEW_HITS) of the expert's own means, the rest the mean of all experts, each weighted in
         it as it is trusted here (James and Stein); without hits that mean alone. Anything but routed experts
@@ -146,14 +146,14 @@ def coverage_notes(imatrix: Imatrix, model: Model | None = None) -> list[str]:
         worst = max(partial, key=lambda each: each.unseen)
         notes.append(
             f"{len(partial)} of {len(found)} expert tensors have experts that no token reached, most {worst.tensor} "
-            f"({worst.unseen} of {worst.experts}): they are judged by the mean of the others, and llama-quantize encodes "
-            "them unweighted; more or other calibration text may reach them"
+            f"({worst.unseen} of {worst.experts}): their errors are estimated from the mean of the others, and "
+            "llama-quantize encodes them unweighted; more or other calibration text may reach them"
         )
     if thin := [each for each in found if each.rare]:
         worst = max(thin, key=lambda each: each.rare)
         notes.append(
             f"{len(thin)} of {len(found)} expert tensors have experts with fewer than {FEW_HITS} hits, most {worst.tensor} "
-            f"({worst.rare} of {worst.experts}): they are judged mostly by the mean of all experts"
+            f"({worst.rare} of {worst.experts}): their errors are estimated mostly from the mean of all experts"
         )
     return notes + (_untold(imatrix, model) if model else [])
 

@@ -3,8 +3,8 @@ it holds under.
 
 Figures and their standard errors are defined as llama-perplexity defines and prints them
 (tools/perplexity/perplexity.cpp, ``kl_divergence``): an error is the standard deviation over all scored
-tokens over sqrt(tokens - 1), as if tokens were independent. Tokens of one window are not, so the KLD also
-carries ``kld_chunk_err``, taken from the means of whole windows: that is the honest one when texts are
+tokens over sqrt(tokens - 1), as if tokens were independent. Tokens of one chunk are not, so the KLD also
+carries ``kld_chunk_err``, taken from the means of whole chunks: the honest one when texts are
 short, and the one that verdicts rest on.
 """
 
@@ -22,7 +22,7 @@ PERCENTILES = (99.9, 99.0, 95.0, 90.0, 10.0, 5.0, 1.0, 0.1)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its standard error, in the same unit; ``stderr`` None where one token or window is all
+    """A figure and its standard error, in the same unit; ``stderr`` None where one token or chunk is all
     there is.
     """
 
@@ -62,14 +62,14 @@ class Figures:
     ln_ppl_ratio: Estimate  # mean ln(PPL(Q)/PPL(base))
     ppl_correlation: float | None  # of the two negative log likelihoods, -1 to 1
     kld: Estimate  # mean KL(base || file); error over tokens
-    kld_chunk_err: float | None  # its standard error over windows
+    kld_chunk_err: float | None  # its standard error over chunks
     kld_median: float | None
     kld_maximum: float | None
     kld_percentiles: dict[float, float | None]  # of PERCENTILES
     delta_p: Estimate | None  # mean change of the true token's probability, percent
     rms_dp: Estimate  # its root mean square, percent
     same_top: Estimate  # tokens whose most probable successor is the same, percent
-    per_chunk_kld: tuple[float, ...] = ()  # means of the windows in the order of the text; empty where unknown
+    per_chunk_kld: tuple[float, ...] = ()  # means of the chunks in the order of the text; empty where unknown
     per_chunk_nll: tuple[float, ...] = ()
     per_chunk_base_nll: tuple[float, ...] = ()
 
@@ -88,7 +88,7 @@ class Measurement(Figures):
 
 def check_comparable(measurements: Sequence[Measurement]) -> None:
     """ConditionsDiffer naming what differs, unless all were taken under the same conditions."""
-    check_conditions([(each.file, each.conditions) for each in measurements], "measure")
+    check_conditions([(measurement.file, measurement.conditions) for measurement in measurements], "measure")
 
 
 def check_conditions(taken: Sequence[tuple[str, object]], what: str) -> None:

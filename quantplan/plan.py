@@ -42,7 +42,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """A tensor of the finished file. ``rule``: llama-quantize is told its type; else it is copied as it stands.
+    """A tensor of the finished file. ``rule``: llama-quantize gets a rule for its type; otherwise it is copied.
 
     ``compensated``: its blocks are replaced by error-compensated rounding after llama-quantize has built the file.
     """
@@ -96,7 +96,7 @@ class Plan:
     predicted_kld_err: float | None = None
     calibrated: bool = False
     outcome: Outcome = Outcome("given")
-    layer_types: tuple[tuple[int, str], ...] = ()  # layer mode: the FTYPE mix of each block
+    layer_types: tuple[tuple[int, str], ...] = ()  # layer mode: the stock quant of each block
     flags: str = ""  # layer mode: embeddings and output, as --token-embedding-type and --output-tensor-type
     limits: tuple[Limit, ...] = ()  # besides the size of the file
     on_cpu: tuple[str, ...] = ()  # --override-tensor patterns of what stays in RAM when the rest is on a GPU

@@ -90,8 +90,8 @@ _TABLE = (
     QuantType("I32", 26, 1, 4, "other"),
     QuantType("I64", 27, 1, 8, "other"),
 )
-BY_NAME = {kind.name: kind for kind in _TABLE}
-BY_ID = {kind.ggml_id: kind for kind in _TABLE}
+BY_NAME = {quant.name: quant for quant in _TABLE}
+BY_ID = {quant.ggml_id: quant for quant in _TABLE}
 
 # Names that a plan may choose from. 16-bit types are kept: a small tensor may be worth them.
 SETS = {
@@ -107,37 +107,37 @@ SETS["all"] = SETS["k"] + SETS["iq"] + SETS["legacy"] + ("F16",)
 ANY = "any"  # the set of every type that can be written
 
 
-def register(kind: QuantType) -> None:
-    """Makes a type known that the table lacks: plans, rules and files can name it from then on.
+def register(quant: QuantType) -> None:
+    """Makes a type known that the table does not have: plans, rules and files can name it from then on.
 
     ValueError where its name or number stands for another type already.
     """
-    for known in (BY_NAME.get(kind.name), BY_ID.get(kind.ggml_id)):
-        if known not in (None, kind):
-            raise ValueError(f"type {kind.ggml_id} {kind} cannot join the table, which has {known.ggml_id} {known}")
-    BY_NAME[kind.name] = BY_ID[kind.ggml_id] = kind
+    for known in (BY_NAME.get(quant.name), BY_ID.get(quant.ggml_id)):
+        if known not in (None, quant):
+            raise ValueError(f"type {quant.ggml_id} {quant} cannot join the table, which has {known.ggml_id} {known}")
+    BY_NAME[quant.name] = BY_ID[quant.ggml_id] = quant
 
 
 def quant_type(name: str) -> QuantType:
     """The type called ``name`` in any case; NothingSelected with the nearest names otherwise."""
-    kind = BY_NAME.get(name.strip().upper())
-    if kind is None:
+    quant = BY_NAME.get(name.strip().upper())
+    if quant is None:
         near = difflib.get_close_matches(name.upper(), BY_NAME, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known types: {', '.join(_weight_types())}"
         raise NothingSelected(f"there is no quantization type {name!r}; {hint}")
-    return kind
+    return quant
 
 
 def _weight_types() -> tuple[str, ...]:
-    return tuple(kind.name for kind in BY_NAME.values() if kind.for_weights)
+    return tuple(quant.name for quant in BY_NAME.values() if quant.for_weights)
 
 
 def weight_type(name: str) -> QuantType:
     """``quant_type`` for what a tensor shall become; NothingSelected for types that are not for weights, too."""
-    kind = quant_type(name)
-    if not kind.for_weights:
-        raise NothingSelected(f"{kind} is no type for weights; choose one of {', '.join(_weight_types())}")
-    return kind
+    quant = quant_type(name)
+    if not quant.for_weights:
+        raise NothingSelected(f"{quant} is no type for weights; choose one of {', '.join(_weight_types())}")
+    return quant
 
 
 def parse_types(text: str, writable: Collection[QuantType] | None = None) -> tuple[QuantType, ...]:
@@ -147,7 +147,7 @@ def parse_types(text: str, writable: Collection[QuantType] | None = None) -> tup
     ``any`` is all of it (without it: every type for weights in the table). NothingSelected for an unknown name, for a
     type that is named and not writable, or an empty result.
     """
-    possible = [kind.name for kind in writable] if writable is not None else list(_weight_types())
+    possible = [quant.name for quant in writable] if writable is not None else list(_weight_types())
     chosen: dict[str, None] = {}
     for word in filter(None, (part.strip() for part in text.replace(" ", ",").split(","))):
         remove, name = word.startswith("-"), word.lstrip("-")
@@ -158,7 +158,7 @@ def parse_types(text: str, writable: Collection[QuantType] | None = None) -> tup
                 chosen[each] = None
     if not chosen:
         raise NothingSelected(f"no quantization type is left of {text!r}; try --types k,iq,legacy")
-    return tuple(sorted((BY_NAME[name] for name in chosen), key=lambda kind: (-kind.bits, kind.name)))
+    return tuple(sorted((BY_NAME[name] for name in chosen), key=lambda quant: (-quant.bits, quant.name)))
 
 
 def _names(word: str, possible: Collection[str]) -> list[str]:
@@ -181,12 +181,12 @@ def ggml_type(ggml_id: int) -> QuantType | None:
     return BY_ID.get(ggml_id)
 
 
-def fitted(kind: QuantType, columns: int) -> QuantType:
-    """The type that llama-quantize stores where ``kind`` was asked for and rows have ``columns`` weights.
+def fitted(quant: QuantType, columns: int) -> QuantType:
+    """The type that llama-quantize stores where ``quant`` was asked for and rows have ``columns`` weights.
 
     Source: ``tensor_type_fallback`` in llama-quant.cpp.
     """
-    if kind.fits(columns):
-        return kind
-    replacement = BY_NAME[kind.fallback] if kind.fallback else kind
+    if quant.fits(columns):
+        return quant
+    replacement = BY_NAME[quant.fallback] if quant.fallback else quant
     return replacement if replacement.fits(columns) else BY_NAME["F16"]

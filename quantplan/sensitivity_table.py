@@ -1,4 +1,4 @@
-"""The damage table: what each (tensor, type) is expected to cost in KL divergence, and how sure that is.
+"""The sensitivity table: the KL divergence that each (tensor, type) is expected to cost, and how sure that is.
 
 It is the seam between measuring and solving: analyze and probe make it, solve consumes it. A pair that is not in
 it was not measured; it is absent, never 0.
@@ -18,7 +18,7 @@ from quantplan.tensor import Model, Tensor
 @dataclass(frozen=True, slots=True)
 class SensitivityRow:
     """One tensor. ``weights[type]``: nats/token from rounding the weights; ``kernel[type]``: from the rounding of
-    activations in the backend's kernels for that type (0 where it is not known, see ``SensitivityTable.backend``).
+    activations in the backend's kernels for that type (0 where it is unknown, see ``SensitivityTable.backend``).
 
     ``compensated[type]``: like ``weights``, with error-compensated rounding into the same blocks, where that is possible.
     ``relative_error``: standard error of the row's scale over the scale; ``source``: "probed", "borrowed" (scale from
@@ -76,24 +76,24 @@ class SensitivityTable:
         missing = [name for name in tensors if name not in self.rows]
         if missing:
             raise ModelMismatch(
-                f"the damage table has no row for {missing[0]}"
+                f"the sensitivity table has no row for {missing[0]}"
                 + (f" and {len(missing) - 1} more tensors" if len(missing) > 1 else "")
                 + f" of {model.path.name}; was it made from another model?"
             )
 
-    def damage(self, tensor: Tensor, kind: QuantType) -> float | None:
+    def damage(self, tensor: Tensor, quant: QuantType) -> float | None:
         """Nats per token of storing the tensor as the type: 0 for the type it has, None where it was not measured."""
-        if kind == tensor.type:
+        if quant == tensor.type:
             return 0.0
         row = self.rows.get(tensor.name)
-        return row.damage(kind.name) if row and kind.name in row.weights else None
+        return row.damage(quant.name) if row and quant.name in row.weights else None
 
     def measured(self, types: Mapping[str, QuantType], stored: Mapping[str, QuantType]) -> dict[str, str]:
         """The assignment as ``predict`` takes it: what stays as ``stored`` costs nothing, unless that has a measurement."""
         return {
-            name: kind.name
-            for name, kind in types.items()
-            if kind != stored[name] or (name in self.rows and kind.name in self.rows[name].weights)
+            name: quant.name
+            for name, quant in types.items()
+            if quant != stored[name] or (name in self.rows and quant.name in self.rows[name].weights)
         }
 
     @property
@@ -122,11 +122,11 @@ class SensitivityTable:
         taken as independent, with that of the interaction.
         """
         weights = kernel = variance = 0.0
-        for name, kind in assignment.items():
+        for name, quant in assignment.items():
             row = self.rows[name]
-            weights += row.weights[kind]
-            kernel += row.kernel.get(kind, 0.0)
-            variance += (row.relative_error * row.damage(kind)) ** 2
+            weights += row.weights[quant]
+            kernel += row.kernel.get(quant, 0.0)
+            variance += (row.relative_error * row.damage(quant)) ** 2
         total = self.interaction.total(weights) + self.interaction.factor * kernel
         slope = total / (weights + kernel) if weights + kernel > 0 else 1.0
         return total, math.sqrt(slope**2 * variance + (self.interaction.relative_error * total) ** 2)

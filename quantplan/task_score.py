@@ -54,7 +54,7 @@ class TaskScore:
 
 def average(scores: Sequence[TaskScore]) -> Estimate:
     """Mean of the percentages, each kind of task counting alike; its error from theirs, which are independent."""
-    found = [each.score for each in scores]
+    found = [score.score for score in scores]
     errors = [each.stderr for each in found]
     error = math.hypot(*errors) / len(found) if None not in errors else None  # type: ignore[arg-type]
     return Estimate(sum(each.value for each in found) / len(found), error)

@@ -71,9 +71,9 @@ class Tensor:
     def bytes(self) -> int:
         return self.bytes_as(self.type)
 
-    def bytes_as(self, kind: QuantType) -> int:
-        """Exact bytes of the tensor's data stored as ``kind``, padding not included."""
-        return self.rows * kind.row_bytes(self.columns)
+    def bytes_as(self, quant: QuantType) -> int:
+        """Exact bytes of the tensor's data stored as ``quant``, padding not included."""
+        return self.rows * quant.row_bytes(self.columns)
 
     @property
     def block(self) -> int | None:
@@ -85,7 +85,7 @@ class Tensor:
 
     @property
     def routed(self) -> bool:
-        """Whether it stacks experts that a router chooses among; the stacked heads of MLA are none."""
+        """Whether it stacks experts that a router chooses among; the stacked heads of MLA are not."""
         return self.experts > 1 and is_expert_name(self.name)
 
 

@@ -28,6 +28,7 @@ from quantplan.sensitivity.estimate import Sensitivities, SensitivityOptions, pr
 from quantplan.sensitivity.probe import ProbeOptions
 from quantplan.tensor import Model, Tensor
 
+SLOW = {"test_hub_models.py", "test_worker_pool.py", "test_report_page.py"}  # they start processes, or a browser
 USE_LLAMACPP = {"reference_imatrix", "small_imatrix", "priced"}  # fixtures that start its tools, or load a model
 DATA = Path(__file__).parents[1] / "quantplan" / "data"
 
@@ -38,6 +39,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name == "tools" or USE_LLAMACPP.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.llamacpp)
+        if item.path.name in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,10 +9,11 @@ from model_parts import imatrix_of
 
 from quantplan.analyze.statistics import statistics
 from quantplan.planning.request import PlanRequest
-from quantplan.planning.size_range import Planned, StockQuantRow
+from quantplan.planning.size_range import Planned
+from quantplan.planning.stock_quants import StockQuant
 from quantplan.quant_type import BY_NAME, parse_types
 from quantplan.report.commands import Commands
-from quantplan.report.page_data import page_data
+from quantplan.report.page_data import LETTERS, page_data
 from quantplan.report.report_data import ReportData
 from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
 from quantplan.tensor import Model, Tensor
@@ -67,14 +68,14 @@ def made_up(
         _sized(model, table, (damage + price * bits).argmin(axis=1)) for price in np.geomspace(1e-3, 1e-12, budgets)
     ]
     stock_quants = {kind: np.full(len(tensors), [each.name for each in TYPES].index(kind)) for kind in ("Q4_K", "Q8_0")}
-    stock_shown = tuple(StockQuantRow(**_sized(model, table, each), name=name) for name, each in stock_quants.items())
-    tiny = StockQuantRow(
-        1000, 0.1, None, None, stock_shown[0].types, "IQ1_S", "IQ1_S"
-    )  # smaller than every plan, and not priced
+    stock_shown = tuple(StockQuant(**_sized(model, table, each), name=name) for name, each in stock_quants.items())
+    # smaller than every plan, and without a value in the table
+    tiny = StockQuant("IQ1_S", 1000, 0.1, None, None, stock_shown[0].types, "IQ1_S")
     request = PlanRequest(model, imatrix, TYPES, None)
     fields = {
         "plans": tuple(
-            Planned(**each, budget_bytes=each["file_bytes"] + 7, asked=str(each["file_bytes"] + 7)) for each in plans
+            Planned(**each, budget_bytes=each["file_bytes"] + 7, asked=str(each["file_bytes"] + 7), gap=0.0)
+            for each in plans
         ),
         "opens_at": budgets // 2,
         "stock_quants": (tiny, *stock_shown),
@@ -97,3 +98,9 @@ def made_up_data(*args, **further) -> dict:
     """The data of a page about them."""
     commands = Commands(["quantplan", "solve", "--types", "all"], Path("plans"), "made-up")
     return page_data(made_up(*args, **further), commands, "quantplan report", "2026-01-01 00:00 UTC")
+
+
+def types_of(data, sized):
+    """{tensor: name of its type} of a plan or stock quant of the data."""
+    names = {letter: kind["name"] for kind, letter in zip(data["types"], LETTERS, strict=False)}
+    return {tensor["name"]: names[letter] for tensor, letter in zip(data["tensors"], sized["types"], strict=True)}

@@ -43,7 +43,7 @@ def test_as_large_as_a_file(tmp_path):
         ("1e9", "cannot read"),
         ("nan", "cannot read"),
         ("17,9GB", "cannot read"),
-        ("0GB", "not more than nothing"),
+        ("0GB", "must be greater than zero"),
         ("5", "has no unit; write 5GB, 5GiB or 5bpw"),
         ("5XB", "unknown unit 'XB'"),
         ("9" * 400 + "bpw", "more than any disk holds"),
@@ -75,7 +75,7 @@ def test_sizes(text, size):
         ("4bpw", "unknown unit 'bpw' in the VRAM '4bpw'; known: GB GiB MB MiB$"),
         ("40%", "unknown unit '%'"),
         ("much", "cannot read the VRAM 'much'; write 24GiB"),
-        ("0GB", "not more than nothing"),
+        ("0GB", "must be greater than zero"),
     ],
 )
 def test_sizes_that_are_none(text, message):

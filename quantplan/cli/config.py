@@ -101,13 +101,14 @@ def show(ctx: typer.Context) -> None:
     if ctx.params.get("as_json"):
         console.put_json({name: {"value": value, "source": source} for name, (value, source) in values.items()})
         return
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("option", "value", "from", box=None, header_style="bold")
     for option in ctx.command.params:
         if option.name in values:
             value, source = values[option.name]
-            table.add_row(option.opts[0], "-" if value is None else str(value), source)
+            table.add_row(option.opts[0], "-" if value is None else escape(str(value)), escape(source))
     console.put_table(table)
 
 

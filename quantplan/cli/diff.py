@@ -12,7 +12,7 @@ from quantplan.cli.framework import JsonOption, command
 from quantplan.cli.options import SensitivityFileOption
 from quantplan.errors import BadFile
 from quantplan.planning.difference import difference
-from quantplan.planning.request import table_of
+from quantplan.planning.kept_tables import table_of
 from quantplan.planning.tensor_types import TensorTypes, read_tensor_types
 from quantplan.records.formats import SENSITIVITY_TABLES
 from quantplan.report.difference_table import difference_fields, difference_table

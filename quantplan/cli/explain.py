@@ -13,7 +13,8 @@ from quantplan.cli.options import ImatrixOptions, ModelOptions, SensitivityFileO
 from quantplan.cli.plan_options import ConstraintOptions
 from quantplan.plan import Plan
 from quantplan.planning.explain import Explanation, TensorExplanation, constraint_costs, explain_plan, explain_tensor
-from quantplan.planning.request import PlanRequest, read_table, table_of
+from quantplan.planning.kept_tables import read_table, table_of
+from quantplan.planning.request import PlanRequest
 from quantplan.quant_type import QuantType, quant_type
 from quantplan.records.formats import PLANS
 from quantplan.report.explanation import curve_table, gains_table, plan_fields, ranked, summary, tensor_fields

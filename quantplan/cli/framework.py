@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.models import OptionInfo
 
 from quantplan.cli import config, old_names
 from quantplan.errors import QuantplanError
@@ -31,7 +32,7 @@ DryRunOption = Annotated[
 ForceOption = Annotated[bool, typer.Option("--force", rich_help_panel=OUTPUT, help="Overwrite what exists.")]
 
 
-def out_option(help: str) -> typer.models.OptionInfo:
+def out_option(help: str) -> OptionInfo:
     return typer.Option("--out", "-o", rich_help_panel=OUTPUT, help=help)
 
 
@@ -62,17 +63,10 @@ def command(function: Function) -> Function:
     Typer sees the fields as options, with the environment variable QUANTPLAN_NAME; the function gets the dataclass.
     Values of repeatable options arrive as tuples, cut at commas where ``Commas`` says so.
     """
-    parameters, groups, commas = [], {}, {}
-    for parameter in inspect.signature(function, eval_str=True).parameters.values():
-        if is_dataclass(parameter.annotation):
-            groups[parameter.name] = parameter.annotation
-            parameters += _fields_of(parameter.annotation)
-        else:
-            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-    for parameter in parameters:
-        marks = [mark for mark in get_args(parameter.annotation) if isinstance(mark, Commas)]
-        if marks:
-            commas[parameter.name] = marks[0]
+    signature = inspect.signature(function, eval_str=True).parameters
+    groups = {name: given.annotation for name, given in signature.items() if is_dataclass(given.annotation)}
+    parameters = [option for given in signature.values() for option in _options_of(given)]
+    commas = {option.name: mark for option in parameters if (mark := _commas_of(option.annotation))}
     if groups:
         flag = inspect.Parameter("show_config", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_ShowConfig)
         parameters.append(flag)
@@ -92,18 +86,38 @@ def command(function: Function) -> Function:
     return call  # type: ignore[return-value]
 
 
+def _options_of(given: inspect.Parameter) -> Iterator[inspect.Parameter]:
+    """The fields of a group; any other parameter as it is, with its environment variable if it has a panel."""
+    annotation = given.annotation
+    if is_dataclass(annotation):
+        yield from _fields_of(annotation)  # type: ignore[arg-type]
+        return
+    if any(isinstance(mark, OptionInfo) and mark.rich_help_panel for mark in get_args(annotation)):
+        annotation = _with_variable(given.name, annotation)
+    yield given.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
+
+
+def _commas_of(annotation: Any) -> Commas | None:
+    return next((mark for mark in get_args(annotation) if isinstance(mark, Commas)), None)
+
+
 def _fields_of(group: type) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     for field in fields(group):
-        base, info, *marks = get_args(hints[field.name])
-        info = copy(info)
-        info.rich_help_panel = info.rich_help_panel or _panel_of(group, field.name)
-        if info.rich_help_panel != OUTPUT and info.envvar is None:
-            info.envvar, info.show_envvar = config.variable(field.name), False
-        annotation = Annotated[(base, info, *marks)]
+        annotation = _with_variable(field.name, hints[field.name], _panel_of(group, field.name))
         yield inspect.Parameter(
             field.name, inspect.Parameter.KEYWORD_ONLY, default=_default(field), annotation=annotation
         )
+
+
+def _with_variable(name: str, annotation: Any, panel: str | None = None) -> Any:
+    """The annotation of an option with its environment variable; what only concerns the output has none."""
+    base, info, *marks = get_args(annotation)
+    info = copy(info)
+    info.rich_help_panel = info.rich_help_panel or panel
+    if info.rich_help_panel != OUTPUT:
+        info.envvar, info.show_envvar = config.variable(name), False
+    return Annotated[(base, info, *marks)]
 
 
 def _panel_of(group: type, name: str) -> str | None:

@@ -133,9 +133,9 @@ def frontier(
         console.warn("not calibrated: sensitivities are a prior, not measured; the curve only ranks plans")
     form = ShortFormat.json if output.as_json else form
     if one_size.alternatives is not None:
-        _alternatives(request, table, one_size.alternatives, one_size.differ, form)
+        _alternatives(request, table, one_size.alternatives, one_size.differ, speeds, form)
     elif one_size.stability is not None:
-        _stability(request, table, one_size.stability, form)
+        _stability(request, table, one_size.stability, speeds, form)
     else:
         _print(_curve(request, table, curve, speeds, (plot, out)), form)
 
@@ -173,9 +173,9 @@ def _curve(
 ) -> Frontier:
     """The frontier, drawn and written where that is asked for."""
     step = parse_size(curve.step, "--step") if curve.step else None
-    made = model_frontier(request, table, curve.points, curve.stock_quants or None, step)
-    for reason in made.unscored:
-        console.say(f"stock quant left out: {reason}")
+    made = model_frontier(request, table, curve.points, curve.stock_quants or None, step, speeds)
+    for note in made.notes:
+        console.say(note)
     plot, out = files
     if plot is not None:
         frontier_plot(made, f"{request.model.name or request.model.path.name}: every size", plot)
@@ -200,9 +200,14 @@ def _print(made: Frontier, form: ShortFormat) -> None:
 
 
 def _alternatives(
-    request: PlanRequest, table: SensitivityTable, count: int, differ: int | None, form: ShortFormat
+    request: PlanRequest,
+    table: SensitivityTable,
+    count: int,
+    differ: int | None,
+    speeds: SpeedTable | None,
+    form: ShortFormat,
 ) -> None:
-    plans = best_alternatives(request, table, count, differ)
+    plans = best_alternatives(request, table, count, differ, speeds=speeds)
     if len(plans) < count:
         console.warn(f"only {len(plans)} such plans exist")
     if form is not ShortFormat.json:
@@ -224,8 +229,10 @@ def _alternatives(
     )
 
 
-def _stability(request: PlanRequest, table: SensitivityTable, draws: int, form: ShortFormat) -> None:
-    formulation, solution, result = plan_stability(request, table, draws)
+def _stability(
+    request: PlanRequest, table: SensitivityTable, draws: int, speeds: SpeedTable | None, form: ShortFormat
+) -> None:
+    formulation, solution, result = plan_stability(request, table, draws, speeds)
     changed, regret = np.quantile(result.changed, (0.05, 0.5, 0.95)), np.quantile(result.regret, (0.5, 0.95))
     groups = formulation.problem.groups
     if form is ShortFormat.json:

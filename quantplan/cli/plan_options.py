@@ -34,8 +34,9 @@ from quantplan.devices.speed.table import SpeedTable
 from quantplan.errors import BadUsage
 from quantplan.imatrix import coverage_notes
 from quantplan.llamacpp.encodable_types import parse_writable
-from quantplan.planning import request as planning
-from quantplan.planning.request import PlanRequest, quantizable, read_table
+from quantplan.planning.kept_tables import read_table
+from quantplan.planning.request import PlanRequest, quantizable
+from quantplan.planning.solving import check
 from quantplan.quant_type import QuantType, weight_type
 from quantplan.selector import Selector, parse_assignment
 from quantplan.sensitivity.estimate import SensitivityOptions, price, prior_table
@@ -375,7 +376,7 @@ def plan_request(
         limits.devices(source),
         limits.min_tps,
     )
-    planning.check(request)
+    check(request)
     return request
 
 

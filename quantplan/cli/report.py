@@ -75,7 +75,8 @@ def report(
             "not calibrated: sensitivities are a prior, not measured; the page is for ranking only, and says so"
         )
     console.say(f"solving {points} budgets ...")
-    data = report_data(request, table, points, options.records_folder(None))
+    speeds = planned.speeds(request, how.types, execution) if request.least_tps is not None else None
+    data = report_data(request, table, points, options.records_folder(None), speeds)
     for note in data.notes:
         console.warn(note)
     commands = Commands(_solve_words(context), options.folder(None, "plans"), model_stem(request.model))

@@ -35,12 +35,13 @@ from quantplan.llamacpp.encodable_types import parse_writable
 from quantplan.llamacpp.imatrix import ImatrixOptions as ImatrixToolOptions
 from quantplan.llamacpp.quantize import known_ftype
 from quantplan.planning import request as planning
+from quantplan.planning.solving import check
 from quantplan.records.codec import write_json
 from quantplan.records.formats import COMPARISONS, PLANS
 from quantplan.report.run_table import RUN_FORMAT, RUN_VERSION, result_fields, run_table
 from quantplan.run.refine import LEAST_CHUNKS
 from quantplan.run.run import run as run_targets
-from quantplan.run.run import standing
+from quantplan.run.run import run_status
 from quantplan.run.targets import RunOptions, RunResult, RunTarget, Texts, check_texts, disk_needed, make_imatrix
 from quantplan.tensor import Model
 
@@ -118,8 +119,6 @@ def run(
 
     Example, in a project: quantplan run --budget 5bpw --budget Q4_K_M --dry-run
     """
-    if not budget:
-        raise BadUsage("how large may the file be? give --budget (repeatable), or set it in [plan] of quantplan.toml")
     if measuring.sensitivity != "probe":
         raise BadUsage("--sensitivity: a run probes; `quantplan solve` plans from other sensitivities")
     constraints.constraints()  # a typing mistake must not cost an imatrix
@@ -137,12 +136,19 @@ def run(
             return
         _make_imatrix(source, texts, options.calibration_files(calibration.calibration), path, n_ctx, execution)
     here = ModelOptions(source.path)
-    request = planned.plan_request(here, ImatrixOptions(path), target, constraints, limits, budget[0])
+    request = planned.plan_request(
+        here, ImatrixOptions(path), target, constraints, limits, budget[0] if budget else None
+    )
+    if not request.limited:
+        raise BadUsage("how large may the file be? give --budget (repeatable), --max-kld or --vram")
     how = probing.estimation(source, planning.types_to_estimate(request), execution)
     job = _Job(_targets(request, budget), texts, _run_options(how, refinement, keep_all), path)
     if output.dry_run:
         _announce(job)
         return
+    if request.least_tps is not None:
+        speeds = planned.speeds(request, how.types, execution)
+        job = replace(job, options=replace(job.options, speeds=speeds))
     with console.terminal() as report:
         results = run_targets(job.targets, job.texts, job.options, job.context, options.cache_folder(), report)
     for result in results:
@@ -191,14 +197,17 @@ def _make_imatrix(
     name = files[0].name if files[0].is_file() else f"{files[0].resolve().name}.txt"
     how = ImatrixToolOptions(n_ctx, execution=execution.parsed())
     with console.terminal() as report:
-        make_imatrix(source, texts.probing, name, path, how, report)
+        make_imatrix(source, texts.calibration, name, path, how, report)
 
 
 def _targets(first: planning.PlanRequest, budgets: Sequence[str]) -> list[RunTarget]:
     """One for each budget, named as `quantplan solve` and `quantplan quantize` name plan and file."""
-    requests = [first, *(replace(first, budget=budget) for budget in dict.fromkeys(budgets) if budget != budgets[0])]
+    requests = [
+        first,
+        *(replace(first, budget=budget) for budget in dict.fromkeys(budgets[1:]) if budget != first.budget),
+    ]
     for request in requests[1:]:
-        planning.check(request)
+        check(request)
     stems = [default_plan_path(request.model, plan_name(request)).stem for request in requests]
     files = [options.folder(None) / f"{stem}.gguf" for stem in stems]
     return [RunTarget(*parts) for parts in zip(requests, stems, files, strict=True)]
@@ -218,12 +227,12 @@ def _run_options(how: planned.SensitivityOptions, refinement: RefinementOptions,
 
 def _write(result: RunResult) -> None:
     """The plan of the file, the comparison on the evaluation text, and how it came about."""
-    order = result.order
-    PLANS.write(result.plan, default_plan_path(order.request.model, plan_name(order.request)))
+    target = result.target
+    PLANS.write(result.plan, default_plan_path(target.request.model, plan_name(target.request)))
     reports = options.folder(None, "reports")
-    COMPARISONS.write(result.comparison, reports / f"{order.name}.comparison.json")
+    COMPARISONS.write(result.comparison, reports / f"{target.name}.comparison.json")
     head = {"format": RUN_FORMAT, "version": RUN_VERSION}
-    write_json(reports / f"{order.name}.run.json", head | result_fields(result))
+    write_json(reports / f"{target.name}.run.json", head | result_fields(result))
 
 
 def _show(results: list[RunResult], as_json: bool) -> None:
@@ -232,24 +241,25 @@ def _show(results: list[RunResult], as_json: bool) -> None:
         return
     console.put_table(run_table(results))
     for result in results:
-        console.put(f"{result.order.file.name}: {result.reason}. {result.comparison.verdict}")
+        console.put(f"{result.target.file.name}: {result.reason}. {result.comparison.verdict}")
 
 
 def _announce(job: _Job) -> None:
     """What is done, what is left, and the disk that it takes."""
     texts = job.texts
-    sizes = ", ".join(f"{len(text) / 1e3:,.0f} kB" for text in (texts.probing, texts.refinement, texts.judging))
+    sizes = ", ".join(f"{len(text) / 1e3:,.0f} kB" for text in (texts.calibration, texts.validation, texts.evaluation))
     console.put(f"imatrix   {job.imatrix} exists")
     console.put(f"texts     {sizes} (calibration, validation, evaluation)")
-    states = standing(job.targets, texts, job.options, job.context, options.cache_folder())
-    console.put(f"table     {'in the cache' if states[0].priced else 'rounding, probe and activations to measure'}")
+    states = run_status(job.targets, texts, job.options, job.context, options.cache_folder())
+    console.put(f"table     {'in the cache' if states[0].has_table else 'rounding, probe and activations to measure'}")
     for state in states:
         steps = f"{state.planned} plans solved, {state.measured} of them measured" if state.planned else "to plan"
-        steps += ", evaluated" if state.judged else ""
-        steps += ", the file exists" if state.there else ""
-        order = state.order
-        console.put(f"{order.request.budget:9s} {order.file}, at most {order.budget_bytes:,} bytes: {steps}")
-    least, most = disk_needed([target.budget_bytes for target in job.targets])
+        steps += ", evaluated" if state.evaluated else ""
+        steps += ", the file exists" if state.file_exists else ""
+        target = state.target
+        limit = "" if target.budget_bytes is None else f", at most {target.budget_bytes:,} bytes"
+        console.put(f"{target.request.budget or '':9s} {target.file}{limit}: {steps}")
+    least, most = disk_needed(job.targets)
     free = human_bytes(shutil.disk_usage(job.targets[0].file.absolute().parent).free)
     console.put(
         f"disk      at least {human_bytes(least)}, up to {human_bytes(most)} where there is room; {free} are free"

@@ -13,7 +13,9 @@ from quantplan.cli.plan_options import BudgetOption, ConstraintOptions, LimitOpt
 from quantplan.cli.plan_output import default_plan_path, plan_name, print_plan
 from quantplan.errors import BadUsage
 from quantplan.planning import request as planning
+from quantplan.planning.kept_tables import keep_table
 from quantplan.planning.request import PlanRequest
+from quantplan.planning.solving import plan_for
 from quantplan.records.formats import PLANS
 
 
@@ -49,7 +51,7 @@ def solve(
         console.put(_intentions(request, planned.sensitivity_source(measuring.sensitivity, calibration)))
         return
     table = planned.sensitivity_table(request, how, measuring.sensitivity, calibration)
-    plan, everything_fits = planning.plan_for(request, table, planned.speeds(request, how.types, execution))
+    plan, everything_fits = plan_for(request, table, planned.speeds(request, how.types, execution))
     if everything_fits and budget is not None and target.max_kld is None:
         console.warn(
             f"the budget exceeds the largest file that these types make ({plan.file_bytes:,} bytes): that file is the plan"
@@ -58,7 +60,7 @@ def solve(
         console.warn("not calibrated: sensitivities are a prior, not measured; give --calibration TEXT to probe")
     path = out or default_plan_path(request.model, plan_name(request))
     PLANS.write(plan, path)
-    planning.keep_table(table, options.cache_folder())  # for `quantplan explain`
+    keep_table(table, options.cache_folder())  # for `quantplan explain`
     print_plan(plan, request.model, path, output.as_json)
 
 

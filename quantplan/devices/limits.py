@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -33,6 +33,13 @@ class Devices:
     kv: tuple[QuantType, QuantType] = F16_CACHE
     on_cpu: tuple[Selector, ...] = ()
 
+    def exceeded(self, use: MemoryUse) -> str:
+        """Which limit a use of memory is above, in words; empty where it fits."""
+        for name, limit, size in ((VRAM, self.vram, use.vram), (RAM, self.ram, use.ram)):
+            if limit is not None and size > limit:
+                return f"needs {human_bytes(size)} of {name}, the limit is {human_bytes(limit)}"
+        return ""
+
 
 def default_on_cpu(model: Model) -> tuple[Selector, ...]:
     """Experts stay in RAM where nothing else was said; BadUsage for a model without them."""
@@ -50,9 +57,9 @@ def where(model: Model, devices: Devices) -> Placement:
     return placement(model, devices.on_cpu)
 
 
-def memory_use(plan: Plan, model: Model, devices: Devices) -> MemoryUse:
-    """What the planned file takes on the two devices."""
-    sizes = {tensor.name: tensor.bytes for tensor in plan.tensors}
+def memory_use(types: Mapping[str, QuantType], model: Model, devices: Devices) -> MemoryUse:
+    """What a file with these types takes on the two devices; tensors without one stay as they are stored."""
+    sizes = {tensor.name: tensor.bytes_as(types.get(tensor.name, tensor.type)) for tensor in model.tensors}
     return where(model, devices).use(_needs(model, devices.ctx, devices.kv), sizes)
 
 

@@ -34,7 +34,7 @@ def read_imatrix(path: Path | str) -> Imatrix:
 
     The whole file is read into memory, arrays are read-only views of it where alignment allows. Legacy files
     hold (sum/count) * chunks for all experts of a tensor in one row, so their entries have ``sum2`` of shape
-    [1, values] and ``counts`` = [chunks]. Raises BadFile for what is no imatrix, is cut short, or holds
+    [1, values] and ``counts`` = [chunks]. Raises BadFile for what is not an imatrix, is cut short, or holds
     values that cannot be sums of squares (NaN, infinite, negative), naming the tensor.
     """
     path = Path(path)
@@ -112,7 +112,7 @@ def _read_gguf(path: Path, data: np.ndarray) -> _Content:
     for name in by_name:
         for suffix in (_COUNTS, _SUM1):
             if name.endswith(suffix) and name.removesuffix(suffix) + _SUM2 not in by_name:
-                raise BadFile(f"{path}: {name} has no {name.removesuffix(suffix)}{_SUM2} beside it; {_REDO}")
+                raise BadFile(f"{path}: {name} has no {name.removesuffix(suffix)}{_SUM2}; {_REDO}")
     return _Content(
         entries={name: _entry(path, data, by_name, name) for name in names},
         datasets=_strings(metadata.get(_DATASETS)),

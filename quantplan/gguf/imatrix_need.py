@@ -15,9 +15,9 @@ _EXEMPT = ("token_embd.weight", "per_layer_token_embd.weight", "output.weight")
 _WITHOUT_NEED = ("Q2_K", "Q3_K", "IQ3_S", "Q4_K", "IQ4_XS", "Q5_K", "Q6_K", "Q8_0")
 
 
-def needs_imatrix(name: str, kind: QuantType) -> bool:
+def needs_imatrix(name: str, quant: QuantType) -> bool:
     """Whether llama-quantize, or ggml below it, refuses the type for the tensor of that name without imatrix data."""
-    return (kind.needs_imatrix and name not in _EXEMPT) or ggml.aborts_without_imatrix(kind)
+    return (quant.needs_imatrix and name not in _EXEMPT) or ggml.aborts_without_imatrix(quant)
 
 
 def has_imatrix_data(tensor: Tensor, imatrix: Imatrix | None) -> bool:
@@ -25,28 +25,28 @@ def has_imatrix_data(tensor: Tensor, imatrix: Imatrix | None) -> bool:
     return imatrix is not None and imatrix.quantize_weights(tensor) is not None
 
 
-def lacking_imatrix(model: Model, assignment: Mapping[str, QuantType], imatrix: Imatrix | None) -> list[str]:
+def without_imatrix_data(model: Model, assignment: Mapping[str, QuantType], imatrix: Imatrix | None) -> list[str]:
     """``tensor (type)`` for each tensor whose type needs imatrix data that is not there; copied tensors need none."""
     return [
-        f"{name} ({kind})"
-        for name, kind in assignment.items()
-        if kind != model.by_name[name].type
-        and needs_imatrix(name, kind)
+        f"{name} ({quant})"
+        for name, quant in assignment.items()
+        if quant != model.by_name[name].type
+        and needs_imatrix(name, quant)
         and not has_imatrix_data(model.by_name[name], imatrix)
     ]
 
 
 def check_imatrix_data(model: Model, assignment: Mapping[str, QuantType], imatrix: Imatrix | None) -> None:
     """BadUsage naming the tensors whose type needs imatrix data that is not there."""
-    lacking = lacking_imatrix(model, assignment, imatrix)
-    if lacking:
+    missing = without_imatrix_data(model, assignment, imatrix)
+    if missing:
         where = (
             "there is no imatrix; give --imatrix FILE"
             if imatrix is None
             else f"{imatrix.path.name} has no data for them"
         )
-        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise BadUsage(
-            f"{', '.join(lacking[:3])}{more} cannot be made without imatrix data and {where}, or choose "
+            f"{', '.join(missing[:3])}{more} cannot be made without imatrix data and {where}, or choose "
             f"larger types (these need no data: {', '.join(_WITHOUT_NEED)})"
         )

@@ -23,7 +23,7 @@ from quantplan.tensor import GGUF_ALIGNMENT, padded
 
 _FORMATS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _INTEGERS = (0, 1, 2, 3, 4, 5, 10, 11)
-_SIZES = {kind: struct.calcsize(form) for kind, form in _FORMATS.items()}
+_SIZES = {value_type: struct.calcsize(form) for value_type, form in _FORMATS.items()}
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9  # enum gguf_type
 _PYTHON_TYPES = ((bool, BOOL), (str, STRING), (int, UINT32), (float, FLOAT32))  # a bool is an int too
 _MAX_DIMS, _MAX_NAME, _MAX_ELEMENTS = 4, 64, 1 << 63  # ggml.h
@@ -44,12 +44,12 @@ class MetadataEntry:
     def of(cls, key: str, value: object) -> MetadataEntry:
         """Of a str, bool, int (stored as uint32), float (float32) or a list of these (int32); TypeError for others."""
         if not isinstance(value, (list, tuple)):
-            kind = _type_of(key, value)
-            return cls(key, kind, _packed(kind, value))
-        kind = _type_of(key, value[0]) if value else INT32
-        kind = INT32 if kind == UINT32 else kind
-        items = b"".join(_packed(kind, item) for item in value)
-        return cls(key, ARRAY, _U32.pack(kind) + _U64.pack(len(value)) + items)
+            value_type = _type_of(key, value)
+            return cls(key, value_type, _packed(value_type, value))
+        value_type = _type_of(key, value[0]) if value else INT32
+        value_type = INT32 if value_type == UINT32 else value_type
+        items = b"".join(_packed(value_type, item) for item in value)
+        return cls(key, ARRAY, _U32.pack(value_type) + _U64.pack(len(value)) + items)
 
     @property
     def text(self) -> str | None:
@@ -106,7 +106,7 @@ class MetadataEntry:
         return struct.unpack(_FORMATS[self.type], self.value)[0] if self.type in _FORMATS else None
 
     def with_number(self, number: int) -> MetadataEntry:
-        """The same key and type with another number; BadFile where the type is none of whole numbers, or too small."""
+        """The same key and type with another number; BadFile where the type does not hold whole numbers, or is too small."""
         try:
             if self.type not in _INTEGERS:
                 raise struct.error("it holds no whole number")
@@ -197,7 +197,7 @@ class Layout:
         return replace(self, entries=tuple(kept.values()))
 
     def with_tensors(self, tensors: Iterable[tuple[TensorInfo, int]]) -> Layout:
-        """With these tensors, given with the bytes of their data: each behind the one before it."""
+        """With these tensors, given with the bytes of their data: each after the one before it."""
         placed, offset = [], 0
         for tensor, size in tensors:
             placed.append(replace(tensor, offset=offset))
@@ -210,14 +210,14 @@ def _string(text: bytes) -> bytes:
 
 
 def _type_of(key: str, value: object) -> int:
-    for python, kind in _PYTHON_TYPES:
+    for python, value_type in _PYTHON_TYPES:
         if isinstance(value, python):
-            return kind
+            return value_type
     raise TypeError(f"{key}: metadata of type {type(value).__name__} cannot be written")
 
 
-def _packed(kind: int, value: Any) -> bytes:
-    return _string(_encoded(value)) if kind == STRING else struct.pack(_FORMATS[kind], value)
+def _packed(value_type: int, value: Any) -> bytes:
+    return _string(_encoded(value)) if value_type == STRING else struct.pack(_FORMATS[value_type], value)
 
 
 def _cut(item: bytes) -> bytes:
@@ -305,16 +305,16 @@ class _Reader:
         return self.take(self.number(_U64)).decode("utf-8", "surrogateescape")
 
     def entry(self) -> MetadataEntry:
-        key, kind = self.text(), self.number(_U32)
-        end = self.array_end() if kind == ARRAY else _end_of(self.data, self.position, kind)
-        return MetadataEntry(key, kind, self.take(end - self.position))
+        key, value_type = self.text(), self.number(_U32)
+        end = self.array_end() if value_type == ARRAY else _end_of(self.data, self.position, value_type)
+        return MetadataEntry(key, value_type, self.take(end - self.position))
 
     def array_end(self) -> int:
-        kind = _U32.unpack_from(self.data, self.position)[0]
+        value_type = _U32.unpack_from(self.data, self.position)[0]
         count = _U64.unpack_from(self.data, self.position + 4)[0]
         start = self.position + 12
-        if kind != STRING:
-            return start + count * _SIZES[kind]
+        if value_type != STRING:
+            return start + count * _SIZES[value_type]
         unpack, data = _U64.unpack_from, self.data  # a vocabulary has 150,000 of them, and as many merges
         for _ in range(count):
             start += 8 + unpack(data, start)[0]
@@ -337,6 +337,6 @@ def _check_distinct(what: str, names: Sequence[str]) -> None:
         raise ValueError(f"the {what} {next(name for name in names if names.count(name) > 1)!r} is there twice")
 
 
-def _end_of(data: bytes | mmap.mmap, start: int, kind: int) -> int:
+def _end_of(data: bytes | mmap.mmap, start: int, value_type: int) -> int:
     """Where a value that is no array ends."""
-    return start + 8 + _U64.unpack_from(data, start)[0] if kind == STRING else start + _SIZES[kind]
+    return start + 8 + _U64.unpack_from(data, start)[0] if value_type == STRING else start + _SIZES[value_type]

@@ -66,17 +66,17 @@ def _tensors(layout: Layout, path: Path, shard: int) -> list[Tensor]:
     """BadFile for a type that is not known, and where data are not all there or not where gguf.cpp expects them."""
     tensors, expected = [], 0
     for info in layout.tensors:
-        kind = ggml_type(info.type)
-        if kind is None:
+        quant = ggml_type(info.type)
+        if quant is None:
             raise BadFile(
                 f"{path}: {info.name} is stored as type {info.type}, which this quantplan does not know; update quantplan"
             )
-        if not kind.fits(info.dims[0]) or info.offset != expected or not info.name.isprintable():
+        if not quant.fits(info.dims[0]) or info.offset != expected or not info.name.isprintable():
             raise BadFile(f"{path}: damaged header (of the tensor {info.name!r}); is the download complete?")
         shape = info.dims
         while len(shape) > 1 and shape[-1] == 1:
             shape = shape[:-1]
-        tensors.append(Tensor(info.name, shape, kind, layout.data_offset + info.offset, shard))
+        tensors.append(Tensor(info.name, shape, quant, layout.data_offset + info.offset, shard))
         expected += padded(tensors[-1].bytes, layout.alignment)
     _check_length(path, tensors)
     return tensors

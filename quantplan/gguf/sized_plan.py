@@ -13,24 +13,24 @@ from quantplan.plan import ImatrixUse, Plan, PlannedTensor
 from quantplan.quant_type import QuantType, fitted
 from quantplan.tensor import Model, padded
 
-_BASE_OF_FLOATS = "Q8_0"  # rules only work beside a quantized base type
+_BASE_OF_FLOATS = "Q8_0"  # rules only work with a quantized base type
 
 
 def make_plan(model: Model, assignment: Mapping[str, QuantType], imatrix: Imatrix | None = None, **fields: Any) -> Plan:
-    """The plan that stores each tensor of ``assignment`` as told and copies all others.
+    """The plan that stores each tensor of ``assignment`` in its type and copies all others.
 
     ``assignment`` names every tensor that llama-quantize would quantize (``llamacpp.quantize.quantizable``),
     with the type to be stored; ``fields`` are the remaining fields of Plan (budget, prediction, outcome ...).
     Raises NothingSelected for a tensor that the model does not have, BadUsage for a type that does not fit
-    its rows or lacks its imatrix data.
+    its rows or has no imatrix data.
     """
     check_assignment(model, assignment)
     check_imatrix_data(model, assignment, imatrix)
     use = imatrix_use(imatrix) if imatrix else None
     tensors = tuple(
-        PlannedTensor(each.name, kind, each.bytes_as(kind), each.name in assignment)
-        for each in model.tensors
-        for kind in (assignment.get(each.name, each.type),)
+        PlannedTensor(tensor.name, quant, tensor.bytes_as(quant), tensor.name in assignment)
+        for tensor in model.tensors
+        for quant in (assignment.get(tensor.name, tensor.type),)
     )
     metadata = metadata_bytes(model, imatrix_note(use))
     return Plan(
@@ -49,9 +49,9 @@ def make_plan(model: Model, assignment: Mapping[str, QuantType], imatrix: Imatri
 def base_ftype(tensors: Iterable[PlannedTensor]) -> str:
     """The file type of the quantized type with most bytes: it names the file, rules decide the types."""
     sizes: dict[str, int] = {}
-    for each in tensors:
-        if each.rule and each.type.family != "float" and each.type.ftype:
-            sizes[each.type.ftype] = sizes.get(each.type.ftype, 0) + each.bytes
+    for tensor in tensors:
+        if tensor.rule and tensor.type.family != "float" and tensor.type.ftype:
+            sizes[tensor.type.ftype] = sizes.get(tensor.type.ftype, 0) + tensor.bytes
     return max(sizes, key=lambda name: sizes[name], default=_BASE_OF_FLOATS)
 
 
@@ -72,12 +72,12 @@ def imatrix_note(use: ImatrixUse | None) -> ImatrixNote | None:
 
 def check_assignment(model: Model, assignment: Mapping[str, QuantType]) -> None:
     """NothingSelected for unknown tensors, BadUsage for types that do not fit or cannot be written."""
-    for name, kind in assignment.items():
+    for name, quant in assignment.items():
         tensor = model.by_name.get(name)
         if tensor is None:
             raise NothingSelected(f"{model.path.name} has no tensor {name}; was the assignment made for another model?")
-        if not kind.fits(tensor.columns):
+        if not quant.fits(tensor.columns):
             raise BadUsage(
-                f"{name} cannot be stored as {kind}: its rows of {tensor.columns} do not divide into blocks "
-                f"of {kind.block}; llama-quantize would store {fitted(kind, tensor.columns)}"
+                f"{name} cannot be stored as {quant}: its rows of {tensor.columns} do not divide into blocks "
+                f"of {quant.block}; llama-quantize would store {fitted(quant, tensor.columns)}"
             )

@@ -50,7 +50,7 @@ def is_reference(path: Path | str) -> bool:
 
 
 def parse_reference(text: str) -> HubReference:
-    """``[hf://]owner/repo[:quant][/file.gguf][@revision]``, the revision behind the repository too; BadUsage for all else."""
+    """``[hf://]owner/repo[:quant][/file.gguf][@revision]``, the revision after the repository too; BadUsage for all else."""
     match = _REFERENCE.fullmatch(_SCHEME.sub("", text, count=1))
     if not match:
         raise BadUsage(f"cannot read {text!r}; write hf://owner/repo/file.gguf, or -hf owner/repo:Q4_K_M")
@@ -58,9 +58,7 @@ def parse_reference(text: str) -> HubReference:
     if file and quant:
         raise BadUsage(f"{text}: a file or a quant, not both")
     if file and not file.lower().endswith(".gguf"):
-        raise BadUsage(
-            f"{text}: {file} is no GGUF file; name a .gguf, or leave it out and the repository is looked through"
-        )
+        raise BadUsage(f"{text}: {file} is not a GGUF file; name a .gguf, or leave it out to search the repository")
     if match["early"] and match["late"]:
         raise BadUsage(f"{text}: two revisions")
     return HubReference(repo, file, quant, match["early"] or match["late"] or "main")
@@ -107,6 +105,6 @@ def _shards(name: str, files: Sequence[str], reference: HubReference) -> tuple[s
 
 def _nothing(reference: HubReference, models: Sequence[str]) -> str:
     if not models:
-        return f"{reference.repo} holds no GGUF model; look for a repository of its GGUF files, or convert the model"
+        return f"{reference.repo} has no GGUF model; look for a repository of its GGUF files, or convert the model"
     wanted = reference.file or f"quant {reference.quant}"
     return f"{reference.repo} has no {wanted}; there are: {', '.join(models)}"

@@ -1,13 +1,13 @@
 """The C structures and functions that quantplan uses, each once: ``SIGNATURES[library][function] = (result, arguments)``.
 
-Pure declarations (ggml.h, gguf.h, ggml-backend.h, ggml-cpu.h, ggml-rpc.h, llama.h); ``libraries`` loads and applies them.
+Pure declarations (ggml.h, ggml-backend.h, ggml-cpu.h, ggml-rpc.h, llama.h); ``libraries`` loads and applies them.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
-from ctypes import POINTER, c_bool, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_void_p
+from ctypes import POINTER, c_bool, c_char_p, c_int, c_int32, c_int64, c_size_t, c_void_p
 from typing import Any
 
 F32, I32 = 0, 26  # enum ggml_type, for tensors that hold no weights
@@ -60,12 +60,6 @@ class ContextParams(ctypes.Structure):
     _fields_ = [("mem_size", c_size_t), ("mem_buffer", c_void_p), ("no_alloc", c_bool)]
 
 
-class GgufParams(ctypes.Structure):
-    """struct gguf_init_params, gguf.h."""
-
-    _fields_ = [("no_alloc", c_bool), ("ctx", c_void_p)]
-
-
 class QuantizeParams(ctypes.Structure):
     """The beginning of struct llama_model_quantize_params, llama.h."""
 
@@ -83,22 +77,6 @@ AbortCallback = ctypes.CFUNCTYPE(None, c_char_p)
 ConvertRow = ctypes.CFUNCTYPE(None, c_void_p, c_void_p, c_int64)  # ggml_to_float_t and ggml_from_float_t
 ExtraBufferTypes = ctypes.CFUNCTYPE(POINTER(c_void_p), c_void_p)  # ggml_backend_dev_get_extra_bufts_t
 
-# enum gguf_type: the C type of the values, by the name that gguf.h's functions give it
-GGUF_CTYPES = {
-    "u8": ctypes.c_uint8,
-    "i8": ctypes.c_int8,
-    "u16": ctypes.c_uint16,
-    "i16": ctypes.c_int16,
-    "u32": c_uint32,
-    "i32": c_int32,
-    "f32": c_float,
-    "bool": c_bool,
-    "str": c_char_p,
-    "u64": ctypes.c_uint64,
-    "i64": c_int64,
-    "f64": ctypes.c_double,
-}
-
 _HANDLE = c_void_p  # of an opaque structure, or of a ggml_tensor that nobody looks into
 _Signature = tuple[Any, list[Any]]
 
@@ -111,35 +89,6 @@ _TYPES: dict[str, _Signature] = {
     "ggml_log_set": (None, [LogCallback, c_void_p]),
     "ggml_set_abort_callback": (c_void_p, [AbortCallback]),
     "ggml_abort": (None, [c_char_p, c_int, c_char_p]),
-}
-_GGUF: dict[str, _Signature] = {
-    "gguf_init_empty": (_HANDLE, []),
-    "gguf_init_from_file": (_HANDLE, [c_char_p, GgufParams]),
-    "gguf_free": (None, [_HANDLE]),
-    "gguf_get_n_kv": (c_int64, [_HANDLE]),
-    "gguf_get_key": (c_char_p, [_HANDLE, c_int64]),
-    "gguf_find_key": (c_int64, [_HANDLE, c_char_p]),
-    "gguf_get_kv_type": (c_int, [_HANDLE, c_int64]),
-    "gguf_get_arr_type": (c_int, [_HANDLE, c_int64]),
-    "gguf_get_arr_n": (c_size_t, [_HANDLE, c_int64]),
-    "gguf_get_arr_str": (c_char_p, [_HANDLE, c_int64, c_size_t]),
-    "gguf_get_arr_data": (c_void_p, [_HANDLE, c_int64]),
-    "gguf_set_arr_data": (None, [_HANDLE, c_char_p, c_int, c_void_p, c_size_t]),
-    "gguf_set_arr_str": (None, [_HANDLE, c_char_p, POINTER(c_char_p), c_size_t]),
-    "gguf_get_data_offset": (c_size_t, [_HANDLE]),
-    "gguf_get_version": (c_uint32, [_HANDLE]),
-    "gguf_get_n_tensors": (c_int64, [_HANDLE]),
-    "gguf_get_tensor_offset": (c_size_t, [_HANDLE, c_int64]),
-    "gguf_get_tensor_name": (c_char_p, [_HANDLE, c_int64]),
-    "gguf_get_tensor_type": (c_int, [_HANDLE, c_int64]),
-    "gguf_get_tensor_ne": (POINTER(c_int64), [_HANDLE, c_int64]),
-    "gguf_get_meta_size": (c_size_t, [_HANDLE]),
-    "gguf_get_meta_data": (None, [_HANDLE, c_void_p]),
-    "gguf_set_kv": (None, [_HANDLE, _HANDLE]),
-    "gguf_remove_key": (c_int64, [_HANDLE, c_char_p]),
-    "gguf_add_tensor": (None, [_HANDLE, _HANDLE]),
-    **{f"gguf_get_val_{name}": (ctype, [_HANDLE, c_int64]) for name, ctype in GGUF_CTYPES.items()},
-    **{f"gguf_set_val_{name}": (None, [_HANDLE, c_char_p, ctype]) for name, ctype in GGUF_CTYPES.items()},
 }
 _GRAPHS: dict[str, _Signature] = {
     "ggml_init": (_HANDLE, [ContextParams]),
@@ -183,7 +132,7 @@ _BACKENDS: dict[str, _Signature] = {
 }
 
 SIGNATURES: Mapping[str, Mapping[str, _Signature]] = {
-    "ggml-base": _TYPES | _GGUF | _GRAPHS | _BACKENDS,
+    "ggml-base": _TYPES | _GRAPHS | _BACKENDS,
     "ggml-cpu": {
         "ggml_cpu_init": (None, []),
         "ggml_get_type_traits_cpu": (POINTER(CpuTypeTraits), [c_int]),

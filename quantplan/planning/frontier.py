@@ -1,23 +1,23 @@
-"""The frontier of a model: every size from one damage table, with the stock mixes on the same scale."""
+"""The frontier of a model: every size from one sensitivity table, with the stock quants on the same scale."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from quantplan.build.build import stock_plan
-from quantplan.errors import BadUsage
-from quantplan.gguf.imatrix_need import lacking_imatrix
-from quantplan.llamacpp import quantize
-from quantplan.llamacpp.quantize import published_ftypes
-from quantplan.planning.request import PlanRequest, formulate_request, parse_budget, quantizable
+from quantplan.devices.limits import memory_use
+from quantplan.devices.speed.table import SpeedTable
+from quantplan.errors import BadUsage, BudgetImpossible
+from quantplan.planning.request import PlanRequest, formulate_request
+from quantplan.planning.solving import Solved, formulations, solve_request
+from quantplan.planning.stock_quants import StockQuant, stock_quants
 from quantplan.quant_type import QuantType
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solve.alternatives import alternatives
-from quantplan.solve.frontier import NEXT_BYTES, Point, differing, even_budgets, frontier, knee, span
-from quantplan.solve.planner import Formulation, check_budget
-from quantplan.solve.program import solve
+from quantplan.solve.frontier import NEXT_BYTES, Point, even_budgets, frontier, knee, span
+from quantplan.solve.planner import Formulation
+from quantplan.solve.program import smallest_bytes
 from quantplan.solve.search import Solution
 from quantplan.solve.stability import Stability, stability
 
@@ -39,31 +39,14 @@ class FrontierEntry:
 
 
 @dataclass(frozen=True)
-class StockQuant:
-    """A stock mix in the same damage table; ``plan_kld``: expected of the plan of its size, None where there is none."""
-
-    name: str
-    file_bytes: int
-    bpw: float
-    kld: float
-    kld_err: float
-    plan_kld: float | None
-
-    @property
-    def ratio(self) -> float | None:
-        """The plan's KLD over the mix's."""
-        return None if self.plan_kld is None or not self.kld else self.plan_kld / self.kld
-
-
-@dataclass(frozen=True)
 class Frontier:
-    """``knee``: index of its entry, None where the curve has none; ``unscored``: mixes left out, each with the reason."""
+    """``knee``: index of its entry, None where the curve has none; ``notes``: sizes and stock quants left out, and why."""
 
     entries: tuple[FrontierEntry, ...]
     step_bytes: int
     knee: int | None
     stock_quants: tuple[StockQuant, ...]
-    unscored: tuple[str, ...]
+    notes: tuple[str, ...]
     calibrated: bool
 
 
@@ -83,40 +66,52 @@ def model_frontier(
     request: PlanRequest,
     table: SensitivityTable,
     points: int,
-    stock_quants: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
     step_bytes: int | None = None,
+    speeds: SpeedTable | None = None,
 ) -> Frontier:
-    """The frontier at even steps, its knee, and the stock ``stock_quants`` (None: the usual ones that can be made and scored).
+    """The frontier at even steps within the request's other limits, its knee, and stock quants.
 
-    ``step_bytes`` None: 100 MB, for small files the power of ten below a twentieth of the largest. Raises what posing
-    raises, and BadUsage for a named mix that cannot be made or scored.
+    ``names``: of stock quants (None: those of llama.cpp's table that can be made and scored). ``step_bytes`` None: 100 MB, for
+    small files the power of ten below a twentieth of the largest. ``least_tps`` needs ``speeds``. Raises what
+    ``formulations`` raises, and BadUsage for a named stock quant that cannot be made or scored.
     """
     if points < 2:
-        raise BadUsage(f"--points {points}: a frontier has two ends at least")
-    formulation = formulate_request(replace(request, budget=None), table)
-    stock, unscored = _stock(request, table, stock_quants)
-    smallest, largest = span(formulation.problem)
-    step = step_bytes or _default_step(formulation.fixed_bytes + largest)
-    budgets = even_budgets(smallest, largest, points)
-    further = {each + step for each in budgets}
-    of_ftypes = {name: size - formulation.fixed_bytes for name, (size, *_) in stock.items()}
-    every = {*budgets, *further, *(size for size in of_ftypes.values() if size >= smallest)}
-    found = {each.budget_bytes: each for each in frontier(formulation.problem, sorted(every))}
-    kld = {budget: _predicted(formulation, table, point.choices) for budget, point in found.items()}
+        raise BadUsage(f"--points {points}: a frontier has at least two ends")
+    problems = formulations(request, formulate_request(replace(request, budget=None), table), speeds)
+    quants, notes = _stock_quants(request, table, names)
+    smallest, largest = span_of(problems)
+    step = step_bytes or _default_step(largest)
+    sizes = even_budgets(smallest, largest, points)
+    every = {*sizes, *(size + step for size in sizes), *(quant.file_bytes for quant in quants)}
+    best = best_points(request, table, problems, every)
+    kept = [size for size in sizes if size in best]
+    if not kept:
+        raise BudgetImpossible(f"no plan within these types and limits has a predicted KLD of {request.most_kld:g}")
+    if len(kept) < len(sizes):
+        notes.append(
+            f"{len(sizes) - len(kept)} smaller sizes left out: their predicted KLD is above {request.most_kld:g}"
+        )
+    notes += _beyond_memory(request, quants)
+    kld = {size: _predicted(formulation, table, point.choices) for size, (formulation, point) in best.items()}
     entries = [
-        _entry(request, formulation, found[at], kld[at], kld[at][0] - kld[at + step][0], found.get(before))
-        for before, at in zip((None, *budgets), budgets, strict=False)
+        _entry(request, *best[size], kld[size], kld[size][0] - kld[size + step][0], best.get(before))
+        for before, size in zip((None, *kept), kept, strict=False)
     ]
-    bend = knee([found[at] for at in budgets])
-    scored = [StockQuant(name, *stock[name], kld[size][0] if size in kld else None) for name, size in of_ftypes.items()]
-    return Frontier(
-        tuple(entries),
-        step,
-        budgets.index(bend.budget_bytes) if bend else None,
-        tuple(sorted(scored, key=lambda each: each.file_bytes)),
-        tuple(unscored),
-        table.calibrated,
-    )
+    bend = knee([best[size][1] for size in kept])
+    scored = (replace(quant, plan_kld=kld.get(quant.file_bytes, (None,))[0]) for quant in quants)
+    at = None if bend is None else next(i for i, size in enumerate(kept) if best[size][1] is bend)
+    return Frontier(tuple(entries), step, at, tuple(scored), tuple(notes), table.calibrated)
+
+
+def _beyond_memory(request: PlanRequest, quants: Iterable[StockQuant]) -> Iterator[str]:
+    """A note on each stock quant that the request's devices have no room for."""
+    if request.devices is None:
+        return
+    for quant in quants:
+        over = request.devices.exceeded(memory_use(quant.types, request.model, request.devices))
+        if over:
+            yield f"{quant.name} is shown for comparison only: {over}"
 
 
 def _default_step(largest: int) -> int:
@@ -129,10 +124,13 @@ def _entry(
     point: Point,
     kld: tuple[float, float],
     saved: float,
-    before: Point | None,
+    before: tuple[Formulation, Point] | None,
 ) -> FrontierEntry:
     types = formulation.grouping.types(point.choices)
-    changed = differing(before.choices, point.choices) if before else 0
+    changed = 0
+    if before is not None:
+        former = before[0].grouping.types(before[1].choices)
+        changed = sum(any(types[t.name] != former[t.name] for t in members) for members in formulation.grouping.members)
     size = formulation.fixed_bytes + point.bytes
     return FrontierEntry(
         point,
@@ -149,88 +147,110 @@ def _predicted(formulation: Formulation, table: SensitivityTable, choices: Seque
     return table.predict(formulation.grouping.priced(choices, table))
 
 
-# --- stock mixes
-
-
-def _stock(
+def _stock_quants(
     request: PlanRequest, table: SensitivityTable, names: Sequence[str] | None
-) -> tuple[dict[str, tuple[int, float, float, float]], list[str]]:
-    """Mix -> (bytes of its file, bpw, KLD, error), and why others were left out; named ones must not be."""
-    found, left_out = {}, []
-    for name in names if names is not None else published_ftypes():
-        reason = _unscorable(request, table, name)
-        if reason and names is not None:
-            raise BadUsage(f"--mixes {name}: {reason}")
-        if reason:
-            left_out.append(f"{name}: {reason}")
-            continue
-        plan = stock_plan(request.model, name, request.imatrix)
-        assignment = _decided(request, table, plan.types)
-        found[quantize.known_ftype(name)] = (
-            plan.file_bytes,
-            plan.bits_per_weight(request.model),
-            *table.predict(assignment),
-        )
-    return found, left_out
-
-
-def _unscorable(request: PlanRequest, table: SensitivityTable, name: str) -> str:
-    """Why the mix cannot be made or scored, or nothing."""
-    types = quantize.stock_quant(request.model, name, request.imatrix.path if request.imatrix else None)
-    lacking = lacking_imatrix(request.model, types, request.imatrix)
-    if lacking:
-        return f"{lacking[0]} needs imatrix data"
-    unknown = [
-        f"{tensor} as {kind}"
-        for tensor, kind in _decided(request, table, types).items()
-        if kind not in table.rows[tensor].weights
+) -> tuple[list[StockQuant], list[str]]:
+    """Those that can be made and scored, and why others were left out; named ones must not be."""
+    scored, notes = stock_quants(request, table, names)
+    unmeasured = [
+        f"{quant.name}: the sensitivity table has no value for {quant.unmeasured}"
+        for quant in scored
+        if quant.unmeasured
     ]
-    return f"the damage table has no value for {unknown[0]}" if unknown else ""
+    if unmeasured and names is not None:
+        raise BadUsage(unmeasured[0])
+    left_out = [f"stock quant left out: {note}" for note in (*notes, *unmeasured)]
+    return [quant for quant in scored if not quant.unmeasured], left_out
 
 
-def _decided(request: PlanRequest, table: SensitivityTable, types: dict[str, QuantType]) -> dict[str, str]:
-    """What the mix makes of the tensors that are up for choice; one that stays as it is stored costs nothing."""
-    stored = {tensor.name: tensor.type for tensor in quantizable(request.model)}
-    return table.measured({name: types[name] for name in stored}, stored)
+# --- every size
+
+
+def best_points(
+    request: PlanRequest, table: SensitivityTable, problems: Sequence[Formulation], file_sizes: Iterable[int]
+) -> dict[int, tuple[Formulation, Point]]:
+    """File size -> the best plan no larger than that, of all formulations; sizes below every plan are left out.
+
+    Where the request has ``most_kld``, so are plans that are predicted to lose more.
+    """
+    best: dict[int, tuple[Formulation, Point]] = {}
+    sizes = sorted(set(file_sizes))
+    for formulation in problems:
+        smallest = formulation.fixed_bytes + _smallest(formulation)
+        budgets = [size - formulation.fixed_bytes for size in sizes if size >= smallest]
+        for point in frontier(formulation.problem, budgets) if budgets else ():
+            size = point.budget_bytes + formulation.fixed_bytes
+            if size not in best or point.damage < best[size][1].damage:
+                best[size] = formulation, point
+    if request.most_kld is None:
+        return best
+    return {
+        size: made for size, made in best.items() if _predicted(made[0], table, made[1].choices)[0] <= request.most_kld
+    }
+
+
+def span_of(problems: Sequence[Formulation]) -> tuple[int, int]:
+    """The smallest file within the limits, and that of the best plan that no budget limits. BudgetImpossible where none is."""
+    ends, refused = [], None
+    for formulation in problems:
+        try:
+            ends.append([formulation.fixed_bytes + size for size in span(formulation.problem)])
+        except BudgetImpossible as error:
+            refused = error
+    if not ends and refused:
+        raise refused
+    return min(low for low, _ in ends), max(high for _, high in ends)
+
+
+def _smallest(formulation: Formulation) -> float:
+    try:
+        return smallest_bytes(formulation.problem)
+    except BudgetImpossible:
+        return math.inf
 
 
 # --- one budget
 
 
 def best_alternatives(
-    request: PlanRequest, table: SensitivityTable, count: int, least: int | None, time_limit: float = 60.0
+    request: PlanRequest,
+    table: SensitivityTable,
+    count: int,
+    least: int | None,
+    time_limit: float = 60.0,
+    speeds: SpeedTable | None = None,
 ) -> tuple[Alternative, ...]:
-    """The best plans within the request's budget, each different from every better one in at least ``least`` groups
-    (None: one in fifty).
+    """The best plans within the request's budget and limits, each different from every better one in at least ``least``
+    groups (None: one in fifty).
     """
-    formulation = _at_budget(request, table)
+    formulation = _at_budget(request, table, speeds).formulation
     least = least or max(1, len(formulation.problem.groups) // 50)
     if least > len(formulation.problem.groups):
         raise BadUsage(
             f"--differ {least}: there are only {len(formulation.problem.groups)} tensors (or groups) to choose for"
         )
-    found = alternatives(formulation.problem, count, least, time_limit=time_limit)
-    best = formulation.grouping.types(found[0].choices)
-    return tuple(_alternative(formulation, table, each, best) for each in found)
+    plans = alternatives(formulation.problem, count, least, time_limit=time_limit)
+    best = formulation.grouping.types(plans[0].choices)
+    return tuple(_alternative(formulation, table, plan, best) for plan in plans)
 
 
 def _alternative(
-    formulation: Formulation, table: SensitivityTable, found: Solution, best: dict[str, QuantType]
+    formulation: Formulation, table: SensitivityTable, plan: Solution, best: dict[str, QuantType]
 ) -> Alternative:
-    types = formulation.grouping.types(found.choices)
+    types = formulation.grouping.types(plan.choices)
     changed = tuple(name for name, kind in types.items() if kind != best[name])
-    size = formulation.fixed_bytes + formulation.problem.bytes(found.choices)
-    return Alternative(found, types, size, *_predicted(formulation, table, found.choices), changed)
+    size = formulation.fixed_bytes + formulation.problem.bytes(plan.choices)
+    return Alternative(plan, types, size, *_predicted(formulation, table, plan.choices), changed)
 
 
 def plan_stability(
-    request: PlanRequest, table: SensitivityTable, draws: int
+    request: PlanRequest, table: SensitivityTable, draws: int, speeds: SpeedTable | None = None
 ) -> tuple[Formulation, Solution, Stability]:
     """How much of the plan for the request's budget would change within the errors of the table's rows."""
-    formulation = _at_budget(request, table)
-    found = solve(formulation.problem)
-    errors = group_errors(formulation, table, found.choices)
-    return formulation, found, stability(formulation.problem, found.choices, errors, draws)
+    solved = _at_budget(request, table, speeds)
+    formulation, plan = solved.formulation, solved.solution
+    errors = group_errors(formulation, table, plan.choices)
+    return formulation, plan, stability(formulation.problem, plan.choices, errors, draws)
 
 
 def group_errors(formulation: Formulation, table: SensitivityTable, choices: Sequence[int]) -> tuple[float, ...]:
@@ -249,10 +269,9 @@ def _group_error(table: SensitivityTable, stored: Iterable) -> float:
     return math.sqrt(sum((damage * error) ** 2 for damage, error in damages)) / total if total else 0.0
 
 
-def _at_budget(request: PlanRequest, table: SensitivityTable) -> Formulation:
-    budget = parse_budget(request)
-    if budget is None:
+def _at_budget(request: PlanRequest, table: SensitivityTable, speeds: SpeedTable | None) -> Solved:
+    if request.budget is None:
         raise BadUsage("at which size? give --at BUDGET, for example --at 4.5bpw")
-    formulation = formulate_request(request, table)
-    check_budget(request.model, budget, formulation.fixed_bytes + formulation.problem.smallest_bytes)
-    return formulation
+    if request.most_kld is not None:
+        raise BadUsage("--at BUDGET sets the size: leave --max-kld out")
+    return solve_request(request, table, speeds)

@@ -30,7 +30,7 @@ def plan_text(plan: Plan, form: str, model_path: Path | None = None) -> str:
     "recipe" (GGUF-Tool-Suite).
 
     ``model_path``: where the model lies now, if not where the plan says. BadUsage for layer types of a plan
-    that was not made in layer mode, and for types that the tool lacks; BadFile or ModelMismatch where the command line is
+    that was not made in layer mode, and for types that the tool does not have; BadFile or ModelMismatch where the command line is
     wanted and the model is not there.
     """
     if form == "args":

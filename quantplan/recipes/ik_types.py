@@ -1,4 +1,5 @@
-"""The types of ik_llama.cpp: which of them llama.cpp lacks, which of llama.cpp's it lacks, and how each writes them.
+"""The types of ik_llama.cpp: which of them llama.cpp does not have, which of llama.cpp's it does not have, and how it
+writes them.
 
 Recipes and ``--custom-q`` texts name them. They are known here by their bits, so that the nearest type can be
 named; nothing is ever stored in them. Source: the types that ik_llama.cpp's src/llama-quantize.cpp handles and the sizes
@@ -47,16 +48,16 @@ _LACKING = ("NVFP4", "Q1_0", "Q2_0", "TQ1_0", "TQ2_0")  # llama.cpp's, not in th
 
 @dataclass(frozen=True)
 class Replaced:
-    """A type that llama.cpp lacks, and the tensors that asked for it by the type they take instead."""
+    """A type that llama.cpp does not have, and the tensors that name it by the type they take instead."""
 
     asked: QuantType
     tensors: dict[QuantType, list[str]]
 
     def __str__(self) -> str:
-        names = [name for each in self.tensors.values() for name in each]
+        names = [name for tensor in self.tensors.values() for name in tensor]
         new = ", ".join(
-            f"{kind.name} ({kind.bits:.4g} bits" + (f", {len(each)} of them)" if len(self.tensors) > 1 else ")")
-            for kind, each in self.tensors.items()
+            f"{quant.name} ({quant.bits:.4g} bits" + (f", {len(each)} of them)" if len(self.tensors) > 1 else ")")
+            for quant, each in self.tensors.items()
         )
         count = f"{len(names)} tensors, first {names[0]}" if len(names) > 1 else names[0]
         return f"{self.asked.name} ({self.asked.bits:.4g} bits; {count}), nearest: {new}"
@@ -76,34 +77,34 @@ def any_type(name: str) -> QuantType:
     return weight_type(name)
 
 
-def is_foreign(kind: QuantType) -> bool:
-    """Whether llama.cpp lacks the type."""
-    return kind.family == FAMILY
+def is_foreign(quant: QuantType) -> bool:
+    """Whether llama.cpp does not have the type."""
+    return quant.family == FAMILY
 
 
-def ik_name(kind: QuantType) -> str:
+def ik_name(quant: QuantType) -> str:
     """The type as ik_llama.cpp spells it (``q4_K``): some of its tools compare letter by letter.
 
-    BadUsage for a type of llama.cpp that it lacks.
+    BadUsage for a type of llama.cpp that it does not have.
     """
-    if kind.name in _LACKING:
+    if quant.name in _LACKING:
         raise BadUsage(
-            f"ik_llama.cpp has no type {kind.name}; solve again without it (--types all,-{kind.name}), or emit "
+            f"ik_llama.cpp has no type {quant.name}; solve again without it (--types all,-{quant.name}), or emit "
             "--as tensor-types for llama.cpp"
         )
-    return re.sub(r"_k$", "_K", kind.name.lower())
+    return re.sub(r"_k$", "_K", quant.name.lower())
 
 
-def nearest(kind: QuantType, allowed: Callable[[QuantType], bool]) -> QuantType | None:
+def nearest(quant: QuantType, allowed: Callable[[QuantType], bool]) -> QuantType | None:
     """The type of llama.cpp nearest in bits that is allowed, the larger of two, K-types before others; None if none is.
 
     A repacked type is its own base.
     """
-    repacked = _REPACKED.match(kind.name)
+    repacked = _REPACKED.match(quant.name)
     if repacked and repacked[1] in BY_NAME and allowed(BY_NAME[repacked[1]]):
         return BY_NAME[repacked[1]]
     candidates = [BY_NAME[name] for name in SETS["all"] if allowed(BY_NAME[name])]
-    return min(candidates, key=lambda each: (abs(each.bits - kind.bits), -each.bits), default=None)
+    return min(candidates, key=lambda each: (abs(each.bits - quant.bits), -each.bits), default=None)
 
 
 def replace_foreign(
@@ -114,13 +115,13 @@ def replace_foreign(
     ``allowed(tensor, type)``: whether the tensor can be stored so. NothingSelected where no type is left.
     """
     types, replaced = dict(asked), {}
-    for name, kind in asked.items():
-        if not is_foreign(kind):
+    for name, quant in asked.items():
+        if not is_foreign(quant):
             continue
-        new = nearest(kind, lambda each, name=name: allowed(name, each))
+        new = nearest(quant, lambda each, name=name: allowed(name, each))
         if new is None:
-            raise NothingSelected(f"{name} is asked for as {kind.name}, and no type of llama.cpp fits it instead")
+            raise NothingSelected(f"{name} is asked for as {quant.name}, and no type of llama.cpp fits it instead")
         types[name] = new
-        tensors = replaced.setdefault(kind.name, Replaced(kind, {})).tensors
+        tensors = replaced.setdefault(quant.name, Replaced(quant, {})).tensors
         tensors.setdefault(new, []).append(name)
     return types, list(replaced.values())

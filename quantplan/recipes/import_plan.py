@@ -1,8 +1,7 @@
 """Plans from what others publish: LAYER_TYPES, rules of llama.cpp and ik_llama.cpp, recipes, or a quantized GGUF of the
 same model.
 
-What a text means is asked of llama-quantize itself wherever it has a say: mixes, rules, types that do not
-fit.
+llama-quantize itself says what a text means: stock quants, rules, types that do not fit.
 """
 
 from __future__ import annotations
@@ -54,8 +53,8 @@ def import_file(
 ) -> Imported:
     """The plan that a file stands for: a GGUF, a LAYER_TYPES text, rules in any form that ``parse_rules`` reads.
 
-    ``base``: the FTYPE whose mix decides what a text leaves open; ``nearest``: put the nearest type in the place of one
-    that llama.cpp lacks. Raises BadFile for anything else, BadUsage where something is left open, NothingSelected for names
+    ``base``: the stock quant that decides what a text leaves open; ``nearest``: replace types that llama.cpp does not have by
+    the nearest. Raises BadFile for anything else, BadUsage where something is left open, NothingSelected for names
     and types that do not exist, ModelMismatch for another model's.
     """
     if _is_gguf(path):
@@ -144,7 +143,7 @@ def _named(layers: LayerTypes, model: Model) -> dict[str, QuantType]:
     weak = {EMBEDDINGS: layers.output if model.tied else None, "per_layer_token_embd.weight": layers.token_embedding}
     strong = {EMBEDDINGS: layers.token_embedding, OUTPUT: layers.output}
     found = [weak, resolve(layers.rules, names), strong]
-    return {name: kind for types in found for name, kind in types.items() if kind}
+    return {name: quant for types in found for name, quant in types.items() if quant}
 
 
 def _fitting(tensor: Tensor, asked: QuantType, warnings: list[str]) -> QuantType:
@@ -221,7 +220,7 @@ def _options(text: RuleText, tensors: tuple[Tensor, ...]) -> dict[str, QuantType
     """What --token-embedding-type and --output-tensor-type ask for: they come before all rules."""
     pairs = ((EMBEDDINGS, text.token_embedding), (OUTPUT, text.output))
     names = {tensor.name for tensor in tensors}
-    return {name: kind for name, kind in pairs if kind and name in names}
+    return {name: quant for name, quant in pairs if quant and name in names}
 
 
 def _base(text: RuleText, said: str | None, open_names: Sequence[str]) -> str:
@@ -230,7 +229,7 @@ def _base(text: RuleText, said: str | None, open_names: Sequence[str]) -> str:
         if open_names:
             more = f" and {len(open_names) - 1} more tensors" if len(open_names) > 1 else ""
             raise BadUsage(
-                f"the rules say nothing about {open_names[0]}{more}; give --base FTYPE, the mix that decides the rest"
+                f"the rules say nothing about {open_names[0]}{more}; give --base FTYPE, the stock quant that decides the rest"
             )
         return _ANY_QUANTIZED
     try:
@@ -238,7 +237,9 @@ def _base(text: RuleText, said: str | None, open_names: Sequence[str]) -> str:
     except NothingSelected as error:
         if said is None and not open_names:
             return _ANY_QUANTIZED
-        raise NothingSelected(f"{error}; give --base FTYPE, the mix that decides what the rules leave open") from None
+        raise NothingSelected(
+            f"{error}; give --base FTYPE, the stock quant that decides what the rules leave open"
+        ) from None
     if chosen in _FLOATS:
         raise BadUsage(
             f"llama-quantize ignores all rules with {chosen} as its file type; give --base with a quantized one"
@@ -249,23 +250,24 @@ def _base(text: RuleText, said: str | None, open_names: Sequence[str]) -> str:
 def _of_llama_cpp(
     asked: Mapping[str, QuantType], model: Model, imatrix: Imatrix | None, nearest: bool
 ) -> tuple[dict[str, QuantType], list[str]]:
-    """The assignment without types that llama.cpp lacks, and in words what was replaced. NothingSelected where that was not
-    asked for."""
+    """The assignment without types that llama.cpp does not have, and a sentence on each replacement.
 
-    def allowed(name: str, kind: QuantType) -> bool:
+    NothingSelected where replacements are not allowed."""
+
+    def allowed(name: str, quant: QuantType) -> bool:
         tensor = model.by_name[name]
-        return kind.fits(tensor.columns) and (has_imatrix_data(tensor, imatrix) or not needs_imatrix(name, kind))
+        return quant.fits(tensor.columns) and (has_imatrix_data(tensor, imatrix) or not needs_imatrix(name, quant))
 
-    if not any(is_foreign(kind) for kind in asked.values()):
+    if not any(is_foreign(quant) for quant in asked.values()):
         return dict(asked), []
     types, replaced = replace_foreign(asked, allowed)
     if not nearest:
         raise NothingSelected(
-            "the text asks for types of ik_llama.cpp that llama.cpp lacks: "
-            + "; ".join(str(each) for each in replaced)
+            "the text has types of ik_llama.cpp that llama.cpp does not have: "
+            + "; ".join(str(replacement) for replacement in replaced)
             + ". Give --nearest to take these instead, or change the text"
         )
-    return types, [f"llama.cpp lacks {each}: taken" for each in replaced]
+    return types, [f"llama.cpp does not have {each}: taken" for each in replaced]
 
 
 def _changed(asked: Mapping[str, QuantType], stored: Mapping[str, QuantType], tensors: tuple[Tensor, ...]) -> list[str]:
@@ -285,7 +287,7 @@ def _from_gguf(other: Model, model: Model, imatrix: Imatrix | None) -> Imported:
     tensors = quantizable(model)
     plan = make_plan(model, {tensor.name: other.by_name[tensor.name].type for tensor in tensors}, imatrix)
     warnings = []
-    differing = [name for name, kind in plan.types.items() if other.by_name[name].type != kind]
+    differing = [name for name, quant in plan.types.items() if other.by_name[name].type != quant]
     if differing:
         name = differing[0]
         warnings.append(

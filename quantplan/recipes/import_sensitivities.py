@@ -1,4 +1,4 @@
-"""Damage tables from published measurements: damage(tensor, type) = sensitivity(tensor) * curve(type).
+"""Sensitivity tables from published measurements: damage(tensor, type) = sensitivity(tensor) * curve(type).
 
 That one curve over types speaks for all tensors is the publishers' assumption, and so is that single damages add up: the level
 of a prediction is known to a factor of two at best, and the table says so.
@@ -72,10 +72,10 @@ def _warnings(published: Published, split: bool, odd: Sequence[Sequence[str]]) -
     if unknown:
         yield f"{len(unknown)} tensors of the table are not in the model: {_some(unknown)}"
     if dropped:
-        yield f"{len(dropped)} types that llama.cpp lacks were left out: {_some(dropped)}"
+        yield f"{len(dropped)} types that llama.cpp does not have were left out: {_some(dropped)}"
     if zero:
         yield (
-            f"the curve is 0 at {_some(zero)}: the measurements were against a model stored so, which prices neither that "
+            f"the curve is 0 at {_some(zero)}: the measurements were against a model stored so, which says nothing about that "
             "type nor those near it; it was left out"
         )
     if published.together and split:
@@ -85,14 +85,14 @@ def _warnings(published: Published, split: bool, odd: Sequence[Sequence[str]]) -
 
 
 def _check_model(published: Published, target: ImportTarget) -> tuple[str, ...]:
-    """The tensors of the table that the model lacks; ModelMismatch where it is another model's."""
+    """The tensors of the table that the model does not have; ModelMismatch where it is another model's."""
     model = target.model
     named = [*published.sensitivity, *published.unmeasured]
     unknown = tuple(name for name in named if name not in model.by_name)
     if len(unknown) > len(named) / 2:
         raise ModelMismatch(
-            f"{model.path.name} lacks {len(unknown)} of the {len(named)} tensors that were measured ({_some(unknown)}): they "
-            "are another model's"
+            f"{model.path.name} does not have {len(unknown)} of the {len(named)} tensors that were measured "
+            f"({_some(unknown)}): they are another model's"
         )
     for name, shape in published.shapes.items():
         here = model.by_name.get(name)
@@ -104,18 +104,19 @@ def _check_model(published: Published, target: ImportTarget) -> tuple[str, ...]:
 
 
 def _kinds(published: Published) -> tuple[dict[str, QuantType], tuple[str, ...], tuple[str, ...]]:
-    """Label -> type for what llama.cpp has and the curve prices; the labels that it lacks; those at 0. A quantized type at 0
-    was not measured: it is what the measurements were compared with."""
+    """Label -> type for what llama.cpp and the curve have; the labels that llama.cpp does not have; those at 0.
+
+    A quantized type at 0 was not measured: it is what the measurements were compared with."""
     kinds: dict[str, QuantType] = {}
     dropped, zero = [], []
     for label in published.labels:
-        kind = _known(label)
-        if kind is None:
+        quant = _known(label)
+        if quant is None:
             dropped.append(label)
-        elif published.curve.get(label) == 0 and kind.block > 1:
+        elif published.curve.get(label) == 0 and quant.block > 1:
             zero.append(label)
         elif label in published.curve:
-            kinds[label] = kind
+            kinds[label] = quant
     if not kinds:
         raise NothingSelected(
             f"none of the {len(published.labels)} types that were measured is one of llama.cpp: {_some(published.labels)}"
@@ -125,10 +126,10 @@ def _kinds(published: Published) -> tuple[dict[str, QuantType], tuple[str, ...],
 
 def _known(label: str) -> QuantType | None:
     try:
-        kind = any_type(label)
+        quant = any_type(label)
     except NothingSelected:
         return None
-    return None if is_foreign(kind) else kind
+    return None if is_foreign(quant) else quant
 
 
 def _shares(published: Published, split: bool) -> dict[str, float]:
@@ -148,9 +149,9 @@ def _weights(
     """Damage by type; a label under which the tensor is stored as something else is no choice for it."""
     otherwise = published.otherwise.get(name, frozenset())
     weights = {
-        kind.name: share * published.curve[label]
-        for label, kind in kinds.items()
-        if label not in otherwise and (columns is None or kind.fits(columns))
+        quant.name: share * published.curve[label]
+        for label, quant in kinds.items()
+        if label not in otherwise and (columns is None or quant.fits(columns))
     }
     if not weights:
         raise NothingSelected(f"{name} can be stored as none of the types that were measured: {', '.join(kinds)}")

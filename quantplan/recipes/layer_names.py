@@ -1,13 +1,13 @@
-"""Names that LAYER_TYPES texts use beyond llama.cpp's FTYPEs: a mix, and some roles of the layer in other types.
+"""Names that LAYER_TYPES texts use beyond llama.cpp's FTYPEs: a stock quant, and some roles of the layer in other types.
 
-Model cards define them in lines beside the list, in one of these forms:
+Model cards define them in lines next to the list, in one of these forms:
 
     Q4_K_L : Q4_K_M + attn_o = q6_k
     Q5_K_L : attn_v = q8_0 attn_o = q6_k ffn_d = q6_k
     Q6_K_S : Q6_K
 
-Where the second form leaves the mix open it is taken to be the ``_M`` mix of the name's main type, or the type itself where
-there is none (Q6_K). No public source says so; for the names in use it makes no difference, because Q5_K_M and Q5_K_S
+Where the second form leaves the stock quant open it is taken to be the ``_M`` one of the name's main type, or the type itself
+where there is none (Q6_K). No public source says so; for the names in use it makes no difference, because Q5_K_M and Q5_K_S
 differ only in attn_v and ffn_down, which the definition gives, and Q6_K is one type throughout.
 """
 
@@ -38,13 +38,13 @@ class LayerName:
     def type_of(self, role: str) -> QuantType | None:
         """The type that the definition gives to a role, None where the base decides. ffn_down speaks for the experts'
         ffn_down_exps too."""
-        for named, kind in self.roles:
+        for named, quant in self.roles:
             if role == named or (named.startswith("ffn_") and role.startswith(f"{named}_")):
-                return kind
+                return quant
         return None
 
     def __str__(self) -> str:
-        pairs = " ".join(f"{role} = {kind.name.lower()}" for role, kind in self.roles)
+        pairs = " ".join(f"{role} = {quant.name.lower()}" for role, quant in self.roles)
         return f"{self.base} + {pairs}" if pairs else self.base
 
 
@@ -86,14 +86,14 @@ def _base(name: str, said: str | None, known_ftype: Callable[[str], str]) -> str
         except NothingSelected:
             continue
     raise NothingSelected(
-        f"{name} is defined by some roles only, and there is no mix {main}; write {name} : FTYPE + ..."
+        f"{name} is defined by some roles only, and there is no stock quant {main}; write {name} : FTYPE + ..."
     )
 
 
 def _pairs(text: str) -> Iterable[tuple[str, QuantType]]:
     for pair in re.findall(_PAIR, text):
-        role, _, kind = pair.partition("=")
-        yield _ROLES.get(role.strip(), role.strip()), quant_type(kind)
+        role, _, quant = pair.partition("=")
+        yield _ROLES.get(role.strip(), role.strip()), quant_type(quant)
 
 
 def layer_name(name: str, defined: Mapping[str, LayerName], known_ftype: Callable[[str], str]) -> LayerName:

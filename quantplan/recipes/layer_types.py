@@ -1,6 +1,6 @@
 """LAYER_TYPES texts of hybrid layer quants: ``[[layer, "FTYPE"], ...]`` and FLAGS for embeddings and output.
 
-Each block takes the types that llama.cpp's mix FTYPE would give that block; a text may define further names
+Each block takes the types that llama.cpp's stock quant FTYPE would give that block; a text may define further names
 (``layer_names``). The texts are found in model cards and shell scripts, so anything may stand around them; what they say
 themselves is taken strictly.
 """
@@ -51,7 +51,7 @@ class LayerTypes:
 
     @property
     def extended(self) -> dict[str, LayerName]:
-        """The names in use that are no FTYPEs of llama.cpp."""
+        """The names in use that are not FTYPEs of llama.cpp."""
         return {name: each for name, each in self.names.items() if each != LayerName(name)}
 
 
@@ -62,7 +62,7 @@ def looks_like_layer_types(text: str) -> bool:
 def parse_layer_types(text: str, blocks: int, known_ftype: Callable[[str], str] = str.upper) -> LayerTypes:
     """The layer types in a text for a model of ``blocks`` blocks.
 
-    ``known_ftype`` gives the proper name of an FTYPE or raises NothingSelected. Raises BadFile for what is no such list,
+    ``known_ftype`` gives the proper name of an FTYPE or raises NothingSelected. Raises BadFile for what is not such a list,
     and for blocks that are missing, named twice or not in the model; NothingSelected for unknown types and names.
     """
     text = text.translate(_QUOTES)
@@ -171,7 +171,7 @@ def write_layer_types(
 def write_flags(token_embedding: QuantType | None, output: QuantType | None, rules: Iterable[Rule] = ()) -> str:
     """Embeddings and output as llama-quantize's options, then rules."""
     pairs = ((_EMBEDDING, token_embedding), (_OUTPUT, output))
-    words = [f"{option} {kind.name}" for option, kind in pairs if kind]
+    words = [f"{option} {quant.name}" for option, quant in pairs if quant]
     return " ".join(words + [f"{_RULE} {rule}" for rule in rules])
 
 
@@ -179,6 +179,6 @@ def flags_for(outside: Mapping[str, QuantType]) -> str:
     """The flags that give the tensors outside the blocks their types: options for embeddings and output, a rule for
     each other one (per_layer_token_embd follows --token-embedding-type unless a rule names it).
     """
-    rest = {name: kind for name, kind in outside.items() if name not in (EMBEDDINGS, OUTPUT)}
-    rules = (Rule(f"^{name}$", kind) for name, kind in rest.items())
+    rest = {name: quant for name, quant in outside.items() if name not in (EMBEDDINGS, OUTPUT)}
+    rules = (Rule(f"^{name}$", quant) for name, quant in rest.items())
     return write_flags(outside.get(EMBEDDINGS), outside.get(OUTPUT), rules)

@@ -11,22 +11,22 @@ from quantplan.recipes import name_patterns
 
 IN_BLOCK = re.compile(r"^(.*?\bblk\.)(\d+)(\..+)$")
 _ANY_BLOCK = "[0-9]+"
-Kind = TypeVar("Kind", bound=Hashable)
+Label = TypeVar("Label", bound=Hashable)
 
 
-def cover(assignment: Mapping[str, Kind], names: Iterable[str] = ()) -> list[tuple[str, Kind]]:
-    """Anchored, disjoint (pattern, kind), each of the form blocks x roles, that give each name its kind.
+def cover(assignment: Mapping[str, Label], names: Iterable[str] = ()) -> list[tuple[str, Label]]:
+    """Anchored, disjoint (pattern, label), each of the form blocks x roles, that give each name its label.
 
-    For one kind, the tensors that have it form a table of blocks by roles with holes where a block lacks the role. It is
+    For one type, the tensors that have it form a table of blocks by roles with holes where a block does not have the role. It is
     cut into rectangles: roles with the same blocks share a pattern, or blocks with the same roles do, whichever takes
-    fewer. No disjoint cover is smaller than the rank of that table. A role of one kind throughout names no blocks.
+    fewer. No disjoint cover is smaller than the rank of that table. A role of one label throughout names no blocks.
 
     ``names``: further names, which no pattern may be found in. Names that are almost the same can defeat that: check.
     """
     alone, tables = _by_table(assignment, names)
-    found = [(f"^{name_patterns.words(names)}$", kind) for kind, names in alone.items()]
-    for (before, last, kind), table in tables.items():
-        found += ((_pattern(before, last, *rectangle), kind) for rectangle in table.rectangles())
+    found = [(f"^{name_patterns.words(names)}$", label) for label, names in alone.items()]
+    for (before, last, label), table in tables.items():
+        found += ((_pattern(before, last, *rectangle), label) for rectangle in table.rectangles())
     return found
 
 
@@ -72,24 +72,24 @@ class _Table:
 
 
 def _by_table(
-    assignment: Mapping[str, Kind], names: Iterable[str]
-) -> tuple[dict[Kind, list[str]], dict[tuple[str, str, Kind], _Table]]:
+    assignment: Mapping[str, Label], names: Iterable[str]
+) -> tuple[dict[Label, list[str]], dict[tuple[str, str, Label], _Table]]:
     """Names outside the blocks by type, and a table for each (what stands before the number, ending, type)."""
-    alone: dict[Kind, list[str]] = {}
-    tables: dict[tuple[str, str, Kind], _Table] = {}
+    alone: dict[Label, list[str]] = {}
+    tables: dict[tuple[str, str, Label], _Table] = {}
     places = [(name, *_place(name)) for name in dict.fromkeys([*assignment, *names])]
     for name, before, block, role, last in places:
-        kind = assignment.get(name)
-        if kind is None:
+        label = assignment.get(name)
+        if label is None:
             continue
         if block is None:
-            alone.setdefault(kind, []).append(name)
+            alone.setdefault(label, []).append(name)
         else:
-            tables.setdefault((before, last, kind), _Table()).wanted.setdefault(role, set()).add(block)
+            tables.setdefault((before, last, label), _Table()).wanted.setdefault(role, set()).add(block)
     for name, before, block, role, last in places:
-        for (start, end, kind), table in tables.items():
+        for (start, end, label), table in tables.items():
             same = block is not None and (start, end) == (before, last) and role in table.wanted
-            if same and assignment.get(name) != kind:
+            if same and assignment.get(name) != label:
                 table.taken.setdefault(role, set()).add(block)
     return alone, tables
 

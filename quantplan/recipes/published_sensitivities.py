@@ -51,7 +51,7 @@ def read_published(
     """The measurements in a file. A CSV needs its ``curve``, may have ``groups`` (lines ``NAME:PATTERN`` of tensors that were
     measured together), and takes the ``row`` of one degraded type, by default the suite's own choice.
 
-    BadFile for anything else and for values that are no KLD, BadUsage where the curve is missing.
+    BadFile for anything else and for values that are not a KLD, BadUsage where the curve is missing.
     """
     text = _text(path)
     if text.startswith("{"):
@@ -59,7 +59,7 @@ def read_published(
     rows = _csv(path, text)
     if curve is None:
         raise BadUsage(
-            f"{path} says how sensitive tensors are, not what types cost: give the curve beside it with "
+            f"{path} says how sensitive tensors are, not what types cost: give the curve, too, with "
             "--curve group0/kld_results.csv"
         )
     costs = _curve(curve)
@@ -92,7 +92,9 @@ def _csv(path: Path, text: str) -> dict[str, dict[str, float | None]]:
     """type -> tensor -> KLD, None where there is no measurement."""
     header, *lines = [[cell.strip() for cell in line] for line in csv.reader(text.splitlines()) if line]
     if header[0].upper() != "QTYPE" or not lines:
-        raise BadFile(f"{path} is no table of KLDs: it should begin with QTYPE and the names of tensors, and have rows")
+        raise BadFile(
+            f"{path} is not a table of KLDs: it should begin with QTYPE and the names of tensors, and have rows"
+        )
     if len(set(header)) != len(header):
         raise BadFile(f"{path} names the tensor {next(n for n in header if header.count(n) > 1)} twice")
     found = {}
@@ -115,7 +117,7 @@ def _kld(path: Path, what: str, cell: str | float) -> float | None:
     except (TypeError, ValueError):
         value = math.nan
     if not 0 <= value < math.inf:
-        raise BadFile(f"{path}: {what} is {cell!r}, which is no KLD")
+        raise BadFile(f"{path}: {what} is {cell!r}, which is not a KLD")
     return value
 
 
@@ -158,7 +160,7 @@ def _from_json(path: Path, text: str) -> Published:
         return _published(path, json.loads(text))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise BadFile(
-            f"{path} is no damage data that quantplan reads ({type(error).__name__}: {error}); see docs/formats.md"
+            f"{path} is not sensitivity data that quantplan reads ({type(error).__name__}: {error}); see docs/formats.md"
         ) from None
 
 

@@ -56,7 +56,7 @@ def parse_rules(text: str) -> RuleText:
     - ``PATTERN=TYPE,PATTERN=TYPE`` as --custom-q takes them;
     - a command line or shell script with --tensor-type or --custom-q.
 
-    BadFile with the word that is no rule; NothingSelected for an unknown type.
+    BadFile with the word that is not a rule; NothingSelected for an unknown type.
     """
     if re.search(r"(?:^|[\s'\"])--[a-z]", _COMMENT.sub("", text)):
         return _command_line(text)
@@ -86,10 +86,10 @@ def _listed(text: str) -> tuple[Rule, ...]:
 
 def parse_rule(word: str) -> Rule:
     """``PATTERN=TYPE``; BadFile for anything else, NothingSelected for an unknown type."""
-    pattern, _, kind = word.partition("=")
-    if not pattern or not kind:
+    pattern, _, quant = word.partition("=")
+    if not pattern or not quant:
         raise BadFile(f"{word!r} is not a rule of the form PATTERN=TYPE")
-    return Rule(pattern, any_type(kind))
+    return Rule(pattern, any_type(quant))
 
 
 # --- command lines
@@ -126,7 +126,7 @@ def _said(options: dict[str, list[str]], others: list[str], variables: dict[str,
     if not rules and not custom and not embedding and not output:
         raise BadFile("the command line has no --tensor-type or --custom-q rule")
     said = RuleText(rules, _ftype(others), "--pure" in others, embedding, output)
-    return replace(said, rules=tuple(r for each in custom for r in _listed(each)), keep_case=True) if custom else said
+    return replace(said, rules=tuple(r for text in custom for r in _listed(text)), keep_case=True) if custom else said
 
 
 def _looked_up(value: str, variables: dict[str, str]) -> str:

@@ -31,7 +31,7 @@ def write_rules(assignment: Mapping[str, QuantType], names: Iterable[str] = ()) 
     no pattern tells them apart.
     """
     names = list(names)
-    rules = [Rule(pattern, kind) for pattern, kind in cover(assignment, names)]
+    rules = [Rule(pattern, quant) for pattern, quant in cover(assignment, names)]
     rules.sort(key=lambda rule: ("blk" in rule.pattern, -rule.type.bits, rule.type.name))
     check_rules(rules, assignment, names)
     return tuple(rules)
@@ -41,14 +41,14 @@ def role_rules(assignment: Mapping[str, QuantType], names: Iterable[str] = ()) -
     """Anchored, disjoint rules of one role and type each, in the order of the assignment: more than ``write_rules``
     makes, in patterns that every regular expression reads."""
     grouped: dict[tuple[str, str, QuantType], list[int]] = {}
-    for name, kind in assignment.items():
+    for name, quant in assignment.items():
         match = IN_BLOCK.match(name)
-        blocks = grouped.setdefault((match[1], match[3], kind) if match else (name, "", kind), [])
+        blocks = grouped.setdefault((match[1], match[3], quant) if match else (name, "", quant), [])
         blocks += [int(match[2])] if match else []
     rules = []
-    for (before, after, kind), blocks in grouped.items():
+    for (before, after, quant), blocks in grouped.items():
         number = name_patterns.numbers(blocks) if blocks else ""
-        rules.append(Rule(f"^{name_patterns.literal(before)}{number}{name_patterns.literal(after)}$", kind))
+        rules.append(Rule(f"^{name_patterns.literal(before)}{number}{name_patterns.literal(after)}$", quant))
     check_rules(rules, assignment, names)
     return tuple(rules)
 
@@ -89,10 +89,10 @@ def check_rules(rules: Sequence[Rule], assignment: Mapping[str, QuantType], name
     used: set[int] = set()
     for name, found in _found(rules, dict.fromkeys([*assignment, *names])):
         used.update(found)
-        for kind in {rules[found[0]].type, rules[found[-1]].type} if found else {None}:
-            if kind != assignment.get(name):
+        for quant in {rules[found[0]].type, rules[found[-1]].type} if found else {None}:
+            if quant != assignment.get(name):
                 raise BadUsage(
-                    f"no rule of llama-quantize can name {name} alone: it gets {kind} instead of {assignment.get(name)}, "
+                    f"no rule of llama-quantize can name {name} alone: it gets {quant} instead of {assignment.get(name)}, "
                     "because another tensor is called almost the same"
                 )
     idle = [rule for index, rule in enumerate(rules) if index not in used]

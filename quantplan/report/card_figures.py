@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantplan.budget import human_bytes
-from quantplan.planning.size_range import Planned, Sized, StockQuantRow
+from quantplan.planning.size_range import Planned
+from quantplan.planning.stock_quants import StockQuant
 from quantplan.quant_type import QuantType
 from quantplan.report.frontier_plot import frontier_figure
 from quantplan.report.heat_map import HeatMap, draw, save
@@ -30,7 +31,7 @@ _ENDINGS = (".png", ".svg")
 @dataclass(frozen=True)
 class _Curve:
     entries: Sequence[Planned]
-    stock_quants: Sequence[StockQuantRow]
+    stock_quants: Sequence[StockQuant]
     calibrated: bool
     knee: int | None = None
 
@@ -52,7 +53,7 @@ def write_figures(data: ReportData, folder: Path) -> list[Path]:
     return paths
 
 
-def type_map(model: Model, sized: Sized, title: str) -> Figure:
+def type_map(model: Model, sized: Planned | StockQuant, title: str) -> Figure:
     """Bits per weight by role and block, tensors outside the blocks in a line below."""
     from matplotlib.colors import LogNorm
 

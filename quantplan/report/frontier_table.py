@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quantplan.budget import human_bytes
-from quantplan.planning.frontier import Alternative, Frontier, FrontierEntry, StockQuant
+from quantplan.planning.frontier import Alternative, Frontier, FrontierEntry
+from quantplan.planning.stock_quants import StockQuant
 from quantplan.report.table import Columns, Table, as_csv, table_of
 from quantplan.solve.planner import Formulation
 from quantplan.solve.stability import Stability

@@ -14,8 +14,9 @@ from typing import Any
 
 from quantplan import __version__
 from quantplan.analyze.statistics import FIELDS, Statistics
-from quantplan.planning.request import table_digest
-from quantplan.planning.size_range import Planned, Sized
+from quantplan.planning.kept_tables import table_digest
+from quantplan.planning.size_range import Planned
+from quantplan.planning.stock_quants import StockQuant
 from quantplan.quant_type import QuantType
 from quantplan.records.codec import finite
 from quantplan.records.formats import COMPARISONS, MEASUREMENTS
@@ -67,12 +68,6 @@ def page_data(report_data: ReportData, commands: Commands, command: str, made: s
         "measurements": [_without_chunks(row) for row in map(MEASUREMENTS.encode, report_data.measurements)],
         "provenance": _provenance(report_data, command, made),
     }
-
-
-def types_of(data: Mapping[str, Any], sized: Mapping[str, Any]) -> dict[str, str]:
-    """{tensor: name of its type} of a plan or stock quant of the data."""
-    names = {letter: kind["name"] for kind, letter in zip(data["types"], LETTERS, strict=False)}
-    return {tensor["name"]: names[letter] for tensor, letter in zip(data["tensors"], sized["types"], strict=True)}
 
 
 def roles(tensors: Sequence[Tensor]) -> list[str]:
@@ -137,13 +132,13 @@ def _plan(
     }
 
 
-def _sized(sized: Sized, tensors: Sequence[Tensor], letters: Mapping[str, str]) -> dict[str, Any]:
+def _sized(sized: Planned | StockQuant, tensors: Sequence[Tensor], letters: Mapping[str, str]) -> dict[str, Any]:
     return {
         "bytes": sized.file_bytes,
         "bpw": round(sized.bpw, 4),
         "kld": _short(sized.kld, 6),
         "kld_err": _short(sized.kld_err),
-        "unpriced": sized.unmeasured_tensors,
+        "unpriced": sized.unmeasured if isinstance(sized, StockQuant) else "",
         "types": "".join(letters[sized.types[tensor.name].name] for tensor in tensors),
     }
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from quantplan.analyze.statistics import Statistics, statistics
 from quantplan.comparison import Comparison
+from quantplan.devices.speed.table import SpeedTable
 from quantplan.evaluate.model_records import model_records
 from quantplan.measurement import Measurement
 from quantplan.planning.request import PlanRequest, goal_of
-from quantplan.planning.size_range import Planned, StockQuantRow, size_range
+from quantplan.planning.size_range import Planned, size_range
+from quantplan.planning.stock_quants import StockQuant
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.tensor import Model
 
@@ -27,7 +29,7 @@ class ReportData:
     fixed_bytes: int  # of every file: header and tensors that are copied
     plans: tuple[Planned, ...]
     opens_at: int
-    stock_quants: tuple[StockQuantRow, ...]
+    stock_quants: tuple[StockQuant, ...]
     statistics: Statistics | None
     measurements: tuple[Measurement, ...]
     comparisons: tuple[Comparison, ...]
@@ -39,10 +41,14 @@ class ReportData:
 
 
 def report_data(
-    request: PlanRequest, table: SensitivityTable, points: int = 100, reports: Path | None = None
+    request: PlanRequest,
+    table: SensitivityTable,
+    points: int = 100,
+    reports: Path | None = None,
+    speeds: SpeedTable | None = None,
 ) -> ReportData:
     """The plans of ``size_range``, the statistics of the imatrix, and the records below the folder ``reports``."""
-    sizes = size_range(request, table, points)
+    sizes = size_range(request, table, points, speeds)
     measurements, comparisons, notes = model_records(reports, request.model) if reports else ((), (), ())
     of_imatrix = statistics(request.imatrix) if request.imatrix else None
     if of_imatrix is None:

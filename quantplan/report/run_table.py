@@ -19,7 +19,7 @@ RUN_FORMAT, RUN_VERSION = "quantplan-run", 1  # 1: first
 def run_table(results: Sequence[RunResult]) -> Table:
     """One row a budget: the file that the run made, and the best plan against the best stock quant that is no larger."""
     columns: Columns[RunResult] = (
-        ("File", lambda result: result.order.file.name),
+        ("File", lambda result: result.target.file.name),
         ("Bytes", lambda result: f"{result.measurement.file_bytes:,}"),
         ("bpw", lambda result: f"{result.measurement.bpw:.3f}"),
         ("PPL", lambda result: estimate(result.measurement.ppl)),
@@ -50,9 +50,9 @@ def result_fields(result: RunResult) -> dict[str, Any]:
     """A result as JSON values; see docs/formats.md."""
     measurement = result.measurement
     return {
-        "budget": result.order.request.budget,
-        "budget_bytes": result.order.budget_bytes,
-        "file": str(result.order.file),
+        "budget": result.target.request.budget,
+        "budget_bytes": result.target.budget_bytes,
+        "file": str(result.target.file),
         "file_bytes": measurement.file_bytes,
         "bpw": measurement.bpw,
         "kld": measurement.kld.value,

@@ -1,7 +1,7 @@
-"""Plans and stock mixes put to the test on a text, each built and measured once, ever.
+"""Plans and stock quants measured on a text, each built and measured only once.
 
 A finished measurement is kept by what the file is made of, so that the file itself may go: of a large model no disk holds
-every version that was tried. Where there is room files stay until they are no longer needed.
+every version of it. Where there is room files stay until they are no longer needed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from quantplan.records.journal import digest_of, text_digest
 
 @dataclass(frozen=True)
 class EvaluatedFile:
-    """``ftype``: a stock mix, built without rules; ``finished``: where its file may stand already, outside the workshop."""
+    """``ftype``: of a stock quant, built without rules; ``finished``: where its file may exist already, outside the context."""
 
     name: str
     plan: Plan
@@ -37,69 +37,71 @@ class EvaluatedFile:
     @property
     def key(self) -> str:
         """What the weights of its file depend on."""
-        types = {each.name: each.type.name for each in self.plan.tensors}
+        types = {tensor.name: tensor.type.name for tensor in self.plan.tensors}
         return digest_of(self.plan.imatrix.digest if self.plan.imatrix else None, types)
 
 
 class Builds:
-    """The files of candidates: made where they are missing, dropped where the disk needs room or nobody wants them."""
+    """Built files: made where they are missing, removed where the disk needs room or they are no longer needed."""
 
-    def __init__(self, shop: BuildContext) -> None:
-        self.shop = shop
+    def __init__(self, context: BuildContext) -> None:
+        self.context = context
 
-    def place(self, one: EvaluatedFile) -> Path:
+    def place(self, file: EvaluatedFile) -> Path:
         """Where its file is or will be."""
-        if one.finished and as_planned(one.finished, one.plan):
-            return one.finished
-        return built_path(one.plan, one.name.replace(" ", "-"), self.shop)
+        if file.finished and as_planned(file.finished, file.plan):
+            return file.finished
+        return built_path(file.plan, file.name.replace(" ", "-"), self.context)
 
-    def file(self, one: EvaluatedFile) -> Path:
+    def path(self, file: EvaluatedFile) -> Path:
         """Its file, built if need be. Raises what building raises."""
-        place = self.place(one)
-        return place if place == one.finished else built(one.plan, one.name.replace(" ", "-"), self.shop, one.ftype)
+        place = self.place(file)
+        return (
+            place if place == file.finished else built(file.plan, file.name.replace(" ", "-"), self.context, file.ftype)
+        )
 
-    def batch(self, wanted: Sequence[EvaluatedFile]) -> list[Path]:
-        """Files of the first of ``wanted``, as many as the disk holds at once, at least one."""
-        files: list[Path] = []
-        for one in wanted:
-            if not self._room(one):
-                if files:
+    def batch(self, files: Sequence[EvaluatedFile]) -> list[Path]:
+        """The first of ``files``, as many as the disk holds at once, at least one."""
+        paths: list[Path] = []
+        for file in files:
+            if not self._room(file):
+                if paths:
                     break
                 self.drop_all_but(())
-            files.append(self.file(one))
-        return files
+            paths.append(self.path(file))
+        return paths
 
-    def _room(self, one: EvaluatedFile) -> bool:
-        if as_planned(self.place(one), one.plan):
+    def _room(self, file: EvaluatedFile) -> bool:
+        if as_planned(self.place(file), file.plan):
             return True
-        self.shop.folder.mkdir(parents=True, exist_ok=True)
-        return shutil.disk_usage(self.shop.folder).free >= one.plan.file_bytes + SPARE_BYTES
+        self.context.folder.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(self.context.folder).free >= file.plan.file_bytes + SPARE_BYTES
 
-    def drop_all_but(self, wanted: Iterable[EvaluatedFile]) -> None:
-        """Removes what lies in the workshop besides; files elsewhere are nobody's to remove."""
-        kept = {path for one in wanted for path in (self.place(one), rules_file(self.place(one)))}
-        for path in self.shop.folder.glob("*") if self.shop.folder.is_dir() else ():
+    def drop_all_but(self, files: Iterable[EvaluatedFile]) -> None:
+        """Removes all other files of the context's folder; files elsewhere stay."""
+        kept = {path for file in files for path in (self.place(file), rules_file(self.place(file)))}
+        for path in self.context.folder.glob("*") if self.context.folder.is_dir() else ():
             if path.is_file() and path not in kept:
                 path.unlink()
 
-    def finish(self, one: EvaluatedFile, out: Path) -> None:
+    def finish(self, file: EvaluatedFile, out: Path) -> None:
         """Its file, at ``out``."""
-        if as_planned(out, one.plan):
+        if as_planned(out, file.plan):
             return
-        if not self._room(one):
+        if not self._room(file):
             self.drop_all_but(())
         out.parent.mkdir(parents=True, exist_ok=True)
-        self.file(one).replace(out)
+        self.path(file).replace(out)
 
 
 class Evaluator:
-    """Measurements of candidates on one text."""
+    """Measurements of files on one text."""
 
     def __init__(self, builds: Builds, text: str, options: MeasureOptions, cache: Path) -> None:
         self.builds, self.text, self.options, self._cache = builds, text, options, cache
         self.made_from = (
             METRICS_VERSION,
-            builds.shop.source.digest,
+            builds.context.source.digest,
             tools.build(),
             version("llama-cpp-python"),
             text_digest(text),
@@ -109,36 +111,34 @@ class Evaluator:
         )
         self._measurements = Cache(MEASUREMENTS, cache, "trial", *self.made_from)
 
-    def knows(self, one: EvaluatedFile) -> bool:
-        return one.key in self._measurements
+    def knows(self, file: EvaluatedFile) -> bool:
+        return file.key in self._measurements
 
-    def measured(
-        self, wanted: Sequence[EvaluatedFile], report: Reporter = SILENT, stage: str = "measure"
+    def measure(
+        self, files: Sequence[EvaluatedFile], report: Reporter = SILENT, stage: str = "measure"
     ) -> list[Measurement]:
-        """In the order of ``wanted``; what was not measured yet is built and measured, the base once for all that fit on the
+        """In the order of ``files``; what was not measured yet is built and measured, the base once for all that fit on the
         disk together.
 
         Raises what building and measuring raise.
         """
-        todo = list({one.key: one for one in wanted if not self.knows(one)}.values())
+        todo = list({file.key: file for file in files if not self.knows(file)}.values())
         total, done = len(todo), 0
         with report.stage(stage, total) if total else SILENT.stage(stage) as advance:
             while done < total:
-                files = self.builds.batch(todo[done:])
-                self._measure(todo[done : done + len(files)], files, advance)
-                done += len(files)
-        return [self.found(one) for one in wanted]
+                paths = self.builds.batch(todo[done:])
+                self._measure(todo[done : done + len(paths)], paths, advance)
+                done += len(paths)
+        return [self.measurement(file) for file in files]
 
-    def _measure(self, batch: Sequence[EvaluatedFile], files: Sequence[Path], advance: Advance) -> None:
-
+    def _measure(self, batch: Sequence[EvaluatedFile], paths: Sequence[Path], advance: Advance) -> None:
         def step(share: float) -> None:
-            advance(share * len(files))
+            advance(share * len(paths))
 
-        found = measure(self.builds.shop.source.path, files, self.text, self.options, step, self._cache)
-        for one, each in zip(batch, found, strict=True):
-            self._measurements.put(one.key, each)
+        measurements = measure(self.builds.context.source.path, paths, self.text, self.options, step, self._cache)
+        for file, measurement in zip(batch, measurements, strict=True):
+            self._measurements.put(file.key, measurement)
 
-    def found(self, one: EvaluatedFile) -> Measurement:
+    def measurement(self, file: EvaluatedFile) -> Measurement:
         """The file's own name and size: another of the same weights may have been measured."""
-        found = self._measurements[one.key]
-        return replace(found, file=one.name, file_bytes=one.plan.file_bytes)
+        return replace(self._measurements[file.key], file=file.name, file_bytes=file.plan.file_bytes)

@@ -1,11 +1,10 @@
-"""Refinement: what was measured on built plans corrects the table, and a new plan counts only if a test says so.
+"""Refinement: the measured KLD of built plans corrects the table; a new plan counts only where a test says so.
 
-The windows of the refinement text, which neither the probe nor the judges see, go in turn to learning and to testing. Besides the
-plan and the stock mixes a few further plans are built: one without a family of types, some that would be best were
-the scales otherwise, within their errors. What all of them lose on the first half corrects the table
-(analyze/correction.py), and the problem is solved again inside a trust region around the plan. The best on the first half
-takes the plan's place only where a paired test over the second half, which nothing was learnt from, says that its KLD is
-lower.
+The chunks of the validation text, which neither the probe nor the evaluation uses, go in turn to correcting (the "first half")
+and to testing. Besides the plan and the stock quants a few more plans are built: one without a family of types, some that
+would be best if the scales were different, within their errors. Their KLD on the first half corrects the table
+(correction.py), and the program is solved again inside a trust region around the plan. The best on the first half replaces the
+plan only where a paired test over the second half says that its KLD is lower.
 """
 
 from __future__ import annotations
@@ -15,31 +14,31 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from quantplan.devices.speed.table import SpeedTable
 from quantplan.errors import BadUsage, BudgetImpossible, NothingSelected
 from quantplan.evaluate.significance import PairedDifference, paired_difference
 from quantplan.plan import Plan
-from quantplan.planning.request import PlanRequest, formulate_request, goal_of, plan_for, plan_of, quantizable
+from quantplan.planning.request import PlanRequest, quantizable
+from quantplan.planning.solving import plan_for
 from quantplan.quant_type import QuantType
 from quantplan.run.correction import Correction, Observed, corrected, correction
 from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
-from quantplan.solve.planner import limited, solve_formulation
+from quantplan.solve.planner import Formulation, limited
 from quantplan.tensor import Tensor
 
 ROUNDS = 2
-ERROR_RATE = 0.05  # one-sided: a plan that is no better takes the place of another as often at most
-REGION = (
-    0.2  # of the weights may be stored otherwise than the plan has it; halved after a round that found nothing better
-)
-LEAST_CHUNKS = 4  # two to learn from, two to test on: fewer have no error
+ERROR_RATE = 0.05  # one-sided: how often, at most, a plan that is no better replaces another
+REGION = 0.2  # share of the weights that may change their type; halved after a round that found nothing better
+LEAST_CHUNKS = 4  # two to correct with, two to test on: fewer have no standard error
 SAMPLED = 3
 _FAMILIES = ("k", "iq", "legacy")
-_LEAST_SHARE = 0.05  # of the bytes: leaving out less than that would tell nothing
+_LEAST_SHARE = 0.05  # of the bytes: leaving out less tells nothing
 _MOVED = "weights that change their type"
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A plan that was built, and its KLD on each window of the refinement text, nats per token."""
+    """A plan that was built, and its KLD on each chunk of the validation text."""
 
     name: str
     plan: Plan
@@ -48,8 +47,8 @@ class Scored:
 
 @dataclass(frozen=True)
 class RefineStep:
-    """A round: ``relative`` is what its plan loses more than the best before it on the windows to learn from (-0.01: one
-    percent less); ``better`` than all before; ``moved``: share of the weights stored otherwise than in the plan.
+    """A round: ``relative`` is its plan's KLD over that of the best before it, less 1, on the first half; ``better`` than all
+    before; ``moved``: share of the weights whose type differs from the plan's.
     """
 
     name: str
@@ -61,11 +60,11 @@ class RefineStep:
 
 @dataclass(frozen=True)
 class Refinement:
-    """``measured``: all plans and mixes that were built, each of which informs the correction; ``own``: those that keep the
-    request's wishes, the plan first; ``region``: of the next round; ``withdrawn``: the text that judges took it back.
+    """``plans``: those that were built, the plan first; ``region``: of the next round; ``withdrawn``: the refined plan was
+    worse on the evaluation text.
     """
 
-    own: tuple[Scored, ...]
+    plans: tuple[Scored, ...]
     stock_quants: tuple[Scored, ...] = ()
     region: float = REGION
     steps: tuple[RefineStep, ...] = ()
@@ -73,20 +72,21 @@ class Refinement:
 
     @property
     def plan(self) -> Scored:
-        return self.own[0]
+        return self.plans[0]
 
     @property
     def measured(self) -> tuple[Scored, ...]:
-        return (*self.own, *self.stock_quants)
+        """All that was built; each corrects the table."""
+        return (*self.plans, *self.stock_quants)
 
     @property
     def leader(self) -> Scored:
-        """The best of its own plans on the windows to learn from."""
-        return min(self.own, key=lambda each: _mean(learning(each.klds)))
+        """The best plan on the first half."""
+        return min(self.plans, key=lambda plan: _mean(learning(plan.klds)))
 
     @property
     def test(self) -> PairedDifference | None:
-        """The leader against the plan on the windows that test; None where the plan leads itself."""
+        """The leader against the plan on the second half; None where the plan itself leads."""
         if self.leader is self.plan:
             return None
         return paired_difference(np.array(testing(self.leader.klds)), np.array(testing(self.plan.klds)))
@@ -97,33 +97,37 @@ class Refinement:
 
     @property
     def best(self) -> Scored:
-        """The leader where the test says that it loses less, else the plan."""
+        """The leader where the test says that its KLD is lower, else the plan."""
         return self.leader if self.counts else self.plan
 
 
-def neighbours(request: PlanRequest, table: SensitivityTable, plan: Plan) -> dict[str, Plan]:
+def neighbours(
+    request: PlanRequest, table: SensitivityTable, plan: Plan, speeds: SpeedTable | None = None
+) -> dict[str, Plan]:
     """Plans of the same request whose measurement tells what the table does not know.
 
     One without the smaller of the plan's main families of types, where that can be planned, and ``SAMPLED`` that would be best
-    were each row's scale another, drawn from its error (seeded): they differ where errors decide (Thompson, Biometrika 25,
+    if each row's scale were another, drawn from its error (seeded): they differ where errors decide (Thompson, Biometrika 25,
     1933).
     """
-    found = _without_family(request, table, plan)
+    others = _without_family(request, table, plan, speeds)
     for seed in range(SAMPLED):
-        other = nearby(request, sampled(table, seed), plan, REGION)
-        if other.types not in [plan.types, *(each.types for each in found.values())]:
-            found[f"sample {seed + 1}"] = other
-    return found
+        other = nearby(request, sampled(table, seed), plan, REGION, speeds)
+        if other.types not in [plan.types, *(known.types for known in others.values())]:
+            others[f"sample {seed + 1}"] = other
+    return others
 
 
-def _without_family(request: PlanRequest, table: SensitivityTable, plan: Plan) -> dict[str, Plan]:
+def _without_family(
+    request: PlanRequest, table: SensitivityTable, plan: Plan, speeds: SpeedTable | None
+) -> dict[str, Plan]:
     families = _main_families(plan)
     if len(families) < 2:
         return {}
     types = tuple(kind for kind in request.types if kind.family != families[-1])
     try:
-        other, _ = plan_for(replace(request, types=types), table)
-    except (BudgetImpossible, NothingSelected, BadUsage):  # the wishes or the size want that family
+        other, _ = plan_for(replace(request, types=types), table, speeds)
+    except (BudgetImpossible, NothingSelected, BadUsage):  # the constraints or the size need that family
         return {}
     return {f"without {families[-1]}": other} if other.types != plan.types else {}
 
@@ -151,39 +155,49 @@ def _scaled(row: SensitivityRow, drawn: float) -> SensitivityRow:
 
 
 def factors_of(request: PlanRequest, table: SensitivityTable, state: Refinement) -> Correction:
-    """What all files that were measured say of the table, on the windows to learn from."""
+    """The correction that the KLDs of all measured files on the first half ask for."""
     names = {tensor.name for tensor in quantizable(request.model)}
-    seen = [
-        Observed({name: kind.name for name, kind in each.plan.types.items() if name in names}, learning(each.klds))
-        for each in state.measured
-        if _priced(each.plan, table, names)
+    observed = [
+        Observed({name: kind.name for name, kind in file.plan.types.items() if name in names}, learning(file.klds))
+        for file in state.measured
+        if _predictable(file.plan, table, names)
     ]
-    return correction(table, seen)
+    return correction(table, observed)
 
 
-def _priced(plan: Plan, table: SensitivityTable, names: set[str]) -> bool:
-    """Stock mixes may hold types that were left out of the table: of these it predicts nothing."""
+def _predictable(plan: Plan, table: SensitivityTable, names: set[str]) -> bool:
+    """Stock quants may hold types that the table has no value for."""
     return all(plan.types[name].name in table.rows[name].weights for name in names)
 
 
-def proposal(request: PlanRequest, table: SensitivityTable, state: Refinement, factors: Correction) -> Plan | None:
+def proposal(
+    request: PlanRequest,
+    table: SensitivityTable,
+    state: Refinement,
+    factors: Correction,
+    speeds: SpeedTable | None = None,
+) -> Plan | None:
     """The plan of the corrected table inside the trust region; None where it was measured already."""
-    plan = nearby(request, corrected(table, factors), state.plan.plan, state.region)
-    return None if plan.types in [each.plan.types for each in state.measured] else plan
+    plan = nearby(request, corrected(table, factors), state.plan.plan, state.region, speeds)
+    return None if plan.types in [file.plan.types for file in state.measured] else plan
 
 
-def nearby(request: PlanRequest, table: SensitivityTable, around: Plan, region: float) -> Plan:
-    """The best plan that stores no more than the share ``region`` of the weights otherwise than ``around``."""
-    formulation = formulate_request(request, table)
+def nearby(
+    request: PlanRequest, table: SensitivityTable, around: Plan, region: float, speeds: SpeedTable | None = None
+) -> Plan:
+    """The best plan in which at most the share ``region`` of the weights has another type than in ``around``."""
     total = sum(tensor.elements for tensor in quantizable(request.model))
 
     def moved(tensor: Tensor, kind: QuantType) -> int:
         return tensor.elements * (kind != around.types[tensor.name])
 
-    resource = formulation.grouping.resource(_MOVED, int(region * total), moved)
-    solution = solve_formulation(request.model, limited(formulation, resource, "weights"), goal_of(request), table)
-    prices = {name: price for name, price in solution.outcome.prices.items() if name != _MOVED}
-    return plan_of(request, table, formulation, solution.choices, replace(solution.outcome, prices=prices))
+    def narrow(formulation: Formulation) -> Formulation:
+        return limited(formulation, formulation.grouping.resource(_MOVED, int(region * total), moved), "weights")
+
+    plan, _ = plan_for(request, table, speeds, narrow)
+    prices = {name: price for name, price in plan.outcome.prices.items() if name != _MOVED}
+    limits = tuple(limit for limit in plan.limits if limit.name != _MOVED)
+    return replace(plan, outcome=replace(plan.outcome, prices=prices), limits=limits)
 
 
 def after(state: Refinement, new: Scored | None, factors: Correction) -> Refinement:
@@ -194,11 +208,11 @@ def after(state: Refinement, new: Scored | None, factors: Correction) -> Refinem
     relative = _mean(learning(new.klds)) / before - 1
     step = RefineStep(new.name, relative, relative < 0, moved_share(state.plan.plan, new.plan), factors)
     region = state.region if step.better else state.region / 2
-    return replace(state, own=(*state.own, new), region=region, steps=(*state.steps, step))
+    return replace(state, plans=(*state.plans, new), region=region, steps=(*state.steps, step))
 
 
 def significantly_better(best: Scored, stock_quant: Scored) -> bool:
-    """Whether a plan is better than a stock mix on the whole refinement text, or the very same."""
+    """Whether a plan is better than a stock quant on the whole validation text (paired by chunk), or the very same."""
     if stock_quant.plan.types == best.plan.types:
         return True
     return lower(paired_difference(np.array(best.klds), np.array(stock_quant.klds)))
@@ -210,11 +224,12 @@ def lower(difference: PairedDifference) -> bool:
 
 
 def learning(klds: Sequence[float]) -> tuple[float, ...]:
+    """The first half: chunks that correct the table."""
     return tuple(klds[::2])
 
 
 def testing(klds: Sequence[float]) -> tuple[float, ...]:
-    """Windows that nothing was learnt from."""
+    """The second half: chunks that corrected nothing."""
     return tuple(klds[1::2])
 
 

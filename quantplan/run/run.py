@@ -1,7 +1,7 @@
-"""The whole chain for one or several budgets: price, solve, build, measure, refine, judge, hand over the best.
+"""The whole chain for one or several targets: measure the table, solve, build, measure, refine, evaluate, keep the best.
 
-Every result is kept under a digest of what it was made from before the next step begins, so that the same command goes on
-after kill -9 and measures nothing twice. What does not depend on the budget is shared: imatrix, round trip, probe, and the
+Every result is kept under a digest of what it was made from before the next step begins, so that the same command resumes
+after kill -9 and measures nothing twice. What does not depend on the target is shared: imatrix, round trip, probe, and the
 base's logits of one round of measurements.
 """
 
@@ -9,22 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
-from quantplan.build.build import stock_plan
-from quantplan.evaluate.baselines import BuildContext, as_planned, stock_quant_sizes
+from quantplan.evaluate.baselines import BuildContext, as_planned
 from quantplan.evaluate.compare import compare_measurements
 from quantplan.evaluate.significance import ratio_interval
 from quantplan.measurement import Measurement
 from quantplan.plan import Plan
-from quantplan.planning.request import keep_table, plan_for, quantizable, table_digest
+from quantplan.planning.kept_tables import keep_table, table_digest
+from quantplan.planning.request import PlanRequest, quantizable
+from quantplan.planning.solving import plan_for
 from quantplan.progress import SILENT, Reporter
 from quantplan.records.cache import Cache, Plain
 from quantplan.records.formats import SENSITIVITY_TABLES
 from quantplan.records.journal import digest_of, text_digest
-from quantplan.run import refine
+from quantplan.run import reasons, refine
 from quantplan.run.evaluation import Builds, EvaluatedFile, Evaluator
+from quantplan.run.fallbacks import StockQuants
 from quantplan.run.kept_plans import KeptPlans
 from quantplan.run.refine import Refinement, Scored
 from quantplan.run.targets import RunOptions, RunResult, RunStatus, RunTarget, Texts, check_texts
@@ -36,283 +37,256 @@ VERSION = 1  # 1: first
 
 @dataclass(frozen=True)
 class _Work:
-    """An order on its way: ``fallbacks`` are the stock mixes that are no larger than its budget, nearest in size first."""
+    """A target on its way. ``request``: the target's, for refinement at the plan's own size where it asked for a KLD;
+    ``fallbacks``: stock quants that keep its limits, the largest first.
+    """
 
-    order: RunTarget
+    target: RunTarget
+    request: PlanRequest
     plan: EvaluatedFile
     fallbacks: tuple[EvaluatedFile, ...]
     neighbours: tuple[EvaluatedFile, ...] = ()
     state: Refinement = None  # type: ignore[assignment]  # until the first measurements are there
 
     @property
-    def tried(self) -> tuple[EvaluatedFile, ...]:
+    def files(self) -> tuple[EvaluatedFile, ...]:
         return (self.plan, *self.fallbacks, *self.neighbours)
 
     @property
     def best(self) -> EvaluatedFile:
-        return self._own(self.state.best)
+        return self._file_of(self.state.best)
 
     @property
     def leader(self) -> EvaluatedFile:
-        return self._own(self.state.leader)
+        return self._file_of(self.state.leader)
 
-    def _own(self, one: Scored) -> EvaluatedFile:
-        return EvaluatedFile(one.name, one.plan, finished=self.order.file)
+    def _file_of(self, scored: Scored) -> EvaluatedFile:
+        return EvaluatedFile(scored.name, scored.plan, finished=self.target.file)
 
 
 def run(
-    orders: Sequence[RunTarget],
+    targets: Sequence[RunTarget],
     texts: Texts,
     options: RunOptions,
-    shop: BuildContext,
+    context: BuildContext,
     cache: Path,
     report: Reporter = SILENT,
 ) -> list[RunResult]:
-    """Carries out all orders; ``report`` is told each decision in a sentence.
+    """Makes the files of all targets; ``report`` is told each decision in a sentence.
 
-    Raises what the steps raise. The files of all orders are there when it returns; the shop's folder is emptied unless
-    ``keep_all``.
+    Raises what the steps raise. All files exist when it returns; the context's folder is emptied unless ``keep_all``.
     """
-    check_texts(orders[0].request.model, texts, options.measuring.n_ctx)
-    return _Chain(orders, texts, options, shop, cache, report).results()
+    check_texts(targets[0].request.model, texts, options.measuring.n_ctx)
+    return _Chain(targets, texts, options, context, cache, report).results()
 
 
-def standing(
-    orders: Sequence[RunTarget], texts: Texts, options: RunOptions, shop: BuildContext, cache: Path
+def run_status(
+    targets: Sequence[RunTarget], texts: Texts, options: RunOptions, context: BuildContext, cache: Path
 ) -> list[RunStatus]:
-    """How far each order has come, by what the cache holds."""
-    return _Chain(orders, texts, options, shop, cache, SILENT).standing()
+    """How far each target has come, by what the cache holds. Nothing is measured, built or solved for it."""
+    return _Chain(targets, texts, options, context, cache, SILENT).status()
 
 
 class _Chain:
     def __init__(
         self,
-        orders: Sequence[RunTarget],
+        targets: Sequence[RunTarget],
         texts: Texts,
         options: RunOptions,
-        shop: BuildContext,
+        context: BuildContext,
         cache: Path,
         report: Reporter,
     ) -> None:
-        first = orders[0].request
+        first = targets[0].request
         self.model, self.imatrix = first.model, first.imatrix
-        self.orders, self.texts, self.options, self.cache = orders, texts, options, cache
+        self.targets, self.texts, self.options, self.cache = targets, texts, options, cache
         self.report = report
-        self.builds = Builds(shop)
-        self.refining = Evaluator(self.builds, texts.refinement, options.refining, cache)
-        self.judging = Evaluator(self.builds, texts.judging, options.measuring, cache)
+        self.stock_quants = StockQuants(self.model, self.imatrix, options.speeds)
+        self.builds = Builds(context)
+        self.validation = Evaluator(self.builds, texts.validation, options.refining, cache)
+        self.evaluation = Evaluator(self.builds, texts.evaluation, options.measuring, cache)
 
     def results(self) -> list[RunResult]:
         table = self._table()
         self._open_plans(table)
-        works = [self._begin(order, table) for order in self.orders]
-        works = self._measured(works)
+        works = self._first_measured([self._begin(target, table) for target in self.targets])
         for number in range(1, refine.ROUNDS + 1) if self.options.refine else ():
             works = self._round(number, works, table)
         return self._finish(works)
 
+    def status(self) -> list[RunStatus]:
+        name = self._noted_table().get("table")
+        if name is None or not (self.cache / name).is_file():
+            return [RunStatus(target) for target in self.targets]
+        self._open_plans(SENSITIVITY_TABLES.read(self.cache / name))
+        return [self._status_of(target) for target in self.targets]
+
+    def _status_of(self, target: RunTarget) -> RunStatus:
+        files = [EvaluatedFile(target.name, plan) for plan in self.plans.like(_key(target))]
+        if not files:
+            return RunStatus(target, has_table=True)
+        measured = sum(self.validation.knows(file) for file in files)
+        evaluated = [file for file in files if self.evaluation.knows(file)]
+        exists = any(as_planned(target.file, file.plan) for file in evaluated)
+        return RunStatus(target, True, len(files), measured, bool(evaluated), exists)
+
     def _table(self) -> SensitivityTable:
-        tensors = quantizable(self.model)
-        probing = self.texts.probing
-        table = price(self.model, tensors, self.imatrix, probing, self.options.pricing, self.cache, self.report).table
-        kept, noted = keep_table(table, self.cache).name, self._priced()
+        tensors, text = quantizable(self.model), self.texts.calibration
+        table = price(self.model, tensors, self.imatrix, text, self.options.pricing, self.cache, self.report).table
+        kept, noted = keep_table(table, self.cache).name, self._noted_table()
         if noted.get("table") != kept:
             noted.put("table", kept)
         return table
 
-    def _priced(self) -> Cache[str]:
-        """Where the damage table that was made last under these conditions is noted."""
-        wanted = self.options.pricing
-        types = sorted(kind.name for kind in wanted.types)
+    def _noted_table(self) -> Cache[str]:
+        """Where the sensitivity table that was made last under these conditions is noted."""
+        how = self.options.pricing
+        types = sorted(kind.name for kind in how.types)
         imatrix = self.imatrix.digest if self.imatrix else None
-        probe = (wanted.probe.n_ctx, wanted.probe.chunks, wanted.probe.extend, wanted.probe.execution.backend)
-        text = text_digest(self.texts.probing)
-        return Cache(
-            Plain(str), self.cache, "run-priced", self.model.digest, imatrix, text, types, probe, wanted.sample_elements
-        )
-
-    def standing(self) -> list[RunStatus]:
-        """What is done already. Nothing is measured, built or solved for it."""
-        name = self._priced().get("table")
-        if name is None or not (self.cache / name).is_file():
-            return [RunStatus(order) for order in self.orders]
-        self._open_plans(SENSITIVITY_TABLES.read(self.cache / name))
-        return [self._stands(order) for order in self.orders]
-
-    def _stands(self, order: RunTarget) -> RunStatus:
-        own = self.plans.like(_key(order))
-        if not own:
-            return RunStatus(order, priced=True)
-        tried = [EvaluatedFile(order.name, plan) for plan in own]
-        measured = sum(self.refining.knows(each) for each in tried)
-        judged = [each for each in tried if self.judging.knows(each)]
-        there = any(as_planned(order.file, each.plan) for each in judged)
-        return RunStatus(order, True, len(tried), measured, bool(judged), there)
+        probe = (how.probe.n_ctx, how.probe.chunks, how.probe.extend, how.probe.execution.backend)
+        made_from = (self.model.digest, imatrix, text_digest(self.texts.calibration), types, probe, how.sample_elements)
+        return Cache(Plain(str), self.cache, "run-priced", *made_from)
 
     def _open_plans(self, table: SensitivityTable) -> None:
-        self.plans = KeptPlans(self.cache, VERSION, table_digest(table), self.refining.made_from)
+        self.plans = KeptPlans(self.cache, VERSION, table_digest(table), self.validation.made_from)
 
-    # --- plans and guards
+    # --- plans and fallbacks
 
-    def _begin(self, order: RunTarget, table: SensitivityTable) -> _Work:
-        key, file, request = _key(order), order.file, order.request
-        plan = self.plans.get(f"{key} plan", lambda: plan_for(request, table)[0])
+    def _begin(self, target: RunTarget, table: SensitivityTable) -> _Work:
+        key, speeds = _key(target), self.options.speeds
+        plan = self.plans.get(f"{key} plan", lambda: plan_for(target.request, table, speeds)[0])
         assert plan is not None
-        others: dict[str, Plan] = {}
+        request, most_bytes = target.request, target.budget_bytes
+        if request.most_kld is not None:  # the size was asked for: what refines it must not make it larger
+            request, most_bytes = replace(request, budget=f"{plan.file_bytes}B", most_kld=None), plan.file_bytes
+        neighbours: dict[str, Plan] = {}
         if self.options.refine:
-            others = self.plans.several(f"{key} neighbours", lambda: refine.neighbours(request, table, plan))
+            neighbours = self.plans.several(
+                f"{key} neighbours", lambda: refine.neighbours(request, table, plan, speeds)
+            )
         return _Work(
-            order,
-            EvaluatedFile(order.name, plan, finished=file),
-            tuple(EvaluatedFile(name, self._stock_quant(name), name, file) for name in self._fallbacks(order)),
-            tuple(EvaluatedFile(f"{order.name} {name}", each) for name, each in others.items()),
+            target,
+            request,
+            EvaluatedFile(target.name, plan, finished=target.file),
+            self._stock_files(target, self.stock_quants.fallbacks(request, most_bytes, self.options.baselines)),
+            tuple(EvaluatedFile(f"{target.name} {name}", other) for name, other in neighbours.items()),
         )
 
-    def _fallbacks(self, order: RunTarget) -> list[str]:
-        sizes = self._sizes
-        fitting = [name for name, size in sizes.items() if size <= order.budget_bytes]
-        nearest = [max(fitting, key=lambda name: sizes[name])] if fitting else []
-        wanted = [name for name in self._baselines() if self._stock_quant(name).file_bytes <= order.budget_bytes]
-        return list(dict.fromkeys(nearest + wanted))
+    def _stock_files(self, target: RunTarget, names: Iterable[str]) -> tuple[EvaluatedFile, ...]:
+        return tuple(EvaluatedFile(name, self.stock_quants.plan(name), name, target.file) for name in names)
 
-    def _baselines(self) -> list[str]:
-        return list(self.options.baselines)
+    # --- measurements on the validation text
 
-    @cached_property
-    def _sizes(self) -> dict[str, int]:
-        return stock_quant_sizes(self.model, self.imatrix)
-
-    def _stock_quant(self, name: str) -> Plan:
-        return stock_plan(self.model, name, self.imatrix)
-
-    # --- trials on the refinement text
-
-    def _measured(self, works: list[_Work]) -> list[_Work]:
-        wanted = [each for work in works for each in work.tried]
-        self.refining.measured(wanted, self.report, "build and measure")
+    def _first_measured(self, works: list[_Work]) -> list[_Work]:
+        files = [file for work in works for file in work.files]
+        self.validation.measure(files, self.report, "build and measure")
         works = [replace(work, state=self._first_state(work)) for work in works]
         self._tidy(works)
         return works
 
     def _first_state(self, work: _Work) -> Refinement:
-        own = tuple(self._scored(each) for each in (work.plan, *work.neighbours))
-        return Refinement(own, tuple(self._scored(each) for each in work.fallbacks))
+        plans = tuple(self._scored(file) for file in (work.plan, *work.neighbours))
+        return Refinement(plans, tuple(self._scored(file) for file in work.fallbacks))
 
-    def _scored(self, one: EvaluatedFile) -> Scored:
-        return Scored(one.name, one.plan, self.refining.found(one).per_chunk_kld)
+    def _scored(self, file: EvaluatedFile) -> Scored:
+        return Scored(file.name, file.plan, self.validation.measurement(file).per_chunk_kld)
 
     def _round(self, number: int, works: list[_Work], table: SensitivityTable) -> list[_Work]:
-        fitted = [refine.factors_of(work.order.request, table, work.state) for work in works]
-        new = [self._proposed(number, work, table, factors) for work, factors in zip(works, fitted, strict=True)]
-        self.refining.measured([each for each in new if each], self.report, f"refine, round {number}")
+        factors = [refine.factors_of(work.request, table, work.state) for work in works]
+        files = [self._proposed(number, *each, table) for each in zip(works, factors, strict=True)]
+        self.validation.measure([file for file in files if file], self.report, f"refine, round {number}")
         works = [
-            replace(work, state=refine.after(work.state, self._scored(one) if one else None, factors))
-            for work, one, factors in zip(works, new, fitted, strict=True)
+            replace(work, state=refine.after(work.state, self._scored(file) if file else None, correction))
+            for work, file, correction in zip(works, files, factors, strict=True)
         ]
-        for work, one in zip(works, new, strict=True):
-            self.report.say(_told(work, number, one is not None))
+        for work, file in zip(works, files, strict=True):
+            self.report.say(reasons.of_round(work.target.name, number, work.state, file is not None))
         self._tidy(works)
         return works
 
     def _proposed(
-        self, number: int, work: _Work, table: SensitivityTable, factors: refine.Correction
+        self, number: int, work: _Work, factors: refine.Correction, table: SensitivityTable
     ) -> EvaluatedFile | None:
-        request, key = work.order.request, f"{_key(work.order)} round {number}"
-        plan = self.plans.get(key, lambda: refine.proposal(request, table, work.state, factors))
-        return EvaluatedFile(f"{work.order.name} refined {number}", plan, finished=work.order.file) if plan else None
+        plan = self.plans.get(
+            f"{_key(work.target)} round {number}",
+            lambda: refine.proposal(work.request, table, work.state, factors, self.options.speeds),
+        )
+        name = f"{work.target.name} refined {number}"
+        return EvaluatedFile(name, plan, finished=work.target.file) if plan else None
 
     def _tidy(self, works: Iterable[_Work]) -> None:
-        """Files that nothing will be asked of any more are removed."""
+        """Files that are no longer needed are removed."""
         if not self.options.keep_all:
-            self.builds.drop_all_but([each for work in works for each in (work.plan, work.leader, *work.fallbacks)])
+            self.builds.drop_all_but([file for work in works for file in (work.plan, work.leader, *work.fallbacks)])
 
-    # --- the end
+    # --- the evaluation text
 
     def _finish(self, works: list[_Work]) -> list[RunResult]:
-        wanted = [each for work in works for each in self._judged(work)]
-        self.judging.measured(wanted, self.report, "judge")
+        files = [file for work in works for file in self._to_evaluate(work)]
+        self.evaluation.measure(files, self.report, "evaluate")
         results = [self._result(self._confirmed(work)) for work in works]
         if not self.options.keep_all:
             self.builds.drop_all_but(())
         return results
 
     def _confirmed(self, work: _Work) -> _Work:
-        """A refined plan that loses more than the plan before on the text that judges is taken back."""
+        """A refined plan that is worse than the plan before on the evaluation text is withdrawn."""
         if not work.state.counts:
             return work
-        refined, before = (self.judging.found(each).kld.value for each in (work.best, work.plan))
+        refined, before = (self.evaluation.measurement(file).kld.value for file in (work.best, work.plan))
         return work if refined <= before else replace(work, state=replace(work.state, withdrawn=True))
 
-    def _judged(self, work: _Work) -> list[EvaluatedFile]:
-        """Best plan, the plan before where that is another, and all mixes."""
+    def _to_evaluate(self, work: _Work) -> list[EvaluatedFile]:
+        """Best plan, the plan before where that is another, and all stock quants."""
         before = [work.plan] if work.best.key != work.plan.key else []
-        named = [EvaluatedFile(name, self._stock_quant(name), name, work.order.file) for name in self._baselines()]
-        stock_quants = {each.name: each for each in (*work.fallbacks, *named)} or {
-            name: EvaluatedFile(name, self._stock_quant(name), name) for name in self._smallest()
-        }
+        named = self._stock_files(work.target, self.options.baselines)
+        stock_quants = {file.name: file for file in (*work.fallbacks, *named)}
+        if not stock_quants:  # for comparison; it is no fallback
+            stock_quants = {
+                name: EvaluatedFile(name, self.stock_quants.plan(name), name) for name in self.stock_quants.smallest()
+            }
         return [work.best, *before, *stock_quants.values()]
 
-    def _smallest(self) -> list[str]:
-        """Where no mix is as small as the budget the smallest of all stands beside the plan, and guards nothing."""
-        sizes = self._sizes
-        return [min(sizes, key=lambda name: sizes[name])] if sizes else []
-
     def _result(self, work: _Work) -> RunResult:
-        judged = self._judged(work)
-        found = {each.name: self.judging.found(each) for each in judged}
-        one, reason = self._chosen(work, found)
+        files = self._to_evaluate(work)
+        measured = {file.name: self.evaluation.measurement(file) for file in files}
+        kept, reason = self._kept(work, measured)
         before, gain = None, None
         if work.best.key != work.plan.key:
-            before = found.pop(work.plan.name)
-            gain = ratio_interval(found[work.best.name].per_chunk_kld, before.per_chunk_kld)
-        comparison = compare_measurements(list(found), list(found.values()))
-        self.builds.finish(one, work.order.file)
-        stock_quants = tuple(each.name for each in judged if each.ftype)
+            before = measured.pop(work.plan.name)
+            gain = ratio_interval(measured[work.best.name].per_chunk_kld, before.per_chunk_kld)
+        comparison = compare_measurements(list(measured), list(measured.values()))
+        self.builds.finish(kept, work.target.file)
+        stock_quants = tuple(file.name for file in files if file.ftype)
+        own = measured[kept.name]
+        reason += reasons.above_target(work.target.request, own)
         return RunResult(
-            work.order, one.plan, one.name, reason, found[one.name], work.state, comparison, stock_quants, before, gain
+            work.target, kept.plan, kept.name, reason, own, work.state, comparison, stock_quants, before, gain
         )
 
-    def _chosen(self, work: _Work, found: dict[str, Measurement]) -> tuple[EvaluatedFile, str]:
-        """The best plan, or the stock mix that it does not surely beat on the refinement text or does not beat at the end."""
+    def _kept(self, work: _Work, measured: dict[str, Measurement]) -> tuple[EvaluatedFile, str]:
+        """The best plan; or the best stock quant that it is not significantly better than on the validation text, or that
+        is better at the end.
+        """
         best = work.best
         if not work.fallbacks:
-            return best, "no stock mix is as small"
-        unbeaten = [
-            each for each in work.fallbacks if not refine.significantly_better(work.state.best, self._scored(each))
+            return best, reasons.NO_STOCK_QUANT
+        as_good = [
+            file for file in work.fallbacks if not refine.significantly_better(work.state.best, self._scored(file))
         ]
-        if unbeaten:
-            stock_quant = min(unbeaten, key=lambda each: self.refining.found(each).kld.value)
-            return (
-                stock_quant,
-                f"the plan is not surely better than {stock_quant.name} on the refinement text: the mix is handed over",
-            )
-        fallback = min(work.fallbacks, key=lambda each: found[each.name].kld.value)
-        if found[fallback.name].kld.value < found[best.name].kld.value:
-            return fallback, f"the plan is worse than {fallback.name} on the text that judges: the mix is handed over"
-        return best, _words(work.state) if self.options.refine else "the plan as it was solved"
+        if as_good:
+            fallback = min(as_good, key=lambda file: self.validation.measurement(file).kld.value)
+            return fallback, reasons.not_better(fallback.name)
+        fallback = min(work.fallbacks, key=lambda file: measured[file.name].kld.value)
+        if measured[fallback.name].kld.value < measured[best.name].kld.value:
+            return fallback, reasons.worse_at_the_end(fallback.name)
+        return best, reasons.of_refinement(work.state) if self.options.refine else reasons.AS_SOLVED
 
 
-def _key(order: RunTarget) -> str:
-    request = order.request
+def _key(target: RunTarget) -> str:
+    request = target.request
     types = [kind.name for kind in request.types]
-    return digest_of(order.budget_bytes, types, repr(request.constraints), request.per, request.objective)[:16]
-
-
-def _words(state: Refinement) -> str:
-    if state.test is None:
-        return "the plan as it was solved: no plan that was tried led on the windows to learn from"
-    before = sum(refine.testing(state.plan.klds)) / len(refine.testing(state.plan.klds))
-    change = f"{100 * state.test.difference / before:+.2f} % on the windows that test, p {state.test.p / 2:.2g}"
-    if state.withdrawn:
-        return f"the plan as it was solved: the refined one ({change}) loses more than it on the text that judges"
-    if state.counts:
-        return f"the refined plan ({change})"
-    return f"the plan as it was solved: the refined one does not count ({change})"
-
-
-def _told(work: _Work, number: int, tried: bool) -> str:
-    if not tried:
-        return f"{work.order.name}, round {number}: the corrected table gives no plan that was not measured"
-    step = work.state.steps[-1]
-    where = f"KLD {100 * step.relative:+.2f} % against the best so far on the windows to learn from"
-    return f"{work.order.name}, round {number}: {where}, {100 * step.moved:.0f} % of the weights moved"
+    limits = [request.most_kld, request.devices, request.least_tps]
+    further = [repr(limits)] if any(limit is not None for limit in limits) else []
+    constraints = repr(request.constraints)
+    return digest_of(target.budget_bytes, types, constraints, request.per, request.objective, *further)[:16]

@@ -1,4 +1,4 @@
-"""What a run is asked for and what it hands over: texts, options, the files that are wanted, how far each has come."""
+"""What a run makes and from what: targets, texts, options, results."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantplan.comparison import Comparison
+from quantplan.devices.speed.table import SpeedTable
 from quantplan.errors import BadUsage, TextTooShort
 from quantplan.evaluate.measure import MeasureOptions
 from quantplan.evaluate.significance import Ratio
@@ -24,23 +25,23 @@ from quantplan.run.refine import Refinement
 from quantplan.sensitivity.estimate import SensitivityOptions
 from quantplan.tensor import Model
 
-# Half of it teaches, half tests: plans of one size that differ by 1 % are told apart by some 128 windows of 256 tokens
+# Half of it corrects, half tests: about 128 chunks of 256 tokens tell whether 1 % between two plans is significant
 REFINE_TOKENS = 65536
 
 
 @dataclass(frozen=True)
 class Texts:
-    """``probing``: imatrix, probe and kernels; ``refinement``: disjoint from it; ``judging``: seen by nothing but the end."""
+    """``calibration``: imatrix, probe and activation quantization; ``validation``: refinement; ``evaluation``: the end alone."""
 
-    probing: str
-    refinement: str
-    judging: str
+    calibration: str
+    validation: str
+    evaluation: str
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """``measuring``: how the text that judges is read; ``refine_chunks`` 0: as many as make REFINE_TOKENS tokens;
-    ``baselines``: stock mixes to measure besides the nearest in size.
+    """``measuring``: how the evaluation text is read; ``refine_chunks`` 0: as many as make REFINE_TOKENS tokens;
+    ``baselines``: stock quants to measure besides the nearest in size; ``speeds``: needed where a target has ``least_tps``.
     """
 
     pricing: SensitivityOptions
@@ -49,39 +50,42 @@ class RunOptions:
     refine: bool = True
     baselines: tuple[str, ...] = ()
     keep_all: bool = False
+    speeds: SpeedTable | None = None
 
     @property
     def refining(self) -> MeasureOptions:
-        """How the refinement text is read."""
+        """How the validation text is read."""
         chunks = self.refine_chunks or max(refine.LEAST_CHUNKS, REFINE_TOKENS // self.measuring.n_ctx)
         return replace(self.measuring, chunks=chunks)
 
 
 @dataclass(frozen=True)
 class RunTarget:
-    """A file that is wanted: ``name`` is that of plan, file and records; its request has a budget."""
+    """A file to make: ``name`` is that of plan, file and records. BadUsage for a request without any limit."""
 
     request: PlanRequest
     name: str
     file: Path
 
+    def __post_init__(self) -> None:
+        if not self.request.limited:
+            raise BadUsage("nothing limits the file: give --budget, --max-kld, --vram or --min-tps")
+
     @property
-    def budget_bytes(self) -> int:
+    def budget_bytes(self) -> int | None:
         budget = parse_budget(self.request)
-        if budget is None:
-            raise BadUsage("a run needs the size of the file: give --budget")
-        return budget.bytes
+        return None if budget is None else budget.bytes
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What was handed over for a target. ``comparison``: the best plan first, then ``stock_quants``, on the evaluation text.
+    """What was made of a target. ``comparison``: the best plan first, then the ``stock_quants``, on the evaluation text.
 
-    ``before``: there, too, the plan before refinement, and ``gain``: KLD of the refined plan over its; None where refinement
+    ``before``: the plan before refinement on that text, and ``gain``: KLD of the refined plan over its; None where refinement
     does not count.
     """
 
-    order: RunTarget
+    target: RunTarget
     plan: Plan
     kept: str
     reason: str
@@ -99,16 +103,16 @@ class RunResult:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far an order has come: plans solved so far and how many of them are measured on the refinement text, whether
-    some plan was judged at the end, whether the file of one of those is there.
+    """How far a target has come: plans solved so far and how many of them are measured on the validation text, whether
+    some plan was measured on the evaluation text, whether the file of one of those exists.
     """
 
-    order: RunTarget
-    priced: bool = False
+    target: RunTarget
+    has_table: bool = False
     planned: int = 0
     measured: int = 0
-    judged: bool = False
-    there: bool = False
+    evaluated: bool = False
+    file_exists: bool = False
 
 
 def make_imatrix(
@@ -124,24 +128,30 @@ def make_imatrix(
 
 
 def check_texts(model: Model, texts: Texts, n_ctx: int) -> None:
-    """TextTooShort, naming the text, where one has too few windows for what is asked of it."""
-    asked = (("calibration", texts.probing, 2), ("refinement", texts.refinement, refine.LEAST_CHUNKS))
+    """TextTooShort, naming the text, where one has too few chunks."""
+    needed = (
+        ("calibration", texts.calibration, 2),
+        ("validation", texts.validation, refine.LEAST_CHUNKS),
+        ("evaluation", texts.evaluation, 2),
+    )
     with Engine(model.path, EngineOptions(n_ctx, vocabulary_only=True)) as engine:
-        for name, text, least in (*asked, ("judging", texts.judging, 2)):
+        for name, text, least in needed:
             try:
-                found = len(engine.chunks(text))
+                chunks = len(engine.chunks(text))
             except TextTooShort:
-                found = 0
-            if found < least:
+                chunks = 0
+            if chunks < least:
                 raise TextTooShort(
-                    f"the {name} text has {found} windows of {n_ctx} tokens, at least {least} are needed; give more text"
-                    f"{' with --refine-text' if name == 'refinement' else ''}, or a smaller --ctx"
+                    f"the {name} text has {chunks} chunks of {n_ctx} tokens, at least {least} are needed; give more text"
+                    f"{' with --validation' if name == 'validation' else ''}, or a smaller --ctx"
                 )
 
 
-def disk_needed(budgets: Sequence[int]) -> tuple[int, int]:
-    """Bytes beside the sources: the least that will do, and what keeps every file until nobody asks for it any more.
+def disk_needed(targets: Sequence[RunTarget]) -> tuple[int, int]:
+    """Bytes besides the sources: the least that will do, and what keeps every file until it is no longer needed.
 
-    The least is one file under trial and those delivered so far; else the plan, its mix, its neighbours and a round's plan.
+    The least is one file to measure and the finished ones; else the plan, its stock quant, its neighbours and a round's plan.
+    Without a budget a file counts as large as its source.
     """
-    return sum(budgets) + max(budgets), sum(budgets) * (2 + 1 + refine.SAMPLED + 1)
+    sizes = [target.budget_bytes or target.request.model.file_bytes for target in targets]
+    return sum(sizes) + max(sizes), sum(sizes) * (2 + 1 + refine.SAMPLED + 1)

@@ -4,10 +4,9 @@ import json
 import re
 
 import pytest
-from report_parts import made_up_data
+from report_parts import made_up_data, types_of
 
 from quantplan.report.page import page, write_page
-from quantplan.report.page_data import types_of
 
 HOSTILE = "</script><script>window.ran = 1</script><img src=x onerror='window.ran = 1'>"
 

@@ -90,7 +90,7 @@ def test_files_that_are_measured_may_lie_on_the_hub(shell, small_text):
 @pytest.mark.parametrize(
     "words, code, message",
     [
-        (["-hf", "owner/none"], 5, "owner/none holds no GGUF model"),
+        (["-hf", "owner/none"], 5, "owner/none has no GGUF model"),
         (["-hf", "owner/tied-GGUF:Q4_K_M"], 5, "has no quant Q4_K_M; there are: tied-F16.gguf"),
         (["-hf", "owner/nowhere"], 5, "no repository owner/nowhere"),
         (["-hf", "owner"], 2, "cannot read 'owner'"),

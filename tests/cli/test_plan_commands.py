@@ -108,7 +108,7 @@ def test_import_of_types_that_llama_cpp_lacks(quantplan, reference_model, folder
     with pytest.raises(NothingSelected, match="--nearest"):
         quantplan("import", "r.recipe", "-m", reference_model)
     result = quantplan("import", "r.recipe", "-m", reference_model, "--nearest")
-    assert "warning: llama.cpp lacks IQ4_KT (4 bits; 71 tensors" in result.stderr.replace("\n", " ")
+    assert "warning: llama.cpp does not have IQ4_KT (4 bits; 71 tensors" in result.stderr.replace("\n", " ")
 
 
 KLDS = "QTYPE,{names}\niq1_kt,{values}\n"

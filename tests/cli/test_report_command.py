@@ -5,8 +5,7 @@ import shlex
 import webbrowser
 
 import pytest
-
-from quantplan.report.page_data import types_of
+from report_parts import types_of
 
 pytestmark = pytest.mark.llamacpp
 SMALL = ("--types", "k", "--points", 4, "--sample", "16k", "--threads", 1)

@@ -33,7 +33,7 @@ def test_tables_json_and_check(command, workplace, small_model, files):
     assert "1 threads, llama.cpp" in shown.err
     assert files() == []
 
-    assert "0 measurements to be made" in command("speed", "-m", small_model, *SHORT, "--dry-run").out
+    assert "0 measurements to make" in command("speed", "-m", small_model, *SHORT, "--dry-run").out
     found = json.loads(command("speed", "-m", small_model, *SHORT, "--check", small_model, "--json").out)
     assert {each["type"] for each in found["uniform"]} == {"Q4_0", "Q8_0"}
     assert all(each["generation_tps"] > 0 and each["prompt_tps"] > 0 for each in found["uniform"])

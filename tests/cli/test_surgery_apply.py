@@ -35,7 +35,7 @@ def test_edits_make_a_file_and_its_record(apply, files, here):
     assert files() == ["out.gguf", "out.layers.json", MODEL]
     assert read_model(here / "out.gguf").blocks == 9
     assert "layers    10 -> 9" in ended.err and "all copied byte for byte" in ended.err
-    assert "beside it: out.layers.json" in ended.err and "warning" not in ended.err
+    assert "next to it: out.layers.json" in ended.err and "warning" not in ended.err
 
 
 def test_the_record_does_it_again(apply, here):
@@ -110,13 +110,13 @@ def test_what_is_given_is_not_overwritten(apply, here, reference_imatrix):
 def test_what_an_earlier_run_left_beside_it_is_named(apply, here, reference_imatrix):
     apply(MODEL, "delete 3", "-o", "out.gguf", "--imatrix", reference_imatrix)
     ended = apply(MODEL, "delete 4", "-o", "out.gguf")
-    assert ended.code == 0 and "out.imatrix.gguf was there before and did not follow" in ended.err
+    assert ended.code == 0 and "out.imatrix.gguf is from before and does not follow the edits" in ended.err
 
 
 def test_a_file_that_is_no_text(apply, here):
     (here / "edits.txt").write_bytes(b"\xff\xfed\x00e\x00")
     ended = apply(MODEL, "edits.txt")
-    assert ended.code == 3 and "cannot read the edits edits.txt: it is no text in UTF-8" in ended.error
+    assert ended.code == 3 and "cannot read the edits edits.txt: not UTF-8 text" in ended.error
 
 
 def test_a_record_that_contradicts_itself(apply, here):
@@ -126,7 +126,7 @@ def test_a_record_that_contradicts_itself(apply, here):
     for change in ({"layers": [0, 1, 2]}, {"edits": "delete 4"}, {"edits": "swap 0 40"}, {"edits": ""}):
         path.write_text(json.dumps(record | change))
         ended = apply(MODEL, "out.layers.json", "-o", "again.gguf")
-        assert ended.code == 3 and "was it changed by hand?" in ended.error
+        assert ended.code == 3 and "was the file changed by hand?" in ended.error
         assert not (here / "again.gguf").exists()
 
 
@@ -160,7 +160,7 @@ def test_imatrix_and_plan_follow(apply, command, here, reference_imatrix):
     assert ended.code == 0, ended.err
     made = json.loads(ended.out)
     assert (made["imatrix"], made["plan"]) == ("out.imatrix.gguf", "out.plan.json")
-    assert "one made from the new model is better" in ended.err
+    assert "an imatrix of the new model is better" in ended.err
     assert "blk.11.ffn_up.weight" in read_imatrix(here / "out.imatrix.gguf").entries
     assert PLANS.read(here / "out.plan.json").model_digest == made["result_digest"]
     built = command("quantize", "out.plan.json", "-o", "built.gguf", "--threads", "1")
@@ -191,24 +191,24 @@ def test_a_quantized_model_in_and_out_of_shards(apply, files, here):
     ended = apply(shards[1], "swap 1 8", "-o", "back.gguf")
     assert ended.code == 0 and (here / "back.gguf").read_bytes() == (here / "q4.gguf").read_bytes()
     ended = apply("q4.gguf", "blend 3 5", "-o", "blend.gguf")
-    assert ended.code == 0 and "better operate on the unquantized model" in ended.err
-    assert "11 of them encoded anew as F32, Q4_K" in ended.err
+    assert ended.code == 0 and "better edit the unquantized model" in ended.err
+    assert "11 of them encoded as F32, Q4_K" in ended.err
 
 
 BAD = {
-    "delete 10": (2, "edit 1, 'delete 10': there is no layer 10: the layers are 0-9 at this point"),
-    "delete 0; swap 8 9": (2, "edit 2, 'swap 8 9': there is no layer 9: the layers are 0-8 at this point"),
-    "delete 0-9": (2, "no layer would be left"),
+    "delete 10": (2, "edit 1, 'delete 10': there is no layer 10: at this point the layers are 0-9"),
+    "delete 0; swap 8 9": (2, "edit 2, 'swap 8 9': there is no layer 9: at this point the layers are 0-8"),
+    "delete 0-9": (2, "no layer would remain"),
     "swap 2-4 3-5": (2, "2-4 and 3-5 overlap"),
     "delete 2-4 4": (2, "2-4 and 4 overlap"),
-    "move 3-5 after 4": (2, "cannot be moved behind a layer of its own"),
+    "move 3-5 after 4": (2, "cannot be moved to a place inside itself"),
     "merge 1-2 4-6": (2, "1-2 has 2 layers and 4-6 has 3"),
-    "repeat 5-3": (2, "5-3 runs backwards"),
+    "repeat 5-3": (2, "the range 5-3 is backwards"),
     "frobnicate 3": (2, "unknown edit 'frobnicate'"),
     "": (2, "no edits"),
     "scale 3 0.9 ffn_dwon": (5, "layer 3 has no ffn_dwon to scale"),
     "none.layers.json": (3, "cannot read none.layers.json"),
-    "none.txt": (2, "none.txt: there is no such file"),
+    "none.txt": (2, "none.txt: no such file"),
 }
 
 
@@ -226,7 +226,7 @@ def test_bad_edits(apply, files, edits, dry):
     [
         (("-o", MODEL), 2, "is the model itself"),
         (("-o", "."), 2, "is a folder"),
-        (("-o", "out-00001-of-00003.gguf"), 2, "name of one shard"),
+        (("-o", "out-00001-of-00003.gguf"), 2, "name of one of several shards"),
         (("-o", f"{MODEL}/out.gguf"), 3, "cannot write"),
         (("--split-max-size", "7"), 2, "a whole number with M or G"),
         (("--split-max-size", "1M"), 2, "token_embd.weight alone has"),
@@ -269,8 +269,8 @@ def test_hybrid_models_keep_their_pattern(apply, here):
     for force in ((), ("--force",)):
         ended = apply("hybrid.gguf", "repeat 8-10", "--dry-run", *force)
         assert ended.code == 2 and "full_attention_interval = 4" in ended.error
-        assert "27 layers are no multiple of 4" in ended.error
-        assert ended.error.endswith("nearest that can be done: 'repeat 8-11' or 'repeat 7-10' or 'repeat 9-12'")
+        assert "27 layers are not a multiple of 4" in ended.error
+        assert ended.error.endswith("the nearest valid edits: 'repeat 8-11' or 'repeat 7-10' or 'repeat 9-12'")
     ended = apply("hybrid.gguf", "repeat 8-11", "-o", "out.gguf")
     assert ended.code == 3 and "a header without weights" in ended.error
     assert not (here / "out.gguf").exists()
@@ -292,13 +292,13 @@ def test_an_unknown_architecture_must_be_forced(apply, here):
     ended = apply("later.gguf", "delete 3", "-o", "out.gguf")
     assert (
         ended.code == 2
-        and "the rules for the blocks of qwen9 models are unknown; --force does it anyway" in ended.error
+        and "rules for the layers of qwen9 models; --skip-architecture-check does it anyway" in ended.error
     )
     ended = apply("later.gguf", "delete 3", "-o", "out.gguf", "--force")
     assert ended.code == 3 and "unknown model architecture: 'qwen9'" in ended.error
     assert ended.error.endswith("it does not run the original either") and not (here / "out.gguf").exists()
     ended = apply("later.gguf", "delete 3", "--force", "--dry-run")
-    assert ended.code == 0 and "warning: the rules for the blocks of qwen9 models are unknown" in ended.err
+    assert ended.code == 0 and "warning: quantplan does not know the rules for the layers of qwen9 models" in ended.err
 
 
 def test_the_help_shows_every_form(command):

@@ -14,7 +14,8 @@ from quantplan.devices.speed.table import BATCHES, Overhead, Speed, SpeedTable, 
 from quantplan.errors import BadUsage, BudgetImpossible
 from quantplan.gguf.reader import read_model
 from quantplan.measurement import Estimate
-from quantplan.planning.request import PlanRequest, check, formulate_request, plan_for, quantizable
+from quantplan.planning.request import PlanRequest, formulate_request, quantizable
+from quantplan.planning.solving import check, plan_for
 from quantplan.quant_type import parse_types
 from quantplan.selector import Selector
 from quantplan.sensitivity.estimate import prior_table
@@ -39,11 +40,11 @@ def asked(model, vram=None, ram=None, on_cpu=(), budget=None, ctx=256, **fields)
 
 
 def test_a_plan_for_a_card_takes_all_of_it_and_no_more(moe, table):
-    whole = memory_use(plan_for(asked(moe, 1 << 40), table)[0], moe, Devices(None, None, 256))
+    whole = memory_use(plan_for(asked(moe, 1 << 40), table)[0].types, moe, Devices(None, None, 256))
     request = asked(moe, whole.vram - whole.gpu_weights // 3)
     check(request)
     plan, everything = plan_for(request, table)
-    use = memory_use(plan, moe, request.devices)
+    use = memory_use(plan.types, moe, request.devices)
     assert not everything and plan.outcome.status == "optimal"
     assert use.vram <= request.devices.vram and request.devices.vram - use.vram < 0.01 * use.gpu_weights
     (limit,) = plan.limits
@@ -54,7 +55,7 @@ def test_a_plan_for_a_card_takes_all_of_it_and_no_more(moe, table):
 
 
 def test_a_longer_context_leaves_less(moe, table):
-    whole = memory_use(plan_for(asked(moe, 1 << 40), table)[0], moe, Devices(None, None, 512))
+    whole = memory_use(plan_for(asked(moe, 1 << 40), table)[0].types, moe, Devices(None, None, 512))
     room = whole.vram - whole.gpu_weights // 3
     short, _ = plan_for(asked(moe, room), table)
     long, _ = plan_for(asked(moe, room, ctx=512), table)
@@ -63,10 +64,10 @@ def test_a_longer_context_leaves_less(moe, table):
 
 def test_experts_in_ram(moe, table):
     free = plan_for(asked(moe, 1 << 40, 1 << 40, ["ffn_*exps"]), table)[0]
-    use = memory_use(free, moe, asked(moe, 1, 1, ["ffn_*exps"]).devices)
+    use = memory_use(free.types, moe, asked(moe, 1, 1, ["ffn_*exps"]).devices)
     request = asked(moe, use.vram - 400_000, use.ram - 2_000_000, ["ffn_*exps"])
     plan, _ = plan_for(request, table)
-    taken = memory_use(plan, moe, request.devices)
+    taken = memory_use(plan.types, moe, request.devices)
     assert taken.vram <= request.devices.vram and taken.ram <= request.devices.ram
     assert {limit.name for limit in plan.limits} == {VRAM, RAM}
     names = [tensor.name for tensor in moe.tensors]
@@ -77,7 +78,7 @@ def test_experts_in_ram(moe, table):
 def test_the_room_for_the_largest_moved_tensor_is_part_of_the_choice(moe, table):
     """Of all sizes that the copy on the GPU can have, none gives a better plan."""
     free = plan_for(asked(moe, 1 << 40, 1 << 40, ["ffn_*exps"]), table)[0]
-    use = memory_use(free, moe, asked(moe, 1, 1, ["ffn_*exps"]).devices)
+    use = memory_use(free.types, moe, asked(moe, 1, 1, ["ffn_*exps"]).devices)
     request = asked(moe, use.vram - 700_000, None, ["ffn_*exps"])
     plan, _ = plan_for(request, table)
     formulation = list(within_memory(formulate_request(request, table), moe, request.devices))
@@ -91,7 +92,7 @@ def test_the_room_for_the_largest_moved_tensor_is_part_of_the_choice(moe, table)
         except BudgetImpossible:
             continue
     assert plan.outcome.objective == pytest.approx(min(objectives), rel=1e-5)
-    assert memory_use(plan, moe, request.devices).vram <= request.devices.vram
+    assert memory_use(plan.types, moe, request.devices).vram <= request.devices.vram
 
 
 def test_a_budget_besides(moe, table):
@@ -104,7 +105,7 @@ def test_what_does_not_fit(moe, table):
     with pytest.raises(BudgetImpossible, match="no weights fit beside what a context of 4,096 takes"):
         check(asked(moe, 1000, ctx=4096))
     free = plan_for(asked(moe, 1 << 40), table)[0]
-    use = memory_use(free, moe, Devices(None, None, 256))
+    use = memory_use(free.types, moe, Devices(None, None, 256))
     with pytest.raises(BudgetImpossible, match=r"VRAM: the smallest types take .* are left for them; allow"):
         plan_for(asked(moe, use.vram - use.gpu_weights + 50_000), table)
 

@@ -45,7 +45,8 @@ def moments(monkeypatch):
 def test_tasks_are_types_and_stored_types_in_every_shape_at_both_batches():
     model = model_of({"token_embd.weight": (256, 100), "blk.0.attn_q.weight": (256, 64), "output.weight": (256, 100)})
     found = {
-        (task.kind.name, str(task.shape), task.batch) for task in tasks(model, products(model, model.tensors), (Q8,))
+        (task.quant_type.name, str(task.shape), task.batch)
+        for task in tasks(model, products(model, model.tensors), (Q8,))
     }
     shapes = ("256x64", "256x100")
     kinds = ("Q8_0", "F16", "Q4_0")  # asked for, stored, and that of the synthetic models
@@ -54,7 +55,7 @@ def test_tasks_are_types_and_stored_types_in_every_shape_at_both_batches():
 
 def test_fallback_is_timed_where_rows_do_not_fit():
     model = model_of({"token_embd.weight": (96, 100), "blk.0.attn_q.weight": (96, 64), "output.weight": (96, 100)})
-    kinds = {task.kind.name for task in tasks(model, products(model, model.tensors), (Q4_K,))}
+    kinds = {task.quant_type.name for task in tasks(model, products(model, model.tensors), (Q4_K,))}
     assert kinds == {"Q5_0", "F16", "Q4_0"}
 
 
@@ -62,7 +63,7 @@ def test_working_set_is_the_model_or_more_than_the_caches(monkeypatch):
     monkeypatch.setattr(speeding, "last_level_cache", lambda: 0)
     small = model_of({"token_embd.weight": (256, 100), "blk.0.attn_q.weight": (256, 64), "output.weight": (256, 100)})
     found = tasks(small, products(small, small.tensors), (Q8,))
-    assert {task.working_set for task in found if task.kind == Q8} == {(64 + 100) * Q8.row_bytes(256)}
+    assert {task.working_set for task in found if task.quant_type == Q8} == {(64 + 100) * Q8.row_bytes(256)}
     large = model_of(
         {"token_embd.weight": (4096, 100), "blk.0.ffn_up.weight": (4096, 1 << 18), "output.weight": (4096, 64)}
     )
@@ -70,7 +71,7 @@ def test_working_set_is_the_model_or_more_than_the_caches(monkeypatch):
     assert {task.working_set for task in found} == {256 << 20}
     monkeypatch.setattr(speeding, "last_level_cache", lambda: 300 << 20)
     found = tasks(large, products(large, large.tensors), (Q8,))
-    assert {task.working_set for task in found if task.kind == Q8} == {600 << 20}
+    assert {task.working_set for task in found if task.quant_type == Q8} == {600 << 20}
 
 
 def test_blocks_of_synthetic_models():
@@ -218,5 +219,5 @@ def test_check_compares_each_test_with_its_own_prediction(reference_model):
 
 def test_types_of_the_command_line_are_all_timed():
     model = model_of({"token_embd.weight": (256, 64), "blk.0.attn_q.weight": (256, 64), "output.weight": (256, 64)})
-    kinds = {task.kind for task in tasks(model, products(model, model.tensors), parse_types("all"))}
+    kinds = {task.quant_type for task in tasks(model, products(model, model.tensors), parse_types("all"))}
     assert kinds == set(parse_types("all"))

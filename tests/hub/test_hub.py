@@ -111,7 +111,7 @@ def test_a_connection_that_breaks_is_resumed(hub, place):
             NothingSelected,
             "o/r has no quant Q8_0; there are: m-Q4_K_M.gguf, s-00001",
         ),
-        (HubReference("o/none"), NothingSelected, "o/none holds no GGUF model"),
+        (HubReference("o/none"), NothingSelected, "o/none has no GGUF model"),
         (HubReference("o/a--b"), BadUsage, "hf://o/a--b: Cannot have -- or .."),
     ],
 )

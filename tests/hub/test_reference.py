@@ -44,7 +44,7 @@ def test_references(text, reference):
         ("o", "cannot read"),
         ("o/r:", "cannot read"),
         ("hf://o/r:Q4_K_M/m.gguf", "a file or a quant"),
-        ("hf://o/r/model.safetensors", "is no GGUF file"),
+        ("hf://o/r/model.safetensors", "is not a GGUF file"),
         ("hf://o/r@a/m.gguf@b", "two revisions"),
         ("hf://o/../m.gguf/x y?z:q", "cannot read"),
     ],
@@ -93,7 +93,7 @@ def test_a_file_may_be_any_shard():
             "o/r has no quant Q5_K_M; there are: M-IQ4_XS.gguf, M-Q4_K_M.gguf",
         ),
         (HubReference("o/r", "no.gguf"), FILES, "o/r has no no.gguf; there are: M-IQ4_XS.gguf"),
-        (HubReference("o/r"), ("README.md", "model.safetensors"), "o/r holds no GGUF model"),
+        (HubReference("o/r"), ("README.md", "model.safetensors"), "o/r has no GGUF model"),
         (HubReference("o/r", quant="BF16"), FILES[:-1], "1 of 2 shards are missing, first M-BF16-00002-of-00002.gguf"),
     ],
 )

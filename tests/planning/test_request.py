@@ -11,17 +11,15 @@ from quantplan.errors import BadFile, BadUsage, BudgetImpossible, ModelMismatch,
 from quantplan.gguf.reader import read_model
 from quantplan.gguf.writer import quantized_bytes
 from quantplan.llamacpp.tools import run
+from quantplan.planning.kept_tables import keep_table, table_of
 from quantplan.planning.request import (
     PlanRequest,
-    check,
-    keep_table,
     layer_ftypes,
     parse_budget,
-    plan_for,
     quantizable,
-    table_of,
     types_to_estimate,
 )
+from quantplan.planning.solving import check, plan_for
 from quantplan.quant_type import BY_NAME, parse_types
 from quantplan.recipes.import_plan import import_file
 from quantplan.recipes.layer_types import write_layer_types
@@ -190,14 +188,14 @@ def test_the_table_of_a_plan_is_found_again(request_for, table, tmp_path):
     kept = keep_table(table, tmp_path)
     assert table_of(plan, tmp_path) == table
     kept.write_text(kept.read_text().replace('"unit": "nats/token"', '"unit": "bits/token"'))
-    with pytest.raises(BadFile, match="the table was altered"):
+    with pytest.raises(BadFile, match="the table was changed"):
         table_of(plan, tmp_path)
-    with pytest.raises(BadFile, match="was not made from a damage table"):
+    with pytest.raises(BadFile, match="was not made from a sensitivity table"):
         table_of(replace(plan, made_from={}), tmp_path)
 
 
-def test_layer_mode_without_any_mix(request_for):
-    with pytest.raises(BadUsage, match="none of the FTYPE mixes"):
+def test_layer_mode_without_any_stock_quant(request_for):
+    with pytest.raises(BadUsage, match="none of the stock quants"):
         check(request_for(types="Q4_1", per="layer"))
 
 
@@ -212,15 +210,19 @@ def test_layer_mode_without_any_mix(request_for):
         ({"budget": "=nofile"}, BadFile, "cannot take the budget"),
         ({"types": "F32"}, NothingSelected, "are larger than F16"),
         ({"types": "IQ2_XXS"}, NothingSelected, "they need an imatrix"),
-        ({"wishes": constraints(pins=[("attn_w", "Q4_K")])}, NothingSelected, "did you mean attn_"),
+        ({"constraints": constraints(pins=[("attn_w", "Q4_K")])}, NothingSelected, "did you mean attn_"),
         (
-            {"wishes": constraints(pins=[("attn_v", "IQ2_XXS")])},
+            {"constraints": constraints(pins=[("attn_v", "IQ2_XXS")])},
             NothingSelected,
             "blk.0.attn_v.weight cannot be stored as IQ2_XXS",
         ),
-        ({"wishes": constraints(pins=[("attn_v", "F32")])}, NothingSelected, "cannot be stored as F32"),
-        ({"wishes": constraints(floors=[("attn_v", "F32")])}, NothingSelected, "--min attn_v=F32: nothing is left for"),
-        ({"wishes": constraints(floors=[("*", "Q8_0")])}, BudgetImpossible, "the smallest has"),
+        ({"constraints": constraints(pins=[("attn_v", "F32")])}, NothingSelected, "cannot be stored as F32"),
+        (
+            {"constraints": constraints(floors=[("attn_v", "F32")])},
+            NothingSelected,
+            "--min attn_v=F32: nothing is left for",
+        ),
+        ({"constraints": constraints(floors=[("*", "Q8_0")])}, BudgetImpossible, "the smallest has"),
     ],
 )
 def test_refused_by_check_and_by_plan_for(request_for, table, fields, error, message):

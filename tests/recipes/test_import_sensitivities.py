@@ -39,7 +39,7 @@ def test_sensitivity_times_curve_in_types_that_fit():
     assert rows["output.weight"].weights.keys() == {"Q4_0", "Q8_0", "BF16"}  # rows of 96
     assert imported.table.model_digest == MODEL.digest
     assert (rows["output.weight"].source, imported.table.calibrated) == ("imported", False)
-    assert "1 types that llama.cpp lacks were left out: iq4_kt" in imported.warnings
+    assert "1 types that llama.cpp does not have were left out: iq4_kt" in imported.warnings
     assert "the curve is 0 at iq4_nl" in imported.warnings[1]
     kld, error = imported.table.predict({"blk.0.attn_k.weight": "Q2_K"})
     assert error == pytest.approx(kld)  # the level is known to a factor of two
@@ -89,7 +89,7 @@ def test_holes_are_named_and_filled_only_when_asked():
 
 def test_another_models_measurements():
     other = published(sensitivity={f"blk.{block}.ffn_up_exps.weight": 0.1 for block in range(9)})
-    with pytest.raises(ModelMismatch, match="lacks 9 of the 9 tensors that were measured"):
+    with pytest.raises(ModelMismatch, match="does not have 9 of the 9 tensors that were measured"):
         sensitivity_table(other, TARGET)
     with pytest.raises(ModelMismatch, match=r"output.weight has shape \(96, 64\) .* \(96, 65\)"):
         sensitivity_table(published(shapes={"output.weight": (96, 65)}), TARGET)

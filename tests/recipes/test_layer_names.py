@@ -88,7 +88,7 @@ def test_a_name_that_nobody_defines():
         ("Q4_K_L : Q4_K_M + attn_o = q6_k\nQ4_K_L : Q4_K_S + attn_o = q6_k", BadFile, "Q4_K_L twice"),
         ("Q4_K_L : Q4_K_M + attn_o = q6k", NothingSelected, "Q6_K"),
         ("Q4_K_L : Q4_K_MM + attn_o = q6_k", NothingSelected, "Q4_K_MM"),
-        ("Q9_K_L : attn_o = q6_k", NothingSelected, "no mix Q9_K; write Q9_K_L : FTYPE"),
+        ("Q9_K_L : attn_o = q6_k", NothingSelected, "no stock quant Q9_K; write Q9_K_L : FTYPE"),
     ],
 )
 def test_bad_definitions(text, error, words):

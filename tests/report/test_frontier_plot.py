@@ -1,7 +1,8 @@
 import pytest
 
 from quantplan.errors import BadUsage
-from quantplan.planning.frontier import Frontier, FrontierEntry, StockQuant
+from quantplan.planning.frontier import Frontier, FrontierEntry
+from quantplan.planning.stock_quants import StockQuant
 from quantplan.report.frontier_plot import frontier_figure, frontier_plot
 from quantplan.report.frontier_table import frontier_fields
 from quantplan.solve.frontier import Point
@@ -16,7 +17,10 @@ def made(*klds, knee=None, stock_quants=()):
 
 
 def test_the_curve_leaves_out_what_has_no_logarithm(tmp_path):
-    stock_quants = (StockQuant("Q4_K_M", 150, 4.5, 0.02, 0.001, 0.01), StockQuant("F16", 300, 16.0, 0.0, 0.0, 0.0))
+    stock_quants = (
+        StockQuant("Q4_K_M", 150, 4.5, 0.02, 0.001, {}, plan_kld=0.01),
+        StockQuant("F16", 300, 16.0, 0.0, 0.0, {}, plan_kld=0.0),
+    )
     found = made(0.1, 0.01, 0.0, knee=1, stock_quants=stock_quants)
     axes = frontier_figure(found, "a model").axes[0]
     curve, knee, stock = axes.get_lines()
@@ -38,7 +42,10 @@ def test_other_kinds_of_pictures(tmp_path):
 
 
 def test_fields():
-    stock_quants = (StockQuant("Q4_K_M", 150, 4.5, 0.02, 0.001, 0.01), StockQuant("Q2_K", 50, 2.5, 0.2, 0.001, None))
+    stock_quants = (
+        StockQuant("Q4_K_M", 150, 4.5, 0.02, 0.001, {}, plan_kld=0.01),
+        StockQuant("Q2_K", 50, 2.5, 0.2, 0.001, {}),
+    )
     fields = frontier_fields(made(0.1, 0.01, knee=1, stock_quants=stock_quants))
     assert [each["knee"] for each in fields["points"]] == [False, True]
     assert [each["price_per_100_mb"] for each in fields["points"]] == pytest.approx([0.1, 0.1])

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pytest
 from measurement_parts import MEASUREMENT
-from report_parts import made_up, made_up_data
+from report_parts import made_up, made_up_data, types_of
 
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import quantize, tools
 from quantplan.planning import request as planning
+from quantplan.planning.solving import plan_for
 from quantplan.quant_type import parse_types
 from quantplan.records.formats import MEASUREMENTS
 from quantplan.report.card_figures import write_figures
 from quantplan.report.commands import Commands
 from quantplan.report.page import page
-from quantplan.report.page_data import LETTERS, page_data, roles, types_of
+from quantplan.report.page_data import LETTERS, page_data, roles
 from quantplan.report.report_data import report_data
 from quantplan.sensitivity.estimate import prior_table
 
@@ -137,7 +138,7 @@ def test_each_budget_shows_the_plan_that_solve_gives(reference, reference_data, 
     assert len([each for each in budgets if each.isdigit()]) == 4 and "Q4_K_M" in budgets
     assert budgets[-1] == "Q8_0"  # where the steps end: the fifth
     for shown in (reference_data["plans"][at] for at in (0, 4, 9, reference.opens_at, -1)):
-        plan, _ = planning.plan_for(replace(request_of_all, budget=shown["asked"]), table)
+        plan, _ = plan_for(replace(request_of_all, budget=shown["asked"]), table)
         assert shown["bytes"] == plan.file_bytes and shown["budget"] == plan.budget_bytes
         assert shown["kld"] == pytest.approx(plan.predicted_kld, rel=1e-5)
         assert shown["kld_err"] == pytest.approx(plan.predicted_kld_err, rel=1e-3)

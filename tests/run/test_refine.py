@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from quantplan.planning.request import PlanRequest, plan_for
+from quantplan.planning.request import PlanRequest
+from quantplan.planning.solving import plan_for
 from quantplan.quant_type import BY_NAME, parse_types, quant_type
 from quantplan.run import refine
 from quantplan.run.correction import Correction

@@ -1,4 +1,4 @@
-"""The whole chain on a model that runs in a tenth of a second: it goes on, and it never hands over what is worse."""
+"""The whole chain on a model that runs in a tenth of a second: it resumes, and it never keeps what is worse."""
 
 import json
 import signal
@@ -12,7 +12,9 @@ import pytest
 from tiny_models import tiny_tied
 
 from quantplan.build.build import stock_plan
-from quantplan.errors import NoSpace
+from quantplan.devices.limits import Devices, memory_use
+from quantplan.errors import BadUsage, NoSpace
+from quantplan.evaluate import baselines
 from quantplan.evaluate.baselines import BuildContext
 from quantplan.evaluate.measure import MeasureOptions
 from quantplan.execution import Execution
@@ -34,6 +36,7 @@ TYPES = parse_types("k,Q8_0")
 PRICING = SensitivityOptions(TYPES, ProbeOptions(n_ctx=64, chunks=8, extend=False, execution=Execution(1)), 1 << 15)
 OPTIONS = RunOptions(PRICING, MeasureOptions(64, 12, Execution(1)), refine_chunks=16)
 BUDGETS = ("Q4_K_M", "6.2bpw")
+FEW = ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K")
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +53,10 @@ def texts(calibration_text):
 @pytest.fixture(autouse=True)
 def few_mixes(monkeypatch):
     """Sizes of 25 mixes take a second; five will do."""
-    from quantplan.evaluate import baselines as baselines
-
-    monkeypatch.setattr(baselines, "_USUAL", ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"))
+    monkeypatch.setattr(baselines, "published_ftypes", lambda: FEW)
 
 
-def orders(model, folder, budgets=BUDGETS):
+def targets(model, folder, budgets=BUDGETS):
     requests = [PlanRequest(model, None, TYPES, budget) for budget in budgets]
     return [
         RunTarget(each, f"tied-{each.budget.lower()}", folder / f"tied-{each.budget.lower()}.gguf") for each in requests
@@ -63,15 +64,13 @@ def orders(model, folder, budgets=BUDGETS):
 
 
 def carry_out(model, texts, folder, options=OPTIONS, budgets=BUDGETS):
-    shop = BuildContext(model, folder / "builds", None, 1)
-    return run(orders(model, folder, budgets), texts, options, shop, folder / "cache")
+    context = BuildContext(model, folder / "builds", None, 1)
+    return run(targets(model, folder, budgets), texts, options, context, folder / "cache")
 
 
 @pytest.fixture(scope="module")
 def whole(model, texts, tmp_path_factory):
     """An uninterrupted run of two sizes, its folder, and the keys of all journal lines that it wrote."""
-    from quantplan.evaluate import baselines as baselines
-
     folder = tmp_path_factory.mktemp("whole")
     honest, lines = Journal.put, []
 
@@ -80,7 +79,7 @@ def whole(model, texts, tmp_path_factory):
         honest(self, key, value)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baselines, "_USUAL", ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"))
+        patch.setattr(baselines, "published_ftypes", lambda: FEW)
         patch.setattr(Journal, "put", noting)
         found = carry_out(model, texts, folder)
     return found, folder, lines
@@ -88,18 +87,18 @@ def whole(model, texts, tmp_path_factory):
 
 def test_the_files_are_the_plans(whole, model):
     found, folder, _ = whole
-    assert [each.order.request.budget for each in found] == list(BUDGETS)
+    assert [each.target.request.budget for each in found] == list(BUDGETS)
     for each in found:
-        built = read_model(each.order.file)
+        built = read_model(each.target.file)
         each.plan.check_built(built)
-        assert built.file_bytes <= each.order.budget_bytes
+        assert built.file_bytes <= each.target.budget_bytes
         assert each.measurement.conditions.chunks == 12
         assert each.measurement.file_bytes == built.file_bytes
-    assert sorted(path.name for path in folder.glob("*.gguf")) == sorted(each.order.file.name for each in found)
+    assert sorted(path.name for path in folder.glob("*.gguf")) == sorted(each.target.file.name for each in found)
     assert not list((folder / "builds").glob("*")), "what was built on the way is gone"
 
 
-def test_what_is_handed_over_is_no_worse_than_any_guard(whole):
+def test_the_file_is_no_worse_than_any_stock_quant(whole):
     for each in whole[0]:
         rows = {row.name: row.measurement.kld.value for row in each.comparison.rows}
         assert each.stock_quants and set(each.stock_quants) < set(rows)
@@ -109,10 +108,10 @@ def test_what_is_handed_over_is_no_worse_than_any_guard(whole):
 def test_refinement_is_recorded(whole):
     for each in whole[0]:
         state = each.refinement
-        assert len(state.own) >= 2 and state.stock_quants
+        assert len(state.plans) >= 2 and state.stock_quants
         assert all(len(one.klds) == 16 for one in state.measured)
         assert (each.gain is not None) == state.counts
-        own = each.order.name
+        own = each.target.name
         assert state.plan.name == own and {row.name for row in each.comparison.rows[:1]} <= {own, state.leader.name}
 
 
@@ -155,12 +154,12 @@ def test_one_size_more_shares_what_is_measured(whole, model, texts, tmp_path, mo
 
 
 def test_standing_tells_what_is_done(whole, model, texts, tmp_path):
-    shop = BuildContext(model, whole[1] / "builds", None, 1)
-    for each in running.standing(orders(model, whole[1]), texts, OPTIONS, shop, whole[1] / "cache"):
-        assert each.priced and each.judged and each.there
+    context = BuildContext(model, whole[1] / "builds", None, 1)
+    for each in running.run_status(targets(model, whole[1]), texts, OPTIONS, context, whole[1] / "cache"):
+        assert each.has_table and each.evaluated and each.file_exists
         assert each.measured == each.planned >= 2
-    for each in running.standing(orders(model, tmp_path), texts, OPTIONS, shop, tmp_path / "cache"):
-        assert each == RunStatus(each.order)
+    for each in running.run_status(targets(model, tmp_path), texts, OPTIONS, context, tmp_path / "cache"):
+        assert each == RunStatus(each.target)
     assert not (tmp_path / "cache").exists()
 
 
@@ -170,10 +169,10 @@ KILLED = """
 import json, os, pickle, signal, sys
 from pathlib import Path
 from quantplan.build import build
-from quantplan.evaluate import baselines as contenders
+from quantplan.evaluate import baselines
 from quantplan.records.journal import Journal
 from quantplan.run.run import run
-contenders._USUAL = ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K")
+baselines.published_ftypes = lambda: ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K")
 log, last = Path(sys.argv[1]), int(sys.argv[2])
 done = 0
 def note(what):
@@ -191,8 +190,8 @@ def building(*arguments, **options):
     quantize(*arguments, **options)
     note(["llama-quantize", ""])  # killed here, before the file is renamed
 Journal.put, build.tool.quantize = noting, building
-orders, texts, options, shop, cache = pickle.loads(sys.stdin.buffer.read())
-found = run(orders, texts, options, shop, cache)
+targets, texts, options, context, cache = pickle.loads(sys.stdin.buffer.read())
+found = run(targets, texts, options, context, cache)
 print(json.dumps([[each.reason, {n: k.name for n, k in each.plan.types.items()}, each.measurement.kld.value] for each in found]))
 """
 
@@ -201,8 +200,8 @@ print(json.dumps([[each.reason, {n: k.name for n, k in each.plan.types.items()},
 def test_killed_again_and_again_it_comes_to_the_same_end_and_measures_nothing_twice(whole, model, texts, tmp_path):
     import pickle
 
-    shop = BuildContext(model, tmp_path / "builds", None, 1)
-    given = pickle.dumps((orders(model, tmp_path), texts, OPTIONS, shop, tmp_path / "cache"))
+    context = BuildContext(model, tmp_path / "builds", None, 1)
+    given = pickle.dumps((targets(model, tmp_path), texts, OPTIONS, context, tmp_path / "cache"))
     log, ended, kills = tmp_path / "log", None, 0
     for last in (12, 20, 12, 6, 4, 3, 5, 10**9):
         command = [sys.executable, "-c", KILLED, str(log), str(last)]
@@ -241,60 +240,57 @@ def rigged(price):
     return wrong
 
 
-def test_a_plan_from_a_wrong_table_is_not_handed_over(whole, model, texts, tmp_path, monkeypatch):
+def test_a_plan_from_a_wrong_table_is_not_kept(whole, model, texts, tmp_path, monkeypatch):
     import shutil
 
     shutil.copytree(whole[1] / "cache", tmp_path / "cache")
     monkeypatch.setattr(running, "price", rigged(running.price))
     (one,) = carry_out(model, texts, tmp_path, budgets=("Q4_K_M",))
     assert one.is_stock_quant and one.kept == "Q4_K_M"
-    assert one.reason == "the plan is not surely better than Q4_K_M on the refinement text: the mix is handed over"
+    assert one.reason == "the plan is not significantly better than Q4_K_M on the validation text: keeping Q4_K_M"
     assert "WORSE than Q4_K_M" in one.comparison.verdict
-    built = read_model(one.order.file)
+    built = read_model(one.target.file)
     assert {t.name: t.type for t in built.tensors} == stock_plan(model, "Q4_K_M").types
     assert built.metadata["general.file_type"] == 15  # as llama-quantize makes it without rules
 
-    monkeypatch.setattr(refine, "surely_better", lambda *_: True)
+    monkeypatch.setattr(refine, "significantly_better", lambda *_: True)
     (two,) = carry_out(model, texts, tmp_path, replace(OPTIONS, refine=False), ("Q4_K_M",))
-    assert (
-        two.is_stock_quant
-        and two.reason == "the plan is worse than Q4_K_M on the text that judges: the mix is handed over"
-    )
+    assert two.is_stock_quant and two.reason == "the plan is worse than Q4_K_M on the evaluation text: keeping Q4_K_M"
 
 
-def test_a_refinement_that_the_judging_text_refutes_is_taken_back(whole, model, texts, tmp_path, monkeypatch):
+def test_a_refinement_that_the_evaluation_text_refutes_is_withdrawn(whole, model, texts, tmp_path, monkeypatch):
     """The refined plan of an inverted table counts; were it worse where it is judged, the plan before would stand."""
     import shutil
 
     shutil.copytree(whole[1] / "cache", tmp_path / "cache")
     monkeypatch.setattr(running, "price", rigged(running.price))
-    monkeypatch.setattr(refine, "surely_better", lambda *_: True)
+    monkeypatch.setattr(refine, "significantly_better", lambda *_: True)
     (one,) = carry_out(model, texts, tmp_path, budgets=("Q4_K_M",))
     assert (
         one.refinement.counts
         and one.gain.ratio < 1
         and one.before.kld.value > one.comparison.rows[0].measurement.kld.value
     )
-    honest = trying.Evaluator.found
+    honest = trying.Evaluator.measurement
 
     def refuted(self, each):
         found = honest(self, each)
-        worse = "refined" in each.name and self.text == texts.judging
+        worse = "refined" in each.name and self.text == texts.evaluation
         return replace(found, kld=replace(found.kld, value=10 * found.kld.value)) if worse else found
 
-    monkeypatch.setattr(trying.Evaluator, "found", refuted)
+    monkeypatch.setattr(trying.Evaluator, "measurement", refuted)
     (two,) = carry_out(model, texts, tmp_path, budgets=("Q4_K_M",))
     assert two.refinement.withdrawn and not two.refinement.counts and two.gain is None
-    assert two.comparison.rows[0].name == two.order.name
+    assert two.comparison.rows[0].name == two.target.name
 
 
-def test_below_all_mixes_nothing_guards(whole, model, texts, tmp_path):
+def test_below_all_stock_quants_there_is_no_fallback(whole, model, texts, tmp_path):
     import shutil
 
     shutil.copytree(whole[1] / "cache", tmp_path / "cache")
     (one,) = carry_out(model, texts, tmp_path, replace(OPTIONS, refine=False), ("3bpw",))
-    assert not one.is_stock_quant and one.reason == "no stock mix is as small"
-    assert [row.name for row in one.comparison.rows] == [one.order.name, "Q2_K"]
+    assert not one.is_stock_quant and one.reason == "no stock quant is within the limits"
+    assert [row.name for row in one.comparison.rows] == [one.target.name, "Q2_K"]
     assert one.comparison.rows[1].larger
 
 
@@ -310,7 +306,7 @@ def test_a_full_disk_takes_the_files_one_after_the_other(whole, model, texts, tm
         journal.unlink()
     for journal in (tmp_path / "cache").glob("measure-*"):
         journal.unlink()
-    largest = max(order.budget_bytes for order in orders(model, tmp_path))
+    largest = max(target.budget_bytes for target in targets(model, tmp_path))
     room, most = int(1.5 * largest), []
 
     def used():
@@ -325,7 +321,7 @@ def test_a_full_disk_takes_the_files_one_after_the_other(whole, model, texts, tm
     assert max(most) <= room and len(most) > 4
     for each, straight in zip(found, whole[0], strict=True):
         assert each.refinement.plan.plan.types == straight.refinement.plan.plan.types
-        assert read_model(each.order.file)
+        assert read_model(each.target.file)
 
 
 def test_no_room_at_all_is_an_error(whole, model, texts, tmp_path, monkeypatch):
@@ -342,5 +338,44 @@ def test_keep_all_keeps_what_was_built(whole, model, texts, tmp_path):
 
     shutil.copytree(whole[1] / "cache", tmp_path / "cache")
     (one,) = carry_out(model, texts, tmp_path, replace(OPTIONS, refine=False, keep_all=True), ("5.6bpw",))
-    assert list((tmp_path / "builds").glob("*.gguf")) and one.order.file.is_file()
-    assert one.order.file.parent == tmp_path
+    assert list((tmp_path / "builds").glob("*.gguf")) and one.target.file.is_file()
+    assert one.target.file.parent == tmp_path
+
+
+# -- other limits than a budget
+
+
+def test_a_target_needs_some_limit(model, tmp_path):
+    with pytest.raises(BadUsage, match="nothing limits the file"):
+        RunTarget(PlanRequest(model, None, TYPES, None), "free", tmp_path / "free.gguf")
+
+
+def test_a_kld_instead_of_a_budget(whole, model, texts, tmp_path):
+    """The smallest file of that predicted KLD; fallbacks and refined plans are no larger."""
+    import shutil
+
+    shutil.copytree(whole[1] / "cache", tmp_path / "cache")
+    most = 1.2 * whole[0][0].plan.predicted_kld
+    target = RunTarget(PlanRequest(model, None, TYPES, None, most_kld=most), "by-kld", tmp_path / "by-kld.gguf")
+    (result,) = run([target], texts, OPTIONS, BuildContext(model, tmp_path / "builds", None, 1), tmp_path / "cache")
+    plan = result.refinement.plan.plan
+    assert plan.predicted_kld <= most * (1 + 1e-6) and plan.outcome.minimised == "bytes"
+    assert all(tried.plan.file_bytes <= plan.file_bytes for tried in result.refinement.measured)
+    assert read_model(target.file).file_bytes <= plan.file_bytes and target.budget_bytes is None
+    assert ("above the limit" in result.reason) == (result.measurement.kld.value > most)
+
+
+def test_memory_limits_plan_and_fallbacks(whole, model, texts, tmp_path):
+    import shutil
+
+    shutil.copytree(whole[1] / "cache", tmp_path / "cache")
+    anything = Devices(None, None, 256)
+    room = memory_use(stock_plan(model, "Q4_K_M").types, model, anything).vram
+    request = PlanRequest(model, None, TYPES, None, devices=replace(anything, vram=room))
+    target = RunTarget(request, "by-vram", tmp_path / "by-vram.gguf")
+    context = BuildContext(model, tmp_path / "builds", None, 1)
+    options = replace(OPTIONS, refine=False, baselines=("Q6_K",))
+    (result,) = run([target], texts, options, context, tmp_path / "cache")
+    assert not request.devices.exceeded(memory_use(result.plan.types, model, request.devices))
+    assert [tried.name for tried in result.refinement.stock_quants] == ["Q4_K_M"]
+    assert set(result.stock_quants) == {"Q4_K_M", "Q6_K"}

@@ -26,7 +26,8 @@ from quantplan.gguf.sized_plan import imatrix_note, make_plan
 from quantplan.gguf.writer import quantized_bytes
 from quantplan.llamacpp.quantize import Recipe, argv, parse
 from quantplan.llamacpp.tools import run
-from quantplan.planning.request import PlanRequest, plan_for, quantizable, types_to_estimate
+from quantplan.planning.request import PlanRequest, quantizable, types_to_estimate
+from quantplan.planning.solving import plan_for
 from quantplan.quant_type import BY_NAME, parse_types
 from quantplan.recipes.emit import plan_text
 from quantplan.recipes.import_plan import import_file

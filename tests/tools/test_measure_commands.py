@@ -68,7 +68,7 @@ def test_measure_prints_json_and_keeps_records(shell):
 
 def test_measure_shows_a_table(shell):
     out, _ = shell("measure", "model.gguf", "--base", "model.gguf", "--text", "judge.txt", *FEW)
-    assert "6 windows of 128 tokens, in-process, cpu" in out and "0 ± 0" in out
+    assert "6 chunks of 128 tokens, in-process, cpu" in out and "0 ± 0" in out
 
 
 def test_measure_with_the_tool(shell):
@@ -82,7 +82,7 @@ def test_measure_with_the_tool(shell):
 
 def test_measure_without_a_base_or_text(shell):
     assert "which model?" in shell("measure", "model.gguf", code=2)[1]
-    assert "which text shall judge?" in shell("measure", "model.gguf", "--base", "model.gguf", code=2)[1]
+    assert "no evaluation text: give --text FILE" in shell("measure", "model.gguf", "--base", "model.gguf", code=2)[1]
 
 
 def test_compare_builds_the_plan_and_the_mixes_and_leaves_nothing(shell):
@@ -102,7 +102,7 @@ def test_compare_builds_the_plan_and_the_mixes_and_leaves_nothing(shell):
 def test_compare_takes_the_nearest_mix_and_builds_once(shell):
     words = ["compare", "plan.json", "--model", "model.gguf", "--text", "judge.txt", *FEW, "--out", "builds"]
     out, err = shell(*words)
-    assert "comparing with Q3_K_L, the stock mix nearest in size" in err
+    assert "comparing with Q3_K_L, the stock quant nearest in size" in err
     assert "KLD ratio" in out and "have exactly the same KLD" in out
     first = {path: path.stat().st_mtime_ns for path in (shell.folder / "builds").glob("*.gguf")}
     assert len(first) == 2 and (shell.folder / "builds" / "plan.comparison.json").is_file()
@@ -136,7 +136,7 @@ def test_a_damaged_build_is_built_again(shell):
 def test_compare_warns_of_a_text_that_calibration_saw(shell):
     words = ["compare", "plan.json", "--with", "model.gguf", "--text", "judge.txt", *FEW, "--out", "builds"]
     _, err = shell(*words, "--calibration", "judge.txt")
-    assert "warning: 100% of the long lines of judge.txt stand in the calibration text judge.txt" in err
+    assert "warning: 100% of the long lines of judge.txt are also in the calibration text judge.txt" in err
     (shell.folder / "other.txt").write_text("another text altogether\n" * 100)
     assert "warning" not in shell(*words, "--calibration", "other.txt")[1]
 

@@ -28,7 +28,7 @@ def measure_speed(
     """
     advance = advance or (lambda _share: None)
     models = [read_model(file) for file in files]
-    found = []
+    speeds = []
     for file, model in zip(files, models, strict=True):
         rows = bench(
             model.path,
@@ -39,9 +39,9 @@ def measure_speed(
             execution=execution,
             report=report,
         )
-        found.append(_throughput(file, model, rows, execution.gpu_layers))
+        speeds.append(_throughput(file, model, rows, execution.gpu_layers))
         advance(1 / len(models))
-    return found
+    return speeds
 
 
 def _throughput(file: Path, model: Model, rows: Sequence[BenchRow], gpu_layers: int) -> Throughput:

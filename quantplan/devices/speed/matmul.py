@@ -54,24 +54,24 @@ class Load:
     gpu: bool = False
 
 
-def measured_shape(kind: QuantType, shape: Shape, tokens: int) -> Shape:
+def measured_shape(quant_type: QuantType, shape: Shape, tokens: int) -> Shape:
     """The shape that stands for ``shape``: rows are left out of matrices too large to be timed in a moment.
 
     Time per weight no longer depends on rows once there are some hundreds; columns and experts stay as they are
     unless one row of each expert is too much already.
     """
     room = min(
-        MATRIX_BYTES // (kind.row_bytes(shape.columns) * shape.experts),
+        MATRIX_BYTES // (quant_type.row_bytes(shape.columns) * shape.experts),
         4 * _PASS_PRODUCTS // (shape.columns * shape.used * tokens),
     )
     rows = min(shape.rows, max(room // 32 * 32, _LEAST_ROWS))
-    most = max(shape.used, 16 * MATRIX_BYTES // (kind.row_bytes(shape.columns) * rows))
+    most = max(shape.used, 16 * MATRIX_BYTES // (quant_type.row_bytes(shape.columns) * rows))
     return Shape(shape.columns, rows, min(shape.experts, most), shape.used)
 
 
-def time_product(kind: QuantType, shape: Shape, load: Load) -> ProductTiming:
+def time_product(quant_type: QuantType, shape: Shape, load: Load) -> ProductTiming:
     """Time of one product over runs of a graph of many; QuantplanError where ggml cannot run it."""
-    with captured_log(), _Graph(kind, shape, load) as graph:  # one line for each repacked matrix
+    with captured_log(), _Graph(quant_type, shape, load) as graph:  # one line for each repacked matrix
         samples = [taken / graph.nodes for taken in _samples(graph)]
     return undisturbed(samples)
 
@@ -94,28 +94,28 @@ def _samples(graph: _Graph) -> Iterator[int]:
 
 
 @cache
-def encoded_tile(kind: QuantType, columns: int) -> np.ndarray:
+def encoded_tile(quant_type: QuantType, columns: int) -> np.ndarray:
     """uint8 [some rows, row bytes]: normal random weights of variance 1/columns; a matrix is made by repeating them."""
     rows = max(1, _TILE_WEIGHTS // columns)
     weights = np.random.default_rng(0).standard_normal((rows, columns), np.float32) / np.float32(np.sqrt(columns))
-    importance = np.ones((1, columns), np.float32) if ggml.aborts_without_imatrix(kind) else None
-    return ggml.quantize(weights, kind, importance)
+    importance = np.ones((1, columns), np.float32) if ggml.aborts_without_imatrix(quant_type) else None
+    return ggml.quantize(weights, quant_type, importance)
 
 
-def encoded_rows(kind: QuantType, rows: int, columns: int) -> np.ndarray:
+def encoded_rows(quant_type: QuantType, rows: int, columns: int) -> np.ndarray:
     """uint8 [rows, row bytes] of repeated random rows."""
-    tile = encoded_tile(kind, columns)
+    tile = encoded_tile(quant_type, columns)
     return np.tile(tile, (-(-rows // len(tile)), 1))[:rows]
 
 
 # --- ggml
 
 
-def _devices(kind: int) -> list[int]:
+def _devices(device_type: int) -> list[int]:
     cpu()  # llama.cpp's own order: the CPU's backend is there before devices are counted
     registry = load("ggml")
-    found = [registry.ggml_backend_dev_get(index) for index in range(registry.ggml_backend_dev_count())]
-    return [device for device in found if base().ggml_backend_dev_type(device) == kind]
+    devices = [registry.ggml_backend_dev_get(index) for index in range(registry.ggml_backend_dev_count())]
+    return [device for device in devices if base().ggml_backend_dev_type(device) == device_type]
 
 
 def device_name(gpu: bool = False) -> str:
@@ -148,16 +148,16 @@ def _extra_buffer_types(device: int) -> Iterator[int]:
 class _Graph:
     """A graph of products over distinct matrices, ready to run. Use as a context manager."""
 
-    def __init__(self, kind: QuantType, shape: Shape, load: Load) -> None:
-        self.kind, self.shape, self.load = kind, shape, load
-        size = kind.row_bytes(shape.columns) * shape.rows
+    def __init__(self, quant_type: QuantType, shape: Shape, load: Load) -> None:
+        self.quant_type, self.shape, self.load = quant_type, shape, load
+        size = quant_type.row_bytes(shape.columns) * shape.rows
         self.matrices = max(1, min(load.working_set // (size * shape.experts), _MOST_NODES))
         active = size * shape.used if load.tokens == 1 else 0
         products = shape.active * load.tokens
-        wanted = _PASS_BYTES // active if active else _PASS_PRODUCTS // products
+        products_in_run = _PASS_BYTES // active if active else _PASS_PRODUCTS // products
         if load.tokens > 1:
-            self.matrices = max(1, min(self.matrices, wanted))
-        self.nodes = min(_MOST_NODES, -(-max(wanted, 1) // self.matrices) * self.matrices)
+            self.matrices = max(1, min(self.matrices, products_in_run))
+        self.nodes = min(_MOST_NODES, -(-max(products_in_run, 1) // self.matrices) * self.matrices)
         self._opened = ExitStack()
 
     def __enter__(self) -> _Graph:
@@ -174,7 +174,7 @@ class _Graph:
     def run(self) -> None:
         status = base().ggml_backend_sched_graph_compute(self._scheduler, self._graph)
         if status != 0:
-            raise QuantplanError(f"ggml could not multiply {self.kind} {self.shape} (status {status})")
+            raise QuantplanError(f"ggml could not multiply {self.quant_type} {self.shape} (status {status})")
 
     # -- building --------------------------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ class _Graph:
         graphs = lib.ggml_graph_overhead_custom(self._graph_size, False)
         weights, values, nodes = (self._context(size) for size in (room, room, room + graphs))
         stack = (shape.columns, shape.rows, shape.experts) if shape.experts > 1 else (shape.columns, shape.rows)
-        matrices = [self._tensor(weights, self.kind.ggml_id, stack) for _ in range(self.matrices)]
+        matrices = [self._tensor(weights, self.quant_type.ggml_id, stack) for _ in range(self.matrices)]
         # the input of all experts of a token is the same, as it is for ffn_gate_exps and ffn_up_exps
         inputs = self._tensor(values, F32, (shape.columns, 1, tokens) if shape.experts > 1 else (shape.columns, tokens))
         outputs = self._tensor(values, F32, (shape.rows, shape.used, tokens))
@@ -202,7 +202,7 @@ class _Graph:
             lib.ggml_build_forward_expand(self._graph, node)
         if not lib.ggml_backend_sched_alloc_graph(self._scheduler, self._graph):
             raise QuantplanError(
-                f"no memory to multiply {self.kind} {self.shape}; end other programs or use fewer types"
+                f"no memory to multiply {self.quant_type} {self.shape}; end other programs or use fewer types"
             )
 
     @property
@@ -231,7 +231,7 @@ class _Graph:
         """GPU, accelerators, CPU: llama.cpp's order."""
         lib, processor = base(), _devices(_CPU)[0]
         devices = ([device] if device != processor else []) + _devices(_ACCEL) + [processor]
-        backends = [lib.ggml_backend_dev_init(each, None) for each in devices]
+        backends = [lib.ggml_backend_dev_init(device, None) for device in devices]
         for backend in backends:
             self._opened.callback(lib.ggml_backend_free, backend)
         cpu().ggml_backend_cpu_set_n_threads(backends[-1], self.load.threads or cores())
@@ -248,31 +248,33 @@ class _Graph:
             return lib.ggml_backend_dev_buffer_type(device)
         view = ctypes.cast(matrix, ctypes.POINTER(GgmlTensor)).contents
         product = self._product(self._context(8 * lib.ggml_tensor_overhead()), matrix, inputs, chosen, 0)
-        for kind in _extra_buffer_types(device):
-            empty = lib.ggml_backend_buft_alloc_buffer(kind, 0)
+        for buffer_type in _extra_buffer_types(device):
+            empty = lib.ggml_backend_buft_alloc_buffer(buffer_type, 0)
             view.buffer = empty
             supported = lib.ggml_backend_dev_supports_op(device, product)
             view.buffer = None
             lib.ggml_backend_buffer_free(empty)
             if supported:
-                return kind
+                return buffer_type
         return lib.ggml_backend_dev_buffer_type(device)
 
     def _allocate(self, context: int, buffer_type: int, usage: int = 0) -> None:
         buffer = base().ggml_backend_alloc_ctx_tensors_from_buft(context, buffer_type)
         if not buffer:
-            raise QuantplanError(f"no memory to multiply {self.kind} {self.shape}; end other programs and run again")
+            raise QuantplanError(
+                f"no memory to multiply {self.quant_type} {self.shape}; end other programs and run again"
+            )
         self._opened.callback(base().ggml_backend_buffer_free, buffer)
         base().ggml_backend_buffer_set_usage(buffer, usage)
 
     def _fill(self, matrices: list[int], inputs: int, chosen: list[int]) -> None:
         lib, shape, random = base(), self.shape, np.random.default_rng(1)
-        data = encoded_rows(self.kind, shape.rows * shape.experts, shape.columns)
+        data = encoded_rows(self.quant_type, shape.rows * shape.experts, shape.columns)
         for matrix in matrices:
             lib.ggml_backend_tensor_set(matrix, data.ctypes.data, 0, data.nbytes)
         values = random.standard_normal((self.load.tokens, shape.columns), np.float32)
         lib.ggml_backend_tensor_set(inputs, values.ctypes.data, 0, values.nbytes)
-        for each in chosen:
+        for chosen_experts in chosen:
             ranks = random.random((self.load.tokens, shape.experts)).argsort(axis=1)[:, : shape.used]
             experts = np.ascontiguousarray(ranks, np.int32)
-            lib.ggml_backend_tensor_set(each, experts.ctypes.data, 0, experts.nbytes)
+            lib.ggml_backend_tensor_set(chosen_experts, experts.ctypes.data, 0, experts.nbytes)

@@ -86,7 +86,7 @@ class SpeedCheck:
 class TimingTask:
     """One product to be timed."""
 
-    kind: QuantType
+    quant_type: QuantType
     shape: Shape
     batch: int
     working_set: int
@@ -94,7 +94,7 @@ class TimingTask:
     @property
     def keys(self) -> tuple[str, ...]:
         """Keys in the cache, one for each time that it is timed."""
-        name = f"{self.kind} {self.shape} {self.batch} tokens {self.working_set} bytes"
+        name = f"{self.quant_type} {self.shape} {self.batch} tokens {self.working_set} bytes"
         return tuple(f"{name} {turn}" for turn in range(_TIMINGS))
 
 
@@ -111,10 +111,10 @@ def speed_table(
     models will do. Raises BadUsage for a part of the blocks on a GPU, ToolFailed, ToolMissing, NoSpace.
     """
     check_layers(model, options)
-    found = products(model, quantizable(model))
-    kinds = tuple(types)
+    matrices = products(model, quantizable(model))
+    wanted_types = tuple(types)
     timings = _cache(options, cache_folder)
-    todo = tasks(model, found, kinds)
+    todo = tasks(model, matrices, wanted_types)
     runs = _timings(todo)
     _measure_missing(timings, runs, partial(_timed, options), "speed of matrix products", report)
     speeds = _speeds(todo, timings)
@@ -125,10 +125,10 @@ def speed_table(
         threads=options.execution.threads_used,
         model_digest=model.digest,
         blocks=model.main_blocks,
-        products=found,
+        products=matrices,
         speeds=speeds,
         overhead=dict.fromkeys(BATCHES, Overhead(0.0, 0.0, 0.0)),
-        stored={name: model.by_name[name].type for name in found},
+        stored={name: model.by_name[name].type for name in matrices},
     )
     return _with_overhead(model, table, options, timings, report)
 
@@ -152,9 +152,9 @@ def _measure_missing(
 def pending(model: Model, types: tuple[QuantType, ...], options: SpeedOptions, cache_folder: Path) -> tuple[int, int]:
     """How many measurements ``speed_table`` would make, and how many it knows already: products and runs of llama-bench."""
     timings = _cache(options, cache_folder)
-    found = products(model, quantizable(model))
-    keys = [key for _, key in _timings(tasks(model, found, types))]
-    keys += [key for _, key in _synthetic_runs(model, found)]
+    matrices = products(model, quantizable(model))
+    keys = [key for _, key in _timings(tasks(model, matrices, types))]
+    keys += [key for _, key in _synthetic_runs(model, matrices)]
     known = sum(key in timings for key in keys)
     return len(keys) - known, known
 
@@ -169,21 +169,25 @@ def check_layers(model: Model, options: SpeedOptions) -> None:
         )
 
 
-def tasks(model: Model, found: Mapping[str, Product], types: tuple[QuantType, ...]) -> tuple[TimingTask, ...]:
+def tasks(model: Model, matrices: Mapping[str, Product], types: tuple[QuantType, ...]) -> tuple[TimingTask, ...]:
     """All products to be timed, in the shapes that occur, at both batches: types and their fallbacks, stored types, and the
     type of the synthetic models."""
     limit = max(_WORKING_SET, 2 * last_level_cache())
     chosen: dict[tuple[str, Shape], TimingTask] = {}
-    stored = {model.by_name[name].type for name in found}
-    for kind in dict.fromkeys([*types, *sorted(stored, key=str), _SYNTHETIC_TYPE]):
-        whole = {name: fitted(kind, product.shape.columns) for name, product in found.items()}
+    stored = {model.by_name[name].type for name in matrices}
+    for quant_type in dict.fromkeys([*types, *sorted(stored, key=str), _SYNTHETIC_TYPE]):
+        whole = {name: fitted(quant_type, product.shape.columns) for name, product in matrices.items()}
         size = sum(model.by_name[name].bytes_as(fit) for name, fit in whole.items())
-        for name, product in found.items():
+        for name, product in matrices.items():
             # a fallback that is measured anyway keeps its own working set
             key = whole[name].name, product.shape
-            if key not in chosen or whole[name] == kind:
+            if key not in chosen or whole[name] == quant_type:
                 chosen[key] = TimingTask(whole[name], product.shape, GENERATION, min(size, limit))
-    both = (TimingTask(task.kind, task.shape, batch, task.working_set) for task in chosen.values() for batch in BATCHES)
+    both = (
+        TimingTask(task.quant_type, task.shape, batch, task.working_set)
+        for task in chosen.values()
+        for batch in BATCHES
+    )
     return tuple(both)
 
 
@@ -205,23 +209,23 @@ def _timings(todo: Sequence[TimingTask]) -> list[tuple[TimingTask, str]]:
 
 
 def _timed(options: SpeedOptions, task: TimingTask) -> dict[str, object]:
-    shape = matmul.measured_shape(task.kind, task.shape, task.batch)
+    shape = matmul.measured_shape(task.quant_type, task.shape, task.batch)
     load = matmul.Load(task.batch, task.working_set, options.execution.threads_used, options.execution.gpu_layers > 0)
-    timing = matmul.time_product(task.kind, shape, load)
+    timing = matmul.time_product(task.quant_type, shape, load)
     weights = shape.active * task.batch
     return {"ns": timing.ns / weights, "stderr": timing.stderr / weights, "runs": timing.runs, "rows": shape.rows}
 
 
 def _speeds(todo: Iterable[TimingTask], timings: Cache[Any]) -> tuple[Speed, ...]:
-    by_key = {(task.kind, task.shape, task.batch): task for task in todo}
+    by_key = {(task.quant_type, task.shape, task.batch): task for task in todo}
 
     def figure(task: TimingTask) -> Estimate:
-        entry = min((timings[key] for key in task.keys), key=lambda each: each["ns"])
+        entry = min((timings[key] for key in task.keys), key=lambda timing: timing["ns"])
         return Estimate(entry["ns"], math.hypot(entry["stderr"], _LEAST_ERROR * entry["ns"]))
 
     return tuple(
-        Speed(kind.name, shape, figure(task), figure(by_key[kind, shape, PROMPT]), task.working_set)
-        for (kind, shape, batch), task in by_key.items()
+        Speed(quant_type.name, shape, figure(task), figure(by_key[quant_type, shape, PROMPT]), task.working_set)
+        for (quant_type, shape, batch), task in by_key.items()
         if batch == GENERATION
     )
 
@@ -247,19 +251,19 @@ def _with_overhead(
     return replace(table, overhead=fits)
 
 
-def _synthetic_runs(model: Model, found: Mapping[str, Product]) -> list[tuple[int, str]]:
+def _synthetic_runs(model: Model, matrices: Mapping[str, Product]) -> list[tuple[int, str]]:
     """Number of blocks and key of each run of llama-bench, the sizes in turn."""
-    sizes = block_counts(model, _uniform(found, _SYNTHETIC_TYPE))
+    sizes = block_counts(model, _uniform(matrices, _SYNTHETIC_TYPE))
     return [(size, f"synthetic {model.digest} {size} blocks {turn}") for turn in range(_TURNS) for size in sizes]
 
 
-def uniform_types(table: SpeedTable, kind: QuantType) -> dict[str, QuantType]:
+def uniform_types(table: SpeedTable, quant_type: QuantType) -> dict[str, QuantType]:
     """All products' tensors in one type, or in its fallback where rows do not fit."""
-    return _uniform(table.products, kind)
+    return _uniform(table.products, quant_type)
 
 
-def _uniform(found: Mapping[str, Product], kind: QuantType) -> dict[str, QuantType]:
-    return {name: fitted(kind, product.shape.columns) for name, product in found.items()}
+def _uniform(matrices: Mapping[str, Product], quant_type: QuantType) -> dict[str, QuantType]:
+    return {name: fitted(quant_type, product.shape.columns) for name, product in matrices.items()}
 
 
 def block_counts(model: Model, types: Mapping[str, QuantType]) -> tuple[int, ...]:
@@ -328,9 +332,9 @@ def _beside(
     model: Model, table: SpeedTable, blocks: int, types: Mapping[str, QuantType], batch: int, samples: list[float]
 ) -> Estimate:
     """Nanoseconds per token of the synthetic model less those of its products."""
-    found = synthetic_tensors(model, blocks, types)
-    planned = {found[name].name: name for name in table.products if name in found}
-    small = replace(model, blocks=blocks, tensors=tuple(found.values()), metadata=model.metadata | _no_nextn(model))
+    kept = synthetic_tensors(model, blocks, types)
+    planned = {kept[name].name: name for name in table.products if name in kept}
+    small = replace(model, blocks=blocks, tensors=tuple(kept.values()), metadata=model.metadata | _no_nextn(model))
     total, errors = 0.0, []
     for name, product in products(small, (small.by_name[name] for name in planned)).items():
         original = planned[name]

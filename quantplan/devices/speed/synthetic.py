@@ -21,13 +21,13 @@ _VOCABULARY_BYTES = 64 << 20  # of the output matrix: a longer one says nothing 
 
 
 def synthetic_tensors(model: Model, blocks: int, types: Mapping[str, QuantType]) -> dict[str, Tensor]:
-    """The tensors of a synthetic model with so many blocks, by the name of the model's tensor that each stands for.
+    """The tensors of a synthetic model with ``blocks`` blocks, by the name of the model's tensor that each stands for.
 
     ``types``: stored type by the model's tensor name; others stay as they are. A vocabulary is cut to 64 MiB of output matrix.
     """
     order = {old: new for new, old in enumerate(kept_blocks(model, blocks))}
     vocabulary, cut = _vocabulary(model), _cut_vocabulary(model, types)
-    found = {}
+    kept = {}
     for tensor in model.tensors:
         if tensor.block is not None and tensor.block not in order:
             continue
@@ -36,8 +36,8 @@ def synthetic_tensors(model: Model, blocks: int, types: Mapping[str, QuantType])
             cut if axis and size == vocabulary and not inside else size for axis, size in enumerate(tensor.shape)
         )
         name = tensor.name if tensor.block is None else _renumbered(tensor, order)
-        found[tensor.name] = replace(tensor, name=name, shape=shape, type=types.get(tensor.name, tensor.type), offset=0)
-    return found
+        kept[tensor.name] = replace(tensor, name=name, shape=shape, type=types.get(tensor.name, tensor.type), offset=0)
+    return kept
 
 
 def kept_blocks(model: Model, blocks: int) -> list[int]:
@@ -60,15 +60,15 @@ def write_synthetic(model: Model, blocks: int, types: Mapping[str, QuantType], p
 
 
 def _changes(model: Model, kept: list[int], types: Mapping[str, QuantType]) -> dict[str, int | str | None]:
-    own = model.architecture
+    architecture = model.architecture
     changes: dict[str, int | str | None] = {
-        f"{own}.block_count": len(kept),
-        f"{own}.vocab_size": _cut_vocabulary(model, types),
-        f"{own}.nextn_predict_layers": None,  # blocks that only predict further tokens are not kept
+        f"{architecture}.block_count": len(kept),
+        f"{architecture}.vocab_size": _cut_vocabulary(model, types),
+        f"{architecture}.nextn_predict_layers": None,  # blocks that only predict further tokens are not kept
         "tokenizer.ggml.model": "no_vocab",
     }
     if kept != list(range(len(kept))):
-        changes[f"{own}.leading_dense_block_count"] = 1
+        changes[f"{architecture}.leading_dense_block_count"] = 1
     return changes
 
 

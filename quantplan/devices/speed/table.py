@@ -1,4 +1,4 @@
-"""How fast a machine runs a model's matrices: nanoseconds per weight by type and shape, and what a token costs beside them."""
+"""How fast a machine runs a model's matrices: nanoseconds per weight by type and shape, and what a token costs next to them."""
 
 from __future__ import annotations
 
@@ -106,28 +106,28 @@ class SpeedTable:
                 f"these speeds were measured for another model than {model.path}; run `quantplan speed --model {model.path}`"
             )
 
-    def speed(self, kind: QuantType, shape: Shape) -> Speed:
+    def speed(self, quant_type: QuantType, shape: Shape) -> Speed:
         """QuantplanError naming what to measure where this type and shape are missing."""
-        found = self._by_key.get((kind.name, shape))
-        if found is None:
+        speed = self._by_key.get((quant_type.name, shape))
+        if speed is None:
             raise QuantplanError(
-                f"no speed of {kind} in matrices of {shape} was measured on this machine; "
-                f"run `quantplan speed` with {kind} among its --types"
+                f"no speed of {quant_type} in matrices of {shape} was measured on this machine; "
+                f"run `quantplan speed` with {quant_type} among its --types"
             )
-        return found
+        return speed
 
-    def product_ns(self, product: Product, kind: QuantType, batch: int, like: Shape | None = None) -> Estimate:
+    def product_ns(self, product: Product, quant_type: QuantType, batch: int, like: Shape | None = None) -> Estimate:
         """Nanoseconds per token of a product; ``like``: the measured shape that stands for one of fewer rows."""
-        speed = self.speed(kind, like or product.shape)
+        speed = self.speed(quant_type, like or product.shape)
         # a product of the last token alone costs what one of generation costs, once for the whole batch
         per_weight = speed.at(GENERATION if product.last_only else batch)
         weights = product.shape.active / (batch if product.last_only else 1)
         return Estimate(weights * per_weight.value, weights * (per_weight.stderr or 0.0))
 
-    def tensor_ns(self, name: str, kind: QuantType, batch: int) -> float:
-        """Nanoseconds per token of the tensor stored as ``kind``; 0 for one that is no product (see ``products``)."""
+    def tensor_ns(self, name: str, quant_type: QuantType, batch: int) -> float:
+        """Nanoseconds per token of the tensor stored as ``quant_type``; 0 for one that is no product (see ``products``)."""
         product = self.products.get(name)
-        return self.product_ns(product, kind, batch).value if product else 0.0
+        return self.product_ns(product, quant_type, batch).value if product else 0.0
 
     def token_ns(self, types: Mapping[str, QuantType], batch: int) -> Estimate:
         """Nanoseconds per token of a file with these types; tensors that are not named stay as they are stored.
@@ -137,14 +137,14 @@ class SpeedTable:
         total = 0.0
         errors: dict[tuple, float] = {}
         for name, product in self.products.items():
-            kind = types.get(name, self.stored[name])
-            cost = self.product_ns(product, kind, batch)
+            quant_type = types.get(name, self.stored[name])
+            cost = self.product_ns(product, quant_type, batch)
             total += cost.value
-            key = kind.name, product.shape, product.last_only
+            key = quant_type.name, product.shape, product.last_only
             errors[key] = errors.get(key, 0.0) + (cost.stderr or 0.0)
-        beside = self.overhead[batch]
-        error = math.hypot(beside.stderr, *errors.values())
-        return Estimate(total + beside.of(self.blocks), error)
+        overhead = self.overhead[batch]
+        error = math.hypot(overhead.stderr, *errors.values())
+        return Estimate(total + overhead.of(self.blocks), error)
 
     def tokens_per_second(self, types: Mapping[str, QuantType], batch: int) -> Estimate:
         """Predicted tokens per second: generation (tg) at batch ``GENERATION``, prompt processing (pp) at ``PROMPT``."""
@@ -159,14 +159,14 @@ def products(model: Model, tensors: Iterable[Tensor]) -> dict[str, Product]:
     ``<architecture>.expert_used_count`` of its ``expert_count`` matrices.
     """
     last = model.main_blocks - 1
-    found = {}
+    matrices = {}
     for tensor in tensors:
         output = tensor.role == "output" or (tensor.role == "token_embd" and model.tied)
         if (tensor.role in _LOOKED_UP and not output) or (tensor.block or 0) > last:
             continue
         tail = tensor.block == last and tensor.role.startswith("ffn_")
-        found[tensor.name] = Product(_shape(model, tensor), output or tail)
-    return found
+        matrices[tensor.name] = Product(_shape(model, tensor), output or tail)
+    return matrices
 
 
 def _shape(model: Model, tensor: Tensor) -> Shape:

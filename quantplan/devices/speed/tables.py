@@ -19,11 +19,11 @@ def uniform_table(table: SpeedTable, types: Sequence[QuantType]) -> Table:
     shown = Table("type", title=title, title_justify="left")
     for heading in ("bits", "generation ± s.e.", "prompt ± s.e.", "products, % of a generated token"):
         shown.add_column(heading, justify="right")
-    for kind in types:
-        chosen = uniform_types(table, kind)
-        beside = table.overhead[GENERATION].of(table.blocks) / table.token_ns(chosen, GENERATION).value
+    for quant_type in types:
+        chosen = uniform_types(table, quant_type)
+        overhead = table.overhead[GENERATION].of(table.blocks) / table.token_ns(chosen, GENERATION).value
         speeds = (_text(table.tokens_per_second(chosen, batch)) for batch in (GENERATION, PROMPT))
-        shown.add_row(kind.name, f"{kind.bits:.2f}", *speeds, f"{100 * (1 - beside):.0f}")
+        shown.add_row(quant_type.name, f"{quant_type.bits:.2f}", *speeds, f"{100 * (1 - overhead):.0f}")
     return shown
 
 
@@ -39,7 +39,7 @@ def shapes_table(table: SpeedTable, batch: int) -> Table:
     for shape in shapes:
         shown.add_column(str(shape), justify="right")
     by_key = {(speed.type, speed.shape): speed for speed in table.speeds}
-    for name in sorted({speed.type for speed in table.speeds}, key=lambda each: -BY_NAME[each].bits):
+    for name in sorted({speed.type for speed in table.speeds}, key=lambda name: -BY_NAME[name].bits):
         cells = []
         for shape in shapes:
             speed = by_key.get((name, shape))
@@ -58,9 +58,9 @@ def check_table(file: str, compared: Sequence[SpeedCheck]) -> Table:
     shown = Table("test", title=f"{file}: tokens/s", title_justify="left")
     for heading in ("predicted ± s.e.", "llama-bench ± s.e.", "predicted / measured"):
         shown.add_column(heading, justify="right")
-    for each in compared:
-        measured = _text(Estimate(each.measured.mean, each.measured.stderr))
-        shown.add_row(each.test, _text(each.predicted), measured, f"{each.ratio:.3f}")
+    for check in compared:
+        measured = _text(Estimate(check.measured.mean, check.measured.stderr))
+        shown.add_row(check.test, _text(check.predicted), measured, f"{check.ratio:.3f}")
     return shown
 
 
@@ -96,15 +96,15 @@ def as_fields(table: SpeedTable, types: Sequence[QuantType]) -> dict[str, Any]:
             name: {"value": table.overhead[batch].of(table.blocks), "err": table.overhead[batch].stderr}
             for name, batch in (("generation", GENERATION), ("prompt", PROMPT))
         },
-        "uniform": [_uniform_fields(table, kind) for kind in types],
+        "uniform": [_uniform_fields(table, quant_type) for quant_type in types],
     }
 
 
-def _uniform_fields(table: SpeedTable, kind: QuantType) -> dict[str, Any]:
-    chosen = uniform_types(table, kind)
+def _uniform_fields(table: SpeedTable, quant_type: QuantType) -> dict[str, Any]:
+    chosen = uniform_types(table, quant_type)
     generation, prompt = (table.tokens_per_second(chosen, batch) for batch in (GENERATION, PROMPT))
     return {
-        "type": kind.name,
+        "type": quant_type.name,
         "generation_tps": generation.value,
         "generation_err": generation.stderr,
         "prompt_tps": prompt.value,
@@ -115,12 +115,12 @@ def _uniform_fields(table: SpeedTable, kind: QuantType) -> dict[str, Any]:
 def check_fields(compared: Sequence[SpeedCheck]) -> list[dict[str, Any]]:
     return [
         {
-            "test": each.test,
-            "predicted_tps": each.predicted.value,
-            "predicted_err": each.predicted.stderr,
-            "measured_tps": each.measured.mean,
-            "measured_err": each.measured.stderr,
-            "ratio": each.ratio,
+            "test": check.test,
+            "predicted_tps": check.predicted.value,
+            "predicted_err": check.predicted.stderr,
+            "measured_tps": check.measured.mean,
+            "measured_err": check.measured.stderr,
+            "ratio": check.ratio,
         }
-        for each in compared
+        for check in compared
     ]

@@ -1,0 +1,149 @@
+"""A request solved: the plan, exact and with a bound, within all limits of size, damage, memory and speed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from quantplan.devices import limits
+from quantplan.devices.speed.table import SpeedTable
+from quantplan.errors import BadUsage, BudgetImpossible
+from quantplan.gguf.sized_plan import make_plan
+from quantplan.plan import Outcome, Plan
+from quantplan.planning.provenance import made_from
+from quantplan.planning.request import (
+    PlanRequest,
+    formulate_request,
+    goal_of,
+    parse_budget,
+    quantizable,
+    types_to_estimate,
+)
+from quantplan.quant_type import QuantType
+from quantplan.recipes.layer_types import flags_for
+from quantplan.sensitivity import estimate as pricing
+from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
+from quantplan.solve.planner import Formulation, best_answer, check_budget, solve_formulation
+from quantplan.solve.search import Solution
+from quantplan.tensor import Tensor
+
+
+def _unchanged(formulation: Formulation) -> Formulation:
+    return formulation
+
+
+def check(request: PlanRequest) -> None:
+    """What can be known before anything is measured: a typing mistake must not cost a probe.
+
+    Raises BadUsage, BadFile, NothingSelected, BudgetImpossible.
+    """
+    tensors = quantizable(request.model)
+    no_damage = {
+        tensor.name: SensitivityRow(tensor.name, {kind.name: 0.0 for kind in _every_type(request, tensor)})
+        for tensor in tensors
+    }
+    formulation = formulate_request(request, SensitivityTable(request.model.digest, no_damage))
+    formulations(replace(request, least_tps=None), formulation, None)
+    budget = goal_of(request).budget
+    if budget is not None:
+        check_budget(request.model, budget, formulation.fixed_bytes + formulation.problem.smallest_bytes)
+
+
+def _every_type(request: PlanRequest, tensor: Tensor) -> tuple[QuantType, ...]:
+    constraints = request.constraints
+    named = (*types_to_estimate(request), *(kind for _, kind in constraints.pins))
+    return pricing.candidates(tensor, named, request.imatrix)
+
+
+def plan_for(
+    request: PlanRequest,
+    table: SensitivityTable,
+    speeds: SpeedTable | None = None,
+    narrow: Callable[[Formulation], Formulation] = _unchanged,
+) -> tuple[Plan, bool]:
+    """The plan, and whether everything fits at the largest types. ``least_tps`` needs ``speeds``.
+
+    ``narrow`` adds a condition of the caller's. Raises BudgetImpossible and what ``formulate_request`` raises.
+    """
+    solved = solve_request(request, table, speeds, narrow)
+    plan = plan_of(request, table, solved.formulation, solved.solution.choices, solved.solution.outcome)
+    if request.devices is not None:
+        plan = limits.with_devices(plan, request.model, request.devices)
+    if speeds is not None:
+        plan = limits.with_speed(plan, speeds)
+    return plan, solved.everything_fits
+
+
+@dataclass(frozen=True)
+class Solved:
+    """The best of a request's formulations, and whether one of them holds everything at the largest types."""
+
+    formulation: Formulation
+    solution: Solution
+    everything_fits: bool
+
+
+def solve_request(
+    request: PlanRequest,
+    table: SensitivityTable,
+    speeds: SpeedTable | None = None,
+    narrow: Callable[[Formulation], Formulation] = _unchanged,
+) -> Solved:
+    """The best answer of all formulations, with the bound that holds for all of them; raises as ``plan_for``."""
+    problems = [narrow(each) for each in formulations(request, formulate_request(request, table), speeds)]
+    answers, refused = [], []
+    for formulation in problems:
+        try:
+            answers.append((formulation, solve_formulation(request.model, formulation, goal_of(request), table)))
+        except BudgetImpossible as error:
+            refused.append(error)
+    if not answers:
+        raise refused[-1]  # the smallest copy on the GPU: no other leaves more room
+    formulation, best = answers[best_answer([solution for _, solution in answers])]
+    bound = min(solution.outcome.bound for _, solution in answers)
+    gap = (best.outcome.objective - bound) / best.outcome.objective if best.outcome.objective else 0.0
+    best = replace(best, outcome=replace(best.outcome, bound=bound, gap=gap))
+    return Solved(formulation, best, any(each.everything_fits for each in problems))
+
+
+def formulations(
+    request: PlanRequest, formulation: Formulation, speeds: SpeedTable | None = None
+) -> tuple[Formulation, ...]:
+    """With the limits on memory and speed: one, or with memory limits one for each size of the largest moved tensor.
+
+    The best answer of all counts. Raises BudgetImpossible where a limit leaves nothing for the weights.
+    """
+    several = (formulation,)
+    if request.devices is not None:
+        several = tuple(limits.within_memory(formulation, request.model, request.devices))
+    if request.least_tps is None:
+        return several
+    if speeds is None:
+        raise BadUsage("a limit on tokens per second needs this machine's speeds; run `quantplan speed`")
+    return tuple(limits.fast_enough(each, speeds, request.least_tps) for each in several)
+
+
+def plan_of(
+    request: PlanRequest, table: SensitivityTable, formulation: Formulation, choices: Sequence[int], outcome: Outcome
+) -> Plan:
+    """The plan that these choices make."""
+    types = formulation.grouping.types(choices)
+    predicted, error = table.predict(formulation.grouping.priced(choices, table))
+    budget = parse_budget(request)
+    plan = make_plan(
+        request.model,
+        types,
+        request.imatrix,
+        budget_bytes=budget.bytes if budget else None,
+        budget_asked=budget.asked if budget else "",
+        predicted_kld=predicted,
+        predicted_kld_err=error,
+        calibrated=table.calibrated,
+        outcome=outcome,
+        made_from=made_from(request, table),
+        limits=formulation.limits(choices),
+    )
+    if request.per != "layer":
+        return plan
+    flags = flags_for({name: kind for name, kind in types.items() if request.model.by_name[name].block is None})
+    return replace(plan, layer_types=formulation.grouping.layer_types(choices), flags=flags)

@@ -1,0 +1,46 @@
+"""One name and one meaning: what can be checked over all commands."""
+
+from collections import defaultdict
+
+from all_commands import all_commands
+
+PANELS = {"Target", "Model and texts", "Types and constraints", "Memory and speed", "Measuring", "Execution", "Output"}
+OF_A_COMMAND = {"Card", "Candidates", "A plan", "A sensitivity table", None}  # what no other command has
+
+
+def options():
+    for name, command in all_commands().items():
+        yield from ((name, parameter) for parameter in command.params if parameter.param_type_name == "option")
+
+
+def test_a_short_flag_stands_for_one_long_name():
+    long_names = defaultdict(set)
+    for _, option in options():
+        for short in (name for name in option.opts if not name.startswith("--")):
+            long_names[short].add(next(name for name in option.opts if name.startswith("--")))
+    two = {short: names for short, names in long_names.items() if len(names) > 1}
+    assert two == {"-f": {"--text", "--calibration"}}  # the text that a command reads, as in llama.cpp
+
+
+def test_panels_are_those_of_the_design():
+    for name, option in options():
+        assert option.rich_help_panel in PANELS | OF_A_COMMAND, (name, option.name)
+
+
+def test_what_is_measured_may_run_elsewhere():
+    for name in ("probe", "solve", "frontier", "report", "run", "measure", "compare", "surgery search"):
+        names = {parameter.name for parameter in all_commands()[name].params}
+        assert {"threads", "gpu_layers", "jobs", "scheduler", "rpc"} <= names, name
+
+
+def test_the_planning_commands_take_the_same_constraints_and_limits():
+    shared = {"types", "pin", "min_type", "max_type", "only", "tie", "max_types", "per", "vram", "ram", "serve_ctx"}
+    shared |= {"kv", "on_cpu", "min_tps", "max_kld", "budget"}
+    for name in ("solve", "run", "frontier", "report"):
+        assert shared <= {parameter.name for parameter in all_commands()[name].params}, name
+
+
+def test_every_command_prints_json():
+    assert {
+        name for name, command in all_commands().items() if "as_json" not in {p.name for p in command.params}
+    } == set()
