@@ -18,8 +18,8 @@ from quantplan.cli.options import (
     TextOptions,
 )
 from quantplan.errors import BadUsage
-from quantplan.evaluate.significance import Ratio, ratio_interval
 from quantplan.evaluate.measure import MeasureOptions, measure
+from quantplan.evaluate.significance import Ratio, ratio_interval
 from quantplan.gguf.reader import read_model
 from quantplan.measurement import Measurement
 from quantplan.sensitivity.tensor_swap import ProbeOptions

@@ -1,0 +1,164 @@
+"""Compensated rounding of built files: the same types and bytes, less output error, resumed, and refused where it must be."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tiny_models import tiny_moe, tiny_tied
+
+from quantplan.build import compensated_rounding as module
+from quantplan.build.build import build
+from quantplan.build.compensated_rounding import Compensation, compensable, compensate_file, rounding_use
+from quantplan.build.requantize import requantization
+from quantplan.errors import BadUsage, ModelMismatch
+from quantplan.execution import Execution
+from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
+from quantplan.gguf.reader import read_model, tensor_bytes
+from quantplan.gguf.sized_plan import make_plan
+from quantplan.llamacpp.quantize import quantizable
+from quantplan.quant_type import quant_type
+from quantplan.rounding.compensate import RoundingOptions
+from quantplan.sensitivity.second_moments import MomentOptions, collect
+from quantplan.sensitivity.tensor_swap import ProbeOptions
+
+pytestmark = pytest.mark.llamacpp
+ONE = Execution(threads=1)
+MOMENTS = MomentOptions(n_ctx=64, chunks=24, execution=ONE)
+
+
+@pytest.fixture(scope="module")
+def text(calibration_text):
+    return calibration_text.read_text(encoding="utf-8")[:12_000]
+
+
+@pytest.fixture(scope="module", params=[tiny_tied, tiny_moe], ids=["tied", "experts"])
+def case(request, tmp_path_factory, text):
+    """A model, its second moments, an imatrix of the same pass, and a plan of Q4_K (or what fits) with compensation."""
+    folder = tmp_path_factory.mktemp("compensated")
+    model = read_model(request.param(folder / "model.gguf"))
+    moments = collect(model, quantizable(model), text, MOMENTS, folder / "cache")
+    path = folder / "model.imatrix.gguf"
+    write_imatrix(moments.imatrix("text"), path)
+    plan = make_plan(model, _types(model), read_imatrix(path))
+    names = [tensor.name for tensor in compensable(plan.types, model, moments)]
+    plan = plan.with_compensation(names, rounding_use(moments))
+    return model, plan, path, Compensation(moments, folder / "cache", RoundingOptions(threads=1))
+
+
+def _types(model):
+    from quantplan.quant_type import fitted
+
+    kinds = ("Q4_K", "Q3_K", "IQ4_XS")
+    tensors = quantizable(model)
+    return {t.name: fitted(quant_type(kinds[index % 3]), t.columns) for index, t in enumerate(tensors)}
+
+
+@pytest.fixture(scope="module")
+def files(case, tmp_path_factory):
+    """The plan built without and with compensation."""
+    model, plan, path, compensation = case
+    folder = tmp_path_factory.mktemp("built")
+    stock = build(plan.with_stock_rounding(), model, folder / "stock.gguf", imatrix_path=path, threads=1)
+    ours = build(plan, model, folder / "ours.gguf", imatrix_path=path, threads=1, compensation=compensation)
+    return stock, ours
+
+
+def test_types_and_sizes_stay_and_all_other_bytes_are_llama_quantizes(case, files):
+    _, plan, _, _ = case
+    stock, ours = files
+    assert plan.compensated and ours.file_bytes == stock.file_bytes == plan.file_bytes
+    left, right = (np.fromfile(built.path, np.uint8) for built in files)
+    for tensor in stock.tensors:
+        place = slice(tensor.offset, tensor.offset + tensor.bytes)
+        assert ours.by_name[tensor.name].type == tensor.type
+        if tensor.name in plan.compensated:
+            assert not np.array_equal(left[place], right[place]), tensor.name
+            left[place] = right[place] = 0
+    assert np.array_equal(left, right)
+
+
+def test_no_tensor_is_worse_than_ggmls_encoding_and_most_are_better(case, files, tmp_path):
+    model, plan, _, compensation = case
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(files[0].path.read_bytes())
+    tensors = compensable({name: plan.types[name] for name in plan.compensated}, model, compensation.moments)
+    results = compensate_file(copy, model, replace(compensation, cache=tmp_path), tensors)
+    assert [result.tensor for result in results] == [tensor.name for tensor in tensors]
+    assert all(result.error <= result.stock_error for result in results)
+    assert sum(result.error for result in results) < 0.95 * sum(result.stock_error for result in results)
+    assert copy.read_bytes() == files[1].path.read_bytes(), "the same inputs give the same bytes"
+
+
+def test_the_number_of_threads_changes_no_byte(case, files, tmp_path):
+    model, plan, path, compensation = case
+    other = Compensation(compensation.moments, tmp_path, RoundingOptions(threads=2))
+    built = build(plan, model, tmp_path / "two.gguf", imatrix_path=path, threads=2, compensation=other)
+    assert built.path.read_bytes() == files[1].path.read_bytes()
+
+
+def test_encoded_tensors_are_kept_when_a_build_is_interrupted(case, files, tmp_path, monkeypatch):
+    model, plan, path, compensation = case
+    encode, done, encoded = module.compensate, [], []
+    monkeypatch.setattr(module, "compensate", lambda *arguments: encoded.append(1) or encode(*arguments))
+    build(
+        plan,
+        model,
+        tmp_path / "whole.gguf",
+        imatrix_path=path,
+        threads=1,
+        compensation=replace(compensation, cache=tmp_path / "whole"),
+    )
+
+    def interrupted(*arguments):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(1)
+        return encode(*arguments)
+
+    mine = replace(compensation, cache=tmp_path / "cache")
+    monkeypatch.setattr(module, "compensate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build(plan, model, tmp_path / "out.gguf", imatrix_path=path, threads=1, compensation=mine)
+    assert [file.name for file in tmp_path.glob("*gguf")] == ["whole.gguf"]
+    again = []
+    monkeypatch.setattr(module, "compensate", lambda *arguments: again.append(1) or encode(*arguments))
+    build(plan, model, tmp_path / "out.gguf", imatrix_path=path, threads=1, compensation=mine)
+    assert (tmp_path / "out.gguf").read_bytes() == files[1].path.read_bytes()
+    kept = next(path for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    assert len(again) < len(encoded) and len(list(kept.iterdir())) == len(plan.compensated)
+
+
+def test_an_altered_block_in_the_cache_is_encoded_again(case, files, tmp_path):
+    model, plan, path, compensation = case
+    mine = replace(compensation, cache=tmp_path / "cache")
+    build(plan, model, tmp_path / "one.gguf", imatrix_path=path, threads=1, compensation=mine)
+    kept = next((tmp_path / "cache").rglob("*.blocks"))
+    kept.write_bytes(bytes(kept.stat().st_size))
+    build(plan, model, tmp_path / "two.gguf", imatrix_path=path, threads=1, compensation=mine)
+    assert (tmp_path / "two.gguf").read_bytes() == files[1].path.read_bytes()
+
+
+def test_a_plan_with_compensation_needs_its_second_moments(case, text, tmp_path):
+    model, plan, path, compensation = case
+    with pytest.raises(BadUsage, match="--calibration TEXT, or --rounding stock"):
+        build(plan, model, tmp_path / "out.gguf", imatrix_path=path)
+    other = collect(model, quantizable(model), text[:9000], MOMENTS, tmp_path)
+    with pytest.raises(ModelMismatch, match="another calibration text"):
+        build(plan, model, tmp_path / "out.gguf", imatrix_path=path, compensation=Compensation(other, tmp_path))
+    assert not list(tmp_path.glob("*.gguf"))
+
+
+def test_any_quant_is_built_again_with_its_own_types(case, files, text, tmp_path):
+    model, plan, _, _ = case
+    work = requantization(files[0].path, model, text, ProbeOptions(64, execution=ONE), tmp_path)
+    built = work.build(model, tmp_path / "again.gguf", threads=1)
+    assert {t.name: t.type for t in built.tensors} == {t.name: t.type for t in files[0].tensors}
+    assert work.plan.compensated == plan.compensated
+    name = plan.compensated[0]
+    assert not np.array_equal(tensor_bytes(built, built.by_name[name]), tensor_bytes(files[0], files[0].by_name[name]))
+
+
+def test_a_file_without_anything_to_compensate_is_refused(case, text, tmp_path):
+    model, *_ = case
+    with pytest.raises(BadUsage, match="no tensor of it can be compensated"):
+        requantization(model.path, model, text, ProbeOptions(64, execution=ONE), tmp_path)
