@@ -147,7 +147,7 @@ def test_a_model_of_which_only_the_header_exists(command, workplace):
     figures = json.loads(done.out)
     assert done.code == 0 and 0.99 * 4.5e9 < figures["file_bytes"] <= 4.5e9
     refused = command("solve", "-m", "8b.gguf", "-b", "4.5GB", "--sensitivity", "weights")
-    assert refused.code == 2 and "use --damage FILE, or --damage prior" in refused.error
+    assert refused.code == 2 and "use --sensitivity FILE, or --sensitivity prior" in refused.error
 
 
 def test_wishes(solve, workplace):
