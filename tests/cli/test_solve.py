@@ -240,7 +240,7 @@ def odd_files(workplace, small_model, small_imatrix):
         (["--min-type", "attn_v=F32"], 5, "--min attn_v=F32: nothing is left for blk.0.attn_v.weight"),
         (["-b", "30%", "--min-type", "*=Q6_K"], 6, "the smallest has"),
         (["--per", "block"], 2, "--per"),
-        (["--per", "layer", "--tie", "qkv"], 2, "in layer mode a mix decides for all tensors of a block"),
+        (["--per", "layer", "--tie", "qkv"], 2, "in layer mode a stock quant decides for all tensors of a block"),
         (["--per", "layer", "--max-type", "attn_v=Q2_K"], 2, "no mix and no type that is allowed for block"),
         (["--monotone"], 2, "--monotone speaks of whole blocks; plan --per layer"),
         (["--per", "layer", "--monotone", "--valley"], 2, "choose one course over the layers"),
