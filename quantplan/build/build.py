@@ -46,7 +46,7 @@ class _BuildSettings:
 
 
 def stock_plan(model: Model, ftype: str, imatrix: Imatrix | None = None) -> Plan:
-    """The stock mix ``ftype`` as a plan: its types and the exact size of its file.
+    """The stock quant ``ftype`` as a plan: its types and the exact size of its file.
 
     NothingSelected for an unknown FTYPE, BadUsage where it needs an imatrix and there is none.
     """
@@ -103,7 +103,7 @@ def build_stock_quant(
     report: Reporter = SILENT,
     advance: Advance | None = None,
 ) -> Model:
-    """The stock mix ``ftype`` as llama-quantize makes it without any rule, checked like a plan."""
+    """The stock quant ``ftype`` as llama-quantize makes it without any rule, checked like a plan."""
     imatrix = read_imatrix(imatrix_path) if imatrix_path else None
     if imatrix:
         imatrix.check_belongs_to(model)
@@ -113,7 +113,7 @@ def build_stock_quant(
 
 
 def stock_quant_command(model: Model, ftype: str, out: Path, imatrix_path: Path | None = None, threads: int = 0) -> str:
-    """The llama-quantize command line that builds a stock mix, to be pasted."""
+    """The llama-quantize command line that builds a stock quant, to be pasted."""
     plan = stock_plan(model, ftype, read_imatrix(imatrix_path) if imatrix_path else None)
     recipe = Recipe(tool.known_ftype(ftype), imatrix=imatrix_path, allow_requantize=requantizes(plan, model))
     return quantize_command(recipe, model, out, threads)

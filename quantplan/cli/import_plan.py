@@ -39,9 +39,6 @@ class Fill(str, Enum):
     max = "max"
 
 
-_LIBRARY_FILL = {Fill.role: "role", Fill.max: "most"}
-
-
 @dataclass(frozen=True)
 class TableOptions:
     """For published KLDs."""
@@ -137,7 +134,7 @@ def _is_table(file: Path) -> bool:
 def _import_table(file: Path, model: Path | None, how: TableOptions, out: Path | None, as_json: bool) -> None:
     target = _target(model)
     published = read_published(file, how.curve, how.groups, how.row)
-    imported = sensitivity_table(published, target, _LIBRARY_FILL[how.fill] if how.fill else None, not how.whole_groups)
+    imported = sensitivity_table(published, target, how.fill.value if how.fill else None, not how.whole_groups)
     for warning in imported.warnings:
         console.warn(warning)
     path = out or Path(f"{file.stem}-damage.json")

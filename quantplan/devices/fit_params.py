@@ -194,13 +194,13 @@ def _compute(answer: FitAnswer, model: Model, wanted: ServeSettings) -> Figure:
         return Figure(told, ASKED, f"planned for {', '.join(answer.devices)}")
     if formulas.sliding_window(model):
         inputs = formulas.host_buffer(model, wanted).bytes
-        return Figure(told + inputs, ASKED, "planned for the processor, and a copy of the inputs")
-    return Figure(told, ASKED, "planned for the processor; a GPU takes a little less")
+        return Figure(told + inputs, ASKED, "planned for the CPU, and a copy of the inputs")
+    return Figure(told, ASKED, "planned for the CPU; a GPU takes a little less")
 
 
 def _host(answer: FitAnswer, model: Model, wanted: ServeSettings) -> Figure:
     if answer.devices:
-        return Figure(_bytes(answer.host_compute), ASKED, f"beside {', '.join(answer.devices)}")
+        return Figure(_bytes(answer.host_compute), ASKED, f"in RAM, next to {', '.join(answer.devices)}")
     return formulas.host_buffer(model, wanted)
 
 

@@ -132,9 +132,9 @@ def _too_much(needs: MemoryNeeds, devices: Devices) -> BudgetImpossible:
         f"{human_bytes(size)} of {name}" for size, name in ((devices.vram, VRAM), (devices.ram, RAM)) if size
     )
     return BudgetImpossible(
-        f"no weights fit beside what a context of {devices.ctx:,} takes of {asked}: KV cache "
-        f"{human_bytes(needs.kv_cache.bytes)}, VRAM in all {human_bytes(alone)} without weights; "
-        "choose a smaller --ctx, --kv q8_0, or more with --on-cpu"
+        f"a context of {devices.ctx:,} leaves no room for weights in {asked}: KV cache "
+        f"{human_bytes(needs.kv_cache.bytes)}, {human_bytes(alone)} of VRAM in all without weights; "
+        "choose a smaller --serve-ctx, --kv q8_0, or more with --on-cpu"
     )
 
 

@@ -197,7 +197,7 @@ def overridden(argument: str, names: Iterable[str]) -> frozenset[str]:
     pairs = [rule.partition("=") for rule in argument.split(",")]
     for pattern, _, buffer in pairs:
         if buffer != _CPU:
-            raise BadUsage(f"{argument!r}: {pattern!r} has no buffer type {_CPU} behind it")
+            raise BadUsage(f"{argument!r}: {pattern!r} has no buffer type {_CPU} after it")
     names = list(names)
     return frozenset(name for name in names if any(re.search(pattern, name) for pattern, _, _ in pairs))
 
@@ -206,7 +206,7 @@ def _override_tensor(moved: frozenset[str], loaded: frozenset[str]) -> tuple[str
     found = tuple(f"{pattern}={_CPU}" for pattern, _ in cover(dict.fromkeys(sorted(moved), _CPU), sorted(loaded)))
     wrong = sorted(overridden(",".join(found), loaded) ^ moved) if found else []
     if wrong:
-        raise BadUsage(f"no pattern of --override-tensor tells {wrong[0]} from the tensors beside it")
+        raise BadUsage(f"no pattern of --override-tensor matches {wrong[0]} without its neighbours")
     return found
 
 

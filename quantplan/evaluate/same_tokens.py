@@ -56,24 +56,26 @@ def check_vocabulary(base: Model, model: Model) -> None:
 
 
 def _sizes(vocabulary: int, expected: int) -> str:
-    return f"it has a vocabulary of {vocabulary} tokens, the base has {expected}"
+    return f"it has a vocabulary of {vocabulary} tokens, the original has {expected}"
 
 
 def _first_difference(expected: np.ndarray, chunks: np.ndarray) -> str:
-    words = f"; {len(chunks)} chunks, the base has {len(expected)}" if len(chunks) != len(expected) else ""
+    words = f"; {len(chunks)} chunks, the original has {len(expected)}" if len(chunks) != len(expected) else ""
     shared = min(chunks.size, expected.size)
     tokens, base_tokens = chunks.reshape(-1)[:shared], expected.reshape(-1)[:shared]
     differing = np.flatnonzero(tokens != base_tokens)
     if len(differing):
         first = int(differing[0])
-        words += f"; first at token {first}: id {tokens[first]}, in the base {base_tokens[first]}"
+        words += f"; first at token {first}: id {tokens[first]}, in the original {base_tokens[first]}"
     return words
 
 
 def _mismatch(base: Model, model: Model, what: str) -> ModelMismatch:
     pairs = [(key, model.metadata.get(key), base.metadata.get(key)) for key in _TOKENIZER_KEYS]
-    tokenizers = [f"{key} is {value}, in the base {expected}" for key, value, expected in pairs if value != expected]
+    tokenizers = [
+        f"{key} is {value}, in the original {expected}" for key, value, expected in pairs if value != expected
+    ]
     return ModelMismatch(
-        f"{model.path} does not belong to the base {base.path}: {'; '.join([what, *tokenizers])}; "
-        "give the model it was made from as --base"
+        f"{model.path} does not have the tokens of the original model {base.path}: {'; '.join([what, *tokenizers])}; "
+        "give the model it was made from as --model"
     )

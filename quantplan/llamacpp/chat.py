@@ -72,7 +72,7 @@ class ChatForm:
         except Exception as error:  # noqa: BLE001 - a template is a program of someone else's and may fail in any way
             raise BadFile(
                 f"the model's chat template cannot be rendered ({type(error).__name__}: {error}); "
-                f"mend {TEMPLATE_KEY} in the file, or score a file without it"
+                f"fix {TEMPLATE_KEY} in the file, or score a file without it"
             ) from None
 
 
@@ -83,7 +83,7 @@ def _formatter(template: str, engine: Engine):
     try:
         found = Jinja2ChatFormatter(template, eos_token=_special(engine, "eos"), bos_token=_special(engine, "bos"))
     except TemplateError as error:
-        raise BadFile(f"the model's chat template is not Jinja ({error}); mend {TEMPLATE_KEY} in the file") from None
+        raise BadFile(f"the model's chat template is not Jinja ({error}); fix {TEMPLATE_KEY} in the file") from None
     found.strftime_now = lambda _format: _A_DAY
     return found
 

@@ -138,7 +138,7 @@ def parse(finished: Finished) -> Parsed | None:
     if figures is None:
         return Parsed(_of_chunk(last), int(last[1]), complete=False)
     if not math.isfinite(figures.kld.value + figures.ppl.value):
-        raise failure(finished, "found logits that are no numbers: is the file damaged?")
+        raise failure(finished, "found NaN or infinite logits; the file may be corrupt")
     return Parsed(figures, int(last[1]), complete=True)
 
 

@@ -221,7 +221,7 @@ def known_ftype(name: str) -> str:
     if found not in ftypes():
         near = difflib.get_close_matches(found, ftypes(), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(ftypes())}"
-        raise NothingSelected(f"llama-quantize has no file type (mix) {name!r}; {hint}")
+        raise NothingSelected(f"llama-quantize has no stock quant {name!r}; {hint}")
     return found
 
 

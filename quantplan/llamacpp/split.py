@@ -17,7 +17,7 @@ def shard_bytes(size: str) -> int:
     """What ``5G`` or ``500M`` means to the tool, in bytes; BadUsage for anything else."""
     match = re.fullmatch(r"([1-9]\d*)([MG])", size.strip().upper())
     if not match:
-        raise BadUsage(f"--split-max-size {size}: a whole number with M or G behind it, as in 5G")
+        raise BadUsage(f"--split-max-size {size}: a whole number followed by M or G, as in 5G")
     return int(match[1]) * _UNITS[match[2]]
 
 

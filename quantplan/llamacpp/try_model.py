@@ -37,7 +37,7 @@ def _decode(path: str, threads: int) -> None:
             logits = llama_cpp.llama_get_logits_ith(context, -1)
             # encoders have no logits
             if ctypes.cast(logits, ctypes.c_void_p).value and not _all_finite(logits, engine.vocabulary):
-                raise QuantplanError("the logits are not all numbers")
+                raise QuantplanError("the model produced NaN or infinite logits")
         finally:
             llama_cpp.llama_free(context)
 

@@ -58,12 +58,12 @@ def _check_table(table: SensitivityTable, *both: TensorTypes) -> None:
     for each in both:
         if each.plan and table.model_digest and table.model_digest != each.plan.model_digest:
             raise ModelMismatch(
-                f"the damage table was made for another model (digest {table.model_digest[:12]}) than {each.path} "
+                f"the sensitivity table was made for another model (digest {table.model_digest[:12]}) than {each.path} "
                 f"({each.plan.model_digest[:12]})"
             )
         missing = [name for name in table.rows if name not in each.types]
         if missing:
-            raise ModelMismatch(f"the damage table has a row for {missing[0]}, {each.path} has no such tensor")
+            raise ModelMismatch(f"the sensitivity table has a row for {missing[0]}, {each.path} has no such tensor")
 
 
 def _damage(table: SensitivityTable | None, stored: TensorTypes, name: str) -> float | None:

@@ -1,4 +1,4 @@
-"""Why a plan is as it is: its problem posed again, its prices, and what its wishes cost."""
+"""Why a plan is as it is: its problem formulated again, its prices, and what its constraints cost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from quantplan.tensor import Tensor, padded
 
 @dataclass(frozen=True)
 class ConstraintCost:
-    """A wish that binds: for how many tensors a type that it excludes would be better at the going price, and by how much
+    """A constraint that binds: for how many tensors a type that it excludes would be better at the going price, and by how much
     damage net of bytes, in nats per token.
     """
 
@@ -65,9 +65,9 @@ class TensorExplanation:
 
 
 def explain_plan(request: PlanRequest, plan: Plan, table: SensitivityTable) -> Explanation:
-    """The plan as the choices of the problem that ``request`` and ``table`` pose.
+    """The plan as the choices of the problem that ``request`` and ``table`` make.
 
-    Raises what posing raises, and BadUsage for a plan that takes a type which the table or the wishes do not offer.
+    Raises what ``formulate_request`` raises, and BadUsage for a plan with a type which neither table nor constraints offer.
     """
     formulation = formulate_request(request, table)
     choices = _choices(formulation, plan)
@@ -81,7 +81,7 @@ def _choices(formulation: Formulation, plan: Plan) -> tuple[int, ...]:
         stored = tuple(plan.types[tensor.name] for tensor in members)
         if stored not in kinds:
             raise BadUsage(
-                f"the plan stores {members[0].name} as {stored[0]}, which is none of the choices that its damage table and "
+                f"the plan stores {members[0].name} as {stored[0]}, which is none of the choices that its sensitivity table and "
                 "wishes leave; give the table that it was made from with --damage FILE, and its imatrix with --imatrix"
             )
         found.append(kinds.index(stored))
@@ -138,14 +138,14 @@ def _reason(found: Explanation, tensor: Tensor, kind: QuantType) -> str:
         larger = tensor.bytes_as(kind) > tensor.bytes
         return f"larger than {tensor.type}, as which it is stored now" if larger else "needs imatrix data"
     if kind.name not in found.table.rows[tensor.name].weights:
-        return "the damage table has no value for it"
+        return "the sensitivity table has no value for it"
     if kind not in found.allowed.left[tensor.name]:
         return "not among the types to choose from"
     return "not possible for all that are tied to it"
 
 
 def constraint_costs(found: Explanation) -> tuple[ConstraintCost, ...]:
-    """The wishes that bind, the dearest first: excluded types that the table has a value for, at the going price."""
+    """The constraints that bind, the most expensive first: excluded types that the table has a value for, at the going price."""
     if found.price is None:
         return ()
     costs: dict[str, list[float]] = {}

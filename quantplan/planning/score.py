@@ -1,4 +1,4 @@
-"""What a damage table expects of a file, whoever made it."""
+"""What a sensitivity table expects of a file, whoever made it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def score(plan: Plan, table: SensitivityTable, model: Model | None = None) -> tu
         near = sorted(table.rows[first].weights, key=lambda kind: abs(BY_NAME[kind].bits - bits))[:2]
         more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
         raise NothingSelected(
-            f"the damage table has no price for {', '.join(lacking[:3])}{more}; for {first} it has {' and '.join(near)} "
+            f"the sensitivity table has no price for {', '.join(lacking[:3])}{more}; for {first} it has {' and '.join(near)} "
             "nearest in size. Probe with `quantplan probe --types` that name it, or score a file of types that are priced"
         )
     return table.predict(types)
@@ -45,13 +45,13 @@ def check_table(table: SensitivityTable, plan: Plan) -> None:
     """ModelMismatch saying which digest or which tensors differ, unless the table is for the plan's model."""
     if table.model_digest and table.model_digest != plan.model_digest:
         raise ModelMismatch(
-            f"the damage table was made for a model of digest {table.model_digest[:12]}, {plan.model_name} has digest "
+            f"the sensitivity table was made for a model of digest {table.model_digest[:12]}, {plan.model_name} has digest "
             f"{plan.model_digest[:12]}{_difference(table, plan)}"
         )
     missing = [each.name for each in plan.tensors if each.rule and each.name not in table.rows]
     if missing:
         raise ModelMismatch(
-            f"the damage table has no row for {len(missing)} tensors of {plan.model_name}: {', '.join(missing[:3])}"
+            f"the sensitivity table has no row for {len(missing)} tensors of {plan.model_name}: {', '.join(missing[:3])}"
             + (" ..." if len(missing) > 3 else "")
             + "; was it made from another model?"
         )

@@ -117,7 +117,7 @@ def _from_layer_types(layers: LayerTypes, model: Model, imatrix: Imatrix | None,
         asked = asked or outside.get(tensor.name)
         if asked is None:
             raise BadUsage(
-                f"the text does not say how to store {tensor.name}: give --base FTYPE, or add "
+                f"the text does not say how to store {tensor.name}: give --stock-quant NAME, or add "
                 'FLAGS="--token-embedding-type TYPE --output-tensor-type TYPE" to it'
             )
         assignment[tensor.name] = _fitting(tensor, asked, warnings)
@@ -229,7 +229,7 @@ def _base(text: RuleText, said: str | None, open_names: Sequence[str]) -> str:
         if open_names:
             more = f" and {len(open_names) - 1} more tensors" if len(open_names) > 1 else ""
             raise BadUsage(
-                f"the rules say nothing about {open_names[0]}{more}; give --base FTYPE, the stock quant that decides the rest"
+                f"the rules say nothing about {open_names[0]}{more}; give --stock-quant NAME, which decides the rest"
             )
         return _ANY_QUANTIZED
     try:
@@ -237,12 +237,10 @@ def _base(text: RuleText, said: str | None, open_names: Sequence[str]) -> str:
     except NothingSelected as error:
         if said is None and not open_names:
             return _ANY_QUANTIZED
-        raise NothingSelected(
-            f"{error}; give --base FTYPE, the stock quant that decides what the rules leave open"
-        ) from None
+        raise NothingSelected(f"{error}; give --stock-quant NAME, which decides what the rules leave open") from None
     if chosen in _FLOATS:
         raise BadUsage(
-            f"llama-quantize ignores all rules with {chosen} as its file type; give --base with a quantized one"
+            f"llama-quantize ignores all rules with {chosen} as its file type; give --stock-quant with a quantized one"
         )
     return chosen
 

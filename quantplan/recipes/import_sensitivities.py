@@ -45,7 +45,7 @@ def sensitivity_table(
 
     ``target``: the table is checked against the model, and bound to it where all tensors agree; without one it fits any model
     with these tensors. ``fill``: what to do about tensors without a measurement: None refuses, "role" borrows from the
-    nearest blocks of their role, "most" takes the largest measurement where there is no such block. ``split``: tensors that
+    nearest blocks of their role, "max" takes the largest measurement where there is no such block. ``split``: tensors that
     were measured together share the measurement evenly, so that its value is counted once; else each counts it whole.
 
     Raises BadUsage for holes, ModelMismatch for another model's measurements, NothingSelected where no type is left.
@@ -163,7 +163,7 @@ def _lent(holes: Sequence[str], shares: Mapping[str, float], fill: str | None) -
     if holes and fill is None:
         raise BadUsage(
             f"the table has no measurement of {_some(holes)} ({len(holes)} tensors). Nearest choices: --fill role borrows "
-            "from the nearest blocks of their role, --fill most takes the largest measurement where there is none"
+            "from the nearest blocks of their role, --fill max takes the largest measurement where no block has one"
         )
     roles: dict[str, list[tuple[int, float]]] = {}
     for name, value in shares.items():
@@ -178,10 +178,10 @@ def _mean_of_nearest(name: str, roles: Mapping[str, list[tuple[int, float]]], fi
     near = sorted((abs(other - block), value) for other, value in roles.get(role, []))[:2]
     if near:
         return math.exp(sum(math.log(value) for _, value in near) / len(near))
-    if fill == "most":
+    if fill == "max":
         return max(value for values in roles.values() for _, value in values)
     raise BadUsage(
-        f"--fill role cannot fill {name}: no tensor of its role was measured; --fill most takes the largest measurement for it"
+        f"--fill role cannot fill {name}: no tensor of its role was measured; --fill max takes the largest measurement for it"
     )
 
 

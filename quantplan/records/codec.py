@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_args, get_type_hints
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from cattrs import BaseValidationError, Converter, transform_error
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
@@ -193,6 +193,7 @@ def _structure_factory(cls: type) -> Callable[[Any, type], Any]:
     declared = _SHAPES.get(cls, Shape())
     estimates = _estimates(cls) - {*declared.pairs}
     keys = dict(declared.names)
+    arrays = [keys.get(name, name) for name, hint in get_type_hints(cls).items() if get_origin(hint) is tuple]
     build = make_dict_structure_fn(cls, _converter, **_renamed(cls, keys))
 
     def structure(content: Any, _cls: type) -> Any:
@@ -201,6 +202,8 @@ def _structure_factory(cls: type) -> Callable[[Any, type], Any]:
         content = declared.read(dict(content))
         if missing := [key for key in declared.required if key not in content]:
             raise KeyError(missing[0])
+        if texts := [key for key in arrays if isinstance(content.get(key), str)]:
+            raise TypeError(f"{texts[0]} is a text where a list is expected")
         for key in estimates:
             if key in content:
                 value = content[key]

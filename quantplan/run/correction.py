@@ -1,4 +1,4 @@
-"""What built files tell about the damage table: factors for what the table is unsure of, shrunk towards the table as it is.
+"""What built files tell about the sensitivity table: factors for what the table is unsure of, shrunk towards the table as it is.
 
 A table predicts log KLD of a file as log f (S (1 + c S) + K). Here every entry has a factor,
 
@@ -8,10 +8,10 @@ A table predicts log KLD of a file as log f (S (1 + c S) + K). Here every entry 
 b and family (iq and legacy against k) are the super- and sub-additivity by bits and kinds of types that one curvature leaves,
 feed is the kernels' rounding by what they are fed with (Q8_K, Q8_0), role and row are the errors of the probed scales. A plan is
 solved from scales that are too low here and too high there and leans on those that are too low: it comes out worse than
-predicted by more than a stock mix does, and how much tells the rows apart. All logarithms have normal priors around 0 with the
+predicted by more than a stock quant does, and how much tells the rows apart. All logarithms have normal priors around 0 with the
 table's own errors, so that without observations the table stays as it is.
 
-The errors of observations are those of windows (the same for all files: contrasts are told far better than levels) and of
+The errors of observations are those of chunks (the same for all files: contrasts are measured far better than levels) and of
 single entries, since one scale prices the types of a tensor only to about the interaction's error: files share it where they
 share tensor and type. The posterior is that of a linear Gaussian model (Rasmussen and Williams, Gaussian Processes for
 Machine Learning (2006), section 2.1), iterated because exp is not linear.
@@ -41,7 +41,7 @@ _STEPS = 8  # of Gauss-Newton; two are enough for the factors that priors allow
 
 @dataclass(frozen=True)
 class Observed:
-    """A built file: the stored types of the tensors that were up for choice, and its KLD on each window, nats per token."""
+    """A built file: the stored types of the quantized tensors, and its KLD on each chunk, KLD."""
 
     types: dict[str, str]
     klds: tuple[float, ...]
@@ -72,9 +72,9 @@ class Correction:
 
 
 def correction(table: SensitivityTable, observed: Sequence[Observed]) -> Correction:
-    """The posterior mean; all files of the same windows, at least two of them. ValueError for anything else."""
+    """The posterior mean; all files of the same chunks, at least two of them. ValueError for anything else."""
     if len({len(each.klds) for each in observed}) > 1 or any(len(each.klds) < 2 for each in observed):
-        raise ValueError("files of different windows, or of fewer than two, cannot be taken together")
+        raise ValueError("files of different chunks, or of fewer than two, cannot be taken together")
     space = _Space(table, _reference(table, observed))
     if not observed:
         return space.named(np.zeros(len(space.prior)), space.prior)
@@ -194,7 +194,7 @@ def _kernel_features(type_name: str) -> np.ndarray:
 
 
 def _reference(table: SensitivityTable, observed: Sequence[Observed]) -> float:
-    """Mean bits of the files' types, weighted by damage: around it slope and level are told apart best."""
+    """Mean bits of the files' types, weighted by damage: around it slope and level are best separated."""
     pairs = [
         (table.rows[name].damage(kind), BY_NAME[kind].bits) for each in observed for name, kind in each.types.items()
     ]
@@ -206,10 +206,10 @@ def _reference(table: SensitivityTable, observed: Sequence[Observed]) -> float:
 
 
 def _chunk_covariance(klds: np.ndarray) -> np.ndarray:
-    """[files, files] of the logarithms of means over windows [files, windows], to first order.
+    """[files, files] of the logarithms of means over chunks [files, chunks], to first order.
 
-    As many covariances as files have pairs are not told by few windows: the sample's are drawn towards variances with one
-    correlation for all pairs (Ledoit and Wolf, Journal of Portfolio Management 30, 2004), with the weight of ``files`` windows.
+    As many covariances as files have pairs are not told by few chunks: the sample's are drawn towards variances with one
+    correlation for all pairs (Ledoit and Wolf, Journal of Portfolio Management 30, 2004), with the weight of ``files`` chunks.
     """
     files, chunks = klds.shape
     sample = np.atleast_2d(np.cov(klds / klds.mean(axis=1, keepdims=True))) / chunks

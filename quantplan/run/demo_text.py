@@ -6,10 +6,10 @@ _HELDOUT_EVERY = 3
 
 
 def demo_texts() -> tuple[str, str]:
-    """(calibration, held-out): whole topics of ``pydoc_data.topics`` in turn, two to one.
+    """(calibration, evaluation): whole topics of ``pydoc_data.topics`` in turn, two to one.
 
     Topics quote one another; a paragraph that stands in the calibration text, or a long line of which does, is left out of the
-    held-out text, so that nothing is judged on what it was chosen by.
+    evaluation text, so that nothing is judged on what it was chosen by.
     """
     from pydoc_data.topics import topics
 

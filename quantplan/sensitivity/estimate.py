@@ -185,7 +185,7 @@ def price(
     """
     if model.header_only:
         raise BadUsage(
-            f"{model.path} holds a header without weights; use --damage FILE, or --damage prior for a first sketch"
+            f"{model.path} holds a header without weights; use --sensitivity FILE, or --sensitivity prior for a first sketch"
         )
     for tensor in tensors:
         check_storable(tensor, options.types, imatrix)

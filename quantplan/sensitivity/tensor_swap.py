@@ -106,7 +106,7 @@ class TensorSwapper:
     def __init__(self, model: Model, imatrix: Imatrix | None, text: str, options: ProbeOptions) -> None:
         if model.header_only:
             raise BadUsage(
-                f"{model.path} holds a header without weights: nothing to probe; use --damage FILE or --damage prior"
+                f"{model.path} holds a header without weights: nothing to probe; use --sensitivity FILE or --sensitivity prior"
             )
         self.model, self.imatrix, self.options = model, imatrix, options
         self._metric: MomentMetric | None = None

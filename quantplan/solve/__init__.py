@@ -1,1 +1,1 @@
-"""The integer program: from a damage table and a budget to a plan."""
+"""The integer program: from a sensitivity table and a budget to a plan."""

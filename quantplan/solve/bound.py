@@ -128,7 +128,7 @@ class BoundSolution:
     """What a search says.
 
     ``choices``: int64 [groups], its best plan, None where it met none below its target; ``bound`` <= the
-    damage of every plan that the tableau still holds, or the target.
+    damage of every plan that the arrays still hold, or the target.
     """
 
     choices: np.ndarray | None
@@ -137,9 +137,9 @@ class BoundSolution:
 
 @dataclass(frozen=True)
 class Relaxation:
-    """``bound`` <= the damage of every plan of the tableau.
+    """``bound`` <= the damage of every plan of the arrays.
 
-    ``prices``: float64 [resources], damage per unit of the tableau's use; ``choices``: int64 [groups],
+    ``prices``: float64 [resources], damage per unit of their use; ``choices``: int64 [groups],
     cheapest at these prices, and with one resource within its limit; ``reduced``: float64 [groups, choices],
     what a choice costs beyond the cheapest, >= 0.
     """
@@ -153,7 +153,7 @@ class Relaxation:
 def relax(choices_arrays: ChoiceArrays) -> Relaxation:
     """The best bound over the prices: exact for one resource, by coordinate ascent for several.
 
-    Needs a tableau that ``without_oversized`` did not leave empty.
+    Needs arrays that ``without_oversized`` did not leave empty.
     """
     prices, bound = np.zeros(len(choices_arrays.limit)), -np.inf
     for _ in range(ROUNDS if len(prices) > 1 else 1):

@@ -1,6 +1,6 @@
 """What people want besides a size: pins, floors, ceilings, types by selector, ties, and a safe floor by default.
 
-Where two wishes speak of the same tensor the narrower one counts (its tensors are a proper part of the other's); if
+Where two constraints speak of the same tensor the narrower one counts (its tensors are a proper part of the other's); if
 neither is narrower they conflict, and the message says how.
 """
 
@@ -37,7 +37,7 @@ class Constraints:
 
 @dataclass(frozen=True)
 class Allowed:
-    """``left[tensor]``: the types that it may take; ``excluded[tensor][type]``: the wish that excludes a candidate."""
+    """``left[tensor]``: the types that it may take; ``excluded[tensor][type]``: the constraint that excludes a candidate."""
 
     left: dict[str, tuple[QuantType, ...]]
     excluded: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Allowed:
 
 @dataclass(frozen=True)
 class _Bound:
-    """What wishes of one kind ask of one tensor: the option as typed, and its type as the tensor would store it."""
+    """What constraints of one kind ask of one tensor: the option as typed, and its type as the tensor would store it."""
 
     words: str
     kind: QuantType
@@ -64,9 +64,9 @@ def types_by_tensor(
 
 
 def allowed(tensors: tuple[Tensor, ...], candidates: Candidates, constraints: Constraints) -> Allowed:
-    """The candidates that the wishes leave.
+    """The candidates that the constraints leave.
 
-    NothingSelected where a selector matches nothing or nothing is left for a tensor, BadUsage where wishes conflict.
+    NothingSelected where a selector matches nothing or nothing is left for a tensor, BadUsage where constraints conflict.
     """
     pins = _by_tensor(tensors, constraints.pins, "--pin")
     floors = _by_tensor(tensors, constraints.floors, "--min")
@@ -166,7 +166,7 @@ def _pinned(tensor: Tensor, pin: _Bound, bounds: list, constraints: Constraints)
 
 
 def _reason(tensor: Tensor, kind: QuantType, bounds: list, constraints: Constraints) -> str:
-    """The wish that excludes the type, or nothing."""
+    """The constraint that excludes the type, or nothing."""
     for bound, breaks in bounds:
         if bound and breaks(kind, bound.kind):
             return bound.words
@@ -177,5 +177,5 @@ def _nothing_left(tensor: Tensor, candidates: tuple[QuantType, ...], excluded: M
     constraints = " and ".join(dict.fromkeys(excluded.values()))
     names = ", ".join(f"{kind} ({kind.bits:g} bits)" for kind in candidates)
     return NothingSelected(
-        f"{constraints}: nothing is left for {tensor.name}, whose candidates are {names}; widen --types, or relax the wish"
+        f"{constraints}: nothing is left for {tensor.name}, whose candidates are {names}; widen --types, or relax the constraint"
     )

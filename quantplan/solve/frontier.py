@@ -119,7 +119,7 @@ class _Series:
         return replace(self.choices_arrays, limit=limit)
 
     def _price(self, choices_arrays: ChoiceArrays) -> float:
-        """Of the whole tableau: without what is too large for the budget, the smallest one would have no price."""
+        """Of the whole arrays: without what is too large for the budget, the smallest one would have no price."""
         return float(relax(choices_arrays).prices[0]) / self.unit if self.counts_bytes else 0.0
 
 
@@ -129,7 +129,7 @@ def _by_solver(problem: Problem, gap: float, time_limit: float) -> tuple[Solutio
 
 
 def _unit(problem: Problem, choices_arrays: ChoiceArrays) -> int:
-    """Bytes that the tableau counts as one."""
+    """Bytes that the arrays count as one."""
     use = choices_arrays.use[0]
     group, choice = np.unravel_index(use.argmax(), use.shape)
     choices = problem.groups[group].choices

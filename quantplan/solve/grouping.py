@@ -74,7 +74,7 @@ def tensor_groups(tensors: tuple[Tensor, ...], left: Candidates, table: Sensitiv
         if not measured:
             names = ", ".join(kind.name for kind in left[tensor.name]) or "nothing"
             raise NothingSelected(
-                f"{tensor.name}: the damage table has no value for {names} (it has {', '.join(row.weights)}); "
+                f"{tensor.name}: the sensitivity table has no value for {names} (it has {', '.join(row.weights)}); "
                 "choose others with --types"
             )
         choices = (Choice(kind.name, padded(tensor.bytes_as(kind)), row.damage(kind.name)) for kind in measured)

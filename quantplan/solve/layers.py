@@ -1,7 +1,7 @@
-"""Layer mode: a group is a whole block, its choices are the types that llama.cpp's stock mixes give that
+"""Layer mode: a group is a whole block, its choices are the types that llama.cpp's stock quants give that
 block.
 
-The mixes come from one dry run for each FTYPE (``llamacpp.quantize.mix``); here they are only grouped.
+The stock quants come from one dry run for each FTYPE (``llamacpp.quantize.stock_quant``); here they are only grouped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from quantplan.solve.problem import Chain, Choice, Group
 from quantplan.tensor import Tensor, padded
 
 StockQuants = Mapping[str, Mapping[str, QuantType]]  # FTYPE -> tensor -> stored type
-Permits = Callable[[Tensor, QuantType], bool]  # whether wishes allow the type
+Permits = Callable[[Tensor, QuantType], bool]  # whether constraints allow the type
 
 
 def ftype_types(
@@ -33,7 +33,7 @@ def layer_groups(
     outside: Callable[[Tensor], Sequence[QuantType]],
     permits: Permits = lambda *_: True,
 ) -> Grouping:
-    """One group a block with the mixes as choices, one a tensor outside the blocks with the types ``outside`` of it.
+    """One group a block with the stock quants as choices, one a tensor outside the blocks with the types ``outside`` of it.
 
     Bytes include padding. A choice is left out where the table has no damage of it for some tensor, or ``permits``
     says no to some tensor's type; BadUsage where that leaves none.
@@ -52,7 +52,7 @@ def layer_groups(
 
 
 def chain(grouping: Grouping, course: str, order: Sequence[str]) -> Chain:
-    """The blocks from first to last, their mixes ranked by their place in ``order`` (FTYPEs from small to large)."""
+    """The blocks from first to last, their stock quants ranked by their place in ``order`` (FTYPEs from small to large)."""
     rank = {ftype: place for place, ftype in enumerate(order)}
     numbered = sorted((min(blocks), at) for at, blocks in enumerate(grouping.blocks) if blocks)
     groups = tuple(at for _, at in numbered)
@@ -87,7 +87,7 @@ def _tensor(tensor: Tensor, kinds: Iterable[QuantType], damage: SensitivityTable
 def _group(name: str, choices: Sequence[Choice]) -> Group:
     if not choices:
         raise BadUsage(
-            f"no mix and no type that is allowed for {name} has its damage measured; "
-            "allow more types, or probe with those that the mixes use"
+            f"no stock quant and no type that is allowed for {name} has its damage measured; "
+            "allow more types, or probe with those that the stock quants use"
         )
     return Group(name, tuple(choices))

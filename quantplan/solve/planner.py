@@ -1,4 +1,4 @@
-"""The planner: groups, a budget, limits and wishes become a problem; its solution becomes one type for each tensor."""
+"""The planner: groups, a budget, limits and constraints become a problem; its solution becomes one type for each tensor."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ class Formulation:
 def formulate(
     grouping: Grouping, fixed: int, budget: Budget | None, constraints: Constraints, order: Sequence[str] = ()
 ) -> Formulation:
-    """Ties joined, and the conditions of the wishes stated. ``order``: FTYPEs from small to large, for a course.
+    """Ties joined, and the conditions of the constraints stated. ``order``: FTYPEs from small to large, for a course.
 
-    Raises BadUsage and NothingSelected for wishes that make no sense for these groups.
+    Raises BadUsage and NothingSelected for constraints that make no sense for these groups.
     """
     grouping = joined(grouping, tied_groups(grouping, constraints.ties))
     layered = any(grouping.blocks)
@@ -147,7 +147,7 @@ def _microseconds(picoseconds: float) -> str:
 
 
 def fixed_bytes(model: Model, tensors: tuple[Tensor, ...], metadata_bytes: int) -> int:
-    """Bytes of the file that are not up for choice: header, and padded data of all tensors that are copied."""
+    """Bytes of the file that no plan decides: header, and padded data of all tensors that are copied."""
     chosen = {tensor.name for tensor in tensors}
     return metadata_bytes + sum(padded(tensor.bytes) for tensor in model.tensors if tensor.name not in chosen)
 

@@ -1,7 +1,7 @@
 """The problem: every group takes one of its choices, the damages add up, the bytes must fit.
 
 A multiple-choice knapsack. A group is a tensor, tensors tied together, or a whole block in layer mode;
-metadata, padding and tensors that are not up for choice have been taken off the budget.
+metadata, padding and tensors that no plan decides have been taken off the budget.
 """
 
 from __future__ import annotations
@@ -141,14 +141,14 @@ def _check_group(group: Group) -> None:
         raise ValueError(f"{group.name} has no choice")
     for choice in group.choices:
         if not 0 <= choice.damage < math.inf:  # NaN fails too
-            raise ValueError(f"{group.name}: the damage of {choice.label} is {choice.damage}, no number >= 0")
+            raise ValueError(f"{group.name}: the damage of {choice.label} is {choice.damage}; it must be a number >= 0")
         if choice.bytes < 0:
             raise ValueError(f"{group.name}: {choice.label} has {choice.bytes} bytes")
 
 
 def _check_resource(resource: Resource, groups: tuple[Group, ...]) -> None:
     if [len(use) for use in resource.use] != [len(group.choices) for group in groups]:
-        raise ValueError(f"{resource.name} does not tell the use of every choice of every group")
+        raise ValueError(f"{resource.name} does not give the use of every choice of every group")
     for group, uses in zip(groups, resource.use, strict=True):
         if min(uses) < 0:
             raise ValueError(f"{group.name} uses {min(uses)} of {resource.name}")
@@ -156,6 +156,6 @@ def _check_resource(resource: Resource, groups: tuple[Group, ...]) -> None:
 
 def _check_chain(chain: Chain, groups: tuple[Group, ...]) -> None:
     if chain.course not in COURSES:
-        raise ValueError(f"{chain.course} is no course of a chain")
+        raise ValueError(f"{chain.course} is not a course of a chain")
     if [len(ranks) for ranks in chain.ranks] != [len(groups[group].choices) for group in chain.groups]:
         raise ValueError("a chain does not rank every choice of every one of its groups")

@@ -1,4 +1,4 @@
-"""Stability: how much of a plan would change if the damages were measured anew.
+"""Stability: how much of a plan would change if the damages were measured again.
 
 Each group's damages are redrawn within its relative error, all by one factor (the error is that of its scale), and the
 problem is solved again. The error of the level, which all groups share, is left out: it multiplies all damages alike

@@ -147,7 +147,7 @@ def test_a_model_of_which_only_the_header_exists(command, workplace):
     figures = json.loads(done.out)
     assert done.code == 0 and 0.99 * 4.5e9 < figures["file_bytes"] <= 4.5e9
     refused = command("solve", "-m", "8b.gguf", "-b", "4.5GB", "--sensitivity", "weights")
-    assert refused.code == 2 and "use --damage FILE, or --damage prior" in refused.error
+    assert refused.code == 2 and "use --sensitivity FILE, or --sensitivity prior" in refused.error
 
 
 def test_wishes(solve, workplace):
@@ -240,7 +240,7 @@ def odd_files(workplace, small_model, small_imatrix):
         (["--min-type", "attn_v=F32"], 5, "--min attn_v=F32: nothing is left for blk.0.attn_v.weight"),
         (["-b", "30%", "--min-type", "*=Q6_K"], 6, "the smallest has"),
         (["--per", "block"], 2, "--per"),
-        (["--per", "layer", "--tie", "qkv"], 2, "in layer mode a mix decides for all tensors of a block"),
+        (["--per", "layer", "--tie", "qkv"], 2, "in layer mode a stock quant decides for all tensors of a block"),
         (["--per", "layer", "--max-type", "attn_v=Q2_K"], 2, "no mix and no type that is allowed for block"),
         (["--monotone"], 2, "--monotone speaks of whole blocks; plan --per layer"),
         (["--per", "layer", "--monotone", "--valley"], 2, "choose one course over the layers"),

@@ -31,7 +31,7 @@ def test_a_dry_run_lists_the_commands_and_makes_nothing(command, small_model, te
         "surgery",
         "init",
         "measure",
-        "surgery",
+        "score",
         "run",
         *["quantize"] * 5,
         "measure",

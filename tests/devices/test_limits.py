@@ -102,7 +102,7 @@ def test_a_budget_besides(moe, table):
 
 
 def test_what_does_not_fit(moe, table):
-    with pytest.raises(BudgetImpossible, match="no weights fit beside what a context of 4,096 takes"):
+    with pytest.raises(BudgetImpossible, match="a context of 4,096 leaves no room for weights"):
         check(asked(moe, 1000, ctx=4096))
     free = plan_for(asked(moe, 1 << 40), table)[0]
     use = memory_use(free.types, moe, Devices(None, None, 256))

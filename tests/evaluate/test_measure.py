@@ -115,10 +115,10 @@ def test_another_vocabulary_is_refused(reference_model):
     smaller = [
         replace(each, shape=(each.columns, 8000)) if each.name == "token_embd.weight" else each for each in base.tensors
     ]
-    with pytest.raises(ModelMismatch, match="a vocabulary of 8000 tokens, the base has 8192"):
+    with pytest.raises(ModelMismatch, match="a vocabulary of 8000 tokens, the original has 8192"):
         check_vocabulary(base, replace(base, tensors=tuple(smaller)))
     other = replace(base, tensors=tuple(smaller), metadata=base.metadata | {"tokenizer.ggml.model": "llama"})
-    with pytest.raises(ModelMismatch, match="tokenizer.ggml.model is llama, in the base gpt2"):
+    with pytest.raises(ModelMismatch, match="tokenizer.ggml.model is llama, in the original gpt2"):
         check_vocabulary(base, other)
 
 

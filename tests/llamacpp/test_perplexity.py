@@ -87,7 +87,7 @@ def test_an_error_that_is_no_number_is_unknown():
 
 def test_figures_that_are_no_numbers_are_an_error():
     log = LOG.replace("Mean    KLD:   0.008491 ±   0.000246", "Mean    KLD:        nan ±   0.000000")
-    with pytest.raises(ToolFailed, match="logits that are no numbers"):
+    with pytest.raises(ToolFailed, match="NaN or infinite logits"):
         parse(finished(log))
 
 

@@ -153,7 +153,7 @@ def test_wishes_leave_out_mixes_of_layer_mode(request_for, table):
 def test_wishes_that_no_mix_keeps(request_for, table):
     asked = request_for(per="layer", constraints=constraints(pins=[("attn_v", "Q5_1")]))
     for refuse in (check, lambda request: plan_for(request, table)):
-        with pytest.raises(BadUsage, match="no mix and no type that is allowed for block 0"):
+        with pytest.raises(BadUsage, match="no stock quant and no type that is allowed for block 0"):
             refuse(asked)
 
 

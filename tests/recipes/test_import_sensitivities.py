@@ -74,7 +74,7 @@ def test_holes_are_named_and_filled_only_when_asked():
         sensitivity_table(published(without=holes), TARGET)
     with pytest.raises(BadUsage, match="cannot fill output.weight: no tensor of its role"):
         sensitivity_table(published(without=holes), TARGET, fill="role")
-    imported = sensitivity_table(published(without=holes), TARGET, fill="most")
+    imported = sensitivity_table(published(without=holes), TARGET, fill="max")
     row = imported.table.rows["blk.2.attn_v.weight"]
     assert row.weights["Q2_K"] == pytest.approx(0.9 * math.sqrt(0.04 * 0.08))  # blocks 1 and 3
     assert (row.source, row.relative_error) == ("borrowed", 1.0)
@@ -104,7 +104,7 @@ def test_another_models_measurements():
     [("Qwen3-4B-Instruct-2507", 253, 19), ("GLM-4.5-Air", 472, 15), ("DeepSeek-V3.1-Terminus", 725, 8)],
 )
 def test_published_models(model, tensors, types, tmp_path):
-    imported = sensitivity_table(read_published(BENCH / f"{model}.json"), fill="most")
+    imported = sensitivity_table(read_published(BENCH / f"{model}.json"), fill="max")
     assert len(imported.table.rows) == tensors
     assert len({kind for row in imported.table.rows.values() for kind in row.weights}) == types
     SENSITIVITY_TABLES.write(imported.table, tmp_path / "d.json")

@@ -29,7 +29,7 @@ embed  : Q6_K
 
 def known(name):
     if name.upper() not in FTYPES:
-        raise NothingSelected(f"llama-quantize has no file type (mix) {name!r}; did you mean Q4_K_M?")
+        raise NothingSelected(f"llama-quantize has no stock quant {name!r}; did you mean Q4_K_M?")
     return name.upper()
 
 

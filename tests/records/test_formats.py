@@ -103,6 +103,13 @@ def test_a_missing_file(tmp_path):
         PLANS.read(tmp_path / "a.json")
 
 
+def test_a_text_is_no_list(tmp_path):
+    content = json.loads((parts.GOLDEN / "measurement.json").read_text())
+    (tmp_path / "a.json").write_text(json.dumps(content | {"notes": "a note"}))
+    with pytest.raises(BadFile, match="notes is a text where a list is expected"):
+        MEASUREMENTS.read(tmp_path / "a.json")
+
+
 def test_nan_is_null_where_nothing_may_stand_and_refused_elsewhere(tmp_path):
     PLANS.write(replace(parts.PLAN, predicted_kld=math.nan), tmp_path / "a.json")
     assert PLANS.read(tmp_path / "a.json").predicted_kld is None

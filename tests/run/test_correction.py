@@ -138,7 +138,7 @@ def test_corrected_predictions_are_nearer_to_what_is_measured():
 def test_files_of_other_chunks_are_refused():
     table = table_of()
     (one,) = observed(table, files(1))
-    with pytest.raises(ValueError, match="different windows"):
+    with pytest.raises(ValueError, match="different chunks"):
         correction(table, [one, replace(one, klds=one.klds[:-1])])
     with pytest.raises(ValueError, match="fewer than two"):
         correction(table, [replace(one, klds=one.klds[:1])])

@@ -265,5 +265,5 @@ def test_a_short_text_is_found_before_the_round_trip(case, tmp_path):
 
 
 def test_no_weights_no_measurement(case, tmp_path):
-    with pytest.raises(BadUsage, match="--damage prior for a first sketch"):
+    with pytest.raises(BadUsage, match="--sensitivity prior for a first sketch"):
         price(replace(case.model, header_only=True), case.tensors, None, None, options(case), tmp_path)

@@ -336,7 +336,7 @@ def test_a_server_that_dies_between_two_files(small, files, tmp_path):
                 server.kill()
 
         with pytest.raises(
-            WorkersLost, match="went away. Not measured: .*measured-Q4_K.gguf; what was finished is kept"
+            WorkersLost, match="went away. Not measured: .*measured-Q4_K.gguf; finished files are kept"
         ):
             measure(small.model.path, files, small.text, replace(options, n_ctx=64, chunks=64), advance, tmp_path)
     (kept,) = tmp_path.glob("measure-*.jsonl")

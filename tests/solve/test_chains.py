@@ -64,7 +64,7 @@ def test_with_few_labels_besides():
 
 def test_an_unknown_course_and_missing_ranks():
     base = problem([(1, 1.0), (2, 0.5)], budget=2)
-    with pytest.raises(ValueError, match="no course"):
+    with pytest.raises(ValueError, match="is not a course"):
         replace(base, chains=(Chain("sideways", (0,), ((0, 1),)),))
     with pytest.raises(ValueError, match="rank every choice"):
         replace(base, chains=(Chain("rising", (0,), ((0,),)),))

@@ -55,7 +55,7 @@ def test_types_without_damage_are_no_choice():
     assert [[choice.label for choice in group.choices] for group in groups] == [["Q4_K"], ["Q4_K"]]
     with pytest.raises(
         NothingSelected,
-        match=r"blk.0.attn_v.weight: the damage table has no value for IQ4_XS \(it has Q8_0, Q6_K",
+        match=r"blk.0.attn_v.weight: the sensitivity table has no value for IQ4_XS \(it has Q8_0, Q6_K",
     ):
         tensor_groups(tuple(tensors), dict.fromkeys(only, (BY_NAME["IQ4_XS"],)), table())
 

@@ -309,9 +309,9 @@ def test_the_result_in_shards(model, tmp_path):
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        ("5", "a whole number with M or G behind it"),
-        ("0M", "a whole number with M or G behind it"),
-        ("1.5G", "a whole number with M or G behind it"),
+        ("5", "a whole number followed by M or G"),
+        ("0M", "a whole number followed by M or G"),
+        ("1.5G", "a whole number followed by M or G"),
         ("3M", "token_embd.weight alone has 4,194,304 bytes; choose at least 5M"),
     ],
 )

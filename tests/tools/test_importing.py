@@ -99,7 +99,7 @@ def test_emitted_layer_types_are_the_same_plan(reference, text):
 
 def test_embeddings_and_output_must_be_said(reference, text, tmp_path):
     layers = "[" + ",".join(f'[{block},"Q4_K_M"]' for block in range(10)) + "]"
-    with pytest.raises(BadUsage, match=r"token_embd\.weight.*--base"):
+    with pytest.raises(BadUsage, match=r"token_embd\.weight.*--stock-quant"):
         import_file(text(layers), reference)
     assert import_file(text(layers), reference, base="q4_k_m").plan.types == stock_plan(reference, "Q4_K_M").types
     tied = read_model(tiny_tied(tmp_path / "tied.gguf"))
@@ -304,7 +304,7 @@ def test_rules_of_ik_llama_cpp_keep_their_case(reference, text):
     assert names(imported.plan.types, "Q6_K") >= {"blk.0.attn_k.weight"}
     assert not names(imported.plan.types, "Q8_0")
     assert "1 of 2 rules match no tensor" in imported.warnings[0]
-    with pytest.raises(NothingSelected, match="IQ4_KS.*--base"):
+    with pytest.raises(NothingSelected, match="IQ4_KS.*--stock-quant"):
         import_file(text("llama-quantize --custom-q attn_k=q6_K a.gguf b.gguf IQ4_KS"), reference)
 
 
