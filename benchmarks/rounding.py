@@ -1,12 +1,13 @@
 """How fast error-compensated rounding is, as ratios to this machine's own sgemm rate, and how much memory it takes.
 
-    python benchmarks/rounding.py [--type Q4_K] [--shapes 4096x12288 12288x4096]
+    python benchmarks/rounding.py [--type Q4_K] [--shapes 4096x12288 12288x4096] [--cpu-time]
 
 Counted are the 2 rows cols^2 (1 + sweeps) operations of one feedback and all sweeps; the time is that of everything:
 factorization, ggml's own encoder, refits, errors of both encodings. ``without ggml`` leaves ggml's encoder out, which a
-stock quantization runs as well. Memory is what the process takes beyond weights and second moments, over the matrix in float32.
-The time for whole models follows from the rates measured here: operations of all their matrices over the rate, cores being
-taken as equally fast.
+stock quantization runs as well. ``--cpu-time`` counts seconds of the processor instead of the clock's, for machines
+that others use meanwhile; waiting of threads for each other is left out then. Memory is what the process takes beyond
+weights and second moments, over the matrix in float32. The time for whole models follows from the rates measured here:
+operations of all their matrices over the rate, cores being taken as equally fast.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from quantplan.quant_type import weight_type
 from quantplan.rounding.compensate import RoundingOptions, compensate
 from quantplan.rounding.metric import prepare
 
+clock = time.perf_counter
 # blocks x [(rows, columns, matrices)]: attention, feed-forward; Qwen3-8B and Llama 3 70B
 _MODELS = {
     "8B": (36, [(4096, 4096, 2), (1024, 4096, 2), (12288, 4096, 2), (4096, 12288, 1)]),
@@ -36,10 +38,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--type", default="Q4_K", help="type to encode as")
     parser.add_argument("--shapes", nargs="+", default=["4096x12288", "12288x4096"], help="rows x columns")
+    parser.add_argument("--cpu-time", action="store_true", help="count seconds of the processor")
     options = parser.parse_args()
+    if options.cpu_time:
+        global clock
+        clock = time.process_time
     kind, efficiencies = weight_type(options.type), []
-    rate = sgemm_rate()
-    print(f"sgemm of this machine: {rate / 1e9:.0f} GFLOP/s on {ggml.cores()} cores")
+    rate = sgemm_rate() / (1 if options.cpu_time else ggml.cores())
+    print(f"sgemm of this machine: {rate / 1e9:.0f} GFLOP/s on each of {ggml.cores()} cores")
     for shape in options.shapes:
         rows, columns = map(int, shape.split("x"))
         weights, hessian = random_weights(rows, columns), second_moments(columns)
@@ -59,7 +65,7 @@ def main() -> None:
         )
     for name, model in _MODELS.items():
         for cores in (2, 16):
-            hours = operations(model) / (np.mean(efficiencies) * rate / ggml.cores() * cores) / 3600
+            hours = operations(model) / (np.mean(efficiencies) * rate * cores) / 3600
             print(f"{name} dense, {cores} cores: {hours:.1f} h")
 
 
@@ -77,9 +83,9 @@ def sgemm_rate() -> float:
 
 
 def timed(work: Callable[[], object]) -> tuple[float, object]:
-    start = time.perf_counter()
+    start = clock()
     answer = work()
-    return time.perf_counter() - start, answer
+    return clock() - start, answer
 
 
 def random_weights(rows: int, columns: int) -> np.ndarray:
