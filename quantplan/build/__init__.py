@@ -1,0 +1,1 @@
+"""Building what a plan says with llama-quantize, with checks before and after."""
