@@ -109,6 +109,14 @@ class Plan:
         """Names of the tensors with error-compensated rounding."""
         return tuple(tensor.name for tensor in self.tensors if tensor.compensated)
 
+    @property
+    def encodings(self) -> dict[str, str]:
+        """How every tensor is stored, for keys of what depends on its weights: the type, and whether it is compensated."""
+        return {
+            tensor.name: f"{tensor.type} compensated" if tensor.compensated else tensor.type.name
+            for tensor in self.tensors
+        }
+
     def with_stock_rounding(self) -> Plan:
         """The same types, rounded as llama-quantize does throughout."""
         return replace(

@@ -20,7 +20,7 @@ class SensitivityRow:
     """One tensor. ``weights[type]``: nats/token from rounding the weights; ``kernel[type]``: from the rounding of
     activations in the backend's kernels for that type (0 where it is unknown, see ``SensitivityTable.backend``).
 
-    ``compensated[type]``: like ``weights``, with error-compensated rounding into the same blocks, where that is possible.
+    ``stock[type]``: for types whose ``weights`` are those of error-compensated rounding, what ggml\'s own rounding costs.
     ``relative_error``: standard error of the row's scale over the scale; ``source``: "probed", "borrowed" (scale from
     tensors of the same role), "prior" (no forward pass) or "imported".
     """
@@ -30,15 +30,15 @@ class SensitivityRow:
     kernel: dict[str, float] = field(default_factory=dict)
     relative_error: float = 0.0
     source: str = "imported"
-    compensated: dict[str, float] = field(default_factory=dict)
+    stock: dict[str, float] = field(default_factory=dict)
 
     def damage(self, type_name: str) -> float:
         """Nats per token; KeyError for a type that was not measured."""
         return self.weights[type_name] + self.kernel.get(type_name, 0.0)
 
     def is_compensated(self, type_name: str) -> bool:
-        """Whether compensated rounding costs less than ggml's encoder in that type; equal bytes, so the better one is taken."""
-        return type_name in self.compensated and self.compensated[type_name] < self.weights[type_name]
+        """Whether ``weights`` holds the damage of error-compensated rounding for that type."""
+        return type_name in self.stock
 
 
 @dataclass(frozen=True)
@@ -96,23 +96,9 @@ class SensitivityTable:
             if quant != stored[name] or (name in self.rows and quant.name in self.rows[name].weights)
         }
 
-    @property
-    def compensates(self) -> bool:
-        """Whether any pair was measured with error-compensated rounding."""
-        return any(row.compensated for row in self.rows.values())
-
-    def with_compensation(self) -> SensitivityTable:
-        """The table whose ``weights`` are the better of both roundings, which is what a plan is chosen from."""
-        rows = {
-            name: replace(
-                row,
-                weights={
-                    kind: row.compensated[kind] if row.is_compensated(kind) else value
-                    for kind, value in row.weights.items()
-                },
-            )
-            for name, row in self.rows.items()
-        }
+    def with_stock_rounding(self) -> SensitivityTable:
+        """The table for ggml's own rounding throughout."""
+        rows = {name: replace(row, weights=row.weights | row.stock, stock={}) for name, row in self.rows.items()}
         return replace(self, rows=rows)
 
     def predict(self, assignment: dict[str, str]) -> tuple[float, float]:

@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from quantplan.errors import BadUsage, ModelMismatch, NotAsPlanned
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model, tensor_bytes, tensor_rows
+from quantplan.llamacpp.quantize import quantizable
 from quantplan.plan import Plan, RoundingUse
 from quantplan.progress import SILENT, Reporter
 from quantplan.quant_type import QuantType
 from quantplan.records.cache import Cache, Plain
 from quantplan.records.files import replacing
-from quantplan.records.journal import digest_of
+from quantplan.records.journal import digest_of, text_digest
 from quantplan.rounding.compensate import RoundingOptions, compensate
 from quantplan.rounding.layouts import can_compensate, column_group
 from quantplan.sensitivity.collected_moments import CollectedMoments
 from quantplan.sensitivity.moment_metric import MomentMetric
+from quantplan.sensitivity.second_moments import MomentOptions, collect
 from quantplan.tensor import Model, Tensor
 
 VERSION = 1  # of the encoding: a change of the method makes kept tensors useless
@@ -73,21 +77,53 @@ def check_compensation(plan: Plan, source: Model, compensation: Compensation | N
     if plan.rounding is None:
         return
     if compensation is None:
-        raise BadUsage(
-            f"{len(plan.compensated)} tensors of the plan have compensated rounding, which needs its calibration text: "
-            "give --calibration TEXT, or --rounding stock for the same types as llama-quantize rounds them"
-        )
+        raise BadUsage(_needs_text(plan))
     compensation.moments.check_belongs_to(source)
-    if rounding_use(compensation.moments) != plan.rounding:
+    if rounding_use(compensation.moments.made_from) != plan.rounding:
         raise ModelMismatch(
             "the plan was made with second moments of another calibration text, context or number of chunks; give the same "
             "--calibration and --ctx, or plan again with `quantplan solve`"
         )
 
 
-def rounding_use(moments: CollectedMoments) -> RoundingUse:
-    """How a plan names the second moments."""
-    made_from = moments.made_from
+def compensation_for(
+    plan: Plan,
+    source: Model,
+    calibration: str | None,
+    execution: Execution,
+    cache: Path,
+    report: Reporter = SILENT,
+) -> Compensation | None:
+    """What a plan with compensated rounding is built with: the second moments that it names, collected unless they are kept.
+
+    None for a plan without. BadUsage without a calibration text, ModelMismatch with another one than the plan's.
+    """
+    if plan.rounding is None:
+        return None
+    if calibration is None:
+        raise BadUsage(_needs_text(plan))
+    if text_digest(calibration) != plan.rounding.text_digest:
+        raise ModelMismatch(
+            "the plan's compensated rounding was made with another calibration text; give the same --calibration, or plan "
+            "again with `quantplan solve`"
+        )
+    options = MomentOptions(
+        plan.rounding.n_ctx, plan.rounding.chunks, execution=replace(execution, jobs=1, scheduler=None)
+    )
+    with report.stage("second moments") as advance:
+        moments = collect(source, quantizable(source), calibration, options, cache, advance)
+    return Compensation(moments, cache, RoundingOptions(threads=execution.threads))
+
+
+def _needs_text(plan: Plan) -> str:
+    return (
+        f"{len(plan.compensated)} tensors of the plan have compensated rounding, which needs its calibration text: "
+        "give --calibration TEXT, or --rounding stock for the same types as llama-quantize rounds them"
+    )
+
+
+def rounding_use(made_from: Mapping[str, Any]) -> RoundingUse:
+    """How a plan names second moments; ``made_from``: what they say of themselves."""
     return RoundingUse(made_from["text"], made_from["n_ctx"], made_from["chunks"])
 
 

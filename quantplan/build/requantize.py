@@ -61,7 +61,7 @@ def requantization(
         raise BadUsage(
             f"{file}: no tensor of it can be compensated; its types are those of {source.path.name} or floats"
         )
-    plan = imported.plan.with_compensation(names, rounding_use(moments))
+    plan = imported.plan.with_compensation(names, rounding_use(moments.made_from))
     left = [tensor.name for tensor in plan.tensors if tensor.rule and not tensor.compensated]
     left = [
         name for name in left if plan.types[name].family != "float" and plan.types[name] != source.by_name[name].type

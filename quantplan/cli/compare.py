@@ -114,7 +114,15 @@ def compare(
     with _folder(out) as folder:
         words = [str(file) for file in others or ()] + list(baselines)
         words = [str(options.local(Path(word))) if is_reference(word) else word for word in words]
-        context = BuildContext(base, folder, options.imatrix_path(imatrix.imatrix, made), run.threads, console.LINES)
+        context = BuildContext(
+            base,
+            folder,
+            options.imatrix_path(imatrix.imatrix, made),
+            run.threads,
+            console.LINES,
+            calibration.text,
+            options.cache_folder(),
+        )
         size = file_size(reference, context) if reference else (base.path.name, base.file_bytes)
         if output.dry_run:
             _announce(plan, made, words, context, evidence)

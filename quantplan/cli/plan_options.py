@@ -80,6 +80,13 @@ class Objective(str, Enum):
     max = "max"
 
 
+class Rounding(str, Enum):
+    """How weights are rounded within a type."""
+
+    auto = "auto"
+    stock = "stock"
+
+
 class Per(str, Enum):
     """What gets a type of its own."""
 
@@ -313,11 +320,18 @@ class ProbingOptions(ChunkOptions):
         str,
         typer.Option("--sample", help="Weights per tensor that are rounded to measure the error: 512k, 2M, or full."),
     ] = "512k"
+    rounding: Annotated[
+        Rounding,
+        typer.Option(
+            "--rounding",
+            help="auto: error-compensated rounding where it loses less (same types, same bytes); stock: llama-quantize's.",
+        ),
+    ] = Rounding.auto
 
     def estimation(self, model: Model, types: tuple[QuantType, ...], execution: ExecutionOptions) -> SensitivityOptions:
         """How the sensitivities of these types are measured."""
         probe = ProbeOptions(options.ctx(self.ctx, model), self.chunks, self.chunks == 0, execution.parsed())
-        return SensitivityOptions(types, probe, parse_sample(self.sample))
+        return SensitivityOptions(types, probe, parse_sample(self.sample), self.rounding is Rounding.auto)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,10 +17,13 @@ from quantplan.build.build import (
     stock_plan,
     stock_quant_command,
 )
+from quantplan.build.compensated_rounding import compensation_for
 from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, out_option
-from quantplan.cli.options import ImatrixOptions, ModelOptions, ThreadOptions
+from quantplan.cli.options import MEASURING, CalibrationOptions, ImatrixOptions, ModelOptions, ThreadOptions
+from quantplan.cli.plan_options import Rounding
 from quantplan.cli.plan_output import model_stem, with_stem
+from quantplan.execution import Execution
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.llamacpp.quantize import ftypes
 from quantplan.plan import Plan
@@ -39,6 +42,7 @@ class _Build:
     threads: int
     plan: Plan | None = None
     stock_quant: str = ""
+    calibration: str | None = None
 
     @property
     def command(self) -> str:
@@ -55,11 +59,29 @@ class _Build:
         return stock_plan(self.source, self.stock_quant, importance).file_bytes
 
     def run(self) -> Model:
+        if self.plan and self.plan.rounding:
+            return self._compensated(self.plan)
         with console.progress("quantizing", len(self.source.tensors)) as advance:
             more = {"threads": self.threads, "report": console.LINES, "advance": advance}
             if self.plan:
                 return build(self.plan, self.source, self.target, imatrix_path=self.imatrix, **more)
             return build_stock_quant(self.source, self.stock_quant, self.target, self.imatrix, **more)
+
+    def _compensated(self, plan: Plan) -> Model:
+        with console.terminal() as report:
+            execution = Execution(self.threads)
+            compensation = compensation_for(
+                plan, self.source, self.calibration, execution, options.cache_folder(), report
+            )
+            return build(
+                plan,
+                self.source,
+                self.target,
+                imatrix_path=self.imatrix,
+                threads=self.threads,
+                report=report,
+                compensation=compensation,
+            )
 
 
 @command
@@ -69,8 +91,17 @@ def quantize(
     ],
     model: ModelOptions,
     imatrix: ImatrixOptions,
+    calibration: CalibrationOptions,
     execution: ThreadOptions,
     output: OutputOptions,
+    rounding: Annotated[
+        Rounding,
+        typer.Option(
+            "--rounding",
+            rich_help_panel=MEASURING,
+            help="auto: as the plan says; stock: the plan's types as llama-quantize rounds them.",
+        ),
+    ] = Rounding.auto,
     out: Annotated[Path | None, out_option("File to build (default: MODEL-PLAN.gguf).")] = None,
 ) -> None:
     """Build a plan with llama-quantize, read the file back and check every type and the size.
@@ -85,6 +116,10 @@ def quantize(
         work = _of_stock_quant(stock_quant, model.file, imatrix.imatrix, out, execution.threads)
     else:
         work = _of_plan(plan, model.file, imatrix.imatrix, out, execution.threads)
+        if work.plan and rounding is Rounding.stock:
+            work = replace(work, plan=work.plan.with_stock_rounding())
+        elif work.plan and work.plan.rounding:
+            work = replace(work, calibration=calibration.text)
     if output.dry_run:
         _announce(work, output.as_json)
         return

@@ -88,7 +88,13 @@ class _Job:
     def context(self) -> BuildContext:
         folder = self.targets[0].file.parent / ".quantplan" / "builds"
         return BuildContext(
-            self.targets[0].request.model, folder, self.imatrix, self.options.measuring.execution.threads, console.LINES
+            self.targets[0].request.model,
+            folder,
+            self.imatrix,
+            self.options.measuring.execution.threads,
+            console.LINES,
+            self.texts.calibration,
+            options.cache_folder(),
         )
 
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantplan.build.build import build, build_stock_quant, stock_plan
+from quantplan.build.compensated_rounding import Compensation, compensation_for
 from quantplan.comparison import SAME_SIZE
 from quantplan.errors import BadFile, BadUsage, NotAsPlanned, NothingSelected
 from quantplan.evaluate.compare import CompareEntry
+from quantplan.execution import Execution
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.imatrix import Imatrix
@@ -28,13 +30,17 @@ from quantplan.tensor import Model
 
 @dataclass(frozen=True)
 class BuildContext:
-    """Where and from what the compared files are built. ``imatrix``: of stock quants, and of plans whose own is gone."""
+    """Where and from what the compared files are built. ``imatrix``: of stock quants, and of plans whose own is gone;
+    ``calibration``, ``cache``: text, and folder of second moments, for plans with compensated rounding.
+    """
 
     source: Model
     folder: Path
     imatrix: Path | None = None
     threads: int = 0
     report: Reporter = SILENT
+    calibration: str | None = None
+    cache: Path | None = None
 
 
 def plan_entry(path: Path, context: BuildContext, earlier: Path | None = None) -> CompareEntry:
@@ -116,7 +122,7 @@ def _existing(path: Path) -> Path:
 def built(plan: Plan, name: str, context: BuildContext, ftype: str = "") -> Path:
     """The file of a plan, or of the stock quant ``ftype`` that it stands for, in the context's folder; built if need be."""
     out = built_path(plan, name, context)
-    if as_planned(out, plan):
+    if as_planned(out, plan, named_by_content=True):
         return out
     imatrix = context.imatrix if plan.imatrix else None
     if ftype:
@@ -124,20 +130,38 @@ def built(plan: Plan, name: str, context: BuildContext, ftype: str = "") -> Path
         return out
     if plan.imatrix and Path(plan.imatrix.path).is_file():
         imatrix = Path(plan.imatrix.path)
-    build(plan, context.source, out, imatrix_path=imatrix, threads=context.threads, report=context.report)
+    build(
+        plan,
+        context.source,
+        out,
+        imatrix_path=imatrix,
+        threads=context.threads,
+        report=context.report,
+        compensation=_compensation(plan, context),
+    )
     return out
+
+
+def _compensation(plan: Plan, context: BuildContext) -> Compensation | None:
+    execution, cache = Execution(context.threads), context.cache or context.folder
+    return compensation_for(plan, context.source, context.calibration, execution, cache, context.report)
 
 
 def built_path(plan: Plan, name: str, context: BuildContext) -> Path:
     """Where ``built`` puts the file: the name holds a digest of all that it is made from."""
     made_from = [plan.model_digest, plan.imatrix.digest if plan.imatrix else None, tools_build()]
-    made_from.append({tensor.name: tensor.type.name for tensor in plan.tensors})
+    made_from.append(plan.encodings)
+    if plan.rounding:
+        made_from.append([plan.rounding.text_digest, plan.rounding.n_ctx, plan.rounding.chunks])
     return context.folder / f"{name}-{digest_of(made_from)[:12]}.gguf"
 
 
-def as_planned(file: Path, plan: Plan) -> bool:
-    """Whether the file exists and is whole and as planned."""
-    if not file.is_file():
+def as_planned(file: Path, plan: Plan, named_by_content: bool = False) -> bool:
+    """Whether the file exists and is whole and as planned.
+
+    Compensated rounding cannot be seen in a header: a plan with it only has files that are ``named_by_content``.
+    """
+    if not file.is_file() or (plan.rounding and not named_by_content):
         return False
     try:
         plan.check_built(read_model(file))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from quantplan.build.compensated_rounding import rounding_use
 from quantplan.devices import limits
 from quantplan.devices.speed.table import SpeedTable
 from quantplan.errors import BadUsage, BudgetImpossible
@@ -143,7 +144,18 @@ def plan_of(
         made_from=made_from(request, table),
         limits=formulation.limits(choices),
     )
+    plan = _with_rounding(plan, table)
     if request.per != "layer":
         return plan
     flags = flags_for({name: kind for name, kind in types.items() if request.model.by_name[name].block is None})
     return replace(plan, layer_types=formulation.grouping.layer_types(choices), flags=flags)
+
+
+def _with_rounding(plan: Plan, table: SensitivityTable) -> Plan:
+    """The plan with error-compensated rounding wherever the table has it."""
+    names = [
+        tensor.name
+        for tensor in plan.tensors
+        if tensor.rule and table.rows[tensor.name].is_compensated(tensor.type.name)
+    ]
+    return plan.with_compensation(names, rounding_use(table.made_from["second_moments"])) if names else plan

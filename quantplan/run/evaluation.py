@@ -37,8 +37,10 @@ class EvaluatedFile:
     @property
     def key(self) -> str:
         """What the weights of its file depend on."""
-        types = {tensor.name: tensor.type.name for tensor in self.plan.tensors}
-        return digest_of(self.plan.imatrix.digest if self.plan.imatrix else None, types)
+        made_from: list[object] = [self.plan.imatrix.digest if self.plan.imatrix else None, self.plan.encodings]
+        if use := self.plan.rounding:
+            made_from.append([use.text_digest, use.n_ctx, use.chunks])
+        return digest_of(*made_from)
 
 
 class Builds:
@@ -72,7 +74,8 @@ class Builds:
         return paths
 
     def _room(self, file: EvaluatedFile) -> bool:
-        if as_planned(self.place(file), file.plan):
+        place = self.place(file)
+        if as_planned(place, file.plan, named_by_content=place != file.finished):
             return True
         self.context.folder.mkdir(parents=True, exist_ok=True)
         return shutil.disk_usage(self.context.folder).free >= file.plan.file_bytes + SPARE_BYTES

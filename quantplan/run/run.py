@@ -38,7 +38,8 @@ VERSION = 1  # 1: first
 @dataclass(frozen=True)
 class _Work:
     """A target on its way. ``request``: the target's, for refinement at the plan's own size where it asked for a KLD;
-    ``fallbacks``: stock quants that keep its limits, the largest first.
+    ``fallbacks``: stock quants that keep its limits, the largest first; ``stock_rounding``: the plan's types as llama-quantize
+    rounds them, where the plan has compensated rounding.
     """
 
     target: RunTarget
@@ -46,11 +47,13 @@ class _Work:
     plan: EvaluatedFile
     fallbacks: tuple[EvaluatedFile, ...]
     neighbours: tuple[EvaluatedFile, ...] = ()
+    stock_rounding: EvaluatedFile | None = None
     state: Refinement = None  # type: ignore[assignment]  # until the first measurements are there
 
     @property
     def files(self) -> tuple[EvaluatedFile, ...]:
-        return (self.plan, *self.fallbacks, *self.neighbours)
+        stock_rounding = (self.stock_rounding,) if self.stock_rounding else ()
+        return (self.plan, *stock_rounding, *self.fallbacks, *self.neighbours)
 
     @property
     def best(self) -> EvaluatedFile:
@@ -144,7 +147,15 @@ class _Chain:
         types = sorted(kind.name for kind in how.types)
         imatrix = self.imatrix.digest if self.imatrix else None
         probe = (how.probe.n_ctx, how.probe.chunks, how.probe.extend, how.probe.execution.backend)
-        made_from = (self.model.digest, imatrix, text_digest(self.texts.calibration), types, probe, how.sample_elements)
+        made_from = (
+            self.model.digest,
+            imatrix,
+            text_digest(self.texts.calibration),
+            types,
+            probe,
+            how.sample_elements,
+            how.compensate,
+        )
         return Cache(Plain(str), self.cache, "run-priced", *made_from)
 
     def _open_plans(self, table: SensitivityTable) -> None:
@@ -170,6 +181,11 @@ class _Chain:
             EvaluatedFile(target.name, plan, finished=target.file),
             self._stock_files(target, self.stock_quants.fallbacks(request, most_bytes, self.options.baselines)),
             tuple(EvaluatedFile(f"{target.name} {name}", other) for name, other in neighbours.items()),
+            stock_rounding=EvaluatedFile(
+                f"{target.name} stock rounding", plan.with_stock_rounding(), finished=target.file
+            )
+            if plan.rounding
+            else None,
         )
 
     def _stock_files(self, target: RunTarget, names: Iterable[str]) -> tuple[EvaluatedFile, ...]:
@@ -180,9 +196,19 @@ class _Chain:
     def _first_measured(self, works: list[_Work]) -> list[_Work]:
         files = [file for work in works for file in work.files]
         self.validation.measure(files, self.report, "build and measure")
+        works = [self._rounded_better(work) for work in works]
         works = [replace(work, state=self._first_state(work)) for work in works]
         self._tidy(works)
         return works
+
+    def _rounded_better(self, work: _Work) -> _Work:
+        """Compensated rounding only where it is significantly better than ggml's of the same types, on the validation text."""
+        if work.stock_rounding is None or refine.significantly_better(
+            self._scored(work.plan), self._scored(work.stock_rounding)
+        ):
+            return work
+        self.report.say(reasons.stock_rounding_taken(work.target.name))
+        return replace(work, plan=work.stock_rounding)
 
     def _first_state(self, work: _Work) -> Refinement:
         plans = tuple(self._scored(file) for file in (work.plan, *work.neighbours))

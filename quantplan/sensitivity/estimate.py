@@ -326,11 +326,12 @@ def _metric_row(
     scale: TensorScale,
     activations: activation_quantization.ActivationQuantization | None,
 ) -> SensitivityRow:
-    weights = {name: scale.value * error for name, error in errors.stock.items()}
-    compensated = {name: scale.value * error for name, error in errors.compensated.items()}
+    better = {name: error for name, error in errors.compensated.items() if error < errors.stock[name]}
+    weights = {name: scale.value * error for name, error in (errors.stock | better).items()}
+    stock = {name: scale.value * errors.stock[name] for name in better}
     added = {name: scale.value * activations.of(tensor.name, name) for name in weights} if activations else {}
     relative = math.hypot(scale.relative_error, moment_metric.sampling_error(errors))
-    return SensitivityRow(tensor.name, weights, added, relative, scale.source, compensated)
+    return SensitivityRow(tensor.name, weights, added, relative, scale.source, stock)
 
 
 def _sampling(errors: round_trip.RoundTrip) -> float:

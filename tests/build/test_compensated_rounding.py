@@ -41,7 +41,7 @@ def case(request, tmp_path_factory, text):
     write_imatrix(moments.imatrix("text"), path)
     plan = make_plan(model, _types(model), read_imatrix(path))
     names = [tensor.name for tensor in compensable(plan.types, model, moments)]
-    plan = plan.with_compensation(names, rounding_use(moments))
+    plan = plan.with_compensation(names, rounding_use(moments.made_from))
     return model, plan, path, Compensation(moments, folder / "cache", RoundingOptions(threads=1))
 
 
