@@ -81,8 +81,8 @@ def _choices(formulation: Formulation, plan: Plan) -> tuple[int, ...]:
         stored = tuple(plan.types[tensor.name] for tensor in members)
         if stored not in kinds:
             raise BadUsage(
-                f"the plan stores {members[0].name} as {stored[0]}, which is none of the choices that its sensitivity table and "
-                "wishes leave; give the table that it was made from with --damage FILE, and its imatrix with --imatrix"
+                f"the plan stores {members[0].name} as {stored[0]}, which its sensitivity table and constraints do not "
+                "allow; give the table that it was made from with --sensitivity FILE, and its imatrix with --imatrix"
             )
         found.append(kinds.index(stored))
     return tuple(found)

@@ -87,7 +87,7 @@ def test_an_imported_plan_with_a_table(command, small_model, workplace):
     (workplace / "rules.txt").write_text("attn_v=q6_k")
     command("import", "rules.txt", "-m", small_model, "--base", "q4_k_s", "--out", "i.json")
     refused = command("explain", "i.json")
-    assert refused.code == 3 and "give one with --damage FILE" in refused.error
+    assert refused.code == 3 and "give one with --sensitivity FILE" in refused.error
     from quantplan.gguf.reader import read_model
     from quantplan.planning.request import quantizable
     from quantplan.quant_type import parse_types
@@ -101,7 +101,7 @@ def test_an_imported_plan_with_a_table(command, small_model, workplace):
     assert done.code == 0 and json.loads(done.out)["price_per_100_mb"] > 0
     SENSITIVITY_TABLES.write(prior_table(model, quantizable(model), parse_types("Q3_K"), None), workplace / "few.json")
     refused = command("explain", "i.json", "--sensitivity", "few.json")
-    assert refused.code == 2 and "none of the choices that its sensitivity table" in refused.error
+    assert refused.code == 2 and "sensitivity table and constraints do not" in refused.error
 
 
 def test_refused(command, solved, workplace, reference_model):
