@@ -69,8 +69,8 @@ def allowed(tensors: tuple[Tensor, ...], candidates: Candidates, constraints: Co
     NothingSelected where a selector matches nothing or nothing is left for a tensor, BadUsage where constraints conflict.
     """
     pins = _by_tensor(tensors, constraints.pins, "--pin")
-    floors = _by_tensor(tensors, constraints.floors, "--min")
-    ceilings = _by_tensor(tensors, constraints.ceilings, "--max")
+    floors = _by_tensor(tensors, constraints.floors, "--min-type")
+    ceilings = _by_tensor(tensors, constraints.ceilings, "--max-type")
     left, excluded = {}, {}
     for tensor in tensors:
         pin = _narrowest(tensor, pins)
@@ -90,8 +90,8 @@ def allowed(tensors: tuple[Tensor, ...], candidates: Candidates, constraints: Co
 def permission(tensors: tuple[Tensor, ...], constraints: Constraints) -> Callable[[Tensor, QuantType], bool]:
     """Whether pins, floors, ceilings and the safe floor allow a type that is no candidate by itself (a mix's)."""
     pins = _by_tensor(tensors, constraints.pins, "--pin")
-    floors = _by_tensor(tensors, constraints.floors, "--min")
-    ceilings = _by_tensor(tensors, constraints.ceilings, "--max")
+    floors = _by_tensor(tensors, constraints.floors, "--min-type")
+    ceilings = _by_tensor(tensors, constraints.ceilings, "--max-type")
 
     def permits(tensor: Tensor, kind: QuantType) -> bool:
         pin = _narrowest(tensor, pins)

@@ -29,7 +29,7 @@ def test_a_plan(command, solved):
         done.code == 0
         and f"{plan.budget_bytes - plan.file_bytes:,} of {plan.budget_bytes:,} bytes are left" in done.out
     )
-    assert "constraint  --pin attn_v=Q3_K binds for" in done.out and "--min ffn_gate" not in done.out
+    assert "constraint  --pin attn_v=Q3_K binds for" in done.out and "--min-type ffn_gate" not in done.out
     assert all(title in done.out for title in ("most damage left", "gained most from their bytes", "upgraded next"))
     found = json.loads(command("explain", path, "--json").out)
     assert found["price_per_100_mb"] == pytest.approx(plan.outcome.prices["bytes"] * 1e8)
@@ -45,7 +45,7 @@ def test_a_tensor(command, solved):
     done = command("explain", path, "blk.0.attn_v")
     kind = PLANS.read(path).types["blk.0.attn_v.weight"].name
     assert done.code == 0 and done.out.splitlines()[-1].startswith(f"{kind}: ")
-    assert "Q8_0: --max attn_v=Q5_K" in done.out and "IQ2_XXS: needs imatrix data" in done.out
+    assert "Q8_0: --max-type attn_v=Q5_K" in done.out and "IQ2_XXS: needs imatrix data" in done.out
     (chosen,) = (line for line in done.out.splitlines() if "<- chosen" in line)
     assert chosen.split()[0] == kind
 

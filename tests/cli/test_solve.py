@@ -237,7 +237,7 @@ def odd_files(workplace, small_model, small_imatrix):
         (["--pin", "attn_v=IQ1_S"], 2, "--pin attn_v=IQ1_S: IQ1_S has 1.5625 bits, which ruins anything but experts"),
         (["--pin", "attn_v=IQ1_S", "--allow-1-bit"], 5, "blk.0.attn_v.weight cannot be stored as IQ1_S"),
         (["--pin", "/(/=Q4_K"], 2, "is not a regular expression"),
-        (["--min-type", "attn_v=F32"], 5, "--min attn_v=F32: nothing is left for blk.0.attn_v.weight"),
+        (["--min-type", "attn_v=F32"], 5, "--min-type attn_v=F32: nothing is left for blk.0.attn_v.weight"),
         (["-b", "30%", "--min-type", "*=Q6_K"], 6, "the smallest has"),
         (["--per", "block"], 2, "--per"),
         (["--per", "layer", "--tie", "qkv"], 2, "in layer mode a stock quant decides for all tensors of a block"),

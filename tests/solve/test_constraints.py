@@ -59,14 +59,14 @@ def test_a_floor_is_met_by_the_fallback_of_its_type():
 def test_a_floor_above_all_types():
     with pytest.raises(
         NothingSelected,
-        match=r"--min attn_v=F16: nothing is left for blk.0.attn_v.weight, whose candidates are Q8_0 .8.5 bits",
+        match=r"--min-type attn_v=F16: nothing is left for blk.0.attn_v.weight, whose candidates are Q8_0 .8.5 bits",
     ):
         left(floors=[("attn_v", "F16")])
 
 
 def test_a_floor_above_the_ceiling():
     with pytest.raises(
-        NothingSelected, match=r"--max attn_v=Q3_K and --min attn_v=Q6_K: nothing is left|--min .* and --max"
+        NothingSelected, match=r"--max-type attn_v=Q3_K and --min-type attn_v=Q6_K: nothing is left|--min-type .* and --max-type"
     ):
         left(floors=[("attn_v", "Q6_K")], ceilings=[("attn_v", "Q3_K")])
 
@@ -87,7 +87,7 @@ def test_pins_that_conflict():
 
 def test_a_pin_below_a_floor():
     with pytest.raises(
-        BadUsage, match=r"--pin attn_v=Q2_K and --min attn_v=Q6_K conflict .*the nearest that both allow is --pin blk.0"
+        BadUsage, match=r"--pin attn_v=Q2_K and --min-type attn_v=Q6_K conflict .*the nearest that both allow is --pin blk.0"
     ):
         left(pins=[("attn_v", "Q2_K")], floors=[("attn_v", "Q6_K")])
     narrower = left(pins=[("blk.0.attn_v", "Q2_K")], floors=[("attn_v", "Q6_K")])
@@ -120,7 +120,7 @@ def test_what_excludes_a_type_is_said():
     found = allowed(
         TENSORS, CANDIDATES, constraints(floors=[("attn_v", "Q5_K")], pins=[("token_embd", "Q6_K")])
     ).excluded
-    assert found["blk.0.attn_v.weight"] == dict.fromkeys(["Q4_K", "Q3_K", "Q2_K"], "--min attn_v=Q5_K")
+    assert found["blk.0.attn_v.weight"] == dict.fromkeys(["Q4_K", "Q3_K", "Q2_K"], "--min-type attn_v=Q5_K")
     assert found["token_embd.weight"]["Q8_0"] == "--pin token_embd=Q6_K" and "Q6_K" not in found["token_embd.weight"]
     assert found["blk.0.ffn_down.weight"] == {}
 
