@@ -271,7 +271,7 @@ def _group_error(table: SensitivityTable, stored: Iterable) -> float:
 
 def _at_budget(request: PlanRequest, table: SensitivityTable, speeds: SpeedTable | None) -> Solved:
     if request.budget is None:
-        raise BadUsage("at which size? give --at BUDGET, for example --at 4.5bpw")
+        raise BadUsage("at which size? give --budget, for example --budget 4.5bpw")
     if request.most_kld is not None:
-        raise BadUsage("--at BUDGET sets the size: leave --max-kld out")
+        raise BadUsage("--budget sets the size: leave --max-kld out")
     return solve_request(request, table, speeds)
