@@ -59,7 +59,7 @@ def stability(
     redrawn = _Redrawn(problem, gap, time_limit)
     changed, regret = [], []
     instead: list[Counter[str]] = [Counter() for _ in problem.groups]
-    for factors in _factors(relative_errors, draws, seed):
+    for factors in error_factors(relative_errors, draws, seed):
         best = redrawn.best(factors, choices)
         moved = [at for at, (one, two) in enumerate(zip(choices, best, strict=True)) if one != two]
         for at in moved:
@@ -69,7 +69,7 @@ def stability(
     return Stability(tuple(changed), tuple(regret), tuple(map(dict, instead)))
 
 
-def _factors(relative_errors: Sequence[float], draws: int, seed: int) -> np.ndarray:
+def error_factors(relative_errors: Sequence[float], draws: int, seed: int) -> np.ndarray:
     """float64 [draws, groups]"""
     variance = np.log1p(np.square(np.asarray(relative_errors, np.float64)))
     normal = np.random.default_rng(seed).standard_normal((draws, len(variance)))

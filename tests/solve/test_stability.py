@@ -8,7 +8,7 @@ from small_problems import feasible_with_resource, plans, problem, random_proble
 from quantplan.solve.frontier import differing
 from quantplan.solve.problem import Distinct, Problem
 from quantplan.solve.program import solve
-from quantplan.solve.stability import _factors, stability
+from quantplan.solve.stability import error_factors, stability
 
 
 def redrawn(task: Problem, factors):
@@ -26,7 +26,7 @@ def test_every_draw_against_every_plan(seed, limits):
     errors = [0.5] * len(task.groups)
     plan = solve(task).choices
     found = stability(task, plan, errors, draws=8, seed=seed)
-    for draw, factors in enumerate(_factors(errors, 8, seed)):
+    for draw, factors in enumerate(error_factors(errors, 8, seed)):
         drawn = redrawn(task, factors)
         best = min(map(drawn.damage, plans(drawn)))
         if best > 0:
@@ -62,10 +62,10 @@ def test_the_same_for_few_types():
 
 
 def test_factors_have_the_mean_and_error_asked_for():
-    drawn = _factors([0.05, 1.0, 0.0], 20_000, 1)
+    drawn = error_factors([0.05, 1.0, 0.0], 20_000, 1)
     assert drawn.mean(axis=0) == pytest.approx([1, 1, 1], abs=0.03)
     assert drawn.std(axis=0) == pytest.approx([0.05, 1.0, 0.0], rel=0.1)
-    assert np.array_equal(drawn, _factors([0.05, 1.0, 0.0], 20_000, 1))
+    assert np.array_equal(drawn, error_factors([0.05, 1.0, 0.0], 20_000, 1))
     assert math.isclose(drawn[:, 2].max(), 1)
 
 
