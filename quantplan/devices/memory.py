@@ -45,7 +45,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class MemoryNeeds:
-    """What one sequence of ``ctx`` tokens takes beside the weights. All figures are bytes and none is too small on purpose.
+    """What one sequence of ``ctx`` tokens takes besides the weights. All figures are bytes and none is too small on purpose.
 
     ``compute_buffer`` is the GPU's under full offload, ``host_buffer`` what is left in RAM then: the inputs, the
     attention mask, the rows of the embeddings. Where tensors are moved to the processor, the GPU's buffer grows by
@@ -98,12 +98,12 @@ class MemoryUse:
 
     @property
     def gpu_buffers(self) -> int:
-        """VRAM beside weights and cache."""
+        """VRAM in addition to weights and cache."""
         return self.vram - self.gpu_weights - self.needs.kv_cache.bytes
 
     @property
     def cpu_buffers(self) -> int:
-        """RAM beside weights."""
+        """RAM in addition to weights."""
         return self.ram - self.cpu_weights
 
 

@@ -31,7 +31,7 @@ def parse_writable(text: str) -> tuple[QuantType, ...]:
 def writable_types() -> tuple[QuantType, ...]:
     """Every type that the installed library encodes and decodes, largest first.
 
-    Types that quantplan's table lacks join it (``quant_type.register``) with the library's own numbers. ToolFailed
+    Types that are not in quantplan's table join it (``quant_type.register``) with the library's own numbers. ToolFailed
     where library and table disagree about a type, ToolMissing without a library.
     """
     found = [kind for kind in map(_installed, range(_count())) if kind and kind.for_weights and _encodes(kind)]

@@ -88,7 +88,7 @@ def allowed(tensors: tuple[Tensor, ...], candidates: Candidates, constraints: Co
 
 
 def permission(tensors: tuple[Tensor, ...], constraints: Constraints) -> Callable[[Tensor, QuantType], bool]:
-    """Whether pins, floors, ceilings and the safe floor allow a type that is no candidate by itself (a mix's)."""
+    """Whether pins, floors, ceilings and the safe floor allow a type that is no candidate by itself (a stock quant's)."""
     pins = _by_tensor(tensors, constraints.pins, "--pin")
     floors = _by_tensor(tensors, constraints.floors, "--min-type")
     ceilings = _by_tensor(tensors, constraints.ceilings, "--max-type")

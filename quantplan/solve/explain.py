@@ -26,7 +26,7 @@ class CurvePoint:
 @dataclass(frozen=True)
 class GroupGain:
     """A group in a plan: its chosen rung, the best step up (None where no larger choice is better), and its surplus:
-    damage saved beside its smallest choice, less the price of the bytes that this took.
+    damage saved against its smallest choice, less the price of the bytes that this took.
     """
 
     group: str

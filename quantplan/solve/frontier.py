@@ -158,7 +158,7 @@ def knee(points: Sequence[Point]) -> Point | None:
 
 
 def price_of_next(problem: Problem, found: Solution, extra_bytes: int = NEXT_BYTES, gap: float = 1e-6) -> Saving:
-    """What a budget larger by ``extra_bytes`` saves beside a plan: solved for, not extrapolated."""
+    """What a budget larger by ``extra_bytes`` saves against a plan: solved for, not extrapolated."""
     larger = replace(problem, budget_bytes=problem.budget_bytes + extra_bytes)
     best = solve(larger, gap)
     before, after = problem.damage(found.choices), problem.damage(best.choices)

@@ -23,7 +23,7 @@ from quantplan.solve.search import search
 
 @dataclass(frozen=True)
 class Stability:
-    """``changed[d]``: groups that draw d would store otherwise; ``regret[d]``: what the plan loses in draw d beside the
+    """``changed[d]``: groups that draw d would store otherwise; ``regret[d]``: what the plan loses in draw d against the
     best plan there, as a share of that; ``instead[group]``: label -> how many draws would take it.
     """
 

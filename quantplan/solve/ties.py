@@ -58,7 +58,9 @@ def _members(tie: str, tensors: tuple[Tensor, ...], layers: bool) -> list[list[s
     if tie.startswith("blocks="):
         return _by_range(tie, tensors, layers)
     if layers:
-        raise BadUsage(f"--tie {tie}: in layer mode a stock quant decides for all tensors of a block; only blocks=N ties there")
+        raise BadUsage(
+            f"--tie {tie}: in layer mode a stock quant decides for all tensors of a block; only blocks=N ties there"
+        )
     if tie in _NAMED:
         sets = [_by_block(tensors, [Selector(role) for role in roles]) for roles in _NAMED[tie]]
         found = [members for each in sets for members in each]
