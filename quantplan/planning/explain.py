@@ -11,10 +11,10 @@ from quantplan.planning.request import PlanRequest, allowed_types, formulate_req
 from quantplan.quant_type import QuantType, fitted
 from quantplan.sensitivity import estimate as pricing
 from quantplan.sensitivity_table import SensitivityTable
-from quantplan.solve.bound import prices
-from quantplan.solve.constraints import Allowed
-from quantplan.solve.explain import CurvePoint, GroupGain, curve, standings, verdict
-from quantplan.solve.planner import Formulation
+from quantplan.solver.bound import prices
+from quantplan.solver.constraints import Allowed
+from quantplan.solver.explain import CurvePoint, GroupGain, curve, standings, verdict
+from quantplan.solver.planner import Formulation
 from quantplan.tensor import Tensor, padded
 
 

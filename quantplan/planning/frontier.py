@@ -14,12 +14,12 @@ from quantplan.planning.solving import Solved, formulations, solve_request
 from quantplan.planning.stock_quants import StockQuant, stock_quants
 from quantplan.quant_type import QuantType
 from quantplan.sensitivity_table import SensitivityTable
-from quantplan.solve.alternatives import alternatives
-from quantplan.solve.frontier import NEXT_BYTES, Point, even_budgets, frontier, knee, span
-from quantplan.solve.planner import Formulation
-from quantplan.solve.program import smallest_bytes
-from quantplan.solve.search import Solution
-from quantplan.solve.stability import Stability, stability
+from quantplan.solver.alternatives import alternatives
+from quantplan.solver.frontier import NEXT_BYTES, Point, even_budgets, frontier, knee, span
+from quantplan.solver.planner import Formulation
+from quantplan.solver.program import smallest_bytes
+from quantplan.solver.search import Solution
+from quantplan.solver.stability import Stability, stability
 
 
 @dataclass(frozen=True)

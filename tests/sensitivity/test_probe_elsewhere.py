@@ -335,9 +335,7 @@ def test_a_server_that_dies_between_two_files(small, files, tmp_path):
             if sum(shares) > 0.7:  # the base and the first file are through
                 server.kill()
 
-        with pytest.raises(
-            WorkersLost, match="went away. Not measured: .*measured-Q4_K.gguf; finished files are kept"
-        ):
+        with pytest.raises(WorkersLost, match="went away. Not measured: .*measured-Q4_K.gguf; finished files are kept"):
             measure(small.model.path, files, small.text, replace(options, n_ctx=64, chunks=64), advance, tmp_path)
     (kept,) = tmp_path.glob("measure-*.jsonl")
     assert "Q8_0" in kept.read_text() and "Q4_K" not in kept.read_text()
