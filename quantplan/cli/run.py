@@ -132,7 +132,7 @@ def run(
     path = _imatrix_path(imatrix.imatrix, source)
     if not path.exists():
         if output.dry_run:
-            console.put(f"imatrix   {path} would be made first; then the same command tells the rest")
+            console.put(f"imatrix   {path} would be made first; then the same command shows the rest")
             return
         _make_imatrix(source, texts, options.calibration_files(calibration.calibration), path, n_ctx, execution)
     here = ModelOptions(source.path)

@@ -44,7 +44,7 @@ def _count() -> int:
     """GGML_TYPE_COUNT: what llama_model_quantize_default_params (llama.h) has where no type is chosen."""
     found = libraries.load("llama").llama_model_quantize_default_params()
     if found.output_tensor_type != found.token_embedding_type or not 0 < found.output_tensor_type <= _MOST_TYPES:
-        raise ToolFailed("the installed libllama does not tell how many types it has; see `quantplan doctor`")
+        raise ToolFailed("the installed libllama does not say how many types it has; see `quantplan doctor`")
     return found.output_tensor_type
 
 

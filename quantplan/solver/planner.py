@@ -80,7 +80,7 @@ def formulate(
     grouping = joined(grouping, tied_groups(grouping, constraints.ties))
     layered = any(grouping.blocks)
     if constraints.course and not layered:
-        raise BadUsage(f"--{constraints.course} speaks of whole blocks; plan --per layer")
+        raise BadUsage(f"--{constraints.course} is about whole blocks: give --per layer too")
     chains = (layers.chain(grouping, constraints.course, order),) if constraints.course else ()
     distinct = None
     if constraints.most_types is not None:

@@ -242,7 +242,7 @@ def odd_files(workplace, small_model, small_imatrix):
         (["--per", "block"], 2, "--per"),
         (["--per", "layer", "--tie", "qkv"], 2, "in layer mode a stock quant decides for all tensors of a block"),
         (["--per", "layer", "--max-type", "attn_v=Q2_K"], 2, "no mix and no type that is allowed for block"),
-        (["--monotone"], 2, "--monotone speaks of whole blocks; plan --per layer"),
+        (["--monotone"], 2, "--monotone is about whole blocks: give --per layer too"),
         (["--per", "layer", "--monotone", "--valley"], 2, "choose one course over the layers"),
         (["--pin", "attn_v=Q4_K", "--pin", "blk.0.*=Q5_K"], 2, "conflict: both name blk.0.attn_v.weight"),
         (["--pin", "attn_v=Q2_K", "--min-type", "attn_v=Q4_K"], 2, "the nearest that both allow is --pin"),
