@@ -108,7 +108,7 @@ def test_texts_that_are_too_short(command, project, files, workplace):
     ended = command("run", "-b", "Q4_K_M", "--validation", workplace / "short.txt")
     assert ended.code == 10 and "the validation text has 0 chunks of 64 tokens, at least 4 are needed" in ended.error
     ended = command("run", "-b", "Q4_K_M", "--text", workplace / "short.txt")
-    assert ended.code == 10 and "the judging text has 0 windows" in ended.error
+    assert ended.code == 10 and "the evaluation text has 0 chunks" in ended.error
     assert files() == before
 
 
