@@ -60,7 +60,6 @@ class MemoryNeeds:
     compute_buffer: Figure
     host_buffer: Figure
     crossing: Figure
-    not_asked: str = ""  # why llama.cpp was not asked, where everything is computed
 
     def total(self, weights_on_gpu: int, largest_moved: int = 0) -> int:
         """Bytes of VRAM. ``largest_moved``: bytes of the largest tensor that was moved to the processor.
