@@ -1,9 +1,9 @@
-"""Plans against stock mixes of the same size: held-out KLD, ratio, and how well it was predicted.
+"""Plans against stock quants of the same size: evaluation KLD, ratio, and how well it was predicted.
 
-    python benchmarks/quality.py MODEL.gguf --calibration calibration.txt --heldout heldout.txt [--ctx 256] [--windows 0]
+    python benchmarks/quality.py MODEL.gguf --calibration calibration.txt --evaluation evaluation.txt [--ctx 256] [--chunks 0]
 
-The imatrix and the probe see the calibration text only; everything is judged in float32 on the held-out text, all of it
-unless --judge-windows says otherwise. Each plan may be as large as the mix of that name made with the same imatrix.
+The imatrix and the probe see the calibration text only; everything is measured in float32 on the evaluation text, all of it
+unless --eval-chunks says otherwise. Each plan may have the size of the stock quant of that name, made with the same imatrix.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from quantplan.quant_type import parse_types
 from quantplan.sensitivity.estimate import SensitivityOptions, price
 from quantplan.sensitivity.probe import ProbeOptions
 
-MIXES = ("IQ3_XXS", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q5_K_M", "Q6_K")
+STOCK_QUANTS = ("IQ3_XXS", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q5_K_M", "Q6_K")
 
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--calibration", type=Path, required=True)
-    parser.add_argument("--heldout", type=Path, required=True)
+    parser.add_argument("--evaluation", type=Path, required=True)
     parser.add_argument("--imatrix", type=Path, help="made from the calibration text where it is not given")
     parser.add_argument("--ctx", type=int, default=256)
-    parser.add_argument("--windows", type=int, default=0, help="of the probe; 0: the default")
-    parser.add_argument("--judge-windows", type=int, default=None)
+    parser.add_argument("--chunks", type=int, default=0, help="of the probe; 0: the default")
+    parser.add_argument("--eval-chunks", type=int, default=None)
     parser.add_argument("--types", default="all")
-    parser.add_argument("--mixes", default=",".join(MIXES))
+    parser.add_argument("--stock-quants", default=",".join(STOCK_QUANTS))
     parser.add_argument("--work", type=Path, help="folder to keep cache and files in; temporary where it is not given")
     return parser.parse_args()
 
@@ -67,19 +67,19 @@ def run(asked: argparse.Namespace, work: Path) -> None:
         print(
             f"probe: {priced.probe.seconds:.1f} s, overhead over the forward passes {100 * priced.probe.overhead:.1f} %"
         )
-    heldout = read_text(asked.heldout)
-    measuring = MeasureOptions(n_ctx=asked.ctx, chunks=asked.judge_chunks)
+    evaluation = read_text(asked.evaluation)
+    measuring = MeasureOptions(n_ctx=asked.ctx, chunks=asked.eval_chunks)
     print(
-        "size of      mix bytes  plan bytes  mix KLD   plan KLD (± s.e.)    ratio (95 % interval)   predicted  pred/meas"
+        "size of    stock bytes  plan bytes  stock KLD   plan KLD (± s.e.)    ratio (95 % interval)   predicted  pred/meas"
     )
     logs = []
     for stock_quant in asked.stock_quants.split(","):
         plan, _ = plan_for(PlanRequest(model, imatrix, wanted.types, stock_quant), priced.table)
-        files = [work / f"mix-{stock_quant}.gguf", work / f"plan-{stock_quant}.gguf"]
+        files = [work / f"stock-{stock_quant}.gguf", work / f"plan-{stock_quant}.gguf"]
         files[1].unlink(missing_ok=True)
         built = [read_model(files[0]) if files[0].exists() else build_stock_quant(model, stock_quant, files[0], path)]
         built.append(build(plan, model, files[1], imatrix_path=path))
-        stock, own = measure(model.path, files, heldout, measuring, cache=work / "measured")
+        stock, own = measure(model.path, files, evaluation, measuring, cache=work / "measured")
         ratio = own.kld.value / stock.kld.value
         interval = ratio_interval(own.per_chunk_kld, stock.per_chunk_kld)
         logs.append(math.log(ratio))

@@ -1,9 +1,10 @@
-"""What refinement gains: held-out KLD of plans before and after, beside stock mixes of the same size.
+"""What refinement gains: evaluation KLD of plans before and after, next to stock quants of the same size.
 
-    python benchmarks/refine.py MODEL.gguf --calibration calibration.txt --heldout heldout.txt [--ctx 256] [--budgets Q3_K_M,5bpw]
+    python benchmarks/refine.py MODEL.gguf --calibration calibration.txt --evaluation evaluation.txt
+        [--ctx 256] [--budgets Q3_K_M,5bpw]
 
 The calibration text is split as `quantplan run` splits it; imatrix and probe see the one part, refinement the other. The
-held-out text judges at the end and decides nothing but whether the mix is handed over instead.
+evaluation text decides only whether the stock quant is kept instead.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--calibration", type=Path, required=True)
-    parser.add_argument("--heldout", type=Path, required=True)
+    parser.add_argument("--evaluation", type=Path, required=True)
     parser.add_argument("--ctx", type=int, default=256)
-    parser.add_argument("--windows", type=int, default=0, help="of the probe; 0: the default")
-    parser.add_argument("--refine-windows", type=int, default=0)
-    parser.add_argument("--judge-windows", type=int, default=None)
+    parser.add_argument("--chunks", type=int, default=0, help="of the probe; 0: the default")
+    parser.add_argument("--validation-chunks", type=int, default=0)
+    parser.add_argument("--eval-chunks", type=int, default=None)
     parser.add_argument("--types", default="all")
     parser.add_argument("--budgets", default="IQ3_XXS,Q3_K_M,IQ4_XS,Q4_K_M,Q5_K_M,Q6_K")
     parser.add_argument("--threads", type=int, default=0)
@@ -57,43 +58,47 @@ def main() -> None:
 
 def trial(asked: argparse.Namespace, work: Path) -> None:
     model = read_model(asked.model)
-    probing, refinement = probing_and_refinement(read_text(asked.calibration))
+    calibration, validation = probing_and_refinement(read_text(asked.calibration))
     path, execution = work / "imatrix.gguf", Execution(asked.threads)
     if not path.exists():
         made = ImatrixOptions(n_ctx=asked.ctx, execution=execution)
-        make_imatrix(model, probing, "calibration.txt", path, made, LINES)
+        make_imatrix(model, calibration, "calibration.txt", path, made, LINES)
     probe = ProbeOptions(asked.ctx, asked.chunks, asked.chunks == 0, execution)
     pricing = SensitivityOptions(parse_writable(asked.types), probe)
-    measuring = MeasureOptions(asked.ctx, asked.judge_chunks, execution)
+    measuring = MeasureOptions(asked.ctx, asked.eval_chunks, execution)
     request = PlanRequest(model, read_imatrix(path), pricing.types, None)
-    orders = [
+    targets = [
         RunTarget(PlanRequest(model, request.imatrix, pricing.types, budget), f"size-{budget}", work / f"{budget}.gguf")
         for budget in asked.budgets.split(",")
     ]
-    texts = Texts(probing, refinement, read_text(asked.heldout))
-    shop = BuildContext(model, work / "builds", path, asked.threads)
-    found = run(
-        orders,
+    texts = Texts(calibration, validation, read_text(asked.evaluation))
+    context = BuildContext(model, work / "builds", path, asked.threads)
+    results = run(
+        targets,
         texts,
-        RunOptions(pricing, measuring, asked.refine_chunks),
-        shop,
+        RunOptions(pricing, measuring, asked.validation_chunks),
+        context,
         work / "cache",
         report=LINES,
     )
-    print("size of    best KLD   mix KLD    best / mix (95 % interval)   refined / plan (95 % interval)   handed over")
-    for each in found:
-        print(line(each))
+    print("size of    best KLD   stock KLD  best / stock (95 % interval)   refined / plan (95 % interval)   kept")
+    for result in results:
+        print(line(result))
 
 
-def line(each: RunResult) -> str:
-    """Of a table, on the held-out text."""
-    best, *others = each.comparison.rows
-    stock_quant = next(row for row in others if not row.name.startswith(each.order.name))
-    gain = f"{each.gain.ratio:.4f} ({each.gain.low:.4f} to {each.gain.high:.4f})" if each.gain else "does not count"
+def line(result: RunResult) -> str:
+    """Of a table, on the evaluation text."""
+    best, *others = result.comparison.rows
+    stock_quant = next(row for row in others if not row.name.startswith(result.target.name))
+    gain = (
+        f"{result.gain.ratio:.4f} ({result.gain.low:.4f} to {result.gain.high:.4f})"
+        if result.gain
+        else "does not count"
+    )
     return (
-        f"{each.order.request.budget:10s} {best.measurement.kld.value:.6f}  {stock_quant.measurement.kld.value:.6f}   "
+        f"{result.target.request.budget:10s} {best.measurement.kld.value:.6f}  {stock_quant.measurement.kld.value:.6f}   "
         f"{stock_quant.kld_ratio:.3f} ({stock_quant.low:.3f} to {stock_quant.high:.3f})     {gain:30s}   "
-        f"{each.kept}: {each.reason}"
+        f"{result.kept}: {result.reason}"
     )
 
 

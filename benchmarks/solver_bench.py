@@ -45,7 +45,7 @@ def published(folder: Path) -> Iterator[Instance]:
 def problem(instance: Instance, folder: Path):
     if instance.model == MADE_UP:
         return _made_up(instance)
-    from quantplan.solve.problem import Problem
+    from quantplan.solver.problem import Problem
 
     record = _record(folder / f"{instance.model}.json")
     at_their_largest = (max(record["groups"][group]["bytes"]) for _, group in record["unmeasured"])
@@ -61,7 +61,7 @@ def _record(path: Path) -> dict:
 
 def _groups(record: dict, labels: list[str]) -> Iterator:
     """Damage of a tensor in a type = its sensitivity * the type's curve."""
-    from quantplan.solve.problem import Choice, Group
+    from quantplan.solver.problem import Choice, Group
 
     index = [record["qtypes"].index(label) for label in labels]
     curve = [record["curve"][label] for label in labels]
@@ -75,7 +75,7 @@ def _made_up(instance: Instance):
     """10,000 tensors of six shapes x 20 types: damage falls exponentially in bits, with noise."""
     import numpy as np
 
-    from quantplan.solve.problem import Choice, Group, Problem
+    from quantplan.solver.problem import Choice, Group, Problem
 
     rng = np.random.default_rng(0)
     bits = np.linspace(1.5, 8.5, 20)
@@ -110,7 +110,7 @@ def plain(problem) -> dict:
 
 
 def solve_one(instance: Instance, folder: Path, as_plain: bool) -> dict:
-    from quantplan.solve.program import solve
+    from quantplan.solver.program import solve
 
     task = problem(instance, folder)
     size = f"{len(task.groups):,} x {max(len(group.choices) for group in task.groups)}"

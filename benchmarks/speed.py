@@ -10,7 +10,7 @@ analyze   against llama-imatrix --show-statistics on the same made-up imatrix of
 table     the round trip of every weight of MODEL in every type of --types, in one process, against llama-quantize writing MODEL
           in each of these types, one process each; both with a made-up imatrix and on all cores.
 sampling  default sampling of rows against every weight on a made-up F16 model of --gigabytes (blocks of the shape of Qwen3-8B,
-          rows and columns of very different size), and what sampling costs a plan: the plans of both tables, judged by the
+          rows and columns of very different size), and what sampling costs a plan: the plans of both tables, scored in the
           full one.
 
 Imatrices and weights are seeded. The analyze part reads what it wrote just before, so files lie in the page cache for both sides.
@@ -110,24 +110,24 @@ def analyze(model: Path, values: int) -> None:
 TABLE = """
 import sys
 from pathlib import Path
-from quantplan.experiments.planning import quantizable
-from quantplan.experiments.pricing import DEFAULT_SAMPLE, SensitivityOptions, price
-from quantplan.experiments.probe import ProbeOptions
+from quantplan.planning.request import quantizable
+from quantplan.sensitivity.estimate import DEFAULT_SAMPLE, SensitivityOptions, price
+from quantplan.sensitivity.probe import ProbeOptions
 from quantplan.gguf.reader import read_model
-from quantplan.formats.imatrix_files import read_imatrix
-from quantplan.formats.plan_files import write_damage
-from quantplan.llamacpp.writable import parse_writable
+from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.records.formats import SENSITIVITY_TABLES
+from quantplan.llamacpp.encodable_types import parse_writable
 model, imatrix, types, sample, out = sys.argv[1:]
 source = read_model(Path(model))
 options = SensitivityOptions(parse_writable(types), ProbeOptions(512), None if sample == "full" else DEFAULT_SAMPLE)
 priced = price(source, quantizable(source), read_imatrix(Path(imatrix)), None, options, Path(out).parent / sample)
-write_damage(priced.table, Path(out))
+SENSITIVITY_TABLES.write(priced.table, Path(out))
 """
 BUDGETS = ("3bpw", "3.5bpw", "4bpw", "4.5bpw", "5bpw", "6bpw")
 
 
 def sensitivity_table(model: Path, imatrix: Path, types: str, sample: str, folder: Path) -> tuple[float, Path]:
-    """(seconds, damage table) of the round trip, the start of the process and its caches included."""
+    """(seconds, sensitivity table) of the round trip, the start of the process and its caches included."""
     out = folder / f"{model.stem}-{sample}.json"
     return seconds([sys.executable, "-c", TABLE, str(model), str(imatrix), types, sample, str(out)]), out
 

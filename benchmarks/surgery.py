@@ -1,6 +1,6 @@
 """What a search over layers costs beside its forward passes, and whether kill -9 changes its leaderboard.
 
-    python benchmarks/surgery.py MODEL.gguf --calibration calibration.txt [--ctx 256] [--windows 16] [--threads 0]
+    python benchmarks/surgery.py MODEL.gguf --calibration calibration.txt [--ctx 256] [--chunks 16] [--threads 0]
 
 All single deletions and swaps and the two passes of repeat, by perplexity, in one search. The ratio is the time of the whole
 search per candidate (writing hosts, swapping, scoring, journal and leaderboard included) over what a candidate cannot do
@@ -41,7 +41,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("model", type=Path)
     parser.add_argument("--calibration", type=Path, required=True)
     parser.add_argument("--ctx", type=int, default=256)
-    parser.add_argument("--windows", type=int, default=16)
+    parser.add_argument("--chunks", type=int, default=16)
     parser.add_argument("--threads", type=int, default=0)
     return parser.parse_args()
 
@@ -67,7 +67,7 @@ def timed(asked: argparse.Namespace, folder: Path) -> tuple[bytes, int]:
     taken, timing = time.perf_counter() - began, found.timing
     alone += passes(job)
     count, bare = len(found.board.standings), timing.forward + timing.load
-    print(f"{count} candidates of {model.path.name} ({model.blocks} layers), {chunks} windows of {asked.ctx} tokens")
+    print(f"{count} candidates of {model.path.name} ({model.blocks} layers), {chunks} chunks of {asked.ctx} tokens")
     print(f"whole search       {taken:8.2f} s  {taken / count:.4f} s a candidate")
     print(f"forward passes     {timing.forward:8.2f} s  {timing.forward / timing.readings:.4f} s a model read")
     print(f"loading            {timing.load:8.2f} s")
@@ -80,7 +80,7 @@ def timed(asked: argparse.Namespace, folder: Path) -> tuple[bytes, int]:
 
 
 def passes(job: EvaluationJob) -> list[float]:
-    """Seconds of the forward passes of all windows, some times over: the model as it is, nothing swapped or scored."""
+    """Seconds of the forward passes of all chunks, several times: the model as it is, nothing swapped or scored."""
     with Engine(job.model, EngineOptions(job.n_ctx, job.execution)) as engine:
         chunks = engine.chunks(job.text, job.chunks)
         return [_once(engine, chunks) for _ in range(_REPEATED + 1)][1:]  # the first warms up
@@ -102,7 +102,7 @@ def killed(asked: argparse.Namespace, folder: Path, expected: bytes, half: int) 
         str(asked.calibration.absolute()),
         "--ctx",
         str(asked.ctx),
-        "--windows",
+        "--chunks",
         str(asked.chunks),
     ]
     line += ["--threads", str(asked.threads), "--record", "record.json"]

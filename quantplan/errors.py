@@ -9,7 +9,7 @@
     |- ToolMissing            7   a llama.cpp tool or library is not installed
     |- ToolFailed             8   a llama.cpp tool ended badly or said something unreadable
     |- NotAsPlanned           9   a built file differs from its plan
-    |- TextTooShort          10   not enough text for the windows asked for
+    |- TextTooShort          10   not enough text for the chunks asked for
     |- NoSpace               11   the disk cannot hold what is to be written
     |- ConditionsDiffer      12   measurements that were not taken under the same conditions
     `- WorkersLost           13   workers or RPC servers went away; what was finished is kept

@@ -167,5 +167,7 @@ def _untold(imatrix: Imatrix, model: Model) -> list[str]:
             f"{imatrix.path.name} has no data for {len(missing)} of {len(routed)} expert tensors ({missing[0]})"
         )
     if len(missing) < len(routed) and not any(entry.routed for entry in imatrix.entries.values()):
-        notes.append(f"{imatrix.path.name} is of the legacy .dat form, which does not tell how often experts were hit")
+        notes.append(
+            f"{imatrix.path.name} is of the legacy .dat form, which does not record how often experts were hit"
+        )
     return notes

@@ -7,6 +7,15 @@ from quantplan.comparison import Comparison, Gap, Row
 from quantplan.measurement import PERCENTILES, Conditions, Estimate, Measurement
 from quantplan.plan import ImatrixUse, Limit, Outcome, Plan, PlannedTensor
 from quantplan.quant_type import BY_NAME
+from quantplan.run_record import (
+    EvaluatedFile,
+    Gain,
+    LeaderTest,
+    RefinementRecord,
+    RefineRound,
+    RunRecord,
+    ValidatedFile,
+)
 from quantplan.sensitivity_table import Interaction, SensitivityRow, SensitivityTable
 from quantplan.task_score import MULTIPLE_CHOICE, TaskConditions, TaskScore
 from quantplan.throughput import SpeedConditions, SpeedTest, Throughput
@@ -136,4 +145,31 @@ COMPARISON = Comparison(
     verdict="The plan is better.",
     reference="m.gguf (29.8 kB)",
     sorted_by="kld",
+)
+
+RUN = RunRecord(
+    budget="Q4_K_M",
+    budget_bytes=8000,
+    file="m-q4_k_m.gguf",
+    file_bytes=7456,
+    bpw=4.5,
+    kld=Estimate(0.0125, 0.001),
+    ppl=Estimate(7.5, None),
+    is_stock_quant=True,
+    kept="Q4_K_M",
+    reason="the plan is not significantly better",
+    evaluated=(
+        EvaluatedFile("plan", 7400, 0.01, 1.0, 1.0, 1.0),
+        EvaluatedFile("Q4_K_M", 7456, 0.0125, 0.8, 0.6, None),
+    ),
+    refinement=RefinementRecord(
+        measured=(ValidatedFile("plan", 7400, 0.011, 0.0105), ValidatedFile("Q4_K_M", 7456, None, 0.0125)),
+        rounds=(RefineRound("round 1", -0.02, True, 0.25, {"q": 0.1, "bits": -0.05}, {"q": 0.01, "bits": 0.02}),),
+        leader="round 1",
+        test=LeaderTest(-0.0002, 0.0001, -0.0004, 0.0, 0.04),
+        counts=True,
+        withdrawn=False,
+        kld_before=0.0102,
+        gain=Gain(0.98, 0.97, 0.99),
+    ),
 )

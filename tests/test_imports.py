@@ -18,7 +18,7 @@ ORDER = (
     "rounding",
     "analyze",
     "sensitivity",
-    "solve",
+    "solver",
     "devices",
     "build",
     "planning",

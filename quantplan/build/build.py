@@ -30,7 +30,7 @@ from quantplan.recipes.quantize_command import in_imatrix_folder, plan_rules, qu
 from quantplan.records.files import replacing
 from quantplan.tensor import Model
 
-MAX_SPELLED_RULES = 4  # more go into a file beside the output: a command line should be readable
+MAX_SPELLED_RULES = 4  # more go into a file next to the output: a command line should be readable
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def build(
     the end. ``compensation``: for plans with compensated rounding, whose second moments must be those of the plan.
 
     What can be known beforehand is checked first: the plan belongs to the model, the imatrix is the one it
-    was made with, the rules resolve to the plan, the disk has room. The rules are kept beside the output.
+    was made with, the rules resolve to the plan, the disk has room. The rules are kept next to the output.
     Raises BadFile, BadUsage, ModelMismatch, NoSpace, NotAsPlanned, ToolFailed.
     """
     check_compensation(plan, source, compensation)
@@ -120,7 +120,7 @@ def stock_quant_command(model: Model, ftype: str, out: Path, imatrix_path: Path 
 
 
 def rules_file(out: Path) -> Path:
-    """Where a built file's rules are kept: beside it, so that the command can be run again."""
+    """Where a built file's rules are kept: next to it, so that the command can be run again."""
     return out.with_name(f"{out.name.removesuffix('.gguf')}.tensor-types.txt")
 
 

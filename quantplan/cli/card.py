@@ -15,7 +15,7 @@ from quantplan.cli.framework import ForceOption, OutputOptions, command, out_opt
 from quantplan.cli.memory import ContextsOption, parse_contexts
 from quantplan.cli.options import ModelOptions
 from quantplan.cli.plan_output import model_stem, with_stem
-from quantplan.errors import BadUsage
+from quantplan.errors import BadUsage, ToolFailed, ToolMissing
 from quantplan.evaluate.published_files import (
     PublishedFile,
     places_of,
@@ -106,9 +106,18 @@ def card(
     if output.dry_run:
         console.say("would write:")
     else:
-        data = card_data([with_memory(file, contexts) for file in data.files], records)
+        data = card_data(_with_memory(data.files, contexts), records)
         _write(data, who, folder, history)
     _print(data, _names(data), folder, output.as_json)
+
+
+def _with_memory(files: Sequence[PublishedFile], contexts: Sequence[int]) -> Sequence[PublishedFile]:
+    """A card can do without what the files take in memory."""
+    try:
+        return [with_memory(file, contexts) for file in files]
+    except (ToolMissing, ToolFailed) as error:
+        console.warn(f"no memory figures in the card: {error}")
+        return files
 
 
 def _records(option: Path | None) -> list[Path]:

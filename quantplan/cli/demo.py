@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import subprocess
-import sys
-from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +10,7 @@ import typer
 
 from quantplan.cli import console
 from quantplan.cli.framework import DryRunOption, JsonOption, command
+from quantplan.cli.steps import command_line, run_step
 from quantplan.records.files import replacing
 from quantplan.run.demo_text import demo_texts
 
@@ -43,12 +40,12 @@ def demo(
 
     Example: quantplan demo --folder quantplan-demo
     """
-    lines = [shlex.join(["quantplan", *words]) for words, _ in STEPS]
+    lines = [command_line(words) for words, _ in STEPS]
     if not dry_run:
         _prepare(folder)
         for words, makes in STEPS:
             if not (makes and (folder / makes).exists()):
-                _run(words, folder, as_json)
+                run_step(words, folder, quiet=as_json)
     if as_json:
         made = [str(folder / makes) for makes in (*(makes for _, makes in STEPS if makes), PLAN)]
         console.put_json({"folder": str(folder), "written": not dry_run, "commands": lines, "files": made})
@@ -58,19 +55,6 @@ def demo(
     if not dry_run:
         console.say(f"\nThe project is in {folder}/: plans/, reports/, imatrix/, calibration/. What to try next:")
         console.say(f"  cd {folder} && quantplan solve --budget 4.5bpw && quantplan emit {PLAN} --as tensor-types")
-
-
-def _run(words: Sequence[str], folder: Path, quiet: bool) -> None:
-    """``quiet``: what the command prints goes to stderr."""
-    console.say(f"\n$ {shlex.join(['quantplan', *words])}")
-    finished = subprocess.run(
-        [sys.executable, "-m", "quantplan.cli.main", *words],
-        cwd=folder,
-        check=False,
-        stdout=sys.stderr.fileno() if quiet else None,
-    )
-    if finished.returncode != 0:
-        raise typer.Exit(finished.returncode)
 
 
 def _prepare(folder: Path) -> None:

@@ -20,7 +20,7 @@ from quantplan.records.formats import PLANS
 from quantplan.report.explanation import curve_table, gains_table, plan_fields, ranked, summary, tensor_fields
 from quantplan.selector import Selector
 from quantplan.sensitivity_table import SensitivityTable
-from quantplan.solve.constraints import Constraints
+from quantplan.solver.constraints import Constraints
 
 
 @command

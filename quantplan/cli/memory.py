@@ -118,8 +118,6 @@ def _show(uses: list[MemoryUse], where: Placement, name: str, as_json: bool) -> 
         return
     cache = ",".join(dict.fromkeys(kv.name.lower() for kv in uses[0].needs.kv))
     console.put_table(memory_table(uses, f"{name}, KV cache {cache}"))
-    if reason := uses[0].needs.not_asked:
-        console.warn(f"llama.cpp gave no sizes, the buffers are upper bounds: {reason}")
     for note in memory_notes(uses):
         console.say(note)
     if where.unused:

@@ -42,7 +42,7 @@ from quantplan.selector import Selector, parse_assignment
 from quantplan.sensitivity.estimate import SensitivityOptions, price, prior_table
 from quantplan.sensitivity.tensor_swap import ProbeOptions
 from quantplan.sensitivity_table import SensitivityTable
-from quantplan.solve.constraints import Constraints
+from quantplan.solver.constraints import Constraints
 from quantplan.tensor import Model
 
 DEFAULT_SERVE_CTX = 4096  # llama.cpp's own default

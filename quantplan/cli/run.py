@@ -36,9 +36,8 @@ from quantplan.llamacpp.imatrix import ImatrixOptions as ImatrixToolOptions
 from quantplan.llamacpp.quantize import known_ftype
 from quantplan.planning import request as planning
 from quantplan.planning.solving import check
-from quantplan.records.codec import write_json
-from quantplan.records.formats import COMPARISONS, PLANS
-from quantplan.report.run_table import RUN_FORMAT, RUN_VERSION, result_fields, run_table
+from quantplan.records.formats import COMPARISONS, PLANS, RUNS
+from quantplan.report.run_table import run_record, run_table
 from quantplan.run.refine import LEAST_CHUNKS
 from quantplan.run.run import run as run_targets
 from quantplan.run.run import run_status
@@ -138,7 +137,7 @@ def run(
     path = _imatrix_path(imatrix.imatrix, source)
     if not path.exists():
         if output.dry_run:
-            console.put(f"imatrix   {path} would be made first; then the same command tells the rest")
+            console.put(f"imatrix   {path} would be made first; then the same command shows the rest")
             return
         _make_imatrix(source, texts, options.calibration_files(calibration.calibration), path, n_ctx, execution)
     here = ModelOptions(source.path)
@@ -237,13 +236,12 @@ def _write(result: RunResult) -> None:
     PLANS.write(result.plan, default_plan_path(target.request.model, plan_name(target.request)))
     reports = options.folder(None, "reports")
     COMPARISONS.write(result.comparison, reports / f"{target.name}.comparison.json")
-    head = {"format": RUN_FORMAT, "version": RUN_VERSION}
-    write_json(reports / f"{target.name}.run.json", head | result_fields(result))
+    RUNS.write(run_record(result), reports / f"{target.name}.run.json")
 
 
 def _show(results: list[RunResult], as_json: bool) -> None:
     if as_json:
-        console.put_json([result_fields(result) for result in results])
+        console.put_json([RUNS.encode(run_record(result)) for result in results])
         return
     console.put_table(run_table(results))
     for result in results:

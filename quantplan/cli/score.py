@@ -63,6 +63,9 @@ def score(
     questions, original = read_suites(suite), model.file or _of_project()
     if text.text and original is None:
         raise BadUsage("--text: the perplexity part needs the original model; name it with --model ORIGINAL.gguf")
+    described = options.project().settings if options.project() else {}
+    if not text.text and (measuring.ctx or measuring.eval_chunks != described.get("eval_chunks")):
+        raise BadUsage("--ctx and --chunks cut the text of the perplexity part; name one with --text FILE")
     how = execution.parsed()
     here = [options.local(file) for file in files]
     every = [*here, *([original] if original else [])]

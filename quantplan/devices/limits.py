@@ -14,8 +14,8 @@ from quantplan.errors import BadUsage, BudgetImpossible
 from quantplan.plan import Plan
 from quantplan.quant_type import QuantType
 from quantplan.selector import Selector
-from quantplan.solve.grouping import Grouping
-from quantplan.solve.planner import Formulation, keeping, limited
+from quantplan.solver.grouping import Grouping
+from quantplan.solver.planner import Formulation, keeping, limited
 from quantplan.tensor import Model, Tensor
 
 VRAM, RAM, TIME = "VRAM", "RAM", "time per token"

@@ -45,7 +45,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class MemoryNeeds:
-    """What one sequence of ``ctx`` tokens takes beside the weights. All figures are bytes and none is too small on purpose.
+    """What one sequence of ``ctx`` tokens takes besides the weights. All figures are bytes and none is too small on purpose.
 
     ``compute_buffer`` is the GPU's under full offload, ``host_buffer`` what is left in RAM then: the inputs, the
     attention mask, the rows of the embeddings. Where tensors are moved to the processor, the GPU's buffer grows by
@@ -60,7 +60,6 @@ class MemoryNeeds:
     compute_buffer: Figure
     host_buffer: Figure
     crossing: Figure
-    not_asked: str = ""  # why llama.cpp was not asked, where everything is computed
 
     def total(self, weights_on_gpu: int, largest_moved: int = 0) -> int:
         """Bytes of VRAM. ``largest_moved``: bytes of the largest tensor that was moved to the processor.
@@ -98,12 +97,12 @@ class MemoryUse:
 
     @property
     def gpu_buffers(self) -> int:
-        """VRAM beside weights and cache."""
+        """VRAM in addition to weights and cache."""
         return self.vram - self.gpu_weights - self.needs.kv_cache.bytes
 
     @property
     def cpu_buffers(self) -> int:
-        """RAM beside weights."""
+        """RAM in addition to weights."""
         return self.ram - self.cpu_weights
 
 

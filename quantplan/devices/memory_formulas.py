@@ -1,12 +1,11 @@
-"""Memory beside the weights from hyperparameters and shapes, as llama.cpp 0.5 lays it out. All results are bytes.
+"""What llama-fit-params does not say of memory next to the weights, as llama.cpp 0.5 lays it out. All results are bytes.
 
-``kv_cache`` is exact for the layouts it knows and nothing for the others; the buffers are upper bounds. llama.cpp
-itself is asked where it can be (``llamacpp.fit``); tests hold these formulas against its answers.
+``kv_cache`` is exact for the layouts it knows and None for the others, where the tool prints whole MiB; what stays in
+RAM next to a GPU, and what crosses between the devices, are upper bounds. Tests hold them against llama.cpp's answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from quantplan.devices.memory import COMPUTED, Figure
@@ -15,7 +14,6 @@ from quantplan.quant_type import QuantType
 from quantplan.tensor import Model, Tensor, padded
 
 CELLS = 256  # GGML_PAD in llama_context and llama_kv_cache_iswa: caches come in multiples of this
-_MAX_BATCH = 2048  # n_batch of llama.cpp's tools, which bounds n_ubatch
 _FLOAT = 4
 # every n-th block attends to all tokens, the others to a window: set_swa_pattern in src/models/*.cpp
 _FULL_ATTENTION_EVERY = {
@@ -156,33 +154,10 @@ def _recurrent_state(model: Model) -> int:
 # --- buffers
 
 
-def compute_buffer(model: Model, run: ServeSettings) -> Figure:
-    """An upper bound of what a forward pass of ``rows`` tokens needs at once.
-
-    rows x 4 bytes x (vocabulary + 4 width + twice all that the widest block puts out), plus the mask, plus two
-    matrices of rows x cells for each head without flash attention. llama.cpp reuses memory: it needs less.
-    """
-    width, vocabulary = model.hyperparameter("embedding_length", 0), vocabulary_size(model)
-    blocks = [tensors.values() for block, tensors in _roles(model).items() if block < model.main_blocks]
-    widest = max((_outputs(model, tensors) for tensors in blocks), default=0)
-    size = run.rows * _FLOAT * (vocabulary + 4 * width + 2 * widest)
-    if not run.flash_attention:
-        size += 2 * model.hyperparameter("attention.head_count", 0) * run.rows * run.cells * _FLOAT
-    size += 2 * _mask(model, run) + _INPUTS
-    return Figure(size, COMPUTED, f"upper bound: vocabulary and twice the outputs of the widest block, {run.rows} rows")
-
-
 def vocabulary_size(model: Model) -> int:
     """Rows of the embeddings, or of the output where there are none."""
     tensor = model.by_name.get("token_embd.weight") or model.by_name.get("output.weight")
     return tensor.shape[1] if tensor is not None and len(tensor.shape) > 1 else 0
-
-
-def _outputs(model: Model, tensors: Iterable[Tensor]) -> int:
-    """Values that the matrices of a block put out for a token; of the experts as many as are used."""
-    used = model.hyperparameter("expert_used_count", 1)
-    matrices = [tensor for tensor in tensors if len(tensor.shape) > 1]
-    return sum(each.shape[1] * used if each.role.endswith("_exps") else each.rows for each in matrices)
 
 
 def _mask(model: Model, run: ServeSettings) -> int:

@@ -18,7 +18,7 @@ TEMPLATE_KEY = "tokenizer.chat_template"
 OPENED, CLOSED = "<think>", "</think>"
 ALWAYS, SWITCH, NEVER = "always", "switch", "never"  # what a template knows of thinking
 PLAIN = "Question: {question}\nAnswer:"
-_PLAIN_STOP = ("\nQuestion:",)  # a model without a template goes on with questions of its own
+_PLAIN_STOP = ("\nQuestion:",)  # a model without a template continues with questions of its own
 _A_DAY = "01 Jan 2025"  # for templates that write today's date into the prompt: answers must not change overnight
 _TAG = re.compile(r"</?think>")
 

@@ -102,7 +102,7 @@ def _build() -> DoctorCheck:
 def _rules() -> DoctorCheck:
     """Known bad builds are told by what they do, not by their number: three rules in a dry run on the bundled model.
 
-    Between llama.cpp PRs 19770 and 22572 (spring 2026) a rule equal to the mix's default type was ignored and the mix's
+    Between llama.cpp PRs 19770 and 22572 (spring 2026) a rule equal to the ftype's default type was ignored and the ftype's
     own choice taken; in mid-2025 the last hit won, not the first.
     """
     model = _bundled()

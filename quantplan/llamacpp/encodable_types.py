@@ -31,7 +31,7 @@ def parse_writable(text: str) -> tuple[QuantType, ...]:
 def writable_types() -> tuple[QuantType, ...]:
     """Every type that the installed library encodes and decodes, largest first.
 
-    Types that quantplan's table lacks join it (``quant_type.register``) with the library's own numbers. ToolFailed
+    Types that are not in quantplan's table join it (``quant_type.register``) with the library's own numbers. ToolFailed
     where library and table disagree about a type, ToolMissing without a library.
     """
     found = [kind for kind in map(_installed, range(_count())) if kind and kind.for_weights and _encodes(kind)]
@@ -44,7 +44,7 @@ def _count() -> int:
     """GGML_TYPE_COUNT: what llama_model_quantize_default_params (llama.h) has where no type is chosen."""
     found = libraries.load("llama").llama_model_quantize_default_params()
     if found.output_tensor_type != found.token_embedding_type or not 0 < found.output_tensor_type <= _MOST_TYPES:
-        raise ToolFailed("the installed libllama does not tell how many types it has; see `quantplan doctor`")
+        raise ToolFailed("the installed libllama does not say how many types it has; see `quantplan doctor`")
     return found.output_tensor_type
 
 

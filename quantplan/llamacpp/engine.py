@@ -45,7 +45,7 @@ class EngineOptions:
 
 
 def chunks_per_batch(n_ctx: int) -> int:
-    """Windows that are decoded together."""
+    """Chunks that are decoded together."""
     return max(1, _BATCH_TOKENS // n_ctx)
 
 

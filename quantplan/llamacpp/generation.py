@@ -40,7 +40,7 @@ class Generation:
     """``text``: the answer, special tokens written out, the one that ends it left out; ``tokens`` that it took.
 
     ``ending``: ENDED by the model, LENGTH: all tokens used, STOPPED at a text that ends answers, BROKEN: the model's logits
-    are no numbers, TOO_LONG: the prompt does not fit the context that the model was trained for, EMPTY: it has no token.
+    are NaN or infinite, TOO_LONG: the prompt does not fit the context that the model was trained for, EMPTY: it has no token.
     """
 
     text: str
@@ -114,7 +114,7 @@ class _Sequence:
 
 
 class _Decoder:
-    """A context for groups of sequences, and the batch they are handed over in. Use it as a context manager."""
+    """A context for groups of sequences, and the batch they are decoded in. Use it as a context manager."""
 
     def __init__(self, engine: Engine, waiting: list[_Sequence], cells: int) -> None:
         import llama_cpp

@@ -51,7 +51,7 @@ def library_path(name: str) -> Path:
 
 @cache
 def load(name: str) -> ctypes.CDLL:
-    """The library with its functions declared; ToolMissing where it cannot be loaded or lacks one of them."""
+    """The library with its functions declared; ToolMissing where it cannot be loaded or does not have one of them."""
     if name != "ggml-base":
         load("ggml-base")  # first, from its own folder: the others then use this one and no other installation's
     path = library_path(name)

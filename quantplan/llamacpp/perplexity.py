@@ -34,7 +34,7 @@ class ToolOptions:
 
 @dataclass(frozen=True)
 class Parsed:
-    """``chunks``: windows that the figures cover; ``complete``: taken from the summary, which covers all of
+    """``chunks``: those that the figures cover; ``complete``: taken from the summary, which covers all of
     them.
     """
 
@@ -44,7 +44,7 @@ class Parsed:
 
 
 def base_argv(model: Path, text: Path, base_file: Path, chunks: int, options: ToolOptions) -> list[str]:
-    """The run that writes the base's log-probabilities of the first ``chunks`` windows of the text."""
+    """The run that writes the base's log-probabilities of the first ``chunks`` chunks of the text."""
     words = [
         "llama-perplexity",
         "-m",
@@ -89,7 +89,7 @@ def write_base(
     step: Advance | None = None,
     report: Reporter = SILENT,
 ) -> None:
-    """Runs the base model; ToolFailed unless the file has exactly the size that all windows need."""
+    """Runs the base model; ToolFailed unless the file has exactly the size that all chunks need."""
     finished = run(base_argv(model, text, base_file, chunks, options), report=report, on_text=_counter(step))
     found = base_file.stat().st_size if base_file.is_file() else 0
     expected = base_file_bytes(vocabulary, options.n_ctx, chunks)

@@ -1,7 +1,7 @@
 """llama-quantize: which types it would store, and the real run.
 
 ``--dry-run`` resolves every tensor's type in milliseconds without reading weights, header-only files
-included. It is asked instead of repeating its rules here: what is quantizable, what a mix is, what a rule
+included. It is asked instead of repeating its rules here: what is quantizable, what a stock quant is, what a rule
 does to an odd shape.
 """
 
@@ -180,7 +180,7 @@ def quantizable(model: Model) -> tuple[Tensor, ...]:
 
 
 def stock_quant(model: Model, ftype: str, imatrix: Path | None = None) -> dict[str, QuantType]:
-    """Stored type of every tensor in the stock mix ``ftype``. Some mixes depend on whether there is an
+    """Stored type of every tensor in the stock quant ``ftype``. Some depend on whether there is an
     imatrix.
 
     NothingSelected with near names for an unknown FTYPE.
@@ -202,7 +202,7 @@ def _check_complete(model: Model, types: dict[str, QuantType]) -> None:
 
 @cache
 def ftypes() -> tuple[str, ...]:
-    """Names of the file types (mixes) that the installed llama-quantize knows, COPY left out."""
+    """Names of the stock quants that the installed llama-quantize knows, COPY left out."""
     log = run([TOOL, "--help"], check=False).log
     names = _FTYPE_LINE.findall(log.partition(_FTYPE_LIST)[2])
     if "Q4_K_M" not in names:

@@ -71,7 +71,7 @@ def outcomes(
 ) -> tuple[bool, ...]:
     """Whether each task was solved, in the tool's order, from up to RUNS runs until one has all of them.
 
-    Raises BadUsage where a task does not fit into the window, ToolFailed where no run says everything, ToolMissing.
+    Raises BadUsage where a task does not fit into the context, ToolFailed where no run says everything, ToolMissing.
     """
     for _ in range(RUNS):
         finished = run(argv(model, asked, options), report=report, on_text=_counter(asked.mode, step))

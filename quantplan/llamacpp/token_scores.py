@@ -81,7 +81,7 @@ def base_rows(logits: np.ndarray, out: np.ndarray | None = None) -> BaseRows:
 
 
 def divergence(base: BaseRows, logits: np.ndarray) -> np.ndarray:
-    """float64 [rows]: KL(base || other) in nats; 0 for equal rows, NaN where logits are no numbers."""
+    """float64 [rows]: KL(base || other) in nats; 0 for equal rows, NaN where logits are NaN or infinite."""
     out = np.empty(len(base.logits))
 
     def work(rows: slice, block: np.ndarray) -> None:
@@ -198,12 +198,12 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def _each_block(logits: np.ndarray, work: Callable[[slice, np.ndarray], None]) -> None:
-    """work(rows, block) for all blocks of [rows, vocabulary] or [windows, rows, vocabulary], on all cores."""
+    """work(rows, block) for all blocks of [rows, vocabulary] or [chunks, rows, vocabulary], on all cores."""
     list(_pool().map(lambda task: work(*task), _blocks(logits)))
 
 
 def _blocks(logits: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Views of whole rows: the engine's windows are not contiguous, and flattening them would copy all
+    """Views of whole rows: the engine's chunks are not contiguous, and flattening them would copy all
     logits.
     """
     chunks = logits if logits.ndim == 3 else logits[None]

@@ -15,7 +15,7 @@ TOKENS = 8
 
 
 def check_runs(path: Path | str, threads: int = 0) -> None:
-    """BadFile with llama.cpp's own reason where it does not load the file, cannot decode, or gives logits that are no numbers."""
+    """BadFile with llama.cpp's own reason where it does not load the file, cannot decode, or gives NaN or infinite logits."""
     try:
         isolated.call(_decode, str(path), threads)
     except QuantplanError as error:

@@ -11,10 +11,10 @@ from quantplan.planning.request import PlanRequest, allowed_types, formulate_req
 from quantplan.quant_type import QuantType, fitted
 from quantplan.sensitivity import estimate as pricing
 from quantplan.sensitivity_table import SensitivityTable
-from quantplan.solve.bound import prices
-from quantplan.solve.constraints import Allowed
-from quantplan.solve.explain import CurvePoint, GroupGain, curve, standings, verdict
-from quantplan.solve.planner import Formulation
+from quantplan.solver.bound import prices
+from quantplan.solver.constraints import Allowed
+from quantplan.solver.explain import CurvePoint, GroupGain, curve, standings, verdict
+from quantplan.solver.planner import Formulation
 from quantplan.tensor import Tensor, padded
 
 
@@ -81,8 +81,8 @@ def _choices(formulation: Formulation, plan: Plan) -> tuple[int, ...]:
         stored = tuple(plan.types[tensor.name] for tensor in members)
         if stored not in kinds:
             raise BadUsage(
-                f"the plan stores {members[0].name} as {stored[0]}, which is none of the choices that its sensitivity table and "
-                "wishes leave; give the table that it was made from with --damage FILE, and its imatrix with --imatrix"
+                f"the plan stores {members[0].name} as {stored[0]}, which its sensitivity table and constraints do not "
+                "allow; give the table that it was made from with --sensitivity FILE, and its imatrix with --imatrix"
             )
         found.append(kinds.index(stored))
     return tuple(found)

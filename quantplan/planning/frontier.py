@@ -14,12 +14,12 @@ from quantplan.planning.solving import Solved, formulations, solve_request
 from quantplan.planning.stock_quants import StockQuant, stock_quants
 from quantplan.quant_type import QuantType
 from quantplan.sensitivity_table import SensitivityTable
-from quantplan.solve.alternatives import alternatives
-from quantplan.solve.frontier import NEXT_BYTES, Point, even_budgets, frontier, knee, span
-from quantplan.solve.planner import Formulation
-from quantplan.solve.program import smallest_bytes
-from quantplan.solve.search import Solution
-from quantplan.solve.stability import Stability, stability
+from quantplan.solver.alternatives import alternatives
+from quantplan.solver.frontier import NEXT_BYTES, Point, even_budgets, frontier, knee, span
+from quantplan.solver.planner import Formulation
+from quantplan.solver.program import smallest_bytes
+from quantplan.solver.search import Solution
+from quantplan.solver.stability import Stability, stability
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ def _group_error(table: SensitivityTable, stored: Iterable) -> float:
 
 def _at_budget(request: PlanRequest, table: SensitivityTable, speeds: SpeedTable | None) -> Solved:
     if request.budget is None:
-        raise BadUsage("at which size? give --at BUDGET, for example --at 4.5bpw")
+        raise BadUsage("at which size? give --budget, for example --budget 4.5bpw")
     if request.most_kld is not None:
-        raise BadUsage("--at BUDGET sets the size: leave --max-kld out")
+        raise BadUsage("--budget sets the size: leave --max-kld out")
     return solve_request(request, table, speeds)

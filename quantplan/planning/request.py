@@ -18,10 +18,10 @@ from quantplan.llamacpp import quantize
 from quantplan.quant_type import QuantType
 from quantplan.sensitivity import estimate as pricing
 from quantplan.sensitivity_table import SensitivityTable
-from quantplan.solve import layers
-from quantplan.solve.constraints import Allowed, Constraints, allowed, permission, types_by_tensor, unsafe
-from quantplan.solve.grouping import tensor_groups
-from quantplan.solve.planner import (
+from quantplan.solver import layers
+from quantplan.solver.constraints import Allowed, Constraints, allowed, permission, types_by_tensor, unsafe
+from quantplan.solver.grouping import tensor_groups
+from quantplan.solver.planner import (
     Formulation,
     Goal,
     fixed_bytes,

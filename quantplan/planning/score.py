@@ -29,8 +29,8 @@ def score(plan: Plan, table: SensitivityTable, model: Model | None = None) -> tu
         near = sorted(table.rows[first].weights, key=lambda kind: abs(BY_NAME[kind].bits - bits))[:2]
         more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
         raise NothingSelected(
-            f"the sensitivity table has no price for {', '.join(lacking[:3])}{more}; for {first} it has {' and '.join(near)} "
-            "nearest in size. Probe with `quantplan probe --types` that name it, or score a file of types that are priced"
+            f"the sensitivity table has no value for {', '.join(lacking[:3])}{more}; for {first} it has {' and '.join(near)} "
+            "nearest in size. Measure it with `quantplan probe --types`, or give a file whose types the table has"
         )
     return table.predict(types)
 

@@ -12,8 +12,8 @@ from quantplan.planning.solving import formulations
 from quantplan.planning.stock_quants import StockQuant, stock_quants
 from quantplan.quant_type import QuantType
 from quantplan.sensitivity_table import SensitivityTable
-from quantplan.solve.frontier import Point, even_budgets
-from quantplan.solve.planner import Formulation, check_budget
+from quantplan.solver.frontier import Point, even_budgets
+from quantplan.solver.planner import Formulation, check_budget
 from quantplan.tensor import Model
 
 

@@ -24,8 +24,8 @@ from quantplan.quant_type import QuantType
 from quantplan.recipes.layer_types import flags_for
 from quantplan.sensitivity import estimate as pricing
 from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
-from quantplan.solve.planner import Formulation, best_answer, check_budget, solve_formulation
-from quantplan.solve.search import Solution
+from quantplan.solver.planner import Formulation, best_answer, check_budget, solve_formulation
+from quantplan.solver.search import Solution
 from quantplan.tensor import Tensor
 
 

@@ -120,7 +120,9 @@ def replace_foreign(
             continue
         new = nearest(quant, lambda each, name=name: allowed(name, each))
         if new is None:
-            raise NothingSelected(f"{name} is asked for as {quant.name}, and no type of llama.cpp fits it instead")
+            raise NothingSelected(
+                f"the file gives {name} the type {quant.name}, and no type of llama.cpp fits it instead"
+            )
         types[name] = new
         tensors = replaced.setdefault(quant.name, Replaced(quant, {})).tensors
         tensors.setdefault(new, []).append(name)

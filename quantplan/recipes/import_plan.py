@@ -289,7 +289,7 @@ def _from_gguf(other: Model, model: Model, imatrix: Imatrix | None) -> Imported:
     if differing:
         name = differing[0]
         warnings.append(
-            f"{len(differing)} tensors that llama-quantize only copies are stored otherwise in "
+            f"{len(differing)} tensors that llama-quantize only copies have another type in "
             f"{other.path.name}: "
             f"{name} is {other.by_name[name].type} there and stays {plan.types[name]}"
         )

@@ -92,7 +92,7 @@ def _check_model(published: Published, target: ImportTarget) -> tuple[str, ...]:
     if len(unknown) > len(named) / 2:
         raise ModelMismatch(
             f"{model.path.name} does not have {len(unknown)} of the {len(named)} tensors that were measured "
-            f"({_some(unknown)}): they are another model's"
+            f"({_some(unknown)}): the table belongs to another model"
         )
     for name, shape in published.shapes.items():
         here = model.by_name.get(name)

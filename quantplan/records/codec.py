@@ -98,6 +98,7 @@ class RecordFormat(Generic[Value]):
 
 FORMATS: dict[str, RecordFormat[Any]] = {}
 _SHAPES: dict[type, Shape] = {}
+_in_use: set[type] = set()
 
 
 def register(record_format: RecordFormat[Value]) -> RecordFormat[Value]:
@@ -109,7 +110,13 @@ def register(record_format: RecordFormat[Value]) -> RecordFormat[Value]:
 
 
 def shape(cls: type, **shape: Any) -> None:
-    """Declares how the JSON of a dataclass differs from its fields, see ``Shape``; before anything of it is encoded."""
+    """Declares how the JSON of a dataclass differs from its fields, see ``Shape``.
+
+    ValueError where the JSON of the type is in use: what was written before and what is written after would differ.
+    """
+    if cls in _in_use:
+        raise ValueError(f"the JSON of {cls.__name__} is in use or declared already")
+    _in_use.add(cls)
     _SHAPES[cls] = Shape(**shape)
 
 
@@ -189,8 +196,13 @@ def _pair(content: Any, _cls: type) -> Estimate:
     return Estimate(number(value, float), None if error is None else number(error, float))
 
 
+def _shape_of(cls: type) -> Shape:
+    _in_use.add(cls)
+    return _SHAPES.get(cls, Shape())
+
+
 def _structure_factory(cls: type) -> Callable[[Any, type], Any]:
-    declared = _SHAPES.get(cls, Shape())
+    declared = _shape_of(cls)
     estimates = _estimates(cls) - {*declared.pairs}
     keys = dict(declared.names)
     arrays = [keys.get(name, name) for name, hint in get_type_hints(cls).items() if get_origin(hint) is tuple]
@@ -219,7 +231,7 @@ def _structure_factory(cls: type) -> Callable[[Any, type], Any]:
 
 
 def _unstructure_factory(cls: type) -> Callable[[Any], Fields]:
-    declared = _SHAPES.get(cls, Shape())
+    declared = _shape_of(cls)
     estimates = _estimates(cls) - {*declared.pairs}
     keys = dict(declared.names)
     plain = make_dict_unstructure_fn(cls, _converter, **_renamed(cls, keys))

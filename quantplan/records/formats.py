@@ -1,4 +1,4 @@
-"""The formats of plans, sensitivity tables, measurements and comparisons. docs/formats.md has every field."""
+"""The formats of plans, sensitivity tables, measurements, comparisons and runs. docs/formats.md has every field."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from quantplan.measurement import PERCENTILES, Conditions, Measurement
 from quantplan.plan import Plan
 from quantplan.quant_type import quant_type
 from quantplan.records.codec import Fields, RecordFormat, register, shape
+from quantplan.run_record import RunRecord
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.task_score import TaskScore
 from quantplan.throughput import SpeedTest, Throughput
@@ -133,3 +134,25 @@ COMPARISONS = register(
     # 1: first; 2: tasks, speed, gaps, shrinkage
     RecordFormat("quantplan-comparison", 2, Comparison, "comparison", "compare again")
 )
+
+
+# --- runs. Keys of version 1: the stock quant as fallback is a mix, the evaluated files are judged
+
+
+def _handed_over(fields: Fields) -> Fields:
+    return fields | {"handed_over": "mix" if fields["handed_over"] else "plan"}
+
+
+def _is_stock_quant(fields: Fields) -> Fields:
+    if fields["handed_over"] not in ("mix", "plan"):
+        raise ValueError("handed_over is neither plan nor mix")
+    return fields | {"handed_over": fields["handed_over"] == "mix"}
+
+
+shape(
+    RunRecord,
+    names={"is_stock_quant": "handed_over", "kept": "name", "evaluated": "judged"},
+    written=_handed_over,
+    read=_is_stock_quant,
+)
+RUNS = register(RecordFormat("quantplan-run", 1, RunRecord, "run", "run again: finished steps are reused"))

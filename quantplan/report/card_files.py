@@ -103,10 +103,8 @@ def memory(data: CardData) -> str:
     rows = [_memory_row(file, use) for file in data.files for use in file.memory]
     if not rows:
         return "Not estimated."
-    asked = all(file.memory[0].needs.compute_buffer.asked for file in data.files if file.memory)
-    by = "llama.cpp says (llama-fit-params)" if asked else "is computed as an upper bound, llama.cpp was not asked"
     headings = ["File", "Context", "VRAM, all layers on a GPU", "RAM besides", "RAM without a GPU"]
-    note = f"GiB for one sequence with an F16 KV cache; weights from the file, the rest as {by}."
+    note = "GiB for one sequence with an F16 KV cache; weights from the file, the rest as llama-fit-params says."
     note += " Drivers and other programs come on top."
     return f"{table(headings, rows)}\n\n{note}"
 

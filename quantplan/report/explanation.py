@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from quantplan.budget import human_bytes
 from quantplan.planning.explain import ConstraintCost, Explanation, TensorExplanation
 from quantplan.report.table import Columns, Table, table_of
-from quantplan.solve.explain import MB, GroupGain
+from quantplan.solver.explain import MB, GroupGain
 
 SHOWN = 10
 _PER = 100_000_000  # bytes that the shadow price is given for

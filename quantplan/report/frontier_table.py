@@ -8,8 +8,8 @@ from quantplan.budget import human_bytes
 from quantplan.planning.frontier import Alternative, Frontier, FrontierEntry
 from quantplan.planning.stock_quants import StockQuant
 from quantplan.report.table import Columns, Table, as_csv, table_of
-from quantplan.solve.planner import Formulation
-from quantplan.solve.stability import Stability
+from quantplan.solver.planner import Formulation
+from quantplan.solver.stability import Stability
 
 _PER = 100_000_000  # bytes that a price is given for
 SHOWN = 20  # tensors named below the figures of stability

@@ -65,7 +65,7 @@ def memory_fields(use: MemoryUse) -> dict[str, Any]:
         "compute_buffer": _figure(needs.compute_buffer),
         "host_buffer": _figure(needs.host_buffer),
         "crossing": _figure(needs.crossing),
-        "not_asked": needs.not_asked or None,
+        "not_asked": None,  # version 1 said here why llama.cpp was not asked; now that is an error
     }
 
 

@@ -1,19 +1,25 @@
-"""The results of a run, as a table and as JSON."""
+"""The results of a run, as a table and as a record."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from quantplan.comparison import Row
 from quantplan.records.codec import finite
 from quantplan.report.cells import estimate
 from quantplan.report.measurement_table import chunks_of
 from quantplan.report.table import Columns, Table, table_of
-from quantplan.run.refine import Refinement, Scored
+from quantplan.run.refine import RefineStep, Scored
 from quantplan.run.targets import RunResult
-
-RUN_FORMAT, RUN_VERSION = "quantplan-run", 1  # 1: first
+from quantplan.run_record import (
+    EvaluatedFile,
+    Gain,
+    LeaderTest,
+    RefinementRecord,
+    RefineRound,
+    RunRecord,
+    ValidatedFile,
+)
 
 
 def run_table(results: Sequence[RunResult]) -> Table:
@@ -46,74 +52,55 @@ def rival(result: RunResult) -> Row | None:
     return min(fitting or stock_quants, key=lambda row: row.measurement.kld.value, default=None)
 
 
-def result_fields(result: RunResult) -> dict[str, Any]:
-    """A result as JSON values; see docs/formats.md."""
+def run_record(result: RunResult) -> RunRecord:
+    """What is kept of a result; see docs/formats.md."""
     measurement = result.measurement
-    return {
-        "budget": result.target.request.budget,
-        "budget_bytes": result.target.budget_bytes,
-        "file": str(result.target.file),
-        "file_bytes": measurement.file_bytes,
-        "bpw": measurement.bpw,
-        "kld": measurement.kld.value,
-        "kld_err": finite(measurement.kld.stderr),
-        "ppl": measurement.ppl.value,
-        "ppl_err": finite(measurement.ppl.stderr),
-        "handed_over": "mix" if result.is_stock_quant else "plan",
-        "name": result.kept,
-        "reason": result.reason,
-        "judged": [_judged(row) for row in result.comparison.rows],
-        "refinement": _refinement(result.refinement) | _gained(result),
-    }
+    return RunRecord(
+        budget=result.target.request.budget,
+        budget_bytes=result.target.budget_bytes,
+        file=str(result.target.file),
+        file_bytes=measurement.file_bytes,
+        bpw=measurement.bpw,
+        kld=measurement.kld,
+        ppl=measurement.ppl,
+        is_stock_quant=result.is_stock_quant,
+        kept=result.kept,
+        reason=result.reason,
+        evaluated=tuple(_evaluated(row) for row in result.comparison.rows),
+        refinement=_refinement(result),
+    )
 
 
-def _judged(row: Row) -> dict[str, Any]:
-    return {
-        "name": row.name,
-        "file_bytes": row.measurement.file_bytes,
-        "kld": row.measurement.kld.value,
-        "kld_ratio": finite(row.kld_ratio),
-        "kld_ratio_low": finite(row.low),
-        "kld_ratio_high": finite(row.high),
-    }
+def _evaluated(row: Row) -> EvaluatedFile:
+    return EvaluatedFile(
+        row.name,
+        row.measurement.file_bytes,
+        row.measurement.kld.value,
+        kld_ratio=finite(row.kld_ratio),
+        kld_ratio_low=finite(row.low),
+        kld_ratio_high=finite(row.high),
+    )
 
 
-def _refinement(state: Refinement) -> dict[str, Any]:
-    test = state.test
-    return {
-        "measured": [_measured(scored) for scored in state.measured],
-        "rounds": [
-            {
-                "name": step.name,
-                "relative": step.relative,
-                "better": step.better,
-                "moved": step.moved,
-                "factors": step.correction.types,
-                "factor_errors": step.correction.type_errors,
-            }
-            for step in state.steps
-        ],
-        "leader": state.leader.name,
-        "test": {name: getattr(test, name) for name in ("difference", "stderr", "low", "high", "p")} if test else None,
-        "counts": state.counts,
-        "withdrawn": state.withdrawn,
-    }
+def _refinement(result: RunResult) -> RefinementRecord:
+    state, test, before, gain = result.refinement, result.refinement.test, result.before, result.gain
+    return RefinementRecord(
+        measured=tuple(_validated(scored) for scored in state.measured),
+        rounds=tuple(_round(step) for step in state.steps),
+        leader=state.leader.name,
+        test=LeaderTest(test.difference, test.stderr, test.low, test.high, test.p) if test else None,
+        counts=state.counts,
+        withdrawn=state.withdrawn,
+        kld_before=before.kld.value if before else None,
+        gain=Gain(finite(gain.ratio), finite(gain.low), finite(gain.high)) if gain else None,
+    )
 
 
-def _measured(scored: Scored) -> dict[str, Any]:
+def _validated(scored: Scored) -> ValidatedFile:
     mean = sum(scored.klds) / len(scored.klds)
-    return {
-        "name": scored.name,
-        "file_bytes": scored.plan.file_bytes,
-        "predicted_kld": finite(scored.plan.predicted_kld),
-        "kld": mean,
-    }
+    return ValidatedFile(scored.name, scored.plan.file_bytes, finite(scored.plan.predicted_kld), mean)
 
 
-def _gained(result: RunResult) -> dict[str, Any]:
-    """Of refinement, on the evaluation text."""
-    before, gain = result.before, result.gain
-    return {
-        "kld_before": before.kld.value if before else None,
-        "gain": {name: finite(getattr(gain, name)) for name in ("ratio", "low", "high")} if gain else None,
-    }
+def _round(step: RefineStep) -> RefineRound:
+    correction = step.correction
+    return RefineRound(step.name, step.relative, step.better, step.moved, correction.types, correction.type_errors)

@@ -6,7 +6,7 @@ A table predicts log KLD of a file as log f (S (1 + c S) + K). Here every entry 
                                                            y = feed(q) + role(t) + row(t)
 
 b and family (iq and legacy against k) are the super- and sub-additivity by bits and kinds of types that one curvature leaves,
-feed is the kernels' rounding by what they are fed with (Q8_K, Q8_0), role and row are the errors of the probed scales. A plan is
+feed is the activation quantization by activation type (Q8_K, Q8_0), role and row are the errors of the probed scales. A plan is
 solved from scales that are too low here and too high there and leans on those that are too low: it comes out worse than
 predicted by more than a stock quant does, and how much tells the rows apart. All logarithms have normal priors around 0 with the
 table's own errors, so that without observations the table stays as it is.
@@ -32,7 +32,7 @@ from quantplan.tensor import role_of
 
 LEVEL, BITS, FAMILIES, FEEDS = "level", "bits", ("iq", "legacy"), ("Q8_K", "Q8_0")
 TYPE_FACTORS = (LEVEL, BITS, *FAMILIES, *FEEDS)
-_FEED_NAMES = {8: "Q8_0", 9: "Q8_0", 15: "Q8_K"}  # ggml's numbers; Q8_1 is Q8_0 with a sum beside it
+_FEED_NAMES = {8: "Q8_0", 9: "Q8_0", 15: "Q8_K"}  # ggml's numbers; Q8_1 is Q8_0 with a sum
 _LEAST_ERROR = 0.03  # as in pricing: no table is surer of its types than that
 _LEVEL_ERROR = 0.3  # texts differ in level by as much, and no plan depends on it
 _MOST_ERROR = 1.0  # of a row: a factor of e, beyond which a logarithm is no error any more

@@ -9,7 +9,7 @@ def demo_texts() -> tuple[str, str]:
     """(calibration, evaluation): whole topics of ``pydoc_data.topics`` in turn, two to one.
 
     Topics quote one another; a paragraph that stands in the calibration text, or a long line of which does, is left out of the
-    evaluation text, so that nothing is judged on what it was chosen by.
+    evaluation text, so that nothing is evaluated on the text that chose it.
     """
     from pydoc_data.topics import topics
 

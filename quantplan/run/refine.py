@@ -23,7 +23,7 @@ from quantplan.planning.solving import plan_for
 from quantplan.quant_type import QuantType
 from quantplan.run.correction import Correction, Observed, corrected, correction
 from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
-from quantplan.solve.planner import Formulation, limited
+from quantplan.solver.planner import Formulation, limited
 from quantplan.tensor import Tensor
 
 ROUNDS = 2

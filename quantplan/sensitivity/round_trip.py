@@ -3,7 +3,7 @@
     e(t, q) = sum_ij w_j (W - Q)_ij^2 / sum_ij w_j W_ij^2        w_j = E[x_j^2] from the imatrix, per expert
 
 the relative energy of the output error when inputs are uncorrelated (the diagonal of E[xx'] is all that a stock
-imatrix knows). The encoder is ggml's own, fed with the weights and importance that llama-quantize would use.
+imatrix knows). The encoder is ggml's own, with the weights and importance that llama-quantize would use.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from quantplan.llamacpp import ggml
 from quantplan.quant_type import QuantType, fitted
 from quantplan.tensor import Model, Tensor
 
-VERSION = 2  # 2: experts with few hits are judged mostly by the mean of all; 1: first
+VERSION = 2  # 2: experts with few hits are weighted mostly by the mean of all; 1: first
 _CHUNK_ELEMENTS = (
     256 * 1024
 )  # rows of 1 MiB in float32 per job: memory is a few of them per thread, whatever the tensor
@@ -110,13 +110,13 @@ def _jobs(
     model: Model, tensor: Tensor, types: tuple[QuantType, ...], imatrix: Imatrix | None, sample: int | None
 ) -> Iterator[Callable[[], _Sums]]:
     importance = imatrix.quantize_weights(tensor) if imatrix else None
-    judged = imatrix.error_weights(tensor) if importance is not None and imatrix else None
+    weighting = imatrix.error_weights(tensor) if importance is not None and imatrix else None
     per_expert = tensor.rows // tensor.experts
     step = max(1, _CHUNK_ELEMENTS // tensor.columns)
     for expert in range(tensor.experts):
         rows = sampled_rows(per_expert, tensor, sample) + expert * per_expert
         own = None if importance is None else importance[expert : expert + 1]
-        weights = np.ones(tensor.columns, np.float32) if judged is None else judged[expert]
+        weights = np.ones(tensor.columns, np.float32) if weighting is None else weighting[expert]
         for start in range(0, len(rows), step):
             yield _job(model, tensor, types, rows[start : start + step], own, weights)
 
@@ -136,12 +136,12 @@ def _job(
     types: tuple[QuantType, ...],
     rows: np.ndarray,
     importance: np.ndarray | None,
-    judged: np.ndarray,
+    weighting: np.ndarray,
 ) -> Callable[[], _Sums]:
     def work() -> _Sums:
         whole = rows[-1] - rows[0] + 1 == len(rows)
         weights = tensor_rows(model, tensor, slice(rows[0], rows[-1] + 1) if whole else rows)
-        energy = np.einsum("ij,ij,j->i", weights, weights, judged, dtype=np.float64, casting="same_kind")
+        energy = np.einsum("ij,ij,j->i", weights, weights, weighting, dtype=np.float64, casting="same_kind")
         if not np.isfinite(energy).all():
             raise BadFile(f"{model.path}: {tensor.name} has NaN or infinite weights; convert the model again")
         errors = {}
@@ -152,7 +152,7 @@ def _job(
             back = ggml.dequantize(ggml.quantize(weights, kind, importance), kind, tensor.columns)
             back -= weights
             np.multiply(back, back, out=back)
-            errors[kind.name] = (back @ judged).astype(np.float64)
+            errors[kind.name] = (back @ weighting).astype(np.float64)
         return _Sums(energy, errors, tensor.rows)
 
     return work

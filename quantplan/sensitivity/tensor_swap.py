@@ -43,7 +43,7 @@ class ProbeOptions:
     moments: Path | None = None
 
     def base_chunks(self, available: int) -> int:
-        """Windows per tensor: whole batches, as many as asked for, no more than the text has."""
+        """Chunks per tensor: whole batches, as many as asked for, no more than the text has."""
         batch = chunks_per_batch(self.n_ctx)
         wanted = self.chunks or max(4, DEFAULT_TOKENS // self.n_ctx)
         return min(-(-wanted // batch) * batch, available)

@@ -1,1 +1,1 @@
-"""Layer surgery: edits as data, the files they make, the search over them and the scores that judge them."""
+"""Layer surgery: edits as data, the files they make, the search over them and their scores."""

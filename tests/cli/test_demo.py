@@ -1,8 +1,6 @@
 """The demo's own part: its folder, its texts, its steps. What the steps do is tested with the commands."""
 
-import subprocess
-import sys
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 
@@ -10,23 +8,24 @@ from quantplan.cli import demo
 from quantplan.cli.main import application
 from quantplan.run.demo_text import demo_texts
 
+PACKAGE = str(Path(demo.__file__).parents[2])
+
 
 @pytest.fixture
 def started(monkeypatch):
     """Records the steps instead of running them; each makes the file that it should."""
-    found = []
+    started = []
 
-    def run(argv, cwd, check, stdout):
-        assert argv[:3] == [sys.executable, "-m", "quantplan.cli.main"] and check is False and stdout is None
-        found.append(argv[3:])
-        made = next(makes for command, makes in demo.STEPS if command == argv[3:])
-        if made:
-            (cwd / made).parent.mkdir(parents=True, exist_ok=True)
-            (cwd / made).write_text("made")
-        return SimpleNamespace(returncode=0)
+    def run_step(words, folder, *, quiet):
+        assert not quiet
+        started.append(words)
+        makes = next(makes for command, makes in demo.STEPS if command == words)
+        if makes:
+            (folder / makes).parent.mkdir(parents=True, exist_ok=True)
+            (folder / makes).write_text("made")
 
-    monkeypatch.setattr(demo, "subprocess", SimpleNamespace(run=run))
-    return found
+    monkeypatch.setattr(demo, "run_step", run_step)
+    return started
 
 
 def test_steps_in_order_and_only_what_is_missing(command, workplace, started):
@@ -51,21 +50,17 @@ def test_dry_run(command, workplace):
     assert list(workplace.iterdir()) == []
 
 
-def test_a_step_that_fails_ends_the_demo_with_its_exit_code(command, monkeypatch):
-    calls = []
-    monkeypatch.setattr(
-        demo,
-        "subprocess",
-        SimpleNamespace(run=lambda *_, **__: (calls.append(1), SimpleNamespace(returncode=7))[1]),
-    )
+def test_a_step_that_fails_ends_the_demo_with_its_exit_code(command, workplace, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", PACKAGE)
+    (workplace / "d").mkdir()
+    (workplace / "d" / "quantplan.toml").write_text("model = [")
     done = command("demo", "--folder", "d")
-    assert done.code == 7 and len(calls) == 1 and "The project is in" not in done.err
+    assert done.code == 3 and "The project is in" not in done.err
 
 
 def test_the_first_step_really_runs(command, workplace, monkeypatch):
     monkeypatch.setattr(demo, "STEPS", demo.STEPS[:1])
-    monkeypatch.setenv("PYTHONPATH", str(demo.Path(demo.__file__).parents[2]))
-    monkeypatch.setattr(demo, "subprocess", subprocess)
+    monkeypatch.setenv("PYTHONPATH", PACKAGE)
     assert command("demo", "--folder", "d").code == 0
     assert (workplace / "d" / "quantplan.toml").is_file()
 

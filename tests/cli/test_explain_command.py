@@ -29,7 +29,7 @@ def test_a_plan(command, solved):
         done.code == 0
         and f"{plan.budget_bytes - plan.file_bytes:,} of {plan.budget_bytes:,} bytes are left" in done.out
     )
-    assert "constraint  --pin attn_v=Q3_K binds for" in done.out and "--min ffn_gate" not in done.out
+    assert "constraint  --pin attn_v=Q3_K binds for" in done.out and "--min-type ffn_gate" not in done.out
     assert all(title in done.out for title in ("most damage left", "gained most from their bytes", "upgraded next"))
     found = json.loads(command("explain", path, "--json").out)
     assert found["price_per_100_mb"] == pytest.approx(plan.outcome.prices["bytes"] * 1e8)
@@ -45,7 +45,7 @@ def test_a_tensor(command, solved):
     done = command("explain", path, "blk.0.attn_v")
     kind = PLANS.read(path).types["blk.0.attn_v.weight"].name
     assert done.code == 0 and done.out.splitlines()[-1].startswith(f"{kind}: ")
-    assert "Q8_0: --max attn_v=Q5_K" in done.out and "IQ2_XXS: needs imatrix data" in done.out
+    assert "Q8_0: --max-type attn_v=Q5_K" in done.out and "IQ2_XXS: needs imatrix data" in done.out
     (chosen,) = (line for line in done.out.splitlines() if "<- chosen" in line)
     assert chosen.split()[0] == kind
 
@@ -87,7 +87,7 @@ def test_an_imported_plan_with_a_table(command, small_model, workplace):
     (workplace / "rules.txt").write_text("attn_v=q6_k")
     command("import", "rules.txt", "-m", small_model, "--base", "q4_k_s", "--out", "i.json")
     refused = command("explain", "i.json")
-    assert refused.code == 3 and "give one with --damage FILE" in refused.error
+    assert refused.code == 3 and "give one with --sensitivity FILE" in refused.error
     from quantplan.gguf.reader import read_model
     from quantplan.planning.request import quantizable
     from quantplan.quant_type import parse_types
@@ -101,7 +101,7 @@ def test_an_imported_plan_with_a_table(command, small_model, workplace):
     assert done.code == 0 and json.loads(done.out)["price_per_100_mb"] > 0
     SENSITIVITY_TABLES.write(prior_table(model, quantizable(model), parse_types("Q3_K"), None), workplace / "few.json")
     refused = command("explain", "i.json", "--sensitivity", "few.json")
-    assert refused.code == 2 and "none of the choices that its sensitivity table" in refused.error
+    assert refused.code == 2 and "sensitivity table and constraints do not" in refused.error
 
 
 def test_refused(command, solved, workplace, reference_model):

@@ -58,14 +58,14 @@ def test_two_sizes_from_nothing_and_again(command, project):
 
     again = command("run", "-b", "5.5bpw", "-b", "Q4_K_M", *FEW, "--dry-run")
     assert again.code == 0, again.err
-    assert "prices    in the cache" in again.out and again.out.count("judged, the file is there") == 2
+    assert "table     in the cache" in again.out and again.out.count("evaluated, the file exists") == 2
 
 
-def test_the_table_says_what_was_handed_over(command, project):
+def test_the_table_says_which_file_was_kept(command, project):
     done = command("run", "-b", "Q4_K_M", *FEW, "--no-refine")
     assert done.code == 0, done.err
-    assert "tied-q4_k_m.gguf" in done.out and "Judged on 8 windows of 64 tokens." in done.out
-    assert "the plan as it was solved" in done.out or "the mix is handed over" in done.out
+    assert "tied-q4_k_m.gguf" in done.out and "Measured on 8 chunks of 64 tokens." in done.out
+    assert "the plan as solved" in done.out or "keeping Q" in done.out
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_size_that_does_not_exist(command, project, small_imatrix):
 def test_what_refines_must_not_judge(command, project, small_imatrix, workplace):
     text = workplace / "evaluation.txt"
     ended = command("run", "-b", "Q4_K_M", "--imatrix", small_imatrix, "--validation", text)
-    assert ended.code == 2 and "refine on another" in ended.error
+    assert ended.code == 2 and "validate on another" in ended.error
 
 
 def test_without_calibration_text(command, project, small_imatrix, monkeypatch):
@@ -103,12 +103,12 @@ def test_without_calibration_text(command, project, small_imatrix, monkeypatch):
 
 
 def test_texts_that_are_too_short(command, project, files, workplace):
-    (workplace / "short.txt").write_text("A few words that make no window at all.\n", encoding="utf-8")
+    (workplace / "short.txt").write_text("A few words that make no chunk at all.\n", encoding="utf-8")
     before = files()
     ended = command("run", "-b", "Q4_K_M", "--validation", workplace / "short.txt")
-    assert ended.code == 10 and "the refinement text has 0 windows of 64 tokens, at least 4 are needed" in ended.error
+    assert ended.code == 10 and "the validation text has 0 chunks of 64 tokens, at least 4 are needed" in ended.error
     ended = command("run", "-b", "Q4_K_M", "--text", workplace / "short.txt")
-    assert ended.code == 10 and "the judging text has 0 windows" in ended.error
+    assert ended.code == 10 and "the evaluation text has 0 chunks" in ended.error
     assert files() == before
 
 

@@ -48,7 +48,7 @@ def quantized(reference_model, tmp_path_factory):
 
 @pytest.mark.llamacpp
 def test_two_models_and_a_text(command, workplace, suite, reference_model, quantized, small_text):
-    words = ("score", quantized, "--suite", suite, "--base", reference_model, "--text", small_text)
+    words = ("score", quantized, "--suite", suite, "--model", reference_model, "--text", small_text)
     ended = command(*words, "--ctx", 128, "--chunks", 4, "--threads", 1, "--out", "records", "--show-answers")
     assert ended.code == 0, ended.err
     assert "words" in ended.out and "perplexity" in ended.out and "Difference from" in ended.out
@@ -74,7 +74,7 @@ def test_json_and_what_is_kept(command, suite, reference_model, quantized, files
         reference_model,
         "--suite",
         suite,
-        "--base",
+        "--model",
         reference_model,
         "--threads",
         1,
@@ -128,9 +128,9 @@ def test_the_project_says_what_is_the_original(command, workplace, suite, small_
     ("words", "code", "message"),
     [
         (("--text", "t.txt"), 2, "the perplexity part needs the original model; name it with --model"),
-        (("--chunks", "4"), 2, "--ctx and --windows cut the text of the perplexity part; name one with --text FILE"),
+        (("--chunks", "4"), 2, "--ctx and --chunks cut the text of the perplexity part; name one with --text FILE"),
         (("--suite", "none.yaml"), 3, "cannot read the suite none.yaml: No such file or directory; give a YAML file"),
-        (("--suite", "bad.yaml"), 3, r"bad.yaml, line 5: part 1 \(words\): `kind` is 'fact'; the kinds are facts"),
+        (("--suite", "bad.yaml"), 3, r"bad.yaml: part 1 \(words\), key kind is 'fact'; known are facts"),
         (("--suite", "tiny.yaml", "--suite", "tiny.yaml", "-s", "tiny.yaml"), 2, "two suites have the name tiny"),
     ],
 )
@@ -173,4 +173,4 @@ def test_a_full_disk_leaves_no_record(command, files, suite, small_model, full_d
 def test_help_ends_with_an_example(command):
     ended = command("score", "--help")
     assert ended.code == 0
-    assert "Example: quantplan score prose-10m-f16.gguf" in ended.out
+    assert "Example: quantplan surgery score prose-10m-f16.gguf" in ended.out

@@ -83,7 +83,7 @@ def test_the_room_for_the_largest_moved_tensor_is_part_of_the_choice(moe, table)
     plan, _ = plan_for(request, table)
     formulation = list(within_memory(formulate_request(request, table), moe, request.devices))
     assert len(formulation) > 2
-    from quantplan.solve.program import solve
+    from quantplan.solver.program import solve
 
     objectives = []
     for each in formulation:

@@ -123,7 +123,7 @@ def test_a_comma_in_a_name_does_not_split_the_argument():
 
 
 def test_names_that_no_pattern_tells_apart():
-    with pytest.raises(BadUsage, match="tells odd"):
+    with pytest.raises(BadUsage, match="matches odd"):
         place("odd,name*", of=model(further=["odd,name.weight", "odd=name.weight"])).override_tensor()
 
 

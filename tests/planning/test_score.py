@@ -58,7 +58,7 @@ def test_what_keeps_its_type_costs_nothing(reference, tmp_path):
 def test_types_that_the_table_does_not_price(reference):
     plan = stock_plan(reference, "Q5_K_M")
     with pytest.raises(
-        NothingSelected, match=r"no price for .* as Q5_K, .* and \d+ more; for .* has Q5_0 and Q4_K nearest"
+        NothingSelected, match=r"no value for .* as Q5_K, .* and \d+ more; for .* has Q5_0 and Q4_K nearest"
     ):
         score(plan, table_of(plan))
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import record_parts as parts
@@ -10,8 +10,16 @@ import surgery_records
 
 from quantplan.errors import BadFile
 from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
-from quantplan.records.codec import FORMATS
-from quantplan.records.formats import COMPARISONS, MEASUREMENTS, PLANS, SENSITIVITY_TABLES, TASK_SCORES, THROUGHPUTS
+from quantplan.records.codec import FORMATS, encode, shape
+from quantplan.records.formats import (
+    COMPARISONS,
+    MEASUREMENTS,
+    PLANS,
+    RUNS,
+    SENSITIVITY_TABLES,
+    TASK_SCORES,
+    THROUGHPUTS,
+)
 from quantplan.surgery.layer_map_files import LAYER_MAPS
 from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
 
@@ -24,6 +32,7 @@ GOLDEN = {
     "task-score": (TASK_SCORES, parts.TASK_SCORE),
     "throughput": (THROUGHPUTS, parts.THROUGHPUT),
     "comparison": (COMPARISONS, parts.COMPARISON),
+    "run": (RUNS, parts.RUN),
     "suite-score": (SUITE_SCORES, surgery_records.SUITE_SCORE),
     "layer-map": (LAYER_MAPS, surgery_records.LAYER_MAP),
     "leaderboard": (LEADERBOARDS, surgery_records.LEADERBOARD),
@@ -116,3 +125,13 @@ def test_nan_is_null_where_nothing_may_stand_and_refused_elsewhere(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         MEASUREMENTS.write(replace(parts.MEASUREMENT, bpw=math.nan), tmp_path / "b.json")
     assert not (tmp_path / "b.json").exists()
+
+
+def test_the_json_of_a_type_is_declared_before_it_is_used():
+    @dataclass(frozen=True)
+    class Late:
+        value: int
+
+    assert encode(Late(1)) == {"value": 1}
+    with pytest.raises(ValueError, match="the JSON of Late is in use"):
+        shape(Late, names={"value": "number"})

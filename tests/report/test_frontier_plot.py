@@ -5,7 +5,7 @@ from quantplan.planning.frontier import Frontier, FrontierEntry
 from quantplan.planning.stock_quants import StockQuant
 from quantplan.report.frontier_plot import frontier_figure, frontier_plot
 from quantplan.report.frontier_table import frontier_fields
-from quantplan.solve.frontier import Point
+from quantplan.solver.frontier import Point
 
 
 def made(*klds, knee=None, stock_quants=()):

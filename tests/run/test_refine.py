@@ -13,7 +13,7 @@ from quantplan.run import refine
 from quantplan.run.correction import Correction
 from quantplan.run.refine import Refinement, Scored, after, moved_share, significantly_better
 from quantplan.selector import Selector
-from quantplan.solve.constraints import Constraints
+from quantplan.solver.constraints import Constraints
 
 COMMON = np.random.default_rng(0).lognormal(-5, 0.5, 128)
 FACTORS = Correction(4.0, {}, {}, {}, {})

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +18,7 @@ from quantplan.cli.framework import Commas, OutputOptions, command, out_option
 from quantplan.cli.options import CalibrationOptions, ChunkOptions, TextOptions, ThreadOptions
 from quantplan.cli.plan_options import BudgetsOption
 from quantplan.cli.plan_output import model_stem
+from quantplan.cli.steps import run_step
 from quantplan.cli.surgery.apply import SkipCheckOption, edits_and_map
 from quantplan.cli.surgery.publish_steps import UPLOAD, PublishOptions, PublishStep, steps_of
 from quantplan.cli.surgery.published_before import check_project, operated_here
@@ -102,7 +101,7 @@ def publish(
     for step in steps_of(job, folder):
         finished = there if step.operates else step.makes and (folder / step.makes).exists()
         if not finished:
-            _run(step, folder, output.as_json)
+            run_step(step.words, folder, quiet=output.as_json)
         done.append(step)
     if output.as_json:
         console.put_json(_fields(done, folder, written=True))
@@ -169,12 +168,3 @@ def _fields(steps: Sequence[PublishStep], folder: Path, *, written: bool) -> dic
     published = folder / UPLOAD
     files = sorted(str(path) for path in published.iterdir()) if written else []
     return {"out": str(published), "written": written, "commands": [str(step) for step in steps], "files": files}
-
-
-def _run(step: PublishStep, folder: Path, quiet: bool) -> None:
-    """``quiet``: what it prints goes to stderr."""
-    console.say(f"\n$ {step}")
-    command = [sys.executable, "-m", "quantplan.cli.main", *step.words]
-    finished = subprocess.run(command, cwd=folder, check=False, stdout=2 if quiet else None)
-    if finished.returncode != 0:
-        raise typer.Exit(finished.returncode)

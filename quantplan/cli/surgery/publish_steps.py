@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from quantplan.cli.plan_output import plan_stem, size_name
+from quantplan.cli.steps import command_line
 from quantplan.surgery.layer_map_files import record_path
 from quantplan.tensor import Model
 
@@ -25,7 +25,7 @@ class PublishStep:
     operates: bool = False
 
     def __str__(self) -> str:
-        return shlex.join(["quantplan", *self.words])
+        return command_line(self.words)
 
 
 @dataclass(frozen=True)

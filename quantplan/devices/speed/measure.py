@@ -78,7 +78,7 @@ class SpeedCheck:
 
     @property
     def disturbed(self) -> bool:
-        """Whether llama-bench's repetitions differ so much that something else ran beside them."""
+        """Whether llama-bench's repetitions differ so much that something else ran at the same time."""
         return self.measured.deviation > _DISTURBED * self.measured.mean
 
 

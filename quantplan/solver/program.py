@@ -1,0 +1,96 @@
+"""The exact answer to a problem, with a bound that proves it.
+
+Every number of the outcome is computed here from the problem itself: damages and limits are added up again
+outside the solvers, and the bound is the best that any step has proven.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from quantplan.errors import BudgetImpossible, QuantplanError
+from quantplan.solver.bound import BoundSolution, choice_arrays, prices, without_dominated
+from quantplan.solver.cardinality import solve_distinct
+from quantplan.solver.decomposition import part_of, parts
+from quantplan.solver.problem import Group, Problem
+from quantplan.solver.search import Solution, search, solution
+
+
+def solve(problem: Problem, gap: float = 1e-6, time_limit: float = 60.0) -> Solution:
+    """The plan of least damage: "optimal" when proven within the relative ``gap``, else "feasible".
+
+    The same problem gives the same choices unless time runs out. Raises BudgetImpossible with the fewest
+    bytes that would do; QuantplanError when ``time_limit`` seconds found no plan within several limits.
+    """
+    started = time.perf_counter()
+    deadline = started + time_limit
+    found = (
+        solve_distinct(problem, _search_parts, gap, deadline)
+        if problem.distinct
+        else _search_parts(problem, gap, deadline)
+    )
+    if found is None:
+        raise _impossible(problem)
+    seconds = time.perf_counter() - started
+    if found.choices is None:
+        raise QuantplanError(
+            f"no plan within all limits was found in {seconds:.0f} s; allow more time or relax a limit"
+        )
+    best = solution(problem, found, gap, seconds)
+    return replace(best, outcome=replace(best.outcome, prices=prices(problem)))
+
+
+def _search_parts(problem: Problem, gap: float, deadline: float) -> BoundSolution | None:
+    """The best plan, each part that shares no limit with the others by itself; None where no plan exists."""
+    choices, bound, complete = np.zeros(len(problem.groups), dtype=np.int64), 0.0, True
+    for groups in parts(problem):
+        part = part_of(problem, groups) if len(groups) < len(problem.groups) else problem
+        # what is dominated may still be the only choice that a chain's neighbours allow
+        arrays = choice_arrays(part) if part.chains else without_dominated(choice_arrays(part))
+        found = search(arrays, gap, deadline, chains=part.chains)
+        if found is None:
+            return None
+        bound += found.bound
+        if found.choices is None:
+            complete = False
+        else:
+            choices[groups] = found.choices
+    return BoundSolution(choices if complete else None, bound)
+
+
+def smallest_bytes(problem: Problem) -> int:
+    """The fewest bytes of any plan within the other conditions; BudgetImpossible where these allow none."""
+    if not problem.resources and not problem.distinct and not problem.chains:
+        return problem.smallest_bytes
+    groups = tuple(
+        Group(group.name, tuple(replace(choice, damage=choice.bytes) for choice in group.choices))
+        for group in problem.groups
+    )
+    by_bytes = replace(problem, groups=groups, budget_bytes=problem.largest_bytes)
+    half_a_byte = 0.5 / max(problem.largest_bytes, 1)
+    return problem.bytes(solve(by_bytes, gap=half_a_byte).choices)
+
+
+def _impossible(problem: Problem) -> BudgetImpossible:
+    """The limit in the way, and for bytes the fewest that would do."""
+    for resource in problem.resources:
+        least = sum(map(min, resource.use))
+        if least > resource.limit:
+            return BudgetImpossible(
+                f"the smallest choices need {least - resource.limit:,} more than the limit of "
+                f"{resource.limit:,} on {resource.name}; raise that limit or allow smaller types"
+            )
+    if problem.budget_bytes >= problem.largest_bytes:
+        names = [f"the limit on {resource.name}" for resource in problem.resources]
+        names += [f"at most {problem.distinct.most} types"] if problem.distinct else []
+        names += [f"a {chain.course} course over the blocks" for chain in problem.chains]
+        return BudgetImpossible(f"no plan keeps {' and '.join(names)} together; relax one of them")
+    smallest = smallest_bytes(problem)
+    return BudgetImpossible(
+        f"the smallest plan has {smallest:,} bytes, {smallest - problem.budget_bytes:,} more than the budget "
+        f"of {problem.budget_bytes:,}; raise the budget or allow smaller types",
+        smallest,
+    )
