@@ -180,7 +180,7 @@ def test_every_layout_of_a_node_is_read(lite, text):
 # --- the imatrix
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_the_diagonal_is_the_imatrix(reference_model, calibration_text, reference_imatrix, tmp_path):
     model, theirs = read_model(reference_model), read_imatrix(reference_imatrix)
     options = MomentOptions(n_ctx=256, chunks=20, spread=False, execution=Execution(threads=1))
@@ -191,7 +191,7 @@ def test_the_diagonal_is_the_imatrix(reference_model, calibration_text, referenc
     same_imatrix(read_imatrix(tmp_path / "ours.gguf"), theirs)
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 @pytest.mark.parametrize("architecture", ["moe", "lite"])
 def test_the_imatrix_of_stacked_matrices(architecture, text, folder, tmp_path, request):
     model = request.getfixturevalue(architecture)
@@ -335,7 +335,7 @@ def test_what_changes_the_sums_changes_the_folder(tied, moe, text, tmp_path):
     assert len(folders) == 6 and same == moments_folder(tied, text, OPTIONS, tmp_path) not in folders
 
 
-@pytest.mark.tools
+@pytest.mark.llamacpp
 def test_a_server_gives_the_same_sums(tied, text, of_tied, tmp_path):
     from rpc_server import rpc_server
 
