@@ -1,5 +1,6 @@
 # make demo   installs everything into .venv and shows the whole pipeline on the bundled model
 # make test   installs what is missing and runs the tests with the real llama.cpp tools; make test-fast those without them
+# make lint   checks style, layout and types
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -34,7 +35,9 @@ test-fast: install
 	$(BIN)/python -m pytest -m "not llamacpp and not slow"
 
 lint: install
-	$(BIN)/ruff check quantplan tests benchmarks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean:
 	rm -rf $(VENV) quantplan-demo build dist

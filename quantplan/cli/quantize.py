@@ -9,14 +9,9 @@ from typing import Annotated
 
 import typer
 
+from quantplan import api
 from quantplan.budget import human_bytes
-from quantplan.build.build import (
-    build,
-    build_stock_quant,
-    check_build,
-    stock_plan,
-    stock_quant_command,
-)
+from quantplan.build.build import check_build, stock_plan, stock_quant_command
 from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, out_option
 from quantplan.cli.options import ImatrixOptions, ModelOptions, ThreadOptions
@@ -56,10 +51,15 @@ class _Build:
 
     def run(self) -> Model:
         with console.progress("quantizing", len(self.source.tensors)) as advance:
-            more = {"threads": self.threads, "report": console.LINES, "advance": advance}
-            if self.plan:
-                return build(self.plan, self.source, self.target, imatrix_path=self.imatrix, **more)
-            return build_stock_quant(self.source, self.stock_quant, self.target, self.imatrix, **more)
+            return api.quantize(
+                self.plan or self.stock_quant,
+                self.source,
+                self.target,
+                imatrix=self.imatrix,
+                threads=self.threads,
+                report=console.LINES,
+                advance=advance,
+            )
 
 
 @command

@@ -130,8 +130,8 @@ def built(plan: Plan, name: str, context: BuildContext, ftype: str = "") -> Path
 
 def built_path(plan: Plan, name: str, context: BuildContext) -> Path:
     """Where ``built`` puts the file: the name holds a digest of all that it is made from."""
-    made_from = [plan.model_digest, plan.imatrix.digest if plan.imatrix else None, tools_build()]
-    made_from.append({tensor.name: tensor.type.name for tensor in plan.tensors})
+    types = {tensor.name: tensor.type.name for tensor in plan.tensors}
+    made_from = [plan.model_digest, plan.imatrix.digest if plan.imatrix else None, tools_build(), types]
     return context.folder / f"{name}-{digest_of(made_from)[:12]}.gguf"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from quantplan.budget import human_bytes
 from quantplan.errors import BadFile, BadUsage, NoSpace, NothingSelected, QuantplanError
@@ -101,7 +102,7 @@ class Hub:
         from huggingface_hub import hf_hub_download
 
         # by its name, not by the commit: the cache then knows what the branch meant, for a time without a connection
-        where = {"revision": reference.revision, "cache_dir": self.folder, "endpoint": self.endpoint}
+        where: dict[str, Any] = {"revision": reference.revision, "cache_dir": self.folder, "endpoint": self.endpoint}
         if file.cached:
             return Path(hf_hub_download(reference.repo, file.name, **where))
         report.say(f"downloading {file.name} of {reference.repo}: {human_bytes(file.size)}")

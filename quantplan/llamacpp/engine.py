@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -59,11 +60,11 @@ class Engine:
         self._llama = llama_cpp
         self._handles: dict[str, list[int]] = {}
         self._silence()
-        self.model = self._load(Path(path))
+        self.model: int | None = self._load(Path(path))
         self.vocab = llama_cpp.llama_model_get_vocab(self.model)
         self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self.vocab))
         self._watch = watch
-        self._context = None
+        self._context: int | None = None
         self._raised: BaseException | None = None
 
     def __enter__(self) -> Engine:
@@ -173,7 +174,7 @@ class Engine:
         count = self._llama.llama_tokenize(self.vocab, raw, len(raw), tokens, room, True, parse_special)
         if count < 0:
             raise QuantplanError(f"llama.cpp could not tokenize a text of {len(raw)} bytes")
-        return np.frombuffer(tokens, np.int32, count).copy()
+        return np.frombuffer(memoryview(tokens), np.int32, count).copy()
 
     def chunks(self, text: str, limit: int | None = None) -> np.ndarray:
         """int32 [chunks, n_ctx]: the text cut as llama-perplexity cuts it; what is left over is dropped.
@@ -211,27 +212,27 @@ class Engine:
         if self._context is None:
             self._context = self.new_context(self.options.n_ctx, size, self._watch)
         for start in range(0, len(chunks), size):
-            yield self._decode(chunks[start : start + size])
+            yield self._decode(chunks[start : start + size], self._context)
 
-    def _decode(self, chunks: np.ndarray) -> np.ndarray:
+    def _decode(self, chunks: np.ndarray, context: int) -> np.ndarray:
         llama, count, n_ctx = self._llama, len(chunks), chunks.shape[1]
-        llama.llama_memory_clear(llama.llama_get_memory(self._context), True)
+        llama.llama_memory_clear(llama.llama_get_memory(context), True)
         batch = llama.llama_batch_init(count * n_ctx, 0, 1)
         try:
             self._fill(batch, chunks)
-            self.run(self._context, batch)
+            self.run(context, batch)
         finally:
             llama.llama_batch_free(batch)
         scored = n_ctx - self.first_scored
-        pointer = llama.llama_get_logits(self._context)
+        pointer = llama.llama_get_logits(context)
         flat = np.ctypeslib.as_array(pointer, (count, scored, self.vocabulary))
         return flat[:, :-1]
 
-    def _fill(self, batch: object, chunks: np.ndarray) -> None:
+    def _fill(self, batch: Any, chunks: np.ndarray) -> None:
         count, n_ctx = chunks.shape
         total = count * n_ctx
 
-        def view(pointer: object, dtype: type) -> np.ndarray:
+        def view(pointer: Any, dtype: type) -> np.ndarray:
             return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(dtype)), (total,))
 
         view(batch.token, ctypes.c_int32)[:] = chunks.reshape(-1)

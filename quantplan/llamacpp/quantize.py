@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -245,7 +245,7 @@ def quantize(
     run(argv(source, recipe, out, threads), cwd=cwd, report=report, on_text=watch.send if watch else None)
 
 
-def tensor_heads(started: Callable[[str], None]) -> Iterator[None]:
+def tensor_heads(started: Callable[[str], None]) -> Generator[None, str, None]:
     """A coroutine that is sent pieces of the log and calls ``started`` for each tensor's head."""
     rest = ""
     while True:

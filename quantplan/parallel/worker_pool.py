@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -129,7 +129,7 @@ class WorkerPool:
 
     def run(
         self, function: Callable[[Any, Item], Any], job: object, items: Sequence[Item]
-    ) -> Iterator[tuple[Item, Any]]:
+    ) -> Generator[tuple[Item, Any], None, None]:
         """``function(job, item)`` of all items as they are finished; Lost at the end for those whose worker died twice."""
         from distributed import KilledWorker
 

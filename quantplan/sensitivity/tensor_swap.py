@@ -191,7 +191,7 @@ class TensorSwapper:
     def nudge(self, tensor: Tensor) -> float:
         """Moves every weight by about the last bit of half precision; returns the relative squared error."""
         original = tensor_rows(self.model, tensor)
-        random = np.random.default_rng(0).choice(np.float32([-1, 1]), original.shape)
+        random = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), original.shape)
         return self._place(tensor, original, original * (1 + random * np.float32(2**-11)))
 
     def _place(self, tensor: Tensor, original: np.ndarray, changed: np.ndarray) -> float:

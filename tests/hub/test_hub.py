@@ -3,7 +3,6 @@
 import random
 
 import huggingface_hub.constants
-import huggingface_hub.utils
 import pytest
 from hub_server import COMMIT, TOKEN, FakeHub, serving
 from reporters import Recorder

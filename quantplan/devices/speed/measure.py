@@ -195,7 +195,7 @@ def _cache(options: SpeedOptions, folder: Path) -> Cache[Any]:
     gpu = options.execution.gpu_layers > 0
     machine = (matmul.device_name(), cores(), matmul.device_name(gpu))
     execution = options.execution
-    timings = Cache(
+    timings: Cache[Any] = Cache(
         Plain(), folder, "speed", VERSION, machine, tools.build(), execution.threads_used, execution.backend
     )
     if options.again:
@@ -239,6 +239,7 @@ def _with_overhead(
     """llama-bench on synthetic models of two sizes, less their products: a fixed part and one per block."""
     types = uniform_types(table, _SYNTHETIC_TYPE)
     runs = _synthetic_runs(model, table.products)
+    assert timings.folder is not None
     bench_size = partial(_bench_synthetic, model, types, options, timings.folder)
     _measure_missing(timings, runs, bench_size, "speed of synthetic models", report)
     fits = {}
