@@ -1,5 +1,6 @@
 # make demo   installs everything into .venv and shows the whole pipeline on the bundled model
 # make test   installs what is missing and runs the tests with the real llama.cpp tools; make test-fast those without them
+# make lint   checks style, layout and types
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -27,14 +28,17 @@ $(VENV)/.installed: pyproject.toml Makefile
 demo: install
 	$(BIN)/quantplan demo
 
+# two processes: conftest.py has ggml's threads wait without spinning, so they do not slow each other down
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: install
-	$(BIN)/python -m pytest -m "not llamacpp and not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not llamacpp and not slow"
 
 lint: install
-	$(BIN)/ruff check quantplan tests benchmarks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean:
 	rm -rf $(VENV) quantplan-demo build dist

@@ -6,6 +6,7 @@ output and has rows that are no multiple of 256, so that K- and IQ-types fall ba
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -126,6 +127,26 @@ def finish(
 ) -> Path:
     matrix(writer, random, "token_embd.weight", (_vocabulary_size(), WIDTH))
     writer.add_tensor(norm, np.ones(WIDTH, np.float32))
+    return written(writer, path)
+
+
+def arrays_gguf(
+    path: Path | str,
+    architecture: str,
+    tensors: Mapping[str, np.ndarray],
+    numbers: Mapping[str, int | float] | None = None,
+) -> Path:
+    """A GGUF of these arrays, and of ``numbers`` as metadata below the architecture's name."""
+    writer = gguf.GGUFWriter(path, architecture)
+    for key, number in (numbers or {}).items():
+        add = writer.add_uint32 if isinstance(number, int) else writer.add_float32
+        add(f"{architecture}.{key}", number)
+    for name, values in tensors.items():
+        writer.add_tensor(name, values)
+    return written(writer, path)
+
+
+def written(writer: gguf.GGUFWriter, path: Path | str) -> Path:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

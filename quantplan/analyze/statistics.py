@@ -115,11 +115,13 @@ def statistics(imatrix: Imatrix) -> Statistics:
         raise BadFile(f"{imatrix.path}: no entry has data, all counts are zero; make it again with `quantplan imatrix`")
     first = _first_with_same_data(entries)
     unique = sorted(set(first.values()))
-    pairs = {name: (first[name], first.get(_one_block_earlier(name))) for name in entries}
+    pairs = {name: (first[name], first.get(_one_block_earlier(name) or "")) for name in entries}
     unique_pairs = list(set(pairs.values()))
     with ThreadPoolExecutor(cores()) as pool:
         by_data = dict(zip(unique, pool.map(lambda name: _tensor(entries[name], imatrix.legacy), unique), strict=True))
-        cosines = dict(zip(unique_pairs, pool.map(lambda pair: _cosine(*pair, entries), unique_pairs), strict=True))
+        cosines = dict(
+            zip(unique_pairs, pool.map(lambda pair: _cosine(pair[0], pair[1], entries), unique_pairs), strict=True)
+        )
     tensors = [_named(by_data[first[name]], name, cosines[pairs[name]]) for name in entries]
     ordered = tuple(sorted(tensors, key=lambda tensor: (tensor.role, -tensor.sum)))
     return Statistics(
@@ -161,9 +163,9 @@ def _first_with_same_data(entries: dict[str, ImatrixEntry]) -> dict[str, str]:
 
 
 def _same_data(entry: ImatrixEntry, other: ImatrixEntry) -> bool:
-    if (entry.sum1 is None) != (other.sum1 is None):
-        return False
-    return np.array_equal(entry.sum2, other.sum2) and (entry.sum1 is None or np.array_equal(entry.sum1, other.sum1))
+    if entry.sum1 is None or other.sum1 is None:
+        return entry.sum1 is other.sum1 and np.array_equal(entry.sum2, other.sum2)
+    return np.array_equal(entry.sum2, other.sum2) and np.array_equal(entry.sum1, other.sum1)
 
 
 def _named(tensor: TensorStatistics, name: str, cosine: float) -> TensorStatistics:

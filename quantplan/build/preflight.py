@@ -37,11 +37,11 @@ def check_output(source: Model, out: Path) -> None:
 
 def check_apart(written: Iterable[Path | None], given: Iterable[Path | None]) -> None:
     """BadUsage where a file to be written is one of those given, which would be lost, or is a folder."""
-    given = [path for path in given if path and path.exists()]
+    kept = [path for path in given if path and path.exists()]
     for out in filter(None, written):
         if out.is_dir():
             raise BadUsage(f"{out} is a folder; give the name of a file")
-        if out.exists() and any(out.samefile(path) for path in given):
+        if out.exists() and any(out.samefile(path) for path in kept):
             raise BadUsage(f"{out} would be overwritten, and is needed itself; choose another place")
 
 

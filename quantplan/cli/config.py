@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from enum import Enum
 from functools import cache
@@ -37,8 +38,16 @@ def project() -> Project | None:
     for old in there.old_keys:
         console.say(f"notice: {there.folder.name}/{FILE}: {old}")
     paths = {field.name: getattr(there, field.name) for field in fields(there)}
-    near = {name: _from_here(path, there.folder) for name, path in paths.items() if isinstance(path, Path)}
+    near: dict[str, Any] = {
+        name: _from_here(path, there.folder) for name, path in paths.items() if isinstance(path, Path)
+    }
     return replace(there, **near)
+
+
+def settings() -> Mapping[str, Any]:
+    """What the project's quantplan.toml sets for options; nothing outside a project."""
+    here = project()
+    return here.settings if here else {}
 
 
 def _from_here(path: Path, folder: Path) -> Path:
@@ -49,12 +58,10 @@ def _from_here(path: Path, folder: Path) -> Path:
 
 def cache_folder() -> Path:
     """Where measured values are kept: QUANTPLAN_CACHE, else in the project, else in the user's cache folder."""
-    if named := os.environ.get("QUANTPLAN_CACHE"):
-        return Path(named).expanduser()
-    import platformdirs  # not for --help
+    from quantplan.records.cache import user_cache  # not for --help
 
-    here = project()
-    return here.cache if here else Path(platformdirs.user_cache_dir("quantplan"))
+    here = None if os.environ.get("QUANTPLAN_CACHE") else project()
+    return here.cache if here else user_cache()
 
 
 def variable(option: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from quantplan.budget import human_bytes
@@ -158,8 +158,3 @@ def _amounts(done: float, total: float, unit: str) -> str:
     if unit == "B":
         return f"{human_bytes(done)}/{human_bytes(total)}"
     return f"{done:.0f}/{total:.0f}{unit and ' ' + unit}" if total > 1 else ""
-
-
-def transfer(name: str, size: float) -> AbstractContextManager[Advance]:
-    """``progress`` in bytes."""
-    return progress(name, size, "B")

@@ -64,7 +64,9 @@ def command(function: Function) -> Function:
     Values of repeatable options arrive as tuples, cut at commas where ``Commas`` says so.
     """
     signature = inspect.signature(function, eval_str=True).parameters
-    groups = {name: given.annotation for name, given in signature.items() if is_dataclass(given.annotation)}
+    groups: dict[str, Any] = {
+        name: given.annotation for name, given in signature.items() if is_dataclass(given.annotation)
+    }
     parameters = [option for given in signature.values() for option in _options_of(given)]
     commas = {option.name: mark for option in parameters if (mark := _commas_of(option.annotation))}
     if groups:
@@ -117,7 +119,8 @@ def _with_variable(name: str, annotation: Any, panel: str | None = None) -> Any:
     info.rich_help_panel = info.rich_help_panel or panel
     if info.rich_help_panel != OUTPUT:
         info.envvar, info.show_envvar = config.variable(name), False
-    return Annotated[(base, info, *marks)]
+    parts = (base, info, *marks)
+    return Annotated[parts]
 
 
 def _panel_of(group: type, name: str) -> str | None:
@@ -136,7 +139,7 @@ def _default(field: Field) -> Any:
 class Command(TyperCommand):
     """A command that takes old names of options, and what is not typed from the environment or quantplan.toml."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         names = {name for option in self.params for name in (*option.opts, *option.secondary_opts)}
         args = old_names.translated(_name_of(ctx), names, args)
         if not set(args) & set(HELP_NAMES):
@@ -149,7 +152,7 @@ class Command(TyperCommand):
                 error.message = f"{error.message} (from {origin})"
             raise
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         if ctx.params.get("show_config"):
             return config.show(ctx)
         try:
@@ -157,7 +160,7 @@ class Command(TyperCommand):
         except QuantplanError as error:
             _raise_with_origin(ctx, error)
 
-    def get_help_option(self, ctx: typer.Context) -> Any:
+    def get_help_option(self, ctx: Any) -> Any:
         option = super().get_help_option(ctx)
         if option is not None:
             option.rich_help_panel = (
@@ -222,7 +225,7 @@ class Stub(TyperCommand):
 class LazyGroup(TyperGroup):
     """A group whose commands are imported when they are called or asked for their help."""
 
-    def resolve_command(self, ctx: typer.Context, args: list[str]) -> tuple[str | None, Any, list[str]]:
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, chosen, rest = super().resolve_command(ctx, args)
         return name, chosen.load() if isinstance(chosen, Stub) else chosen, rest
 
@@ -242,4 +245,4 @@ def group(callback: Callable[..., Any], panels: dict[str, tuple[Entry, ...]], **
     for panel, entries in panels.items():
         for entry in entries:
             made.add_command(Stub(entry, panel))
-    return made  # type: ignore[return-value]
+    return made

@@ -10,7 +10,7 @@ import numpy as np
 import typer
 
 from quantplan.budget import parse_size
-from quantplan.cli import console, options
+from quantplan.cli import config, console
 from quantplan.cli import plan_options as planned
 from quantplan.cli.framework import OUTPUT, Commas, OutputOptions, command, out_option
 from quantplan.cli.options import (
@@ -113,7 +113,7 @@ def frontier(
 
     Example, in a project: quantplan frontier --points 20 --with Q4_K_M,Q6_K
     """
-    described = options.project().settings if options.project() else {}
+    described = config.settings()
     if not one_size.any and budget == described.get("budget"):
         budget = None  # of the project's plan: every size is asked for here
     _check_together(budget, one_size, (plot, out))

@@ -248,7 +248,8 @@ def local_or_hub(path: Path | None, hub: str | None) -> Path | None:
 
 @cache
 def _fetched(on_hub: HubReference) -> Path:
-    return Hub().fetch(on_hub, console.say, console.transfer)
+    with console.terminal() as report:
+        return Hub().fetch(on_hub, report)
 
 
 def model_path(option: Path | None, plan: Plan | None = None) -> Path:

@@ -12,8 +12,9 @@ from typing import Annotated, ClassVar
 
 import typer
 
+from quantplan import api
 from quantplan.budget import parse_size
-from quantplan.cli import console, options
+from quantplan.cli import config, console, options
 from quantplan.cli.framework import Commas
 from quantplan.cli.options import (
     MEASURING,
@@ -34,12 +35,10 @@ from quantplan.devices.speed.table import SpeedTable
 from quantplan.errors import BadUsage
 from quantplan.imatrix import coverage_notes
 from quantplan.llamacpp.encodable_types import parse_writable
-from quantplan.planning.kept_tables import read_table
-from quantplan.planning.request import PlanRequest, quantizable
-from quantplan.planning.solving import check
+from quantplan.planning.request import PlanRequest
 from quantplan.quant_type import QuantType, weight_type
 from quantplan.selector import Selector, parse_assignment
-from quantplan.sensitivity.estimate import SensitivityOptions, price, prior_table
+from quantplan.sensitivity.estimate import SensitivityOptions
 from quantplan.sensitivity.tensor_swap import ProbeOptions
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solver.constraints import Constraints
@@ -264,13 +263,12 @@ class LimitOptions(CacheOptions, MemoryLimitOptions):
         """The machine that will run the file; None without a limit on its memory."""
         if not self.limits_memory:
             return None
-        sizes = [
-            parse_size(text, name) if text else None for text, name in ((self.vram, "--vram"), (self.ram, "--ram"))
-        ]
+        vram = parse_size(self.vram, "--vram") if self.vram else None
+        ram = parse_size(self.ram, "--ram") if self.ram else None
         moved = tuple(Selector(text) for text in self.on_cpu)
         if not moved and self.ram is not None:
             moved = default_on_cpu(model)
-        return Devices(*sizes, self.serve_ctx or DEFAULT_SERVE_CTX, self.cache_types, moved)
+        return Devices(vram, ram, self.serve_ctx or DEFAULT_SERVE_CTX, self.cache_types, moved)
 
     def check(self) -> None:
         """What can be said without the model, before it is read."""
@@ -282,7 +280,7 @@ class LimitOptions(CacheOptions, MemoryLimitOptions):
         if self.limits_memory:
             _ = self.cache_types
             return
-        described = options.project().settings if options.project() else {}  # for the commands that look at memory
+        described = config.settings()  # for the commands that look at memory
         for name in ("serve_ctx", "kv", "cache_type_k", "cache_type_v", "on_cpu"):
             if getattr(self, name) and name not in described:
                 option = f"--{name.replace('_', '-')}"
@@ -370,50 +368,46 @@ def plan_request(
     if target.max_kld is not None and not 0 < target.max_kld < float("inf"):
         raise BadUsage(f"--max-kld {target.max_kld:g}: must be greater than zero")
     limits.check()
-    wanted = constraints.constraints()
+    parsed = constraints.constraints()
     source = options.model(model.file)
     importance = options.imatrix(imatrix.imatrix, source)
     if importance is None:
         console.warn("no imatrix: types that need one are left out; make one with `quantplan imatrix`")
     for note in coverage_notes(importance, source) if importance else ():
         console.warn(note)
-    request = PlanRequest(
+    return api.plan_request(
         source,
-        importance,
-        parse_writable(constraints.types),
         budget,
-        wanted,
-        constraints.per.value,
-        shlex.join(["quantplan", *sys.argv[1:]]),
-        target.objective.value,
-        target.max_kld,
-        limits.devices(source),
-        limits.min_tps,
+        imatrix=importance,
+        types=constraints.types,
+        constraints=parsed,
+        per=constraints.per.value,
+        command=shlex.join(["quantplan", *sys.argv[1:]]),
+        objective=target.objective.value,
+        most_kld=target.max_kld,
+        devices=limits.devices(source),
+        least_tps=limits.min_tps,
     )
-    check(request)
-    return request
 
 
 def sensitivity_table(
     request: PlanRequest, how: SensitivityOptions, source: str, calibration: CalibrationOptions
 ) -> SensitivityTable:
     """The sensitivity table for a request: of a file, of the prior, or measured."""
-    model, tensors = request.model, quantizable(request.model)
-    if source == "prior":
-        return prior_table(model, tensors, how.types, request.imatrix)
-    if source not in _SOURCES:
-        return read_table(source, model)
     text = calibration.text if source == "probe" else None
-    if text is None and source == "probe":
-        raise BadUsage(
-            "no calibration text: give --calibration FILE to probe, or --sensitivity weights to plan without a probe"
-        )
     with console.terminal() as report:
-        estimated = price(model, tensors, request.imatrix, text, how, options.cache_folder(), report)
-    warn_of_activation_quantization(estimated.table)
-    if estimated.probe and estimated.probe.overhead is not None:
-        console.say(f"probed {len(estimated.probe.scales)} tensors in {estimated.probe.seconds:.0f} s")
-    return estimated.table
+        table = api.sensitivities(
+            request.model,
+            source,
+            calibration=text,
+            imatrix=request.imatrix,
+            options=how,
+            cache=options.cache_folder(),
+            report=report,
+        )
+    if source in ("probe", "weights"):
+        warn_of_activation_quantization(table)
+    return table
 
 
 def warn_of_activation_quantization(table: SensitivityTable) -> None:

@@ -9,14 +9,9 @@ from typing import Annotated
 
 import typer
 
+from quantplan import api
 from quantplan.budget import human_bytes
-from quantplan.build.build import (
-    build,
-    build_stock_quant,
-    check_build,
-    stock_plan,
-    stock_quant_command,
-)
+from quantplan.build.build import check_build, stock_plan, stock_quant_command
 from quantplan.build.compensated_rounding import compensation_for
 from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, out_option
@@ -62,10 +57,15 @@ class _Build:
         if self.plan and self.plan.rounding:
             return self._compensated(self.plan)
         with console.progress("quantizing", len(self.source.tensors)) as advance:
-            more = {"threads": self.threads, "report": console.LINES, "advance": advance}
-            if self.plan:
-                return build(self.plan, self.source, self.target, imatrix_path=self.imatrix, **more)
-            return build_stock_quant(self.source, self.stock_quant, self.target, self.imatrix, **more)
+            return api.quantize(
+                self.plan or self.stock_quant,
+                self.source,
+                self.target,
+                imatrix=self.imatrix,
+                threads=self.threads,
+                report=console.LINES,
+                advance=advance,
+            )
 
     def _compensated(self, plan: Plan) -> Model:
         with console.terminal() as report:
@@ -73,11 +73,11 @@ class _Build:
             compensation = compensation_for(
                 plan, self.source, self.calibration, execution, options.cache_folder(), report
             )
-            return build(
+            return api.quantize(
                 plan,
                 self.source,
                 self.target,
-                imatrix_path=self.imatrix,
+                imatrix=self.imatrix,
                 threads=self.threads,
                 report=report,
                 compensation=compensation,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from quantplan.build.preflight import check_source
-from quantplan.cli import console, options
+from quantplan.cli import config, console, options
 from quantplan.cli.framework import OUTPUT, Commas, OutputOptions, command, out_option
 from quantplan.cli.options import MEASURING, EvaluationOptions, ModelOptions, TextOptions, ToolOptions
 from quantplan.errors import BadUsage
@@ -63,7 +63,7 @@ def score(
     questions, original = read_suites(suite), model.file or _of_project()
     if text.text and original is None:
         raise BadUsage("--text: the perplexity part needs the original model; name it with --model ORIGINAL.gguf")
-    described = options.project().settings if options.project() else {}
+    described = config.settings()
     if not text.text and (measuring.ctx or measuring.eval_chunks != described.get("eval_chunks")):
         raise BadUsage("--ctx and --chunks cut the text of the perplexity part; name one with --text FILE")
     how = execution.parsed()

@@ -81,9 +81,11 @@ def within_memory(formulation: Formulation, model: Model, devices: Devices) -> I
         )
         if min(each for each in (free.vram, free.ram, 0) if each is not None) < 0:
             continue
-        narrowed = keeping(
-            formulation, lambda tensor, kind, most=largest: tensor.name not in at.moved or tensor.bytes_as(kind) <= most
-        )
+
+        def permitted(tensor: Tensor, kind: QuantType, most: int = largest) -> bool:
+            return tensor.name not in at.moved or tensor.bytes_as(kind) <= most
+
+        narrowed = keeping(formulation, permitted)
         if narrowed is not None:
             possible = True
             yield _limited(narrowed, at, free)

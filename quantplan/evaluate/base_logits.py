@@ -76,7 +76,8 @@ class BaseLogits:
 
     def _score(self, model: Model, group: slice, base: BaseRows, step: Advance) -> TokenScores:
         """The model's scores on a group of chunks."""
-        chunks, scores, first = self.chunks[group], [], 0
+        chunks, first = self.chunks[group], 0
+        scores: list[TokenScores] = []
         with Engine(model.path, self.engine) as engine:
             for logits in engine.logits(chunks):
                 batch = chunks[len(scores) * engine.chunks_per_batch :][: len(logits)]

@@ -149,7 +149,7 @@ def _compensation(plan: Plan, context: BuildContext) -> Compensation | None:
 
 def built_path(plan: Plan, name: str, context: BuildContext) -> Path:
     """Where ``built`` puts the file: the name holds a digest of all that it is made from."""
-    made_from = [plan.model_digest, plan.imatrix.digest if plan.imatrix else None, tools_build()]
+    made_from: list[object] = [plan.model_digest, plan.imatrix.digest if plan.imatrix else None, tools_build()]
     made_from.append(plan.encodings)
     if plan.rounding:
         made_from.append([plan.rounding.text_digest, plan.rounding.n_ctx, plan.rounding.chunks])

@@ -72,15 +72,21 @@ def compare_measurements(names: Sequence[str], measurements: Sequence[Measuremen
     return compare_files([ComparedFile(name=name, measurement=measurement) for name, measurement in pairs])
 
 
-def compare_files(files: Sequence[ComparedFile], options: CompareOptions | None = None) -> Comparison:
-    """The comparison of what was measured. ConditionsDiffer where conditions are not the same for all; BadUsage where KLDs
-    per chunk are missing (llama-perplexity prints none) or the figure to sort by was not measured.
+def compare_files(files: Sequence[ComparedFile | Measurement], options: CompareOptions | None = None) -> Comparison:
+    """The comparison of what was measured; a measurement alone is shown under the name of its file.
+
+    ConditionsDiffer where conditions are not the same for all; BadUsage where KLDs per chunk are missing (llama-perplexity
+    prints none) or the figure to sort by was not measured.
     """
     options = options or CompareOptions()
-    check_comparable([file.measurement for file in files])
-    _check_tasks(files)
-    _check_speeds(files)
-    ordered = _sorted(files, options.sort_by) if options.sort_by else list(files)
+    compared = [
+        ComparedFile(name=Path(file.file).stem, measurement=file) if isinstance(file, Measurement) else file
+        for file in files
+    ]
+    check_comparable([file.measurement for file in compared])
+    _check_tasks(compared)
+    _check_speeds(compared)
+    ordered = _sorted(compared, options.sort_by) if options.sort_by else compared
     rows = [_row(ordered[0], file, options.reference) for file in ordered]
     sentence = _leader(rows, options.sort_by) if options.sort_by else verdict(rows, options.subject)
     reference = f"{options.reference[0]} ({human_bytes(options.reference[1])})" if options.reference else None

@@ -47,14 +47,20 @@ def measure_with_tool(
     chunks, vocabulary = len(expected.chunks), expected.vocabulary
     tool = ToolOptions(options.n_ctx, options.execution)
     share = 1 / (chunks * (len(models) + 1))
-    common = {"step": lambda chunks: advance(chunks * share), "report": report}
+
+    def step(chunks: float) -> None:
+        advance(chunks * share)
+
     with tempfile.TemporaryDirectory(prefix="quantplan-") as name:
         folder = Path(name)
         check_room(folder, perplexity.base_file_bytes(vocabulary, options.n_ctx, chunks))
         # the tool drops one newline at the end of a text: one more lets it see the text that was given
         (folder / "text.txt").write_text(text + "\n", encoding="utf-8", newline="")
-        perplexity.write_base(base.path, folder / "text.txt", folder / "base.kld", chunks, vocabulary, tool, **common)
-        parsed = [perplexity.divergence(model.path, folder / "base.kld", tool, **common) for model in models]
+        base_file = folder / "base.kld"
+        perplexity.write_base(
+            base.path, folder / "text.txt", base_file, chunks, vocabulary, tool, step=step, report=report
+        )
+        parsed = [perplexity.divergence(model.path, base_file, tool, step=step, report=report) for model in models]
     conditions = _conditions(base, text, options)
     return [
         _measurement(file, model, output, chunks, conditions)
@@ -84,7 +90,7 @@ def _conditions(base: Model, text: str, options: MeasureOptions) -> dict[str, ob
 
 
 def _measurement(file: Path, model: Model, parsed: Parsed, chunks: int, conditions: dict[str, object]) -> Measurement:
-    notes = ()
+    notes: tuple[str, ...] = ()
     if not parsed.complete:
         notes = (
             f"llama-perplexity ended {perplexity.RUNS} times without its summary: figures of its line for "

@@ -95,8 +95,9 @@ def _ftype_name(model: Model) -> str:
     """What the header says that it was made as (enum llama_ftype), empty where it says nothing known."""
     from gguf import LlamaFileType
 
+    number = model.metadata.get("general.file_type")
     try:
-        return LlamaFileType(model.metadata.get("general.file_type")).name.removeprefix("MOSTLY_")
+        return LlamaFileType(number).name.removeprefix("MOSTLY_") if isinstance(number, int) else ""
     except ValueError:
         return ""
 

@@ -18,6 +18,7 @@ from quantplan.comparison import Gap
 from quantplan.measurement import Measurement
 from quantplan.throughput import RUN_TO_RUN
 
+Values = Sequence[float] | np.ndarray  # one for each chunk or task
 LEVEL = 0.95
 _NORMAL = float(stats.norm.ppf((1 + LEVEL) / 2))
 
@@ -46,7 +47,7 @@ class Ratio:
     high: float
 
 
-def paired_difference(a: Sequence[float], b: Sequence[float]) -> PairedDifference:
+def paired_difference(a: Values, b: Values) -> PairedDifference:
     """Of values of the same chunks; ValueError where they are not equally many, or fewer than two."""
     gaps = np.subtract(*_paired(a, b))
     mean, stderr = float(gaps.mean()), float(stats.sem(gaps))
@@ -64,14 +65,15 @@ def ratio_interval(a: Sequence[float], b: Sequence[float]) -> Ratio:
     a - r b not significantly different from 0. So it holds 1 exactly where ``paired_difference`` is not significant. Without
     upper end where b itself is not significantly above 0.
     """
-    a, b = _paired(a, b)
-    if b.mean() <= 0:
-        return Ratio(math.inf, math.inf, math.inf) if a.mean() > 0 else Ratio(1.0, 1.0, 1.0)
-    (var_a, cov), (_, var_b) = np.cov(a, b) * float(stats.t.ppf((1 + LEVEL) / 2, len(a) - 1)) ** 2 / len(a)
-    square, linear, constant = b.mean() ** 2 - var_b, a.mean() * b.mean() - cov, a.mean() ** 2 - var_a
+    pair = _paired(a, b)
+    mean_a, mean_b = map(float, np.mean(pair, axis=1))
+    if mean_b <= 0:
+        return Ratio(math.inf, math.inf, math.inf) if mean_a > 0 else Ratio(1.0, 1.0, 1.0)
+    (var_a, cov), (_, var_b) = np.cov(*pair) * float(stats.t.ppf((1 + LEVEL) / 2, len(a) - 1)) ** 2 / len(a)
+    square, linear, constant = mean_b**2 - var_b, mean_a * mean_b - cov, mean_a**2 - var_a
     root = math.sqrt(max(0.0, linear**2 - square * constant))
     low, high = ((linear - root) / square, (linear + root) / square) if square > 0 else (0.0, math.inf)
-    return Ratio(float(a.mean() / b.mean()), max(0.0, float(low)), float(high))
+    return Ratio(mean_a / mean_b, max(0.0, float(low)), float(high))
 
 
 def chunks_needed(a: Sequence[float], b: Sequence[float]) -> int | None:
@@ -87,13 +89,13 @@ def _needed(gaps: np.ndarray) -> int:
     return math.ceil((_NORMAL * gaps.std(ddof=1) / gaps.mean()) ** 2)
 
 
-def _paired(a: Sequence[float], b: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if a.ndim != 1 or len(a) < 2:
-        raise ValueError(f"values of at least two chunks are needed, not an array of shape {a.shape}")
-    if len(a) != len(b):
-        raise ValueError(f"{len(a)} and {len(b)} chunks cannot be paired")
-    return a, b
+def _paired(a: Values, b: Values) -> tuple[np.ndarray, np.ndarray]:
+    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if first.ndim != 1 or len(first) < 2:
+        raise ValueError(f"values of at least two chunks are needed, not an array of shape {first.shape}")
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} and {len(second)} chunks cannot be paired")
+    return first, second
 
 
 # --- differences of what is measured

@@ -122,7 +122,8 @@ def _winogrande(path: Path, raw: bytes) -> tuple[Question, ...]:
 
 def _winogrande_line(place: str, line: str) -> Question:
     """Fields end at the first four commas outside of quotation marks; the rest is the answer."""
-    commas, quoted = [], False
+    commas: list[int] = []
+    quoted = False
     for position, letter in enumerate(line):
         quoted ^= letter == '"'
         if letter == "," and not quoted and len(commas) < 4:

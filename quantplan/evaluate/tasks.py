@@ -91,7 +91,7 @@ class _Task:
             file=str(model.path),
             model_digest=model.digest,
             file_bytes=model.file_bytes,
-            notes=_ambiguous(model, self.data),
+            notes=ambiguity_notes(model, self.data),
             outcomes=self._run(model, data, advance, report),
             conditions=self.conditions,
         )
@@ -105,7 +105,7 @@ class _Task:
         return tool.outcomes(model.path, run, tool_options, step=lambda done: advance(done / count), report=report)
 
 
-def _ambiguous(model: Model, data: TaskFile) -> tuple[str, ...]:
+def ambiguity_notes(model: Model, data: TaskFile) -> tuple[str, ...]:
     """A note where all tokens of an answer are shared by the task's other answers.
 
     llama-perplexity then takes the likelihood of a token after the answer's last, which does not exist: the outcome is chance.

@@ -40,7 +40,7 @@ def read_imatrix(path: Path | str) -> Imatrix:
     path = Path(path)
     data = _content(path)
     with ThreadPoolExecutor(1) as pool:
-        digest = pool.submit(lambda: hashlib.sha256(data).hexdigest())
+        digest = pool.submit(lambda: hashlib.sha256(data.data).hexdigest())
         content = _read_gguf(path, data) if data[:4].tobytes() == b"GGUF" else _Legacy(path, data).read()
         for entry in content.entries.values():
             _check(path, entry)

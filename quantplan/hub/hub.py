@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from quantplan.budget import human_bytes
 from quantplan.errors import BadFile, BadUsage, NoSpace, NothingSelected, QuantplanError
 from quantplan.hub.reference import HubReference, model_files
+from quantplan.progress import SILENT, Advance, Reporter
 
 SPARE_BYTES = 64 << 20  # left free on the disk after a download
 _TOKEN = "set HF_TOKEN to a token that may read it"
-
-Transfer = Callable[[str, float], AbstractContextManager[Callable[[float], None]]]
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Hub:
 
         return Path(self.cache or constants.HF_HUB_CACHE).expanduser()
 
-    def fetch(self, reference: HubReference, say: Callable[[str], None], transfer: Transfer) -> Path:
+    def fetch(self, reference: HubReference, report: Reporter = SILENT) -> Path:
         """The model in the cache, its first shard where it is split; downloaded unless it is there.
 
-        ``transfer(name, bytes)`` is a progress bar that takes how many bytes more came. Without a connection the model is taken
-        from the cache. Raises NothingSelected for a repository, revision or file that is not there, BadFile where the hub refuses
-        or does not answer, NoSpace.
+        Each file that is downloaded is a stage of its bytes. Without a connection the model is taken from the cache.
+        Raises NothingSelected for a repository, revision or file that is not there, BadFile where the hub refuses or does
+        not answer, NoSpace.
         """
         from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
@@ -66,9 +66,9 @@ class Hub:
             except (HTTPError, OfflineModeIsEnabled) as error:
                 if isinstance(error, HfHubHTTPError):  # the hub did answer
                     raise
-                return self._from_cache(reference, say, error)
+                return self._from_cache(reference, report, error)
             self._check_room(files)
-            return [self._download(file, reference, say, transfer) for file in files][0]
+            return [self._download(file, reference, report) for file in files][0]
 
     def files(self, reference: HubReference) -> list[RemoteFile]:
         """The files that ``fetch`` would take; nothing is downloaded. Raises as ``fetch``."""
@@ -98,20 +98,18 @@ class Hub:
                 "free some, or set HF_HUB_CACHE to a folder on another disk"
             )
 
-    def _download(
-        self, file: RemoteFile, reference: HubReference, say: Callable[[str], None], transfer: Transfer
-    ) -> Path:
+    def _download(self, file: RemoteFile, reference: HubReference, report: Reporter) -> Path:
         from huggingface_hub import hf_hub_download
 
         # by its name, not by the commit: the cache then knows what the branch meant, for a time without a connection
-        where = {"revision": reference.revision, "cache_dir": self.folder, "endpoint": self.endpoint}
+        where: dict[str, Any] = {"revision": reference.revision, "cache_dir": self.folder, "endpoint": self.endpoint}
         if file.cached:
             return Path(hf_hub_download(reference.repo, file.name, **where))
-        say(f"downloading {file.name} of {reference.repo}: {human_bytes(file.size)}")
-        with transfer(file.name, file.size) as advance:
+        report.say(f"downloading {file.name} of {reference.repo}: {human_bytes(file.size)}")
+        with report.stage(file.name, file.size, "B") as advance:
             return Path(hf_hub_download(reference.repo, file.name, tqdm_class=_bar(advance), **where))
 
-    def _from_cache(self, reference: HubReference, say: Callable[[str], None], reason: Exception) -> Path:
+    def _from_cache(self, reference: HubReference, report: Reporter, reason: Exception) -> Path:
         """What an earlier download left of the model; BadFile where the cache does not have it all."""
         from huggingface_hub.errors import OfflineModeIsEnabled
 
@@ -125,7 +123,7 @@ class Hub:
             raise BadFile(
                 f"{reference} is not in the cache {self.folder}, and {cause}; {advice}, and try again"
             ) from None
-        say(f"{cause}: taking {files[0]} of {reference.repo} from the cache")
+        report.say(f"{cause}: taking {files[0]} of {reference.repo} from the cache")
         return cached[files[0]]
 
     def _cached(self, reference: HubReference) -> dict[str, Path]:
@@ -146,7 +144,7 @@ class Hub:
         }
 
 
-def _bar(advance: Callable[[float], None]) -> type:
+def _bar(advance: Advance) -> type:
     """A progress bar for huggingface_hub that shows nothing itself and tells ``advance`` how many bytes came."""
     from huggingface_hub.utils import tqdm
 

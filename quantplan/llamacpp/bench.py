@@ -66,7 +66,7 @@ def bench(
     Raises BadUsage where no test is asked for, ToolMissing, and ToolFailed where the tool ends badly
     or leaves a test out.
     """
-    tests = [(size, 0) for size in prompt] + [(0, size) for size in generation] + [tuple(pair) for pair in combined]
+    tests = [*((size, 0) for size in prompt), *((0, size) for size in generation), *combined]
     if not tests or repetitions < 1:
         raise BadUsage("llama-bench needs a test and a repetition at least: name a prompt or a generation length")
     command = argv(path, tests, repetitions, execution.threads_used, execution.gpu_layers)

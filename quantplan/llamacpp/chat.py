@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from quantplan.errors import BadFile
 from quantplan.llamacpp.engine import Engine
@@ -76,12 +77,12 @@ class ChatForm:
             ) from None
 
 
-def _formatter(template: str, engine: Engine):
+def _formatter(template: str, engine: Engine) -> Any:
     from jinja2 import TemplateError
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
     try:
-        found = Jinja2ChatFormatter(template, eos_token=_special(engine, "eos"), bos_token=_special(engine, "bos"))
+        found: Any = Jinja2ChatFormatter(template, eos_token=_special(engine, "eos"), bos_token=_special(engine, "bos"))
     except TemplateError as error:
         raise BadFile(f"the model's chat template is not Jinja ({error}); fix {TEMPLATE_KEY} in the file") from None
     found.strftime_now = lambda _format: _A_DAY

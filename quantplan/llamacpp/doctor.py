@@ -16,7 +16,7 @@ from quantplan.llamacpp import ggml, libraries, quantize, tools
 from quantplan.llamacpp.quantize import Recipe, Rule
 from quantplan.quant_type import BY_ID, BY_NAME
 
-_PACKAGES = (
+PACKAGES = (
     "llama-cpp-python",
     "numpy",
     "scipy",
@@ -50,12 +50,12 @@ def doctor_checks() -> list[DoctorCheck]:
             f"{platform.python_version()} on {platform.system()} {platform.machine()}, {cores()} cores",
         )
     ]
-    found += [_package(name) for name in _PACKAGES]
+    found += [_package(name) for name in PACKAGES]
     found += [_tried("ggml library", _types)]
     found += [_tool(name) for name in tools.REQUIRED]
     if all(finding.state != "missing" for finding in found):
         found += [_tried("llama.cpp build", _build), _tried("rules of llama-quantize", _rules)]
-        found += [_tried(_KERNELS, _kernels)]
+        found += [_tried(_KERNELS, kernels_check)]
     return found
 
 
@@ -128,7 +128,7 @@ def _rules() -> DoctorCheck:
     return DoctorCheck(what, "ok", f"{order}; quantplan's rules are disjoint and hold either way")
 
 
-def _kernels() -> DoctorCheck:
+def kernels_check() -> DoctorCheck:
     """The bundled model in Q8_0, run: builds whose kernels crash on this processor look sound until then."""
     with tempfile.TemporaryDirectory(prefix="quantplan-") as folder:
         file = Path(folder) / "q8_0.gguf"

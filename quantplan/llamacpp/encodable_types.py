@@ -34,13 +34,13 @@ def writable_types() -> tuple[QuantType, ...]:
     Types that are not in quantplan's table join it (``quant_type.register``) with the library's own numbers. ToolFailed
     where library and table disagree about a type, ToolMissing without a library.
     """
-    found = [kind for kind in map(_installed, range(_count())) if kind and kind.for_weights and _encodes(kind)]
+    found = [kind for kind in map(installed_type, range(type_count())) if kind and kind.for_weights and _encodes(kind)]
     for kind in found:
         register(kind)
     return tuple(sorted(found, key=lambda kind: (-kind.bits, kind.name)))
 
 
-def _count() -> int:
+def type_count() -> int:
     """GGML_TYPE_COUNT: what llama_model_quantize_default_params (llama.h) has where no type is chosen."""
     found = libraries.load("llama").llama_model_quantize_default_params()
     if found.output_tensor_type != found.token_embedding_type or not 0 < found.output_tensor_type <= _MOST_TYPES:
@@ -48,7 +48,7 @@ def _count() -> int:
     return found.output_tensor_type
 
 
-def _installed(number: int) -> QuantType | None:
+def installed_type(number: int) -> QuantType | None:
     """The type with that number as the library describes it; None for numbers that are not in use."""
     name, (block, size) = (ggml.installed_name(number) or "").upper(), ggml.installed_block(number)
     if not block or not size:
@@ -79,15 +79,15 @@ def _encodes(kind: QuantType) -> bool:
 
 def _tried(kind: QuantType) -> bool:
     """Whether a process of its own survives encoding a block; remembered for each build of the library."""
-    file = _memory()
+    file = answers_file()
     known = _read(file)
     if kind.name not in known:
-        known[kind.name] = _survives(kind.ggml_id)
+        known[kind.name] = survives(kind.ggml_id)
         _write(file, known)
     return known[kind.name]
 
 
-def _survives(number: int) -> bool:
+def survives(number: int) -> bool:
     try:
         isolated.call(encode_one, number)
     except (isolated.Died, AssertionError):
@@ -97,14 +97,14 @@ def _survives(number: int) -> bool:
 
 def encode_one(number: int) -> None:
     """Encodes and decodes one block of the type, with importance; ggml may end the process."""
-    quant_type = _installed(number)
+    quant_type = installed_type(number)
     assert quant_type is not None
     weights = np.linspace(-1, 1, quant_type.block, dtype=np.float32).reshape(1, -1)
     encoded = ggml.quantize(weights, quant_type, np.ones_like(weights))
     assert np.isfinite(ggml.dequantize(encoded, quant_type, quant_type.block)).all()
 
 
-def _memory() -> Path:
+def answers_file() -> Path:
     import platformdirs
 
     stamp = libraries.library_path("ggml-base").stat()

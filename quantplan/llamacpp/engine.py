@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -61,11 +62,11 @@ class Engine:
         self._llama = llama_cpp
         self._handles: dict[str, list[int]] = {}
         self._silence()
-        self.model = self._load(Path(path))
+        self.model: int | None = self._load(Path(path))
         self.vocab = llama_cpp.llama_model_get_vocab(self.model)
         self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self.vocab))
         self._watch = watch
-        self._context = None
+        self._context: int | None = None
         self._raised: BaseException | None = None
 
     def __enter__(self) -> Engine:
@@ -179,7 +180,7 @@ class Engine:
         count = self._llama.llama_tokenize(self.vocab, raw, len(raw), tokens, room, True, parse_special)
         if count < 0:
             raise QuantplanError(f"llama.cpp could not tokenize a text of {len(raw)} bytes")
-        return np.frombuffer(tokens, np.int32, count).copy()
+        return np.frombuffer(memoryview(tokens), np.int32, count).copy()
 
     def chunks(self, text: str, limit: int | None = None) -> np.ndarray:
         """int32 [chunks, n_ctx]: the text cut as llama-perplexity cuts it; what is left over is dropped.
@@ -217,13 +218,13 @@ class Engine:
         if self._context is None:
             self._context = self.new_context(self.options.n_ctx, size, self._watch)
         for start in range(0, len(chunks), size):
-            yield self._decode(chunks[start : start + size])
+            yield self._decode(chunks[start : start + size], self._context)
 
-    def _decode(self, chunks: np.ndarray) -> np.ndarray:
+    def _decode(self, chunks: np.ndarray, context: int) -> np.ndarray:
         count, n_ctx = chunks.shape
-        self.forward(self._context, chunks, self.first_scored)
+        self.forward(context, chunks, self.first_scored)
         scored = n_ctx - self.first_scored
-        pointer = self._llama.llama_get_logits(self._context)
+        pointer = self._llama.llama_get_logits(context)
         flat = np.ctypeslib.as_array(pointer, (count, scored, self.vocabulary))
         return flat[:, :-1]
 
@@ -241,11 +242,11 @@ class Engine:
         finally:
             llama.llama_batch_free(batch)
 
-    def _fill(self, batch: object, chunks: np.ndarray, first_output: int) -> None:
+    def _fill(self, batch: Any, chunks: np.ndarray, first_output: int) -> None:
         count, n_ctx = chunks.shape
         total = count * n_ctx
 
-        def view(pointer: object, dtype: type) -> np.ndarray:
+        def view(pointer: Any, dtype: type) -> np.ndarray:
             return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(dtype)), (total,))
 
         view(batch.token, ctypes.c_int32)[:] = chunks.reshape(-1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -239,13 +239,13 @@ def quantize(
     started: Callable[[str], None] | None = None,
 ) -> None:
     """Writes ``out``; ``started`` gets each tensor's name in turn. Raises ToolFailed, ToolMissing."""
-    watch = _heads(started) if started else None
+    watch = tensor_heads(started) if started else None
     if watch:
         next(watch)
     run(argv(source, recipe, out, threads), cwd=cwd, report=report, on_text=watch.send if watch else None)
 
 
-def _heads(started: Callable[[str], None]) -> Iterator[None]:
+def tensor_heads(started: Callable[[str], None]) -> Generator[None, str, None]:
     """A coroutine that is sent pieces of the log and calls ``started`` for each tensor's head."""
     rest = ""
     while True:

@@ -73,10 +73,10 @@ def rounds_like_the_cpu(servers: Sequence[str]) -> bool:
     A device does not say over RPC what it is, so it is made to multiply: the product must be the one with rounded
     activations, not the one with exact activations or those of other blocks.
     """
-    return all(_rounds_like_the_cpu(device, kind) for device in devices(servers) for kind in ("Q4_K", "Q8_0"))
+    return all(device_rounds_like_the_cpu(device, kind) for device in devices(servers) for kind in ("Q4_K", "Q8_0"))
 
 
-def _rounds_like_the_cpu(device: int, type_name: str) -> bool:
+def device_rounds_like_the_cpu(device: int, type_name: str) -> bool:
     kind, random = BY_NAME[type_name], np.random.default_rng(0)
     # outliers of many sizes: blocks of 32 and of 256 columns then round very differently
     inputs = (random.standard_normal((_TOKENS, _COLUMNS)) * random.lognormal(0, 1, _COLUMNS)).astype(np.float32)

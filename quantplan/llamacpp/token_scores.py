@@ -26,7 +26,7 @@ from quantplan.execution import cores
 
 # 2^18 logits a task: three scratch arrays of 1 MiB stay near the core. With 2^15 the same work takes 1.6
 # times as long on two cores, spent on handing the interpreter's lock over between short numpy calls.
-_BLOCK = 1 << 18
+BLOCK_VALUES = 1 << 18
 _SERIES = tuple(1 / math.factorial(k + 2) for k in range(7))  # of g(x) / x^2
 _SERIES_ERROR = 3e-8  # half a unit in the last place of float32
 _LARGE = 20.0  # exp of more than 88 overflows float32; rows with such differences are done in float64
@@ -188,7 +188,7 @@ def _scratch(count: int, shape: tuple[int, ...]) -> list[np.ndarray]:
     size = math.prod(shape)
     arrays = getattr(_kept, "arrays", None)
     if arrays is None or arrays.shape[0] < count or arrays.shape[1] < size:
-        arrays = _kept.arrays = np.empty((max(count, 3), max(size, _BLOCK)), np.float32)
+        arrays = _kept.arrays = np.empty((max(count, 3), max(size, BLOCK_VALUES)), np.float32)
     return [arrays[index, :size].reshape(shape) for index in range(count)]
 
 
@@ -199,15 +199,15 @@ def _pool() -> ThreadPoolExecutor:
 
 def _each_block(logits: np.ndarray, work: Callable[[slice, np.ndarray], None]) -> None:
     """work(rows, block) for all blocks of [rows, vocabulary] or [chunks, rows, vocabulary], on all cores."""
-    list(_pool().map(lambda task: work(*task), _blocks(logits)))
+    list(_pool().map(lambda task: work(*task), row_blocks(logits)))
 
 
-def _blocks(logits: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+def row_blocks(logits: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Views of whole rows: the engine's chunks are not contiguous, and flattening them would copy all
     logits.
     """
     chunks = logits if logits.ndim == 3 else logits[None]
-    step = max(1, _BLOCK // logits.shape[-1])
+    step = max(1, BLOCK_VALUES // logits.shape[-1])
     for index, chunk in enumerate(chunks):
         for start in range(0, len(chunk), step):
             block = chunk[start : start + step]

@@ -12,6 +12,7 @@ import sysconfig
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from io import BufferedReader
 from pathlib import Path
 
 from quantplan.errors import ToolFailed, ToolMissing
@@ -86,7 +87,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     ) as process:
-        assert process.stdout is not None
+        assert isinstance(process.stdout, BufferedReader)
         try:
             while piece := process.stdout.read1(65536):
                 pieces.append(piece.decode("utf-8", "replace"))

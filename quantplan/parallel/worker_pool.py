@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ PATIENCE_SECONDS = 30.0  # a cluster without a worker may be starting one
 CONNECT_SECONDS = 10
 _WATCH_SECONDS = 1.0
 _SHOWN = 5
-_MOST_TOGETHER = 8  # pieces of work in a task: what a crash or Ctrl-C may lose
+MOST_TOGETHER = 8  # pieces of work in a task: what a crash or Ctrl-C may lose
 _TASKS_EACH = 4  # at least so many a worker, that all end at about the same time
 
 Item = TypeVar("Item")
@@ -56,7 +56,7 @@ def shortened(names: Sequence[str]) -> str:
 
 def task_size(pieces: int, workers: int) -> int:
     """How many pieces of work make one task."""
-    return max(1, min(_MOST_TOGETHER, pieces // (_TASKS_EACH * workers)))
+    return max(1, min(MOST_TOGETHER, pieces // (_TASKS_EACH * workers)))
 
 
 def worker_threads() -> int:
@@ -129,7 +129,7 @@ class WorkerPool:
 
     def run(
         self, function: Callable[[Any, Item], Any], job: object, items: Sequence[Item]
-    ) -> Iterator[tuple[Item, Any]]:
+    ) -> Generator[tuple[Item, Any], None, None]:
         """``function(job, item)`` of all items as they are finished; Lost at the end for those whose worker died twice."""
         from distributed import KilledWorker
 

@@ -94,9 +94,10 @@ def model_frontier(
         )
     notes += _beyond_memory(request, quants)
     kld = {size: _predicted(formulation, table, point.choices) for size, (formulation, point) in best.items()}
+    before = [None, *(best[size] for size in kept)]
     entries = [
-        _entry(request, *best[size], kld[size], kld[size][0] - kld[size + step][0], best.get(before))
-        for before, size in zip((None, *kept), kept, strict=False)
+        _entry(request, *best[size], kld[size], kld[size][0] - kld[size + step][0], smaller)
+        for smaller, size in zip(before, kept, strict=False)
     ]
     bend = knee([best[size][1] for size in kept])
     scored = (replace(quant, plan_kld=kld.get(quant.file_bytes, (None,))[0]) for quant in quants)

@@ -101,8 +101,8 @@ def solve_request(
     if not answers:
         raise refused[-1]  # the smallest copy on the GPU: no other leaves more room
     formulation, best = answers[best_answer([solution for _, solution in answers])]
-    bound = min(solution.outcome.bound for _, solution in answers)
-    gap = (best.outcome.objective - bound) / best.outcome.objective if best.outcome.objective else 0.0
+    bound = min(solution.bound for _, solution in answers)
+    gap = (best.objective - bound) / best.objective if best.objective else 0.0
     best = replace(best, outcome=replace(best.outcome, bound=bound, gap=gap))
     return Solved(formulation, best, any(each.everything_fits for each in problems))
 
@@ -114,7 +114,7 @@ def formulations(
 
     The best answer of all counts. Raises BudgetImpossible where a limit leaves nothing for the weights.
     """
-    several = (formulation,)
+    several: tuple[Formulation, ...] = (formulation,)
     if request.devices is not None:
         several = tuple(limits.within_memory(formulation, request.model, request.devices))
     if request.least_tps is None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from quantplan.errors import BadUsage, NothingSelected
 from quantplan.quant_type import BY_NAME, SETS, QuantType, weight_type
@@ -114,11 +115,11 @@ def replace_foreign(
 
     ``allowed(tensor, type)``: whether the tensor can be stored so. NothingSelected where no type is left.
     """
-    types, replaced = dict(asked), {}
+    types, replaced = dict(asked), dict[str, Replaced]()
     for name, quant in asked.items():
         if not is_foreign(quant):
             continue
-        new = nearest(quant, lambda each, name=name: allowed(name, each))
+        new = nearest(quant, partial(allowed, name))
         if new is None:
             raise NothingSelected(
                 f"the file gives {name} the type {quant.name}, and no type of llama.cpp fits it instead"

@@ -142,7 +142,7 @@ def _named(layers: LayerTypes, model: Model) -> dict[str, QuantType]:
     check_all_match(layers.rules, names)
     weak = {EMBEDDINGS: layers.output if model.tied else None, "per_layer_token_embd.weight": layers.token_embedding}
     strong = {EMBEDDINGS: layers.token_embedding, OUTPUT: layers.output}
-    found = [weak, resolve(layers.rules, names), strong]
+    found: list[Mapping[str, QuantType | None]] = [weak, resolve(layers.rules, names), strong]
     return {name: quant for types in found for name, quant in types.items() if quant}
 
 

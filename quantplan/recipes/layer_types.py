@@ -118,7 +118,7 @@ def _flags(text: str) -> tuple[QuantType | None, QuantType | None, tuple[Rule, .
     """
     found = _FLAGS.search(text)
     if not found:
-        return *(_option(text, option) for option in (_EMBEDDING, _OUTPUT)), (), ()
+        return _option(text, _EMBEDDING), _option(text, _OUTPUT), (), ()
     types: dict[str, QuantType] = {}
     rules: list[Rule] = []
     ignored: list[str] = []

@@ -88,8 +88,8 @@ def _by_table(
             tables.setdefault((before, last, label), _Table()).wanted.setdefault(role, set()).add(block)
     for name, before, block, role, last in places:
         for (start, end, label), table in tables.items():
-            same = block is not None and (start, end) == (before, last) and role in table.wanted
-            if same and assignment.get(name) != label:
+            same = (start, end) == (before, last) and role in table.wanted
+            if block is not None and same and assignment.get(name) != label:
                 table.taken.setdefault(role, set()).add(block)
     return alone, tables
 

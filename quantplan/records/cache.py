@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
+
+import platformdirs
 
 from quantplan.records.codec import decode, encode
 from quantplan.records.journal import Journal
 
 Value = TypeVar("Value")
+
+
+def user_cache() -> Path:
+    """Where measured values are kept outside a project: QUANTPLAN_CACHE, else the user's cache folder."""
+    return Path(os.environ.get("QUANTPLAN_CACHE") or platformdirs.user_cache_dir("quantplan")).expanduser()
 
 
 class Codec(Protocol[Value]):

@@ -177,7 +177,7 @@ def finite(value: float | None) -> float | None:
 # --- how types stand in JSON
 
 
-def _exactly(*types: type) -> Callable[[Any, type], Any]:
+def _exactly(*types: Any) -> Callable[[Any, type], Any]:
     """Takes a value of these types as it is: text is no number, and true is no 1."""
 
     def check(content: Any, cls: type) -> Any:
@@ -206,7 +206,7 @@ def _structure_factory(cls: type) -> Callable[[Any, type], Any]:
     estimates = _estimates(cls) - {*declared.pairs}
     keys = dict(declared.names)
     arrays = [keys.get(name, name) for name, hint in get_type_hints(cls).items() if get_origin(hint) is tuple]
-    build = make_dict_structure_fn(cls, _converter, **_renamed(cls, keys))
+    build: Callable[[Any, type], Any] = make_dict_structure_fn(cls, _converter, **_renamed(cls, keys))
 
     def structure(content: Any, _cls: type) -> Any:
         if not isinstance(content, Mapping):
@@ -234,7 +234,7 @@ def _unstructure_factory(cls: type) -> Callable[[Any], Fields]:
     declared = _shape_of(cls)
     estimates = _estimates(cls) - {*declared.pairs}
     keys = dict(declared.names)
-    plain = make_dict_unstructure_fn(cls, _converter, **_renamed(cls, keys))
+    plain: Callable[[Any], Fields] = make_dict_unstructure_fn(cls, _converter, **_renamed(cls, keys))
     without_value = [keys.get(field, field) for field in dict(declared.absent)]
 
     def unstructure(value: Any) -> Fields:

@@ -28,7 +28,7 @@ def replacing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     neighbour = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with neighbour.open(mode, **({} if "b" in mode else {"encoding": "utf-8"})) as file:
+        with neighbour.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

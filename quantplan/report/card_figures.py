@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,14 +58,14 @@ def type_map(model: Model, sized: Planned | StockQuant, title: str) -> Figure:
     from matplotlib.colors import LogNorm
 
     tensors = [tensor for tensor in model.tensors if tensor.name in sized.types]
-    inside = [tensor for tensor in tensors if tensor.block is not None]
+    inside = [(tensor.block, tensor) for tensor in tensors if tensor.block is not None]
     names = roles(tensors)
-    blocks = 1 + max((tensor.block or 0 for tensor in inside), default=0)
+    blocks = 1 + max((block for block, _ in inside), default=0)
     bits = np.full((max(len(names), 1), blocks), np.nan)
     words = [[""] * blocks for _ in bits]
-    for tensor in inside:
+    for block, tensor in inside:
         row, kind = names.index(tensor.role), sized.types[tensor.name]
-        bits[row, tensor.block], words[row][tensor.block] = kind.bits, kind.name
+        bits[row, block], words[row][block] = kind.bits, kind.name
     low = min((kind.bits for kind in sized.types.values()), default=MOST_BITS)
     norm = LogNorm(min(low, MOST_BITS / 2), MOST_BITS, clip=True)
     outside = ", ".join(f"{tensor.role} {sized.types[tensor.name]}" for tensor in tensors if tensor.block is None)
@@ -76,7 +76,7 @@ def type_map(model: Model, sized: Planned | StockQuant, title: str) -> Figure:
     return figure
 
 
-def _name_types(axes: Axes, types: Sequence[QuantType]) -> None:
+def _name_types(axes: Axes, types: Iterable[QuantType]) -> None:
     """Types that occur, at their bits on the colour bar; types of equal bits share a line."""
     from matplotlib.ticker import NullLocator
 

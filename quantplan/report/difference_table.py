@@ -13,8 +13,8 @@ def difference_table(difference: PlanDifference, names: tuple[str, str], every: 
     rows = [
         (line.tensor, *line.types, *_bytes(line.bytes), *_damages(line.damage)) for line in _lines(difference, every)
     ]
-    klds = tuple(None if kld is None else kld[0] for kld in difference.kld)
-    total = ("file, expected KLD", "", "", *_bytes(difference.file_bytes), *_damages(klds))
+    first, second = (None if kld is None else kld[0] for kld in difference.kld)
+    total = ("file, expected KLD", "", "", *_bytes(difference.file_bytes), *_damages((first, second)))
     return Table("", headings, (*rows, total), texts=(0, 1, 2), totals=1)
 
 

@@ -43,7 +43,7 @@ def summary(explanation: Explanation, constraints: Sequence[ConstraintCost]) -> 
 
 def ranked(gains: Sequence[GroupGain]) -> dict[str, tuple[GroupGain, ...]]:
     """The ten first of each ranking."""
-    upgrades = sorted((gain for gain in gains if gain.up), key=lambda gain: -gain.up.rate)
+    upgrades = sorted((gain for gain in gains if gain.up), key=lambda gain: -gain.up.step_rate if gain.up else 0.0)
     return {
         "most damage left": tuple(sorted(gains, key=lambda gain: -gain.chosen.damage)[:SHOWN]),
         "gained most from their bytes": tuple(sorted(gains, key=lambda gain: -gain.surplus)[:SHOWN]),
@@ -60,7 +60,7 @@ def gains_table(title: str, gains: Sequence[GroupGain]) -> Table:
         ("net gain", lambda gain: f"{gain.surplus:.3g}"),
         ("next step", lambda gain: gain.up.label if gain.up else ""),
         ("saves", lambda gain: f"{gain.chosen.damage - gain.up.damage:.3g}" if gain.up else ""),
-        ("per MB", lambda gain: f"{gain.up.rate * MB:.3g}" if gain.up else ""),
+        ("per MB", lambda gain: f"{gain.up.step_rate * MB:.3g}" if gain.up else ""),
     )
     return table_of("", columns, gains, texts=(0, 1, 5))
 
@@ -109,7 +109,7 @@ def _gain_fields(gain: GroupGain) -> dict[str, object]:
         "bytes": chosen.bytes,
         "damage": chosen.damage,
         "net_gain": gain.surplus,
-        "next": up and {"type": up.label, "bytes": up.bytes, "damage": up.damage, "per_mb": up.rate * MB},
+        "next": up and {"type": up.label, "bytes": up.bytes, "damage": up.damage, "per_mb": up.step_rate * MB},
     }
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Priced(Protocol):
-    """A file of some size, made or not; stock quants have a ``name`` too."""
+    """A file of some size, made or not."""
 
     @property
     def file_bytes(self) -> int: ...
@@ -26,13 +26,24 @@ class Priced(Protocol):
     def kld_err(self) -> float: ...
 
 
+class NamedFile(Protocol):
+    """A stock quant; ``kld`` None where it is not known."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def file_bytes(self) -> int: ...
+    @property
+    def kld(self) -> float | None: ...
+
+
 class Curve(Protocol):
     """What is drawn: a Frontier, or the plans of a report. ``knee``: index of an entry, or None."""
 
     @property
     def entries(self) -> Sequence[Priced]: ...
     @property
-    def stock_quants(self) -> Sequence[Priced]: ...
+    def stock_quants(self) -> Sequence[NamedFile]: ...
     @property
     def knee(self) -> int | None: ...
     @property
@@ -83,10 +94,10 @@ def _curve(axes: Axes, curve: Curve, scale: float) -> None:
 
 
 def _stock_quants(axes: Axes, curve: Curve, scale: float) -> None:
-    lossy = [file for file in curve.stock_quants if file.kld > 0]
+    lossy = [(file.name, file.file_bytes / scale, file.kld) for file in curve.stock_quants if file.kld]
     if not lossy:
         return
-    sizes, klds = [file.file_bytes / scale for file in lossy], [file.kld for file in lossy]
+    _, sizes, klds = zip(*lossy, strict=True)
     axes.plot(sizes, klds, "x", markersize=5, color="tab:red", label="stock quants")
-    for file, size in zip(lossy, sizes, strict=True):  # away from the curve, which runs below on the left
-        axes.annotate(file.name, (size, file.kld), textcoords="offset points", fontsize=7, xytext=(5, 3))
+    for name, size, kld in lossy:  # away from the curve, which runs below on the left
+        axes.annotate(name, (size, kld), textcoords="offset points", fontsize=7, xytext=(5, 3))

@@ -49,7 +49,7 @@ def stock_quants_table(stock_quants: Sequence[StockQuant]) -> Table:
 
 def alternatives_table(alternatives: Sequence[Alternative]) -> Table:
     best = alternatives[0]
-    least = best.solution.outcome.objective
+    least = best.solution.objective
     numbers = {id(plan): str(number) for number, plan in enumerate(alternatives, 1)}
     columns: Columns[Alternative] = (
         ("plan", lambda plan: numbers[id(plan)]),
@@ -57,7 +57,7 @@ def alternatives_table(alternatives: Sequence[Alternative]) -> Table:
         ("expected KLD", _kld),
         (
             "damage over best",
-            lambda plan: f"{plan.solution.outcome.objective / least - 1 if least else 0.0:+.2e}",
+            lambda plan: f"{plan.solution.objective / least - 1 if least else 0.0:+.2e}",
         ),
         ("gap", lambda plan: f"{plan.solution.outcome.gap:.1e}"),
         ("differs in", lambda plan: "" if plan is best else str(len(plan.changed))),

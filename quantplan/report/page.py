@@ -51,7 +51,7 @@ def page(data: Mapping[str, Any]) -> str:
 
 
 def _source(name: str) -> str:
-    return files("quantplan.report").joinpath("templates", name).read_text(encoding="utf-8")
+    return files("quantplan.report").joinpath("templates").joinpath(name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

@@ -78,7 +78,7 @@ def roles(tensors: Sequence[Tensor]) -> list[str]:
 
 def _types(report_data: ReportData) -> list[QuantType]:
     """All types of the plans, the stock quants and the candidates, largest first."""
-    sizes = (*report_data.plans, *report_data.stock_quants)
+    sizes: list[Planned | StockQuant] = [*report_data.plans, *report_data.stock_quants]
     types = {kind.name: kind for sized in sizes for kind in sized.types.values()}
     types |= {kind.name: kind for kind in report_data.request.types}
     return sorted(types.values(), key=lambda kind: (-kind.bits, kind.name))

@@ -46,13 +46,13 @@ def by_block(tensors: Sequence[TensorStatistics], field: str) -> tuple[list[str]
 
     The tool's cosine of 0 for a tensor without an earlier block counts as no value: it would look like the outlier.
     """
-    inside = [tensor for tensor in tensors if tensor.layer is not None]
+    inside = [(tensor.layer, tensor) for tensor in tensors if tensor.layer is not None]
     if not inside:
         raise BadUsage("no tensor of this imatrix belongs to a block: there is no heat map to draw")
-    roles = sorted({tensor.role for tensor in inside})
-    values = np.full((len(roles), 1 + max(tensor.layer for tensor in inside)), np.nan)
-    for tensor in inside:
-        values[roles.index(tensor.role), tensor.layer] = getattr(tensor, field)
+    roles = sorted({tensor.role for _, tensor in inside})
+    values = np.full((len(roles), 1 + max(layer for layer, _ in inside)), np.nan)
+    for layer, tensor in inside:
+        values[roles.index(tensor.role), layer] = getattr(tensor, field)
     return roles, np.where(values == 0, np.nan, values) if field == "cossim" else values
 
 
@@ -65,7 +65,8 @@ def _colour_bar(figure: Figure, axes: Any, image: AxesImage, field: str) -> None
     bar.set_label(label, fontsize=9)
     bar.ax.tick_params(labelsize=8)
     if field in RELATIVE:
-        wide = image.norm.vmax > 40
+        norm: Any = image.norm
+        wide = norm.vmax > 40
         bar.locator = LogLocator(10 if wide else 2, numticks=12)
         bar.minorlocator = NullLocator()
         bar.formatter = FuncFormatter(lambda value, _: f"×{value:g}")

@@ -13,6 +13,7 @@ from quantplan.report import markdown
 
 if TYPE_CHECKING:
     import rich.table
+    from rich.console import JustifyMethod
 
 T = TypeVar("T")
 Columns = Sequence[tuple[str, Callable[[T], str]]]  # heading, cell
@@ -62,7 +63,7 @@ def as_rich(table: Table) -> rich.table.Table:
         header_style="bold",
     )
     for index, heading in enumerate(table.headings):
-        justify = "left" if index in table.texts else "right"
+        justify: JustifyMethod = "left" if index in table.texts else "right"
         if index == 0:
             shown.add_column(heading, justify=justify, overflow="fold", min_width=_least_width(table))
         else:

@@ -106,7 +106,7 @@ def _measured(
         rows = node_rows(node.src[1].contents)
         rows = rows[:: max(1, len(rows) // _ROWS_AT_ONCE)][:_ROWS_AT_ONCE]
         if name not in energies:
-            energies[name] = _column_energy(model, by_name[name])
+            energies[name] = column_energy(model, by_name[name])
         sums[name] = sums.get(name, 0) + _error_sums(rows, energies[name])
         seen[name] = seen.get(name, 0) + len(rows)
         return True
@@ -129,7 +129,7 @@ def _is_product(node: GgmlTensor) -> bool:
     return inputs.type == 0 and fits and inputs.ne[1] * inputs.ne[2] * inputs.ne[3] > 0
 
 
-def _column_energy(model: Model, tensor: Tensor) -> np.ndarray:
+def column_energy(model: Model, tensor: Tensor) -> np.ndarray:
     rows = np.linspace(0, tensor.rows - 1, min(tensor.rows, _WEIGHT_ROWS)).astype(int)
     return np.einsum("ij,ij->j", *(2 * [tensor_rows(model, tensor, rows)]))
 

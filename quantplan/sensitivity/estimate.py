@@ -294,7 +294,7 @@ def _activations(
     made_from = (activation_quantization.VERSION, model.digest, text_digest(calibration), n_ctx)
     given = (model, tensors, calibration, n_ctx, execution)
     if execution.rpc:
-        results = Cache(Plain(), cache, "kernel", *made_from, execution.backend)
+        results: Cache[Any] = Cache(Plain(), cache, "kernel", *made_from, execution.backend)
         if activation_quantization.known(results):
             return activation_quantization.on_servers(*given, results)
         try:

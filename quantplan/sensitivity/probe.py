@@ -130,7 +130,7 @@ def probe(
     )
     try:
         with opened as runner:
-            _Stages(runner, tensors, options, results, report, found).run()
+            ProbeStages(runner, tensors, options, results, report, found).run()
     except Lost as lost:
         raise WorkersLost(missing(lost, results, tensors)) from None
     found.seconds = time.perf_counter() - began
@@ -157,7 +157,7 @@ def complete(results: Cache[Any], tensors: tuple[Tensor, ...], options: ProbeOpt
     return all(results[t.name] is None or len(results[t.name]["klds"]) >= chunks for t in tensors)
 
 
-class _Stages:
+class ProbeStages:
     """The stages of a probe: each asks for the swaps that the cache does not have, and writes down what comes back."""
 
     def __init__(
@@ -183,7 +183,7 @@ class _Stages:
                 self.results.put(tensor.name, None)
         self._probe(self.names, self.first, "probe", len(self.tensors))
         if self.options.extend and not self.options.chunks:
-            self._extend()
+            self.extend()
         self._overhead()
         self._floor()
         self._uniform()
@@ -210,7 +210,7 @@ class _Stages:
                 self.results.put(swap.key, entry)
                 advance(1)
 
-    def _extend(self) -> None:
+    def extend(self) -> None:
         """More chunks for the tensors whose error decides: unsure themselves, and a large part of the sum's uncertainty."""
         first, limit = self.first, affordable(self.first * _EXTEND_FACTOR, self.options, self.survey)
         if limit > first:
@@ -261,13 +261,13 @@ def _from_cache(results: Cache[Any], tensors: tuple[Tensor, ...], found: Probe) 
     for tensor in tensors:
         entry = results[tensor.name]
         if entry is not None:
-            found.scales[tensor.name] = _scale(tensor.name, entry, found.floor)
+            found.scales[tensor.name] = scale_of(tensor.name, entry, found.floor)
     found.not_found = tuple(t.name for t in tensors if t.name not in found.scales)
     found.uniform = {name: results[f"#uniform {name}"] for name in _UNIFORM}
     return found
 
 
-def _scale(name: str, entry: dict, floor: float) -> Scale:
+def scale_of(name: str, entry: dict, floor: float) -> Scale:
     klds, error = np.array(entry["klds"]), entry["error"]
     kld = float(klds.mean())
     if error <= 0:  # a tensor of zeros, or one that its probe type holds exactly: no rounding hurts it

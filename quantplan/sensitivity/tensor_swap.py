@@ -24,7 +24,7 @@ from quantplan.tensor import Model, Tensor
 
 # 2048 tokens suffice for a model: plans from 2 and from 64 chunks of 256 tokens differ by 1 to 4 % in evaluation KLD
 DEFAULT_TOKENS = 2048
-_LOGIT_BYTES = 2 << 30  # of untouched logits kept in memory: 13 chunks of 512 tokens with a vocabulary of 150,000
+LOGIT_BYTES = 2 << 30  # of untouched logits kept in memory: 13 chunks of 512 tokens with a vocabulary of 150,000
 PROBE, NUDGE = "probe", "nudge"  # kinds of a swap besides the names of types
 
 
@@ -206,7 +206,7 @@ class TensorSwapper:
     def nudge(self, tensor: Tensor) -> float:
         """Moves every weight by about the last bit of half precision; returns the relative squared error."""
         original = tensor_rows(self.model, tensor)
-        random = np.random.default_rng(0).choice(np.float32([-1, 1]), original.shape)
+        random = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), original.shape)
         return self._place(tensor, original, original * (1 + random * np.float32(2**-11)))
 
     def _place(self, tensor: Tensor, original: np.ndarray, changed: np.ndarray) -> float:
@@ -237,5 +237,5 @@ def relative_error(weights: np.ndarray, changed: np.ndarray, importance: np.ndar
 def affordable(chunks: int, options: ProbeOptions, survey: Survey) -> int:
     """``chunks`` in whole batches, or fewer where the text or the memory for their logits ends."""
     scored = options.n_ctx - options.n_ctx // 2
-    room, batch = _LOGIT_BYTES // (4 * scored * survey.vocabulary), chunks_per_batch(options.n_ctx)
+    room, batch = LOGIT_BYTES // (4 * scored * survey.vocabulary), chunks_per_batch(options.n_ctx)
     return min(max(1, min(chunks, room) // batch) * batch, survey.chunks)

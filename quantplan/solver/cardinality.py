@@ -132,7 +132,7 @@ class _Search:
         return replace(found, choices=np.array(choices))
 
     def _take(self, found: BoundSolution) -> None:
-        damage = math.inf if found.choices is None else self.problem.damage(found.choices)
+        damage = math.inf if found.choices is None else self.problem.damage(found.choices.tolist())
         if found.bound < damage * (1 - self.gap):
             self.unproven = min(self.unproven, found.bound)
         if damage < self.damage:
@@ -140,7 +140,7 @@ class _Search:
 
     def _by_bytes(self, choices: np.ndarray) -> tuple[str, ...]:
         weight: dict[str, int] = {}
-        for group in self.problem.distinct.groups:
+        for group in self.problem.distinct.groups if self.problem.distinct else ():
             choice = self.problem.groups[group].choices[choices[group]]
             weight[choice.label] = weight.get(choice.label, 0) + choice.bytes
         return tuple(sorted(weight, key=lambda label: (-weight[label], label)))

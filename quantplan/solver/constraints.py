@@ -71,7 +71,8 @@ def allowed(tensors: tuple[Tensor, ...], candidates: Candidates, constraints: Co
     pins = _by_tensor(tensors, constraints.pins, "--pin")
     floors = _by_tensor(tensors, constraints.floors, "--min-type")
     ceilings = _by_tensor(tensors, constraints.ceilings, "--max-type")
-    left, excluded = {}, {}
+    left: dict[str, tuple[QuantType, ...]] = {}
+    excluded: dict[str, dict[str, str]] = {}
     for tensor in tensors:
         pin = _narrowest(tensor, pins)
         bounds = [(_strictest(tensor, floors, max), _below), (_strictest(tensor, ceilings, min), _above)]

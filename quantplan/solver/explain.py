@@ -22,6 +22,12 @@ class CurvePoint:
     rate: float | None
     chosen: bool
 
+    @property
+    def step_rate(self) -> float:
+        """``rate`` of a choice of another size."""
+        assert self.rate is not None
+        return self.rate
+
 
 @dataclass(frozen=True)
 class GroupGain:
@@ -53,14 +59,14 @@ def _rate(own: Choice, other: Choice) -> float | None:
 def step_up(rungs: Sequence[CurvePoint]) -> CurvePoint | None:
     """The larger choice that saves most per byte; None where none saves anything."""
     own = _chosen(rungs)
-    larger = [each for each in rungs if each.bytes > own.bytes and each.rate > 0]
-    return max(larger, key=lambda each: each.rate, default=None)
+    larger = [each for each in rungs if each.bytes > own.bytes and each.step_rate > 0]
+    return max(larger, key=lambda each: each.step_rate, default=None)
 
 
 def step_down(rungs: Sequence[CurvePoint]) -> CurvePoint | None:
     """The smaller choice that costs least per byte it frees."""
     own = _chosen(rungs)
-    return min((each for each in rungs if each.bytes < own.bytes), key=lambda each: each.rate, default=None)
+    return min((each for each in rungs if each.bytes < own.bytes), key=lambda each: each.step_rate, default=None)
 
 
 def _chosen(rungs: Sequence[CurvePoint]) -> CurvePoint:
@@ -92,12 +98,10 @@ def verdict(rungs: Sequence[CurvePoint], price: float | None, free_bytes: int | 
 
 def _upwards(own: CurvePoint, up: CurvePoint, price: float | None, free_bytes: int | None) -> str:
     more = up.bytes - own.bytes
-    words = (
-        f"the step to {up.label} would save {own.damage - up.damage:.3g} nats for {more:,} bytes = {_per_mb(up.rate)}"
-    )
+    words = f"the step to {up.label} would save {own.damage - up.damage:.3g} nats for {more:,} bytes = {_per_mb(up.step_rate)}"
     if price is None:
         return words
-    if up.rate <= price:
+    if up.step_rate <= price:
         return f"{words}, not above the price of {_per_mb(price)}"
     words = f"{words}, above the price of {_per_mb(price)}"
     if free_bytes is not None and more > free_bytes:
@@ -107,10 +111,12 @@ def _upwards(own: CurvePoint, up: CurvePoint, price: float | None, free_bytes: i
 
 def _downwards(own: CurvePoint, down: CurvePoint, price: float | None) -> str:
     less = own.bytes - down.bytes
-    words = f"{down.label} would cost {down.damage - own.damage:.3g} nats for {less:,} bytes = {_per_mb(down.rate)}"
+    words = (
+        f"{down.label} would cost {down.damage - own.damage:.3g} nats for {less:,} bytes = {_per_mb(down.step_rate)}"
+    )
     if price is None:
         return words
-    if down.rate >= price:
+    if down.step_rate >= price:
         return f"{words}, not below it"
     return f"{words}, below it, but the whole plan is better with these bytes here"
 

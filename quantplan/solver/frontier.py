@@ -71,7 +71,7 @@ def frontier(
     """
     wanted = sorted(set(budgets)) or even_budgets(*span(problem), points)
     series = _Series(problem, wanted[0], gap, time_limit)
-    found = []
+    found: list[Point] = []
     for budget in wanted:
         known = found[-1].choices if found else None
         found.append(series.point(budget, known))
@@ -93,11 +93,11 @@ class _Series:
         """``known``: a plan for a smaller budget."""
         problem = replace(self.problem, budget_bytes=budget)
         found, price = self._settled(problem, known) or _by_solver(problem, self.gap, self.time_limit)
-        outcome, choices = found.outcome, found.choices
-        if known is not None and problem.damage(known) < outcome.objective:  # the same but for the gap, or for rounding
+        choices = found.choices
+        if known is not None and problem.damage(known) < found.objective:  # the same but for the gap, or for rounding
             choices = tuple(known)
         damage = problem.damage(choices)
-        bound = min(outcome.bound, damage)
+        bound = min(found.bound, damage)
         gap = (damage - bound) / damage if damage else 0.0
         return Point(budget, problem.bytes(choices), damage, bound, gap, price, choices)
 

@@ -43,7 +43,7 @@ def minimise(problem: Problem, objective: str = "sum", gap: float = 1e-6, time_l
 def _tail(problem: Problem, gap: float, time_limit: float) -> Solution:
     found = solve(_with_damages(problem, lambda choice: choice.damage**2), gap, time_limit)
     outcome = found.outcome
-    top, bound = math.sqrt(outcome.objective), math.sqrt(outcome.bound)
+    top, bound = math.sqrt(found.objective), math.sqrt(found.bound)
     # the derivative of the root turns a price of squares into one of damage
     prices = {name: price / (2 * top) if top else 0.0 for name, price in outcome.prices.items()}
     outcome = replace(outcome, objective=top, bound=bound, gap=(top - bound) / top if top else 0.0, prices=prices)

@@ -114,7 +114,7 @@ def keeping(formulation: Formulation, permits: Callable[[Tensor, QuantType], boo
 
 def best_answer(answers: Sequence[Solution]) -> int:
     """Index of the best of several problems' solutions for one goal; of equals the first."""
-    return min(range(len(answers)), key=lambda at: answers[at].outcome.objective)
+    return min(range(len(answers)), key=lambda at: answers[at].objective)
 
 
 def solve_formulation(

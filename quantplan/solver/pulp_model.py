@@ -124,9 +124,9 @@ class Program:
         bound = self.ground + (info.mip_dual_bound - TOLERANCE) * self.unit
         return BoundSolution(self._choices() if self._has_plan(info) else None, bound)
 
-    def _has_plan(self, info: object) -> bool:
+    def _has_plan(self, info: highspy.HighsInfo) -> bool:
         """Whether HiGHS ended with an integer solution, not with what its relaxation left."""
-        return info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
+        return bool(info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible)
 
     def _choices(self) -> np.ndarray:
         choices = self.base.copy()

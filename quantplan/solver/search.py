@@ -33,6 +33,16 @@ class Solution:
     outcome: Outcome
     choices: tuple[int, ...]
 
+    @property
+    def objective(self) -> float:
+        assert self.outcome.objective is not None  # a solved problem has both
+        return self.outcome.objective
+
+    @property
+    def bound(self) -> float:
+        assert self.outcome.bound is not None
+        return self.outcome.bound
+
 
 def search(
     arrays: ChoiceArrays,
@@ -51,7 +61,9 @@ def search(
         return None
     relaxation = relax(arrays)
     starts = [choices for choices in (relaxation.choices, known) if choices is not None]
-    plans = [plan for plan in map(np.asarray, starts) if arrays.fits(plan) and all(c.holds(plan) for c in chains)]
+    plans = [
+        plan for plan in map(np.asarray, starts) if arrays.fits(plan) and all(c.holds(plan.tolist()) for c in chains)
+    ]
     best = min(plans, key=arrays.total_damage, default=None)
     damage = np.inf if best is None else arrays.total_damage(best)
     bound = relaxation.bound

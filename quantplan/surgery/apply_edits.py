@@ -53,7 +53,7 @@ def _keep(layers: tuple[Layer, ...], edit: Edit) -> tuple[Layer, ...]:
 def _swap(layers: tuple[Layer, ...], edit: Edit) -> tuple[Layer, ...]:
     """All pairs at once; ranges may differ in length."""
     _check_disjoint(edit.spans, "swapped ranges must be disjoint; write two swaps")
-    partner = {}
+    partner: dict[int, tuple[Span, Span]] = {}
     for first, second in zip(edit.spans[::2], edit.spans[1::2], strict=True):
         partner |= {first.first: (first, second), second.first: (second, first)}
     swapped: list[Layer] = []

@@ -19,6 +19,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from quantplan.errors import BadUsage
 
@@ -188,7 +189,8 @@ def _with_options(edit: Edit, words: list[str]) -> Edit:
     elif verb == "cycle" and len(words) == 2 and words[0] == "by" and re.fullmatch(r"-?\d+", words[1]):
         edit, words = replace(edit, number=float(words[1])), []
     if len(words) == 2 and words[0] in _PLACES.get(verb, ()) and words[1].isdigit():
-        edit, words = replace(edit, **{words[0]: int(words[1])}), []
+        place: dict[str, Any] = {words[0]: int(words[1])}
+        edit, words = replace(edit, **place), []
     if verb == "scale":
         edit, words = replace(edit, roles=tuple(words)), []
     if words:

@@ -89,7 +89,7 @@ def produce(operation: Operation, options: OperationOptions, report: Reporter = 
     )
     LAYER_MAPS.write(record, record_path(options.out))
     plan_file = options.plan_file if options.plan else None
-    return Products(written, record, record_path(options.out), imatrix and options.imatrix_file, plan_file)
+    return Products(written, record, record_path(options.out), options.imatrix_file if imatrix else None, plan_file)
 
 
 def _write_imatrix(operation: Operation, options: OperationOptions) -> tuple[Imatrix | None, tuple[str, ...]]:

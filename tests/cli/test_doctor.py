@@ -58,7 +58,7 @@ def test_one_tool_is_missing(command, monkeypatch, tmp_path):
 
 
 def test_a_package_is_missing(monkeypatch):
-    monkeypatch.setattr(doctor_checks, "_PACKAGES", ("numpy", "surely-not-installed"))
+    monkeypatch.setattr(doctor_checks, "PACKAGES", ("numpy", "surely-not-installed"))
     found = {finding.what: finding for finding in doctor_checks.doctor_checks()}
     assert found["surely-not-installed"].state == "missing"
     assert found["surely-not-installed"].mend == "run: pip install surely-not-installed"
@@ -96,5 +96,5 @@ def test_kernels_that_crash(monkeypatch):
 
     monkeypatch.setattr(doctor_checks.tools, "run", crash)
     monkeypatch.setattr(doctor_checks.quantize, "quantize", lambda *_: None)
-    found = doctor_checks._kernels()
+    found = doctor_checks.kernels_check()
     assert found.state == "missing" and "AMX" in found.mend and "CMAKE_ARGS" in found.mend

@@ -11,9 +11,9 @@ pytestmark = pytest.mark.llamacpp
 
 @pytest.fixture(autouse=True)
 def moments(monkeypatch):
-    monkeypatch.setattr(matmul, "_SECONDS", 0.005)
-    monkeypatch.setattr(matmul, "_PASS_BYTES", 1 << 19)
-    monkeypatch.setattr(matmul, "_PASS_PRODUCTS", 1 << 22)
+    monkeypatch.setattr(matmul, "SECONDS", 0.005)
+    monkeypatch.setattr(matmul, "PASS_BYTES", 1 << 19)
+    monkeypatch.setattr(matmul, "PASS_PRODUCTS", 1 << 22)
 
 
 SHORT = ("--types", "Q4_0,Q8_0", "--threads", "1", "--repetitions", "1")

@@ -80,7 +80,7 @@ def test_what_an_earlier_run_left_is_not_published_as_something_else(command, sm
     other = [*wanted[:3], "bridge 1 after 1", *wanted[4:]]
     for call, message in (
         (other, "three-F16.gguf was made with other edits, 'bridge 0 after 0'; choose another --out"),
-        ([*wanted, "--ctx", "32"], "has windows of 64 tokens, not 32"),
+        ([*wanted, "--ctx", "32"], "has chunks of 64 tokens, not 32"),
         ([*wanted, "--text", texts[1]], "three/quantplan.toml names another evaluation text, evaluation.txt, not "),
     ):
         before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}

@@ -13,9 +13,9 @@ from quantplan.quant_type import BY_NAME
 
 @pytest.fixture(autouse=True)
 def few_runs(monkeypatch):
-    monkeypatch.setattr(matmul, "_SECONDS", 0.01)
-    monkeypatch.setattr(matmul, "_PASS_BYTES", 1 << 20)
-    monkeypatch.setattr(matmul, "_PASS_PRODUCTS", 1 << 24)
+    monkeypatch.setattr(matmul, "SECONDS", 0.01)
+    monkeypatch.setattr(matmul, "PASS_BYTES", 1 << 20)
+    monkeypatch.setattr(matmul, "PASS_PRODUCTS", 1 << 24)
 
 
 @pytest.mark.parametrize("name", ["F16", "Q8_0", "Q4_K", "Q4_0", "IQ4_NL", "Q2_K"])
@@ -33,7 +33,7 @@ def test_experts_run(tokens):
 
 
 def test_no_gpu_here_is_said():
-    if matmul._devices(matmul._GPU):
+    if matmul.devices_of_type(matmul.GPU):
         pytest.skip("this machine has a GPU")
     with pytest.raises(BadUsage, match="no GPU"):
         time_product(BY_NAME["Q8_0"], Shape(256, 64), Load(1, 1 << 18, 1, gpu=True))

@@ -34,9 +34,9 @@ OPTIONS = SpeedOptions(Execution(1), repetitions=1)
 @pytest.fixture
 def moments(monkeypatch):
     """Timings of a few milliseconds: these tests look at what is done, not at the figures."""
-    monkeypatch.setattr(matmul, "_SECONDS", 0.005)
-    monkeypatch.setattr(matmul, "_PASS_BYTES", 1 << 19)
-    monkeypatch.setattr(matmul, "_PASS_PRODUCTS", 1 << 22)
+    monkeypatch.setattr(matmul, "SECONDS", 0.005)
+    monkeypatch.setattr(matmul, "PASS_BYTES", 1 << 19)
+    monkeypatch.setattr(matmul, "PASS_PRODUCTS", 1 << 22)
 
 
 # --- without llama.cpp
@@ -86,10 +86,10 @@ def test_blocks_of_synthetic_models():
 
 
 def test_line_through_two_sizes_by_hand():
-    line = speeding._line({2: Estimate(300.0, 3.0), 4: Estimate(500.0, 4.0)}, 6)
+    line = speeding.overhead_line({2: Estimate(300.0, 3.0), 4: Estimate(500.0, 4.0)}, 6)
     assert (line.fixed, line.per_block, line.of(6)) == (100.0, 100.0, 700.0)
     assert line.stderr == pytest.approx(math.hypot(2 * 4.0, 3.0))
-    assert speeding._line({2: Estimate(300.0, 3.0), 4: Estimate(500.0, 4.0)}, 4).stderr == 4.0
+    assert speeding.overhead_line({2: Estimate(300.0, 3.0), 4: Estimate(500.0, 4.0)}, 4).stderr == 4.0
 
 
 def test_part_of_the_blocks_on_a_gpu_is_refused():
@@ -108,7 +108,7 @@ def test_the_faster_of_two_timings_counts(tmp_path):
     for batch in (GENERATION, PROMPT):
         for key, ns in zip(replace(task, batch=batch).keys, (3.0 * batch, 2.0 * batch), strict=True):
             journal.put(key, {"ns": ns, "stderr": 0.0})
-    (found,) = speeding._speeds([task, replace(task, batch=PROMPT)], journal)
+    (found,) = speeding.best_speeds([task, replace(task, batch=PROMPT)], journal)
     assert (found.generation.value, found.prompt.value) == (2.0, 2.0 * PROMPT)
     assert found.generation.stderr == pytest.approx(0.01 * 2.0)
 
@@ -124,7 +124,7 @@ def test_synthetic_models_of_killed_processes_are_removed(tmp_path):
     for folder in (dead, alive):
         folder.mkdir()
         (folder / "synthetic.gguf").write_bytes(b"x")
-    speeding._remove_orphans(tmp_path)
+    speeding.remove_orphans(tmp_path)
     assert (dead.exists(), alive.exists()) == (False, True)
 
 

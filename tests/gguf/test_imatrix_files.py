@@ -2,9 +2,9 @@ import struct
 from dataclasses import replace
 from pathlib import Path
 
-import gguf
 import numpy as np
 import pytest
+from tiny_models import arrays_gguf
 
 from quantplan.errors import BadFile
 from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
@@ -154,17 +154,6 @@ def test_a_mean_input_that_is_not_finite_is_refused(tmp_path):
         read_imatrix(tmp_path / "bad")
 
 
-def container(path, tensors):
-    writer = gguf.GGUFWriter(path, "llama")
-    for name, values in tensors.items():
-        writer.add_tensor(name, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
 ONES = np.ones((2, 4), np.float32)
 
 
@@ -182,7 +171,7 @@ ONES = np.ones((2, 4), np.float32)
 )
 def test_gguf_files_that_are_no_imatrix(tmp_path, tensors, message):
     with pytest.raises(BadFile, match=message):
-        read_imatrix(container(tmp_path / "x.gguf", tensors))
+        read_imatrix(arrays_gguf(tmp_path / "x.gguf", "llama", tensors))
 
 
 def test_the_bundled_model_is_no_imatrix(reference_model):

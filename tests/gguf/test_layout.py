@@ -7,7 +7,7 @@ import gguf
 import numpy as np
 import pytest
 from tiny_architectures import tiny_dense_lead, tiny_hybrid, tiny_listed, tiny_lite, tiny_sliding
-from tiny_models import tiny_moe, tiny_tied
+from tiny_models import tiny_moe, tiny_tied, written
 
 from quantplan.errors import BadFile
 from quantplan.gguf.layout import MetadataEntry, read_layout
@@ -81,11 +81,7 @@ def odd_file(path):
     writer.data_alignment = 64
     for block in range(2):
         writer.add_tensor(f"blk.{block}.weight", np.full((1, 3), block, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return written(writer, path)
 
 
 def test_odd_metadata_comes_back(tmp_path):

@@ -1,12 +1,11 @@
 """Downloads from a hub on this machine: whole, resumed, cut, spoiled, refused, and without any hub at all."""
 
 import random
-from contextlib import contextmanager
 
 import huggingface_hub.constants
-import huggingface_hub.utils
 import pytest
 from hub_server import COMMIT, TOKEN, FakeHub, serving
+from reporters import Recorder
 
 from quantplan.errors import BadFile, BadUsage, NoSpace, NothingSelected
 from quantplan.hub import hub as hub_files
@@ -19,24 +18,19 @@ SHARDS = {f"s-0000{index}-of-00002.gguf": DATA[index:] for index in (1, 2)}
 FILE = HubReference("o/r", "m-Q4_K_M.gguf")
 
 
-class Person:
+class Person(Recorder):
     """What was said and shown; Ctrl-C after ``patience`` bytes."""
 
     def __init__(self, patience=None):
-        self.said, self.shown, self.patience = [], 0, patience
+        super().__init__(self.watch)
+        self.patience = patience
 
-    @contextmanager
-    def transfer(self, name, total):
-        self.shown, self.total = 0, total
-        yield self.advance
-
-    def advance(self, count):
-        self.shown += count
-        if self.patience is not None and self.shown > self.patience:
+    def watch(self, _name, done, _total):
+        if self.patience is not None and done > self.patience:
             raise KeyboardInterrupt
 
     def fetch(self, reference, place):
-        return place.fetch(reference, self.said.append, self.transfer)
+        return place.fetch(reference, self)
 
 
 @pytest.fixture
@@ -59,7 +53,7 @@ def test_a_file_comes_whole_and_only_once(hub, place):
     path = person.fetch(FILE, place)
     assert path.name == "m-Q4_K_M.gguf" and path.read_bytes() == DATA
     assert path.is_relative_to(place.folder / "models--o--r" / "snapshots" / COMMIT)  # the hub's own cache layout
-    assert person.shown == person.total == len(DATA)
+    assert person.events[-1] == ("m-Q4_K_M.gguf", len(DATA), len(DATA))
     assert person.said == ["downloading m-Q4_K_M.gguf of o/r: 327.76 kB"]
     assert person.fetch(FILE, place) == path == person.fetch(HubReference("o/r"), place)
     assert hub.downloads == [None] and len(person.said) == 1

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.llamacpp
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
     """Nothing asked yet; the file of answers."""
-    monkeypatch.setattr(writable, "_memory", lambda: tmp_path / "cache" / "types.json")
+    monkeypatch.setattr(writable, "answers_file", lambda: tmp_path / "cache" / "types.json")
     writable_types.cache_clear()
     yield tmp_path / "cache" / "types.json"
     writable_types.cache_clear()
@@ -31,7 +31,7 @@ def test_the_library_writes_every_type_for_weights_of_the_table(fresh):
 
 
 def test_types_are_counted_by_the_library():
-    numbers = range(writable._count())
+    numbers = range(writable.type_count())
     assert ggml.installed_name(numbers[-1]) in ("q2_0", *(kind.name.lower() for kind in BY_NAME.values()))
     assert max(BY_ID) in numbers
 
@@ -48,20 +48,20 @@ def test_a_type_that_the_table_lacks_is_tried_once_and_joins_it(fresh, monkeypat
 
     writable_types.cache_clear()
     monkeypatch.delitem(BY_ID, 42)
-    monkeypatch.setattr(writable, "_survives", None)  # not asked again
+    monkeypatch.setattr(writable, "survives", None)  # not asked again
     assert new in writable_types()
 
 
 def test_a_type_that_ggml_cannot_encode_ends_only_the_process_that_tried(fresh):
-    assert writable._installed(15) == QuantType("Q8_K", 15, 256, 292, "other")
-    assert writable._survives(15) is False
-    assert writable._survives(2) is True
+    assert writable.installed_type(15) == QuantType("Q8_K", 15, 256, 292, "other")
+    assert writable.survives(15) is False
+    assert writable.survives(2) is True
 
 
 def test_what_cannot_be_encoded_is_not_offered(fresh, monkeypatch):
     monkeypatch.delitem(BY_ID, 42)
     monkeypatch.delitem(BY_NAME, "Q2_0")
-    monkeypatch.setattr(writable, "_survives", lambda _number: False)
+    monkeypatch.setattr(writable, "survives", lambda _number: False)
     assert "Q2_0" not in {kind.name for kind in writable_types()}
     with pytest.raises(NothingSelected):
         quant_type("Q2_0")

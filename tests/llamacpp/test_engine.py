@@ -54,8 +54,10 @@ def test_chunks_are_whole_and_in_order(source, text):
 
 
 def piece(engine, token):
+    import llama_cpp  # loads the library: only where a test needs it
+
     buffer = ctypes.create_string_buffer(64)
-    size = engine._llama.llama_token_to_piece(engine.vocab, int(token), buffer, 64, 0, True)
+    size = llama_cpp.llama_token_to_piece(engine.vocab, int(token), buffer, 64, 0, True)
     return buffer.raw[:size]
 
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from model_parts import imatrix_of
+from tiny_models import arrays_gguf
 
 from quantplan.gguf.imatrix_files import write_imatrix
 from quantplan.gguf.reader import read_model, tensor_bytes, tensor_rows
@@ -22,24 +23,20 @@ COLUMNS, ROWS = 512, 24
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """A model of as many small F32 matrices as there are types to write."""
-    import gguf
-
-    path, random = tmp_path_factory.mktemp("types") / "source.gguf", np.random.default_rng(0)
-    writer = gguf.GGUFWriter(path, "qwen3")
-    writer.add_block_count(len(ENCODED))
-    writer.add_context_length(512)
-    writer.add_embedding_length(COLUMNS)
-    writer.add_feed_forward_length(COLUMNS)
-    writer.add_head_count(4)
-    writer.add_layer_norm_rms_eps(1e-6)
-    for block in range(len(ENCODED)):
-        weights = random.standard_t(4, (ROWS, COLUMNS)).astype(np.float32) * 0.02
-        writer.add_tensor(f"blk.{block}.attn_output.weight", weights)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return read_model(path)
+    random = np.random.default_rng(0)
+    numbers = {
+        "block_count": len(ENCODED),
+        "context_length": 512,
+        "embedding_length": COLUMNS,
+        "feed_forward_length": COLUMNS,
+        "attention.head_count": 4,
+        "attention.layer_norm_rms_epsilon": 1e-6,
+    }
+    tensors = {
+        f"blk.{block}.attn_output.weight": random.standard_t(4, (ROWS, COLUMNS)).astype(np.float32) * 0.02
+        for block in range(len(ENCODED))
+    }
+    return read_model(arrays_gguf(tmp_path_factory.mktemp("types") / "source.gguf", "qwen3", tensors, numbers))
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from scripted_tool import ScriptedTool, finished
 
 from quantplan.errors import ModelMismatch, ToolFailed
 from quantplan.execution import Execution
@@ -15,15 +16,10 @@ from quantplan.llamacpp.perplexity import (
     divergence_argv,
     parse,
 )
-from quantplan.llamacpp.tools import Finished
 from quantplan.measurement import Estimate
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 LOG = (GOLDEN / "llama-perplexity-kl-divergence.log").read_text(encoding="utf-8")  # Q4_K_M, 8 windows of 256
-
-
-def finished(log):
-    return Finished("llama-perplexity -m a.gguf", 0, log)
 
 
 def test_the_summary():
@@ -115,21 +111,6 @@ def test_size_of_a_base_file():
     assert base_file_bytes(8191, 256, 8) == 16_662_484  # rows are padded to whole words
 
 
-class Tool:
-    """Stands for the tool: its runs say ``logs`` in turn, in two pieces."""
-
-    def __init__(self, monkeypatch, *logs):
-        self.logs, self.runs = list(logs), 0
-        monkeypatch.setattr(perplexity, "run", self)
-
-    def __call__(self, argv, report=None, on_text=None):
-        log = self.logs[min(self.runs, len(self.logs) - 1)]
-        self.runs += 1
-        for piece in (log[: len(log) // 3], log[len(log) // 3 :]) if on_text else ():
-            on_text(piece)
-        return finished(log)
-
-
 def cut(line):
     return LOG[: LOG.index(line)]
 
@@ -139,34 +120,34 @@ def call(**options):
 
 
 def test_runs_that_lose_their_summary_are_repeated(monkeypatch):
-    tool = Tool(monkeypatch, cut("Mean    KLD"), cut("   5 "), LOG)
+    tool = ScriptedTool(monkeypatch, perplexity, cut("Mean    KLD"), cut("   5 "), LOG)
     steps = []
     assert call(step=steps.append).complete
     assert tool.runs == 3 and sum(steps) == 8
 
 
 def test_after_five_runs_the_last_whole_line_of_the_best_is_taken(monkeypatch):
-    tool = Tool(monkeypatch, cut("   5 "), cut("   8 "), cut("   3 "), "", cut("   2 "))
+    tool = ScriptedTool(monkeypatch, perplexity, cut("   5 "), cut("   8 "), cut("   3 "), "", cut("   2 "))
     found = call()
     assert (tool.runs, found.chunks, found.complete) == (5, 7, False)
     assert found.figures.kld == Estimate(0.00802, 0.00024)
 
 
 def test_runs_that_say_nothing_are_a_failure(monkeypatch):
-    tool = Tool(monkeypatch, cut("   1 "))
+    tool = ScriptedTool(monkeypatch, perplexity, cut("   1 "))
     with pytest.raises(ToolFailed, match="ended 5 times without a single result"):
         call()
     assert tool.runs == 5
 
 
 def test_a_vocabulary_of_another_size(monkeypatch):
-    Tool(monkeypatch, LOG + "kl_divergence: inconsistent vocabulary (8192 vs 151936)\n")
+    ScriptedTool(monkeypatch, perplexity, LOG + "kl_divergence: inconsistent vocabulary (8192 vs 151936)\n")
     with pytest.raises(ModelMismatch, match="its vocabulary is not that of the base"):
         call()
 
 
 def test_a_base_file_that_is_not_whole(monkeypatch, tmp_path):
-    Tool(monkeypatch, "perplexity: failed to decode\n")
+    ScriptedTool(monkeypatch, perplexity, "perplexity: failed to decode\n")
     (tmp_path / "b.kld").write_bytes(b"_logits_")
     with pytest.raises(ToolFailed, match="base file of 8 bytes where 16,662,484 are needed"):
         perplexity.write_base(Path("a"), Path("t"), tmp_path / "b.kld", 8, 8192, ToolOptions(256))

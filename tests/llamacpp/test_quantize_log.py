@@ -95,7 +95,7 @@ def test_real_command_has_output_type_and_threads_last(tmp_path, monkeypatch):
 @pytest.mark.parametrize("size", [1, 7, 64, 5000])
 def test_progress_names_each_tensor_once_however_the_log_arrives(size):
     names, text = [], log("run.log")
-    watch = quantize._heads(names.append)
+    watch = quantize.tensor_heads(names.append)
     next(watch)
     for start in range(0, len(text), size):
         watch.send(text[start : start + size])

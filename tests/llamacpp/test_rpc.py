@@ -105,7 +105,7 @@ def of_blocks(columns):
 @pytest.mark.parametrize("columns, like", [(0, set()), (32, {"Q8_0"}), (256, {"Q4_K"}), (512, set())])
 def test_other_kernels_are_told_apart(monkeypatch, columns, like):
     monkeypatch.setattr(rpc, "product", of_blocks(columns))
-    assert {name for name in ("Q4_K", "Q8_0") if rpc._rounds_like_the_cpu(0, name)} == like
+    assert {name for name in ("Q4_K", "Q8_0") if rpc.device_rounds_like_the_cpu(0, name)} == like
 
 
 # -- servers that are not there

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
+from scripted_tool import ScriptedTool, finished
 
 from quantplan.errors import BadUsage, ToolFailed
 from quantplan.execution import Execution
 from quantplan.llamacpp import tasks
 from quantplan.llamacpp.perplexity import ToolOptions
 from quantplan.llamacpp.tasks import TaskRun, argv, outcomes, parse
-from quantplan.llamacpp.tools import Finished
 
 # as the tool printed them, between other lines
 HELLASWAG = (
@@ -27,10 +27,6 @@ LOGS = {
     "winogrande": (WINOGRANDE, (True, True, False)),
     "multiple-choice": (CHOICE, (False, True, False)),
 }
-
-
-def finished(log):
-    return Finished("llama-perplexity -m a.gguf", 0, log)
 
 
 @pytest.mark.parametrize("mode", LOGS)
@@ -76,34 +72,19 @@ def test_command_lines():
     assert argv(Path("a.gguf"), asked, ToolOptions(256)) == ["llama-perplexity", *words.split()]
 
 
-class Tool:
-    """Stands for the tool: its runs say ``logs`` in turn, in two pieces."""
-
-    def __init__(self, monkeypatch, *logs):
-        self.logs, self.runs = list(logs), 0
-        monkeypatch.setattr(tasks, "run", self)
-
-    def __call__(self, argv, report=None, on_text=None):
-        log = self.logs[min(self.runs, len(self.logs) - 1)]
-        self.runs += 1
-        for piece in (log[: len(log) // 3], log[len(log) // 3 :]) if on_text else ():
-            on_text(piece)
-        return finished(log)
-
-
 def call(**options):
     return outcomes(Path("a.gguf"), TaskRun("multiple-choice", Path("arc.bin"), 3, 4), ToolOptions(256), **options)
 
 
 def test_runs_that_are_cut_off_are_repeated(monkeypatch):
-    tool = Tool(monkeypatch, CHOICE[: CHOICE.index("3\t")], "", CHOICE)
+    tool = ScriptedTool(monkeypatch, tasks, CHOICE[: CHOICE.index("3\t")], "", CHOICE)
     steps = []
     assert call(step=steps.append) == LOGS["multiple-choice"][1]
     assert tool.runs == 3 and sum(steps) == 2  # what a repeated run does is no progress
 
 
 def test_five_runs_without_all_tasks_are_a_failure(monkeypatch):
-    tool = Tool(monkeypatch, CHOICE[: CHOICE.index("3\t")])
+    tool = ScriptedTool(monkeypatch, tasks, CHOICE[: CHOICE.index("3\t")])
     with pytest.raises(ToolFailed, match="ended 5 times without the results of all 3 tasks, at last with 2"):
         call()
     assert tool.runs == 5
@@ -111,7 +92,7 @@ def test_five_runs_without_all_tasks_are_a_failure(monkeypatch):
 
 def test_a_task_that_does_not_fit(monkeypatch):
     log = "0.0 E multiple_choice_score : task 17 does not fit in the context window (requires 1312 tokens)\n"
-    tool = Tool(monkeypatch, log)
+    tool = ScriptedTool(monkeypatch, tasks, log)
     with pytest.raises(BadUsage, match="task 17 .* needs 1312 tokens, more than --ctx 256"):
         call()
     assert tool.runs == 1

@@ -87,8 +87,8 @@ def test_chunks_that_do_not_lie_together_score_as_rows_do(base):
 
 def test_rows_that_fill_many_blocks(monkeypatch, base):
     expected = divergence(base_rows(base), disturbed(base, 0.1))
-    monkeypatch.setattr(scoring, "_BLOCK", 3 * VOCABULARY)
-    assert len(list(scoring._blocks(base))) == ROWS // 3
+    monkeypatch.setattr(scoring, "BLOCK_VALUES", 3 * VOCABULARY)
+    assert len(list(scoring.row_blocks(base))) == ROWS // 3
     assert divergence(base_rows(base), disturbed(base, 0.1)) == pytest.approx(expected, rel=1e-6)
 
 

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
+import numpy as np
 import pytest
+from tiny_models import arrays_gguf
 
 from quantplan.build.build import stock_plan
 from quantplan.errors import BadFile, BadUsage, BudgetImpossible, ModelMismatch, NothingSelected
@@ -220,7 +221,7 @@ def test_layer_mode_without_any_stock_quant(request_for):
         (
             {"constraints": constraints(floors=[("attn_v", "F32")])},
             NothingSelected,
-            "--min attn_v=F32: nothing is left for",
+            "--min-type attn_v=F32: nothing is left for",
         ),
         ({"constraints": constraints(floors=[("*", "Q8_0")])}, BudgetImpossible, "the smallest has"),
     ],
@@ -254,18 +255,8 @@ def test_an_imatrix_is_part_of_the_size(case, request_for, table, reference_mode
 
 
 def test_no_language_model(tmp_path):
-    import gguf
-    import numpy as np
-
-    writer = gguf.GGUFWriter(tmp_path / "norms.gguf", "qwen3")
-    for key in ("block_count", "context_length", "embedding_length", "feed_forward_length"):
-        writer.add_uint32(f"qwen3.{key}", 1)
-    writer.add_head_count(1)
-    writer.add_layer_norm_rms_eps(1e-6)
-    writer.add_tensor("output_norm.weight", np.ones(256, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    sizes = ("block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count")
+    numbers = dict.fromkeys(sizes, 1) | {"attention.layer_norm_rms_epsilon": 1e-6}
+    path = arrays_gguf(tmp_path / "norms.gguf", "qwen3", {"output_norm.weight": np.ones(256, np.float32)}, numbers)
     with pytest.raises(BadUsage, match="would quantize no tensor"):
-        check(PlanRequest(read_model(Path(tmp_path / "norms.gguf")), None, parse_types("k"), "4bpw"))
+        check(PlanRequest(read_model(path), None, parse_types("k"), "4bpw"))

@@ -1,12 +1,14 @@
 """The whole chain on a model that runs in a tenth of a second: it resumes, and it never keeps what is worse."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny_models import tiny_tied
@@ -138,7 +140,6 @@ def test_a_second_run_measures_and_builds_nothing(whole, model, texts, monkeypat
 
 def test_one_size_more_shares_what_is_measured(whole, model, texts, tmp_path, monkeypatch):
     """A third size measures its own files and nothing else; without refinement it is plan and mix."""
-    import shutil
 
     folder = tmp_path / "more"
     shutil.copytree(whole[1], folder)
@@ -241,7 +242,6 @@ def rigged(price):
 
 
 def test_a_plan_from_a_wrong_table_is_not_kept(whole, model, texts, tmp_path, monkeypatch):
-    import shutil
 
     shutil.copytree(whole[1] / "cache", tmp_path / "cache")
     monkeypatch.setattr(running, "price", rigged(running.price))
@@ -260,7 +260,6 @@ def test_a_plan_from_a_wrong_table_is_not_kept(whole, model, texts, tmp_path, mo
 
 def test_a_refinement_that_the_evaluation_text_refutes_is_withdrawn(whole, model, texts, tmp_path, monkeypatch):
     """The refined plan of an inverted table counts; were it worse where it is judged, the plan before would stand."""
-    import shutil
 
     shutil.copytree(whole[1] / "cache", tmp_path / "cache")
     monkeypatch.setattr(running, "price", rigged(running.price))
@@ -285,7 +284,6 @@ def test_a_refinement_that_the_evaluation_text_refutes_is_withdrawn(whole, model
 
 
 def test_below_all_stock_quants_there_is_no_fallback(whole, model, texts, tmp_path):
-    import shutil
 
     shutil.copytree(whole[1] / "cache", tmp_path / "cache")
     (one,) = carry_out(model, texts, tmp_path, replace(OPTIONS, refine=False), ("3bpw",))
@@ -299,7 +297,6 @@ def test_below_all_stock_quants_there_is_no_fallback(whole, model, texts, tmp_pa
 
 def test_a_full_disk_takes_the_files_one_after_the_other(whole, model, texts, tmp_path, monkeypatch):
     """Room for one file and a half: each is built, measured and removed before the next."""
-    import shutil
 
     shutil.copytree(whole[1] / "cache", tmp_path / "cache")
     for journal in (tmp_path / "cache").glob("trial-*"):
@@ -314,7 +311,7 @@ def test_a_full_disk_takes_the_files_one_after_the_other(whole, model, texts, tm
 
     def disk_usage(_folder):
         most.append(used())
-        return shutil._ntuple_diskusage(room, used(), room - used() + trying.SPARE_BYTES)
+        return SimpleNamespace(free=room - used() + trying.SPARE_BYTES)
 
     monkeypatch.setattr(trying.shutil, "disk_usage", disk_usage)
     found = carry_out(model, texts, tmp_path, replace(OPTIONS, refine=False))
@@ -325,16 +322,14 @@ def test_a_full_disk_takes_the_files_one_after_the_other(whole, model, texts, tm
 
 
 def test_no_room_at_all_is_an_error(whole, model, texts, tmp_path, monkeypatch):
-    import shutil
 
     shutil.copytree(whole[1] / "cache", tmp_path / "cache")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: shutil._ntuple_diskusage(1, 1, 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=1))
     with pytest.raises(NoSpace, match="the disk has 1 B free"):
         carry_out(model, texts, tmp_path, replace(OPTIONS, refine=False), ("5.5bpw",))
 
 
 def test_keep_all_keeps_what_was_built(whole, model, texts, tmp_path):
-    import shutil
 
     shutil.copytree(whole[1] / "cache", tmp_path / "cache")
     (one,) = carry_out(model, texts, tmp_path, replace(OPTIONS, refine=False, keep_all=True), ("5.6bpw",))
@@ -352,7 +347,6 @@ def test_a_target_needs_some_limit(model, tmp_path):
 
 def test_a_kld_instead_of_a_budget(whole, model, texts, tmp_path):
     """The smallest file of that predicted KLD; fallbacks and refined plans are no larger."""
-    import shutil
 
     shutil.copytree(whole[1] / "cache", tmp_path / "cache")
     most = 1.2 * whole[0][0].plan.predicted_kld
@@ -366,7 +360,6 @@ def test_a_kld_instead_of_a_budget(whole, model, texts, tmp_path):
 
 
 def test_memory_limits_plan_and_fallbacks(whole, model, texts, tmp_path):
-    import shutil
 
     shutil.copytree(whole[1] / "cache", tmp_path / "cache")
     anything = Devices(None, None, 256)

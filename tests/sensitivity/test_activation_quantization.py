@@ -72,7 +72,7 @@ def test_the_formula_on_the_activations_of_one_tensor(case, uneven, tmp_path):
 def test_energy_of_columns(case):
     tensor = case.model.by_name["blk.0.ffn_down.weight"]
     expected = (tensor_rows(case.model, tensor) ** 2).sum(axis=0)
-    np.testing.assert_allclose(kernel._column_energy(case.model, tensor), expected, rtol=1e-5)
+    np.testing.assert_allclose(kernel.column_energy(case.model, tensor), expected, rtol=1e-5)
 
 
 def test_types_are_charged_for_what_they_are_fed_with(rounding):

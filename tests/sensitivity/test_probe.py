@@ -277,11 +277,11 @@ def test_who_gets_more_chunks_is_decided_by_the_first_ones(tmp_path, monkeypatch
                 asked.append((swap.key, swap.start, swap.stop))
                 yield swap, Swapped(dict.fromkeys(swap.tensors, 0.1), [1.0] * (swap.stop - swap.start), 0, 0, 1)
 
-        stages = probing._Stages(
+        stages = probing.ProbeStages(
             SimpleNamespace(run=swapped), tensors, ProbeOptions(512), journal, SILENT, probing.Probe()
         )
         stages.first, stages.names, stages.survey = 4, list("abcd"), Survey(frozenset("abcd"), 100, 256)
-        stages._extend()
+        stages.extend()
         assert journal["#extended"] == 16
         assert [len(journal[name]["klds"]) for name in "abcd"] == [16, 16, 4, 4]
         return asked
@@ -371,10 +371,10 @@ def test_divergence_from_nan_is_no_zero():
 
 def test_a_swap_below_the_noise_costs_the_noise_and_is_unsure():
     """Not seen is not free: nobody may plan with a damage of 0 and an error of 0."""
-    scale = probing._scale("t", {"klds": [1.1e-7, 0.9e-7, 1.0e-7, 1.0e-7], "error": 0.01}, floor=2e-7)
+    scale = probing.scale_of("t", {"klds": [1.1e-7, 0.9e-7, 1.0e-7, 1.0e-7], "error": 0.01}, floor=2e-7)
     assert scale.value == pytest.approx(2e-5)
     assert scale.stderr >= scale.value
-    seen = probing._scale("t", {"klds": [1.1e-5, 0.9e-5, 1.0e-5, 1.0e-5], "error": 0.01}, floor=2e-7)
+    seen = probing.scale_of("t", {"klds": [1.1e-5, 0.9e-5, 1.0e-5, 1.0e-5], "error": 0.01}, floor=2e-7)
     assert seen.value == pytest.approx((1e-5 - 2e-7) / 0.01)
     assert 0 < seen.stderr < 0.1 * seen.value
 
@@ -383,5 +383,5 @@ def test_chunks_end_where_text_or_memory_does(case, monkeypatch):
     survey, batch, options = Survey(frozenset(), 21, 1000), chunks_per_batch(case.options.n_ctx), case.options
     assert affordable(10**6, options, survey) == 21
     assert affordable(batch, options, survey) == batch < 21
-    monkeypatch.setattr(probers, "_LOGIT_BYTES", 4 * (options.n_ctx // 2) * 1000 * 3 * batch // 2)
+    monkeypatch.setattr(probers, "LOGIT_BYTES", 4 * (options.n_ctx // 2) * 1000 * 3 * batch // 2)
     assert affordable(10**6, options, survey) == batch

@@ -126,7 +126,7 @@ def test_what_is_lost_is_named_and_done_later(small, alone, tmp_path, monkeypatc
     """A task dies whenever it runs: all others are done, and the next run does this one alone."""
     doomed = small.tensors[2].name
     monkeypatch.setattr(probe_workers, "swaps_in_worker", deadly)
-    monkeypatch.setattr(worker_pool, "_MOST_TOGETHER", 1)
+    monkeypatch.setattr(worker_pool, "MOST_TOGETHER", 1)
     monkeypatch.setenv("DEADLY_TENSOR", doomed)
     with pytest.raises(WorkersLost, match=f"Not probed: {doomed}; 5 of 6 tensors are done and kept"):
         run(small, tmp_path, Execution(1, jobs=2))

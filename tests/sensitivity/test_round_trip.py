@@ -2,10 +2,10 @@
 
 import tracemalloc
 
-import gguf
 import numpy as np
 import pytest
 from model_parts import imatrix_of, model_of
+from tiny_models import arrays_gguf
 
 from quantplan.errors import BadFile
 from quantplan.gguf.reader import read_model, tensor_rows
@@ -19,15 +19,7 @@ K = parse_types("k")
 
 def file_of(path, tensors):
     """A GGUF with these matrices, float32 or float16 as they come."""
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(1)
-    for name, values in tensors.items():
-        writer.add_tensor(name, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return read_model(path)
+    return read_model(arrays_gguf(path, "llama", tensors, {"block_count": 1}))
 
 
 @pytest.fixture(scope="module")

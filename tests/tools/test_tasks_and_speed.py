@@ -90,9 +90,9 @@ def test_answers_that_begin_alike_are_told(reference_model, data, tmp_path):
     questions = [Question("Two and two are", ("4", "4 4"), 0), Question("Ice is", ("cold", "hot"), 0)]
     (tmp_path / "sums.bin").write_bytes(encode(questions))
     model = read_model(reference_model)
-    (note,) = tasks._ambiguous(model, read_task_file(tmp_path / "sums.bin"))
+    (note,) = tasks.ambiguity_notes(model, read_task_file(tmp_path / "sums.bin"))
     assert "in 1 of the 2 tasks of sums.bin an answer is the beginning of all others" in note
-    assert tasks._ambiguous(model, data["arc"]) == ()
+    assert tasks.ambiguity_notes(model, data["arc"]) == ()
 
 
 def test_a_task_longer_than_the_chunk(reference_model, tmp_path):

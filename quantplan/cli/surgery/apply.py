@@ -83,8 +83,8 @@ def apply(
     target = out or default_out(source, text, layer_map)
     job = OperationOptions(text, target, weights, followed, split_max_size, execution.threads)
     check_options(source, job)
-    followers = (weights and job.imatrix_file, followed and job.plan_file)
-    check_apart((job.out, *followers), (weights and Path(weights.path), plan, edits_file_of(edits)))
+    followers = (job.imatrix_file if weights else None, job.plan_file if followed else None)
+    check_apart((job.out, *followers), (weights.path if weights else None, plan, edits_file_of(edits)))
     operation = operate(source, layer_map, imatrix=weights, name=name, skip_check=skip_check)
     if layer_map.is_identity:
         console.warn("these edits leave every layer where it is")

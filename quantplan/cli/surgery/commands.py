@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quantplan.cli.framework import Entry, LazyGroup, group
 
-PANELS = {
+PANELS: dict[str, tuple[Entry, ...]] = {
     "Layer surgery": (
         Entry("apply", "Delete, repeat, move, swap, blend or scale layers", "quantplan.cli.surgery.apply:apply"),
         Entry("search", "Search over edits, and rank them", "quantplan.cli.surgery.search:search"),

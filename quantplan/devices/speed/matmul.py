@@ -26,12 +26,12 @@ from quantplan.quant_type import QuantType
 
 MATRIX_BYTES = 64 << 20  # of one matrix, or stack of experts: larger ones are measured on fewer rows
 _LEAST_ROWS = 256  # fewer rows than that no longer fill the kernels' tiles
-_PASS_BYTES = 32 << 20  # weights read by one run of a graph of few tokens: starting it takes some microseconds
-_PASS_PRODUCTS = 2 << 30  # multiplications in one run of a graph of many tokens, 10 to 50 ms on two cores
+PASS_BYTES = 32 << 20  # weights read by one run of a graph of few tokens: starting it takes some microseconds
+PASS_PRODUCTS = 2 << 30  # multiplications in one run of a graph of many tokens, 10 to 50 ms on two cores
 _MOST_NODES = 4096
-_LEAST_RUNS, _MOST_RUNS, _SECONDS = 5, 50, 0.15
+LEAST_RUNS, MOST_RUNS, SECONDS = 5, 50, 0.15
 _TILE_WEIGHTS = 1 << 16  # random weights that are encoded (IQ1_S: 2 s); a matrix repeats them
-_CPU, _GPU, _ACCEL = 0, 1, 3  # enum ggml_backend_dev_type, ggml-backend.h
+CPU, GPU, ACCEL = 0, 1, 3  # enum ggml_backend_dev_type, ggml-backend.h
 _WEIGHTS = 1  # GGML_BACKEND_BUFFER_USAGE_WEIGHTS
 
 
@@ -62,7 +62,7 @@ def measured_shape(quant_type: QuantType, shape: Shape, tokens: int) -> Shape:
     """
     room = min(
         MATRIX_BYTES // (quant_type.row_bytes(shape.columns) * shape.experts),
-        4 * _PASS_PRODUCTS // (shape.columns * shape.used * tokens),
+        4 * PASS_PRODUCTS // (shape.columns * shape.used * tokens),
     )
     rows = min(shape.rows, max(room // 32 * 32, _LEAST_ROWS))
     most = max(shape.used, 16 * MATRIX_BYTES // (quant_type.row_bytes(shape.columns) * rows))
@@ -85,7 +85,7 @@ def undisturbed(samples: Sequence[float]) -> ProductTiming:
 def _samples(graph: _Graph) -> Iterator[int]:
     graph.run()
     spent, runs = 0, 0
-    while runs < _LEAST_RUNS or (runs < _MOST_RUNS and spent < _SECONDS * 1e9):
+    while runs < LEAST_RUNS or (runs < MOST_RUNS and spent < SECONDS * 1e9):
         began = time.perf_counter_ns()
         graph.run()
         taken = time.perf_counter_ns() - began
@@ -111,7 +111,7 @@ def encoded_rows(quant_type: QuantType, rows: int, columns: int) -> np.ndarray:
 # --- ggml
 
 
-def _devices(device_type: int) -> list[int]:
+def devices_of_type(device_type: int) -> list[int]:
     cpu()  # llama.cpp's own order: the CPU's backend is there before devices are counted
     registry = load("ggml")
     devices = [registry.ggml_backend_dev_get(index) for index in range(registry.ggml_backend_dev_count())]
@@ -124,7 +124,7 @@ def device_name(gpu: bool = False) -> str:
 
 
 def _device(gpu: bool) -> int:
-    devices = _devices(_GPU if gpu else _CPU)
+    devices = devices_of_type(GPU if gpu else CPU)
     if not devices:
         raise BadUsage("--gpu-layers: the installed llama.cpp sees no GPU; leave the option out")
     return devices[0]
@@ -154,7 +154,7 @@ class _Graph:
         self.matrices = max(1, min(load.working_set // (size * shape.experts), _MOST_NODES))
         active = size * shape.used if load.tokens == 1 else 0
         products = shape.active * load.tokens
-        products_in_run = _PASS_BYTES // active if active else _PASS_PRODUCTS // products
+        products_in_run = PASS_BYTES // active if active else PASS_PRODUCTS // products
         if load.tokens > 1:
             self.matrices = max(1, min(self.matrices, products_in_run))
         self.nodes = min(_MOST_NODES, -(-max(products_in_run, 1) // self.matrices) * self.matrices)
@@ -229,8 +229,8 @@ class _Graph:
 
     def _new_scheduler(self, device: int) -> int:
         """GPU, accelerators, CPU: llama.cpp's order."""
-        lib, processor = base(), _devices(_CPU)[0]
-        devices = ([device] if device != processor else []) + _devices(_ACCEL) + [processor]
+        lib, processor = base(), devices_of_type(CPU)[0]
+        devices = ([device] if device != processor else []) + devices_of_type(ACCEL) + [processor]
         backends = [lib.ggml_backend_dev_init(device, None) for device in devices]
         for backend in backends:
             self._opened.callback(lib.ggml_backend_free, backend)

@@ -117,7 +117,7 @@ def speed_table(
     todo = tasks(model, matrices, wanted_types)
     runs = _timings(todo)
     _measure_missing(timings, runs, partial(_timed, options), "speed of matrix products", report)
-    speeds = _speeds(todo, timings)
+    speeds = best_speeds(todo, timings)
     table = SpeedTable(
         machine=matmul.device_name(options.execution.gpu_layers > 0),
         build=tools.build(),
@@ -195,7 +195,7 @@ def _cache(options: SpeedOptions, folder: Path) -> Cache[Any]:
     gpu = options.execution.gpu_layers > 0
     machine = (matmul.device_name(), cores(), matmul.device_name(gpu))
     execution = options.execution
-    timings = Cache(
+    timings: Cache[Any] = Cache(
         Plain(), folder, "speed", VERSION, machine, tools.build(), execution.threads_used, execution.backend
     )
     if options.again:
@@ -216,7 +216,7 @@ def _timed(options: SpeedOptions, task: TimingTask) -> dict[str, object]:
     return {"ns": timing.ns / weights, "stderr": timing.stderr / weights, "runs": timing.runs, "rows": shape.rows}
 
 
-def _speeds(todo: Iterable[TimingTask], timings: Cache[Any]) -> tuple[Speed, ...]:
+def best_speeds(todo: Iterable[TimingTask], timings: Cache[Any]) -> tuple[Speed, ...]:
     by_key = {(task.quant_type, task.shape, task.batch): task for task in todo}
 
     def figure(task: TimingTask) -> Estimate:
@@ -239,6 +239,7 @@ def _with_overhead(
     """llama-bench on synthetic models of two sizes, less their products: a fixed part and one per block."""
     types = uniform_types(table, _SYNTHETIC_TYPE)
     runs = _synthetic_runs(model, table.products)
+    assert timings.folder is not None
     bench_size = partial(_bench_synthetic, model, types, options, timings.folder)
     _measure_missing(timings, runs, bench_size, "speed of synthetic models", report)
     fits = {}
@@ -247,7 +248,7 @@ def _with_overhead(
         for blocks, key in runs:
             samples.setdefault(blocks, []).extend(timings[key][str(batch)])
         points = {blocks: _beside(model, table, blocks, types, batch, samples[blocks]) for blocks in samples}
-        fits[batch] = _line(points, table.blocks)
+        fits[batch] = overhead_line(points, table.blocks)
     return replace(table, overhead=fits)
 
 
@@ -291,7 +292,7 @@ def _bench_synthetic(
 ) -> dict[str, list[float]]:
     """Nanoseconds per token of each repetition, by batch."""
     make_folder(folder)
-    _remove_orphans(folder)
+    remove_orphans(folder)
     needed = sum(tensor.bytes for tensor in synthetic_tensors(model, blocks, types).values())
     if shutil.disk_usage(folder).free < needed + (1 << 20):
         raise NoSpace(f"{folder}: {needed / 1e6:.0f} MB are needed for a synthetic model of {blocks} blocks; free some")
@@ -310,7 +311,7 @@ def _bench_synthetic(
     }
 
 
-def _remove_orphans(folder: Path) -> None:
+def remove_orphans(folder: Path) -> None:
     """Synthetic models of processes that were killed: up to hundreds of megabytes that nobody would miss."""
     for orphan in folder.glob("synthetic-*-*"):
         owner = orphan.name.split("-")[1]
@@ -349,7 +350,7 @@ def _no_nextn(model: Model) -> dict[str, object]:
     return {f"{model.architecture}.nextn_predict_layers": 0}
 
 
-def _line(points: Mapping[int, Estimate], blocks: int) -> Overhead:
+def overhead_line(points: Mapping[int, Estimate], blocks: int) -> Overhead:
     """The straight line through the overheads of two sizes, carried on to ``blocks``."""
     (small, first), (large, second) = min(points.items()), max(points.items())
     if small == large:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import (
     AfterValidator,
@@ -222,11 +222,15 @@ def _part_schema(kind: str) -> type[PartSchema]:
     """Of one kind: parts of items have at least one, perplexity has none."""
     fields: dict[str, Any] = {"kind": (Literal[kind], ...)}
     if kind in ITEMS:
-        fields["items"] = (Annotated[tuple[ITEMS[kind], ...], NotEmpty], ...)  # type: ignore[misc]
+        items: Any = tuple[ITEMS[kind], ...]  # type: ignore[valid-type]
+        fields["items"] = (Annotated[items, NotEmpty], ...)
     return create_model(f"{kind}Part", __base__=PartSchema, **fields)
 
 
-Part = Annotated[Union[tuple(map(_part_schema, KINDS))], Field(discriminator="kind")]  # type: ignore[misc]  # noqa: UP007
+if TYPE_CHECKING:
+    Part = PartSchema
+else:
+    Part = Annotated[Union[tuple(map(_part_schema, KINDS))], Field(discriminator="kind")]  # noqa: UP007
 
 
 class SuiteSchema(_Strict):

@@ -123,6 +123,7 @@ def _moved(edit: Edit, movable: Sequence[str], steps: Sequence[int]) -> Edit | N
     varied = replace(edit, spans=tuple(spans))
     if not remaining:
         return varied
-    name = "after" if edit.after is not None else "into"
     place = (edit.after if edit.after is not None else edit.into or 0) + remaining[0][1]
-    return replace(varied, **{name: place}) if place >= 0 else None
+    if place < 0:
+        return None
+    return replace(varied, into=place) if edit.after is None else replace(varied, after=place)

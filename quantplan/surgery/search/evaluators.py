@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
@@ -127,7 +127,9 @@ class Evaluators:
         if self._pool:
             self._pool.__exit__(*error)
 
-    def evaluate(self, model: Model, maps: Sequence[LayerMap]) -> Iterator[tuple[LayerMap, CandidateScore]]:
+    def evaluate(
+        self, model: Model, maps: Sequence[LayerMap]
+    ) -> Generator[tuple[LayerMap, CandidateScore], None, None]:
         """Scores as they are ready, frame after frame. WorkersLost at the end where processes died."""
         by_frame: dict[str, list[LayerMap]] = {}
         for layer_map in maps:
@@ -137,7 +139,7 @@ class Evaluators:
         else:
             yield from self._here([layer_map for group in by_frame.values() for layer_map in group])
 
-    def _here(self, maps: Sequence[LayerMap]) -> Iterator[tuple[LayerMap, CandidateScore]]:
+    def _here(self, maps: Sequence[LayerMap]) -> Generator[tuple[LayerMap, CandidateScore], None, None]:
         if self._evaluator is None and maps:
             self._evaluator = CandidateEvaluator(self.job)
             self.timing = self._evaluator.timing
@@ -145,7 +147,9 @@ class Evaluators:
             assert self._evaluator is not None
             yield layer_map, self._evaluator.evaluate(layer_map)
 
-    def _in_workers(self, groups: Sequence[Sequence[LayerMap]]) -> Iterator[tuple[LayerMap, CandidateScore]]:
+    def _in_workers(
+        self, groups: Sequence[Sequence[LayerMap]]
+    ) -> Generator[tuple[LayerMap, CandidateScore], None, None]:
         if self._pool is None:
             self._pool = WorkerPool(self.job.execution)
         execution = self.job.execution.within_worker(self._pool.threads(self.job.execution.threads))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import asdict
 from importlib.metadata import version
@@ -45,13 +45,13 @@ class ResultStore:
         self.conditions = conditions_of(model, job)
         suite = job.suite.digest if job.suite else None
         made_from = (asdict(self.conditions), imatrix.digest if imatrix else None, suite, VERSION)
-        self._scores = Cache(Plain(CandidateScore), job.folder, "surgery", *made_from)
+        self._scores: Cache[CandidateScore] = Cache(Plain(CandidateScore), job.folder, "surgery", *made_from)
         self._ranked: dict[str, RankedCandidate] = {}
 
     def __contains__(self, layer_map: LayerMap) -> bool:
         return layer_map.digest in self._scores
 
-    def evaluate(self, maps: Iterable[LayerMap]) -> Iterator[LayerMap]:
+    def evaluate(self, maps: Iterable[LayerMap]) -> Generator[LayerMap, None, None]:
         """The maps that are not in the store yet, each as soon as it is."""
         missing = [layer_map for layer_map in maps if layer_map not in self]
         with closing(self._evaluators.evaluate(self._model, missing)) as results:
@@ -77,7 +77,7 @@ class ResultStore:
 
     def _with_figures(self, edits: str, layer_map: LayerMap, family: str, phase: int) -> RankedCandidate:
         score, base = self._score(layer_map), self._score(self._identity)
-        comparable = score.nll and base.nll and family != ORIGINAL
+        gap = chunks_gap(score.nll, base.nll) if score.nll and base.nll and family != ORIGINAL else None
         return RankedCandidate(
             edits=edits,
             layer_map=layer_map,
@@ -85,7 +85,7 @@ class ResultStore:
             phase=phase,
             ppl=score.ppl,
             kld=score.kld,
-            gap=chunks_gap(score.nll, base.nll) if comparable else None,  # type: ignore[arg-type]
+            gap=gap,
             score=score.score,
             scores=score.scores,
         )
