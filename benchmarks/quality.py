@@ -14,8 +14,10 @@ import tempfile
 from pathlib import Path
 
 from quantplan.build.build import build, build_stock_quant
+from quantplan.build.compensated_rounding import compensation_for
 from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.evaluate.significance import ratio_interval
+from quantplan.execution import Execution
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import imatrix as imatrix_tool
@@ -39,6 +41,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--chunks", type=int, default=0, help="of the probe; 0: the default")
     parser.add_argument("--eval-chunks", type=int, default=None)
     parser.add_argument("--types", default="all")
+    parser.add_argument(
+        "--rounding", choices=("auto", "stock"), default="auto", help="stock: llama-quantize's rounding"
+    )
     parser.add_argument("--stock-quants", default=",".join(STOCK_QUANTS))
     parser.add_argument("--work", type=Path, help="folder to keep cache and files in; temporary where it is not given")
     return parser.parse_args()
@@ -61,8 +66,9 @@ def run(asked: argparse.Namespace, work: Path) -> None:
         imatrix_tool.make(model.path, asked.calibration, path, imatrix_tool.ImatrixOptions(n_ctx=asked.ctx))
     imatrix = read_imatrix(path)
     probe = ProbeOptions(asked.ctx, asked.chunks, asked.chunks == 0)
-    wanted = SensitivityOptions(parse_types(asked.types), probe)
-    priced = price(model, quantizable(model), imatrix, read_text(asked.calibration), wanted, work / "cache")
+    wanted = SensitivityOptions(parse_types(asked.types), probe, compensate=asked.rounding == "auto")
+    calibration = read_text(asked.calibration)
+    priced = price(model, quantizable(model), imatrix, calibration, wanted, work / "cache")
     if priced.probe and priced.probe.overhead is not None:
         print(
             f"probe: {priced.probe.seconds:.1f} s, overhead over the forward passes {100 * priced.probe.overhead:.1f} %"
@@ -78,7 +84,8 @@ def run(asked: argparse.Namespace, work: Path) -> None:
         files = [work / f"stock-{stock_quant}.gguf", work / f"plan-{stock_quant}.gguf"]
         files[1].unlink(missing_ok=True)
         built = [read_model(files[0]) if files[0].exists() else build_stock_quant(model, stock_quant, files[0], path)]
-        built.append(build(plan, model, files[1], imatrix_path=path))
+        compensation = compensation_for(plan, model, calibration, Execution(), work / "cache")
+        built.append(build(plan, model, files[1], imatrix_path=path, compensation=compensation))
         stock, own = measure(model.path, files, evaluation, measuring, cache=work / "measured")
         ratio = own.kld.value / stock.kld.value
         interval = ratio_interval(own.per_chunk_kld, stock.per_chunk_kld)
