@@ -1,7 +1,6 @@
 """The public Python API: complete, lazy, and as docs/python.md shows it."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import quantplan
+from quantplan.gguf.imatrix_files import write_imatrix
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,20 +43,16 @@ def test_the_package_is_typed():
 
 
 @pytest.mark.llamacpp
-def test_the_example_of_the_documentation(
-    tmp_path, monkeypatch, capsys, reference_model, reference_imatrix, calibration_text
-):
+def test_the_example_of_the_documentation(tmp_path, monkeypatch, capsys, case, calibration_text):
+    """Every line of it, on a model that is probed in seconds."""
     page = (ROOT / "docs/python.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     text = calibration_text.read_text(encoding="utf-8")
-    shutil.copy(reference_model, tmp_path / "prose-10m-f16.gguf")
-    shutil.copy(reference_imatrix, tmp_path / "prose-10m-imatrix.gguf")
-    (tmp_path / "calibration.txt").write_text(text[:30_000], encoding="utf-8")
+    shutil.copy(case.model.path, tmp_path / "prose-10m-f16.gguf")
+    write_imatrix(case.imatrix, tmp_path / "prose-10m-imatrix.gguf")
+    (tmp_path / "calibration.txt").write_text(case.text, encoding="utf-8")
     (tmp_path / "evaluation.txt").write_text(text[-20_000:], encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        os, "sched_getaffinity", lambda _process: {0}, raising=False
-    )  # one thread: fast on a busy machine
     monkeypatch.setenv("QUANTPLAN_CACHE", str(tmp_path / "cache"))
     values = {}
     exec(compile(example, "docs/python.md", "exec"), values)

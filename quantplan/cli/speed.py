@@ -19,10 +19,10 @@ from quantplan.devices.speed.measure import (
     speed_table,
 )
 from quantplan.devices.speed.table import GENERATION, PROMPT, SpeedTable
-from quantplan.devices.speed.tables import as_fields, check_fields, check_table, shapes_table, uniform_table
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.encodable_types import parse_writable
 from quantplan.quant_type import QuantType
+from quantplan.report.speed_table import check_fields, check_table, shapes_table, speed_fields, uniform_table
 from quantplan.tensor import Model
 
 
@@ -80,7 +80,7 @@ def _show(table: SpeedTable, types: tuple[QuantType, ...], checks: dict[str, lis
         )
     if as_json:
         fields = {name: check_fields(rows) for name, rows in checks.items()}
-        console.put_json(as_fields(table, types) | {"check": fields})
+        console.put_json(speed_fields(table, types) | {"check": fields})
         return
     console.say(f"{table.machine}, {table.backend}, {table.threads} threads, llama.cpp {table.build}")
     console.put_table(shapes_table(table, GENERATION), shapes_table(table, PROMPT), uniform_table(table, types))

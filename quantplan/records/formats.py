@@ -145,7 +145,7 @@ def _handed_over(fields: Fields) -> Fields:
 
 def _is_stock_quant(fields: Fields) -> Fields:
     if fields["handed_over"] not in ("mix", "plan"):
-        raise ValueError("handed_over is neither plan nor mix")
+        raise ValueError("handed_over says neither plan nor fallback")
     return fields | {"handed_over": fields["handed_over"] == "mix"}
 
 

@@ -72,7 +72,9 @@ def test_all_that_is_published_and_nothing_twice(command, small_model, texts, wo
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.gguf")} == before
 
 
-def test_what_an_earlier_run_left_is_not_published_as_something_else(command, small_model, texts, workplace):
+def test_what_an_earlier_run_left_is_not_published_as_something_else(
+    command, small_model, small_text, texts, workplace
+):
     wanted = words(small_model, texts, "--run-options", "--types nonsense", "--no-score")
     assert command(*wanted).code == 5
     folder = workplace / "three"
@@ -81,7 +83,10 @@ def test_what_an_earlier_run_left_is_not_published_as_something_else(command, sm
     for call, message in (
         (other, "three-F16.gguf was made with other edits, 'bridge 0 after 0'; choose another --out"),
         ([*wanted, "--ctx", "32"], "has chunks of 64 tokens, not 32"),
-        ([*wanted, "--text", texts[1]], "three/quantplan.toml names another evaluation text, evaluation.txt, not "),
+        (
+            [small_text if word == texts[3] else word for word in wanted],
+            "three/quantplan.toml names another evaluation text, evaluation.txt, not ",
+        ),
     ):
         before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
         for dry in ((), ("--dry-run",)):
@@ -149,8 +154,8 @@ def test_what_is_refused(command, small_model, texts, what, code, message, files
         (("--budget", "4bananas"), 2, "unknown unit 'bananas'"),
         (("--run-options", "'open"), 2, "No closing quotation"),
         (("--repo", "no repo"), 2, "write OWNER/REPO"),
-        (("--name", "a/b"), 2, "without slashes"),
-        (("--text", "none.txt"), 3, "none.txt"),
+        (("--name", "a/b"), 2, "so no slashes"),
+        (("--text", "none.txt"), 2, "give --text one file or one folder"),
         (("--stock", "Q9_K"), 5, "Q9_K"),
     ],
 )
@@ -161,9 +166,13 @@ def test_mistakes_cost_no_step(command, small_model, texts, more, code, message,
     assert files() == before
 
 
-def test_texts_are_needed(command, small_model):
+def test_texts_are_needed(command, small_model, texts):
     done = command("surgery", "publish", small_model, "swap 0 1")
-    assert done.code == 2 and "--calibration" in done.error
+    assert done.code == 2 and "no evaluation text: give --text" in done.error
+    done = command("surgery", "publish", small_model, "swap 0 1", *texts[2:])
+    assert done.code == 2 and "give --calibration one file or one folder" in done.error
+    done = command("surgery", "publish", small_model, "swap 0 1", *texts[:2], "--text", "none.txt")
+    assert done.code == 3 and "none.txt" in done.error
 
 
 def test_a_step_that_fails_ends_it(command, small_model, texts, workplace):

@@ -9,16 +9,16 @@ from reporters import Recorder
 from speed_parts import DENSE, dense_table, types_of
 from tiny_models import tiny_moe
 
-from quantplan.devices.speed import matmul
+from quantplan.devices.speed import matmul, overhead
 from quantplan.devices.speed import measure as speeding
 from quantplan.devices.speed.measure import (
     SpeedOptions,
-    block_counts,
     check_against_bench,
     pending,
     speed_table,
     tasks,
 )
+from quantplan.devices.speed.overhead import block_counts
 from quantplan.devices.speed.table import GENERATION, PROMPT, Shape, products
 from quantplan.errors import BadUsage, ModelMismatch
 from quantplan.execution import Execution
@@ -86,10 +86,10 @@ def test_blocks_of_synthetic_models():
 
 
 def test_line_through_two_sizes_by_hand():
-    line = speeding.overhead_line({2: Estimate(300.0, 3.0), 4: Estimate(500.0, 4.0)}, 6)
+    line = overhead.overhead_line({2: Estimate(300.0, 3.0), 4: Estimate(500.0, 4.0)}, 6)
     assert (line.fixed, line.per_block, line.of(6)) == (100.0, 100.0, 700.0)
     assert line.stderr == pytest.approx(math.hypot(2 * 4.0, 3.0))
-    assert speeding.overhead_line({2: Estimate(300.0, 3.0), 4: Estimate(500.0, 4.0)}, 4).stderr == 4.0
+    assert overhead.overhead_line({2: Estimate(300.0, 3.0), 4: Estimate(500.0, 4.0)}, 4).stderr == 4.0
 
 
 def test_part_of_the_blocks_on_a_gpu_is_refused():
@@ -124,7 +124,7 @@ def test_synthetic_models_of_killed_processes_are_removed(tmp_path):
     for folder in (dead, alive):
         folder.mkdir()
         (folder / "synthetic.gguf").write_bytes(b"x")
-    speeding.remove_orphans(tmp_path)
+    overhead.remove_orphans(tmp_path)
     assert (dead.exists(), alive.exists()) == (False, True)
 
 
@@ -142,7 +142,7 @@ def test_figures_are_positive_and_the_second_call_measures_nothing(reference_mod
             assert 0 < figure.stderr < math.inf
     for kind in (Q4_K, Q8, F16):
         for batch in (GENERATION, PROMPT):
-            speed = table.tokens_per_second(speeding.uniform_types(table, kind), batch)
+            speed = table.tokens_per_second(overhead.uniform_types(table, kind), batch)
             assert 0 < speed.value < math.inf
             assert 0 < speed.stderr < math.inf
     assert {stage for stage, *_ in report.events} == {"speed of matrix products", "speed of synthetic models"}
@@ -152,7 +152,7 @@ def test_figures_are_positive_and_the_second_call_measures_nothing(reference_mod
         raise AssertionError("what is in the journal was measured again")
 
     monkeypatch.setattr(matmul, "time_product", measured_again)
-    monkeypatch.setattr(speeding, "bench", measured_again)
+    monkeypatch.setattr(overhead, "bench", measured_again)
     again = Recorder(measured_again)
     assert speed_table(model, [Q4_K, Q8], OPTIONS, tmp_path, again) == table
     with pytest.raises(AssertionError):

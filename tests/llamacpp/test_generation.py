@@ -202,7 +202,7 @@ def test_today_is_the_same_every_day(engine):
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{% if %}", r"chat template is not Jinja .*; mend tokenizer.chat_template in the file"),
+        ("{% if %}", r"chat template is not Jinja .*; fix tokenizer.chat_template in the file"),
         ("{{ raise_exception('system first') }}", r"cannot be rendered \(ValueError: system first\)"),
         ("{{ messages[3].content }}", r"cannot be rendered \(UndefinedError"),
         ("{{ ''.__class__.__mro__ }}", r"cannot be rendered \(SecurityError"),

@@ -5,47 +5,45 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
-
 from quantplan.devices.speed.measure import SpeedCheck, uniform_types
 from quantplan.devices.speed.table import GENERATION, PROMPT, SpeedTable
 from quantplan.measurement import Estimate
 from quantplan.quant_type import BY_NAME, QuantType
+from quantplan.report.table import Columns, Table, table_of
 
 
 def uniform_table(table: SpeedTable, types: Sequence[QuantType]) -> Table:
     """Predicted tokens per second of files whose matrices are all of one type."""
-    title = "tokens/s of files of one type"
-    shown = Table("type", title=title, title_justify="left")
-    for heading in ("bits", "generation ± s.e.", "prompt ± s.e.", "products, % of a generated token"):
-        shown.add_column(heading, justify="right")
-    for quant_type in types:
-        chosen = uniform_types(table, quant_type)
-        overhead = table.overhead[GENERATION].of(table.blocks) / table.token_ns(chosen, GENERATION).value
-        speeds = (_text(table.tokens_per_second(chosen, batch)) for batch in (GENERATION, PROMPT))
-        shown.add_row(quant_type.name, f"{quant_type.bits:.2f}", *speeds, f"{100 * (1 - overhead):.0f}")
-    return shown
+
+    def speed(quant_type: QuantType, batch: int) -> str:
+        return _text(table.tokens_per_second(uniform_types(table, quant_type), batch))
+
+    def products(quant_type: QuantType) -> str:
+        whole = table.token_ns(uniform_types(table, quant_type), GENERATION).value
+        return f"{100 * (1 - table.overhead[GENERATION].of(table.blocks) / whole):.0f}"
+
+    columns: Columns[QuantType] = (
+        ("type", lambda quant_type: quant_type.name),
+        ("bits", lambda quant_type: f"{quant_type.bits:.2f}"),
+        ("generation ± s.e.", lambda quant_type: speed(quant_type, GENERATION)),
+        ("prompt ± s.e.", lambda quant_type: speed(quant_type, PROMPT)),
+        ("products, % of a generated token", products),
+    )
+    return table_of("tokens/s of files of one type", columns, types)
 
 
 def shapes_table(table: SpeedTable, batch: int) -> Table:
     """Picoseconds per active weight and token by type and shape; in generation, where memory decides, GB/s too."""
     shapes = sorted({speed.shape for speed in table.speeds})
+    names = sorted({speed.type for speed in table.speeds}, key=lambda name: -BY_NAME[name].bits)
+    figures = {(speed.type, speed.shape): _cell(speed.type, speed.at(batch), batch) for speed in table.speeds}
     title = (
         "generation: ps per weight (GB/s)"
         if batch == GENERATION
         else f"prompts, {PROMPT} tokens at once: ps per weight"
     )
-    shown = Table("type", title=title, title_justify="left")
-    for shape in shapes:
-        shown.add_column(str(shape), justify="right")
-    by_key = {(speed.type, speed.shape): speed for speed in table.speeds}
-    for name in sorted({speed.type for speed in table.speeds}, key=lambda name: -BY_NAME[name].bits):
-        cells = []
-        for shape in shapes:
-            speed = by_key.get((name, shape))
-            cells.append(_cell(name, speed.at(batch), batch) if speed else "")
-        shown.add_row(name, *cells)
-    return shown
+    rows = tuple((name, *(figures.get((name, shape), "") for shape in shapes)) for name in names)
+    return Table(title, ("type", *map(str, shapes)), rows)
 
 
 def _cell(name: str, figure: Estimate, batch: int) -> str:
@@ -55,13 +53,7 @@ def _cell(name: str, figure: Estimate, batch: int) -> str:
 
 def check_table(file: str, compared: Sequence[SpeedCheck]) -> Table:
     """Predicted against measured tokens per second of a built file."""
-    shown = Table("test", title=f"{file}: tokens/s", title_justify="left")
-    for heading in ("predicted ± s.e.", "llama-bench ± s.e.", "predicted / measured"):
-        shown.add_column(heading, justify="right")
-    for check in compared:
-        measured = _text(Estimate(check.measured.mean, check.measured.stderr))
-        shown.add_row(check.test, _text(check.predicted), measured, f"{check.ratio:.3f}")
-    return shown
+    return table_of(f"{file}: tokens/s", _CHECK_COLUMNS, compared)
 
 
 def _text(figure: Estimate) -> str:
@@ -70,7 +62,15 @@ def _text(figure: Estimate) -> str:
     return f"{figure.value:.{digits}f}{error}"
 
 
-def as_fields(table: SpeedTable, types: Sequence[QuantType]) -> dict[str, Any]:
+_CHECK_COLUMNS: Columns[SpeedCheck] = (
+    ("test", lambda check: check.test),
+    ("predicted ± s.e.", lambda check: _text(check.predicted)),
+    ("llama-bench ± s.e.", lambda check: _text(Estimate(check.measured.mean, check.measured.stderr))),
+    ("predicted / measured", lambda check: f"{check.ratio:.3f}"),
+)
+
+
+def speed_fields(table: SpeedTable, types: Sequence[QuantType]) -> dict[str, Any]:
     """The table as JSON has it; times in nanoseconds."""
     return {
         "machine": table.machine,
