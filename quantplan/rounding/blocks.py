@@ -39,7 +39,9 @@ class ScalarFields:
 
     def minimums(self) -> np.ndarray | None:
         """float32 [rows, sub-blocks]: what is subtracted in each sub-block; None for types without a minimum."""
-        return None if self.dmin is None else _per_sub_block(self.dmin, self.min_codes)
+        if self.dmin is None or self.min_codes is None:
+            return None
+        return _per_sub_block(self.dmin, self.min_codes)
 
 
 def _per_sub_block(factors: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -53,12 +55,23 @@ class ScalarBlocks(Protocol):
     ``min_range``: least and greatest integer that a sub-block's scale and minimum can take.
     """
 
-    name: str
-    block: int
-    sub_block: int
-    levels: np.ndarray
-    scale_range: tuple[int, int]
-    min_range: tuple[int, int] | None
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def block(self) -> int: ...
+
+    @property
+    def sub_block(self) -> int: ...
+
+    @property
+    def levels(self) -> np.ndarray: ...
+
+    @property
+    def scale_range(self) -> tuple[int, int]: ...
+
+    @property
+    def min_range(self) -> tuple[int, int] | None: ...
 
     def parse(self, data: np.ndarray) -> ScalarFields:
         """Fields of ``data``, uint8 [rows, row bytes]."""

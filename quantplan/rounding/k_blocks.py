@@ -15,6 +15,9 @@ from quantplan.rounding.blocks import (
 )
 from quantplan.rounding.legacy_blocks import IQ4_LEVELS
 
+# codes, d, scales of sub-blocks, dmin, minimums of sub-blocks; the last two None for types without a minimum
+_Parts = tuple[np.ndarray, np.ndarray, np.ndarray, "np.ndarray | None", "np.ndarray | None"]
+
 
 class _SuperBlocks:
     """What the layouts share: [rows, ...] around [blocks, ...]."""
@@ -52,7 +55,7 @@ class _SuperBlocks:
 
     _order: tuple[str, ...]
 
-    def _parse(self, raw: np.ndarray) -> tuple[np.ndarray | None, ...]:
+    def _parse(self, raw: np.ndarray) -> _Parts:
         """codes, d, scale codes, dmin, min codes of uint8 [blocks, block bytes]."""
         raise NotImplementedError
 
@@ -84,11 +87,12 @@ class Q2K(_SuperBlocks):
     sub_block, scale_range, min_range = 16, (0, 15), (0, 15)
     _order = ("scales", "codes", "d", "dmin")
 
-    def _parse(self, raw: np.ndarray) -> tuple[np.ndarray | None, ...]:
+    def _parse(self, raw: np.ndarray) -> _Parts:
         scales, halves = raw[:, :16], read_halves(raw[:, 80:])
         return _two_bits(raw[:, 16:80]), halves[:, 0], scales & np.uint8(15), halves[:, 1], scales >> np.uint8(4)
 
     def _pack(self, codes: np.ndarray, scales: np.ndarray, mins: np.ndarray | None) -> dict[str, np.ndarray]:
+        assert mins is not None  # the type has minimums
         return {"scales": (scales | mins << 4).astype(np.uint8), "codes": _join_two_bits(codes)}
 
 
@@ -97,7 +101,7 @@ class Q3K(_SuperBlocks):
     sub_block, scale_range = 16, (-32, 31)
     _order = ("high", "codes", "scales", "d")
 
-    def _parse(self, raw: np.ndarray) -> tuple[np.ndarray | None, ...]:
+    def _parse(self, raw: np.ndarray) -> _Parts:
         high = bit_fields(raw[:, :32], 1).reshape(-1, 256)
         codes = _two_bits(raw[:, 32:96]) | high << np.uint8(2)
         low = bit_fields(raw[:, 96:104], 4).reshape(-1, 16)
@@ -137,12 +141,13 @@ class Q4K(_SuperBlocks):
     name, block_bytes, levels, min_range = "Q4_K", 144, linear_levels(0, 15), (0, 63)
     _order = ("d", "dmin", "scales", "codes")
 
-    def _parse(self, raw: np.ndarray) -> tuple[np.ndarray | None, ...]:
+    def _parse(self, raw: np.ndarray) -> _Parts:
         halves = read_halves(raw[:, :4])
         scales, mins = _six_bit_pairs(raw[:, 4:16])
         return _nibbles(raw[:, 16:]), halves[:, 0], scales, halves[:, 1], mins
 
     def _pack(self, codes: np.ndarray, scales: np.ndarray, mins: np.ndarray | None) -> dict[str, np.ndarray]:
+        assert mins is not None
         return {"scales": _join_six_bit_pairs(scales, mins), "codes": _join_nibbles(codes)}
 
 
@@ -150,13 +155,14 @@ class Q5K(_SuperBlocks):
     name, block_bytes, levels, min_range = "Q5_K", 176, linear_levels(0, 31), (0, 63)
     _order = ("d", "dmin", "scales", "high", "codes")
 
-    def _parse(self, raw: np.ndarray) -> tuple[np.ndarray | None, ...]:
+    def _parse(self, raw: np.ndarray) -> _Parts:
         halves = read_halves(raw[:, :4])
         scales, mins = _six_bit_pairs(raw[:, 4:16])
         high = bit_fields(raw[:, 16:48], 1).reshape(-1, 256)
         return _nibbles(raw[:, 48:]) | high << np.uint8(4), halves[:, 0], scales, halves[:, 1], mins
 
     def _pack(self, codes: np.ndarray, scales: np.ndarray, mins: np.ndarray | None) -> dict[str, np.ndarray]:
+        assert mins is not None
         return {
             "scales": _join_six_bit_pairs(scales, mins),
             "high": join_bit_fields((codes >> np.uint8(4)).reshape(-1, 8, 32), 1),
@@ -169,7 +175,7 @@ class Q6K(_SuperBlocks):
     sub_block, scale_range = 16, (-128, 127)
     _order = ("codes", "high", "scales", "d")
 
-    def _parse(self, raw: np.ndarray) -> tuple[np.ndarray | None, ...]:
+    def _parse(self, raw: np.ndarray) -> _Parts:
         low = bit_fields(raw[:, :128].reshape(-1, 64), 4).reshape(-1, 256)
         codes = low | _two_bits(raw[:, 128:192]) << np.uint8(4)
         return codes, read_halves(raw[:, 208:]), raw[:, 192:208].view(np.int8), None, None
@@ -186,7 +192,7 @@ class IQ4XS(_SuperBlocks):
     name, block_bytes, levels, scale_range = "IQ4_XS", 136, IQ4_LEVELS, (-32, 31)
     _order = ("d", "high", "low", "codes")
 
-    def _parse(self, raw: np.ndarray) -> tuple[np.ndarray | None, ...]:
+    def _parse(self, raw: np.ndarray) -> _Parts:
         high = bit_fields(raw[:, 2:4], 2).transpose(0, 2, 1).reshape(-1, 8)
         low = bit_fields(raw[:, 4:8], 4).transpose(0, 2, 1).reshape(-1, 8)
         codes = bit_fields(raw[:, 8:].reshape(-1, 16), 4).reshape(-1, 256)

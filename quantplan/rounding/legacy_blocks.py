@@ -64,7 +64,7 @@ class LegacyBlocks:
         """See ``ScalarBlocks.pack``."""
         rows, codes = len(fields.codes), fields.codes.reshape(-1, 32)
         parts = [half_bytes(fields.d, len(codes))]
-        if self.has_min:
+        if fields.dmin is not None:
             parts.append(half_bytes(fields.dmin, len(codes)))
         if self.high_bits:
             parts.append(np.packbits(codes >> np.uint8(4), axis=1, bitorder="little"))

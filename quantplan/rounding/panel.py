@@ -46,7 +46,7 @@ class ScalarPanel:
         of = slice(unit * per_unit, (unit + 1) * per_unit)
         self.scales[of] = self.d[unit].astype(np.float32) * self.multipliers(of)
         self.inverse[of] = reciprocal(self.scales[of])
-        if self.minimums is not None:
+        if self.minimums is not None and self.dmin is not None and self.min_codes is not None:
             self.minimums[of] = self.dmin[unit].astype(np.float32) * self.min_codes[of]
 
     def multipliers(self, of: slice | np.ndarray) -> np.ndarray:

@@ -39,7 +39,7 @@ def _refit_sub_block(
     pulled = local @ change
     moves = _move(panel.scale_codes[index], panel.layout.scale_range, _dot(change, here), _dot(change, pulled))
     change *= moves
-    if panel.dmin is not None:
+    if panel.dmin is not None and panel.min_codes is not None and panel.layout.min_range is not None:
         dmin = panel.dmin[unit].astype(np.float32)
         slope = _dot(pulled, np.broadcast_to(moves, pulled.shape)) - here.sum(axis=0)
         moves = _move(panel.min_codes[index], panel.layout.min_range, slope * dmin, dmin**2 * local.sum())
@@ -66,7 +66,7 @@ def _refit_factors(
     pulled = hessian[columns, columns] @ levels
     slope, curvature = _dot(levels, pull[inner]), _dot(levels, pulled)
     d = panel.d[unit].astype(np.float32)
-    if panel.dmin is None:
+    if panel.dmin is None or panel.min_codes is None:
         new = _half(d + slope * reciprocal(curvature))
         move = new - d
         better = move * (move * curvature - 2 * slope) < 0

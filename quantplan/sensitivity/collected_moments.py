@@ -96,10 +96,12 @@ class CollectedMoments:
         return self._mean[1]
 
     def _write_mean(self, number: int, path: Path) -> None:
-        total, tokens = None, 0
+        columns, tokens = self.inputs[number].columns, 0
+        total = np.zeros((columns, columns), np.float32)
         for expert in range(self.inputs[number].stack):
             stored = read_sums(sums_path(self.folder, number, expert, True))
-            total = stored.matrix if total is None else np.add(total, stored.matrix, out=total)
+            assert stored.matrix is not None  # the file of a full sum
+            total += stored.matrix
             tokens += stored.tokens
         write_sums(path, tokens, total.diagonal(), total)
 
@@ -129,9 +131,9 @@ class CollectedMoments:
                 short.append((each.columns, name, int(tokens.min())))
         notes = []
         if short:
-            columns, name, tokens = max(short)
+            columns, name, seen = max(short)
             notes.append(
-                f"{len(short)} matrix inputs saw too little text for their width, most {too_few(name, tokens, columns)}"
+                f"{len(short)} matrix inputs saw too little text for their width, most {too_few(name, seen, columns)}"
             )
         if left:
             name, few = max(left, key=lambda pair: pair[1])

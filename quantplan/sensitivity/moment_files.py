@@ -93,10 +93,10 @@ def read_sums(path: Path, diagonal_only: bool = False) -> StoredSums:
             diagonal = _floats(file, columns)
             if diagonal_only or path.suffix == ".diagonal":
                 return StoredSums(tokens, diagonal)
-            matrix, found = np.empty((columns, columns), np.float32), zlib.crc32(diagonal)
+            matrix, found = np.empty((columns, columns), np.float32), zlib.crc32(diagonal.data)
             for start, end in _panels(columns):
                 panel = _floats(file, (end - start) * end)
-                found = zlib.crc32(panel, found)
+                found = zlib.crc32(panel.data, found)
                 panel = panel.reshape(end - start, end)
                 matrix[start:end, :end] = panel
                 matrix[:start, start:end] = panel[:, :start].T

@@ -67,8 +67,8 @@ class MomentPass:
 
     def _read(self, number: int, node: GgmlTensor) -> None:
         if node_op(node) == "MUL_MAT_ID":
-            for expert, rows in enumerate(_routed_rows(node, self._graph.inputs[number].stack)):
-                self._add(number, expert, rows)
+            for expert, part in enumerate(_routed_rows(node, self._graph.inputs[number].stack)):
+                self._add(number, expert, part)
             return
         rows = input_rows(node)
         for expert, part in enumerate(rows if isinstance(rows, list) else [rows]):
