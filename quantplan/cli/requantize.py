@@ -20,6 +20,7 @@ from quantplan.cli.options import (
 from quantplan.errors import BadUsage
 from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.evaluate.significance import Ratio, ratio_interval
+from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.measurement import Measurement
 from quantplan.sensitivity.tensor_swap import ProbeOptions
@@ -69,7 +70,7 @@ def requantize(
         work = requantization(path, source, calibration_text, probe, options.cache_folder(), report)
         _tell(work)
         built = work.build(source, target, here.threads, report)
-    measured = _measured(source, (path, target), text, calibration, measuring, here) if text.text else []
+    measured = _measured(source, (path, target), text, measuring, here) if text.text else []
     _show(built, target, work, measured, output.as_json)
 
 
@@ -80,7 +81,9 @@ def _tell(work: Requantization) -> None:
         console.say(f"{len(work.left)} tensors keep ggml's own encoding, first {work.left[0]}")
 
 
-def _measured(source: Model, files, text, calibration, measuring, here) -> list[Measurement]:
+def _measured(
+    source: Model, files: tuple[Path, Path], text: TextOptions, measuring: EvaluationOptions, here: Execution
+) -> list[Measurement]:
     how = MeasureOptions(options.ctx(measuring.ctx, source), measuring.eval_chunks, here)
     with console.progress("measuring") as advance:
         return measure(source.path, files, options.evaluation_text(text.text), how, advance, options.cache_folder())

@@ -158,4 +158,7 @@ def _with_rounding(plan: Plan, table: SensitivityTable) -> Plan:
         for tensor in plan.tensors
         if tensor.rule and table.rows[tensor.name].is_compensated(tensor.type.name)
     ]
-    return plan.with_compensation(names, rounding_use(table.made_from["second_moments"])) if names else plan
+    moments = table.made_from.get("second_moments")
+    if not names or not isinstance(moments, dict):
+        return plan
+    return plan.with_compensation(names, rounding_use(moments))

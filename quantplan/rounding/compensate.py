@@ -6,15 +6,19 @@ coordinate descent, scales are refitted to them, and each row keeps the better o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from quantplan.errors import BadFile
 from quantplan.llamacpp import ggml
 from quantplan.quant_type import QuantType
+from quantplan.rounding.blocks import ScalarBlocks
 from quantplan.rounding.feedback import descend, feed_back, row_energies
+from quantplan.rounding.grid_blocks import GridBlocks
 from quantplan.rounding.grid_feedback import descend_groups, feed_back_groups
 from quantplan.rounding.grid_panel import GridPanel
 from quantplan.rounding.layouts import CODEBOOK, column_group, layout_of
@@ -23,7 +27,10 @@ from quantplan.rounding.panel import ScalarPanel
 from quantplan.rounding.threads import spans, workers
 
 _CONVERGED = 1e-3  # share of codes changed by a sweep below which no further one is made
-_COLUMNS, _GROUPS = (ScalarPanel, feed_back, descend), (GridPanel, feed_back_groups, descend_groups)
+# a panel of rows, its error feedback and its coordinate descent: column by column, or in groups of the codebook
+_Steps = tuple[Callable[..., Any], Callable[..., None], Callable[..., int]]
+_COLUMNS: _Steps = (ScalarPanel, feed_back, descend)
+_GROUPS: _Steps = (GridPanel, feed_back_groups, descend_groups)
 _PANELS, _LEAST_ROWS, _MOST_ROWS = 8, 64, 1024
 
 
@@ -105,7 +112,12 @@ def _panel_rows(rows: int) -> int:
 
 
 def _round_panel(
-    weights: np.ndarray, metric: Metric, kind: QuantType, layout: object, options: RoundingOptions, rows: slice
+    weights: np.ndarray,
+    metric: Metric,
+    kind: QuantType,
+    layout: ScalarBlocks | GridBlocks,
+    options: RoundingOptions,
+    rows: slice,
 ) -> Rounded:
     part = np.ascontiguousarray(weights[rows], np.float32)
     if not np.isfinite(part).all():

@@ -269,7 +269,7 @@ def probe_results(
 ) -> Cache[Any]:
     # threads and the number of chunks are left out: they change speed and precision, not what a chunk's KLD is
     backend = options.probe.execution.backend
-    parts = (
+    parts: tuple[object, ...] = (
         probing.VERSION,
         model.digest,
         _imatrix_digest(imatrix),
