@@ -94,9 +94,9 @@ class Imatrix:
             return means
         hits = np.maximum(entry.counts, 1)
         trust = np.where(seen, hits / (hits + (FEW_HITS if entry.routed else 0)), 0).astype(np.float32)
-        own, trusted = np.nan_to_num(means, nan=0.0), trust[:, None]
-        mean = (trusted * own).sum(axis=0) / trust.sum()
-        return trusted * own + (1 - trusted) * mean
+        known, trusted = np.nan_to_num(means, nan=0.0), trust[:, None]
+        mean = (trusted * known).sum(axis=0) / trust.sum()
+        return trusted * known + (1 - trusted) * mean
 
     def check_belongs_to(self, model: Model) -> None:
         """ModelMismatch naming the first tensor that differs, unless the imatrix was made from such a model."""
@@ -140,19 +140,19 @@ def coverage_notes(imatrix: Imatrix, model: Model | None = None) -> list[str]:
 
     With ``model`` also what the file does not tell about its experts.
     """
-    found = coverage(imatrix)
+    coverages = coverage(imatrix)
     notes = []
-    if partial := [each for each in found if each.unseen]:
-        worst = max(partial, key=lambda each: each.unseen)
+    if partial := [tensor for tensor in coverages if tensor.unseen]:
+        worst = max(partial, key=lambda tensor: tensor.unseen)
         notes.append(
-            f"{len(partial)} of {len(found)} expert tensors have experts that no token reached, most {worst.tensor} "
+            f"{len(partial)} of {len(coverages)} expert tensors have experts that no token reached, most {worst.tensor} "
             f"({worst.unseen} of {worst.experts}): their errors are estimated from the mean of the others, and "
             "llama-quantize encodes them unweighted; more or other calibration text may reach them"
         )
-    if thin := [each for each in found if each.rare]:
-        worst = max(thin, key=lambda each: each.rare)
+    if thin := [tensor for tensor in coverages if tensor.rare]:
+        worst = max(thin, key=lambda tensor: tensor.rare)
         notes.append(
-            f"{len(thin)} of {len(found)} expert tensors have experts with fewer than {FEW_HITS} hits, most {worst.tensor} "
+            f"{len(thin)} of {len(coverages)} expert tensors have experts with fewer than {FEW_HITS} hits, most {worst.tensor} "
             f"({worst.rare} of {worst.experts}): their errors are estimated mostly from the mean of all experts"
         )
     return notes + (_untold(imatrix, model) if model else [])

@@ -79,11 +79,11 @@ def within_memory(formulation: Formulation, model: Model, devices: Devices) -> I
             None if devices.vram is None else devices.vram - needs.total(_sum(copied, at.gpu), largest),
             None if devices.ram is None else devices.ram - needs.host_total(_sum(copied, at.cpu), largest),
         )
-        if min(each for each in (free.vram, free.ram, 0) if each is not None) < 0:
+        if min(left for left in (free.vram, free.ram, 0) if left is not None) < 0:
             continue
 
-        def permitted(tensor: Tensor, kind: QuantType, most: int = largest) -> bool:
-            return tensor.name not in at.moved or tensor.bytes_as(kind) <= most
+        def permitted(tensor: Tensor, quant: QuantType, most: int = largest) -> bool:
+            return tensor.name not in at.moved or tensor.bytes_as(quant) <= most
 
         narrowed = keeping(formulation, permitted)
         if narrowed is not None:
@@ -104,10 +104,10 @@ class _Free:
 def _levels(grouping: Grouping, at: Placement, least: int) -> list[int]:
     """The sizes that the largest moved tensor can have, from large to small; [0] where none is moved."""
     sizes = {
-        tensor.bytes_as(kind)
-        for members, kinds in zip(grouping.members, grouping.kinds, strict=True)
-        for each in kinds
-        for tensor, kind in zip(members, each, strict=True)
+        tensor.bytes_as(quant)
+        for members, choices in zip(grouping.members, grouping.kinds, strict=True)
+        for choice in choices
+        for tensor, quant in zip(members, choice, strict=True)
         if tensor.name in at.moved
     }
     return sorted((size for size in sizes if size >= least), reverse=True) or [least]
@@ -121,8 +121,8 @@ def _limited(formulation: Formulation, at: Placement, free: _Free) -> Formulatio
     for name, room, there in ((VRAM, free.vram, at.gpu), (RAM, free.ram, at.cpu)):
         if room is not None:
 
-            def use(tensor: Tensor, kind: QuantType, there: frozenset[str] = there) -> int:
-                return tensor.bytes_as(kind) if tensor.name in there else 0
+            def use(tensor: Tensor, quant: QuantType, there: frozenset[str] = there) -> int:
+                return tensor.bytes_as(quant) if tensor.name in there else 0
 
             formulation = limited(formulation, formulation.grouping.resource(name, room, use), "bytes")
     return formulation
@@ -130,11 +130,11 @@ def _limited(formulation: Formulation, at: Placement, free: _Free) -> Formulatio
 
 def _too_much(needs: MemoryNeeds, devices: Devices) -> BudgetImpossible:
     alone = needs.total(0)
-    asked = " and ".join(
+    limits = " and ".join(
         f"{human_bytes(size)} of {name}" for size, name in ((devices.vram, VRAM), (devices.ram, RAM)) if size
     )
     return BudgetImpossible(
-        f"a context of {devices.ctx:,} leaves no room for weights in {asked}: KV cache "
+        f"a context of {devices.ctx:,} leaves no room for weights in {limits}: KV cache "
         f"{human_bytes(needs.kv_cache.bytes)}, {human_bytes(alone)} of VRAM in all without weights; "
         "choose a smaller --serve-ctx, --kv q8_0, or more with --on-cpu"
     )
@@ -153,8 +153,8 @@ def fast_enough(formulation: Formulation, speeds: SpeedTable, tokens_per_second:
             f"rest alone take {beside / 1e3:,.0f} us on this machine; ask for at most {1e9 / beside:,.0f}"
         )
 
-    def use(tensor: Tensor, kind: QuantType) -> int:
-        return round(speeds.tensor_ns(tensor.name, kind, GENERATION) * _PS)
+    def use(tensor: Tensor, quant: QuantType) -> int:
+        return round(speeds.tensor_ns(tensor.name, quant, GENERATION) * _PS)
 
     return limited(formulation, formulation.grouping.resource(TIME, int(room * _PS), use), "ps")
 

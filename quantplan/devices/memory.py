@@ -111,11 +111,11 @@ def parse_kv(text: str) -> tuple[QuantType, QuantType]:
     names = [name.strip() for name in text.split(",")]
     if not 1 <= len(names) <= 2 or not all(names):
         raise BadUsage(f"cannot read the KV types {text!r}; write one type (q8_0) or those of K and V (q8_0,q5_1)")
-    kinds = [quant_type(name) for name in names]
-    for kind in kinds:
-        if kind.name not in KV_TYPES:
-            raise BadUsage(f"llama.cpp keeps no KV cache as {kind}; choose one of {', '.join(KV_TYPES).lower()}")
-    return kinds[0], kinds[-1]
+    quants = [quant_type(name) for name in names]
+    for quant in quants:
+        if quant.name not in KV_TYPES:
+            raise BadUsage(f"llama.cpp keeps no KV cache as {quant}; choose one of {', '.join(KV_TYPES).lower()}")
+    return quants[0], quants[-1]
 
 
 # --- what lives where
@@ -163,8 +163,8 @@ class Placement:
             return "--cpu-moe"
         blocks = {int(match.group(2)) for match in map(IN_BLOCK.match, self.moved) if match}
         count = max(blocks, default=-1) + 1
-        for option, kind in (("--n-cpu-moe", _EXPERTS), ("--n-cpu-ffn", _DENSE)):
-            first = frozenset().union(*(_searched(rf"blk\.{block}{kind}", loaded) for block in range(count)))
+        for option, pattern in (("--n-cpu-moe", _EXPERTS), ("--n-cpu-ffn", _DENSE)):
+            first = frozenset().union(*(_searched(rf"blk\.{block}{pattern}", loaded) for block in range(count)))
             if count and self.moved == first:
                 return f"{option} {count}"
         return None
@@ -202,11 +202,11 @@ def overridden(argument: str, names: Iterable[str]) -> frozenset[str]:
 
 
 def _override_tensor(moved: frozenset[str], loaded: frozenset[str]) -> tuple[str, ...]:
-    found = tuple(f"{pattern}={_CPU}" for pattern, _ in cover(dict.fromkeys(sorted(moved), _CPU), sorted(loaded)))
-    wrong = sorted(overridden(",".join(found), loaded) ^ moved) if found else []
+    arguments = tuple(f"{pattern}={_CPU}" for pattern, _ in cover(dict.fromkeys(sorted(moved), _CPU), sorted(loaded)))
+    wrong = sorted(overridden(",".join(arguments), loaded) ^ moved) if arguments else []
     if wrong:
         raise BadUsage(f"no pattern of --override-tensor matches {wrong[0]} without its neighbours")
-    return found
+    return arguments
 
 
 def _searched(pattern: str, names: Iterable[str]) -> frozenset[str]:

@@ -57,16 +57,16 @@ class ServeSettings:
 
 def check_kv(model: Model, run: ServeSettings) -> None:
     """BadUsage for cache types that llama.cpp refuses with this model."""
-    keys, values = (kind.name.lower() for kind in run.kv)
+    keys, values = (quant.name.lower() for quant in run.kv)
     if run.kv[1].block > 1 and not run.flash_attention:
         raise BadUsage(f"a V cache of {values} needs flash attention; turn it on, or keep V as f16")
     if model.hyperparameter("attention.key_length_mla", 0) and keys != values:
         raise BadUsage(f"{model.path.name} keeps one cache for K and V (MLA); give one type, {keys} or {values}")
-    for which, kind in zip(("key", "value"), run.kv, strict=True):
+    for which, quant in zip(("key", "value"), run.kv, strict=True):
         head = _head(model, which)
-        if not kind.fits(head):
+        if not quant.fits(head):
             raise BadUsage(
-                f"the cache cannot be kept as {kind.name.lower()}: {which}s of {head} do not divide into blocks of {kind.block}"
+                f"the cache cannot be kept as {quant.name.lower()}: {which}s of {head} do not divide into blocks of {quant.block}"
             )
 
 
@@ -78,12 +78,12 @@ def kv_cache(model: Model, run: ServeSettings) -> Figure | None:
     everything: then the figure is an upper bound.
     """
     roles = _roles(model)
-    if any(word in role for each in roles.values() for role in each for word in _UNKNOWN):
+    if any(word in role for tensors in roles.values() for role in tensors for word in _UNKNOWN):
         return None
     blocks = range(model.main_blocks)
     recurrent = [block for block in blocks if "ssm_conv1d" in roles.get(block, {})]
-    own = min(len(blocks), _OWN_CACHE_BLOCKS.get(model.architecture, len(blocks)))
-    attending = [block for block in blocks[:own] if _attends(roles.get(block, {}))]
+    with_cache = min(len(blocks), _OWN_CACHE_BLOCKS.get(model.architecture, len(blocks)))
+    attending = [block for block in blocks[:with_cache] if _attends(roles.get(block, {}))]
     if not recurrent and not attending:
         return None
     rows = [_kv_columns(model, roles[block]) for block in attending]
@@ -99,11 +99,11 @@ def kv_cache(model: Model, run: ServeSettings) -> Figure | None:
 
 def _roles(model: Model) -> dict[int, dict[str, Tensor]]:
     """Block -> role -> tensor."""
-    found: dict[int, dict[str, Tensor]] = {}
+    roles: dict[int, dict[str, Tensor]] = {}
     for tensor in model.tensors:
         if tensor.block is not None:
-            found.setdefault(tensor.block, {})[tensor.role] = tensor
-    return found
+            roles.setdefault(tensor.block, {})[tensor.role] = tensor
+    return roles
 
 
 def _attends(roles: dict[str, Tensor]) -> bool:

@@ -40,9 +40,9 @@ def read_model(path: Path | str) -> Model:
         name=str(metadata.get("general.name") or model_stem(paths[0].name)),
         blocks=int(metadata.get(f"{architecture}.block_count", 0)),  # type: ignore[call-overload]
         tensors=tuple(tensors),
-        file_bytes=sum(each.stat().st_size for each in paths),
+        file_bytes=sum(path.stat().st_size for path in paths),
         digest=_digest(paths, tensors),
-        header_only=all(_is_hole(each) for each in paths),
+        header_only=all(_is_hole(path) for path in paths),
         metadata=metadata,
     )
 
@@ -100,10 +100,10 @@ def _digest(paths: tuple[Path, ...], tensors: list[Tensor]) -> str:
     """
     sha = hashlib.sha256()
     for shard, path in enumerate(paths):
-        own = [tensor for tensor in tensors if tensor.shard == shard]
+        stored = [tensor for tensor in tensors if tensor.shard == shard]
         with path.open("rb") as file:
-            sha.update(file.read(min((tensor.offset for tensor in own), default=path.stat().st_size)))
-            for tensor in own:
+            sha.update(file.read(min((tensor.offset for tensor in stored), default=path.stat().st_size)))
+            for tensor in stored:
                 size = tensor.bytes
                 for start in {0, max(0, size // 2 - _SAMPLE // 2), max(0, size - _SAMPLE)}:
                     file.seek(tensor.offset + start)

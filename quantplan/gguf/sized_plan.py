@@ -40,7 +40,7 @@ def make_plan(model: Model, assignment: Mapping[str, QuantType], imatrix: Imatri
         tensors=tensors,
         base_ftype=base_ftype(tensors),
         metadata_bytes=metadata,
-        file_bytes=metadata + sum(padded(each.bytes) for each in tensors),
+        file_bytes=metadata + sum(padded(tensor.bytes) for tensor in tensors),
         imatrix=use,
         **fields,
     )

@@ -77,7 +77,7 @@ def test_dry_run_says_how_much_it_would_do(command, workplace, small_model, smal
     done = command("probe", "-m", small_model, "--calibration", small_text, *SHORT, "--dry-run")
     assert (done.code, done.out) == (0, "15 tensors, 16 chunks of 128 tokens each, one swap per tensor\n")
     done = command("probe", "-m", small_model, "--calibration", small_text, "--ctx", "1024", "--dry-run")
-    assert done.out == "15 tensors, 4 windows of 1024 tokens each, one swap a tensor\n"
+    assert done.out == "15 tensors, 4 chunks of 1024 tokens each, one swap per tensor\n"
     assert list(workplace.iterdir()) == []
 
 
@@ -165,7 +165,7 @@ def test_ctrl_c_keeps_what_was_finished(workplace, small_model, small_text):
 
     def finished():
         results = {}
-        for path in (workplace / ".quantplan" / "cache").glob("probe-*.jsonl"):
+        for path in (workplace / "cache").glob("probe-*.jsonl"):
             lines = filter(None, path.read_bytes().split(b"\n"))
             results |= dict(json.loads(line.split(b" ", 1)[1]) for line in lines)
         return {name: value for name, value in results.items() if not name.startswith("#")}
@@ -173,9 +173,7 @@ def test_ctrl_c_keeps_what_was_finished(workplace, small_model, small_text):
     stopped = subprocess.run(interrupting, cwd=workplace, env=environment, capture_output=True, text=True, check=False)
     assert stopped.returncode == 130
     assert stopped.stdout == "" and "Traceback" not in stopped.stderr
-    assert stopped.stderr.rstrip().endswith(
-        "interrupted; what was finished is kept, the same command goes on from there"
-    )
+    assert stopped.stderr.rstrip().endswith("interrupted; finished steps are kept, the same command resumes")
     kept = finished()
     assert len(kept) == 2
     done = subprocess.run(plain, cwd=workplace, env=environment, capture_output=True, check=True)

@@ -241,7 +241,7 @@ def odd_files(workplace, small_model, small_imatrix):
         (["-b", "30%", "--min-type", "*=Q6_K"], 6, "the smallest has"),
         (["--per", "block"], 2, "--per"),
         (["--per", "layer", "--tie", "qkv"], 2, "in layer mode a stock quant decides for all tensors of a block"),
-        (["--per", "layer", "--max-type", "attn_v=Q2_K"], 2, "no mix and no type that is allowed for block"),
+        (["--per", "layer", "--max-type", "attn_v=Q2_K"], 2, "no stock quant and no type that is allowed for block"),
         (["--monotone"], 2, "--monotone is about whole blocks: give --per layer too"),
         (["--per", "layer", "--monotone", "--valley"], 2, "choose one course over the layers"),
         (["--pin", "attn_v=Q4_K", "--pin", "blk.0.*=Q5_K"], 2, "conflict: both name blk.0.attn_v.weight"),
@@ -262,8 +262,8 @@ def odd_files(workplace, small_model, small_imatrix):
         # tables
         (["--sensitivity", "nofile"], 3, "cannot read nofile"),
         (["--sensitivity", "few.txt"], 3, "not JSON"),
-        (["--sensitivity", "damaged.json"], 3, "damaged damage table"),
-        (["--sensitivity", "newer.json"], 3, "format 99 is unknown"),
+        (["--sensitivity", "damaged.json"], 3, "damaged sensitivity table"),
+        (["--sensitivity", "newer.json"], 3, "version 99 of quantplan-damage is unknown"),
         # places
         (["--out", "few.txt/plan.json"], 3, "cannot write few.txt/plan.json"),
         (["--out", "."], 3, "cannot write .: it is a folder"),

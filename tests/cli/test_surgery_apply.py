@@ -228,7 +228,7 @@ def test_bad_edits(apply, files, edits, dry):
         (("-o", "."), 2, "is a folder"),
         (("-o", "out-00001-of-00003.gguf"), 2, "name of one of several shards"),
         (("-o", f"{MODEL}/out.gguf"), 3, "cannot write"),
-        (("--split-max-size", "7"), 2, "a whole number with M or G"),
+        (("--split-max-size", "7"), 2, "a whole number followed by M or G"),
         (("--split-max-size", "1M"), 2, "token_embd.weight alone has"),
         (("--imatrix", "none.gguf"), 3, "none.gguf: No such file"),
         (("--plan", "none.json"), 3, "cannot read none.json"),

@@ -130,7 +130,7 @@ def test_the_project_says_what_is_the_original(command, workplace, suite, small_
         (("--text", "t.txt"), 2, "the perplexity part needs the original model; name it with --model"),
         (("--chunks", "4"), 2, "--ctx and --chunks cut the text of the perplexity part; name one with --text FILE"),
         (("--suite", "none.yaml"), 3, "cannot read the suite none.yaml: No such file or directory; give a YAML file"),
-        (("--suite", "bad.yaml"), 3, r"bad.yaml: part 1 \(words\), key kind is 'fact'; known are facts"),
+        (("--suite", "bad.yaml"), 3, r"bad.yaml, line 5: part 1 \(words\): `kind` is 'fact'; the kinds are facts"),
         (("--suite", "tiny.yaml", "--suite", "tiny.yaml", "-s", "tiny.yaml"), 2, "two suites have the name tiny"),
     ],
 )
@@ -173,4 +173,4 @@ def test_a_full_disk_leaves_no_record(command, files, suite, small_model, full_d
 def test_help_ends_with_an_example(command):
     ended = command("score", "--help")
     assert ended.code == 0
-    assert "Example: quantplan surgery score prose-10m-f16.gguf" in ended.out
+    assert "Example: quantplan score prose-10m-f16.gguf" in ended.out

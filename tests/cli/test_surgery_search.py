@@ -110,7 +110,7 @@ def test_after_kill_9_the_same_command_ends_with_the_same_leaderboard(tmp_path, 
 def test_ctrl_c_keeps_what_is_done(tmp_path, reference_model, texts, whole):
     line = ["surgery", "search", reference_model, "--calibration", texts[0], "--text", texts[1], *SHORT, *TWO_PHASES]
     ended = apart(line, tmp_path, killed_at(6, "SIGINT"))
-    assert ended.returncode == 130 and "the same command goes on" in ended.stderr and "Traceback" not in ended.stderr
+    assert ended.returncode == 130 and "the same command resumes" in ended.stderr and "Traceback" not in ended.stderr
     assert len(LEADERBOARDS.read(tmp_path / RECORD).standings) == 4
     assert apart(line, tmp_path).returncode == 0
     assert (tmp_path / RECORD).read_bytes() == whole

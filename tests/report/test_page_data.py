@@ -81,6 +81,7 @@ def test_roles_come_in_the_order_of_a_block():
     ]
 
 
+@pytest.mark.slow
 def test_1100_tensors_and_100_budgets_are_less_than_8_mb():
     data = made_up_data(blocks=61, roles=18, budgets=100)
     text = page(data)
@@ -94,6 +95,7 @@ def test_more_types_than_letters_are_refused(monkeypatch):
         made_up_data()
 
 
+@pytest.mark.slow
 def test_pictures_for_cards(tmp_path):
     paths = write_figures(made_up(), tmp_path)
     assert [each.name for each in paths] == ["frontier.png", "frontier.svg", "heat-map.png", "heat-map.svg"]

@@ -33,6 +33,7 @@ def test_no_earlier_block_is_no_cosine(tensors):
     assert np.isfinite(values).tolist() == [[False, True, True], [False, False, False]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [1, 20, 21, 100])
 def test_any_number_of_blocks_can_be_drawn(tensors, tmp_path, blocks):
     one = tensors[0]

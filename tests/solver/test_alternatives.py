@@ -53,6 +53,7 @@ def test_few_types(seed):
         alternatives(task, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-9, 1e9])
 def test_tiny_and_large_damages(scale):
     for seed in range(10):
@@ -62,6 +63,7 @@ def test_tiny_and_large_damages(scale):
         assert [each / scale for each in found] == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_narrow_sweeps_bound_what_they_cannot_prove(monkeypatch):
     monkeypatch.setattr(search, "WIDTHS", (2,))
     for seed in range(30):

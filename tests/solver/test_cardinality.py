@@ -60,6 +60,7 @@ def test_nothing_is_common_to_all_groups():
         solve(Problem(groups, 100, distinct=Distinct(1, (0, 1))))
 
 
+@pytest.mark.slow
 def test_few_types_of_many():
     """60 groups x 12 types: every set of three, each solved by itself, is no better."""
     from itertools import combinations

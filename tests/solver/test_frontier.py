@@ -33,6 +33,7 @@ def test_large_bytes_in_odd_units(seed):
         assert point.damage == pytest.approx(optimum(replace(task, budget_bytes=point.budget_bytes)), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(40))
 def test_with_another_limit(seed):
     task = with_resource(random_problem(seed), seed)
@@ -100,6 +101,7 @@ def smooth(groups, types, seed=0):
     return Problem(tuple(Group(f"t{i}", tuple(map(Choice, map(str, bits), *row))) for i, row in enumerate(rows)), 0)
 
 
+@pytest.mark.slow
 def test_many_tensors_as_the_solver_itself():
     task = smooth(200, 12)
     found = frontier(task, points=9)

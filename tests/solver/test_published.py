@@ -22,6 +22,7 @@ def bench():
     return module
 
 
+@pytest.mark.slow
 def test_every_published_optimum_is_found_and_proven(bench):
     instances = list(bench.published(FOLDER))
     assert len(instances) >= 18

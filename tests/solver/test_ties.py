@@ -125,6 +125,7 @@ def test_other_shapes_have_no_type_in_common():
     assert "the nearest type that fits the rows of all of them is IQ4_NL: allow it, or drop the tie" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.6, 0.9])
 def test_against_every_plan(share):
     some = {f"blk.{b}.attn_{role}.weight" for b in (0, 1) for role in "qkv"} | {"blk.0.ffn_gate.weight"}

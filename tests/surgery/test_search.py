@@ -223,6 +223,7 @@ def poisoned(job, maps):
     return evaluate_in_worker(job, maps)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
 def test_processes_that_die_cost_what_they_had_in_hand(model, job, monkeypatch):
     wanted = options("delete")
