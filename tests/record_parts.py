@@ -5,7 +5,7 @@ from pathlib import Path
 
 from quantplan.comparison import Comparison, Gap, Row
 from quantplan.measurement import PERCENTILES, Conditions, Estimate, Measurement
-from quantplan.plan import ImatrixUse, Limit, Outcome, Plan, PlannedTensor
+from quantplan.plan import ImatrixUse, Limit, Outcome, Plan, PlannedTensor, RoundingUse
 from quantplan.quant_type import BY_NAME
 from quantplan.run_record import (
     EvaluatedFile,
@@ -16,6 +16,8 @@ from quantplan.run_record import (
     RunRecord,
     ValidatedFile,
 )
+from quantplan.sensitivity.matrix_inputs import MatrixInput
+from quantplan.sensitivity.moment_files import Index
 from quantplan.sensitivity_table import Interaction, SensitivityRow, SensitivityTable
 from quantplan.task_score import MULTIPLE_CHOICE, TaskConditions, TaskScore
 from quantplan.throughput import SpeedConditions, SpeedTest, Throughput
@@ -29,7 +31,7 @@ PLAN = Plan(
     tensors=(
         PlannedTensor("token_embd.weight", BY_NAME["Q6_K"], 2100, True),
         PlannedTensor("blk.0.attn_norm.weight", BY_NAME["F32"], 1024, False),
-        PlannedTensor("blk.0.attn_v.weight", BY_NAME["IQ4_XS"], 136, True),
+        PlannedTensor("blk.0.attn_v.weight", BY_NAME["IQ4_XS"], 136, True, compensated=True),
     ),
     base_ftype="Q6_K",
     metadata_bytes=4096,
@@ -46,6 +48,7 @@ PLAN = Plan(
     limits=(Limit("VRAM", "bytes", 1 << 30, 9 << 26),),
     on_cpu=(r"^blk\.0\.ffn_.*_exps",),
     predicted_tps={"generation": 12.5, "generation_err": 0.25},
+    rounding=RoundingUse("t" * 64, 512, 128),
     made_from={"wishes": ["--min output=Q6_K"], "damage_table": None, "alpha": {"k": 1.5}},
 )
 UNPREDICTED = Plan("m.gguf", "M", "d" * 64, PLAN.tensors[:1], "Q6_K", 64, 2164)
@@ -54,7 +57,7 @@ SENSITIVITIES = SensitivityTable(
     "d" * 64,
     {
         "token_embd.weight": SensitivityRow(
-            "token_embd.weight", {"Q4_K": 0.01, "Q6_K": 0.001}, {"Q4_K": 1e-4}, 0.1, "probed"
+            "token_embd.weight", {"Q4_K": 0.01, "Q6_K": 0.001}, {"Q4_K": 1e-4}, 0.1, "probed", {"Q4_K": 0.02}
         ),
         "output.weight": SensitivityRow("output.weight", {"Q4_K": 0.0}),
     },
@@ -62,6 +65,11 @@ SENSITIVITIES = SensitivityTable(
     "cpu",
     True,
     {"windows": 8, "types": ["Q4_K", "Q6_K"]},
+)
+
+SECOND_MOMENTS = Index(
+    {"model": "d" * 64, "text": "t" * 64, "n_ctx": 512, "chunks": 128},
+    (MatrixInput(("blk.0.attn_q.weight", "blk.0.attn_v.weight"), 256, 1, False, 1.0),),
 )
 
 CONDITIONS = Conditions("t" * 64, 512, 3, "b" * 64, "in-process", "cpu", "llama-cpp-python 0.3.36")

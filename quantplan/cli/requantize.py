@@ -39,8 +39,6 @@ def requantize(
         Path | None,
         typer.Option(
             "--base",
-            "--model",
-            "-m",
             rich_help_panel=TEXTS,
             help="The original model in F16, BF16 or F32 (default: the project's).",
         ),
@@ -49,9 +47,9 @@ def requantize(
 ) -> None:
     """Encode a quantized GGUF again from the original model: same types, same bytes, less loss.
 
-    llama-quantize builds the file's types from --base; then each tensor's weights are rounded anew, every column making up
-    for the rounding errors of those before it, as the inputs that the calibration text gives it tell. It stays a stock
-    GGUF: same blocks, same kernels, same speed. With --text both files are measured, paired by chunk.
+    llama-quantize builds the file's types from --base. Then the weights of each tensor are rounded with error compensation:
+    each column makes up for the rounding errors of the columns before it, weighted by the inputs that the calibration text
+    gives. The result is a stock GGUF: same blocks, same kernels, same speed. With --text both files are measured.
 
     Example: quantplan requantize prose-10m-Q4_K_M.gguf --base prose-10m-f16.gguf --out prose-10m-Q4_K_M-compensated.gguf
     """

@@ -45,7 +45,8 @@ PLANS = register(
     RecordFormat("quantplan-plan", 3, Plan, "plan", "make it again with `quantplan solve`", _check_plan)
 )
 SENSITIVITY_TABLES = register(
-    RecordFormat("quantplan-damage", 1, SensitivityTable, "sensitivity table", "probe again", _check_table)
+    # 1: first; 2: which pairs have compensated rounding
+    RecordFormat("quantplan-damage", 2, SensitivityTable, "sensitivity table", "probe again", _check_table)
 )
 
 

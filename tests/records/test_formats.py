@@ -20,6 +20,7 @@ from quantplan.records.formats import (
     TASK_SCORES,
     THROUGHPUTS,
 )
+from quantplan.sensitivity.moment_files import INDEX_FORMAT
 from quantplan.surgery.layer_map_files import LAYER_MAPS
 from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
 
@@ -34,6 +35,7 @@ GOLDEN = {
     "comparison": (COMPARISONS, parts.COMPARISON),
     "run": (RUNS, parts.RUN),
     "suite-score": (SUITE_SCORES, surgery_records.SUITE_SCORE),
+    "second-moments": (INDEX_FORMAT, parts.SECOND_MOMENTS),
     "layer-map": (LAYER_MAPS, surgery_records.LAYER_MAP),
     "leaderboard": (LEADERBOARDS, surgery_records.LEADERBOARD),
 }
@@ -50,6 +52,13 @@ def test_files_are_read_and_written_as_they_were(tmp_path, name):
 
 def test_all_formats_have_golden_files():
     assert set(FORMATS.values()) == {record_format for record_format, _ in GOLDEN.values()}
+
+
+def test_files_from_before_compensated_rounding_open():
+    plan = PLANS.read(parts.GOLDEN / "plan-version-2.json")
+    assert plan.rounding is None and plan.compensated == () and plan.types == parts.PLAN.types
+    table = SENSITIVITY_TABLES.read(parts.GOLDEN / "sensitivities-version-1.json")
+    assert all(row.stock == {} for row in table.rows.values()) and table.rows.keys() == parts.SENSITIVITIES.rows.keys()
 
 
 def test_files_of_version_1_open():
