@@ -104,6 +104,7 @@ def test_plot(moe, tmp_path, kind, start):
     assert picture.read_bytes().startswith(start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("statistic", ["sum", "min", "n", "cossim", "active", "entropy_norm"])
 def test_every_kind_of_statistic_can_be_drawn(moe, tmp_path, statistic):
     call(moe, "--plot", tmp_path / "map.svg", "--statistic", statistic)

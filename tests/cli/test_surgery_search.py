@@ -92,6 +92,7 @@ def test_a_search_says_and_writes_what_it_found(command, workplace, words):
     assert LEADERBOARDS.read(workplace / RECORD) == board
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
 def test_after_kill_9_the_same_command_ends_with_the_same_leaderboard(tmp_path, reference_model, texts, whole):
     line = ["surgery", "search", reference_model, "--calibration", texts[0], "--text", texts[1], *SHORT, *TWO_PHASES]

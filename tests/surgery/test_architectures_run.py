@@ -17,6 +17,7 @@ from quantplan.surgery.architectures.check import check, metadata_changes
 from quantplan.surgery.edits import parse_edits
 from quantplan.surgery.write_model import write_edited_model
 
+pytestmark = pytest.mark.llamacpp
 MODELS = {
     "hybrid": lambda path: tiny.tiny_hybrid(path),
     "hybrid listed": lambda path: tiny.tiny_hybrid(path, array=True),
