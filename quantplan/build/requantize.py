@@ -13,7 +13,7 @@ from quantplan.llamacpp.quantize import quantizable
 from quantplan.plan import Plan
 from quantplan.progress import SILENT, Reporter
 from quantplan.recipes.import_plan import import_file
-from quantplan.sensitivity.estimate import collect_for_rounding
+from quantplan.sensitivity.compensated_errors import collect_for_rounding
 from quantplan.sensitivity.tensor_swap import ProbeOptions
 from quantplan.tensor import Model
 

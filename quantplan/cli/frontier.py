@@ -11,7 +11,7 @@ import typer
 
 from quantplan.budget import parse_size
 from quantplan.cli import config, console
-from quantplan.cli import plan_options as planned
+from quantplan.cli import plan_requests as planned
 from quantplan.cli.framework import OUTPUT, Commas, OutputOptions, command, out_option
 from quantplan.cli.options import (
     MEASURING,

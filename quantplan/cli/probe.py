@@ -11,7 +11,8 @@ from rich.table import Table
 from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, out_option
 from quantplan.cli.options import ExecutionOptions, ImatrixOptions, InputTextOptions, ModelOptions, TypesOptions
-from quantplan.cli.plan_options import ProbingOptions, warn_of_activation_quantization
+from quantplan.cli.plan_options import ProbingOptions
+from quantplan.cli.plan_requests import warn_of_activation_quantization
 from quantplan.errors import BadUsage
 from quantplan.imatrix import coverage_notes
 from quantplan.llamacpp.encodable_types import parse_writable

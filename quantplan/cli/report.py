@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from quantplan.cli import console, options
-from quantplan.cli import plan_options as planned
+from quantplan.cli import plan_requests as planned
 from quantplan.cli.framework import OUTPUT, OutputOptions, command, out_option
 from quantplan.cli.options import TARGET, CalibrationOptions, ExecutionOptions, ImatrixOptions, ModelOptions
 from quantplan.cli.plan_options import BudgetOption, ConstraintOptions, LimitOptions, MeasuringOptions, TargetOptions

@@ -13,7 +13,7 @@ import typer
 from quantplan.budget import human_bytes
 from quantplan.build.preflight import check_source
 from quantplan.cli import console, options
-from quantplan.cli import plan_options as planned
+from quantplan.cli import plan_requests as planned
 from quantplan.cli.framework import Commas, OutputOptions, command
 from quantplan.cli.options import (
     MEASURING,

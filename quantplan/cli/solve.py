@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from quantplan.cli import console, options
-from quantplan.cli import plan_options as planned
+from quantplan.cli import plan_requests as planned
 from quantplan.cli.framework import OutputOptions, command, out_option
 from quantplan.cli.options import CalibrationOptions, ExecutionOptions, ImatrixOptions, ModelOptions
 from quantplan.cli.plan_options import BudgetOption, ConstraintOptions, LimitOptions, MeasuringOptions, TargetOptions

@@ -9,7 +9,7 @@ from quantplan.errors import BadUsage
 from quantplan.plan import Plan
 from quantplan.planning.request import PlanRequest, allowed_types, formulate_request
 from quantplan.quant_type import QuantType, fitted
-from quantplan.sensitivity import estimate as pricing
+from quantplan.sensitivity.candidates import candidates as storable_types
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solver.bound import prices
 from quantplan.solver.constraints import Allowed
@@ -134,7 +134,7 @@ def _reason(found: Explanation, tensor: Tensor, kind: QuantType) -> str:
     stored = fitted(kind, tensor.columns)
     if stored != kind:
         return f"rows of {tensor.columns} do not fit: it would be stored as {stored}"
-    if not pricing.candidates(tensor, (kind,), found.request.imatrix):
+    if not storable_types(tensor, (kind,), found.request.imatrix):
         larger = tensor.bytes_as(kind) > tensor.bytes
         return f"larger than {tensor.type}, as which it is stored now" if larger else "needs imatrix data"
     if kind.name not in found.table.rows[tensor.name].weights:

@@ -16,7 +16,8 @@ from quantplan.gguf.writer import metadata_bytes
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import quantize
 from quantplan.quant_type import QuantType
-from quantplan.sensitivity import estimate as pricing
+from quantplan.sensitivity.candidates import candidates as storable_types
+from quantplan.sensitivity.candidates import check_storable
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solver import layers
 from quantplan.solver.constraints import Allowed, Constraints, allowed, permission, types_by_tensor, unsafe
@@ -144,10 +145,10 @@ def allowed_types(request: PlanRequest) -> Allowed:
     """The types that constraints leave to each tensor; NothingSelected where none is left."""
     tensors = quantizable(request.model)
     offered = types_by_tensor(tensors, request.types, request.constraints)
-    candidates = {tensor.name: pricing.candidates(tensor, offered[tensor.name], request.imatrix) for tensor in tensors}
+    candidates = {tensor.name: storable_types(tensor, offered[tensor.name], request.imatrix) for tensor in tensors}
     permitted = allowed(tensors, candidates, request.constraints)
     for tensor in tensors:
-        pricing.check_storable(tensor, permitted.left[tensor.name] or offered[tensor.name], request.imatrix)
+        check_storable(tensor, permitted.left[tensor.name] or offered[tensor.name], request.imatrix)
     return permitted
 
 

@@ -22,7 +22,7 @@ from quantplan.planning.request import (
 )
 from quantplan.quant_type import QuantType
 from quantplan.recipes.layer_types import flags_for
-from quantplan.sensitivity import estimate as pricing
+from quantplan.sensitivity.candidates import candidates as storable_types
 from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
 from quantplan.solver.planner import Formulation, best_answer, check_budget, solve_formulation
 from quantplan.solver.search import Solution
@@ -53,7 +53,7 @@ def check(request: PlanRequest) -> None:
 def _every_type(request: PlanRequest, tensor: Tensor) -> tuple[QuantType, ...]:
     constraints = request.constraints
     named = (*types_to_estimate(request), *(kind for _, kind in constraints.pins))
-    return pricing.candidates(tensor, named, request.imatrix)
+    return storable_types(tensor, named, request.imatrix)
 
 
 def plan_for(

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from quantplan import __version__
-from quantplan.errors import BadUsage, NothingSelected, WorkersLost
-from quantplan.gguf.imatrix_need import has_imatrix_data
+from quantplan.errors import BadUsage, WorkersLost
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import rpc, tools
 from quantplan.llamacpp.engine import Engine, EngineOptions
@@ -22,19 +21,16 @@ from quantplan.quant_type import QuantType
 from quantplan.records.cache import Cache, Plain
 from quantplan.records.journal import text_digest
 from quantplan.rounding.compensate import RoundingOptions
-from quantplan.second_moments import tokens_needed
 from quantplan.sensitivity import activation_quantization, moment_metric, prior, round_trip
 from quantplan.sensitivity import probe as probing
-from quantplan.sensitivity.collected_moments import CollectedMoments
+from quantplan.sensitivity.candidates import candidates, check_storable
+from quantplan.sensitivity.compensated_errors import collect_for_rounding, metric_errors_of
 from quantplan.sensitivity.moment_metric import MetricErrors, MomentMetric
-from quantplan.sensitivity.round_trip import stored_candidates
 from quantplan.sensitivity.scales import TensorScale, all_scales, interaction
-from quantplan.sensitivity.second_moments import MomentOptions, collect
 from quantplan.sensitivity_table import Interaction, SensitivityRow, SensitivityTable
 from quantplan.tensor import Model, Tensor
 
 DEFAULT_SAMPLE = 1 << 19  # weights measured per tensor: the sampling error stays near 1 %, below that of the probe
-MOMENT_TOKENS = 1 << 16  # of second moments: 33k tokens gave a KLD of .0079, 65k .0077 (256 and 512 columns, Q4_K)
 # the errors of a prior are not independent: another model may cost half or twice as much throughout
 _PRIOR_INTERACTION = Interaction(relative_error=prior.RELATIVE_ERROR)
 
@@ -59,29 +55,6 @@ class Sensitivities:
 
     table: SensitivityTable
     probe: probing.Probe | None = None
-
-
-def candidates(tensor: Tensor, types: tuple[QuantType, ...], imatrix: Imatrix | None) -> tuple[QuantType, ...]:
-    """Types that the tensor can be stored in."""
-    return stored_candidates(tensor, types, has_imatrix_data(tensor, imatrix))
-
-
-def check_storable(tensor: Tensor, types: tuple[QuantType, ...], imatrix: Imatrix | None) -> None:
-    """NothingSelected, saying why, where the tensor can be stored in none of the types."""
-    if candidates(tensor, types, imatrix):
-        return
-    names = ", ".join(kind.name for kind in types)
-    without = stored_candidates(tensor, types, has_importance=True)
-    reason = (
-        f"they are larger than {tensor.type}, as which it is stored now"
-        if not without
-        else "they need an imatrix; make one with `quantplan imatrix`"
-        if imatrix is None
-        else f"they need imatrix data, and {imatrix.path.name} has none for it"
-    )
-    raise NothingSelected(
-        f"{tensor.name} cannot be stored as {names}: {reason}; or choose other types with --types or --pin"
-    )
 
 
 def errors_of(
@@ -114,62 +87,6 @@ def errors_of(
     return {tensor.name: results[tensor.name] for tensor in tensors if tensor.name in results}
 
 
-def collect_for_rounding(
-    model: Model,
-    tensors: tuple[Tensor, ...],
-    calibration: str,
-    probe: probing.ProbeOptions,
-    cache: Path,
-    report: Reporter = SILENT,
-) -> CollectedMoments:
-    """The second moments of the tensors' inputs over as much of the text as their widths ask for; warns of too little text."""
-    chunks = -(-max(MOMENT_TOKENS, 2 * tokens_needed(max(tensor.columns for tensor in tensors))) // probe.n_ctx)
-    execution = replace(probe.execution, jobs=1, scheduler=None)
-    with report.stage("second moments") as advance:
-        moments = collect(
-            model, tensors, calibration, MomentOptions(probe.n_ctx, chunks, execution=execution), cache, advance
-        )
-    for note in moments.notes():
-        report.warn(note)
-    return moments
-
-
-def metric_errors_of(
-    model: Model,
-    tensors: tuple[Tensor, ...],
-    imatrix: Imatrix | None,
-    moments: CollectedMoments,
-    options: SensitivityOptions,
-    cache: Path,
-    report: Reporter = SILENT,
-) -> dict[str, MetricErrors]:
-    """Output errors of the tensors whose inputs' second moments are known; only those not in the cache are measured."""
-    made_from = (moment_metric.VERSION, round_trip.VERSION, model.digest, moments.folder.name, options.sample_elements)
-    results: Cache[MetricErrors] = Cache(Plain(MetricErrors), cache, "compensated-errors", *made_from)
-    metric = MomentMetric(model, moments, RoundingOptions(threads=options.probe.execution.threads))
-    known = [tensor for tensor in tensors if tensor.name in moments.tensors]
-    todo = []
-    for tensor in known:
-        earlier = results.get(tensor.name)
-        types = candidates(tensor, options.types, imatrix)
-        missing = tuple(kind for kind in types if earlier is None or kind.name not in earlier.stock)
-        if missing:
-            todo.append((tensor, missing))
-    with report.stage("rounding errors", sum(len(types) * t.elements for t, types in todo)) as advance:
-        for tensor, types in todo:
-            result = metric.errors(tensor, types, options.sample_elements)
-            if earlier := results.get(tensor.name):
-                result = replace(
-                    result,
-                    stock=earlier.stock | result.stock,
-                    compensated=earlier.compensated | result.compensated,
-                    sampling=earlier.sampling | result.sampling,
-                )
-            results.put(tensor.name, result)
-            advance(len(types) * tensor.elements)
-    return {tensor.name: results[tensor.name] for tensor in known if results[tensor.name].stock}
-
-
 def price(
     model: Model,
     tensors: tuple[Tensor, ...],
@@ -196,7 +113,9 @@ def price(
     if calibration is not None and options.compensate:
         moments = collect_for_rounding(model, tensors, calibration, options.probe, cache, report)
         options = replace(options, probe=replace(options.probe, moments=moments.folder))
-        metric_errors = metric_errors_of(model, tensors, imatrix, moments, options, cache, report)
+        metric = MomentMetric(model, moments, RoundingOptions(threads=options.probe.execution.threads))
+        kinds = [(tensor, candidates(tensor, options.types, imatrix)) for tensor in tensors]
+        metric_errors = metric_errors_of(metric, kinds, options.sample_elements, cache, report)
         made_from["second_moments"] = moments.made_from
     others = tuple(tensor for tensor in tensors if tensor.name not in metric_errors)
     errors = errors_of(model, others, imatrix, options, cache, report)

@@ -17,7 +17,8 @@ from quantplan.sensitivity import estimate as pricing
 from quantplan.sensitivity import prior
 from quantplan.sensitivity import probe as probing
 from quantplan.sensitivity import scales as scales_of
-from quantplan.sensitivity.estimate import SensitivityOptions, check_storable, price, prior_table
+from quantplan.sensitivity.candidates import check_storable
+from quantplan.sensitivity.estimate import SensitivityOptions, price, prior_table
 from quantplan.sensitivity.probe import Probe, Scale
 from quantplan.sensitivity.round_trip import round_trips
 
