@@ -310,9 +310,9 @@ class ProbingOptions(ChunkOptions):
         Rounding,
         typer.Option(
             "--rounding",
-            help="auto: error-compensated rounding where it loses less (same types, same bytes); stock: llama-quantize's.",
+            help="stock: llama-quantize's; auto: error-compensated where it loses less (same types and bytes; takes longer).",
         ),
-    ] = Rounding.auto
+    ] = Rounding.stock
 
     def estimation(self, model: Model, types: tuple[QuantType, ...], execution: ExecutionOptions) -> SensitivityOptions:
         """How the sensitivities of these types are measured."""
