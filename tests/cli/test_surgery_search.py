@@ -27,7 +27,7 @@ FAMILIES = ("--family", "delete", "--family", "repeat:4/2")
 
 @pytest.fixture(scope="session")
 def texts(tmp_path_factory, calibration_text):
-    """A text to search on and one that judges."""
+    """A text to search on and an evaluation text."""
     folder = tmp_path_factory.mktemp("search-texts")
     whole = calibration_text.read_text(encoding="utf-8")
     (folder / "search.txt").write_text(whole[:3000], encoding="utf-8")
@@ -236,15 +236,15 @@ def test_in_a_project_its_texts_are_taken(command, workplace, reference_model, t
     assert LEADERBOARDS.read(workplace / RECORD).judgement is not None
 
 
-def test_without_a_text_that_judges_it_warns(command, workplace, reference_model, texts):
+def test_without_an_evaluation_text_it_warns(command, workplace, reference_model, texts):
     done = command("surgery", "search", reference_model, "--calibration", texts[0], *SHORT, "--family", "delete:5")
-    assert done.code == 0 and "no text judges the best" in done.err
+    assert done.code == 0 and "no evaluation text: the first of many candidates" in done.err
     assert LEADERBOARDS.read(workplace / RECORD).judgement is None
 
 
-def test_the_search_text_does_not_judge(command, words, texts):
+def test_the_search_text_is_no_evaluation_text(command, words, texts):
     done = command(*words, "--text", texts[0], "--family", "delete:9")
-    assert "of the long lines of the text that judges stand in the search's text too" in done.err
+    assert "are also in the calibration text" in done.err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no pseudo-terminals on Windows")

@@ -16,7 +16,6 @@ from quantplan.cli.framework import Commas
 from quantplan.cli.options import MEASURING
 from quantplan.cli.score import read_suites
 from quantplan.errors import BadUsage
-from quantplan.evaluate.leakage import WORRYING, overlap
 from quantplan.evaluate.suites.suite import Suite
 from quantplan.surgery.edit_sources import edits_file
 from quantplan.surgery.edits import Edit, parse_edits
@@ -145,11 +144,7 @@ def texts(calibration: Sequence[Path], evaluation: Sequence[Path]) -> tuple[str,
             "no evaluation text: the first of many candidates is partly there by chance; give another text with --text FILE"
         )
         return searching, None
-    text = options.evaluation_text(evaluation)
-    share = overlap(text, searching)
-    if share > WORRYING:
-        console.warn(f"{share:.0%} of the long lines of the evaluation text are also in the calibration text")
-    return searching, text
+    return searching, options.evaluation_text(evaluation, files)
 
 
 def record_path(option: Path | None, model: Path) -> Path:
