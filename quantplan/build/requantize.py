@@ -9,10 +9,11 @@ from quantplan.build.build import build
 from quantplan.build.compensated_rounding import Compensation, compensable, rounding_use
 from quantplan.errors import BadUsage
 from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
+from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.plan import Plan
 from quantplan.progress import SILENT, Reporter
-from quantplan.recipes.import_plan import import_file
+from quantplan.recipes.import_plan import check_same_shapes, import_file
 from quantplan.sensitivity.compensated_errors import collect_for_rounding
 from quantplan.sensitivity.tensor_swap import ProbeOptions
 from quantplan.tensor import Model
@@ -52,6 +53,7 @@ def requantization(
     The imatrix is the diagonal of the same second moments. Raises ModelMismatch where the file is not of that model's shapes,
     BadUsage where nothing can be compensated, TextTooShort, NoSpace.
     """
+    check_same_shapes(read_model(file), source)  # a file of another model must not cost a pass over the text
     moments = collect_for_rounding(source, quantizable(source), calibration, options, cache, report)
     path = moments.folder / f"{source.path.stem}.imatrix.gguf"
     write_imatrix(moments.imatrix("calibration text"), path)

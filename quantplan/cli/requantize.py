@@ -51,7 +51,7 @@ def requantize(
     each column makes up for the rounding errors of the columns before it, weighted by the inputs that the calibration text
     gives. The result is a stock GGUF: same blocks, same kernels, same speed. With --text both files are measured.
 
-    Example: quantplan requantize prose-10m-Q4_K_M.gguf --base prose-10m-f16.gguf --out prose-10m-Q4_K_M-compensated.gguf
+    Example: quantplan quantize Q4_K_M --out Q4_K_M.gguf && quantplan requantize Q4_K_M.gguf --base prose-10m-f16.gguf
     """
     source, path = options.model(base), options.local(file)
     target = out or path.with_name(f"{path.stem}-compensated.gguf")

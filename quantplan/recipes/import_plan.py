@@ -154,7 +154,7 @@ def _fitting(tensor: Tensor, asked: QuantType, warnings: list[str]) -> QuantType
 
 
 def _from_gguf(other: Model, model: Model, imatrix: Imatrix | None) -> Imported:
-    _check_same_shapes(other, model)
+    check_same_shapes(other, model)
     tensors = quantizable(model)
     plan = make_plan(model, {tensor.name: other.by_name[tensor.name].type for tensor in tensors}, imatrix)
     warnings = []
@@ -172,7 +172,7 @@ def _from_gguf(other: Model, model: Model, imatrix: Imatrix | None) -> Imported:
     return Imported(plan, tuple(warnings))
 
 
-def _check_same_shapes(other: Model, model: Model) -> None:
+def check_same_shapes(other: Model, model: Model) -> None:
     if other.architecture != model.architecture:
         raise ModelMismatch(
             f"{other.path.name} is a {other.architecture} model, {model.path.name} is {model.architecture}"

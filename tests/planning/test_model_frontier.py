@@ -66,7 +66,7 @@ def test_one_size_keeps_the_limits_too(request_, table):
         assert not devices.exceeded(memory_use(alternative.types, request_.model, devices))
     formulation, solution, _ = plan_stability(limited, table, 3)
     assert not devices.exceeded(memory_use(formulation.grouping.types(solution.choices), request_.model, devices))
-    with pytest.raises(BadUsage, match="--at BUDGET"):
+    with pytest.raises(BadUsage, match="give --budget"):
         best_alternatives(request_, table, 3, None)
 
 

@@ -157,7 +157,7 @@ def test_compare_with_tasks(shell):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--task", "arc"], 2, "NAME=FILE is needed"),
+        (["--task", "arc"], 2, "write NAME=FILE"),
         (["--task", f"kld={DATA / 'arc.jsonl'}"], 2, "the name kld is taken"),
         (["--task", "arc=gone.bin"], 3, "cannot read the tasks gone.bin"),
         (["--tasks", "5"], 2, "--tasks 5: of what?"),
@@ -170,7 +170,7 @@ def test_what_cannot_be_scored_is_said_in_one_sentence(shell, words, code, said)
 
 def test_a_figure_that_will_not_be_there_is_no_order(shell):
     words = ["compare", "model.gguf", "-m", "model.gguf", "--text", "judge.txt", "--sort", "arc"]
-    assert "--sort arc: will not be measured; there is kld, ppl, size" in shell(*words, code=2)[1]
+    assert "--sort arc: will not be measured; choose from kld, ppl, size" in shell(*words, code=2)[1]
 
 
 def test_dry_run_says_what_would_be_measured(shell):
@@ -178,5 +178,5 @@ def test_dry_run_says_what_would_be_measured(shell):
     assert "arc: 6 tasks (multiple-choice)" in out and "llama-bench, 5 repetitions, 1 files" in out and "+ " not in err
     words = ["compare", "q4.gguf", "-m", "model.gguf", "--text", "judge.txt", *TASKS, "--dry-run"]
     out, err = shell(*words)
-    assert "q4.gguf: 6,735,744 bytes\n" in out and "bytes, built unless it is there" in out and "+ " not in err
+    assert "q4.gguf: 6,735,744 bytes\n" in out and "bytes, built unless it exists" in out and "+ " not in err
     assert "PPL and KLD: model.gguf once, then 2 files" in out and "hellaswag: 6 tasks" in out
