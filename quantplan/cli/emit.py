@@ -48,7 +48,13 @@ def emit(
 
     Example: quantplan emit plans/prose-10m-q4_k_m.json --as args
     """
-    text = plan_text(PLANS.read(plan), form.value, model.file)
+    source = PLANS.read(plan)
+    text = plan_text(source, form.value, model.file)
+    if source.compensated:
+        console.warn(
+            f"the rules rebuild the types, not the compensated rounding of {len(source.compensated)} tensors; "
+            "`quantplan quantize` builds both"
+        )
     if out is not None:
         with replacing(out) as file:
             file.write(text)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from quantplan.build.compensated_rounding import rounding_use
 from quantplan.devices import limits
 from quantplan.devices.speed.table import SpeedTable
-from quantplan.errors import BadUsage, BudgetImpossible
+from quantplan.errors import BadFile, BadUsage, BudgetImpossible
 from quantplan.gguf.sized_plan import make_plan
 from quantplan.plan import Outcome, Plan
 from quantplan.planning.provenance import made_from
@@ -152,13 +152,21 @@ def plan_of(
 
 
 def _with_rounding(plan: Plan, table: SensitivityTable) -> Plan:
-    """The plan with error-compensated rounding wherever the table has it."""
+    """The plan with error-compensated rounding wherever the table has it.
+
+    BadFile where the table does not say which second moments it was measured with: the plan could not be built.
+    """
     names = [
         tensor.name
         for tensor in plan.tensors
         if tensor.rule and table.rows[tensor.name].is_compensated(tensor.type.name)
     ]
-    moments = table.made_from.get("second_moments")
-    if not names or not isinstance(moments, dict):
+    if not names:
         return plan
+    moments = table.made_from.get("second_moments")
+    if not isinstance(moments, dict):
+        raise BadFile(
+            "the sensitivity table has compensated rounding but not the second moments it was measured with; probe again "
+            "with --rounding auto"
+        )
     return plan.with_compensation(names, rounding_use(moments))

@@ -8,7 +8,6 @@ MLA) have inputs of their own and are taken one by one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -173,4 +172,4 @@ def _energies(rows: np.ndarray, metric: Metric) -> np.ndarray:
 def sampling_error(errors: MetricErrors) -> float:
     """The typical relative error that sampled rows leave."""
     relative = [errors.sampling[name] / value for name, value in errors.stock.items() if value > 0]
-    return float(np.median(relative)) if relative else math.nan if not errors.stock else 0.0
+    return float(np.median(relative)) if relative else 0.0
