@@ -9,20 +9,15 @@ from quantplan.build.build import build, build_stock_quant
 from quantplan.build.compensated_rounding import Compensation
 from quantplan.devices.limits import Devices
 from quantplan.devices.speed.table import SpeedTable
-from quantplan.errors import BadUsage
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.encodable_types import parse_writable
 from quantplan.plan import Plan
 from quantplan.planning.frontier import Frontier, model_frontier
-from quantplan.planning.kept_tables import read_table
-from quantplan.planning.request import PlanRequest, quantizable
+from quantplan.planning.request import PlanRequest
+from quantplan.planning.sensitivities import sensitivities
 from quantplan.planning.solving import check, plan_for
 from quantplan.progress import SILENT, Advance, Reporter
-from quantplan.project import read_text
-from quantplan.records.cache import user_cache
 from quantplan.records.formats import PLANS
-from quantplan.sensitivity.estimate import SensitivityOptions, price, prior_table
-from quantplan.sensitivity.tensor_swap import ProbeOptions
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solver.constraints import Constraints
 from quantplan.tensor import Model
@@ -30,7 +25,7 @@ from quantplan.tensor import Model
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-DEFAULT_CTX = 512  # tokens of a chunk, as in llama-perplexity
+__all__ = ["frontier", "plan_request", "quantize", "read_plan", "sensitivities", "solve", "write_plan"]
 
 
 class PlanLimits(TypedDict, total=False):
@@ -43,41 +38,6 @@ class PlanLimits(TypedDict, total=False):
     devices: Devices | None
     least_tps: float | None
     command: str
-
-
-def sensitivities(
-    model: Model,
-    source: str | Path = "probe",
-    *,
-    calibration: str | Path | None = None,
-    imatrix: Imatrix | None = None,
-    options: SensitivityOptions | None = None,
-    cache: Path | None = None,
-    report: Reporter = SILENT,
-) -> SensitivityTable:
-    """The expected KLD of every (tensor, type) that ``options`` (default: all types) name.
-
-    ``source``: "probe" measures on ``calibration`` (the text itself, or the path of a file or folder), "weights" reads the
-    weights only, "prior" not even those; anything else is the file of a table. What was measured before comes from ``cache``
-    (default: the user's cache folder). Raises BadFile, BadUsage, ModelMismatch, NothingSelected, TextTooShort, WorkersLost.
-    """
-    if source not in ("probe", "weights", "prior"):
-        return read_table(source, model)
-    tensors = quantizable(model)
-    options = options or SensitivityOptions(parse_writable("all"), ProbeOptions(DEFAULT_CTX))
-    if source == "prior":
-        return prior_table(model, tensors, options.types, imatrix)
-    text = None
-    if source == "probe":
-        if calibration is None:
-            raise BadUsage(
-                "no calibration text: give --calibration FILE to probe, or --sensitivity weights to plan without a probe"
-            )
-        text = read_text(calibration) if isinstance(calibration, Path) else calibration
-    estimated = price(model, tensors, imatrix, text, options, cache or user_cache(), report)
-    if estimated.probe and estimated.probe.overhead is not None:
-        report.say(f"probed {len(estimated.probe.scales)} tensors in {estimated.probe.seconds:.0f} s")
-    return estimated.table
 
 
 def plan_request(

@@ -17,6 +17,7 @@ else:
     import tomli as tomllib
 
 FILE = "quantplan.toml"
+SOURCES = ("probe", "weights", "prior")  # of sensitivities; any other word is the file of a table
 FOLDERS = ("imatrix", "calibration", "plans", "reports")
 _TEXT, _TEXTS, _WHOLE, _NUMBER, _SWITCH = (
     "a text in quotes",

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from quantplan.gguf.writer import metadata_bytes
 from quantplan.imatrix import Imatrix, ImatrixEntry
 from quantplan.quant_type import BY_NAME
-from quantplan.tensor import Model, Tensor
+from quantplan.tensor import Model, Tensor, padded
 
 
 def model_of(
@@ -28,3 +29,9 @@ def imatrix_of(sums: Mapping[str, np.ndarray], counts: Mapping[str, list[int]] |
         seen = (counts or {}).get(name, [10] * len(values))
         entries[name] = ImatrixEntry(name, np.asarray(values, np.float32), np.array(seen, np.int64))
     return Imatrix(Path("model.imatrix"), entries, ("text.txt",), 10, 512, False, "digest-of-imatrix")
+
+
+def quantized_bytes(model, types, note):
+    """Size of the file that llama-quantize builds, ``types``: of the tensors that change."""
+    data = sum(padded(tensor.bytes_as(types.get(tensor.name, tensor.type))) for tensor in model.tensors)
+    return data + metadata_bytes(model, note)

@@ -9,7 +9,7 @@ import typer
 
 from quantplan.analyze.statistics import Statistics, check_field, ordered_by, statistics
 from quantplan.cli import console, options
-from quantplan.cli.framework import OUTPUT, JsonOption, command
+from quantplan.cli.framework import OUTPUT, command, json_option, option
 from quantplan.cli.options import ShortFormat
 from quantplan.errors import BadUsage
 from quantplan.gguf.imatrix_files import read_imatrix
@@ -23,26 +23,13 @@ def analyze(
     file: Annotated[
         Path | None, typer.Argument(help="Imatrix, GGUF or .dat (default: the project's).", show_default=False)
     ] = None,
-    sort: Annotated[
-        str, typer.Option("--sort", metavar="FIELD", help="Order by name, role, layer, or a statistic (falling).")
-    ] = "role",
-    rows: Annotated[
-        int | None, typer.Option("--rows", min=1, help="Show the first N tensors, without the averages by layer.")
-    ] = None,
-    experts: Annotated[
-        bool, typer.Option("--experts", help="List the experts that no token was routed to, or few.")
-    ] = False,
-    plot: Annotated[
-        Path | None,
-        typer.Option("--plot", metavar="FILE", help="Draw --statistic by role and block: .png, .svg or .pdf."),
-    ] = None,
-    statistic: Annotated[
-        str, typer.Option("--statistic", metavar="FIELD", help="The statistic that --plot draws.")
-    ] = "sum",
-    form: Annotated[
-        ShortFormat, typer.Option("--format", rich_help_panel=OUTPUT, help="How to print the tensors.")
-    ] = ShortFormat.table,
-    as_json: JsonOption = False,
+    sort: str = option("Order by name, role, layer, or a statistic (falling).", default="role", metavar="FIELD"),
+    rows: int | None = option("Show the first N tensors, without the averages by layer.", min=1),
+    experts: bool = option("List the experts that no token was routed to, or few.", default=False),
+    plot: Path | None = option("Draw --statistic by role and block: .png, .svg or .pdf.", metavar="FILE"),
+    statistic: str = option("The statistic that --plot draws.", default="sum", metavar="FIELD"),
+    form: ShortFormat = option("How to print the tensors.", "--format", default=ShortFormat.table, panel=OUTPUT),
+    as_json: bool = json_option(),
 ) -> None:
     """Show the statistics of an imatrix: those of llama-imatrix --show-statistics, for every tensor.
 

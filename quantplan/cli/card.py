@@ -11,8 +11,8 @@ from typing import Annotated, ClassVar
 import typer
 
 from quantplan.cli import console, options
-from quantplan.cli.framework import ForceOption, OutputOptions, command, out_option
-from quantplan.cli.memory import ContextsOption, parse_contexts
+from quantplan.cli.framework import OutputOptions, command, force_option, option, out_option
+from quantplan.cli.memory import contexts_option, parse_contexts
 from quantplan.cli.options import ModelOptions
 from quantplan.cli.plan_output import model_stem, with_stem
 from quantplan.errors import BadUsage, ToolFailed, ToolMissing
@@ -42,21 +42,15 @@ _CARD = "Card"  # panel
 @dataclass(frozen=True)
 class IdentityOptions:
     panel: ClassVar[str] = _CARD
-    repo: Annotated[
-        str | None, typer.Option("--repo", metavar="OWNER/REPO", help="Where the files will be published.")
-    ] = None
-    base_model: Annotated[
-        str | None, typer.Option("--base-model", metavar="OWNER/REPO", help="The original model on Hugging Face.")
-    ] = None
-    license: Annotated[
-        str | None, typer.Option("--license", help="The model's license (default: what the GGUF says).")
-    ] = None
+    repo: str | None = option("Where the files will be published.", metavar="OWNER/REPO")
+    base_model: str | None = option("The original model on Hugging Face.", metavar="OWNER/REPO")
+    license: str | None = option("The model's license (default: what the GGUF says).")
 
     def check(self) -> None:
         """BadUsage for what is not ``owner/repo``."""
-        for option, repo in (("--repo", self.repo), ("--base-model", self.base_model)):
+        for name, repo in (("--repo", self.repo), ("--base-model", self.base_model)):
             if repo is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", repo, re.ASCII):
-                raise BadUsage(f"{option} {repo}: write OWNER/REPO")
+                raise BadUsage(f"{name} {repo}: write OWNER/REPO")
 
 
 @command
@@ -70,20 +64,11 @@ def card(
             help="Plans (.json) or GGUF files, hf:// too (default: the project's plans).", show_default=False
         ),
     ] = None,
-    quantized_by: Annotated[
-        str | None, typer.Option("--quantized-by", rich_help_panel=_CARD, help="Who made the files.")
-    ] = None,
-    reports: Annotated[
-        Path | None,
-        typer.Option(
-            "--reports",
-            rich_help_panel=_CARD,
-            help="Folder with records of measure and compare (default: the project's).",
-        ),
-    ] = None,
-    serve_ctx: ContextsOption = (),  # type: ignore[assignment]
-    out: Annotated[Path | None, out_option("Folder to write (default: the project's reports/card, or card).")] = None,
-    force: ForceOption = False,
+    quantized_by: str | None = option("Who made the files.", panel=_CARD),
+    reports: Path | None = option("Folder with records of measure and compare (default: the project's).", panel=_CARD),
+    serve_ctx: tuple[str, ...] = contexts_option(),
+    out: Path | None = out_option("Folder to write (default: the project's reports/card, or card)."),
+    force: bool = force_option(),
 ) -> None:
     """Write a model card: README.md with files, results, memory, commands and rules, and a Modelfile for Ollama.
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from quantplan.cli import console, options
-from quantplan.cli.framework import OUTPUT, Commas, OutputOptions, command, out_option
+from quantplan.cli.framework import OUTPUT, OutputOptions, command, option, out_option
 from quantplan.cli.options import (
     MEASURING,
     CalibrationOptions,
@@ -57,36 +57,21 @@ def compare(
     others: Annotated[
         list[Path] | None, typer.Argument(help="More plans, GGUF files, or records.", show_default=False)
     ] = None,
-    baselines: Annotated[
-        list[str],
-        typer.Option(
-            "--with",
-            "-w",
-            rich_help_panel=MEASURING,
-            help="Stock quants to build, or GGUF files; repeatable (default: the stock quant nearest in size).",
-        ),
-        Commas(),
-    ] = (),  # type: ignore[assignment]
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            "--reference",
-            rich_help_panel=MEASURING,
-            help="GGUF or stock quant that shrinkage is relative to (default: the base model).",
-        ),
-    ] = None,
-    sort: Annotated[
-        str | None,
-        typer.Option(
-            "--sort",
-            rich_help_panel=OUTPUT,
-            help="Leaderboard by kld, ppl, size, average, a task's name, pp512, tg128 or pp512+tg128.",
-        ),
-    ] = None,
-    form: Annotated[
-        TableFormat, typer.Option("--format", rich_help_panel=OUTPUT, help="How to print the result.")
-    ] = TableFormat.table,
-    out: Annotated[Path | None, out_option("Folder that keeps the built files and the result.")] = None,
+    baselines: tuple[str, ...] = option(
+        "Stock quants to build, or GGUF files; repeatable (default: the stock quant nearest in size).",
+        "--with",
+        "-w",
+        default=(),
+        panel=MEASURING,
+    ),
+    reference: str | None = option(
+        "GGUF or stock quant that shrinkage is relative to (default: the base model).", panel=MEASURING
+    ),
+    sort: str | None = option(
+        "Leaderboard by kld, ppl, size, average, a task's name, pp512, tg128 or pp512+tg128.", panel=OUTPUT
+    ),
+    form: TableFormat = option("How to print the result.", "--format", default=TableFormat.table, panel=OUTPUT),
+    out: Path | None = out_option("Folder that keeps the built files and the result."),
 ) -> None:
     """Compare a plan with stock quants or other files, and say in one sentence which loses less.
 

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from quantplan.cli import console
-from quantplan.project import FILE, Project, find_project
+from quantplan.project import FILE, SOURCES, Project, find_project
 
 DEFAULT_CTX = 512  # llama-perplexity's default chunk
 # options whose default is looked up when it is needed, since it depends on what exists and on the model
@@ -41,7 +41,19 @@ def project() -> Project | None:
     near: dict[str, Any] = {
         name: _from_here(path, there.folder) for name, path in paths.items() if isinstance(path, Path)
     }
-    return replace(there, **near)
+    placed = {name: _placed(name, value, there.folder) for name, value in there.settings.items()}
+    return replace(there, **near, settings=placed)
+
+
+def _placed(name: str, value: Any, folder: Path) -> Any:
+    """The value of a setting; files of tables and budgets are taken from the project's folder."""
+    if isinstance(value, list):
+        return [_placed(name, part, folder) for part in value]
+    if name == "sensitivity" and value not in SOURCES:
+        return str(_from_here(folder / Path(value).expanduser(), folder))
+    if name == "budget" and value.startswith("="):
+        return f"={_from_here(folder / Path(value[1:].strip()).expanduser(), folder)}"
+    return value
 
 
 def settings() -> Mapping[str, Any]:

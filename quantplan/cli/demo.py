@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from quantplan.cli import console
-from quantplan.cli.framework import DryRunOption, JsonOption, command
+from quantplan.cli.framework import command, dry_run_option, json_option, option
 from quantplan.cli.steps import command_line, run_step
 from quantplan.records.files import replacing
 from quantplan.run.demo_text import demo_texts
@@ -30,9 +27,9 @@ STEPS = (  # command, and the file whose presence lets a second run skip it
 
 @command
 def demo(
-    folder: Annotated[Path, typer.Option("--folder", help="Where to make the demo project.")] = Path("quantplan-demo"),
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
+    folder: Path = option("Where to make the demo project.", default=Path("quantplan-demo")),
+    dry_run: bool = dry_run_option(),
+    as_json: bool = json_option(),
 ) -> None:
     """Run the whole pipeline on the bundled 10 M model: imatrix, probe, plan, build, proof against a stock quant.
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from quantplan.cli import console, options
-from quantplan.cli.framework import JsonOption, command
-from quantplan.cli.options import SensitivityFileOption
+from quantplan.cli.framework import command, json_option, option
+from quantplan.cli.options import sensitivity_file_option
 from quantplan.errors import BadFile
 from quantplan.planning.difference import difference
 from quantplan.planning.kept_tables import table_of
@@ -27,9 +27,9 @@ _FileArgument = Annotated[
 def diff(
     first: _FileArgument,
     second: _FileArgument,
-    sensitivity: SensitivityFileOption = None,
-    every: Annotated[bool, typer.Option("--all", help="Show tensors that are stored alike, too.")] = False,
-    as_json: JsonOption = False,
+    sensitivity: Path | None = sensitivity_file_option(),
+    every: bool = option("Show tensors that are stored alike, too.", "--all", default=False),
+    as_json: bool = json_option(),
 ) -> None:
     """Show where two plans or GGUFs of one model differ, tensor by tensor: types, bytes and expected KLD.
 

@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 
 from quantplan.cli import console
-from quantplan.cli.framework import JsonOption, command
+from quantplan.cli.framework import command, json_option
 from quantplan.errors import ToolMissing
 from quantplan.llamacpp.doctor import doctor_checks
 
@@ -14,7 +14,7 @@ _SIGNS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "missing": "[re
 
 
 @command
-def doctor(as_json: JsonOption = False) -> None:
+def doctor(as_json: bool = json_option()) -> None:
     """Check the installation: llama.cpp's libraries and tools, their build, known bad builds, and what fixes them.
 
     Ends with exit code 7 where something that quantplan needs is missing.

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from quantplan.cli import console
-from quantplan.cli.framework import JsonOption, command, out_option
+from quantplan.cli.framework import command, json_option, option, out_option
 from quantplan.cli.options import ModelOptions
 from quantplan.recipes.emit import plan_text
 from quantplan.records.files import replacing
@@ -30,16 +30,14 @@ class EmitFormat(str, Enum):
 def emit(
     plan: Annotated[Path, typer.Argument(help="A plan file.")],
     model: ModelOptions,
-    form: Annotated[
-        EmitFormat,
-        typer.Option(
-            "--as",
-            help="A --tensor-type-file, a llama-quantize command line, LAYER_TYPES, --custom-q of ik_llama.cpp, or a recipe "
-            "of GGUF-Tool-Suite.",
-        ),
-    ] = EmitFormat.tensor_types,
-    out: Annotated[Path | None, out_option("Write to this file instead of stdout.")] = None,
-    as_json: JsonOption = False,
+    form: EmitFormat = option(
+        "A --tensor-type-file, a llama-quantize command line, LAYER_TYPES, --custom-q of ik_llama.cpp, or a recipe "
+        "of GGUF-Tool-Suite.",
+        "--as",
+        default=EmitFormat.tensor_types,
+    ),
+    out: Path | None = out_option("Write to this file instead of stdout."),
+    as_json: bool = json_option(),
 ) -> None:
     """Write a plan as rules for llama-quantize, as its whole command line, as LAYER_TYPES, or for ik_llama.cpp.
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from quantplan.cli import console, options
-from quantplan.cli.framework import JsonOption, command
-from quantplan.cli.options import ImatrixOptions, ModelOptions, SensitivityFileOption
+from quantplan.cli.framework import command, json_option
+from quantplan.cli.options import ImatrixOptions, ModelOptions, sensitivity_file_option
 from quantplan.cli.plan_options import ConstraintOptions
 from quantplan.plan import Plan
 from quantplan.planning.explain import Explanation, TensorExplanation, constraint_costs, explain_plan, explain_tensor
@@ -29,8 +29,8 @@ def explain(
     model: ModelOptions,
     imatrix: ImatrixOptions,
     tensor: Annotated[str | None, typer.Argument(help="A name, role, glob or /regex/.", show_default=False)] = None,
-    sensitivity: SensitivityFileOption = None,
-    as_json: JsonOption = False,
+    sensitivity: Path | None = sensitivity_file_option(),
+    as_json: bool = json_option(),
 ) -> None:
     """Explain a plan, or why it stores a tensor as it does: its KLD by type, what a byte saves, and what is in the way.
 

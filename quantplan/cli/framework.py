@@ -3,50 +3,78 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from copy import copy
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
-from typer.models import OptionInfo
 
 from quantplan.cli import config, old_names
-from quantplan.errors import QuantplanError
+from quantplan.errors import BadUsage, QuantplanError
 
 OUTPUT = "Output"
 HELP_NAMES = ("-h", "--help")
 Function = TypeVar("Function", bound=Callable[..., Any])
-_ShowConfig = Annotated[
-    bool, typer.Option("--show-config", rich_help_panel=OUTPUT, help="Print each value and where it comes from; stop.")
-]
-
-JsonOption = Annotated[bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print JSON on stdout.")]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", rich_help_panel=OUTPUT, help="Print what would be done, with sizes, and stop.")
-]
-ForceOption = Annotated[bool, typer.Option("--force", rich_help_panel=OUTPUT, help="Overwrite what exists.")]
 
 
-def out_option(help: str) -> OptionInfo:
-    return typer.Option("--out", "-o", rich_help_panel=OUTPUT, help=help)
+def at_commas(text: str) -> Iterable[str]:
+    return filter(None, (word.strip() for word in text.split(",")))
+
+
+def whole(text: str) -> Iterable[str]:
+    """For repeatable options whose values contain commas."""
+    return (text,)
+
+
+def option(
+    help: str,
+    *names: str,
+    default: Any = None,
+    panel: str | None = None,
+    split: Callable[[str], Iterable[str]] = at_commas,
+    **settings: Any,
+) -> Any:
+    """A field of a group, or a parameter of a command, that is an option; repeatable where its type is a tuple.
+
+    It is called like the field; ``names`` are short ones, or one that begins with -- and stands instead. ``split``: cuts
+    each value of a repeatable one; ``settings`` are typer's.
+    """
+    settings |= {"help": help, "rich_help_panel": panel}
+    return field(default=default, metadata={"names": names, "split": split, "settings": settings})
+
+
+def json_option() -> Any:
+    return option("Print JSON on stdout.", "--json", default=False, panel=OUTPUT)
+
+
+def dry_run_option() -> Any:
+    return option("Print what would be done, with sizes, and stop.", default=False, panel=OUTPUT)
+
+
+def force_option() -> Any:
+    return option("Overwrite what exists.", default=False, panel=OUTPUT)
+
+
+def out_option(help: str) -> Any:
+    return option(help, "-o", panel=OUTPUT)
 
 
 @dataclass(frozen=True)
 class OutputOptions:
-    dry_run: DryRunOption = False
-    as_json: JsonOption = False
+    dry_run: bool = dry_run_option()
+    as_json: bool = json_option()
 
 
 @dataclass(frozen=True)
-class Commas:
-    """In ``Annotated``: a repeatable option whose values may also stand with commas between; ``split`` cuts one text."""
+class _Repeatable:
+    """In ``Annotated``: an option that may be given several times."""
 
-    split: Callable[[str], Iterable[str]] = lambda text: filter(None, (word.strip() for word in text.split(",")))
+    split: Callable[[str], Iterable[str]]
 
     def values(self, given: Iterable[Any] | None) -> tuple[Any, ...]:
         """All values; paths are split unless one of that very name exists."""
@@ -60,27 +88,26 @@ class Commas:
 def command(function: Function) -> Function:
     """Expands the option groups in a signature: each parameter annotated with a dataclass becomes its fields.
 
-    Typer sees the fields as options, with the environment variable QUANTPLAN_NAME; the function gets the dataclass.
-    Values of repeatable options arrive as tuples, cut at commas where ``Commas`` says so.
+    Typer sees the fields as options, with the environment variable QUANTPLAN_NAME; the function gets the dataclass. A group
+    may consist of groups. Values of repeatable options arrive as tuples.
     """
     signature = inspect.signature(function, eval_str=True).parameters
     groups: dict[str, Any] = {
         name: given.annotation for name, given in signature.items() if is_dataclass(given.annotation)
     }
-    parameters = [option for given in signature.values() for option in _options_of(given)]
-    commas = {option.name: mark for option in parameters if (mark := _commas_of(option.annotation))}
+    parameters = [parameter for given in signature.values() for parameter in _expanded(given)]
+    marks = ((parameter.name, mark) for parameter in parameters for mark in get_args(parameter.annotation))
+    repeatable = {name: mark for name, mark in marks if isinstance(mark, _Repeatable)}
     if groups:
-        flag = inspect.Parameter("show_config", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_ShowConfig)
-        parameters.append(flag)
+        flag = option("Print each value and where it comes from; stop.", default=False, panel=OUTPUT)
+        parameters.append(_parameter("show_config", bool, flag))
 
     @wraps(function)
     def call(**values: Any) -> Any:
         values.pop("show_config", None)
-        for name, value in values.items():
-            if name in commas:
-                values[name] = commas[name].values(value)
+        values |= {name: mark.values(values[name]) for name, mark in repeatable.items()}
         for name, group in groups.items():
-            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+            values[name] = _filled(group, values)
         return function(**values)
 
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -88,52 +115,51 @@ def command(function: Function) -> Function:
     return call  # type: ignore[return-value]
 
 
-def _options_of(given: inspect.Parameter) -> Iterator[inspect.Parameter]:
-    """The fields of a group; any other parameter as it is, with its environment variable if it has a panel."""
-    annotation = given.annotation
-    if is_dataclass(annotation):
-        yield from _fields_of(annotation)  # type: ignore[arg-type]
-        return
-    if any(isinstance(mark, OptionInfo) and mark.rich_help_panel for mark in get_args(annotation)):
-        annotation = _with_variable(given.name, annotation)
-    yield given.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
+def _expanded(given: inspect.Parameter) -> Iterator[inspect.Parameter]:
+    """The options of a group; any other parameter as it is, or as the option that its default describes."""
+    if is_dataclass(given.annotation):
+        yield from _options_of(given.annotation)  # type: ignore[arg-type]
+    elif isinstance(given.default, Field):
+        yield _parameter(given.name, given.annotation, given.default)
+    else:
+        yield given.replace(kind=inspect.Parameter.KEYWORD_ONLY)
 
 
-def _commas_of(annotation: Any) -> Commas | None:
-    return next((mark for mark in get_args(annotation) if isinstance(mark, Commas)), None)
+def _options_of(group: type) -> Iterator[inspect.Parameter]:
+    hints = get_type_hints(group)
+    for part in fields(group):
+        if is_dataclass(hints[part.name]):
+            yield from _options_of(hints[part.name])
+        else:
+            declaring = next(cls for cls in group.__mro__ if part.name in vars(cls).get("__annotations__", {}))
+            yield _parameter(part.name, hints[part.name], part, getattr(declaring, "panel", None))
 
 
-def _fields_of(group: type) -> Iterator[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    for field in fields(group):
-        annotation = _with_variable(field.name, hints[field.name], _panel_of(group, field.name))
-        yield inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=_default(field), annotation=annotation
-        )
-
-
-def _with_variable(name: str, annotation: Any, panel: str | None = None) -> Any:
-    """The annotation of an option with its environment variable; what only concerns the output has none."""
-    base, info, *marks = get_args(annotation)
-    info = copy(info)
+def _parameter(name: str, kind: Any, described: Field, panel: str | None = None) -> inspect.Parameter:
+    """What typer takes for an option; with an environment variable unless it only concerns the output."""
+    names, settings = described.metadata["names"], described.metadata["settings"]
+    if not any(word.startswith("--") for word in names):
+        names = (f"--{name.replace('_', '-')}", *names)
+    info = typer.Option(*names, **settings)
     info.rich_help_panel = info.rich_help_panel or panel
-    if info.rich_help_panel != OUTPUT:
+    if info.rich_help_panel not in (None, OUTPUT):
         info.envvar, info.show_envvar = config.variable(name), False
-    parts = (base, info, *marks)
-    return Annotated[parts]
+    parts: tuple[Any, ...] = (kind, info)
+    if get_origin(kind) is tuple:
+        parts = (list[get_args(kind)[0]], info, _Repeatable(described.metadata["split"]))  # type: ignore[misc]
+    default = described.default or None if len(parts) == 3 else described.default  # typer knows no empty default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[parts])
 
 
-def _panel_of(group: type, name: str) -> str | None:
-    """``panel`` of the class that declares the field."""
-    declaring = next(cls for cls in group.__mro__ if name in vars(cls).get("__annotations__", {}))
-    return vars(declaring).get("panel")
-
-
-def _default(field: Field) -> Any:
-    """None stands for the empty tuple: typer knows no other default of a repeatable option."""
-    if field.default is MISSING:
-        return inspect.Parameter.empty
-    return None if field.default == () else field.default
+def _filled(group: type, values: dict[str, Any]) -> Any:
+    """The group with its values, which are taken out of ``values``."""
+    hints = get_type_hints(group)
+    return group(
+        **{
+            part.name: _filled(hints[part.name], values) if is_dataclass(hints[part.name]) else values.pop(part.name)
+            for part in fields(group)
+        }
+    )
 
 
 class Command(TyperCommand):
@@ -144,6 +170,7 @@ class Command(TyperCommand):
         args = old_names.translated(_name_of(ctx), names, args)
         if not set(args) & set(HELP_NAMES):
             ctx.default_map = config.defaults(self)
+            self._check_single(ctx, args)
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
@@ -151,6 +178,14 @@ class Command(TyperCommand):
             if origin is not None:
                 error.message = f"{error.message} (from {origin})"
             raise
+
+    def _check_single(self, ctx: Any, args: list[str]) -> None:
+        """BadUsage for an option that takes one value and is typed twice: typer would drop the first without a word."""
+        _, _, typed = self.make_parser(ctx).parse_args(args=list(args))
+        times = Counter(option for option in typed if getattr(option, "is_flag", True) is False and not option.multiple)
+        for option, count in times.items():
+            if count > 1:
+                raise BadUsage(f"{option.opts[0]} takes one value and is given {count} times; leave all but one out")
 
     def invoke(self, ctx: Any) -> Any:
         if ctx.params.get("show_config"):

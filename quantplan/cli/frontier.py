@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import typer
 
 from quantplan.budget import parse_size
 from quantplan.cli import config, console
-from quantplan.cli import plan_requests as planned
-from quantplan.cli.framework import OUTPUT, Commas, OutputOptions, command, out_option
+from quantplan.cli.framework import OUTPUT, OutputOptions, command, option, out_option
 from quantplan.cli.options import (
     MEASURING,
     TARGET,
-    CalibrationOptions,
-    ExecutionOptions,
-    ImatrixOptions,
-    ModelOptions,
     ShortFormat,
 )
-from quantplan.cli.plan_options import BudgetOption, ConstraintOptions, LimitOptions, MeasuringOptions, TargetOptions
+from quantplan.cli.plan_options import budget_option
+from quantplan.cli.plan_requests import PlanningOptions
 from quantplan.devices.speed.table import SpeedTable
 from quantplan.errors import BadUsage
 from quantplan.planning import request as planning
@@ -45,21 +40,15 @@ from quantplan.sensitivity_table import SensitivityTable
 @dataclass(frozen=True)
 class CurveOptions:
     panel: ClassVar[str] = TARGET
-    points: Annotated[int, typer.Option("--points", min=2, help="Sizes, from the smallest to the largest file.")] = 100
-    stock_quants: Annotated[
-        list[str],
-        typer.Option(
-            "--with",
-            "-w",
-            rich_help_panel=MEASURING,
-            help="Stock quants to score in the same table (default: the usual ones).",
-        ),
-        Commas(),
-    ] = ()  # type: ignore[assignment]
-    step: Annotated[
-        str | None,
-        typer.Option("--step", help="Extra bytes whose value is shown (default: 100MB; less for small files)."),
-    ] = None
+    points: int = option("Sizes, from the smallest to the largest file.", default=100, min=2)
+    stock_quants: tuple[str, ...] = option(
+        "Stock quants to score in the same table (default: the usual ones).",
+        "--with",
+        "-w",
+        default=(),
+        panel=MEASURING,
+    )
+    step: str | None = option("Extra bytes whose value is shown (default: 100MB; less for small files).")
 
 
 @dataclass(frozen=True)
@@ -67,16 +56,9 @@ class OneSizeOptions:
     """Questions about the plans of one budget."""
 
     panel: ClassVar[str] = TARGET
-    alternatives: Annotated[
-        int | None, typer.Option("--alternatives", min=2, help="Instead: the N best plans of the size --budget.")
-    ] = None
-    differ: Annotated[
-        int | None, typer.Option("--differ", min=1, help="Tensors in which alternatives differ (default: 1 in 50).")
-    ] = None
-    stability: Annotated[
-        int | None,
-        typer.Option("--stability", min=1, help="Instead: solve --budget again with N redrawn sensitivities."),
-    ] = None
+    alternatives: int | None = option("Instead: the N best plans of the size --budget.", min=2)
+    differ: int | None = option("Tensors in which alternatives differ (default: 1 in 50).", min=1)
+    stability: int | None = option("Instead: solve --budget again with N redrawn sensitivities.", min=1)
 
     @property
     def any(self) -> bool:
@@ -87,24 +69,13 @@ class OneSizeOptions:
 def frontier(
     *,
     curve: CurveOptions,
-    budget: BudgetOption = None,
+    budget: str | None = budget_option(),
     one_size: OneSizeOptions,
-    target: TargetOptions,
-    model: ModelOptions,
-    imatrix: ImatrixOptions,
-    calibration: CalibrationOptions,
-    constraints: ConstraintOptions,
-    limits: LimitOptions,
-    measuring: MeasuringOptions,
-    execution: ExecutionOptions,
+    asked: PlanningOptions,
     output: OutputOptions,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", rich_help_panel=OUTPUT, help="Draw size against KLD (.png, .svg, .pdf).")
-    ] = None,
-    form: Annotated[
-        ShortFormat, typer.Option("--format", rich_help_panel=OUTPUT, help="How to print the points.")
-    ] = ShortFormat.table,
-    out: Annotated[Path | None, out_option("Write the points as CSV to this file too.")] = None,
+    plot: Path | None = option("Draw size against KLD (.png, .svg, .pdf).", panel=OUTPUT),
+    form: ShortFormat = option("How to print the points.", "--format", default=ShortFormat.table, panel=OUTPUT),
+    out: Path | None = out_option("Write the points as CSV to this file too."),
 ) -> None:
     """Show the best plan of every size from one sensitivity table: the knee, stock quants, what more bytes save.
 
@@ -119,16 +90,14 @@ def frontier(
     _check_together(budget, one_size, (plot, out))
     if plot is not None:
         check_picture(plot)
-    limits, probing = planned.serving(limits, measuring)
-    request = planned.plan_request(model, imatrix, target, constraints, limits, budget)
-    how = probing.estimation(request.model, planning.types_to_estimate(request), execution)
+    asked = asked.serving()
+    request = asked.request(budget)
+    how = asked.estimation(request)
     if output.dry_run:
-        console.put(
-            _intentions(request, curve, one_size, planned.sensitivity_source(measuring.sensitivity, calibration))
-        )
+        console.put(_intentions(request, curve, one_size, asked.source))
         return
-    table = planned.sensitivity_table(request, how, measuring.sensitivity, calibration)
-    speeds = planned.speeds(request, how.types, execution)
+    table = asked.sensitivities(request, how)
+    speeds = asked.speeds(request, how.types)
     if not table.calibrated:
         console.warn("not calibrated: sensitivities are a prior, not measured; the curve only ranks plans")
     form = ShortFormat.json if output.as_json else form

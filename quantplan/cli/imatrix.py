@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from quantplan.cli import console, options
-from quantplan.cli.framework import ForceOption, OutputOptions, command, out_option
+from quantplan.cli.framework import OutputOptions, command, force_option, option, out_option
 from quantplan.cli.options import ChunkOptions, HubOptions, InputTextOptions, ToolOptions
 from quantplan.errors import BadUsage
 from quantplan.gguf.imatrix_files import read_imatrix
@@ -26,16 +26,13 @@ def imatrix(
     model: Annotated[
         Path | None, typer.Argument(help="GGUF model, hf:// too (default: the project's).", show_default=False)
     ] = None,
-    chunks: Annotated[
-        int,
-        typer.Option(
-            "--chunks", min=0, help="Use the first N chunks of the text; 0: all.", rich_help_panel="Measuring"
-        ),
-    ] = 0,
-    output_weight: Annotated[bool, typer.Option(help="Collect data for output.weight too.")] = True,
-    legacy: Annotated[bool, typer.Option("--legacy", help="Write the old .dat format.")] = False,
-    out: Annotated[Path | None, out_option("File to write (default: the project's imatrix).")] = None,
-    force: ForceOption = False,
+    chunks: int = option("Use the first N chunks of the text; 0: all.", default=0, panel="Measuring", min=0),
+    output_weight: bool = option(
+        "Collect data for output.weight too.", "--output-weight/--no-output-weight", default=True
+    ),
+    legacy: bool = option("Write the old .dat format.", default=False),
+    out: Path | None = out_option("File to write (default: the project's imatrix)."),
+    force: bool = force_option(),
 ) -> None:
     """Make the importance matrix of a model over a calibration text with llama-imatrix.
 

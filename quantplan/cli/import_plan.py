@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 import typer
 
 from quantplan.cli import console, options
-from quantplan.cli.framework import JsonOption, command, out_option
+from quantplan.cli.framework import command, json_option, option, out_option
 from quantplan.cli.options import ImatrixOptions, ModelOptions
 from quantplan.cli.plan_output import default_plan_path, print_plan
 from quantplan.planning.request import quantizable
@@ -44,21 +44,13 @@ class TableOptions:
     """For published KLDs."""
 
     panel: ClassVar[str] = _TABLE
-    curve: Annotated[
-        Path | None, typer.Option("--curve", help="What types cost relative to each other: group0/kld_results.csv.")
-    ] = None
-    groups: Annotated[Path | None, typer.Option("--groups", help="Which tensors were measured together.")] = None
-    row: Annotated[str | None, typer.Option("--row", help="The type that tensors were degraded to.")] = None
-    fill: Annotated[
-        Fill | None,
-        typer.Option(
-            "--fill",
-            help="Fill missing tensors: role = mean of the nearest blocks of the same role, max = the largest value measured.",
-        ),
-    ] = None
-    whole_groups: Annotated[
-        bool, typer.Option("--whole-groups", help="Each tensor of a group counts the group's KLD, not its share.")
-    ] = False
+    curve: Path | None = option("What types cost relative to each other: group0/kld_results.csv.")
+    groups: Path | None = option("Which tensors were measured together.")
+    row: str | None = option("The type that tensors were degraded to.")
+    fill: Fill | None = option(
+        "Fill missing tensors: role = mean of the nearest blocks of the same role, max = the largest value measured."
+    )
+    whole_groups: bool = option("Each tensor of a group counts the group's KLD, not its share.", default=False)
 
 
 @command
@@ -72,36 +64,16 @@ def import_plan(
     model: ModelOptions,
     imatrix: ImatrixOptions,
     table: TableOptions,
-    result: Annotated[
-        ImportResult, typer.Option("--as", help="Import as a plan or as a sensitivity table (auto: by the file).")
-    ] = ImportResult.auto,
-    stock_quant: Annotated[
-        str | None,
-        typer.Option(
-            "--stock-quant",
-            rich_help_panel=_PLAN,
-            help="Stock quant (Q4_K_M ...) that decides what the file leaves open.",
-        ),
-    ] = None,
-    nearest: Annotated[
-        bool,
-        typer.Option(
-            "--nearest",
-            rich_help_panel=_PLAN,
-            help="Take the nearest type for each that llama.cpp does not have, with a warning.",
-        ),
-    ] = False,
-    sensitivity: Annotated[
-        Path | None,
-        typer.Option(
-            "--sensitivity",
-            metavar="FILE",
-            rich_help_panel=_PLAN,
-            help="Sensitivity table that predicts the plan's KLD.",
-        ),
-    ] = None,
-    out: Annotated[Path | None, out_option("File to write (default: plans/MODEL-FILE.json).")] = None,
-    as_json: JsonOption = False,
+    result: ImportResult = option(
+        "Import as a plan or as a sensitivity table (auto: by the file).", "--as", default=ImportResult.auto
+    ),
+    stock_quant: str | None = option("Stock quant (Q4_K_M ...) that decides what the file leaves open.", panel=_PLAN),
+    nearest: bool = option(
+        "Take the nearest type for each that llama.cpp does not have, with a warning.", default=False, panel=_PLAN
+    ),
+    sensitivity: Path | None = option("Sensitivity table that predicts the plan's KLD.", panel=_PLAN, metavar="FILE"),
+    out: Path | None = out_option("File to write (default: plans/MODEL-FILE.json)."),
+    as_json: bool = json_option(),
 ) -> None:
     """Turn LAYER_TYPES, rules, a recipe or a quantized GGUF into a plan, or published KLDs into a sensitivity table.
 

@@ -11,7 +11,7 @@ import typer
 
 from quantplan.budget import human_bytes
 from quantplan.cli import console, options
-from quantplan.cli.framework import ForceOption, OutputOptions, command
+from quantplan.cli.framework import OutputOptions, command, force_option, option
 from quantplan.cli.options import CalibrationOptions, ChunkOptions, HubOptions, ImatrixOptions, TextOptions
 from quantplan.cli.plan_output import model_stem
 from quantplan.errors import BadUsage
@@ -32,8 +32,8 @@ def init(
     model: Annotated[
         Path | None, typer.Argument(help="GGUF model of the project, hf:// too; stays where it is.", show_default=False)
     ] = None,
-    folder: Annotated[Path, typer.Option("--folder", help="The project's folder.")] = Path(),
-    force: ForceOption = False,
+    folder: Path = option("The project's folder.", default=Path()),
+    force: bool = force_option(),
 ) -> None:
     """Make a project folder: quantplan.toml, imatrix/, calibration/, plans/ and reports/.
 

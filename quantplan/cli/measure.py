@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from quantplan.cli import console, options
-from quantplan.cli.framework import OutputOptions, command, out_option
+from quantplan.cli.framework import OutputOptions, command, option, out_option
 from quantplan.cli.options import MEASURING, EvaluationOptions, ExecutionOptions, ModelOptions, TextOptions
 from quantplan.cli.task_options import Evidence, TaskOptions
 from quantplan.evaluate.measure import MeasureOptions
@@ -40,15 +40,12 @@ def measure(
     tasks: TaskOptions,
     execution: ExecutionOptions,
     output: OutputOptions,
-    engine: Annotated[
-        EngineName,
-        typer.Option(
-            "--engine",
-            rich_help_panel=MEASURING,
-            help="in-process: float32 logits; llama-perplexity: 16-bit logits, with a noise floor.",
-        ),
-    ] = EngineName.in_process,
-    out: Annotated[Path | None, out_option("Folder for the records (default: the project's reports).")] = None,
+    engine: EngineName = option(
+        "in-process: float32 logits; llama-perplexity: 16-bit logits, with a noise floor.",
+        default=EngineName.in_process,
+        panel=MEASURING,
+    ),
+    out: Path | None = out_option("Folder for the records (default: the project's reports)."),
 ) -> None:
     """Measure what files lose against the model they were made from (--model): PPL, KLD, top token, with errors.
 

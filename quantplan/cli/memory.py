@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from quantplan.cli import console, options
-from quantplan.cli.framework import Commas, JsonOption, command
+from quantplan.cli.framework import command, json_option, option
 from quantplan.cli.options import MEMORY, ModelOptions
-from quantplan.cli.plan_options import CacheOptions, OnCpuOption
+from quantplan.cli.plan_options import CacheOptions, on_cpu_option
 from quantplan.devices.fit_params import memory_needs
 from quantplan.devices.memory import MemoryUse, Placement, placement
 from quantplan.errors import BadUsage
@@ -23,17 +23,17 @@ from quantplan.selector import Selector
 from quantplan.tensor import Model
 
 DEFAULT_CONTEXTS = ("4096", "16384", "32768")
-ContextsOption = Annotated[
-    list[str],
-    typer.Option(
-        "--serve-ctx",
-        rich_help_panel=MEMORY,
+
+
+def contexts_option() -> Any:
+    return option(
+        "Contexts to serve with; repeatable.",
+        default=(),
+        panel=MEMORY,
+        split=lambda text: text.split(","),
         metavar="TOKENS",
         show_default="4096,16384,32768",
-        help="Contexts to serve with; repeatable.",
-    ),
-    Commas(lambda text: text.split(",")),
-]
+    )
 
 
 class FlashAttention(str, Enum):
@@ -52,18 +52,11 @@ def memory(
         Path | None,
         typer.Argument(help="A plan or a GGUF file, hf:// too (default: the project's model).", show_default=False),
     ] = None,
-    serve_ctx: ContextsOption = (),  # type: ignore[assignment]
-    on_cpu: OnCpuOption = (),  # type: ignore[assignment]
-    ubatch: Annotated[
-        int,
-        typer.Option(
-            "--ubatch", "-ub", min=1, rich_help_panel=MEMORY, help="Tokens computed at once, as in llama.cpp."
-        ),
-    ] = 512,
-    flash_attn: Annotated[
-        FlashAttention, typer.Option("--flash-attn", "-fa", rich_help_panel=MEMORY, help="As in llama.cpp.")
-    ] = FlashAttention.auto,
-    as_json: JsonOption = False,
+    serve_ctx: tuple[str, ...] = contexts_option(),
+    on_cpu: tuple[str, ...] = on_cpu_option(),
+    ubatch: int = option("Tokens computed at once, as in llama.cpp.", "-ub", default=512, panel=MEMORY, min=1),
+    flash_attn: FlashAttention = option("As in llama.cpp.", "-fa", default=FlashAttention.auto, panel=MEMORY),
+    as_json: bool = json_option(),
 ) -> None:
     """Show what a model takes in VRAM and RAM: weights, KV cache and buffers at given contexts.
 

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Annotated, ClassVar
-
-import typer
+from typing import Any, ClassVar
 
 from quantplan.cli import console
 from quantplan.cli.config import DEFAULT_CTX, cache_folder, project
-from quantplan.cli.framework import Commas
+from quantplan.cli.framework import option
 from quantplan.errors import BadFile, BadUsage
 from quantplan.evaluate.leakage import WORRYING, overlap
 from quantplan.execution import Execution, parse_execution
@@ -21,7 +19,7 @@ from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.hub.hub import Hub
 from quantplan.hub.reference import HubReference, is_reference, parse_reference
-from quantplan.imatrix import Imatrix
+from quantplan.imatrix import Imatrix, coverage_notes
 from quantplan.plan import Plan
 from quantplan.project import read_text
 from quantplan.tensor import Model
@@ -35,32 +33,24 @@ MEMORY, MEASURING, EXECUTION = "Memory and speed", "Measuring", "Execution"
 # --- groups
 
 
-HubOption = Annotated[
-    str | None,
-    typer.Option(
-        "--hf-repo",
-        "-hf",
-        rich_help_panel=TEXTS,
-        metavar="OWNER/REPO[:QUANT]",
-        help="A model on Hugging Face, as in llama.cpp.",
-    ),
-]
+def hub_option() -> Any:
+    return option(
+        "A model on Hugging Face, as in llama.cpp.", "--hf-repo", "-hf", panel=TEXTS, metavar="OWNER/REPO[:QUANT]"
+    )
 
 
 @dataclass(frozen=True)
 class HubOptions:
     """For commands whose model is an argument."""
 
-    hub: HubOption = None
+    hub: str | None = hub_option()
 
 
 @dataclass(frozen=True)
 class ModelOptions:
     panel: ClassVar[str] = TEXTS
-    model: Annotated[
-        Path | None, typer.Option("--model", "-m", help="GGUF model or hf://owner/repo/file (default: the project's).")
-    ] = None
-    hub: HubOption = None
+    model: Path | None = option("GGUF model or hf://owner/repo/file (default: the project's).", "-m")
+    hub: str | None = hub_option()
 
     @property
     def file(self) -> Path | None:
@@ -71,24 +61,28 @@ class ModelOptions:
 @dataclass(frozen=True)
 class ImatrixOptions:
     panel: ClassVar[str] = TEXTS
-    imatrix: Annotated[Path | None, typer.Option("--imatrix", help="Importance matrix (default: the project's).")] = (
-        None
-    )
+    imatrix: Path | None = option("Importance matrix (default: the project's).")
 
 
 @dataclass(frozen=True)
 class CalibrationOptions:
     panel: ClassVar[str] = TEXTS
-    calibration: Annotated[
-        list[Path],
-        typer.Option("--calibration", help="Calibration text, file or folder, repeatable (default: the project's)."),
-        Commas(),
-    ] = ()  # type: ignore[assignment]
+    calibration: tuple[Path, ...] = option(
+        "Calibration text, file or folder, repeatable (default: the project's).", default=()
+    )
 
     @property
     def text(self) -> str | None:
         files = calibration_files(self.calibration)
         return joined_text(files) if files else None
+
+    def required(self) -> str:
+        """The text; BadUsage without one."""
+        if (text := self.text) is None:
+            raise BadUsage(
+                "no calibration text: give --calibration FILE, some hundred kB of the kind that the model is for"
+            )
+        return text
 
 
 @dataclass(frozen=True)
@@ -96,49 +90,39 @@ class InputTextOptions(CalibrationOptions):
     """For commands that read no other text: -f is llama.cpp's name for that."""
 
     panel: ClassVar[str] = TEXTS
-    calibration: Annotated[
-        list[Path],
-        typer.Option(
-            "--calibration",
-            "-f",
-            "--file",
-            help="Calibration text, file or folder, repeatable (default: the project's).",
-        ),
-        Commas(),
-    ] = ()  # type: ignore[assignment]
+    calibration: tuple[Path, ...] = option(
+        "Calibration text, file or folder, repeatable (default: the project's).",
+        "--calibration",
+        "-f",
+        "--file",
+        default=(),
+    )
 
 
 @dataclass(frozen=True)
 class TextOptions:
     panel: ClassVar[str] = TEXTS
-    text: Annotated[
-        list[Path],
-        typer.Option("--text", "-f", help="Evaluation text, file or folder, repeatable (default: the project's)."),
-        Commas(),
-    ] = ()  # type: ignore[assignment]
+    text: tuple[Path, ...] = option(
+        "Evaluation text, file or folder, repeatable (default: the project's).", "-f", default=()
+    )
 
 
 @dataclass(frozen=True)
 class ChunkOptions:
     panel: ClassVar[str] = MEASURING
-    ctx: Annotated[
-        int | None,
-        typer.Option("--ctx", "-c", min=8, help="Tokens of a chunk of text (default: the project's, or 512)."),
-    ] = None
+    ctx: int | None = option("Tokens of a chunk of text (default: the project's, or 512).", "-c", min=8)
 
 
 @dataclass(frozen=True)
 class EvaluationOptions(ChunkOptions):
     panel: ClassVar[str] = MEASURING
-    eval_chunks: Annotated[
-        int | None, typer.Option("--chunks", min=1, help="Chunks of the evaluation text to use (default: all).")
-    ] = None
+    eval_chunks: int | None = option("Chunks of the evaluation text to use (default: all).", "--chunks", min=1)
 
 
 @dataclass(frozen=True)
 class ThreadOptions:
     panel: ClassVar[str] = EXECUTION
-    threads: Annotated[int, typer.Option("--threads", "-t", min=0, help="CPU threads; 0: all cores.")] = 0
+    threads: int = option("CPU threads; 0: all cores.", "-t", default=0, min=0)
 
 
 @dataclass(frozen=True)
@@ -146,7 +130,7 @@ class ToolOptions(ThreadOptions):
     """For commands whose work is done by llama.cpp's own tools on this machine."""
 
     panel: ClassVar[str] = EXECUTION
-    gpu_layers: Annotated[int, typer.Option("--gpu-layers", "-ngl", help="Layers to offload to the GPU.")] = 0
+    gpu_layers: int = option("Layers to offload to the GPU.", "-ngl", default=0)
 
     def parsed(self) -> Execution:
         return Execution(self.threads, self.gpu_layers)
@@ -155,21 +139,11 @@ class ToolOptions(ThreadOptions):
 @dataclass(frozen=True)
 class ExecutionOptions(ToolOptions):
     panel: ClassVar[str] = EXECUTION
-    jobs: Annotated[
-        int,
-        typer.Option(
-            "--jobs", "-j", min=1, help="Worker processes here; each loads the model and gets a share of the cores."
-        ),
-    ] = 1
-    scheduler: Annotated[
-        str | None, typer.Option("--scheduler", help="Dask scheduler whose workers do the work: tcp://host:8786.")
-    ] = None
-    rpc: Annotated[
-        str | None,
-        typer.Option(
-            "--rpc", metavar="HOST:PORT,...", help="llama.cpp RPC servers that hold the model, as for llama-server."
-        ),
-    ] = None
+    jobs: int = option(
+        "Worker processes here; each loads the model and gets a share of the cores.", "-j", default=1, min=1
+    )
+    scheduler: str | None = option("Dask scheduler whose workers do the work: tcp://host:8786.")
+    rpc: str | None = option("llama.cpp RPC servers that hold the model, as for llama-server.", metavar="HOST:PORT,...")
 
     def parsed(self, by_tool: str = "") -> Execution:
         """BadUsage with ``by_tool``, options that start llama.cpp's own tools, for machines other than this one."""
@@ -178,29 +152,21 @@ class ExecutionOptions(ToolOptions):
         return parse_execution(self.threads, self.gpu_layers, self.jobs, self.scheduler, self.rpc)
 
 
-SensitivityFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--sensitivity", metavar="FILE", rich_help_panel=TEXTS, help="Sensitivity table (default: the plan's)."
-    ),
-]
+def sensitivity_file_option() -> Any:
+    return option("Sensitivity table (default: the plan's).", panel=TEXTS, metavar="FILE")
 
 
-RepetitionsOption = Annotated[
-    int, typer.Option("--repetitions", "-r", min=1, rich_help_panel=MEASURING, help="Repetitions of llama-bench.")
-]
+def repetitions_option() -> Any:
+    return option("Repetitions of llama-bench.", "-r", default=5, panel=MEASURING, min=1)
 
 
 @dataclass(frozen=True)
 class TypesOptions:
     panel: ClassVar[str] = TYPES
-    types: Annotated[
-        str,
-        typer.Option(
-            "--types",
-            help="Types to choose from: names and the sets k, iq, legacy, all, any (all that can be written); -NAME removes one.",
-        ),
-    ] = "all"
+    types: str = option(
+        "Types to choose from: names and the sets k, iq, legacy, all, any (all that can be written); -NAME removes one.",
+        default="all",
+    )
 
 
 class TableFormat(str, Enum):
@@ -303,6 +269,16 @@ def imatrix(option: Path | None, model: Model, plan: Plan | None = None) -> Imat
         return None
     importance = read_imatrix(path)
     importance.check_belongs_to(model)
+    return importance
+
+
+def checked_imatrix(option: Path | None, model: Model) -> Imatrix | None:
+    """The same, with a warning where there is none, or where it has no data for some tensors."""
+    importance = imatrix(option, model)
+    if importance is None:
+        console.warn("no imatrix: types that need one are left out; make one with `quantplan imatrix`")
+    for note in coverage_notes(importance, model) if importance else ():
+        console.warn(note)
     return importance
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, ClassVar
-
-import typer
+from typing import Any, ClassVar
 
 from quantplan.budget import parse_size
 from quantplan.cli import config, options
-from quantplan.cli.framework import Commas
+from quantplan.cli.framework import option, whole
 from quantplan.cli.options import (
     MEASURING,
     MEMORY,
@@ -26,6 +24,7 @@ from quantplan.devices.limits import Devices, default_on_cpu
 from quantplan.devices.memory import parse_kv
 from quantplan.errors import BadUsage
 from quantplan.llamacpp.encodable_types import parse_writable
+from quantplan.project import SOURCES
 from quantplan.quant_type import QuantType, weight_type
 from quantplan.selector import Selector, parse_assignment
 from quantplan.sensitivity.estimate import SensitivityOptions
@@ -35,7 +34,6 @@ from quantplan.tensor import Model
 
 DEFAULT_SERVE_CTX = 4096  # llama.cpp's own default
 _OUTSIDE_SLASHES = re.compile(r",(?=(?:[^/]*/[^/]*/)*[^/]*$)")  # commas of a /regular expression/ do not separate
-_SOURCES = ("probe", "weights", "prior")
 
 
 def split_selectors(text: str) -> Iterator[str]:
@@ -81,93 +79,68 @@ class Per(str, Enum):
     layer = "layer"
 
 
-# -b: llama.cpp's batch size, which no command of quantplan has; a budget is typed in every session
-BudgetOption = Annotated[
-    str | None,
-    typer.Option(
+def budget_option() -> Any:
+    """-b is llama.cpp's batch size, which no command of quantplan has; a budget is typed in every session."""
+    return option(
+        "File size: 17.9GB, 16.7GiB, 4.25bpw, 40%, =other.gguf, or Q4_K_M (the size of that stock quant).",
+        "-b",
+        panel=TARGET,
+    )
+
+
+def budgets_option() -> Any:
+    return option(
+        "File size: 17.9GB, 4.25bpw, 40%, =other.gguf, Q4_K_M (the size of that stock quant); repeatable.",
         "--budget",
         "-b",
-        rich_help_panel=TARGET,
-        help="File size: 17.9GB, 16.7GiB, 4.25bpw, 40%, =other.gguf, or Q4_K_M (the size of that stock quant).",
-    ),
-]
-BudgetsOption = Annotated[
-    list[str],
-    typer.Option(
-        "--budget",
-        "-b",
-        rich_help_panel=TARGET,
-        help="File size: 17.9GB, 4.25bpw, 40%, =other.gguf, Q4_K_M (the size of that stock quant); repeatable.",
-    ),
-    Commas(split_budgets),
-]
+        default=(),
+        panel=TARGET,
+        split=split_budgets,
+    )
 
 
 @dataclass(frozen=True)
 class TargetOptions:
     panel: ClassVar[str] = TARGET
-    max_kld: Annotated[
-        float | None, typer.Option("--max-kld", help="Limit on the expected KLD: the smallest file that keeps it.")
-    ] = None
-    objective: Annotated[
-        Objective,
-        typer.Option(
-            "--objective", help="Minimize the sum of the tensors' KLD, its tail (root of squares), or its maximum."
-        ),
-    ] = Objective.sum
+    max_kld: float | None = option("Limit on the expected KLD: the smallest file that keeps it.")
+    objective: Objective = option(
+        "Minimize the sum of the tensors' KLD, its tail (root of squares), or its maximum.", default=Objective.sum
+    )
 
 
 @dataclass(frozen=True)
 class ConstraintOptions(TypesOptions):
     panel: ClassVar[str] = TYPES
-    pin: Annotated[
-        list[str],
-        typer.Option("--pin", metavar="SELECTOR=TYPE", help="These tensors get this type."),
-        Commas(split_assignments),
-    ] = ()  # type: ignore[assignment]
-    min_type: Annotated[
-        list[str],
-        typer.Option("--min-type", metavar="SELECTOR=TYPE", help="At least the bits of this type."),
-        Commas(split_assignments),
-    ] = ()  # type: ignore[assignment]
-    max_type: Annotated[
-        list[str],
-        typer.Option("--max-type", metavar="SELECTOR=TYPE", help="At most the bits of this type."),
-        Commas(split_assignments),
-    ] = ()  # type: ignore[assignment]
-    only: Annotated[
-        list[str],
-        typer.Option("--only", metavar="SELECTOR=TYPES", help="Choose among these types there instead of --types."),
-        Commas(split_assignments),
-    ] = ()  # type: ignore[assignment]
-    tie: Annotated[
-        list[str],
-        typer.Option(
-            "--tie",
-            help="One type for: qkv, gate-up, experts, SELECTOR,SELECTOR (in each block), blocks=4, blocks=0-7; repeatable.",
-        ),
-        Commas(lambda text: [text]),
-    ] = ()  # type: ignore[assignment]
-    max_types: Annotated[
-        int | None, typer.Option("--max-types", min=1, help="At most N different types in the file.")
-    ] = None
-    allow_1_bit: Annotated[
-        bool, typer.Option("--allow-1-bit", help="Types below 2 bits for more than experts: they ruin most models.")
-    ] = False
-    per: Annotated[
-        Per, typer.Option("--per", help="A type for each tensor, or a stock quant for each layer (LAYER_TYPES).")
-    ] = Per.tensor
-    monotone: Annotated[
-        bool, typer.Option("--monotone", help="With --per layer: sizes only grow, or only shrink, over the layers.")
-    ] = False
-    valley: Annotated[
-        bool, typer.Option("--valley", help="With --per layer: sizes shrink from the first layer on, then grow.")
-    ] = False
+    pin: tuple[str, ...] = option(
+        "These tensors get this type.", default=(), split=split_assignments, metavar="SELECTOR=TYPE"
+    )
+    min_type: tuple[str, ...] = option(
+        "At least the bits of this type.", default=(), split=split_assignments, metavar="SELECTOR=TYPE"
+    )
+    max_type: tuple[str, ...] = option(
+        "At most the bits of this type.", default=(), split=split_assignments, metavar="SELECTOR=TYPE"
+    )
+    only: tuple[str, ...] = option(
+        "Choose among these types there instead of --types.",
+        default=(),
+        split=split_assignments,
+        metavar="SELECTOR=TYPES",
+    )
+    tie: tuple[str, ...] = option(
+        "One type for: qkv, gate-up, experts, SELECTOR,SELECTOR (in each block), blocks=4, blocks=0-7; repeatable.",
+        default=(),
+        split=whole,
+    )
+    max_types: int | None = option("At most N different types in the file.", min=1)
+    allow_1_bit: bool = option("Types below 2 bits for more than experts: they ruin most models.", default=False)
+    per: Per = option("A type for each tensor, or a stock quant for each layer (LAYER_TYPES).", default=Per.tensor)
+    monotone: bool = option("With --per layer: sizes only grow, or only shrink, over the layers.", default=False)
+    valley: bool = option("With --per layer: sizes shrink from the first layer on, then grow.", default=False)
 
     def constraints(self) -> Constraints:
         """Raises BadUsage, NothingSelected for words that are not constraints."""
 
-        def typed(texts: list[str]) -> tuple[tuple[Selector, QuantType], ...]:
+        def typed(texts: Sequence[str]) -> tuple[tuple[Selector, QuantType], ...]:
             return tuple((selector, weight_type(name)) for selector, name in map(parse_assignment, texts))
 
         if self.monotone and self.valley:
@@ -189,15 +162,9 @@ class CacheOptions:
     """Types of the KV cache, as in llama.cpp."""
 
     panel: ClassVar[str] = MEMORY
-    kv: Annotated[
-        str | None, typer.Option("--kv", help="Type of the KV cache, or those of K and V: q8_0,q5_1 (default: f16).")
-    ] = None
-    cache_type_k: Annotated[
-        str | None, typer.Option("--cache-type-k", "-ctk", help="Type of the cache of K alone.")
-    ] = None
-    cache_type_v: Annotated[
-        str | None, typer.Option("--cache-type-v", "-ctv", help="Type of the cache of V alone.")
-    ] = None
+    kv: str | None = option("Type of the KV cache, or those of K and V: q8_0,q5_1 (default: f16).")
+    cache_type_k: str | None = option("Type of the cache of K alone.", "-ctk")
+    cache_type_v: str | None = option("Type of the cache of V alone.", "-ctv")
 
     @property
     def cache_types(self) -> tuple[QuantType, QuantType]:
@@ -207,41 +174,29 @@ class CacheOptions:
         return parse_kv(self.kv or f"{self.cache_type_k or 'f16'},{self.cache_type_v or 'f16'}")
 
 
-OnCpuOption = Annotated[
-    list[str],
-    typer.Option(
-        "--on-cpu",
-        rich_help_panel=MEMORY,
+def on_cpu_option() -> Any:
+    return option(
+        "Keep these tensors in RAM, for example ffn_*_exps; repeatable.",
+        default=(),
+        panel=MEMORY,
+        split=split_selectors,
         metavar="SELECTOR",
-        help="Keep these tensors in RAM, for example ffn_*_exps; repeatable.",
-    ),
-    Commas(split_selectors),
-]
+    )
 
 
 @dataclass(frozen=True)
 class MemoryLimitOptions:
     panel: ClassVar[str] = MEMORY
-    vram: Annotated[str | None, typer.Option("--vram", help="VRAM limit for weights, KV cache and buffers: 24GiB.")] = (
-        None
-    )
-    ram: Annotated[
-        str | None,
-        typer.Option("--ram", help="RAM limit for the tensors kept on the CPU (see --on-cpu; default: MoE experts)."),
-    ] = None
-    serve_ctx: Annotated[
-        int | None, typer.Option("--serve-ctx", min=1, help="Context to serve with, for --vram (default: 4096).")
-    ] = None
-    on_cpu: OnCpuOption = ()  # type: ignore[assignment]
+    vram: str | None = option("VRAM limit for weights, KV cache and buffers: 24GiB.")
+    ram: str | None = option("RAM limit for the tensors kept on the CPU (see --on-cpu; default: MoE experts).")
+    serve_ctx: int | None = option("Context to serve with, for --vram (default: 4096).", min=1)
+    on_cpu: tuple[str, ...] = on_cpu_option()
 
 
 @dataclass(frozen=True)
 class LimitOptions(CacheOptions, MemoryLimitOptions):
     panel: ClassVar[str] = MEMORY
-    min_tps: Annotated[
-        float | None,
-        typer.Option("--min-tps", help="At least N tokens/s at generation, by the measured speeds of this machine."),
-    ] = None
+    min_tps: float | None = option("At least N tokens/s at generation, by the measured speeds of this machine.")
 
     @property
     def limits_memory(self) -> bool:
@@ -278,41 +233,29 @@ class LimitOptions(CacheOptions, MemoryLimitOptions):
 @dataclass(frozen=True)
 class SensitivityOption:
     panel: ClassVar[str] = MEASURING
-    sensitivity: Annotated[
-        str,
-        typer.Option(
-            "--sensitivity",
-            metavar="probe|weights|prior|FILE",
-            autocompletion=lambda incomplete: [word for word in _SOURCES if word.startswith(incomplete)],
-            help="Where each tensor's sensitivity comes from: probe (measured KLD), weights (rounding error and imatrix only), "
-            "prior (no weights read), or the file of a table.",
-        ),
-    ] = "probe"
+    sensitivity: str = option(
+        "Where each tensor's sensitivity comes from: probe (measured KLD), weights (rounding error and imatrix only), "
+        "prior (no weights read), or the file of a table.",
+        default="probe",
+        metavar="probe|weights|prior|FILE",
+        autocompletion=lambda incomplete: [word for word in SOURCES if word.startswith(incomplete)],
+    )
 
 
 @dataclass(frozen=True)
 class ProbingOptions(ChunkOptions):
     panel: ClassVar[str] = MEASURING
-    chunks: Annotated[
-        int,
-        typer.Option(
-            "--chunks",
-            min=0,
-            show_default=False,
-            help="Chunks per tensor. Default: about 2048 tokens, more for tensors whose estimate is uncertain.",
-        ),
-    ] = 0
-    sample: Annotated[
-        str,
-        typer.Option("--sample", help="Weights per tensor that are rounded to measure the error: 512k, 2M, or full."),
-    ] = "512k"
-    rounding: Annotated[
-        Rounding,
-        typer.Option(
-            "--rounding",
-            help="stock: llama-quantize's; auto: error-compensated where it loses less (same types and bytes; takes longer).",
-        ),
-    ] = Rounding.stock
+    chunks: int = option(
+        "Chunks per tensor. Default: about 2048 tokens, more for tensors whose estimate is uncertain.",
+        default=0,
+        min=0,
+        show_default=False,
+    )
+    sample: str = option("Weights per tensor that are rounded to measure the error: 512k, 2M, or full.", default="512k")
+    rounding: Rounding = option(
+        "stock: llama-quantize's; auto: error-compensated where it loses less (same types and bytes; takes longer).",
+        default=Rounding.stock,
+    )
 
     def estimation(self, model: Model, types: tuple[QuantType, ...], execution: ExecutionOptions) -> SensitivityOptions:
         """How the sensitivities of these types are measured."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from rich.table import Table
 
@@ -13,8 +13,6 @@ from quantplan.cli.framework import OutputOptions, command, out_option
 from quantplan.cli.options import ExecutionOptions, ImatrixOptions, InputTextOptions, ModelOptions, TypesOptions
 from quantplan.cli.plan_options import ProbingOptions
 from quantplan.cli.plan_requests import warn_of_activation_quantization
-from quantplan.errors import BadUsage
-from quantplan.imatrix import coverage_notes
 from quantplan.llamacpp.encodable_types import parse_writable
 from quantplan.planning.request import quantizable
 from quantplan.records.formats import SENSITIVITY_TABLES
@@ -34,7 +32,7 @@ def probe(
     probing: ProbingOptions,
     execution: ExecutionOptions,
     output: OutputOptions,
-    out: Annotated[Path | None, out_option("Write the sensitivity table here, for solve --sensitivity FILE.")] = None,
+    out: Path | None = out_option("Write the sensitivity table here, for solve --sensitivity FILE."),
 ) -> None:
     """Measure what each tensor costs: swap it, rounded, into the loaded model and take the KL divergence.
 
@@ -44,16 +42,8 @@ def probe(
     Example, in a project: quantplan probe --chunks 8
     """
     source = options.model(model.file)
-    importance = options.imatrix(imatrix.imatrix, source)
-    if importance is None:
-        console.warn("no imatrix: types that need one are left out, and errors are not weighted by use")
-    for note in coverage_notes(importance, source) if importance else ():
-        console.warn(note)
-    text = calibration.text
-    if text is None:
-        raise BadUsage(
-            "no calibration text: give --calibration FILE, some hundred kB of the kind that the model is for"
-        )
+    importance = options.checked_imatrix(imatrix.imatrix, source)
+    text = calibration.required()
     how = probing.estimation(source, parse_writable(types.types), execution)
     tensors = quantizable(source)
     if output.dry_run:

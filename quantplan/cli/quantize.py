@@ -14,7 +14,7 @@ from quantplan.budget import human_bytes
 from quantplan.build.build import check_build, stock_plan, stock_quant_command
 from quantplan.build.compensated_rounding import compensation_for
 from quantplan.cli import console, options
-from quantplan.cli.framework import OutputOptions, command, out_option
+from quantplan.cli.framework import OutputOptions, command, option, out_option
 from quantplan.cli.options import MEASURING, CalibrationOptions, ImatrixOptions, ModelOptions, ThreadOptions
 from quantplan.cli.plan_options import Rounding
 from quantplan.cli.plan_output import model_stem, with_stem
@@ -94,15 +94,12 @@ def quantize(
     calibration: CalibrationOptions,
     execution: ThreadOptions,
     output: OutputOptions,
-    rounding: Annotated[
-        Rounding,
-        typer.Option(
-            "--rounding",
-            rich_help_panel=MEASURING,
-            help="auto: as the plan says; stock: the plan's types as llama-quantize rounds them.",
-        ),
-    ] = Rounding.auto,
-    out: Annotated[Path | None, out_option("File to build (default: MODEL-PLAN.gguf).")] = None,
+    rounding: Rounding = option(
+        "auto: as the plan says; stock: the plan's types as llama-quantize rounds them.",
+        default=Rounding.auto,
+        panel=MEASURING,
+    ),
+    out: Path | None = out_option("File to build (default: MODEL-PLAN.gguf)."),
 ) -> None:
     """Build a plan with llama-quantize, read the file back and check every type and the size.
 

@@ -7,17 +7,15 @@ import sys
 import webbrowser
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from quantplan.cli import console, options
-from quantplan.cli import plan_requests as planned
-from quantplan.cli.framework import OUTPUT, OutputOptions, command, out_option
-from quantplan.cli.options import TARGET, CalibrationOptions, ExecutionOptions, ImatrixOptions, ModelOptions
-from quantplan.cli.plan_options import BudgetOption, ConstraintOptions, LimitOptions, MeasuringOptions, TargetOptions
+from quantplan.cli.framework import OUTPUT, OutputOptions, command, option, out_option
+from quantplan.cli.options import TARGET
+from quantplan.cli.plan_options import budget_option
 from quantplan.cli.plan_output import model_stem
-from quantplan.planning import request as planning
+from quantplan.cli.plan_requests import PlanningOptions
 from quantplan.report.card_figures import write_figures
 from quantplan.report.commands import Commands
 from quantplan.report.page import write_page
@@ -31,27 +29,13 @@ _OF_THE_PAGE = ("budget", "out", "points", "figures", "open_page", "as_json", "d
 def report(
     context: typer.Context,
     *,
-    budget: BudgetOption = None,
-    target: TargetOptions,
-    model: ModelOptions,
-    imatrix: ImatrixOptions,
-    calibration: CalibrationOptions,
-    constraints: ConstraintOptions,
-    limits: LimitOptions,
-    measuring: MeasuringOptions,
-    execution: ExecutionOptions,
+    budget: str | None = budget_option(),
+    asked: PlanningOptions,
     output: OutputOptions,
-    points: Annotated[
-        int, typer.Option("--points", min=2, rich_help_panel=TARGET, help="Budgets to plan for, at even steps.")
-    ] = 100,
-    out: Annotated[Path | None, out_option("The page (default: reports/index.html of the project).")] = None,
-    figures: Annotated[
-        bool,
-        typer.Option("--figures", rich_help_panel=OUTPUT, help="Write frontier and heat map as .png and .svg too."),
-    ] = False,
-    open_page: Annotated[
-        bool, typer.Option("--open", rich_help_panel=OUTPUT, help="Show the page in the browser.")
-    ] = False,
+    points: int = option("Budgets to plan for, at even steps.", default=100, panel=TARGET, min=2),
+    out: Path | None = out_option("The page (default: reports/index.html of the project)."),
+    figures: bool = option("Write frontier and heat map as .png and .svg too.", default=False, panel=OUTPUT),
+    open_page: bool = option("Show the page in the browser.", "--open", default=False, panel=OUTPUT),
 ) -> None:
     """Make one HTML page about a model: plans of every size, stock quants, heat map, statistics, commands.
 
@@ -61,21 +45,20 @@ def report(
 
     Example, in a project: quantplan report --points 20
     """
-    limits, probing = planned.serving(limits, measuring)
-    request = planned.plan_request(model, imatrix, target, constraints, limits, budget)
+    asked = asked.serving()
+    request = asked.request(budget)
     path = out or options.folder(None, "reports") / "index.html"
-    how = probing.estimation(request.model, planning.types_to_estimate(request), execution)
+    how = asked.estimation(request)
     if output.dry_run:
-        source = planned.sensitivity_source(measuring.sensitivity, calibration)
-        console.put(f"would write {path}: {points} budgets, sensitivities from: {source}")
+        console.put(f"would write {path}: {points} budgets, sensitivities from: {asked.source}")
         return
-    table = planned.sensitivity_table(request, how, measuring.sensitivity, calibration)
+    table = asked.sensitivities(request, how)
     if not table.calibrated:
         console.warn(
             "not calibrated: sensitivities are a prior, not measured; the page is for ranking only, and says so"
         )
     console.say(f"solving {points} budgets ...")
-    speeds = planned.speeds(request, how.types, execution) if request.least_tps is not None else None
+    speeds = asked.speeds(request, how.types) if request.least_tps is not None else None
     data = report_data(request, table, points, options.records_folder(None), speeds)
     for note in data.notes:
         console.warn(note)
@@ -95,17 +78,17 @@ def report(
 def _solve_words(context: typer.Context) -> list[str]:
     """`quantplan solve` with the options that were given here and that decide plans; the budget is not among them."""
     words = ["quantplan", "solve"]
-    for option in context.command.params:
-        name = str(option.name)
+    for parameter in context.command.params:
+        name = str(parameter.name)
         given = context.get_parameter_source(name)
         if name in _OF_THE_PAGE or given is None or given.name != "COMMANDLINE":
             continue
         value = context.params[name]
         if isinstance(value, bool):
-            words += [option.opts[0]] if value else []
+            words += [parameter.opts[0]] if value else []
         else:
             values = value if isinstance(value, (list, tuple)) else [value]
-            words += [word for part in values for word in (option.opts[0], str(getattr(part, "value", part)))]
+            words += [word for part in values for word in (parameter.opts[0], str(getattr(part, "value", part)))]
     return words
 
 

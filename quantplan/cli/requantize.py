@@ -9,7 +9,7 @@ import typer
 
 from quantplan.build.requantize import Requantization, requantization
 from quantplan.cli import console, options
-from quantplan.cli.framework import OutputOptions, command, out_option
+from quantplan.cli.framework import OutputOptions, command, option, out_option
 from quantplan.cli.options import (
     TEXTS,
     CalibrationOptions,
@@ -35,15 +35,8 @@ def requantize(
     measuring: EvaluationOptions,
     execution: ExecutionOptions,
     output: OutputOptions,
-    base: Annotated[
-        Path | None,
-        typer.Option(
-            "--base",
-            rich_help_panel=TEXTS,
-            help="The original model in F16, BF16 or F32 (default: the project's).",
-        ),
-    ] = None,
-    out: Annotated[Path | None, out_option("File to build (default: FILE-compensated.gguf).")] = None,
+    base: Path | None = option("The original model in F16, BF16 or F32 (default: the project's).", panel=TEXTS),
+    out: Path | None = out_option("File to build (default: FILE-compensated.gguf)."),
 ) -> None:
     """Encode a quantized GGUF again from the original model: same types, same bytes, less loss.
 

@@ -6,15 +6,12 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, ClassVar
-
-import typer
+from typing import ClassVar
 
 from quantplan.budget import human_bytes
 from quantplan.build.preflight import check_source
 from quantplan.cli import console, options
-from quantplan.cli import plan_requests as planned
-from quantplan.cli.framework import Commas, OutputOptions, command
+from quantplan.cli.framework import OUTPUT, OutputOptions, command, option
 from quantplan.cli.options import (
     MEASURING,
     TEXTS,
@@ -24,8 +21,9 @@ from quantplan.cli.options import (
     ModelOptions,
     TextOptions,
 )
-from quantplan.cli.plan_options import BudgetsOption, ConstraintOptions, LimitOptions, MeasuringOptions, TargetOptions
+from quantplan.cli.plan_options import budgets_option
 from quantplan.cli.plan_output import default_plan_path, plan_name
+from quantplan.cli.plan_requests import PlanningOptions
 from quantplan.errors import BadUsage
 from quantplan.evaluate.baselines import BuildContext
 from quantplan.evaluate.leakage import WORRYING, overlap
@@ -42,36 +40,25 @@ from quantplan.run.refine import LEAST_CHUNKS
 from quantplan.run.run import run as run_targets
 from quantplan.run.run import run_status
 from quantplan.run.targets import RunOptions, RunResult, RunTarget, Texts, check_texts, disk_needed, make_imatrix
+from quantplan.sensitivity.estimate import SensitivityOptions
 from quantplan.tensor import Model
 
 
 @dataclass(frozen=True)
 class RefinementOptions:
     panel: ClassVar[str] = MEASURING
-    refine: Annotated[bool, typer.Option(help="Correct the plan by the measured KLD of built files.")] = True
-    validation: Annotated[
-        Path | None,
-        typer.Option(
-            "--validation",
-            rich_help_panel=TEXTS,
-            help="Validation text for refinement, file or folder (default: a quarter of the calibration text).",
-        ),
-    ] = None
-    validation_chunks: Annotated[
-        int, typer.Option("--validation-chunks", min=0, help="Chunks of the validation text; 0: 65536 tokens.")
-    ] = 0
-    eval_chunks: Annotated[
-        int | None, typer.Option("--eval-chunks", min=2, help="Chunks of the evaluation text (default: all).")
-    ] = None
-    stock_quants: Annotated[
-        list[str],
-        typer.Option(
-            "--with",
-            "-w",
-            help="More stock quants to compare with (repeatable). Those within the budget also serve as fallback.",
-        ),
-        Commas(),
-    ] = ()  # type: ignore[assignment]
+    refine: bool = option("Correct the plan by the measured KLD of built files.", "--refine/--no-refine", default=True)
+    validation: Path | None = option(
+        "Validation text for refinement, file or folder (default: a quarter of the calibration text).", panel=TEXTS
+    )
+    validation_chunks: int = option("Chunks of the validation text; 0: 65536 tokens.", default=0, min=0)
+    eval_chunks: int | None = option("Chunks of the evaluation text (default: all).", min=2)
+    stock_quants: tuple[str, ...] = option(
+        "More stock quants to compare with (repeatable). Those within the budget also serve as fallback.",
+        "--with",
+        "-w",
+        default=(),
+    )
 
 
 @dataclass(frozen=True)
@@ -100,21 +87,12 @@ class _Job:
 @command
 def run(
     *,
-    budget: BudgetsOption = (),  # type: ignore[assignment]
-    target: TargetOptions,
-    model: ModelOptions,
-    imatrix: ImatrixOptions,
-    calibration: CalibrationOptions,
+    budget: tuple[str, ...] = budgets_option(),
+    asked: PlanningOptions,
     text: TextOptions,
-    constraints: ConstraintOptions,
-    limits: LimitOptions,
-    measuring: MeasuringOptions,
     refinement: RefinementOptions,
-    execution: ExecutionOptions,
     output: OutputOptions,
-    keep_all: Annotated[
-        bool, typer.Option("--keep-all", rich_help_panel="Output", help="Keep the files that were built on the way.")
-    ] = False,
+    keep_all: bool = option("Keep the files that were built on the way.", default=False, panel=OUTPUT),
 ) -> None:
     """Make the best file of each size: imatrix, probe, plan, build, refine, proof against stock quants, in one go.
 
@@ -124,36 +102,33 @@ def run(
 
     Example, in a project: quantplan run --budget 5bpw --budget Q4_K_M --dry-run
     """
-    if measuring.sensitivity != "probe":
-        raise BadUsage("--sensitivity: a run probes; `quantplan solve` plans from other sensitivities")
-    constraints.constraints()  # a typing mistake must not cost an imatrix
-    parse_writable(constraints.types)
-    limits, probing = planned.serving(limits, measuring)
-    source = options.model(model.file)
+    asked.constraints.constraints()  # a typing mistake must not cost an imatrix
+    parse_writable(asked.constraints.types)
+    asked = asked.serving()
+    source = options.model(asked.model.file)
     check_source(source)
-    texts = _texts(calibration, refinement.validation, text)
-    n_ctx = options.ctx(probing.ctx, source)
+    texts = _texts(asked.calibration, refinement.validation, text)
+    n_ctx = options.ctx(asked.measuring.ctx, source)
     check_texts(source, texts, n_ctx)
-    path = _imatrix_path(imatrix.imatrix, source)
+    path = _imatrix_path(asked.imatrix.imatrix, source)
     if not path.exists():
         if output.dry_run:
             console.put(f"imatrix   {path} would be made first; then the same command shows the rest")
             return
-        _make_imatrix(source, texts, options.calibration_files(calibration.calibration), path, n_ctx, execution)
-    here = ModelOptions(source.path)
-    request = planned.plan_request(
-        here, ImatrixOptions(path), target, constraints, limits, budget[0] if budget else None
-    )
+        files = options.calibration_files(asked.calibration.calibration)
+        _make_imatrix(source, texts, files, path, n_ctx, asked.execution)
+    asked = replace(asked, model=ModelOptions(source.path), imatrix=ImatrixOptions(path))
+    request = asked.request(budget[0] if budget else None)
     if not request.limited:
         raise BadUsage("how large may the file be? give --budget (repeatable), --max-kld or --vram")
-    how = probing.estimation(source, planning.types_to_estimate(request), execution)
-    job = _Job(_targets(request, budget), texts, _run_options(how, refinement, keep_all), path)
+    how = asked.estimation(request)
+    run_options = _run_options(how, asked.measuring.sensitivity, refinement, keep_all)
+    job = _Job(_targets(request, budget), texts, run_options, path)
     if output.dry_run:
         _announce(job)
         return
     if request.least_tps is not None:
-        speeds = planned.speeds(request, how.types, execution)
-        job = replace(job, options=replace(job.options, speeds=speeds))
+        job = replace(job, options=replace(job.options, speeds=asked.speeds(request, how.types)))
     with console.terminal() as report:
         results = run_targets(job.targets, job.texts, job.options, job.context, options.cache_folder(), report)
     for result in results:
@@ -163,11 +138,7 @@ def run(
 
 def _texts(calibration: CalibrationOptions, validation: Path | None, evaluation: TextOptions) -> Texts:
     """The three texts; BadUsage where one is missing, or where the validation text overlaps the evaluation text."""
-    whole = calibration.text
-    if whole is None:
-        raise BadUsage(
-            "no calibration text: give --calibration FILE, some hundred kB of the kind that the model is for"
-        )
+    whole = calibration.required()
     here = options.project()
     own = validation or (here.validation if here else None)
     judging = options.evaluation_text(evaluation.text)
@@ -218,7 +189,7 @@ def _targets(first: planning.PlanRequest, budgets: Sequence[str]) -> list[RunTar
     return [RunTarget(*parts) for parts in zip(requests, stems, files, strict=True)]
 
 
-def _run_options(how: planned.SensitivityOptions, refinement: RefinementOptions, keep_all: bool) -> RunOptions:
+def _run_options(how: SensitivityOptions, source: str, refinement: RefinementOptions, keep_all: bool) -> RunOptions:
     chunks = refinement.validation_chunks
     if 0 < chunks < LEAST_CHUNKS:
         raise BadUsage(
@@ -227,7 +198,7 @@ def _run_options(how: planned.SensitivityOptions, refinement: RefinementOptions,
     probe = how.probe
     measuring = MeasureOptions(probe.n_ctx, refinement.eval_chunks, probe.execution)
     stock_quants = tuple(known_ftype(word) for word in refinement.stock_quants)
-    return RunOptions(how, measuring, chunks, refinement.refine, stock_quants, keep_all)
+    return RunOptions(how, measuring, chunks, refinement.refine, stock_quants, keep_all, source=source)
 
 
 def _write(result: RunResult) -> None:

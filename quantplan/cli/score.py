@@ -11,7 +11,7 @@ import typer
 
 from quantplan.build.preflight import check_source
 from quantplan.cli import config, console, options
-from quantplan.cli.framework import OUTPUT, Commas, OutputOptions, command, out_option
+from quantplan.cli.framework import OUTPUT, OutputOptions, command, option, out_option
 from quantplan.cli.options import MEASURING, EvaluationOptions, ModelOptions, TextOptions, ToolOptions
 from quantplan.errors import BadUsage
 from quantplan.evaluate.measure import MeasureOptions, measure
@@ -27,16 +27,6 @@ from quantplan.gguf.reader import read_model
 from quantplan.measurement import Estimate
 from quantplan.report.suite_table import answer_lines, gaps_table, suite_table
 
-SuiteOption = Annotated[
-    list[str],
-    typer.Option(
-        "--suite",
-        rich_help_panel=MEASURING,
-        help="Suite file, or default for the bundled one; several are scored together.",
-    ),
-    Commas(),
-]
-
 
 @command
 def score(
@@ -46,11 +36,11 @@ def score(
     measuring: EvaluationOptions,
     execution: ToolOptions,
     output: OutputOptions,
-    suite: SuiteOption = (),  # type: ignore[assignment]
-    show_answers: Annotated[
-        bool, typer.Option("--show-answers", rich_help_panel=OUTPUT, help="Print each answer with its credit.")
-    ] = False,
-    out: Annotated[Path | None, out_option("Folder for the records (default: the project's reports).")] = None,
+    suite: tuple[str, ...] = option(
+        "Suite file, or default for the bundled one; several are scored together.", default=(), panel=MEASURING
+    ),
+    show_answers: bool = option("Print each answer with its credit.", default=False, panel=OUTPUT),
+    out: Path | None = out_option("Folder for the records (default: the project's reports)."),
 ) -> None:
     """Score models by their greedy answers to short tasks: facts, coherence, math, reasoning and more, out of 100.
 

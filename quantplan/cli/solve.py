@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 from quantplan.cli import console, options
-from quantplan.cli import plan_requests as planned
 from quantplan.cli.framework import OutputOptions, command, out_option
-from quantplan.cli.options import CalibrationOptions, ExecutionOptions, ImatrixOptions, ModelOptions
-from quantplan.cli.plan_options import BudgetOption, ConstraintOptions, LimitOptions, MeasuringOptions, TargetOptions
+from quantplan.cli.plan_options import budget_option
 from quantplan.cli.plan_output import default_plan_path, plan_name, print_plan
+from quantplan.cli.plan_requests import PlanningOptions
 from quantplan.errors import BadUsage
 from quantplan.planning import request as planning
 from quantplan.planning.kept_tables import keep_table
@@ -22,17 +20,10 @@ from quantplan.records.formats import PLANS
 @command
 def solve(
     *,
-    budget: BudgetOption = None,
-    target: TargetOptions,
-    model: ModelOptions,
-    imatrix: ImatrixOptions,
-    calibration: CalibrationOptions,
-    constraints: ConstraintOptions,
-    limits: LimitOptions,
-    measuring: MeasuringOptions,
-    execution: ExecutionOptions,
+    budget: str | None = budget_option(),
+    asked: PlanningOptions,
     output: OutputOptions,
-    out: Annotated[Path | None, out_option("Plan file (default: plans/MODEL-BUDGET.json).")] = None,
+    out: Path | None = out_option("Plan file (default: plans/MODEL-BUDGET.json)."),
 ) -> None:
     """Choose a type for every tensor: the least expected KLD within the budget, proven by integer programming.
 
@@ -42,17 +33,17 @@ def solve(
 
     Example, in a project: quantplan solve --budget 5bpw --min-type output=Q6_K
     """
-    if budget is None and target.max_kld is None and not limits.limits_memory and limits.min_tps is None:
+    if budget is None and not asked.limited:
         raise BadUsage("how large may the file be? give --budget, --vram, or a target: --max-kld, --min-tps")
-    limits, probing = planned.serving(limits, measuring)
-    request = planned.plan_request(model, imatrix, target, constraints, limits, budget)
-    how = probing.estimation(request.model, planning.types_to_estimate(request), execution)
+    asked = asked.serving()
+    request = asked.request(budget)
+    how = asked.estimation(request)
     if output.dry_run:
-        console.put(_intentions(request, planned.sensitivity_source(measuring.sensitivity, calibration)))
+        console.put(_intentions(request, asked.source))
         return
-    table = planned.sensitivity_table(request, how, measuring.sensitivity, calibration)
-    plan, everything_fits = plan_for(request, table, planned.speeds(request, how.types, execution))
-    if everything_fits and budget is not None and target.max_kld is None:
+    table = asked.sensitivities(request, how)
+    plan, everything_fits = plan_for(request, table, asked.speeds(request, how.types))
+    if everything_fits and budget is not None and request.most_kld is None:
         console.warn(
             f"the budget exceeds the largest file that these types make ({plan.file_bytes:,} bytes): that file is the plan"
         )

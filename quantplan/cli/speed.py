@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from quantplan.cli import console, options
-from quantplan.cli.framework import Commas, OutputOptions, command
-from quantplan.cli.options import MEASURING, ModelOptions, RepetitionsOption, ToolOptions, TypesOptions
+from quantplan.cli.framework import OutputOptions, command, option
+from quantplan.cli.options import MEASURING, ModelOptions, ToolOptions, TypesOptions, repetitions_option
 from quantplan.devices.speed.measure import (
     SpeedCheck,
     SpeedOptions,
@@ -32,19 +29,11 @@ def speed(
     types: TypesOptions,
     execution: ToolOptions,
     output: OutputOptions,
-    check: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--check",
-            rich_help_panel=MEASURING,
-            help="Run llama-bench on this built file too, and compare; repeatable.",
-        ),
-        Commas(),
-    ] = None,
-    repetitions: RepetitionsOption = 5,
-    again: Annotated[
-        bool, typer.Option("--again", rich_help_panel=MEASURING, help="Measure from scratch, whatever the cache holds.")
-    ] = False,
+    check: tuple[Path, ...] = option(
+        "Run llama-bench on this built file too, and compare; repeatable.", default=(), panel=MEASURING
+    ),
+    repetitions: int = repetitions_option(),
+    again: bool = option("Measure from scratch, whatever the cache holds.", default=False, panel=MEASURING),
 ) -> None:
     """Measure this machine's speed by type and matrix shape, and predict tokens per second.
 

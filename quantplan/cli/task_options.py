@@ -6,13 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
-
-import typer
+from typing import ClassVar
 
 from quantplan.cli import console, options
-from quantplan.cli.framework import Commas
-from quantplan.cli.options import MEASURING, RepetitionsOption
+from quantplan.cli.framework import option
+from quantplan.cli.options import MEASURING, repetitions_option
 from quantplan.cli.plan_options import split_assignments
 from quantplan.devices.speed.llama_bench import measure_speed
 from quantplan.errors import BadUsage
@@ -28,24 +26,16 @@ _TAKEN = {"kld", "ppl", "average", "size", "rms_dp", "same_top", "file_bytes", "
 @dataclass(frozen=True)
 class TaskOptions:
     panel: ClassVar[str] = MEASURING
-    task: Annotated[
-        list[str],
-        typer.Option(
-            "--task",
-            metavar="NAME=FILE",
-            help="Score tasks of a data file of llama-perplexity (.txt HellaSwag, .csv WinoGrande, .bin or .jsonl multiple "
-            "choice); repeatable.",
-        ),
-        Commas(split_assignments),
-    ] = ()  # type: ignore[assignment]
-    tasks: Annotated[
-        int | None,
-        typer.Option("--tasks", min=1, help="Tasks of each kind, drawn with the tool's fixed seed (default: all)."),
-    ] = None
-    speed: Annotated[bool, typer.Option("--speed", help="Measure pp512, tg128 and pp512+tg128 with llama-bench.")] = (
-        False
+    task: tuple[str, ...] = option(
+        "Score tasks of a data file of llama-perplexity (.txt HellaSwag, .csv WinoGrande, .bin or .jsonl multiple "
+        "choice); repeatable.",
+        default=(),
+        split=split_assignments,
+        metavar="NAME=FILE",
     )
-    repetitions: RepetitionsOption = 5
+    tasks: int | None = option("Tasks of each kind, drawn with the tool's fixed seed (default: all).", min=1)
+    speed: bool = option("Measure pp512, tg128 and pp512+tg128 with llama-bench.", default=False)
+    repetitions: int = repetitions_option()
 
     def evidence(self) -> Evidence:
         """The data files read: errors in them come before anything runs."""

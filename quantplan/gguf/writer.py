@@ -27,16 +27,6 @@ class ImatrixNote:
     chunks: int
 
 
-def quantized_bytes(model: Model, types: Mapping[str, QuantType], note: ImatrixNote | None) -> int:
-    """Exact size of the file that llama-quantize builds: header and padded data, split models made one.
-
-    ``types`` holds the stored type of tensors that change. Source: ``llama_model_quantize_impl``; libggml copies strings to
-    their first zero byte and pads with 32 bytes whatever the source does.
-    """
-    data = sum(padded(tensor.bytes_as(types.get(tensor.name, tensor.type))) for tensor in model.tensors)
-    return data + metadata_bytes(model, note)
-
-
 def metadata_bytes(model: Model, note: ImatrixNote | None) -> int:
     """Bytes before the tensor data in a file that llama-quantize makes of the model."""
     numbers = {"general.quantization_version": 2, "general.file_type": 0}

@@ -55,17 +55,6 @@ class TokenScores:
     same_top: np.ndarray
 
 
-def log_sum_exp(logits: np.ndarray) -> np.ndarray:
-    """float64 [rows] of float32 logits [..., vocabulary]."""
-    out = np.empty(logits.size // logits.shape[-1])
-
-    def work(rows: slice, block: np.ndarray) -> None:
-        out[rows] = _log_sum_exp(block)
-
-    _each_block(logits, work)
-    return out
-
-
 def base_rows(logits: np.ndarray, out: np.ndarray | None = None) -> BaseRows:
     """A copy of the rows with their normalisation; ``out``: float32 [rows, vocabulary] to copy to."""
     if out is None:

@@ -103,17 +103,6 @@ def _grid(layout: GridBlocks) -> np.ndarray:
     return decoded.reshape(-1, layout.group) / np.float32(layout.unit / 2)
 
 
-def decode_grid(layout: GridBlocks, fields: GridFields) -> np.ndarray:
-    """float32 [rows, columns]: the weights that the fields stand for, as ggml's ``to_float`` computes them."""
-    magnitudes = layout.grid[fields.points].reshape(len(fields.points), -1)
-    scales = fields.d.astype(np.float32).repeat(256 // layout.sub_block, axis=1) * layout.multipliers(
-        fields.scale_codes
-    )
-    negative = np.unpackbits(fields.signs, axis=1, bitorder="little").astype(bool)
-    out = magnitudes * np.repeat(scales, layout.sub_block, axis=1)
-    return np.where(negative, -out, out)
-
-
 # --- pieces
 
 

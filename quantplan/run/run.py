@@ -17,7 +17,8 @@ from quantplan.evaluate.significance import ratio_interval
 from quantplan.measurement import Measurement
 from quantplan.plan import Plan
 from quantplan.planning.kept_tables import keep_table, table_digest
-from quantplan.planning.request import PlanRequest, quantizable
+from quantplan.planning.request import PlanRequest
+from quantplan.planning.sensitivities import sensitivities
 from quantplan.planning.solving import plan_for
 from quantplan.progress import SILENT, Reporter
 from quantplan.records.cache import Cache, Plain
@@ -29,7 +30,6 @@ from quantplan.run.fallbacks import StockQuants
 from quantplan.run.kept_plans import KeptPlans
 from quantplan.run.refine import Refinement, Scored
 from quantplan.run.targets import RunOptions, RunResult, RunStatus, RunTarget, Texts, check_texts
-from quantplan.sensitivity.estimate import price
 from quantplan.sensitivity_table import SensitivityTable
 
 VERSION = 1  # 1: first
@@ -134,8 +134,15 @@ class _Chain:
         return RunStatus(target, True, len(files), measured, bool(evaluated), exists)
 
     def _table(self) -> SensitivityTable:
-        tensors, text = quantizable(self.model), self.texts.calibration
-        table = price(self.model, tensors, self.imatrix, text, self.options.pricing, self.cache, self.report).table
+        table = sensitivities(
+            self.model,
+            self.options.source,
+            calibration=self.texts.calibration,
+            imatrix=self.imatrix,
+            options=self.options.pricing,
+            cache=self.cache,
+            report=self.report,
+        )
         kept, noted = keep_table(table, self.cache).name, self._noted_table()
         if noted.get("table") != kept:
             noted.put("table", kept)
@@ -143,19 +150,25 @@ class _Chain:
 
     def _noted_table(self) -> Cache[str]:
         """Where the sensitivity table that was made last under these conditions is noted."""
-        how = self.options.pricing
+        how, source = self.options.pricing, self.options.source
         types = sorted(kind.name for kind in how.types)
         imatrix = self.imatrix.digest if self.imatrix else None
         probe = (how.probe.n_ctx, how.probe.chunks, how.probe.extend, how.probe.execution.backend)
-        made_from = (
+        text = text_digest(self.texts.calibration)
+        made_from: tuple[object, ...] = (
             self.model.digest,
             imatrix,
-            text_digest(self.texts.calibration),
+            text,
             types,
             probe,
             how.sample_elements,
             how.compensate,
         )
+        if source != "probe":
+            made_from += (
+                source,
+                text_digest(Path(source).read_text(encoding="utf-8")) if Path(source).is_file() else "",
+            )
         return Cache(Plain(str), self.cache, "run-priced", *made_from)
 
     def _open_plans(self, table: SensitivityTable) -> None:

@@ -41,7 +41,8 @@ class Texts:
 @dataclass(frozen=True)
 class RunOptions:
     """``measuring``: how the evaluation text is read; ``refine_chunks`` 0: as many as make REFINE_TOKENS tokens;
-    ``baselines``: stock quants to measure besides the nearest in size; ``speeds``: needed where a target has ``least_tps``.
+    ``baselines``: stock quants to measure besides the nearest in size; ``speeds``: needed where a target has ``least_tps``;
+    ``source``: of the sensitivities, as ``sensitivities`` takes it.
     """
 
     pricing: SensitivityOptions
@@ -51,6 +52,7 @@ class RunOptions:
     baselines: tuple[str, ...] = ()
     keep_all: bool = False
     speeds: SpeedTable | None = None
+    source: str = "probe"
 
     @property
     def refining(self) -> MeasureOptions:
@@ -122,8 +124,14 @@ def make_imatrix(
     with tempfile.TemporaryDirectory(prefix="quantplan-") as folder:
         file = Path(folder) / name
         file.write_text(text, encoding="utf-8")
-        check = lambda part: read_imatrix(part).check_belongs_to(model)  # noqa: E731
-        imatrix_tool.make(model.path, file, out, options, report=report, check=check)
+        imatrix_tool.make(
+            model.path,
+            file,
+            out,
+            options,
+            report=report,
+            check=lambda part: read_imatrix(part).check_belongs_to(model),
+        )
     return read_imatrix(out)
 
 

@@ -39,16 +39,6 @@ class Point:
     choices: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Saving:
-    """What ``extra_bytes`` more would save, in nats per token, and how many groups would change for it."""
-
-    extra_bytes: int
-    damage: float
-    changed: int
-    solution: Solution
-
-
 def span(problem: Problem) -> tuple[int, int]:
     """The fewest bytes of any plan, and the bytes of the best one that no budget limits; the other limits hold."""
     best = solve(replace(problem, budget_bytes=problem.largest_bytes))
@@ -155,16 +145,6 @@ def knee(points: Sequence[Point]) -> Point | None:
 
     best = max(lossy, key=below)
     return best if below(best) > 1e-9 else None  # a straight line has no knee but for rounding
-
-
-def price_of_next(problem: Problem, found: Solution, extra_bytes: int = NEXT_BYTES, gap: float = 1e-6) -> Saving:
-    """What a budget larger by ``extra_bytes`` saves against a plan: solved for, not extrapolated."""
-    larger = replace(problem, budget_bytes=problem.budget_bytes + extra_bytes)
-    best = solve(larger, gap)
-    before, after = problem.damage(found.choices), problem.damage(best.choices)
-    if after > before:  # the same but for the gap
-        best, after = replace(best, choices=found.choices), before
-    return Saving(extra_bytes, before - after, differing(found.choices, best.choices), best)
 
 
 def differing(one: Sequence[int], other: Sequence[int]) -> int:

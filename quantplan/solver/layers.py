@@ -19,13 +19,6 @@ StockQuants = Mapping[str, Mapping[str, QuantType]]  # FTYPE -> tensor -> stored
 Permits = Callable[[Tensor, QuantType], bool]  # whether constraints allow the type
 
 
-def ftype_types(
-    ftypes: Iterable[str], resolve: Callable[[str], Mapping[str, QuantType]]
-) -> dict[str, Mapping[str, QuantType]]:
-    """Each distinct FTYPE's types; ``resolve`` is asked once for each."""
-    return {ftype: resolve(ftype) for ftype in dict.fromkeys(ftypes)}
-
-
 def layer_groups(
     quantizable: Iterable[Tensor],
     stock_quants: StockQuants,

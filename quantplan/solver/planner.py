@@ -51,10 +51,6 @@ class Formulation:
     units: dict[str, str]  # of the resources, by name
 
     @property
-    def largest_file(self) -> int:
-        return self.fixed_bytes + self.problem.largest_bytes
-
-    @property
     def everything_fits(self) -> bool:
         """Whether every group's largest choice keeps all limits."""
         limits = self.problem.limits

@@ -73,6 +73,18 @@ def test_mistakes_name_file_and_key(command, workplace, small_model, line, messa
     assert done.code in (2, 3) and message in " ".join(done.error.split())
 
 
+def test_files_are_taken_from_the_folder_of_quantplan_toml(command, workplace, small_model, monkeypatch):
+    (workplace / "quantplan.toml").write_text(
+        f'model = "{small_model}"\n[plan]\nsensitivity = "tables/t.json"\nbudget = ["=other.gguf", "5bpw"]\n',
+        encoding="utf-8",
+    )
+    (workplace / "plans").mkdir()
+    monkeypatch.chdir(workplace / "plans")
+    values = shown(command, "run")
+    assert values["sensitivity"][0] == "../tables/t.json" and values["budget"][0] == ["=../other.gguf", "5bpw"]
+    assert shown(command, "run", "--sensitivity", "t.json")["sensitivity"][0] == "t.json"
+
+
 def test_heldout_is_still_read(command, workplace, small_model, small_text):
     (workplace / "quantplan.toml").write_text(f'model = "{small_model}"\nheldout = "{small_text}"\n', encoding="utf-8")
     done = command("measure", small_model, "--show-config", "--json")

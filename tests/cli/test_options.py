@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 
+import pytest
 from all_commands import all_commands
 
 PANELS = {"Target", "Model and texts", "Types and constraints", "Memory and speed", "Measuring", "Execution", "Output"}
@@ -38,6 +39,24 @@ def test_the_planning_commands_take_the_same_constraints_and_limits():
     shared |= {"kv", "on_cpu", "min_tps", "max_kld", "budget"}
     for name in ("solve", "run", "frontier", "report"):
         assert shared <= {parameter.name for parameter in all_commands()[name].params}, name
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("solve", "--budget", "5bpw", "-b", "6bpw"), "--budget takes one value and is given 2 times"),
+        (("measure", "a.gguf", "--ctx", "64", "-c", "128", "--ctx=256"), "--ctx takes one value and is given 3 times"),
+        (("solve", "--window", "64", "--ctx", "128"), "--ctx takes one value and is given 2 times"),
+    ],
+)
+def test_a_single_value_is_not_given_twice(command, words, message):
+    done = command(*words)
+    assert done.code == 2 and message in done.error
+
+
+def test_repeatable_options_and_switches_may_be_given_twice(command, small_model):
+    done = command("run", "-b", "5bpw", "-b", "6bpw", "--json", "--json", "--refine", "--no-refine", "--show-config")
+    assert done.code == 0 and '"5bpw",' in done.out
 
 
 def test_every_command_prints_json():

@@ -68,6 +68,17 @@ def test_the_table_says_which_file_was_kept(command, project):
     assert "the plan as solved" in done.out or "keeping Q" in done.out
 
 
+def test_sensitivities_of_a_table(command, project, small_imatrix):
+    (project / "quantplan.toml").open("a").write('\n[plan]\nsensitivity = "table.json"\n')
+    words = ("--imatrix", small_imatrix, "--threads", "1", "--chunks", "4", "--sample", "32k", "--types", "k,Q8_0")
+    assert command("probe", *words, "--out", "table.json").code == 0
+    done = command("run", "-b", "Q4_K_M", "--imatrix", small_imatrix, *FEW, "--no-refine", "--json")
+    assert done.code == 0, done.err
+    assert "probed" not in done.err and json.loads(done.out)[0]["kld"] > 0
+    again = command("run", "-b", "Q4_K_M", "--imatrix", small_imatrix, *FEW, "--no-refine", "--dry-run")
+    assert "table     in the cache" in again.out
+
+
 @pytest.mark.parametrize(
     "words, message",
     [

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from model_parts import quantized_bytes
 from tiny_models import tiny_tied
 
 from quantplan.errors import BadFile
 from quantplan.gguf.reader import read_container, read_model, tensor_bytes, tensor_rows
 from quantplan.gguf.shards import shard_paths
-from quantplan.gguf.writer import metadata_bytes, quantized_bytes, write_header_only
+from quantplan.gguf.writer import metadata_bytes, write_header_only
 from quantplan.llamacpp.tools import run
 from quantplan.quant_type import BY_NAME
 from quantplan.tensor import padded

@@ -66,7 +66,7 @@ def test_perplexity_is_that_of_llama_perplexity(source, text, tmp_path):
     """Windows, positions that are scored, tokens before them: any difference moves this number."""
     import re
 
-    from quantplan.llamacpp.token_scores import log_sum_exp
+    from quantplan.llamacpp.token_scores import base_rows
     from quantplan.llamacpp.tools import run
 
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
@@ -79,7 +79,7 @@ def test_perplexity_is_that_of_llama_perplexity(source, text, tmp_path):
         for start, logits in zip(range(0, len(chunks), engine.chunks_per_batch), engine.logits(chunks), strict=True):
             targets = chunks[start : start + len(logits), engine.first_scored + 1 :].ravel()
             rows = logits.reshape(-1, logits.shape[-1])
-            nll.append(log_sum_exp(rows) - rows[np.arange(len(rows)), targets])
+            nll.append(base_rows(rows).log_sum - rows[np.arange(len(rows)), targets])
     ours = float(np.exp(np.concatenate(nll).mean()))
     assert ours == pytest.approx(theirs, rel=2e-5)
 

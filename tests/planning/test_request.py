@@ -5,12 +5,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from model_parts import quantized_bytes
 from tiny_models import arrays_gguf
 
 from quantplan.build.build import stock_plan
 from quantplan.errors import BadFile, BadUsage, BudgetImpossible, ModelMismatch, NothingSelected
 from quantplan.gguf.reader import read_model
-from quantplan.gguf.writer import quantized_bytes
 from quantplan.llamacpp.tools import run
 from quantplan.planning.kept_tables import keep_table, table_of
 from quantplan.planning.request import (

@@ -8,7 +8,6 @@ import pytest
 from quantplan.llamacpp import ggml
 from quantplan.quant_type import BY_NAME
 from quantplan.rounding.blocks import decode
-from quantplan.rounding.grid_blocks import decode_grid
 from quantplan.rounding.layouts import CODEBOOK, LAYOUTS, SCALAR
 
 COLUMNS, ROWS = 512, 48
@@ -35,6 +34,17 @@ def random_fields(layout, seed=0):
     if layout.min_range is not None:
         fields = dataclasses.replace(fields, dmin=random_halves(fields.dmin.shape, random))
     return fields
+
+
+def decode_grid(layout, fields):
+    """float32 [rows, columns]: the weights that the fields stand for, as ggml's ``to_float`` computes them."""
+    magnitudes = layout.grid[fields.points].reshape(len(fields.points), -1)
+    scales = fields.d.astype(np.float32).repeat(256 // layout.sub_block, axis=1) * layout.multipliers(
+        fields.scale_codes
+    )
+    negative = np.unpackbits(fields.signs, axis=1, bitorder="little").astype(bool)
+    out = magnitudes * np.repeat(scales, layout.sub_block, axis=1)
+    return np.where(negative, -out, out)
 
 
 def decoded_here(layout, fields):

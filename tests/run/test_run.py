@@ -226,17 +226,17 @@ def test_killed_again_and_again_it_comes_to_the_same_end_and_measures_nothing_tw
 # -- the guard
 
 
-def rigged(price):
-    """Prices turned upside down: the types that lose most are the cheapest."""
+def rigged(measured):
+    """Sensitivities turned upside down: the types that lose most are the cheapest."""
 
-    def wrong(*arguments):
-        found = price(*arguments)
+    def wrong(*arguments, **options):
+        table = measured(*arguments, **options)
         rows = {}
-        for name, row in found.table.rows.items():
+        for name, row in table.rows.items():
             kinds = sorted(row.weights, key=lambda kind: row.weights[kind])
             values = sorted(row.weights.values(), reverse=True)
             rows[name] = replace(row, weights=dict(zip(kinds, values, strict=True)), kernel={})
-        return replace(found, table=replace(found.table, rows=rows))
+        return replace(table, rows=rows)
 
     return wrong
 
@@ -244,7 +244,7 @@ def rigged(price):
 def test_a_plan_from_a_wrong_table_is_not_kept(whole, model, texts, tmp_path, monkeypatch):
 
     shutil.copytree(whole[1] / "cache", tmp_path / "cache")
-    monkeypatch.setattr(running, "price", rigged(running.price))
+    monkeypatch.setattr(running, "sensitivities", rigged(running.sensitivities))
     (one,) = carry_out(model, texts, tmp_path, budgets=("Q4_K_M",))
     assert one.is_stock_quant and one.kept == "Q4_K_M"
     assert one.reason == "the plan is not significantly better than Q4_K_M on the validation text: keeping Q4_K_M"
@@ -262,7 +262,7 @@ def test_a_refinement_that_the_evaluation_text_refutes_is_withdrawn(whole, model
     """The refined plan of an inverted table counts; were it worse where it is judged, the plan before would stand."""
 
     shutil.copytree(whole[1] / "cache", tmp_path / "cache")
-    monkeypatch.setattr(running, "price", rigged(running.price))
+    monkeypatch.setattr(running, "sensitivities", rigged(running.sensitivities))
     monkeypatch.setattr(refine, "significantly_better", lambda *_: True)
     (one,) = carry_out(model, texts, tmp_path, budgets=("Q4_K_M",))
     assert (

@@ -7,7 +7,7 @@ from small_problems import optimum, plans, problem, random_problem, with_resourc
 
 from quantplan.errors import BudgetImpossible
 from quantplan.solver import search
-from quantplan.solver.frontier import Point, even_budgets, frontier, knee, price_of_next, span
+from quantplan.solver.frontier import Point, even_budgets, frontier, knee, span
 from quantplan.solver.problem import Choice, Distinct, Group, Problem, Resource
 from quantplan.solver.program import solve
 
@@ -151,17 +151,6 @@ def test_no_knee():
 def test_points_without_damage_are_no_part_of_the_knee():
     lossy = [(0, 1.0), (1, 0.1), (2, 0.05), (3, 0.04)]
     assert knee(points_of(*lossy, (4, 0.0))).bytes == knee(points_of(*lossy)).bytes == 1
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_price_of_next(seed):
-    task = random_problem(seed)
-    found = solve(task)
-    for extra in (0, 1, 5, 1000):
-        saving = price_of_next(task, found, extra)
-        more = optimum(replace(task, budget_bytes=task.budget_bytes + extra))
-        assert saving.damage == pytest.approx(optimum(task) - more, abs=1e-6) and saving.damage >= 0
-        assert (saving.changed == 0) == (saving.solution.choices == found.choices)
 
 
 def test_a_limit_that_only_the_smallest_budget_lets_bind():

@@ -5,7 +5,7 @@ import pytest
 from quantplan.errors import BadUsage
 from quantplan.quant_type import BY_NAME
 from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
-from quantplan.solver.layers import chain, ftype_types, layer_groups
+from quantplan.solver.layers import chain, layer_groups
 from quantplan.tensor import Tensor, padded
 
 F16, Q4, Q6, Q5_0 = (BY_NAME[name] for name in ("F16", "Q4_K", "Q6_K", "Q5_0"))
@@ -93,9 +93,3 @@ def test_blocks_are_ranked_from_first_to_last():
     layers = layer_groups(TENSORS, MIXES, table(), lambda _: (Q4, Q6))
     found = chain(layers, "valley", ["Q4_K_M", "Q6_K", "F16"])
     assert found.groups == (0, 1) and found.ranks == ((0, 1, 2), (0, 1, 2)) and found.course == "valley"
-
-
-def test_each_ftype_is_asked_once():
-    asked = []
-    stock_quants = ftype_types(["Q4_K_M", "Q6_K", "Q4_K_M"], lambda ftype: asked.append(ftype) or MIXES[ftype])
-    assert asked == list(stock_quants) == ["Q4_K_M", "Q6_K"]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from model_parts import imatrix_of
+from model_parts import imatrix_of, quantized_bytes
 from model_shapes import (
     DEEPSEEK_V3,
     GEMMA_3N_E2B,
@@ -23,7 +23,6 @@ from model_shapes import (
 
 from quantplan.gguf.reader import read_model
 from quantplan.gguf.sized_plan import imatrix_note, make_plan
-from quantplan.gguf.writer import quantized_bytes
 from quantplan.llamacpp.quantize import Recipe, argv, parse
 from quantplan.llamacpp.tools import run
 from quantplan.planning.request import PlanRequest, quantizable, types_to_estimate

@@ -12,7 +12,7 @@ import typer
 
 from quantplan.build.preflight import check_apart, check_imatrix
 from quantplan.cli import console, options
-from quantplan.cli.framework import OutputOptions, command, out_option
+from quantplan.cli.framework import OutputOptions, command, option, out_option
 from quantplan.cli.options import ImatrixOptions, ThreadOptions
 from quantplan.errors import BadUsage
 from quantplan.gguf.imatrix_files import read_imatrix
@@ -34,9 +34,12 @@ from quantplan.surgery.write_shards import check_shard_size
 from quantplan.tensor import Model
 
 _LONGEST_NAME = 60  # of the edits in a file name
-SkipCheckOption = Annotated[
-    bool, typer.Option("--skip-architecture-check", help="Skip the architecture check: the model may not load or work.")
-]
+
+
+def skip_check_option() -> Any:
+    return option(
+        "Skip the architecture check: the model may not load or work.", "--skip-architecture-check", default=False
+    )
 
 
 def _forms() -> str:
@@ -67,15 +70,11 @@ def apply(
     imatrix: ImatrixOptions,
     execution: ThreadOptions,
     output: OutputOptions,
-    plan: Annotated[Path | None, typer.Option("--plan", help="A plan of the model, to follow the edits.")] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", help="Name of the new model in its metadata (default: as it was).")
-    ] = None,
-    split_max_size: Annotated[
-        str | None, typer.Option("--split-max-size", help="Write shards of at most this size: 5G, 500M.")
-    ] = None,
-    skip_check: SkipCheckOption = False,
-    out: Annotated[Path | None, out_option("File to write (default: MODEL-EDITS.gguf in this folder).")] = None,
+    plan: Path | None = option("A plan of the model, to follow the edits."),
+    name: str | None = option("Name of the new model in its metadata (default: as it was)."),
+    split_max_size: str | None = option("Write shards of at most this size: 5G, 500M."),
+    skip_check: bool = skip_check_option(),
+    out: Path | None = out_option("File to write (default: MODEL-EDITS.gguf in this folder)."),
 ) -> None:
     source = read_model(options.local(model))
     text, layer_map = edits_and_map(edits, source, skip_check)

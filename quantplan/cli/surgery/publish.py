@@ -14,12 +14,12 @@ from quantplan.budget import Budget
 from quantplan.build.preflight import check_source
 from quantplan.cli import console, options
 from quantplan.cli.card import IdentityOptions
-from quantplan.cli.framework import Commas, OutputOptions, command, out_option
+from quantplan.cli.framework import OutputOptions, command, option, out_option
 from quantplan.cli.options import CalibrationOptions, ChunkOptions, TextOptions, ThreadOptions
-from quantplan.cli.plan_options import BudgetsOption
+from quantplan.cli.plan_options import budgets_option
 from quantplan.cli.plan_output import model_stem
 from quantplan.cli.steps import run_step
-from quantplan.cli.surgery.apply import SkipCheckOption, edits_and_map
+from quantplan.cli.surgery.apply import edits_and_map, skip_check_option
 from quantplan.cli.surgery.publish_steps import UPLOAD, PublishOptions, PublishStep, steps_of
 from quantplan.cli.surgery.published_before import check_project, operated_here
 from quantplan.errors import BadUsage
@@ -49,19 +49,15 @@ def publish(
     measuring: ChunkOptions,
     execution: ThreadOptions,
     output: OutputOptions,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the new model (default: MODEL-operated).")] = None,
-    budget: BudgetsOption = (),  # type: ignore[assignment]
-    run_options: Annotated[
-        str, typer.Option("--run-options", help="More options for quantplan run: '--types k --pin output=Q8_0'.")
-    ] = "",
-    stock: Annotated[
-        list[str],
-        typer.Option("--stock", help="Stock quants to make as well; repeatable.", show_default=STOCK),
-        Commas(),
-    ] = (),  # type: ignore[assignment]
-    score: Annotated[bool, typer.Option(help="Score the new model and the original by the default suite.")] = True,
-    skip_check: SkipCheckOption = False,
-    out: Annotated[Path | None, out_option("Project folder to make (default: NAME).")] = None,
+    name: str | None = option("Name of the new model (default: MODEL-operated)."),
+    budget: tuple[str, ...] = budgets_option(),
+    run_options: str = option("More options for quantplan run: '--types k --pin output=Q8_0'.", default=""),
+    stock: tuple[str, ...] = option("Stock quants to make as well; repeatable.", default=(), show_default=STOCK),
+    score: bool = option(
+        "Score the new model and the original by the default suite.", "--score/--no-score", default=True
+    ),
+    skip_check: bool = skip_check_option(),
+    out: Path | None = out_option("Project folder to make (default: NAME)."),
 ) -> None:
     """Make a model with edited layers and all that is published with it: plans, stock quants, measurements, card.
 
@@ -137,9 +133,9 @@ def _texts(calibration: CalibrationOptions, text: TextOptions) -> tuple[Path, Pa
         (options.calibration_files(calibration.calibration), "--calibration"),
         (options.evaluation_files(text.text), "--text"),
     )
-    for files, option in both:
+    for files, name in both:
         if len(files) != 1:
-            raise BadUsage(f"give {option} one file or one folder: the project that is made names it")
+            raise BadUsage(f"give {name} one file or one folder: the project that is made names it")
         read_text(files[0])
     return both[0][0][0], both[1][0][0]
 

@@ -11,7 +11,7 @@ import typer
 from quantplan.budget import human_bytes
 from quantplan.build.preflight import check_apart, check_source
 from quantplan.cli import console, options
-from quantplan.cli.framework import OutputOptions, command, out_option
+from quantplan.cli.framework import OUTPUT, OutputOptions, command, option, out_option
 from quantplan.cli.options import (
     CalibrationOptions,
     ChunkOptions,
@@ -21,7 +21,7 @@ from quantplan.cli.options import (
     TextOptions,
 )
 from quantplan.cli.surgery import search_options as asked
-from quantplan.cli.surgery.apply import SkipCheckOption
+from quantplan.cli.surgery.apply import skip_check_option
 from quantplan.cli.surgery.search_options import CandidateOptions, RankingOptions
 from quantplan.cli.surgery.search_progress import growing
 from quantplan.imatrix import Imatrix
@@ -54,14 +54,9 @@ def search(
     model: Annotated[
         Path | None, typer.Argument(help="GGUF model, or hf://owner/repo/file (default: the project's).")
     ] = None,
-    skip_check: SkipCheckOption = False,
-    record: Annotated[
-        Path | None,
-        typer.Option(
-            "--record", rich_help_panel="Output", help="The leaderboard's file (default: reports/MODEL.surgery.json)."
-        ),
-    ] = None,
-    out: Annotated[Path | None, out_option("Write the best candidate's model here.")] = None,
+    skip_check: bool = skip_check_option(),
+    record: Path | None = option("The leaderboard's file (default: reports/MODEL.surgery.json).", panel=OUTPUT),
+    out: Path | None = out_option("Write the best candidate's model here."),
 ) -> None:
     """Search over edits of layers: measure every candidate of the families, combine the best, evaluate on another text.
 

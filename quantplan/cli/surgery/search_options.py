@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, ClassVar
-
-import typer
+from typing import ClassVar
 
 from quantplan.cli import console, options
-from quantplan.cli.framework import Commas
+from quantplan.cli.framework import option, whole
 from quantplan.cli.options import MEASURING
 from quantplan.cli.score import read_suites
 from quantplan.errors import BadUsage
@@ -40,37 +38,23 @@ def split_families(text: str) -> list[str]:
 @dataclass(frozen=True)
 class CandidateOptions:
     panel: ClassVar[str] = _SEARCH
-    family: Annotated[
-        list[str],
-        typer.Option(
-            "--family",
-            help="Candidates: delete, swap, repeat:8/4, triple, reverse, cycle, merge, move, bridge, blend:0.5, scale:0.9,1.1; "
-            "repeatable (default: delete, swap and repeat; none with --edits).",
-        ),
-        Commas(split_families),
-    ] = ()  # type: ignore[assignment]
-    edits: Annotated[
-        list[str],
-        typer.Option("--edits", "-e", help='A further candidate: "delete 10; swap 11 12"; repeatable.'),
-        Commas(lambda text: [text]),
-    ] = ()  # type: ignore[assignment]
-    edits_file: Annotated[
-        Path | None, typer.Option("--edits-file", help="Further candidates, one a line; # starts a comment.")
-    ] = None
-    phases: Annotated[
-        int, typer.Option("--phases", min=1, help="Phases; each after the first adds single edits to the best maps.")
-    ] = 1
-    keep: Annotated[int, typer.Option("--keep", min=1, help="Best maps that a phase builds on.")] = 3
-    breadth: Annotated[int, typer.Option("--breadth", min=1, help="Best single edits that a phase adds to each.")] = 8
-    max_candidates: Annotated[int | None, typer.Option("--max-candidates", min=1, help="Stop after N candidates.")] = (
-        None
+    family: tuple[str, ...] = option(
+        "Candidates: delete, swap, repeat:8/4, triple, reverse, cycle, merge, move, bridge, blend:0.5, scale:0.9,1.1; "
+        "repeatable (default: delete, swap and repeat; none with --edits).",
+        default=(),
+        split=split_families,
     )
-    max_time: Annotated[
-        str | None,
-        typer.Option(
-            "--max-time", help="Start no candidate after this time: 30m, 2h, 1h30m; the final evaluation comes on top."
-        ),
-    ] = None
+    edits: tuple[str, ...] = option(
+        'A further candidate: "delete 10; swap 11 12"; repeatable.', "-e", default=(), split=whole
+    )
+    edits_file: Path | None = option("Further candidates, one a line; # starts a comment.")
+    phases: int = option("Phases; each after the first adds single edits to the best maps.", default=1, min=1)
+    keep: int = option("Best maps that a phase builds on.", default=3, min=1)
+    breadth: int = option("Best single edits that a phase adds to each.", default=8, min=1)
+    max_candidates: int | None = option("Stop after N candidates.", min=1)
+    max_time: str | None = option(
+        "Start no candidate after this time: 30m, 2h, 1h30m; the final evaluation comes on top."
+    )
 
     def explicit(self) -> tuple[tuple[Edit, ...], ...]:
         """The candidates of --edits and --edits-file; BadUsage naming the line that is not one."""
@@ -92,23 +76,13 @@ class CandidateOptions:
 @dataclass(frozen=True)
 class RankingOptions:
     panel: ClassVar[str] = MEASURING
-    by: Annotated[
-        By, typer.Option("--by", help="Rank by perplexity, by KLD to the original, or by the score at a suite.")
-    ] = By.ppl
-    suite: Annotated[
-        list[str],
-        typer.Option("--suite", help="With --by score: suite file, or default for the bundled one; repeatable."),
-        Commas(),
-    ] = ()  # type: ignore[assignment]
-    chunks: Annotated[
-        int | None, typer.Option("--chunks", min=2, help="Chunks of the calibration text (default: some 8192 tokens).")
-    ] = None
-    eval_chunks: Annotated[
-        int | None, typer.Option("--eval-chunks", min=2, help="Chunks of the evaluation text (default: as --chunks).")
-    ] = None
-    top: Annotated[
-        int, typer.Option("--top", min=1, help="How many of the best are measured on the evaluation text.")
-    ] = 5
+    by: By = option("Rank by perplexity, by KLD to the original, or by the score at a suite.", default=By.ppl)
+    suite: tuple[str, ...] = option(
+        "With --by score: suite file, or default for the bundled one; repeatable.", default=()
+    )
+    chunks: int | None = option("Chunks of the calibration text (default: some 8192 tokens).", min=2)
+    eval_chunks: int | None = option("Chunks of the evaluation text (default: as --chunks).", min=2)
+    top: int = option("How many of the best are measured on the evaluation text.", default=5, min=1)
 
     def suites(self) -> Suite | None:
         """The suite that ranks, None where none does."""

@@ -1,0 +1,55 @@
+"""Where the sensitivities of a plan come from: a probe, the weights, a prior, or the file of a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quantplan.errors import BadUsage
+from quantplan.imatrix import Imatrix
+from quantplan.llamacpp.encodable_types import parse_writable
+from quantplan.planning.kept_tables import read_table
+from quantplan.planning.request import quantizable
+from quantplan.progress import SILENT, Reporter
+from quantplan.project import SOURCES, read_text
+from quantplan.records.cache import user_cache
+from quantplan.sensitivity.estimate import SensitivityOptions, price, prior_table
+from quantplan.sensitivity.tensor_swap import ProbeOptions
+from quantplan.sensitivity_table import SensitivityTable
+from quantplan.tensor import Model
+
+DEFAULT_CTX = 512  # tokens of a chunk, as in llama-perplexity
+
+
+def sensitivities(
+    model: Model,
+    source: str | Path = "probe",
+    *,
+    calibration: str | Path | None = None,
+    imatrix: Imatrix | None = None,
+    options: SensitivityOptions | None = None,
+    cache: Path | None = None,
+    report: Reporter = SILENT,
+) -> SensitivityTable:
+    """The expected KLD of every (tensor, type) that ``options`` (default: all types) name.
+
+    ``source``: "probe" measures on ``calibration`` (the text itself, or the path of a file or folder), "weights" reads the
+    weights only, "prior" not even those; anything else is the file of a table. What was measured before comes from ``cache``
+    (default: the user's cache folder). Raises BadFile, BadUsage, ModelMismatch, NothingSelected, TextTooShort, WorkersLost.
+    """
+    if source not in SOURCES:
+        return read_table(source, model)
+    tensors = quantizable(model)
+    options = options or SensitivityOptions(parse_writable("all"), ProbeOptions(DEFAULT_CTX))
+    if source == "prior":
+        return prior_table(model, tensors, options.types, imatrix)
+    text = None
+    if source == "probe":
+        if calibration is None:
+            raise BadUsage(
+                "no calibration text: give --calibration FILE to probe, or --sensitivity weights to plan without a probe"
+            )
+        text = read_text(calibration) if isinstance(calibration, Path) else calibration
+    estimated = price(model, tensors, imatrix, text, options, cache or user_cache(), report)
+    if estimated.probe and estimated.probe.overhead is not None:
+        report.say(f"probed {len(estimated.probe.scales)} tensors in {estimated.probe.seconds:.0f} s")
+    return estimated.table
