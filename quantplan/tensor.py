@@ -14,6 +14,7 @@ from quantplan.quant_type import QuantType
 
 Number = TypeVar("Number", int, float)
 _BLOCK = re.compile(r"\bblk\.(\d+)\.(.+)")
+_OTHER_PARTS = ("v.", "a.", "mm.", "mtp.")  # of images and sound, as llama.cpp's mmproj files name them
 GGUF_ALIGNMENT = 32  # GGUF_DEFAULT_ALIGNMENT: llama-quantize pads with it whatever the source used
 
 
@@ -128,6 +129,24 @@ class Model:
         """``<architecture>.<key>`` of the metadata; the default where it is absent, or an array with a value for each block."""
         value = self.metadata.get(f"{self.architecture}.{key}", default)
         return value if isinstance(value, int | float) else default  # type: ignore[return-value]
+
+    @property
+    def is_projector(self) -> bool:
+        """Whether the file is the vision or audio part of a model (mmproj), without the language model."""
+        return self.architecture == "clip" or self.metadata.get("general.type") == "mmproj"
+
+    @property
+    def foreign_parts(self) -> tuple[str, ...]:
+        """Tensors of a vision or audio part that lie next to a language model, as in ollama's blobs: llama.cpp loads none."""
+        if self.is_projector or not any(tensor.name.startswith("blk.") for tensor in self.tensors):
+            return ()
+        return tuple(tensor.name for tensor in self.tensors if tensor.name.startswith(_OTHER_PARTS))
+
+    def runs(self, tensor: Tensor) -> bool:
+        """Whether a forward pass of the language model computes with the tensor: blocks that predict further tokens and parts for
+        images or sound have no effect on its logits.
+        """
+        return (tensor.block or 0) < self.main_blocks and not tensor.name.startswith(_OTHER_PARTS)
 
     @property
     def mtp_blocks(self) -> int:

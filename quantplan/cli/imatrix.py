@@ -58,7 +58,7 @@ def imatrix(
         joined = Path(folder) / (texts[0].name if texts[0].is_file() else f"{texts[0].resolve().name}.txt")
         joined.write_text(options.joined_text(texts), encoding="utf-8")
         tool.make(
-            source.path,
+            source,
             joined,
             target,
             how,

@@ -61,7 +61,7 @@ class BaseLogits:
 
     def _rows(self, group: slice, step: Advance) -> BaseRows:
         """The base's logits for a group, which overwrite those of the last group. Its model is freed before a file is loaded."""
-        with Engine(self.base.path, self.engine) as engine:
+        with Engine(self.base, self.engine) as engine:
             chunks, per_chunk = self.chunks[group], _scored(self.engine.n_ctx)
             if self._logits is None:
                 self._logits = np.empty((len(chunks) * per_chunk, engine.vocabulary), np.float32)
@@ -78,7 +78,7 @@ class BaseLogits:
         """The model's scores on a group of chunks."""
         chunks, first = self.chunks[group], 0
         scores: list[TokenScores] = []
-        with Engine(model.path, self.engine) as engine:
+        with Engine(model, self.engine) as engine:
             for logits in engine.logits(chunks):
                 batch = chunks[len(scores) * engine.chunks_per_batch :][: len(logits)]
                 targets = batch[:, engine.first_scored + 1 :].reshape(-1)

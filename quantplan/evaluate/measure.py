@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from quantplan.abilities import context_note
 from quantplan.errors import WorkersLost
 from quantplan.evaluate.base_logits import BaseLogits
 from quantplan.evaluate.figures import figures
@@ -138,4 +139,5 @@ def _measurement(model: Model, scores: TokenScores, conditions: Conditions) -> M
         file_bytes=model.file_bytes,
         bpw=model.bits_per_weight(),
         conditions=conditions,
+        notes=tuple(filter(None, (context_note(model, conditions.n_ctx),))),
     )

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from quantplan.abilities import context_note
 from quantplan.budget import human_bytes
 from quantplan.errors import NoSpace
 from quantplan.evaluate.measure import MeasureOptions
@@ -60,7 +61,9 @@ def measure_with_tool(
         perplexity.write_base(
             base.path, folder / "text.txt", base_file, chunks, vocabulary, tool, step=step, report=report
         )
-        parsed = [perplexity.divergence(model.path, base_file, tool, step=step, report=report) for model in models]
+        parsed = [
+            perplexity.divergence(model.path, base_file, vocabulary, tool, step=step, report=report) for model in models
+        ]
     conditions = _conditions(base, text, options)
     return [
         _measurement(file, model, output, chunks, conditions)
@@ -90,9 +93,9 @@ def _conditions(base: Model, text: str, options: MeasureOptions) -> dict[str, ob
 
 
 def _measurement(file: Path, model: Model, parsed: Parsed, chunks: int, conditions: dict[str, object]) -> Measurement:
-    notes: tuple[str, ...] = ()
+    notes = tuple(filter(None, (context_note(model, int(conditions["n_ctx"])),)))  # type: ignore[call-overload]
     if not parsed.complete:
-        notes = (
+        notes += (
             f"llama-perplexity ended {perplexity.RUNS} times without its summary: figures of its line for "
             f"chunk {parsed.chunks} of {chunks}; percentiles and mean change of probability are unknown",
         )

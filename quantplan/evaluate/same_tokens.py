@@ -29,7 +29,7 @@ class TokenizedText:
 
 def tokenize(model: Model, text: str, n_ctx: int, limit: int | None = None) -> TokenizedText:
     """The chunks of the text, at most ``limit``; only the vocabulary is loaded. Raises BadFile, TextTooShort."""
-    with Engine(model.path, EngineOptions(n_ctx=n_ctx, vocabulary_only=True)) as engine:
+    with Engine(model, EngineOptions(n_ctx=n_ctx, vocabulary_only=True)) as engine:
         return TokenizedText(engine.chunks(text, limit), engine.vocabulary)
 
 

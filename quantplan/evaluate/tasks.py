@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from quantplan.abilities import check_positions
 from quantplan.errors import BadUsage
 from quantplan.evaluate.measure import MeasureOptions
 from quantplan.evaluate.task_files import TaskFile
@@ -99,6 +100,7 @@ class _Task:
         return score
 
     def _run(self, model: Model, data: Path, advance: Advance, report: Reporter) -> tuple[bool, ...]:
+        check_positions(model, self.options.n_ctx)
         tool_options = ToolOptions(self.options.n_ctx, self.options.execution)
         count = self.conditions.tasks
         run = TaskRun(self.data.mode, data, count, self.data.most_answers)
@@ -110,7 +112,7 @@ def ambiguity_notes(model: Model, data: TaskFile) -> tuple[str, ...]:
 
     llama-perplexity then takes the likelihood of a token after the answer's last, which does not exist: the outcome is chance.
     """
-    with Engine(model.path, EngineOptions(vocabulary_only=True)) as engine:
+    with Engine(model, EngineOptions(vocabulary_only=True)) as engine:
         doubtful = sum(
             _shares_all([engine.tokenize(text).tolist() for text in question.texts]) for question in data.questions
         )

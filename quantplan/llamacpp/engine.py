@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from quantplan.errors import BadFile, QuantplanError, TextTooShort
+from quantplan.abilities import PLAN_WITHOUT_TEXT, check_positions, check_predicts
+from quantplan.errors import BadFile, BadUsage, QuantplanError, TextTooShort
 from quantplan.execution import Execution
 from quantplan.llamacpp import rpc
 from quantplan.llamacpp.libraries import base
 from quantplan.llamacpp.signatures import GgmlTensor
 from quantplan.quant_type import QuantType, ggml_type
+from quantplan.tensor import Model
 
 _BATCH_TOKENS = 2048  # llama-perplexity's default n_batch: chunks are decoded together up to this many tokens
 _ALL_LAYERS = -1  # llama_model_params.n_gpu_layers, llama.h
@@ -51,18 +53,26 @@ def chunks_per_batch(n_ctx: int) -> int:
 
 
 class Engine:
-    """A loaded model that turns chunks of tokens into logits. Use it as a context manager."""
+    """A loaded model that turns chunks of tokens into logits. Use it as a context manager.
+
+    Of a ``Model`` the predictions are asked for: BadUsage where it has none, see ``abilities``. A path is loaded whatever it is.
+    """
 
     def __init__(
-        self, path: Path | str, options: EngineOptions | None = None, watch: NodeWatcher | None = None
+        self, source: Model | Path | str, options: EngineOptions | None = None, watch: NodeWatcher | None = None
     ) -> None:
         import llama_cpp
 
         self.options = options or EngineOptions()
+        self._source = source if isinstance(source, Model) else None
+        if self._source:
+            check_predicts(self._source)
+        path = self._source.path if self._source else source
         self._llama = llama_cpp
         self._handles: dict[str, list[int]] = {}
         self._silence()
-        self.model: int | None = self._load(Path(path))
+        self._path = Path(path)  # type: ignore[arg-type]
+        self.model: int | None = self._load(self._path)
         self.vocab = llama_cpp.llama_model_get_vocab(self.model)
         self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self.vocab))
         self._watch = watch
@@ -143,6 +153,12 @@ class Engine:
             raise QuantplanError(
                 f"llama.cpp cannot make a context of {n_ctx} tokens: {self._log[-1] if self._log else ''}"
             )
+        if self._source and not self._llama.llama_get_memory(context):  # no cache: attention to both sides
+            self._llama.llama_free(context)
+            raise BadUsage(
+                f"{self._source.path}: llama.cpp runs {self._source.architecture} as an encoder, which has no next-token "
+                f"logits, PPL and KLD cannot be taken; {PLAN_WITHOUT_TEXT}"
+            )
         return context
 
     def free_context(self, context: int) -> None:
@@ -185,9 +201,13 @@ class Engine:
     def chunks(self, text: str, limit: int | None = None) -> np.ndarray:
         """int32 [chunks, n_ctx]: the text cut as llama-perplexity cuts it; what is left over is dropped.
 
-        A vocabulary with a BOS token has it in front of each chunk. TextTooShort below two chunks, like the tool.
+        A vocabulary with a BOS token has it in front of each chunk. TextTooShort below two chunks, like the tool; BadUsage for
+        chunks longer than the model's table of positions.
         """
-        n_ctx, tokens = self.options.n_ctx, self.tokenize(text)
+        n_ctx = self.options.n_ctx
+        if self._source:
+            check_positions(self._source, n_ctx)
+        tokens = self.tokenize(text)
         if len(tokens) < 2 * n_ctx:
             raise TextTooShort(
                 f"the text has {len(tokens)} tokens, at least {2 * n_ctx} are needed for chunks of {n_ctx}; "
@@ -225,8 +245,13 @@ class Engine:
         self.forward(context, chunks, self.first_scored)
         scored = n_ctx - self.first_scored
         pointer = self._llama.llama_get_logits(context)
-        flat = np.ctypeslib.as_array(pointer, (count, scored, self.vocabulary))
-        return flat[:, :-1]
+        flat = np.ctypeslib.as_array(pointer, (count, scored, self.vocabulary))[:, :-1]
+        if all_equal(flat).any():
+            raise BadFile(
+                f"{self._path}: the model gives every token the same logit over a whole chunk: it has no next-token "
+                "predictions, or the file is corrupt; build or download it again"
+            )
+        return flat
 
     def forward(self, context: int, chunks: np.ndarray, first_output: int = 0) -> None:
         """One decode of int32 [chunks, tokens] from an empty memory; outputs are asked for from ``first_output`` on.
@@ -294,6 +319,13 @@ class Engine:
         data = np.ascontiguousarray(data)
         for address in self._handles[name]:
             base().ggml_backend_tensor_set(address, data.ctypes.data, 0, data.nbytes)
+
+
+def all_equal(logits: np.ndarray) -> np.ndarray:
+    """bool [chunks]: whether the logits of all tokens are the same at every position of a chunk: nothing was computed."""
+    even = (logits[:, :, 0] == logits[:, :, -1]).all(axis=1)  # the first and the last token are seldom equal
+    even[even] = [bool((chunk == chunk[:, :1]).all()) for chunk in logits[even]]
+    return even
 
 
 _keep_alive: list[object] = []  # llama.cpp keeps the pointer of the last log callback for the life of the process

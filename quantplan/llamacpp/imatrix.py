@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantplan.abilities import check_positions, check_predicts, context_note
 from quantplan.errors import BadFile, ModelMismatch, NoSpace, TextTooShort
 from quantplan.execution import Execution
 from quantplan.llamacpp import tools
 from quantplan.progress import SILENT, Advance, Reporter, absolute
+from quantplan.tensor import Model
 
 TOOL = "llama-imatrix"
 _SPARE_BYTES = 1 << 16  # a disk with less than that is full
@@ -61,7 +63,7 @@ class ChunkCounter:
 
 
 def make(
-    model: Path,
+    model: Model,
     text: Path,
     out: Path,
     options: ImatrixOptions,
@@ -71,15 +73,19 @@ def make(
 ) -> None:
     """Runs the tool; ``out`` appears only when ``check`` of the finished file raised no BadFile or ModelMismatch.
 
-    Raises ToolFailed, TextTooShort, NoSpace, BadFile, ModelMismatch.
+    Raises BadUsage for a model that predicts no text, ToolFailed, TextTooShort, NoSpace, BadFile, ModelMismatch.
 
     The text is named by its bare file name: the name becomes part of the imatrix and of every file made with it, and private
     paths are nobody's business.
     """
+    check_predicts(model)
+    check_positions(model, options.n_ctx)
+    if note := context_note(model, options.n_ctx):
+        report.warn(note)
     _check_place(out)
     part = out.with_name(f".{out.name}.part.{'dat' if options.legacy else 'gguf'}").resolve()
     try:
-        command = argv(model.resolve(), Path(text.name), part, options)
+        command = argv(model.path.resolve(), Path(text.name), part, options)
         with report.stage("imatrix") as advance:
             counter = ChunkCounter(advance)
             finished = tools.run(command, cwd=text.resolve().parent, report=report, on_text=counter, check=False)
@@ -97,7 +103,7 @@ def make(
         part.unlink(missing_ok=True)
 
 
-def _check_length(model: Path, text: Path, n_ctx: int) -> None:
+def _check_length(model: Model, text: Path, n_ctx: int) -> None:
     """TextTooShort for fewer than two chunks, which the tool refuses; what it says of that is cut off at times."""
     from quantplan.llamacpp.engine import Engine, EngineOptions
 

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantplan.errors import ModelMismatch
+from quantplan.errors import BadFile, ModelMismatch
 from quantplan.execution import Execution
 from quantplan.llamacpp.tools import Finished, failure, run
 from quantplan.measurement import PERCENTILES, Estimate, Figures
 from quantplan.progress import SILENT, Advance, Reporter
 
 RUNS = 5  # where it was seen, one run in three lost its summary: five in a row are one in 240
+_EVEN = 1e-4  # of ln PPL: nothing that was trained, and no random weights, come so near to the vocabulary's size
 _NUMBER = r"(-?(?:\d+\.\d+|nan|inf))"
 _PAIR = rf"\s*{_NUMBER} ±\s*{_NUMBER}"
 _CHUNK = re.compile(rf"^\s*(\d+){_PAIR}{_PAIR}{_PAIR}{_PAIR} %{_PAIR} %[ \t]*\r?\n", re.MULTILINE)
@@ -100,6 +101,7 @@ def write_base(
 def divergence(
     model: Path,
     base_file: Path,
+    vocabulary: int,
     options: ToolOptions,
     *,
     step: Advance | None = None,
@@ -107,7 +109,8 @@ def divergence(
 ) -> Parsed:
     """The model's figures, from up to RUNS runs until one has its summary; else of the run that got furthest.
 
-    Raises ModelMismatch where the vocabularies differ in size, ToolFailed where no run says anything.
+    Raises ModelMismatch where the vocabularies differ in size, BadFile for a model (or a base) that gives all tokens the same
+    logit, ToolFailed where no run says anything.
     """
     best: Parsed | None = None
     for _ in range(RUNS):
@@ -115,6 +118,8 @@ def divergence(
         if "inconsistent vocabulary" in finished.log:
             raise ModelMismatch(f"{model}: llama-perplexity says that its vocabulary is not that of the base model")
         parsed = parse(finished)
+        if parsed:
+            _check_uneven(model, parsed.figures, vocabulary)
         if parsed and parsed.complete:
             return parsed
         best = max(filter(None, (best, parsed)), key=lambda each: each.chunks, default=None)
@@ -122,6 +127,16 @@ def divergence(
     if best is None:
         raise failure(finished, f"ended {RUNS} times without a single result")
     return best
+
+
+def _check_uneven(model: Path, figures: Figures, vocabulary: int) -> None:
+    """A softmax of equal logits has the size of the vocabulary as its perplexity."""
+    for ppl, what in ((figures.ppl, "the model"), (figures.base_ppl, "the base model")):
+        if ppl is not None and ppl.value > 0 and abs(math.log(ppl.value / vocabulary)) < _EVEN:
+            raise BadFile(
+                f"{model}: {what} gives every token the same logit (its perplexity is the size of the vocabulary, {vocabulary}): "
+                "it has no next-token predictions, or the file is corrupt; build or download it again"
+            )
 
 
 def parse(finished: Finished) -> Parsed | None:

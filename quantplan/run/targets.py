@@ -125,7 +125,7 @@ def make_imatrix(
         file = Path(folder) / name
         file.write_text(text, encoding="utf-8")
         imatrix_tool.make(
-            model.path,
+            model,
             file,
             out,
             options,
@@ -142,7 +142,7 @@ def check_texts(model: Model, texts: Texts, n_ctx: int) -> None:
         ("validation", texts.validation, refine.LEAST_CHUNKS),
         ("evaluation", texts.evaluation, 2),
     )
-    with Engine(model.path, EngineOptions(n_ctx, vocabulary_only=True)) as engine:
+    with Engine(model, EngineOptions(n_ctx, vocabulary_only=True)) as engine:
         for name, text, least in needed:
             try:
                 chunks = len(engine.chunks(text))

@@ -111,7 +111,7 @@ def _measured(
         seen[name] = seen.get(name, 0) + len(rows)
         return True
 
-    with Engine(model.path, options, watch=watch) as engine:
+    with Engine(model, options, watch=watch) as engine:
         chunks = engine.chunks(text)
         for _ in engine.logits(chunks[chunk_order(len(chunks))[:_CHUNKS]]):
             pass

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from quantplan import __version__
+from quantplan.abilities import context_note
 from quantplan.errors import BadUsage, WorkersLost
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import rpc, tools
@@ -108,6 +109,8 @@ def price(
         check_storable(tensor, options.types, imatrix)
     if calibration is not None:
         _check_before(model, tensors, imatrix, calibration, options, cache)
+        if note := context_note(model, options.probe.n_ctx):
+            report.warn(note)
     made_from = _made_from(model, imatrix, calibration, options)
     metric_errors: dict[str, MetricErrors] = {}
     if calibration is not None and options.compensate:
@@ -158,7 +161,7 @@ def _check_before(
     if servers and not probing.complete(results, tensors, options.probe):
         rpc.check(servers)
     if "#available" not in results:
-        with Engine(model.path, EngineOptions(options.probe.n_ctx, vocabulary_only=True)) as engine:
+        with Engine(model, EngineOptions(options.probe.n_ctx, vocabulary_only=True)) as engine:
             engine.chunks(calibration)
 
 

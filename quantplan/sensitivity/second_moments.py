@@ -86,7 +86,7 @@ def collect(
         collected.check_belongs_to(model, text_digest(text))
         if not missing(folder, collected.inputs, wanted):
             return collected
-    with Engine(model.path, EngineOptions(options.n_ctx, options.execution)) as engine:
+    with Engine(model, EngineOptions(options.n_ctx, options.execution)) as engine:
         chunks = engine.chunks(text)
         if options.chunks:
             order = chunk_order(len(chunks)) if options.spread else np.arange(len(chunks))

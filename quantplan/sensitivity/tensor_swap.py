@@ -113,10 +113,7 @@ class TensorSwapper:
         if options.moments:
             rounding = RoundingOptions(threads=options.execution.threads)
             self._metric = MomentMetric(model, CollectedMoments(options.moments), rounding)
-        self.engine = Engine(
-            model.path,
-            EngineOptions(options.n_ctx, options.execution, swappable=True),
-        )
+        self.engine = Engine(model, EngineOptions(options.n_ctx, options.execution, swappable=True))
         try:
             chunks = self.engine.chunks(text)
         except QuantplanError:

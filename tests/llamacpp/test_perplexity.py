@@ -1,11 +1,12 @@
 """What llama-perplexity says, and what is made of it when it stops in the middle."""
 
+import re
 from pathlib import Path
 
 import pytest
 from scripted_tool import ScriptedTool, finished
 
-from quantplan.errors import ModelMismatch, ToolFailed
+from quantplan.errors import BadFile, ModelMismatch, ToolFailed
 from quantplan.execution import Execution
 from quantplan.llamacpp import perplexity
 from quantplan.llamacpp.perplexity import (
@@ -116,7 +117,17 @@ def cut(line):
 
 
 def call(**options):
-    return divergence(Path("a.gguf"), Path("b.kld"), ToolOptions(256), **options)
+    return divergence(Path("a.gguf"), Path("b.kld"), 8192, ToolOptions(256), **options)
+
+
+@pytest.mark.parametrize(("line", "who"), [("Mean PPL(Q)", "the model"), ("Mean PPL(base)", "the base model")])
+def test_a_perplexity_of_the_vocabularys_size_is_no_figure(monkeypatch, line, who):
+    """What comes of logits that are all equal: PPL 8192 +- 0 and a KLD of 0, with exit code 0."""
+    even = re.sub(rf"^({re.escape(line)} *: *)[\d.]+", r"\g<1>8192.0004", LOG, flags=re.MULTILINE)
+    assert even != LOG
+    ScriptedTool(monkeypatch, perplexity, even)
+    with pytest.raises(BadFile, match=f"a.gguf: {who} gives every token the same logit"):
+        call()
 
 
 def test_runs_that_lose_their_summary_are_repeated(monkeypatch):

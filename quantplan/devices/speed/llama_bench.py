@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from quantplan.abilities import check_predicts
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.bench import BenchRow, bench
@@ -24,10 +25,12 @@ def measure_speed(
 ) -> list[Throughput]:
     """pp512, tg128 and pp512+tg128 of each file. ``advance`` gets shares that add up to 1.
 
-    Raises BadFile, ToolFailed, ToolMissing.
+    Raises BadFile, BadUsage for a model that generates no text, ToolFailed, ToolMissing.
     """
     advance = advance or (lambda _share: None)
     models = [read_model(file) for file in files]
+    for model in models:
+        check_predicts(model)
     speeds = []
     for file, model in zip(files, models, strict=True):
         rows = bench(

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from quantplan.abilities import check_predicts
 from quantplan.devices.speed import matmul
 from quantplan.devices.speed.cpu_caches import last_level_cache
 from quantplan.devices.speed.overhead import (
@@ -106,8 +107,10 @@ def speed_table(
     """The speeds of every type in every shape of the model's matrices, and what a token costs besides.
 
     Measured for ``types`` (where rows do not fit one, for its fallback) and the types that the model is stored in; header-only
-    models will do. Raises BadUsage for a part of the blocks on a GPU, ToolFailed, ToolMissing, NoSpace.
+    models will do. Raises BadUsage for a model that generates no text and for a part of the blocks on a GPU, ToolFailed,
+    ToolMissing, NoSpace.
     """
+    check_predicts(model)
     check_layers(model, options)
     matrices = products(model, quantizable(model))
     wanted_types = tuple(types)

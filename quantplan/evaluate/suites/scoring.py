@@ -127,7 +127,7 @@ def score_file(
     known = scores.find(model)
     if known is not None:
         return _applying(with_perplexity(replace(known, file=str(path)), ppl_ratio), suite)
-    with Engine(model.path, EngineOptions(execution=execution)) as engine:
+    with Engine(model, EngineOptions(execution=execution)) as engine:
         # a ratio of 1, so that a suite with nothing but perplexity applies; the cached score has none
         score = score_loaded(
             engine, model.metadata, suite, 1.0, file=str(path), model_digest=model.digest, report=report

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from quantplan.abilities import check_predicts
 from quantplan.gguf.layer_arrays import array_items, is_per_layer_array
 from quantplan.gguf.reader import number_arrays
 from quantplan.imatrix import Imatrix
@@ -61,6 +62,7 @@ class Host:
     def __init__(
         self, model: Model, layer_map: LayerMap, options: EngineOptions, folder: Path, imatrix: Imatrix | None = None
     ) -> None:
+        check_predicts(model)
         self._model, self._imatrix = model, imatrix
         tensors = edited_tensors(model, layer_map)
         self.frame = frame(model, layer_map, tensors)
