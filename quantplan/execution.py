@@ -17,7 +17,8 @@ class Execution:
     """How models are run; only ``gpu_layers`` and ``rpc`` change results, through the kernels of the backend.
 
     ``threads``: of each process, 0 for all cores. ``gpu_layers``: offloaded layers. ``jobs``: processes on this machine;
-    ``scheduler``: address of a Dask scheduler; ``rpc``: servers, host:port each.
+    ``scheduler``: address of a Dask scheduler; ``rpc``: servers, host:port each. ``memory``: bytes that sums of second moments
+    may take, 0 for half of what is free; the model and its buffers come on top.
     """
 
     threads: int = 0
@@ -25,6 +26,7 @@ class Execution:
     jobs: int = 1
     scheduler: str | None = None
     rpc: tuple[str, ...] = ()
+    memory: int = 0
 
     @property
     def many(self) -> bool:

@@ -103,6 +103,7 @@ class Plan:
     predicted_tps: dict[str, float] = field(default_factory=dict)  # tokens/s: generation, prompt and their errors
     made_from: dict[str, object] = field(default_factory=dict)
     rounding: RoundingUse | None = None  # None: ggml's own encoder throughout
+    stock_rounding_kld: float | None = None  # ``predicted_kld`` of the same types with ggml's own rounding
 
     @property
     def compensated(self) -> tuple[str, ...]:
@@ -118,9 +119,19 @@ class Plan:
         }
 
     def with_stock_rounding(self) -> Plan:
-        """The same types, rounded as llama-quantize does throughout."""
+        """The same types, rounded as llama-quantize does throughout; the error of the expected KLD stays in proportion."""
+        if self.rounding is None:
+            return self
+        kld, error = self.stock_rounding_kld, self.predicted_kld_err
+        if error is not None:
+            error = error * kld / self.predicted_kld if kld is not None and self.predicted_kld else None
         return replace(
-            self, tensors=tuple(replace(tensor, compensated=False) for tensor in self.tensors), rounding=None
+            self,
+            tensors=tuple(replace(tensor, compensated=False) for tensor in self.tensors),
+            rounding=None,
+            predicted_kld=kld,
+            predicted_kld_err=error,
+            stock_rounding_kld=None,
         )
 
     def with_compensation(self, names: Collection[str], use: RoundingUse) -> Plan:

@@ -7,7 +7,7 @@ it was not measured; it is absent, never 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from quantplan.errors import ModelMismatch
@@ -96,9 +96,12 @@ class SensitivityTable:
             if quant != stored[name] or (name in self.rows and quant.name in self.rows[name].weights)
         }
 
-    def with_stock_rounding(self) -> SensitivityTable:
-        """The table for ggml's own rounding throughout."""
-        rows = {name: replace(row, weights=row.weights | row.stock, stock={}) for name, row in self.rows.items()}
+    def with_stock_rounding(self, compensated: Collection[str] = ()) -> SensitivityTable:
+        """The table for files with ggml's own rounding of all tensors but those named."""
+        rows = {
+            name: row if name in compensated else replace(row, weights=row.weights | row.stock, stock={})
+            for name, row in self.rows.items()
+        }
         return replace(self, rows=rows)
 
     def predict(self, assignment: dict[str, str]) -> tuple[float, float]:

@@ -49,6 +49,7 @@ PLAN = Plan(
     on_cpu=(r"^blk\.0\.ffn_.*_exps",),
     predicted_tps={"generation": 12.5, "generation_err": 0.25},
     rounding=RoundingUse("t" * 64, 512, 128),
+    stock_rounding_kld=0.02,
     made_from={"wishes": ["--min output=Q6_K"], "damage_table": None, "alpha": {"k": 1.5}},
 )
 UNPREDICTED = Plan("m.gguf", "M", "d" * 64, PLAN.tensors[:1], "Q6_K", 64, 2164)

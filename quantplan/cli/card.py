@@ -34,6 +34,7 @@ from quantplan.report.card_origin import Identity, ancestors, base_models
 from quantplan.report.card_provenance import rules_name, rules_text
 from quantplan.report.memory_table import memory_fields
 from quantplan.report.modelfile import modelfile_text
+from quantplan.report.rounding import rounding_fields
 from quantplan.surgery.history import History, read_history
 
 _CARD = "Card"  # panel
@@ -198,6 +199,7 @@ def _print(data: CardData, names: Sequence[str], folder: Path, as_json: bool) ->
             "bpw": file.bpw,
             "digest": file.digest,
             "types": file.by_type,
+            "rounding": rounding_fields(file.plan) if file.plan else None,
             "measured": [MEASUREMENTS.encode(measured) for measured in data.measured.get(file.name, ())],
             "memory": [memory_fields(use) for use in file.memory],
         }

@@ -17,9 +17,9 @@ from quantplan.cli.options import (
     MEASURING,
     CalibrationOptions,
     EvaluationOptions,
-    ExecutionOptions,
     ImatrixOptions,
     ModelOptions,
+    MomentExecutionOptions,
     TableFormat,
     TextOptions,
 )
@@ -52,7 +52,7 @@ def compare(
     calibration: CalibrationOptions,
     measuring: EvaluationOptions,
     tasks: TaskOptions,
-    execution: ExecutionOptions,
+    execution: MomentExecutionOptions,
     output: OutputOptions,
     others: Annotated[
         list[Path] | None, typer.Argument(help="More plans, GGUF files, or records.", show_default=False)
@@ -107,6 +107,7 @@ def compare(
             console.LINES,
             calibration.text,
             options.cache_folder(),
+            run.memory,
         )
         size = file_size(reference, context) if reference else (base.path.name, base.file_bytes)
         if output.dry_run:

@@ -15,7 +15,7 @@ from quantplan.planning.difference import difference
 from quantplan.planning.kept_tables import table_of
 from quantplan.planning.tensor_types import TensorTypes, read_tensor_types
 from quantplan.records.formats import SENSITIVITY_TABLES
-from quantplan.report.difference_table import difference_fields, difference_table
+from quantplan.report.difference_table import difference_fields, difference_table, rounding_lines
 from quantplan.sensitivity_table import SensitivityTable
 
 _FileArgument = Annotated[
@@ -31,10 +31,11 @@ def diff(
     every: bool = option("Show tensors that are stored alike, too.", "--all", default=False),
     as_json: bool = json_option(),
 ) -> None:
-    """Show where two plans or GGUFs of one model differ, tensor by tensor: types, bytes and expected KLD.
+    """Show where two plans or GGUFs of one model differ, tensor by tensor: types, rounding, bytes and expected KLD.
 
-    Only headers are read. KLDs come from --sensitivity, else from the table that one of the plans was made from, while
-    the cache has it; without one, types and bytes are shown.
+    Only headers are read; they do not tell how a GGUF was rounded, so its KLDs are those of llama-quantize's rounding. KLDs
+    come from --sensitivity, else from the table that one of the plans was made from, while the cache has it; without one,
+    types and bytes are shown.
 
     Example: quantplan diff plans/prose-10m-q4_k_m.json prose-10m-f16.gguf
     """
@@ -48,6 +49,8 @@ def diff(
     headings = (names[0], names[1]) if names[0] != names[1] else (str(paths[0]), str(paths[1]))
     console.put_table(difference_table(found, headings, every))
     console.put(f"{len(found.changed)} of {len(found.lines)} tensors differ")
+    for line in rounding_lines(found, headings):
+        console.put(line)
 
 
 def _table(option: Path | None, both: tuple[TensorTypes, TensorTypes]) -> SensitivityTable | None:

@@ -14,6 +14,7 @@ from quantplan.cli.options import ModelOptions
 from quantplan.recipes.emit import plan_text
 from quantplan.records.files import replacing
 from quantplan.records.formats import PLANS
+from quantplan.report.rounding import rounding_fields, rules_note
 
 
 class EmitFormat(str, Enum):
@@ -48,16 +49,15 @@ def emit(
     """
     source = PLANS.read(plan)
     text = plan_text(source, form.value, model.file)
-    if source.compensated:
-        console.warn(
-            f"the rules rebuild the types, not the compensated rounding of {len(source.compensated)} tensors; "
-            "`quantplan quantize` builds both"
-        )
+    note = rules_note(len(source.compensated))
+    if note:
+        console.warn(note)
     if out is not None:
         with replacing(out) as file:
             file.write(text)
         console.say(f"wrote {out}")
     if as_json:
-        console.put_json({"plan": str(plan), "as": form.value, "out": str(out) if out else None, "text": text})
+        fields = {"plan": str(plan), "as": form.value, "out": str(out) if out else None, "text": text}
+        console.put_json(fields | {"rounding": rounding_fields(source)})
     elif out is None:
         console.put(text.removesuffix("\n"))

@@ -15,9 +15,11 @@ from quantplan.plan import Plan
 from quantplan.planning.explain import Explanation, TensorExplanation, constraint_costs, explain_plan, explain_tensor
 from quantplan.planning.kept_tables import read_table, table_of
 from quantplan.planning.request import PlanRequest
+from quantplan.planning.rounding_gain import rounding_gains
 from quantplan.quant_type import QuantType, quant_type
 from quantplan.records.formats import PLANS
 from quantplan.report.explanation import curve_table, gains_table, plan_fields, ranked, summary, tensor_fields
+from quantplan.report.rounding import rounding_table
 from quantplan.selector import Selector
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solver.constraints import Constraints
@@ -91,6 +93,9 @@ def _show_plan(explanation: Explanation, as_json: bool) -> None:
     for title, standings in ranked(explanation.standings).items():
         console.put("")
         console.put_table(gains_table(title, standings))
+    if gains := rounding_gains(explanation.plan, explanation.table):
+        console.put("")
+        console.put_table(rounding_table(gains))
 
 
 def _show_tensors(tensors: list[TensorExplanation], price: float | None, as_json: bool) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from quantplan.budget import parse_size
 from quantplan.cli import console
 from quantplan.cli.config import DEFAULT_CTX, cache_folder, project
 from quantplan.cli.framework import option
@@ -150,6 +151,30 @@ class ExecutionOptions(ToolOptions):
         if by_tool and (self.jobs > 1 or self.scheduler or self.rpc):
             raise BadUsage(f"{by_tool}: llama.cpp's tools run on this machine; leave --jobs, --scheduler and --rpc out")
         return parse_execution(self.threads, self.gpu_layers, self.jobs, self.scheduler, self.rpc)
+
+
+def memory_option() -> Any:
+    return option(
+        "RAM for the second moments of compensated rounding: 8GiB (default: half of what is free).",
+        "--memory",
+        panel=EXECUTION,
+    )
+
+
+def memory_bytes(text: str | None) -> int:
+    """``Execution.memory`` of --memory."""
+    return parse_size(text, "--memory") if text else 0
+
+
+@dataclass(frozen=True)
+class MomentExecutionOptions(ExecutionOptions):
+    """For commands that collect second moments."""
+
+    panel: ClassVar[str] = EXECUTION
+    memory: str | None = memory_option()
+
+    def parsed(self, by_tool: str = "") -> Execution:
+        return replace(super().parsed(by_tool), memory=memory_bytes(self.memory))
 
 
 def sensitivity_file_option() -> Any:

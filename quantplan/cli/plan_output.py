@@ -74,6 +74,7 @@ def print_plan(plan: Plan, model: Model, path: Path | str, as_json: bool) -> Non
 
 def _figures(plan: Plan, model: Model, path: Path | str) -> dict[str, object]:
     from quantplan.records.codec import finite
+    from quantplan.report.rounding import rounding_fields
 
     return {
         "plan": str(path),
@@ -91,6 +92,7 @@ def _figures(plan: Plan, model: Model, path: Path | str) -> dict[str, object]:
         ],
         "override_tensor": list(plan.on_cpu),
         "predicted_tps": plan.predicted_tps or None,
+        "rounding": rounding_fields(plan),
     }
 
 
@@ -148,11 +150,15 @@ def _limit(limit: Limit) -> str:
 
 
 def _expectation(plan: Plan) -> list[str]:
+    from quantplan.report.rounding import plan_rounding
+
     lines = []
     if plan.predicted_kld is not None:
         error = f" +- {plan.predicted_kld_err:.5f}" if plan.predicted_kld_err is not None else ""
         note = "" if plan.calibrated else " (not calibrated: for ranking only)"
         lines.append(f"expected  KLD {plan.predicted_kld:.5f}{error} nats/token{note}")
+    if plan.compensated:
+        lines.append(f"rounding  {plan_rounding(plan)}")
     lines += [f"limit     {_limit(each)}" for each in plan.limits]
     if plan.predicted_tps:
         pairs = (("generation", "generation"), ("prompt", "prompt processing"))

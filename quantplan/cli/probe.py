@@ -10,7 +10,7 @@ from rich.table import Table
 
 from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, out_option
-from quantplan.cli.options import ExecutionOptions, ImatrixOptions, InputTextOptions, ModelOptions, TypesOptions
+from quantplan.cli.options import ImatrixOptions, InputTextOptions, ModelOptions, MomentExecutionOptions, TypesOptions
 from quantplan.cli.plan_options import ProbingOptions
 from quantplan.cli.plan_requests import warn_of_activation_quantization
 from quantplan.llamacpp.encodable_types import parse_writable
@@ -30,7 +30,7 @@ def probe(
     calibration: InputTextOptions,
     types: TypesOptions,
     probing: ProbingOptions,
-    execution: ExecutionOptions,
+    execution: MomentExecutionOptions,
     output: OutputOptions,
     out: Path | None = out_option("Write the sensitivity table here, for solve --sensitivity FILE."),
 ) -> None:

@@ -38,6 +38,7 @@ class _Build:
     plan: Plan | None = None
     stock_quant: str = ""
     calibration: str | None = None
+    memory: int = 0
 
     @property
     def command(self) -> str:
@@ -69,7 +70,7 @@ class _Build:
 
     def _compensated(self, plan: Plan) -> Model:
         with console.terminal() as report:
-            execution = Execution(self.threads)
+            execution = Execution(self.threads, memory=self.memory)
             compensation = compensation_for(
                 plan, self.source, self.calibration, execution, options.cache_folder(), report
             )
@@ -94,6 +95,7 @@ def quantize(
     calibration: CalibrationOptions,
     execution: ThreadOptions,
     output: OutputOptions,
+    memory: str | None = options.memory_option(),
     rounding: Rounding = option(
         "auto: as the plan says; stock: the plan's types as llama-quantize rounds them.",
         default=Rounding.auto,
@@ -116,7 +118,7 @@ def quantize(
         if work.plan and rounding is Rounding.stock:
             work = replace(work, plan=work.plan.with_stock_rounding())
         elif work.plan and work.plan.rounding:
-            work = replace(work, calibration=calibration.text)
+            work = replace(work, calibration=calibration.text, memory=options.memory_bytes(memory))
     if output.dry_run:
         _announce(work, output.as_json)
         return

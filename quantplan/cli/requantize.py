@@ -14,7 +14,7 @@ from quantplan.cli.options import (
     TEXTS,
     CalibrationOptions,
     EvaluationOptions,
-    ExecutionOptions,
+    MomentExecutionOptions,
     TextOptions,
 )
 from quantplan.errors import BadUsage
@@ -33,7 +33,7 @@ def requantize(
     calibration: CalibrationOptions,
     text: TextOptions,
     measuring: EvaluationOptions,
-    execution: ExecutionOptions,
+    execution: MomentExecutionOptions,
     output: OutputOptions,
     base: Path | None = option("The original model in F16, BF16 or F32 (default: the project's).", panel=TEXTS),
     out: Path | None = out_option("File to build (default: FILE-compensated.gguf)."),

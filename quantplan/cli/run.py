@@ -81,6 +81,7 @@ class _Job:
             console.LINES,
             self.texts.calibration,
             options.cache_folder(),
+            self.options.measuring.execution.memory,
         )
 
 

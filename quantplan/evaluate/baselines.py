@@ -31,7 +31,7 @@ from quantplan.tensor import Model
 @dataclass(frozen=True)
 class BuildContext:
     """Where and from what the compared files are built. ``imatrix``: of stock quants, and of plans whose own is gone;
-    ``calibration``, ``cache``: text, and folder of second moments, for plans with compensated rounding.
+    ``calibration``, ``cache``, ``memory``: text, and folder and memory of second moments, for plans with compensated rounding.
     """
 
     source: Model
@@ -41,6 +41,7 @@ class BuildContext:
     report: Reporter = SILENT
     calibration: str | None = None
     cache: Path | None = None
+    memory: int = 0
 
 
 def plan_entry(path: Path, context: BuildContext, earlier: Path | None = None) -> CompareEntry:
@@ -143,7 +144,7 @@ def built(plan: Plan, name: str, context: BuildContext, ftype: str = "") -> Path
 
 
 def _compensation(plan: Plan, context: BuildContext) -> Compensation | None:
-    execution, cache = Execution(context.threads), context.cache or context.folder
+    execution, cache = Execution(context.threads, memory=context.memory), context.cache or context.folder
     return compensation_for(plan, context.source, context.calibration, execution, cache, context.report)
 
 

@@ -12,16 +12,22 @@ from quantplan.sensitivity_table import SensitivityTable
 
 @dataclass(frozen=True)
 class TensorDifference:
-    """One tensor in both: (type, bytes, damage); damage in nats per token, None where it is not known."""
+    """One tensor in both: (type, bytes, damage); damage in nats per token, None where it is not known.
+
+    ``compensated``: whether its rounding is error-compensated; None for a GGUF, which does not tell.
+    """
 
     tensor: str
     types: tuple[str, str]
     bytes: tuple[int, int]
     damage: tuple[float | None, float | None]
+    compensated: tuple[bool | None, bool | None] = (False, False)
 
     @property
     def equal(self) -> bool:
-        return self.types[0] == self.types[1]
+        """Whether it is stored alike, as far as that is known."""
+        first, second = self.compensated
+        return self.types[0] == self.types[1] and (first is None or second is None or first == second)
 
 
 @dataclass(frozen=True)
@@ -42,16 +48,28 @@ def difference(one: TensorTypes, other: TensorTypes, table: SensitivityTable | N
     check_same_model(one, other)
     if table:
         _check_table(table, one, other)
+    tables = _with_rounding(table, one), _with_rounding(table, other)
     lines = tuple(
         TensorDifference(
             name,
             (kind.name, other.types[name].name),
             (one.bytes[name], other.bytes[name]),
-            (_damage(table, one, name), _damage(table, other, name)),
+            (_damage(tables[0], one, name), _damage(tables[1], other, name)),
+            (_compensated(one, name), _compensated(other, name)),
         )
         for name, kind in one.types.items()
     )
-    return PlanDifference(lines, (one.file_bytes, other.file_bytes), (_expected(table, one), _expected(table, other)))
+    klds = _expected(tables[0], one), _expected(tables[1], other)
+    return PlanDifference(lines, (one.file_bytes, other.file_bytes), klds)
+
+
+def _with_rounding(table: SensitivityTable | None, stored: TensorTypes) -> SensitivityTable | None:
+    """The table for the rounding of a plan; for that of ggml where a GGUF does not say how it was rounded."""
+    return table and table.with_stock_rounding(stored.plan.compensated if stored.plan else ())
+
+
+def _compensated(stored: TensorTypes, name: str) -> bool | None:
+    return name in stored.plan.compensated if stored.plan else None
 
 
 def _check_table(table: SensitivityTable, *both: TensorTypes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from quantplan.errors import BadUsage
 from quantplan.plan import Plan
@@ -53,7 +53,10 @@ class Explanation:
 
 @dataclass(frozen=True)
 class TensorExplanation:
-    """One tensor (or the group that it is tied into): its curve, and why other types are not on it."""
+    """One tensor (or the group that it is tied into): its curve, and why other types are not on it.
+
+    ``stock_damage``: by label of the curve, with ggml's own rounding; only labels that the plan would compensate.
+    """
 
     group: str
     tensors: tuple[str, ...]
@@ -62,6 +65,7 @@ class TensorExplanation:
     verdict: str
     source: str  # of its damages: probed, borrowed, prior, imported
     relative_error: float
+    stock_damage: dict[str, float] = field(default_factory=dict)
 
 
 def explain_plan(request: PlanRequest, plan: Plan, table: SensitivityTable) -> Explanation:
@@ -69,6 +73,7 @@ def explain_plan(request: PlanRequest, plan: Plan, table: SensitivityTable) -> E
 
     Raises what ``formulate_request`` raises, and BadUsage for a plan with a type which neither table nor constraints offer.
     """
+    table = table if plan.rounding else table.with_stock_rounding()
     formulation = formulate_request(request, table)
     choices = _choices(formulation, plan)
     allowed = allowed_types(request)
@@ -111,7 +116,20 @@ def explain_tensor(found: Explanation, tensor: Tensor) -> TensorExplanation:
         verdict(rungs, found.price, found.free_bytes),
         row.source,
         row.relative_error,
+        _stock_damage(found, at),
     )
+
+
+def _stock_damage(found: Explanation, at: int) -> dict[str, float]:
+    """By label of the choices of a group that have compensated rounding of some tensor."""
+    group, members = found.formulation.problem.groups[at], found.formulation.grouping.members[at]
+    damages = {}
+    for choice, kinds in zip(group.choices, found.formulation.grouping.kinds[at], strict=True):
+        rows = [(found.table.rows[tensor.name], kind.name) for tensor, kind in zip(members, kinds, strict=True)]
+        gains = [row.stock[kind] - row.weights[kind] for row, kind in rows if row.is_compensated(kind)]
+        if gains:
+            damages[choice.label] = choice.damage + sum(gains)
+    return damages
 
 
 def _excluded(found: Explanation, tensor: Tensor, offered: set[str]) -> dict[str, str]:

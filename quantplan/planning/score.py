@@ -12,7 +12,7 @@ from quantplan.tensor import Model
 
 
 def score(plan: Plan, table: SensitivityTable, model: Model | None = None) -> tuple[float, float]:
-    """(KLD in nats per token, its standard error) that the table predicts for the plan's types.
+    """(KLD in nats per token, its standard error) that the table predicts for the plan's types and rounding.
 
     Tensors that are copied are left out, and with the ``model`` at hand those that keep their type or become F32: their
     weights are the same. Raises ModelMismatch for another model's table, NothingSelected naming the tensors and types that
@@ -32,7 +32,7 @@ def score(plan: Plan, table: SensitivityTable, model: Model | None = None) -> tu
             f"the sensitivity table has no value for {', '.join(lacking[:3])}{more}; for {first} it has {' and '.join(near)} "
             "nearest in size. Measure it with `quantplan probe --types`, or give a file whose types the table has"
         )
-    return table.predict(types)
+    return table.with_stock_rounding(plan.compensated).predict(types)
 
 
 def scored(plan: Plan, table: SensitivityTable, model: Model | None = None) -> Plan:

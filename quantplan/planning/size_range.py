@@ -19,7 +19,10 @@ from quantplan.tensor import Model
 
 @dataclass(frozen=True)
 class Planned:
-    """The best plan within ``budget_bytes`` of the whole file; ``asked``: the same in the words of ``--budget``."""
+    """The best plan within ``budget_bytes`` of the whole file; ``asked``: the same in the words of ``--budget``.
+
+    ``compensated``: number of tensors with error-compensated rounding; ``stock_rounding_kld``: expected without it.
+    """
 
     file_bytes: int
     bpw: float
@@ -29,6 +32,8 @@ class Planned:
     budget_bytes: int
     asked: str
     gap: float
+    compensated: int = 0
+    stock_rounding_kld: float | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,10 @@ def _planned(
     model: Model, table: SensitivityTable, formulation: Formulation, point: Point, budget_bytes: int, asked: str
 ) -> Planned:
     types = formulation.grouping.types(point.choices)
-    kld, error = table.predict(formulation.grouping.priced(point.choices, table))
+    assignment = formulation.grouping.priced(point.choices, table)
+    kld, error = table.predict(assignment)
     file_bytes = formulation.fixed_bytes + point.bytes
-    return Planned(file_bytes, model.bits_per_weight(types), kld, error, types, budget_bytes, asked, point.gap)
+    compensated = sum(table.rows[name].is_compensated(kind) for name, kind in assignment.items())
+    stock = table.with_stock_rounding().predict(assignment)[0] if compensated else None
+    bpw = model.bits_per_weight(types)
+    return Planned(file_bytes, bpw, kld, error, types, budget_bytes, asked, point.gap, compensated, stock)

@@ -144,15 +144,16 @@ def plan_of(
         made_from=made_from(request, table),
         limits=formulation.limits(choices),
     )
-    plan = _with_rounding(plan, table)
+    stock_rounding, _ = table.with_stock_rounding().predict(formulation.grouping.priced(choices, table))
+    plan = _with_rounding(plan, table, stock_rounding)
     if request.per != "layer":
         return plan
     flags = flags_for({name: kind for name, kind in types.items() if request.model.by_name[name].block is None})
     return replace(plan, layer_types=formulation.grouping.layer_types(choices), flags=flags)
 
 
-def _with_rounding(plan: Plan, table: SensitivityTable) -> Plan:
-    """The plan with error-compensated rounding wherever the table has it.
+def _with_rounding(plan: Plan, table: SensitivityTable, stock_rounding_kld: float) -> Plan:
+    """The plan with error-compensated rounding wherever the table has it; ``stock_rounding_kld``: expected without it.
 
     BadFile where the table does not say which second moments it was measured with: the plan could not be built.
     """
@@ -169,4 +170,5 @@ def _with_rounding(plan: Plan, table: SensitivityTable) -> Plan:
             "the sensitivity table has compensated rounding but not the second moments it was measured with; probe again "
             "with --rounding auto"
         )
-    return plan.with_compensation(names, rounding_use(moments))
+    plan = plan.with_compensation(names, rounding_use(moments))
+    return replace(plan, stock_rounding_kld=stock_rounding_kld)

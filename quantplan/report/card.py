@@ -58,4 +58,7 @@ def _intro(data: CardData, base: Sequence[str], history: History | None) -> str:
     if not units:
         return f"{text}."
     unit = " or ".join(sorted(units))
-    return f"{text}: written by stock llama-quantize, with a type for each {unit} chosen by quantplan {__version__}."
+    rounding = (
+        " and error-compensated rounding" if any(file.plan and file.plan.compensated for file in data.files) else ""
+    )
+    return f"{text}: written by stock llama-quantize, with a type for each {unit} chosen by quantplan {__version__}{rounding}."

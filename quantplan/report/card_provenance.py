@@ -13,6 +13,7 @@ from quantplan.recipes.emit import layer_types_text
 from quantplan.recipes.quantize_command import plan_rules, requantizes
 from quantplan.report.card_data import CardData
 from quantplan.report.markdown import block, code, escaped, folded
+from quantplan.report.rounding import plan_rounding, rules_note
 
 SHORT = 12  # lines; longer rules are folded
 
@@ -45,6 +46,8 @@ def made(file: PublishedFile) -> str:
     )
     command = command_line([TOOL, *recipe.options(), source, file.name, plan.base_ftype])
     parts.append(block("\n".join([*_solving(plan), command]), "sh"))
+    if note := rules_note(len(plan.compensated)):
+        parts.append(f"{note[0].upper()}{note[1:]}.")
     if plan.layer_types:
         parts.append(_maybe_folded("LAYER_TYPES and FLAGS", layer_types_text(plan)))
     parts.append(_maybe_folded(f"Rules for --tensor-type-file, {rules_name(file)}", rules_text(file) or ""))
@@ -100,6 +103,8 @@ def _chosen(plan: Plan) -> str:
     if plan.predicted_kld is not None and plan.calibrated:
         error = f" ± {plan.predicted_kld_err:.2g}" if plan.predicted_kld_err is not None else ""
         words.append(f"Expected KLD {plan.predicted_kld:.3g}{error}.")
+    if plan.compensated:
+        words.append(f"Rounding {plan_rounding(plan)}.")
     words.append(_imatrix(plan))
     text, ctx = plan.made_from.get("calibration"), plan.made_from.get("ctx")
     if isinstance(text, str) and text:

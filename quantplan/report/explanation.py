@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from quantplan.budget import human_bytes
 from quantplan.planning.explain import ConstraintCost, Explanation, TensorExplanation
+from quantplan.planning.rounding_gain import rounding_gains
+from quantplan.report.cells import number
+from quantplan.report.rounding import plan_rounding, rounding_fields, rules_note
 from quantplan.report.table import Columns, Table, table_of
-from quantplan.solver.explain import MB, GroupGain
+from quantplan.solver.explain import MB, CurvePoint, GroupGain
 
 SHOWN = 10
 _PER = 100_000_000  # bytes that the shadow price is given for
@@ -21,6 +24,9 @@ def summary(explanation: Explanation, constraints: Sequence[ConstraintCost]) -> 
         error = "" if plan.predicted_kld_err is None else f" ± {plan.predicted_kld_err:.2g}"
         note = "" if plan.calibrated else " (not calibrated: for ranking only)"
         lines.append(f"expected    KLD {plan.predicted_kld:.5g}{error} nats/token{note}")
+    if plan.compensated:
+        lines.append(f"rounding    {plan_rounding(plan)}")
+        lines.append(f"rules       {rules_note(len(plan.compensated))}")
     if explanation.price is None:
         lines.append(f"price       none: the plan minimises the {outcome.minimised} of damages, not their sum")
     else:
@@ -71,15 +77,17 @@ def curve_table(tensor: TensorExplanation, price: float | None) -> Table:
     def per_mb(rate: float | None) -> str:
         return "" if rate is None else f"{rate * MB:.3g}"
 
-    columns = (
+    columns: list[tuple[str, Callable[[CurvePoint], str]]] = [
         (tensor.group, lambda rung: rung.label),
         ("bytes", lambda rung: f"{rung.bytes:,}"),
         ("damage", lambda rung: f"{rung.damage:.4g}"),
         ("saves per MB", lambda rung: per_mb(rung.rate)),
         ("price per MB", lambda rung: "" if rung.rate is None else per_mb(price)),
         ("", lambda rung: "<- chosen" if rung.chosen else ""),
-    )
-    return table_of("", columns, tensor.rungs, texts=(0, 5))
+    ]
+    if tensor.stock_damage:
+        columns.insert(3, ("stock rounding", lambda rung: number(tensor.stock_damage.get(rung.label))))
+    return table_of("", columns, tensor.rungs, texts=(0, len(columns) - 1))
 
 
 def plan_fields(explanation: Explanation, constraints: Sequence[ConstraintCost]) -> dict[str, object]:
@@ -98,6 +106,7 @@ def plan_fields(explanation: Explanation, constraints: Sequence[ConstraintCost])
         ],
         "wishes": [{"wish": cost.constraint, "tensors": cost.tensors, "nats": cost.nats} for cost in constraints],
         "tensors": [_gain_fields(gain) for gain in explanation.standings],
+        "rounding": rounding_fields(plan, rounding_gains(plan, explanation.table)),
     }
 
 
@@ -125,6 +134,7 @@ def tensor_fields(tensor: TensorExplanation, price: float | None) -> dict[str, o
                 "type": rung.label,
                 "bytes": rung.bytes,
                 "damage": rung.damage,
+                "stock_damage": tensor.stock_damage.get(rung.label),
                 "chosen": rung.chosen,
                 "saves_per_mb": None if rung.rate is None else rung.rate * MB,
             }

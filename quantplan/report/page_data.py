@@ -22,6 +22,8 @@ from quantplan.records.codec import finite
 from quantplan.records.formats import COMPARISONS, MEASUREMENTS
 from quantplan.report.commands import Commands
 from quantplan.report.report_data import ReportData
+from quantplan.report.rounding import rounding_words, rules_note
+from quantplan.sensitivity_table import SensitivityTable
 from quantplan.tensor import Tensor
 
 PAGE_FORMAT, PAGE_VERSION = "quantplan-report", 1  # 1: first
@@ -53,7 +55,8 @@ def page_data(report_data: ReportData, commands: Commands, command: str, made: s
         ],
         "roles": roles(tensors),
         "tensors": [_tensor(report_data, tensor) for tensor in tensors],
-        "damage": [_damages(report_data, tensor, types) for tensor in tensors],
+        "damage": [_damages(report_data.table, tensor, types) for tensor in tensors],
+        "stock_damage": _stock_damages(report_data.table, tensors, types),
         "plans": [_plan(report_data, commands, plan, tensors, letters) for plan in report_data.plans],
         "opens_at": report_data.opens_at,
         "mixes": [
@@ -112,9 +115,23 @@ def _tensor(report_data: ReportData, tensor: Tensor) -> dict[str, Any]:
     }
 
 
-def _damages(report_data: ReportData, tensor: Tensor, types: Sequence[QuantType]) -> list[float | None]:
-    row = report_data.table.rows[tensor.name]
+def _damages(table: SensitivityTable, tensor: Tensor, types: Sequence[QuantType]) -> list[float | None]:
+    row = table.rows[tensor.name]
     return [_short(row.damage(kind.name)) if kind.name in row.weights else None for kind in types]
+
+
+def _stock_damages(
+    table: SensitivityTable, tensors: Sequence[Tensor], types: Sequence[QuantType]
+) -> list[list[float | None]] | None:
+    """Of ggml's own rounding, where ``damage`` is that of compensated rounding; None where the table has none."""
+    stock = table.with_stock_rounding()
+    compensated = [[table.rows[tensor.name].is_compensated(kind.name) for kind in types] for tensor in tensors]
+    if not any(map(any, compensated)):
+        return None
+    return [
+        [damage if shown else None for damage, shown in zip(_damages(stock, tensor, types), row, strict=True)]
+        for tensor, row in zip(tensors, compensated, strict=True)
+    ]
 
 
 def _plan(
@@ -125,10 +142,23 @@ def _plan(
         "asked": plan.asked,
         "gap": plan.gap,
         **_sized(plan, tensors, letters),
+        "rounding": _rounding(plan),
         "commands": {
             "quantplan": commands.by_quantplan(plan),
             "llama-quantize": commands.by_llama_quantize(report_data, plan),
         },
+    }
+
+
+def _rounding(plan: Planned) -> dict[str, Any] | None:
+    """In words: what is compensated and what it gains, and what the rules for llama-quantize leave out."""
+    if not plan.compensated:
+        return None
+    return {
+        "compensated": plan.compensated,
+        "stock_rounding_kld": _short(plan.stock_rounding_kld, 6),
+        "words": rounding_words(plan.compensated, len(plan.types), plan.kld, plan.stock_rounding_kld),
+        "note": rules_note(plan.compensated),
     }
 
 

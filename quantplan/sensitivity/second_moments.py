@@ -37,15 +37,14 @@ _WAITING_SHARE, _WAITING_BYTES = 5, 1 << 30  # a fifth of the memory, at most 1 
 
 @dataclass(frozen=True)
 class MomentOptions:
-    """``chunks`` of ``n_ctx`` tokens, 0: the whole text; ``spread`` over the text, or the first ones as llama-imatrix takes them.
+    """``chunks`` of ``n_ctx`` tokens, 0: the whole text.
 
-    ``memory``: bytes that sums may take, 0: half of what is available; the model and its buffers come on top.
+    ``spread``: over the text; else the first ones, as llama-imatrix takes them.
     """
 
     n_ctx: int = 512
     chunks: int = 0
     spread: bool = True
-    memory: int = 0
     execution: Execution = Execution()
 
 
@@ -152,7 +151,7 @@ def _collect(
     folder: Path,
     advance: Advance,
 ) -> None:
-    memory = options.memory or psutil.virtual_memory().available // 2
+    memory = options.execution.memory or psutil.virtual_memory().available // 2
     planned = passes(sums, graph.inputs, memory)
     needed = sum(moment_files.sums_bytes(each.columns) for each in sums if each.full)
     moment_files.check_room(folder, needed, shutil.disk_usage(folder).free)

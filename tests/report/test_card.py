@@ -12,7 +12,7 @@ from model_parts import model_of
 from quantplan.comparison import Gap
 from quantplan.evaluate.compare import compare_measurements, retested
 from quantplan.evaluate.published_files import PublishedFile
-from quantplan.plan import PlannedTensor
+from quantplan.plan import PlannedTensor, RoundingUse
 from quantplan.quant_type import BY_NAME
 from quantplan.report.card_data import CardData
 from quantplan.report.card_origin import Identity, ancestors, base_models, front_matter
@@ -29,6 +29,19 @@ def test_nothing_is_invented():
     assert "Unknown here: see the base model." in text
     assert "license:" not in text and "base_model" not in text and "quantized_by" not in text and "-hf" not in text
     assert text.startswith("---\nlibrary_name: gguf\ntags:\n- gguf\n- quantplan\n---\n\n# model GGUF\n")
+
+
+def test_compensated_rounding_is_named_with_its_gain():
+    plan = plan_of().with_compensation(("output.weight",), RoundingUse("t" * 64, 512, 128))
+    text = card(CardData((file_of("m.gguf", 1000, plan=replace(plan, stock_rounding_kld=0.02)),), {}))
+    assert "by quantplan" in text and " and error-compensated rounding.\n" in text
+    assert (
+        "Rounding error-compensated for 1 of 3 tensors: expected KLD 0.0123, 0.02 with llama-quantize's rounding"
+        in text
+    )
+    note = "The rules rebuild the types, not the compensated rounding of 1 tensor; `quantplan quantize` builds both."
+    assert text.index("llama-quantize --tensor-type-file") < text.index(note)
+    assert "compensated" not in card(published([]))
 
 
 def test_an_uncalibrated_expectation_is_none():

@@ -56,6 +56,11 @@ def lite(folder):
     return read_model(tiny_lite(folder / "lite.gguf"))
 
 
+def within(memory):
+    """The options with so many bytes for sums."""
+    return MomentOptions(**(vars(OPTIONS) | {"execution": Execution(threads=1, memory=memory)}))
+
+
 def matrices(model):
     return [each for each in model.tensors if len(each.shape) > 1 and not each.name.endswith("gate_inp.weight")]
 
@@ -234,7 +239,7 @@ def test_little_memory_means_more_passes_and_the_same_sums(tied, text, of_tied, 
     monkeypatch.setattr(second_moments, "MomentPass", Counting)
     largest = 4 * 288 * 288
     progress = []
-    options = MomentOptions(**(vars(OPTIONS) | {"memory": 2 * largest * 5 // 4}))
+    options = within(2 * largest * 5 // 4)
     ours = collect(tied, matrices(tied), text, options, tmp_path, progress.append)
     assert len(runs) == 5 and sum(progress) == pytest.approx(1)
     assert {run for run, name in asked if name == "result_norm"} == {5}, "earlier passes end earlier"
@@ -252,7 +257,7 @@ def test_experts_are_shared_out_among_passes(moe, text, of_moe, tmp_path, monkey
         return watched(self, node, ask)
 
     monkeypatch.setattr(second_moments.MomentPass, "watch", watch)
-    options = MomentOptions(**(vars(OPTIONS) | {"memory": 6 * 4 * WIDTH**2 * 5 // 4}))  # of 18 sums a block
+    options = within(6 * 4 * WIDTH**2 * 5 // 4)  # of 18 sums a block
     ours = collect(moe, matrices(moe), text, options, tmp_path, reports.append)
     assert len(reports) == 10 and sum(reports) == pytest.approx(1)
     assert (0, "ffn_moe_gate-0") in asked and (0, "ffn_moe_swiglu-0") not in asked, "the pass ends at its last expert"
@@ -293,7 +298,7 @@ def test_passes_are_consecutive_and_fit():
 
 
 def test_interrupted_work_is_resumed_at_the_last_finished_pass(tied, text, of_tied, tmp_path):
-    options = MomentOptions(**(vars(OPTIONS) | {"memory": 4 * 288 * 288 * 5 // 4}))
+    options = within(4 * 288 * 288 * 5 // 4)
     passes_of_all = len(of_tied.inputs)
 
     shares = []
@@ -330,7 +335,7 @@ def test_what_changes_the_sums_changes_the_folder(tied, moe, text, tmp_path):
     folders = {moments_folder(tied, text, MomentOptions(**each), tmp_path) for each in other}
     folders |= {moments_folder(moe, text, OPTIONS, tmp_path), moments_folder(tied, text + "x", OPTIONS, tmp_path)}
     same = moments_folder(
-        tied, text, MomentOptions(**(vars(OPTIONS) | {"execution": Execution(threads=2), "memory": 1})), tmp_path
+        tied, text, MomentOptions(**(vars(OPTIONS) | {"execution": Execution(threads=2, memory=1)})), tmp_path
     )
     assert len(folders) == 6 and same == moments_folder(tied, text, OPTIONS, tmp_path) not in folders
 
@@ -455,9 +460,9 @@ def test_moments_of_another_model_or_text(tied, moe, text, of_tied):
 
 def test_memory_that_cannot_hold_one_input(tied, text, tmp_path):
     with pytest.raises(QuantplanError, match=r"blk\.0\.ffn_down\.weight \(288 columns\) need 414,720 bytes") as error:
-        collected(tied, text, tmp_path, memory=400_000)
+        collect(tied, matrices(tied), text, within(400_000), tmp_path)
     assert "--memory" in str(error.value)
-    collected(tied, text, tmp_path, memory=414_720)
+    collect(tied, matrices(tied), text, within(414_720), tmp_path)
 
 
 def test_a_full_disk_is_noticed_before_the_work(tied, text, tmp_path, monkeypatch):

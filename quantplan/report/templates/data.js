@@ -10,8 +10,17 @@ const typeOf = (sized, at) => data.types[typeIndex(sized, at)];
 const elements = data.tensors.map(tensor => tensor.shape.reduce((product, size) => product * size, 1));
 const tensorBytes = (at, type) => elements[at] / type.block * type.block_bytes;
 
+/** Nats per token of tensor `at` as a type (by its index) with llama-quantize's rounding; null where none is compensated. */
+const stockDamage = (at, index) => data.stock_damage?.[at][index] ?? null;
+
+/** Whether the rounding of tensor `at` is compensated: in plans only, stock quants are rounded by llama-quantize. */
+const isCompensated = (sized, at) => Boolean(sized.rounding) && stockDamage(at, typeIndex(sized, at)) !== null;
+
 /** Nats per token of tensor `at` in a plan or stock quant: null where the table has no value for its type. */
-const damageOf = (sized, at) => data.damage[at][typeIndex(sized, at)];
+function damageOf(sized, at) {
+  const index = typeIndex(sized, at);
+  return (isCompensated(sized, at) ? null : stockDamage(at, index)) ?? data.damage[at][index];
+}
 
 /** The largest plan that is no larger than so many bytes; undefined where all are larger. */
 const planWithin = bytes => data.plans.findLast(plan => plan.bytes <= bytes);

@@ -36,7 +36,9 @@ function showPlan() {
   byId('like').value = alike?.name ?? '';
   byId('smaller').disabled = state.plan === 0;
   byId('larger').disabled = state.plan === data.plans.length - 1;
-  byId('verdict').textContent = verdict(current);
+  byId('verdict').textContent = verdict(current) + (current.rounding ? ` Rounding ${current.rounding.words}.` : '');
+  byId('rules-note').textContent = current.rounding ? `With llama-quantize alone: ${current.rounding.note}.` : '';
+  byId('rules-note').hidden = !current.rounding;
   byId('by-role').replaceChildren(byRoleTable(current));
   byId('command-quantplan').textContent = current.commands.quantplan;
   byId('command-tool').textContent = current.commands['llama-quantize'];
@@ -89,12 +91,20 @@ function showTensor(at) {
     ['expected KLD', figure(damage)], ['of the total', damage === null || Number.isNaN(total) || !total ? '–' : percent(damage / total)],
     ['scale', `${tensor.source}, ± ${percent(tensor.error)}`],
   ];
-  const rows = data.types.map((each, index) => ({ type: each, damage: data.damage[at][index] })).filter(row => row.damage !== null || row.type === type);
+  if (data.stock_damage) facts.push(['rounding', roundingOf(at)]);
+  const rows = data.types.map((each, index) => ({ type: each, damage: data.damage[at][index], stock: stockDamage(at, index) })).filter(row => row.damage !== null || row.type === type);
   const choices = table([
     ['Type', row => row.type.name, words], ['Bytes', row => tensorBytes(at, row.type), size], ['KLD', row => row.damage, figure],
+    ...(data.stock_damage ? [['Stock rounding', row => row.stock, figure]] : []),
   ], rows, false);
   [...choices.tBodies[0].rows].forEach((row, index) => row.classList.toggle('here', rows[index].type === type));
   byId('tensor').replaceChildren(make('h3', {}, tensor.name), make('dl', {}, ...facts.flatMap(([name, value]) => [make('dt', {}, name), make('dd', {}, value)])), choices);
+}
+
+/** How the rounding of a tensor is compensated in what the map shows, and what that gains. */
+function roundingOf(at) {
+  if (!isCompensated(shown(), at)) return "llama-quantize's";
+  return `compensated, KLD ${figure(stockDamage(at, typeIndex(shown(), at)))} without`;
 }
 
 const THEMES = ['auto', 'light', 'dark'];
