@@ -3,8 +3,6 @@
 What the commands do as functions: docs/python.md. Each name is imported when it is first used.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

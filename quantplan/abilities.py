@@ -2,8 +2,6 @@
 positions. Headers tell all of it; what they do not tell (an architecture that is not known here) the engine finds out.
 """
 
-from __future__ import annotations
-
 from quantplan.errors import BadUsage
 from quantplan.tensor import Model
 

@@ -1,7 +1,5 @@
 """What commands do in one call each; ``import quantplan as qp`` has these functions, see docs/python.md."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -46,7 +44,7 @@ def plan_request(
     *,
     imatrix: Imatrix | None = None,
     types: str = "all",
-    **limits: Unpack[PlanLimits],
+    **limits: "Unpack[PlanLimits]",
 ) -> PlanRequest:
     """What is to be planned, checked as far as nothing need be measured for it; ``budget`` and ``types`` as options have them.
 
@@ -65,7 +63,7 @@ def solve(
     imatrix: Imatrix | None = None,
     types: str = "all",
     speeds: SpeedTable | None = None,
-    **limits: Unpack[PlanLimits],
+    **limits: "Unpack[PlanLimits]",
 ) -> Plan:
     """The plan of the least expected KLD within ``budget`` ("17.9GB", "5bpw", "40%", "Q4_K_M") and the limits.
 
@@ -82,7 +80,7 @@ def frontier(
     imatrix: Imatrix | None = None,
     types: str = "all",
     speeds: SpeedTable | None = None,
-    **limits: Unpack[PlanLimits],
+    **limits: "Unpack[PlanLimits]",
 ) -> Frontier:
     """The best plans at ``points`` even steps from the smallest to the largest file, next to the stock quants.
 

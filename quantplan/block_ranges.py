@@ -1,7 +1,5 @@
 """Numbers of blocks as people write them: ``0-3 7 12-15``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 

@@ -1,7 +1,5 @@
 """The size of a file, however it is given. A budget is the whole file, metadata included."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,7 @@ class Budget:
     asked: str
 
     @classmethod
-    def parse(cls, text: str, model: Model, metadata_bytes: int = 0) -> Budget:
+    def parse(cls, text: str, model: Model, metadata_bytes: int = 0) -> "Budget":
         """17.9GB (1e9), 16.7GiB (2^30), 4.25bpw, 40% (of the model's file), 123456789 (bytes), =other.gguf.
 
         Bits per weight are counted as llama.cpp prints them, tensor data over all weights; the

@@ -1,7 +1,5 @@
 """A comparison: files measured under the same conditions against the first of them, and what may be concluded."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from quantplan.measurement import Estimate, Measurement

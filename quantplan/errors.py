@@ -18,8 +18,6 @@ Messages say what happened, where, and what to do next. Only ``cli.main.main`` c
 Ctrl-C ends with 130, as shells expect.
 """
 
-from __future__ import annotations
-
 
 class QuantplanError(Exception):
     """Root of all errors that are answered with one sentence instead of a traceback."""

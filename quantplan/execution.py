@@ -1,7 +1,5 @@
 """Where models are run: in this process, in several here, by the workers of a Dask cluster, or on the devices of RPC servers."""
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass, replace
@@ -43,7 +41,7 @@ class Execution:
         """The name under which results are filed: cpu, gpu, or RPC[host:port,host:port] as ggml names servers."""
         return f"RPC[{','.join(self.rpc)}]" if self.rpc else "gpu" if self.gpu_layers else "cpu"
 
-    def within_worker(self, threads: int) -> Execution:
+    def within_worker(self, threads: int) -> "Execution":
         """The same as one worker process of several runs it."""
         return replace(self, threads=threads, jobs=1, scheduler=None)
 

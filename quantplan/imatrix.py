@@ -1,7 +1,5 @@
 """The importance matrix: mean squared input of each column of each matrix, over a calibration text."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

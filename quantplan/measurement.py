@@ -8,8 +8,6 @@ carries ``kld_chunk_err``, taken from the means of whole chunks: the honest one 
 short, and the one that verdicts rest on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -45,7 +43,7 @@ class Conditions:
     llama_cpp: str  # version of the build that ran the model
     metrics: int = METRICS_VERSION
 
-    def differences(self, other: Conditions) -> list[str]:
+    def differences(self, other: "Conditions") -> list[str]:
         """What is not the same, as ``n_ctx 256 / 512``."""
         return differing_fields(self, other)
 

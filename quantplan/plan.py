@@ -1,7 +1,5 @@
 """The plan: one type for each tensor of one model, the exact size of the file, and what to expect of it."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -118,7 +116,7 @@ class Plan:
             for tensor in self.tensors
         }
 
-    def with_stock_rounding(self) -> Plan:
+    def with_stock_rounding(self) -> "Plan":
         """The same types, rounded as llama-quantize does throughout; the error of the expected KLD stays in proportion."""
         if self.rounding is None:
             return self
@@ -134,7 +132,7 @@ class Plan:
             stock_rounding_kld=None,
         )
 
-    def with_compensation(self, names: Collection[str], use: RoundingUse) -> Plan:
+    def with_compensation(self, names: Collection[str], use: RoundingUse) -> "Plan":
         """The same types, with error-compensated rounding of the tensors named."""
         tensors = tuple(replace(tensor, compensated=tensor.name in names) for tensor in self.tensors)
         return replace(self, tensors=tensors, rounding=use if names else None)

@@ -10,8 +10,6 @@ Library functions take ``report: Reporter = SILENT`` and write
 ``quantplan.cli.console`` shows stages as progress bars on stderr; a program may pass an object of its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol

@@ -1,7 +1,5 @@
 """A project folder: quantplan.toml says which model, imatrix, texts and settings belong together."""
 
-from __future__ import annotations
-
 import difflib
 import sys
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ Source: ``ggml.h`` (enum ggml_type), ``ggml-common.h`` (block structs) and ``lla
 installed library.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Collection
 from dataclasses import dataclass

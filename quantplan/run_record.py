@@ -1,7 +1,5 @@
 """What a run keeps of a file that it made: how it measured, against what, and how refinement went."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

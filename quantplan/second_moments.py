@@ -7,8 +7,6 @@ Tokens of a text are not independent and the inverse of H suffers more than H it
 what independent tokens would leave; the multiples are measured, see below.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Which tensors an option means: a name, a role, a glob, or a regular expression between slashes."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterable

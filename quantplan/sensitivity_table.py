@@ -4,8 +4,6 @@ It is the seam between measuring and solving: analyze and probe make it, solve c
 it was not measured; it is absent, never 0.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -96,7 +94,7 @@ class SensitivityTable:
             if quant != stored[name] or (name in self.rows and quant.name in self.rows[name].weights)
         }
 
-    def with_stock_rounding(self, compensated: Collection[str] = ()) -> SensitivityTable:
+    def with_stock_rounding(self, compensated: Collection[str] = ()) -> "SensitivityTable":
         """The table for files with ggml's own rounding of all tensors but those named."""
         rows = {
             name: row if name in compensated else replace(row, weights=row.weights | row.stock, stock={})

@@ -4,8 +4,6 @@ A task counts as solved where the right ending is the likeliest per token. What 
 task: two files that answered the same tasks are compared task by task, which tells more than their two percentages.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Tensors and models as the header of a GGUF file describes them: never their data."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Tokens per second of a file, as llama-bench measures them, with the machine they hold for."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Sequence

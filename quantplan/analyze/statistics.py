@@ -17,8 +17,6 @@ NaN marks what is not defined: the cosine with a tensor of another size or with 
 The statistics describe the inputs alone, neither the weights nor the error of a quantization.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence

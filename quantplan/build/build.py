@@ -1,7 +1,5 @@
 """Building what a plan says with llama-quantize, and believing nothing but the file that comes out."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ llama-quantize builds the file first. Then the blocks of each tensor whose input
 place; every other byte stays as llama-quantize wrote it.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

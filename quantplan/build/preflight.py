@@ -1,7 +1,5 @@
 """What can be known to be wrong before a build that takes hours: output, disk, imatrix, rules."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import shutil

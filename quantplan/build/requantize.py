@@ -1,7 +1,5 @@
 """The types of any quantized file, built again from the original model with error-compensated rounding."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

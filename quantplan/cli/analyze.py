@@ -1,7 +1,5 @@
 """`quantplan analyze`: what an imatrix says about the inputs of each tensor."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`quantplan card`: the README.md of a model on a hub."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`quantplan compare`: a plan against stock quants or other files, same text, paired chunk by chunk."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Where the value of an option comes from: the command line, the environment, quantplan.toml, or the program."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import fields, replace

@@ -1,7 +1,5 @@
 """What the commands print with: data on stdout, everything else on stderr."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator
@@ -41,7 +39,7 @@ def put_json(value: Any) -> None:
     print(json.dumps(value, indent=1, allow_nan=False))
 
 
-def put_table(*tables: Table | TableValue) -> None:
+def put_table(*tables: "Table | TableValue") -> None:
     """Tables on stdout; full width where it is no terminal, so that pipes lose nothing."""
     from rich.console import Console
 
@@ -53,7 +51,7 @@ def put_table(*tables: Table | TableValue) -> None:
         (console if _fitted(table, console) else wide).print(table)
 
 
-def _fitted(table: Table, console: Console) -> bool:
+def _fitted(table: "Table", console: "Console") -> bool:
     """Where the terminal is too narrow, the frame is left out and cells fold between words; False where their longest words
     need more: then lines go on in the terminal's next, for what is cut off nobody can read.
     """
@@ -72,7 +70,7 @@ def _fitted(table: Table, console: Console) -> bool:
     return _spared(table, console, max(each.minimum for each in cells) - least).minimum <= console.width
 
 
-def _spared(table: Table, console: Console, columns: int) -> Measurement:
+def _spared(table: "Table", console: "Console", columns: int) -> "Measurement":
     """The widths of the table, less the columns that its names can do without."""
     from rich.measure import Measurement
 
@@ -81,14 +79,14 @@ def _spared(table: Table, console: Console, columns: int) -> Measurement:
 
 
 @contextmanager
-def progress(name: str, total: float = 1.0, unit: str = "") -> Iterator[Advance]:
+def progress(name: str, total: float = 1.0, unit: str = "") -> "Iterator[Advance]":
     """A bar with ETA on stderr; the yielded function takes how much more is done. A line where stderr is no terminal."""
     with terminal() as report, report.stage(name, total, unit) as advance:
         yield advance
 
 
 @contextmanager
-def terminal() -> Iterator[Reporter]:
+def terminal() -> "Iterator[Reporter]":
     """Stages as progress bars with ETA on stderr, until the block ends; plain lines where stderr is no terminal."""
     if not sys.stderr.isatty():
         yield _Lines()
@@ -113,7 +111,7 @@ class _Lines:
     """Stages named as they begin."""
 
     @contextmanager
-    def stage(self, name: str, total: float = 1.0, unit: str = "") -> Iterator[Advance]:
+    def stage(self, name: str, total: float = 1.0, unit: str = "") -> "Iterator[Advance]":
         say(f"{name} ...")
         yield lambda amount: None
 
@@ -124,24 +122,24 @@ class _Lines:
         warn(text)
 
 
-LINES: Reporter = _Lines()
+LINES: "Reporter" = _Lines()
 
 
 class _Bars:
     """Stages as bars of a ``rich`` display, one below the other; each goes when its stage ends."""
 
-    def __init__(self, bars: Progress) -> None:
+    def __init__(self, bars: "Progress") -> None:
         self._bars = bars
 
     @contextmanager
-    def stage(self, name: str, total: float = 1.0, unit: str = "") -> Iterator[Advance]:
+    def stage(self, name: str, total: float = 1.0, unit: str = "") -> "Iterator[Advance]":
         task = self._bars.add_task(name, total=total, detail="")
         try:
             yield lambda amount: self._advance(task, amount, unit)
         finally:
             self._bars.remove_task(task)
 
-    def _advance(self, task: TaskID, amount: float, unit: str) -> None:
+    def _advance(self, task: "TaskID", amount: float, unit: str) -> None:
         self._bars.advance(task, amount)
         state = self._bars.tasks[self._bars.task_ids.index(task)]
         self._bars.update(task, detail=_amounts(state.completed, state.total or 1.0, unit))

@@ -1,7 +1,5 @@
 """`quantplan demo`: the main job from beginning to end, by the commands that a person would type."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 from pathlib import Path
 

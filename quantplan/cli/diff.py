@@ -1,7 +1,5 @@
 """`quantplan diff`: two plans or GGUFs, tensor by tensor."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`quantplan doctor`: what is installed, what is missing, and the command that fixes it."""
 
-from __future__ import annotations
-
 import typer
 from rich.table import Table
 

@@ -1,7 +1,5 @@
 """`quantplan emit`: a plan in the languages of other tools."""
 
-from __future__ import annotations
-
 from enum import Enum
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`quantplan explain`: why a plan stores a tensor as it does."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """What turns functions into commands: option groups expanded into signatures, commands imported when they are called."""
 
-from __future__ import annotations
-
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """`quantplan frontier`: every size from one sensitivity table."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar

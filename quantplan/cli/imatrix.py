@@ -1,7 +1,5 @@
 """`quantplan imatrix`: drives llama-imatrix."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`quantplan import`: what others publish as a plan, or as a sensitivity table."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`quantplan init`: makes a project folder."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

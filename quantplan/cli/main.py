@@ -1,7 +1,5 @@
 """The `quantplan` command: the overview of all commands, and errors as a sentence and an exit code."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shlex

@@ -1,7 +1,5 @@
 """`quantplan measure`: PPL, KLD and more of files against their base model, scores at tasks, tokens per second."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`quantplan memory`: what a model takes in VRAM and RAM when it runs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Names that options had before: they keep working, with a line on stderr that says the new one."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

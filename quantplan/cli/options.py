@@ -1,7 +1,5 @@
 """Option groups that commands share, and what they mean inside a project."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum

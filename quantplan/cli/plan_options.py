@@ -1,7 +1,5 @@
 """Option groups of the commands that make plans, and the request that they make together."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

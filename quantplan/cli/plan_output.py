@@ -1,7 +1,5 @@
 """How the commands that make plans show them and where they keep them."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 _SOURCE_TYPE = re.compile(r"[-.](f16|bf16|f32)$", re.IGNORECASE)
 
 
-def model_stem(model: Model) -> str:
+def model_stem(model: "Model") -> str:
     """The model's file name without ``.gguf``, shard number and the type of the source, which is not the
     plan's.
     """
@@ -28,7 +26,7 @@ def model_stem(model: Model) -> str:
     return _SOURCE_TYPE.sub("", file_stem(model.path.name))
 
 
-def default_plan_path(model: Model, what: str) -> Path:
+def default_plan_path(model: "Model", what: str) -> Path:
     """``<model>-<what>.json`` in the project's plans, or in ./plans outside any project."""
     here = options.project()
     folder = here.plans if here else Path("plans")
@@ -40,7 +38,7 @@ def plan_stem(model: str, what: str) -> str:
     return with_stem(model, re.sub(r"[^A-Za-z0-9._=%+-]+", "-", what).strip("-"))
 
 
-def plan_name(request: PlanRequest) -> str:
+def plan_name(request: "PlanRequest") -> str:
     """What a plan is called after: its size and other limits."""
     words = [size_name(request.budget)] if request.budget else []
     words += [f"kld{request.most_kld:g}"] if request.most_kld else []
@@ -62,7 +60,7 @@ def with_stem(stem: str, name: str) -> str:
     return name if name.startswith(f"{stem}-") else f"{stem}-{name}"
 
 
-def print_plan(plan: Plan, model: Model, path: Path | str, as_json: bool) -> None:
+def print_plan(plan: "Plan", model: "Model", path: Path | str, as_json: bool) -> None:
     """The plan's figures: a table by role and type, or one JSON object with null for what is not known."""
     if as_json:
         console.put_json(_figures(plan, model, path))
@@ -72,7 +70,7 @@ def print_plan(plan: Plan, model: Model, path: Path | str, as_json: bool) -> Non
         console.put(line)
 
 
-def _figures(plan: Plan, model: Model, path: Path | str) -> dict[str, object]:
+def _figures(plan: "Plan", model: "Model", path: Path | str) -> dict[str, object]:
     from quantplan.records.codec import finite
     from quantplan.report.rounding import rounding_fields
 
@@ -96,7 +94,7 @@ def _figures(plan: Plan, model: Model, path: Path | str) -> dict[str, object]:
     }
 
 
-def _types_table(plan: Plan, model: Model) -> Table:
+def _types_table(plan: "Plan", model: "Model") -> "Table":
     from rich.table import Table
 
     from quantplan.budget import human_bytes
@@ -112,7 +110,7 @@ def _types_table(plan: Plan, model: Model) -> Table:
     return table
 
 
-def _by_role(plan: Plan, model: Model) -> dict[tuple[str, str], list[tuple[str, int]]]:
+def _by_role(plan: "Plan", model: "Model") -> dict[tuple[str, str], list[tuple[str, int]]]:
     """(role, type) -> [(tensor, bytes)], roles by size and types from large to small."""
     found: dict[tuple[str, str], list[tuple[str, int]]] = {}
     sizes: dict[str, int] = {}
@@ -130,7 +128,7 @@ def _ranges(blocks: list[int | None]) -> str:
     return runs_text(sorted({block for block in blocks if block is not None}))
 
 
-def _summary(plan: Plan, model: Model, path: Path | str) -> list[str]:
+def _summary(plan: "Plan", model: "Model", path: Path | str) -> list[str]:
     from quantplan.budget import human_bytes
 
     size = f"file      {plan.file_bytes:,} bytes ({human_bytes(plan.file_bytes)})"
@@ -140,7 +138,7 @@ def _summary(plan: Plan, model: Model, path: Path | str) -> list[str]:
     return [size, *_expectation(plan), f"plan      {path}"]
 
 
-def _limit(limit: Limit) -> str:
+def _limit(limit: "Limit") -> str:
     from quantplan.budget import human_bytes
 
     if limit.unit == "bytes":
@@ -149,7 +147,7 @@ def _limit(limit: Limit) -> str:
     return f"{limit.name}: {limit.used * share:,.0f} of {limit.limit * share:,.0f} us that are left for matrices"
 
 
-def _expectation(plan: Plan) -> list[str]:
+def _expectation(plan: "Plan") -> list[str]:
     from quantplan.report.rounding import plan_rounding
 
     lines = []

@@ -1,7 +1,5 @@
 """What the commands that plan take and do alike: their options, the request that these make, sensitivities and speeds for it."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from dataclasses import dataclass, replace
@@ -39,7 +37,7 @@ class PlanningOptions:
         """Whether anything but the types limits the plan; a budget besides."""
         return self.target.max_kld is not None or self.limits.limits_memory or self.limits.min_tps is not None
 
-    def serving(self) -> PlanningOptions:
+    def serving(self) -> "PlanningOptions":
         """With a --ctx that can only be meant for --vram moved to --serve-ctx, its name until --ctx meant chunks."""
         ctx = self.measuring.ctx
         if not self.limits.limits_memory or self.limits.serve_ctx is not None or (ctx or 0) <= _LONG_CHUNK:

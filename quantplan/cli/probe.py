@@ -1,7 +1,5 @@
 """`quantplan probe`: what each tensor costs in KL divergence, measured in the loaded model."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

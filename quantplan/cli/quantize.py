@@ -1,7 +1,5 @@
 """`quantplan quantize`: builds what a plan says, or a stock quant."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path

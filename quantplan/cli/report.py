@@ -1,7 +1,5 @@
 """`quantplan report`: one page about a model and all its plans."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 import webbrowser

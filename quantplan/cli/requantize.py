@@ -1,7 +1,5 @@
 """`quantplan requantize`: anybody's quant, its types and bytes kept, encoded again with error-compensated rounding."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`quantplan run`: the whole chain from a model to the best file of each size, resumable at every step."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """`quantplan score`: models' answers to a suite of short tasks, scored out of 100 with their uncertainty."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path

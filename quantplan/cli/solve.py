@@ -1,7 +1,5 @@
 """`quantplan solve`: from a budget or a target to a plan."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from quantplan.cli import console, options

@@ -1,7 +1,5 @@
 """`quantplan speed`: tokens per second of any choice of types, predicted from what this machine was measured to do."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from quantplan.cli import console, options

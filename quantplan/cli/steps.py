@@ -1,7 +1,5 @@
 """Commands of quantplan that a command runs in turn, each in a process of its own, as a person would type them."""
 
-from __future__ import annotations
-
 import shlex
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What `measure` and `compare` can measure besides PPL and KLD: tasks and speed."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -37,7 +35,7 @@ class TaskOptions:
     speed: bool = option("Measure pp512, tg128 and pp512+tg128 with llama-bench.", default=False)
     repetitions: int = repetitions_option()
 
-    def evidence(self) -> Evidence:
+    def evidence(self) -> "Evidence":
         """The data files read: errors in them come before anything runs."""
         data: dict[str, TaskFile] = {}
         for word in self.task:

@@ -5,8 +5,6 @@ device; the vocabulary is left out by ``--override-kv``, no figure depends on it
 planned for the CPU: its compute buffer is what a GPU takes, and the rows of the embeddings besides.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Limits of the machine that a file shall run on: VRAM, RAM and tokens per second, as resources of the problem."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache

@@ -5,8 +5,6 @@ Two devices, one GPU and the processor, under full offload (``-ngl 999``), as ll
 GPU unless ``--override-tensor`` says otherwise.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

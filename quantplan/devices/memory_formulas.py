@@ -4,8 +4,6 @@
 RAM next to a GPU, and what crosses between the devices, are upper bounds. Tests hold them against llama.cpp's answers.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from quantplan.devices.memory import COMPUTED, Figure

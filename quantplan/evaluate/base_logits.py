@@ -4,8 +4,6 @@ The base runs once and its logits stay in memory; then each file is loaded alone
 of all chunks do not fit, the chunks are taken in groups and the files are loaded again for each group.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 

@@ -4,8 +4,6 @@ A built file carries in its name a digest of all that it was made from, so that 
 after its types and size were read back.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path

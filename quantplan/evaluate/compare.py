@@ -1,7 +1,5 @@
 """Files against the first of them on the same text, tasks and machine, in pairs where that can be, with a verdict."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

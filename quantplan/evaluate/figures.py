@@ -4,8 +4,6 @@ Source: ``kl_divergence`` in tools/perplexity/perplexity.cpp. Standard error of 
 sqrt(x): that times the derivative.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import stats
 

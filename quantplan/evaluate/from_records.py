@@ -1,7 +1,5 @@
 """Earlier measurements, put together by file, so that they compare without measuring again."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Check that evaluation text does not overlap the text that a plan was made with (data leakage)."""
 
-from __future__ import annotations
-
 LONG_LINE = 60  # characters: shorter lines (headings, code, dialogue) may recur by chance
 WORRYING = 0.01
 

@@ -1,7 +1,5 @@
 """Measuring files against their base model on float32 logits: here, on RPC servers, or as tasks of a worker pool."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path

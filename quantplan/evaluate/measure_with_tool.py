@@ -4,8 +4,6 @@ Its base file keeps 16 bits of a log-probability and clips at 16 below the large
 F16 file against itself on the models of the tool's authors); figures do not compare with those taken in-process.
 """
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Sequence

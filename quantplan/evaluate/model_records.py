@@ -1,7 +1,5 @@
 """Measurements and comparisons of one model's files, found in a folder of records."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The files that a model card describes: built from plans, or as they are, each with its types, sizes and use of memory."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

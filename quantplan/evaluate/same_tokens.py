@@ -1,7 +1,5 @@
 """Check that files split a text into the same tokens as their base model: logits of other tokens do not compare."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ differences within pairs count. Chunks are the units, not tokens, because the to
 Tokens per second have no pairs.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

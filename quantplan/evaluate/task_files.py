@@ -13,8 +13,6 @@ Source: tools/perplexity/perplexity.cpp (``hellaswag_score``, ``load_winogrande_
 What the tool would leave out in silence or stop at is an error here, with the place.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import struct

@@ -1,7 +1,5 @@
 """Scores at multiple-choice tasks by llama-perplexity; finished scores are cached."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

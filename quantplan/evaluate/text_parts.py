@@ -1,7 +1,5 @@
 """The calibration text in two parts that share nothing: one to probe with, one to validate a refined plan with."""
 
-from __future__ import annotations
-
 from itertools import accumulate
 
 PIECES = 16

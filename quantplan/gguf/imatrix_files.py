@@ -4,8 +4,6 @@ Sources: ``common/imatrix-loader.cpp`` and ``tools/imatrix/imatrix.cpp`` of llam
 they stand in the file; nothing is filled in for what a file does not tell.
 """
 
-from __future__ import annotations
-
 import hashlib
 import struct
 from collections.abc import Iterator

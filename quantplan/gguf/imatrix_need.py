@@ -1,7 +1,5 @@
 """Which types a tensor can only take with imatrix data, and which tensors of an assignment do not have it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from quantplan.errors import BadUsage

@@ -1,7 +1,5 @@
 """Arrays of the metadata with an item for each block: which they are, and what a layer map makes of them."""
 
-from __future__ import annotations
-
 _OTHERS = ("rope.dimension_sections", "target_layers", "classifier.output_labels")
 _OTHER_PREFIXES = ("ple.", "adapters.")  # ple.layers lists blocks by number: see surgery/architectures/table.py
 # some of another length: without the blocks that predict further tokens, or with more items than blocks (deepseek4.cpp)

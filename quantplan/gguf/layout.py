@@ -5,8 +5,6 @@ the format: ``docs/gguf.md`` of ggml and ``gguf.cpp``; versions 2 and 3 (their b
 little-endian. What ``gguf.cpp`` refuses is refused here.
 """
 
-from __future__ import annotations
-
 import mmap
 import struct
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +39,7 @@ class MetadataEntry:
     value: bytes
 
     @classmethod
-    def of(cls, key: str, value: object) -> MetadataEntry:
+    def of(cls, key: str, value: object) -> "MetadataEntry":
         """Of a str, bool, int (stored as uint32), float (float32) or a list of these (int32); TypeError for others."""
         if not isinstance(value, (list, tuple)):
             value_type = _type_of(key, value)
@@ -69,7 +67,7 @@ class MetadataEntry:
         return struct.unpack_from(f"<{self.count}{_FORMATS[self._item_type][1]}", self.value, 12)
 
     @property
-    def as_c_strings(self) -> MetadataEntry:
+    def as_c_strings(self) -> "MetadataEntry":
         """As libggml copies it (``gguf_set_kv``): strings end at their first zero byte."""
         if self.type == STRING and b"\0" in self.value[8:]:
             return replace(self, value=_cut(self.value))
@@ -105,7 +103,7 @@ class MetadataEntry:
         """What a scalar says; None for strings and arrays."""
         return struct.unpack(_FORMATS[self.type], self.value)[0] if self.type in _FORMATS else None
 
-    def with_number(self, number: int) -> MetadataEntry:
+    def with_number(self, number: int) -> "MetadataEntry":
         """The same key and type with another number; BadFile where the type does not hold whole numbers, or is too small."""
         try:
             if self.type not in _INTEGERS:
@@ -129,7 +127,7 @@ class MetadataEntry:
         ends = self._ends
         return tuple(self.value[begin:end] for begin, end in zip([12, *ends], ends, strict=False))
 
-    def with_items(self, items: Sequence[bytes]) -> MetadataEntry:
+    def with_items(self, items: Sequence[bytes]) -> "MetadataEntry":
         """The array with other items of the same type."""
         return replace(self, value=self.value[:4] + _U64.pack(len(items)) + b"".join(items))
 
@@ -188,7 +186,7 @@ class Layout:
         """Where the data begin."""
         return len(self.header)
 
-    def changed(self, entries: Mapping[str, MetadataEntry], removed: Iterable[str] = ()) -> Layout:
+    def changed(self, entries: Mapping[str, MetadataEntry], removed: Iterable[str] = ()) -> "Layout":
         """With ``entries`` in the places of those of the same keys, new ones at the end, and without the ``removed`` keys."""
         kept = {entry.key: entries.get(entry.key, entry) for entry in self.entries}
         kept |= {key: entry for key, entry in entries.items() if key not in kept}
@@ -196,7 +194,7 @@ class Layout:
             kept.pop(key, None)
         return replace(self, entries=tuple(kept.values()))
 
-    def with_tensors(self, tensors: Iterable[tuple[TensorInfo, int]]) -> Layout:
+    def with_tensors(self, tensors: Iterable[tuple[TensorInfo, int]]) -> "Layout":
         """With these tensors, given with the bytes of their data: each after the one before it."""
         placed, offset = [], 0
         for tensor, size in tensors:

@@ -1,7 +1,5 @@
 """GGUF files: headers as models, tensor data through memory maps."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Names of the files of a split model: ``NAME-00002-of-00005.gguf``, as llama.cpp's ``llama_split_path`` writes them."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

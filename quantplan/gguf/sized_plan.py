@@ -1,7 +1,5 @@
 """Plans of one type for each quantizable tensor, with the exact size of the file that llama-quantize makes of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

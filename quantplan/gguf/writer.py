@@ -1,7 +1,5 @@
 """Headers of files that are yet to be made: how large llama-quantize's will be, one of fewer blocks, one without weights."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache

@@ -4,8 +4,6 @@ Requests, tokens, cache folders and their environment variables (HF_ENDPOINT, HF
 are huggingface_hub's. Its modules cost a quarter of a second to import, so they are imported where they are used.
 """
 
-from __future__ import annotations
-
 import errno
 import shutil
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@
 file a quant means is decided as llama.cpp decides it (common/download.cpp: ``find_best_model``, ``get_split_files``).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

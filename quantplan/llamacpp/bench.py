@@ -1,7 +1,5 @@
 """llama-bench: tokens per second of a model file, for prompts (pp), generation (tg) and both in turn (pp+tg)."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Sequence

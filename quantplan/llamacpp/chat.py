@@ -5,8 +5,6 @@ message and no system message. ``enable_thinking`` is handed to it: templates of
 (Qwen3 and its like) read it, others ignore it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

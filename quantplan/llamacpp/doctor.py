@@ -1,7 +1,5 @@
 """Looking over the installation: libraries, tools, build, and whether the tools do what quantplan relies on."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import platform
 import tempfile

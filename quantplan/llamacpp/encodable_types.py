@@ -5,8 +5,6 @@ exports is taken at its word; anything else encodes one block in a process of it
 process for what it cannot encode. Those answers are kept for each build of the library.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from contextlib import suppress

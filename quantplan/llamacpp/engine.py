@@ -5,8 +5,6 @@ Everything goes through llama.cpp's public API. Weights are found by watching th
 backend does. Memory-mapped weights are read-only, so a model whose tensors are to be swapped is loaded without mmap.
 """
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -79,7 +77,7 @@ class Engine:
         self._context: int | None = None
         self._raised: BaseException | None = None
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> "Engine":
         return self
 
     def __exit__(

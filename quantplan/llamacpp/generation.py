@@ -9,8 +9,6 @@ cuts long sequences into as many parts as there are threads.
 Works on the weights as they are in memory, also after ``Engine.put``.
 """
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -132,7 +130,7 @@ class _Decoder:
         )
         self._batch = llama_cpp.llama_batch_init(max(room, together), 0, 1)
 
-    def __enter__(self) -> _Decoder:
+    def __enter__(self) -> "_Decoder":
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -3,8 +3,6 @@
 All calls release the GIL, so rows are spread over threads.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache

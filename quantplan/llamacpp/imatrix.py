@@ -1,7 +1,5 @@
 """llama-imatrix: the importance matrix of a model over a text, output.weight included."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """A function in a process of its own: llama.cpp ends the process where an RPC server goes away, and this one survives that."""
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os

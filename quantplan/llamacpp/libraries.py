@@ -3,8 +3,6 @@
 They are found without importing llama_cpp, which would cost half a second. All calls release the GIL.
 """
 
-from __future__ import annotations
-
 import ctypes
 import importlib.util
 import sys

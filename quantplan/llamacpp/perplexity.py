@@ -5,8 +5,6 @@ off. So a run counts only when every line of the summary is there; after several
 last whole per-chunk line says is taken, and said to be taken.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable

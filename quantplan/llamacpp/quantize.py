@@ -5,8 +5,6 @@ included. It is asked instead of repeating its rules here: what is quantizable, 
 does to an odd shape.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Callable, Generator

@@ -4,8 +4,6 @@ A server answers one client at a time, and a client whose server goes away is en
 ggml-rpc.cpp): everything here that reaches a server belongs into a process of its own, see ``isolated``.
 """
 
-from __future__ import annotations
-
 import ctypes
 import socket
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Pure declarations (ggml.h, ggml-backend.h, ggml-cpu.h, ggml-rpc.h, llama.h); ``libraries`` loads and applies them.
 """
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Mapping
 from ctypes import POINTER, c_bool, c_char_p, c_int, c_int32, c_int64, c_size_t, c_void_p

@@ -1,7 +1,5 @@
 """llama-gguf-split: one GGUF cut into shards."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Each prints a line a task with the share solved so far, so the outcome of every 
 after it. A run counts only when every line is there: the end of the tool's output is cut off now and then.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass

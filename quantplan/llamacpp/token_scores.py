@@ -11,8 +11,6 @@ and 1e-10 nats are as exact as 1. The same sum gives log(sum exp) of the other r
 exponential.
 """
 
-from __future__ import annotations
-
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence

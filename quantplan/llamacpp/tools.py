@@ -1,7 +1,5 @@
 """Finding and running llama.cpp's command line tools: one way to start them, one way to fail."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Whether llama.cpp runs a file: loaded, and some tokens decoded, in a process of its own, for llama.cpp may end it."""
 
-from __future__ import annotations
-
 import ctypes
 from pathlib import Path
 

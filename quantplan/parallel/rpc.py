@@ -1,7 +1,5 @@
 """Work on RPC servers: in a process of its own, so that a server that goes away does not take this one along."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 A task whose worker dies runs once more, alone; what is lost then too is named, after all the rest is done.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal
@@ -105,14 +103,14 @@ class WorkerPool:
         if execution.scheduler is not None:
             _ = self._client  # there, before anything is prepared for it
 
-    def __enter__(self) -> WorkerPool:
+    def __enter__(self) -> "WorkerPool":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
     @cached_property
-    def _client(self) -> distributed.Client:
+    def _client(self) -> "distributed.Client":
         address = self.execution.scheduler
         return self._opened.enter_context(_local(self.execution.jobs) if address is None else _connected(address))
 
@@ -205,7 +203,7 @@ class WorkerPool:
 
 
 @contextmanager
-def _local(jobs: int) -> Iterator[distributed.Client]:
+def _local(jobs: int) -> "Iterator[distributed.Client]":
     """Processes of this machine, started now; a dead one is replaced."""
     from distributed import Client, LocalCluster
 
@@ -231,19 +229,19 @@ def _local(jobs: int) -> Iterator[distributed.Client]:
                     os.kill(nanny.pid, signal.SIGKILL)  # they hold models and nothing else: no reason to wait for them
 
 
-def _ignoring_interrupts() -> distributed.WorkerPlugin:
+def _ignoring_interrupts() -> "distributed.WorkerPlugin":
     """Leaves Ctrl-C to this process, which ends its workers."""
     from distributed import WorkerPlugin
 
     class IgnoreInterrupts(WorkerPlugin):
-        def setup(self, worker: distributed.Worker) -> None:
+        def setup(self, worker: "distributed.Worker") -> None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     return IgnoreInterrupts()
 
 
 @contextmanager
-def _connected(address: str) -> Iterator[distributed.Client]:
+def _connected(address: str) -> "Iterator[distributed.Client]":
     from distributed import Client
 
     try:

@@ -1,7 +1,5 @@
 """Two plans or files of one model, tensor by tensor: types, bytes and what each is expected to cost."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Why a plan is as it is: its problem formulated again, its prices, and what its constraints cost."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 

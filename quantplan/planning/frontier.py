@@ -1,7 +1,5 @@
 """The frontier of a model: every size from one sensitivity table, with the stock quants on the same scale."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The sensitivity table of a plan, kept in the cache for questions about the plan."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from quantplan.errors import BadFile, ModelMismatch

@@ -1,7 +1,5 @@
 """What a plan was made from, as its record notes it."""
 
-from __future__ import annotations
-
 from quantplan import __version__
 from quantplan.devices.limits import Devices
 from quantplan.planning.kept_tables import table_digest

@@ -1,7 +1,5 @@
 """What is to be planned, and the integer program that it makes with a sensitivity table."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What error-compensated rounding is expected to gain, tensor by tensor."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from quantplan.plan import Plan

@@ -1,7 +1,5 @@
 """What a sensitivity table expects of a file, whoever made it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from quantplan.errors import ModelMismatch, NothingSelected

@@ -1,7 +1,5 @@
 """Where the sensitivities of a plan come from: a probe, the weights, a prior, or the file of a table."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from quantplan.errors import BadUsage

@@ -1,7 +1,5 @@
 """Plans of every size that a model can have, with the stock quants in the same sensitivity table."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """A request solved: the plan, exact and with a bound, within all limits of size, damage, memory and speed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 

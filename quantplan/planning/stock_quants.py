@@ -1,7 +1,5 @@
 """Stock quants of a model, scored in a sensitivity table."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What a plan or a GGUF stores each tensor as: all that two of them can be compared by."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

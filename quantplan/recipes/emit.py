@@ -1,7 +1,5 @@
 """A plan in the words of llama-quantize, of ik_llama.cpp, of Thireus' tools and of hybrid layer quants."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Callable
 from pathlib import Path

@@ -6,8 +6,6 @@ named; nothing is ever stored in them. Source: the types that ik_llama.cpp's src
 that Thireus' GGUF-Tool-Suite lists for them (2026), without the scale per row that some types add (0.02 bits or less).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

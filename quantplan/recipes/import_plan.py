@@ -4,8 +4,6 @@ same model.
 llama-quantize itself says what a text means: stock quants, rules, types that do not fit.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Plans from rules, as llama-quantize itself reads them; what does nothing or reads otherwise is warned of."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from quantplan.errors import BadUsage, NothingSelected

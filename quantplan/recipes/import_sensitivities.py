@@ -4,8 +4,6 @@ That one curve over types speaks for all tensors is the publishers' assumption, 
 of a prediction is known to a factor of two at best, and the table says so.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

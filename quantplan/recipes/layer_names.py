@@ -11,8 +11,6 @@ where there is none (Q6_K). No public source says so; for the names in use it ma
 differ only in attn_v and ffn_down, which the definition gives, and Q6_K is one type throughout.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

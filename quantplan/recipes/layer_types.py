@@ -5,8 +5,6 @@ Each block takes the types that llama.cpp's stock quant FTYPE would give that bl
 themselves is taken strictly.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Regular expressions that name tensors exactly, in the little that std::regex and Python's re share."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable

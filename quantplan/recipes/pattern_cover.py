@@ -1,7 +1,5 @@
 """The fewest patterns that tell tensors apart: whatever is asked for each of them, types or places."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

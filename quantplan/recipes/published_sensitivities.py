@@ -5,8 +5,6 @@ type that tensors were degraded to, one at a time; ``group0/kld_results.csv``: `
 all tensors in that type; both in nats per token), and one JSON that holds both (docs/formats.md).
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import math

@@ -1,7 +1,5 @@
 """The llama-quantize command line of a plan."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

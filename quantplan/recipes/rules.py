@@ -6,8 +6,6 @@ each tensor's name; today the first rule that is found wins, in builds of mid-20
 splits its list at commas, keeps the case, and takes the first.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Finished results by key, of one type, kept in a journal: what every long stage looks up before it works."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -4,8 +4,6 @@ Keys are the names of the fields, unless a ``Shape`` says otherwise. An ``Estima
 ``QuantType`` as its name, a float that does not exist as null.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Mapping

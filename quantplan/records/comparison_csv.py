@@ -1,7 +1,5 @@
 """Comparisons as CSV, for programs that read them. See docs/formats.md."""
 
-from __future__ import annotations
-
 import csv
 import io
 from typing import Any

@@ -1,7 +1,5 @@
 """Files that are written next to their place and renamed: whole or not at all."""
 
-from __future__ import annotations
-
 import errno
 import glob
 import os

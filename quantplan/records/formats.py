@@ -1,7 +1,5 @@
 """The formats of plans, sensitivity tables, measurements, comparisons and runs. docs/formats.md has every field."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

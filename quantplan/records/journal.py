@@ -4,8 +4,6 @@ A line is written whole and flushed when its result is ready, so kill -9 loses a
 altered line fails its checksum and is made again, never trusted.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

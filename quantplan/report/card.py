@@ -1,7 +1,5 @@
 """The README.md of a model on a hub, from what is known of its files. What was not measured is said not to be."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 

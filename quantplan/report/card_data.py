@@ -3,8 +3,6 @@
 A record belongs to a file by the digest of header and weights, never by a name: a file that was built again may be another.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """The figures of a report as pictures, for model cards: frontier with stock quants, types by role and block."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +51,7 @@ def write_figures(data: ReportData, folder: Path) -> list[Path]:
     return paths
 
 
-def type_map(model: Model, sized: Planned | StockQuant, title: str) -> Figure:
+def type_map(model: Model, sized: Planned | StockQuant, title: str) -> "Figure":
     """Bits per weight by role and block, tensors outside the blocks in a line below."""
     from matplotlib.colors import LogNorm
 
@@ -76,7 +74,7 @@ def type_map(model: Model, sized: Planned | StockQuant, title: str) -> Figure:
     return figure
 
 
-def _name_types(axes: Axes, types: Iterable[QuantType]) -> None:
+def _name_types(axes: "Axes", types: Iterable[QuantType]) -> None:
     """Types that occur, at their bits on the colour bar; types of equal bits share a line."""
     from matplotlib.ticker import NullLocator
 

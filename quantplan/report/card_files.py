@@ -1,7 +1,5 @@
 """The files of a model card: what they are, when to choose which, and the memory that they take."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import combinations
 

@@ -1,7 +1,5 @@
 """Whose model a card describes: base model, license, and the YAML front matter that hubs read."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How the files of a model card were made: plan, commands and rules, so that anybody can make them again."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 

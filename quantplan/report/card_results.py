@@ -1,7 +1,5 @@
 """The results of a model card: what was measured of its files, and under which conditions."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """What a model card says of layer surgery: the edits in words, what they changed, and the search they come from."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Callable, Sequence
 

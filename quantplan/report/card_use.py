@@ -1,7 +1,5 @@
 """The commands of a model card that run its files."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Mapping, Sequence

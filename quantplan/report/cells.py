@@ -1,7 +1,5 @@
 """Figures as the text of table cells."""
 
-from __future__ import annotations
-
 import math
 
 from quantplan.measurement import Estimate

@@ -1,7 +1,5 @@
 """The commands that make a plan of a report again, as a person pastes them into a shell."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A comparison as the tables of model cards: sizes, what is lost, tasks, tokens per second."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Two plans or files side by side."""
 
-from __future__ import annotations
-
 from quantplan.planning.difference import PlanDifference, TensorDifference
 from quantplan.report.cells import UNKNOWN, number
 from quantplan.report.rounding import rules_note

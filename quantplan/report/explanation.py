@@ -1,7 +1,5 @@
 """A plan explained, as lines, tables and JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from quantplan.budget import human_bytes

@@ -1,7 +1,5 @@
 """The frontier as a picture: size against expected KLD."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -56,7 +54,7 @@ def frontier_plot(curve: Curve, title: str, path: Path) -> None:
     save(frontier_figure(curve, title), path)
 
 
-def frontier_figure(curve: Curve, title: str) -> Figure:
+def frontier_figure(curve: Curve, title: str) -> "Figure":
     """On a logarithmic scale; points without any damage have no place on it and are left out."""
     from matplotlib.figure import Figure
 
@@ -74,7 +72,7 @@ def frontier_figure(curve: Curve, title: str) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, curve: Curve, scale: float) -> None:
+def _curve(axes: "Axes", curve: Curve, scale: float) -> None:
     lossy = [file for file in curve.entries if file.kld > 0]
     sizes, klds = [file.file_bytes / scale for file in lossy], [file.kld for file in lossy]
     low = [max(file.kld - file.kld_err, file.kld / 10) for file in lossy]  # the axis has no 0
@@ -93,7 +91,7 @@ def _curve(axes: Axes, curve: Curve, scale: float) -> None:
         )
 
 
-def _stock_quants(axes: Axes, curve: Curve, scale: float) -> None:
+def _stock_quants(axes: "Axes", curve: Curve, scale: float) -> None:
     lossy = [(file.name, file.file_bytes / scale, file.kld) for file in curve.stock_quants if file.kld]
     if not lossy:
         return

@@ -1,7 +1,5 @@
 """The frontier, alternatives and stability as tables, CSV and JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from quantplan.budget import human_bytes

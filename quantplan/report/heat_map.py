@@ -1,7 +1,5 @@
 """Pictures of one value for each role and block of a model. matplotlib is imported where it is used: it takes long to load."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +33,7 @@ class HeatMap:
     colours: np.ndarray
     words: Sequence[Sequence[str]]
     colour_map: str
-    norm: Normalize | None
+    norm: "Normalize | None"
     below: str = ""
 
 
@@ -45,7 +43,7 @@ def width(blocks: int) -> float:
     return max(7.5, 3.4 + cell * blocks)
 
 
-def draw(heat_map: HeatMap) -> tuple[Figure, Axes, AxesImage]:
+def draw(heat_map: HeatMap) -> "tuple[Figure, Axes, AxesImage]":
     """The figure, with its axes and image for a colour bar. Cells without a value are hatched."""
     from matplotlib.figure import Figure
 
@@ -72,7 +70,7 @@ def draw(heat_map: HeatMap) -> tuple[Figure, Axes, AxesImage]:
     return figure, axes, image
 
 
-def _write_words(axes: Axes, image: AxesImage, heat_map: HeatMap) -> None:
+def _write_words(axes: "Axes", image: "AxesImage", heat_map: HeatMap) -> None:
     colour_map: Colormap = image.cmap
     for (row, block), value in np.ndenumerate(heat_map.colours):
         red, green, blue, _ = colour_map(image.norm(value)) if np.isfinite(value) else (1, 1, 1, 1)
@@ -86,7 +84,7 @@ def check_picture(path: Path) -> None:
         raise BadUsage(f"--plot {path}: the picture's name must end in {', '.join(PICTURES)}")
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: "Figure", path: Path) -> None:
     """Writes the picture; an .svg is the same bytes for the same figure."""
     from matplotlib import rc_context
 

@@ -1,7 +1,5 @@
 """The statistics of an imatrix as tables, JSON and CSV."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any

@@ -1,7 +1,5 @@
 """A layer map as a table: what each layer of the new model is made of."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 

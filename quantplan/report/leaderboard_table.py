@@ -1,7 +1,5 @@
 """A leaderboard as tables, and what may be concluded from it in words."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

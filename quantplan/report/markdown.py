@@ -1,7 +1,5 @@
 """Text that stands in Markdown as it is meant: names escaped, code fenced, tables and YAML that nothing in them can break."""
 
-from __future__ import annotations
-
 import html
 import json
 import re

@@ -1,7 +1,5 @@
 """Measurements as a table."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from quantplan.measurement import Conditions, Measurement

@@ -1,7 +1,5 @@
 """What a model takes in VRAM and RAM, as a table."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

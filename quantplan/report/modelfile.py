@@ -5,8 +5,6 @@ same: the GGUF's template is rendered for several conversations and must give, t
 Otherwise the line is left out, and Ollama looks at the GGUF's own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 

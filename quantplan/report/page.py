@@ -1,7 +1,5 @@
 """The report page: one HTML file that needs nothing else, made from ``page_data`` and the templates."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

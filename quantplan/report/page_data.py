@@ -5,8 +5,6 @@ of the n-th type is ``LETTERS[n]``, and ``plan["types"]`` has one letter for eac
 types of 1,100 tensors in 100 plans take 110 kB.
 """
 
-from __future__ import annotations
-
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

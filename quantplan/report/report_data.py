@@ -1,7 +1,5 @@
 """All that is known of one model, for its report: plans of every size, stock quants, statistics, measurements."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

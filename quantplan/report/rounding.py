@@ -1,7 +1,5 @@
 """Error-compensated rounding in words, tables and JSON: which tensors have it, what it gains, and what rules leave out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from quantplan.plan import Plan

@@ -1,7 +1,5 @@
 """The results of a run, as a table and as a record."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from quantplan.comparison import Row

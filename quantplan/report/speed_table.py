@@ -1,7 +1,5 @@
 """Speeds as tables: what files of one type would run at, and what each shape costs per weight."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

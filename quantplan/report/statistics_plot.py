@@ -1,7 +1,5 @@
 """A statistic of an imatrix as a heat map by role and block."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,7 +54,7 @@ def by_block(tensors: Sequence[TensorStatistics], field: str) -> tuple[list[str]
     return roles, np.where(values == 0, np.nan, values) if field == "cossim" else values
 
 
-def _colour_bar(figure: Figure, axes: Any, image: AxesImage, field: str) -> None:
+def _colour_bar(figure: "Figure", axes: Any, image: "AxesImage", field: str) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     about = FIELDS[field]

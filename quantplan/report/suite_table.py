@@ -1,7 +1,5 @@
 """Scores at a suite as tables."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from quantplan.evaluate.suites.suite_gap import SuiteGap

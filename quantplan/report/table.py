@@ -1,7 +1,5 @@
 """A table as a value, and its renderers: terminal, Markdown, a web page, CSV. What is in it is decided elsewhere."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,7 +47,7 @@ def table_of(
     return Table(title, tuple(heading for heading, _ in columns), rows, tuple(notes), texts)
 
 
-def as_rich(table: Table) -> rich.table.Table:
+def as_rich(table: Table) -> "rich.table.Table":
     """For a terminal: framed where it has a title."""
     from rich import box
     from rich.table import Table as RichTable

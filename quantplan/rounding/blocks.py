@@ -10,8 +10,6 @@ taken in float32 in the same order as there, so decoded values agree bit for bit
 compiler fuses multiplication and addition, types with a minimum may differ in the last bit).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Protocol
 

@@ -4,8 +4,6 @@ Block scales come from ggml's encoder with the diagonal of H as importance. Code
 coordinate descent, scales are refitted to them, and each row keeps the better of ggml's encoding and this one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

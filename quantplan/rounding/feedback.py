@@ -5,8 +5,6 @@ by column. Sources: OBQ (arXiv 2208.11580) and GPTQ (arXiv 2210.17323) for the f
 2406.17542) for coordinate descent.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from quantplan.rounding.metric import Metric

@@ -9,8 +9,6 @@ Source: ggml-common.h, and ``dequantize_row_iq*`` of ggml-quants.c. The grids ar
 blocks to that hold each point in turn.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 

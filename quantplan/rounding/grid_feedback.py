@@ -4,8 +4,6 @@ As in feedback.py, with units in place of columns. A unit's own metric is a smal
 the feedback, the block of H in the descent; all points of the grid are compared in it.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from quantplan.rounding.feedback import BLOCK

@@ -1,7 +1,5 @@
 """A panel of rows while it is rounded to a codebook: groups of 4 or 8 columns take a point of the grid and signs."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from quantplan.rounding.grid_blocks import GridBlocks, GridFields

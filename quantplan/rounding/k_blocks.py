@@ -1,7 +1,5 @@
 """Superblocks of 256 weights with integer scales of sub-blocks: Q2_K to Q6_K and IQ4_XS."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from quantplan.rounding.blocks import (

@@ -1,7 +1,5 @@
 """Which types can be rounded with compensation, by name."""
 
-from __future__ import annotations
-
 from quantplan.errors import NothingSelected
 from quantplan.quant_type import QuantType
 from quantplan.rounding.blocks import ScalarBlocks

@@ -1,7 +1,5 @@
 """Blocks of 32 weights with one scale: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and IQ4_NL."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

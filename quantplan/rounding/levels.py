@@ -1,7 +1,5 @@
 """The nearest level of a scalar type, for many values at once."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

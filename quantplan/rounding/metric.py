@@ -10,8 +10,6 @@ w_j + sum_{i<j} D_i U_ij. That is the feedback of GPTQ (arXiv 2210.17323) in the
 which needs one factorization and no inverse.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 

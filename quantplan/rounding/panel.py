@@ -1,7 +1,5 @@
 """A panel of rows while it is rounded: everything transposed, so that one column of all rows is contiguous."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from quantplan.rounding.blocks import ScalarBlocks, ScalarFields

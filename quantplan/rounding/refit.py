@@ -5,8 +5,6 @@ sub-blocks: tr(D H D^T) is a quadratic form in them. Its minimum is rounded to w
 those rows where the form is lower than before.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from quantplan.rounding.grid_panel import GridPanel

@@ -4,8 +4,6 @@ A threaded BLAS splits sums by the number of threads, which changes last bits an
 thread, and the work is cut into tasks whose shapes depend on the matrix only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager

@@ -17,8 +17,6 @@ share tensor and type. The posterior is that of a linear Gaussian model (Rasmuss
 Machine Learning (2006), section 2.1), iterated because exp is not linear.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Text that needs no network: the language reference that comes with Python, split so that the parts never overlap."""
 
-from __future__ import annotations
-
 _HELDOUT_EVERY = 3
 
 

@@ -4,8 +4,6 @@ A finished measurement is kept by what the file is made of, so that the file its
 every version of it. Where there is room files stay until they are no longer needed.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The stock quants that a run falls back on: those that keep the limits of the target."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import cache
 

@@ -1,7 +1,5 @@
 """The plans of a run, kept as files in the cache."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

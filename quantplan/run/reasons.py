@@ -1,7 +1,5 @@
 """Sentences on what a run decided, and why."""
 
-from __future__ import annotations
-
 from quantplan.measurement import Measurement
 from quantplan.planning.request import PlanRequest
 from quantplan.run.refine import Refinement, testing

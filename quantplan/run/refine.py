@@ -7,8 +7,6 @@ would be best if the scales were different, within their errors. Their KLD on th
 plan only where a paired test over the second half says that its KLD is lower.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

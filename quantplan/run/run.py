@@ -5,8 +5,6 @@ after kill -9 and measures nothing twice. What does not depend on the target is 
 base's logits of one round of measurements.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a run makes and from what: targets, texts, options, results."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -9,8 +9,6 @@ weights, with the roles exchanged:
 and it costs as much: KLD = scale(t) * r(t, a). Measured on real activations of the calibration text.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

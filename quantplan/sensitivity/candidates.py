@@ -1,7 +1,5 @@
 """The types that a tensor can be stored in."""
 
-from __future__ import annotations
-
 from quantplan.errors import NothingSelected
 from quantplan.gguf.imatrix_need import has_imatrix_data
 from quantplan.imatrix import Imatrix

@@ -1,7 +1,5 @@
 """Second moments as they were collected: read from disk one matrix input, or one expert, at a time."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from pathlib import Path
 

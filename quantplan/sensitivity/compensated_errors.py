@@ -1,7 +1,5 @@
 """Second moments for compensated rounding, and the errors that it leaves; both are kept in the cache."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path

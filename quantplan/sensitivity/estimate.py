@@ -1,7 +1,5 @@
 """From a model to its sensitivity table: round trip, probe and activation quantization joined, each cached."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -4,8 +4,6 @@ Found by watching the nodes of one short decode. Matrices that are multiplied wi
 attn_k and attn_v) share an input.
 """
 
-from __future__ import annotations
-
 import ctypes
 import re
 from collections import Counter

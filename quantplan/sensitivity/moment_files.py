@@ -5,8 +5,6 @@ files are written beside and renamed. Layout of a sum, little-endian: magic, col
 float32 diagonal; then, unless only the diagonal was summed, the lower triangle in panels of 256 rows, each up to its last column.
 """
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Iterator

@@ -6,8 +6,6 @@ the relative energy of the output error on the calibration text. Matrices that a
 MLA) have inputs of their own and are taken one by one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

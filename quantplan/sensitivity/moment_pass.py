@@ -1,7 +1,5 @@
 """One pass over the text: the nodes that are watched, and the sums that their inputs go into."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

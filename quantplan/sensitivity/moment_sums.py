@@ -1,7 +1,5 @@
 """Sums of x x^T in memory, by threaded BLAS (ssyrk: half the work of a product)."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.linalg.blas import ssyrk
 

@@ -5,8 +5,6 @@ All constants were measured on the bundled reference model (qwen3, 10 blocks, 10
 0.3 to 0.8 within a role; errors are medians over the block matrices. Plans made from them are called uncalibrated.
 """
 
-from __future__ import annotations
-
 from quantplan.quant_type import QuantType
 from quantplan.tensor import Model, Tensor
 

@@ -6,8 +6,6 @@ over four orders of magnitude, so one probe gives every type. The swaps are made
 one chooses them and alone writes the cache.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager

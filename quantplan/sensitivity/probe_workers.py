@@ -1,7 +1,5 @@
 """Swaps made by other processes: what a worker gets, and the model that it keeps loaded between tasks."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -49,7 +47,7 @@ class ProbeWorkers:
             model.path.absolute(), model.digest, path, imatrix.digest if imatrix else None, text, alone
         )
 
-    def __enter__(self) -> ProbeWorkers:
+    def __enter__(self) -> "ProbeWorkers":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -108,7 +106,7 @@ class KeptModel:
         self._swapper: TensorSwapper | None = None
         self._timer: threading.Timer | None = None
 
-    def __enter__(self) -> KeptModel:
+    def __enter__(self) -> "KeptModel":
         self._turn.acquire()
         if self._timer:
             self._timer.cancel()

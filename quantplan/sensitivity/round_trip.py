@@ -6,8 +6,6 @@ the relative energy of the output error when inputs are uncorrelated (the diagon
 imatrix knows). The encoder is ggml's own, with the weights and importance that llama-quantize would use.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

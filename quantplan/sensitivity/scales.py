@@ -1,7 +1,5 @@
 """The scale of every tensor, probed or taken from its neighbours, and how single KLDs add up when many tensors change."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

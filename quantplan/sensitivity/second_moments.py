@@ -5,8 +5,6 @@ are summed in several passes; a pass stops each forward pass after the last inpu
 disk, so that kill -9 costs at most the pass under way.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """One swap at a time in a loaded model: rounded weights in the place of a tensor's own, KLD against the untouched model."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -124,7 +122,7 @@ class TensorSwapper:
         self._found: set[str] = set()
         self.forward_seconds, self.forward_passes = 0.0, 0
 
-    def __enter__(self) -> TensorSwapper:
+    def __enter__(self) -> "TensorSwapper":
         return self
 
     def __exit__(self, *_: object) -> None:

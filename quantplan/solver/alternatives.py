@@ -4,8 +4,6 @@ An earlier plan is one more resource: a choice as it was there uses 1, and all g
 keeps one state for all that differ in enough groups already.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -6,8 +6,6 @@ For any prices >= 0 that sum, less price * limit, is a lower bound of the optimu
 above the convex hull stay: an exact answer needs them.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 
@@ -46,7 +44,7 @@ class ChoiceArrays:
         """Indices of the groups with more than one choice left."""
         return np.flatnonzero(self.offered.sum(axis=1) > 1)
 
-    def without(self, ruled_out: np.ndarray) -> ChoiceArrays:
+    def without(self, ruled_out: np.ndarray) -> "ChoiceArrays":
         return replace(self, damage=np.where(ruled_out, np.inf, self.damage))
 
     def total_damage(self, choices: np.ndarray) -> float:

@@ -5,8 +5,6 @@ proves in a moment, and where that plan happens to use no more than K labels it 
 labels is either decided on or left out; leaving a label out only raises the bound, so nodes are taken best first.
 """
 
-from __future__ import annotations
-
 import heapq
 import math
 import time

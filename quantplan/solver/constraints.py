@@ -4,8 +4,6 @@ Where two constraints speak of the same tensor the narrower one counts (its tens
 neither is narrower they conflict, and the message says how.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 

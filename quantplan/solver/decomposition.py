@@ -3,8 +3,6 @@
 Two devices are the case in point: what lives on one takes nothing of the other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -6,8 +6,6 @@ for width alone limits what is proven: a narrow sweep finds a good plan, a wide 
 (bounds within dynamic programming: Dyer, Riha and Walker 1995).
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 
@@ -26,7 +24,7 @@ class States:
     use: np.ndarray
     damage: np.ndarray
 
-    def __getitem__(self, which: np.ndarray) -> States:
+    def __getitem__(self, which: np.ndarray) -> "States":
         return States(self.use[:, which], self.damage[which])
 
 

@@ -1,7 +1,5 @@
 """Why this type: a group's damage curve against the price of bytes, and which groups stand to gain."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

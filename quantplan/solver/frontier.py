@@ -4,8 +4,6 @@ Every point is a plan of its own, proven like any other. What does not depend on
 a smaller budget is a start for a larger one: so damage cannot rise with the budget.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Sequence

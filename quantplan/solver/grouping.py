@@ -4,8 +4,6 @@ Tensor mode has a group for each tensor, layer mode one for each block; ties joi
 a choice are sums over its tensors, so any further limit is stated here in the same way.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations

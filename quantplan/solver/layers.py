@@ -4,8 +4,6 @@ block.
 The stock quants come from one dry run for each FTYPE (``llamacpp.quantize.stock_quant``); here they are only grouped.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from quantplan.errors import BadUsage

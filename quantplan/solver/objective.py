@@ -3,8 +3,6 @@
 Each is a problem of the same form, so each comes with the same proof.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The planner: groups, a budget, limits and constraints become a problem; its solution becomes one type for each tensor."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -56,7 +54,7 @@ class Formulation:
         limits = self.problem.limits
         return all(sum(map(max, each.use)) <= each.limit for each in limits) and not self.problem.distinct
 
-    def within(self, budget_bytes: int) -> Formulation:
+    def within(self, budget_bytes: int) -> "Formulation":
         """The same for another size of the file."""
         return replace(self, problem=replace(self.problem, budget_bytes=max(budget_bytes - self.fixed_bytes, 0)))
 

@@ -4,8 +4,6 @@ A multiple-choice knapsack. A group is a tensor, tensors tied together, or a who
 metadata, padding and tensors that no plan decides have been taken off the budget.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Every number of the outcome is computed here from the problem itself: damages an
 outside the solvers, and the bound is the best that any step has proven.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 

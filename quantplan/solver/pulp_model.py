@@ -3,8 +3,6 @@
 min sum D(g,c) x(g,c)     sum_c x(g,c) = 1     sum use(g,c) x(g,c) <= limit, for bytes and each further resource
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 

@@ -6,8 +6,6 @@ bound is its top. Inside a layer a dynamic program does the work; HiGHS in its p
 of 1e-4 to 2e-3 after a minute (docs/method.md). HiGHS gets what a wide sweep leaves open, and the chains.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ problem is solved again. The error of the level, which all groups share, is left
 and so changes no plan.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections import Counter

@@ -5,8 +5,6 @@ SELECTOR,SELECTOR...          in each block: all tensors that match; outside the
 blocks=4 | blocks=0-7,8-31    same role in each run of 4 blocks, or in each range: one type
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import pairwise

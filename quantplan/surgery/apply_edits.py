@@ -1,7 +1,5 @@
 """From edits to the layer map that they make."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations

@@ -1,7 +1,5 @@
 """Edits from what a person gives: their text, a file with it, the record of an edited model, or the leaderboard of a search."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The tensors of an edited model and the sources of each: from a header and a layer map, before any weight is read."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass

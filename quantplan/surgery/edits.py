@@ -13,8 +13,6 @@ merge 8-9                  one layer, the average of the range; of two ranges, l
 scale 7 0.9                multiply the layer's matrices by 0.9; only some roles: scale 7 0.9 attn_output ffn_down
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -59,7 +57,7 @@ class Span:
     def layers(self) -> range:
         return range(self.first, self.last + 1)
 
-    def overlaps(self, other: Span) -> bool:
+    def overlaps(self, other: "Span") -> bool:
         return self.first <= other.last and other.first <= self.last
 
 

@@ -1,7 +1,5 @@
 """The data of an edited model's tensors: bytes of the original for copies, encoded sums for blended and scaled ones."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The imatrix of an edited model: the original's entries, moved with their tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

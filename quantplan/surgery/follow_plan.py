@@ -1,7 +1,5 @@
 """The plan of an edited model: the types that the original's plan gives, moved with their tensors."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace

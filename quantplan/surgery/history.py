@@ -1,7 +1,5 @@
 """The history of an edited model: the record next to its file, and the records of its search, measurement and scores."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The layer map: the blocks of the original that each block of an edited model is made of. Layer surgery as data."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
@@ -73,7 +71,7 @@ class LayerMap:
     layers: tuple[Layer, ...]
 
     @classmethod
-    def identity(cls, blocks: int) -> LayerMap:
+    def identity(cls, blocks: int) -> "LayerMap":
         return cls(blocks, tuple(copy_of(block) for block in range(blocks)))
 
     def __len__(self) -> int:

@@ -1,7 +1,5 @@
 """The record next to an edited model: the edits, the layer map, the source and the tensors that were encoded again."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """An operation: every tensor of the edited model, its metadata and its exact size, from the header of the original alone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """All files of an operation: the model in one file or in shards, its record, and the imatrix and plan that followed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The file of an edited model: written next to its place, read back, run by llama.cpp, and only then moved to its place."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import IO
 

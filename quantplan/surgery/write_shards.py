@@ -1,7 +1,5 @@
 """An edited model in shards: written whole next to its place, split by llama-gguf-split, read back, then moved there."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

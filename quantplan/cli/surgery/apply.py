@@ -1,7 +1,5 @@
 """quantplan surgery apply: the edits of a text made to a model."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """The commands of `quantplan surgery` under one name."""
 
-from __future__ import annotations
-
 from quantplan.cli.framework import Entry, LazyGroup, group
 
 PANELS: dict[str, tuple[Entry, ...]] = {

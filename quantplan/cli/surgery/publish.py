@@ -1,7 +1,5 @@
 """`quantplan surgery publish`: from edits to a folder that can be uploaded, by the commands that a person would type."""
 
-from __future__ import annotations
-
 import shlex
 import shutil
 from collections.abc import Sequence

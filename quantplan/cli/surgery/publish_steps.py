@@ -1,7 +1,5 @@
 """The commands that `quantplan surgery publish` runs, in their order."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """What an earlier `quantplan surgery publish` left in its folder: resumed where it is of the same model, else refused."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`quantplan surgery search`: candidates of whole families of edits, ranked, and the best measured on another text."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Options of `quantplan surgery search`, and what they mean."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

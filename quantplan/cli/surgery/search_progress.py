@@ -1,7 +1,5 @@
 """What a search shows while it runs: how far it is, when it will be done, and the leaderboard as it grows."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager

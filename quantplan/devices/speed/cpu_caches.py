@@ -1,7 +1,5 @@
 """How large the caches are that stand between this process and memory."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

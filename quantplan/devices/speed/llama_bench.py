@@ -1,7 +1,5 @@
 """Tokens per second of files through llama-bench. Nothing is kept: a speed holds for the minute it was measured in."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

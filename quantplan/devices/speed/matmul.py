@@ -5,8 +5,6 @@ that llama.cpp would load them into (repacked where it repacks). Per-node timing
 than a small product does: starting a graph of one node takes longer than 65,000 weights.
 """
 
-from __future__ import annotations
-
 import ctypes
 import time
 from collections.abc import Iterator, Sequence
@@ -82,7 +80,7 @@ def undisturbed(samples: Sequence[float]) -> ProductTiming:
     return ProductTiming(float(quartile), float(median - quartile), len(samples))
 
 
-def _samples(graph: _Graph) -> Iterator[int]:
+def _samples(graph: "_Graph") -> Iterator[int]:
     graph.run()
     spent, runs = 0, 0
     while runs < LEAST_RUNS or (runs < MOST_RUNS and spent < SECONDS * 1e9):
@@ -160,7 +158,7 @@ class _Graph:
         self.nodes = min(_MOST_NODES, -(-max(products_in_run, 1) // self.matrices) * self.matrices)
         self._opened = ExitStack()
 
-    def __enter__(self) -> _Graph:
+    def __enter__(self) -> "_Graph":
         try:
             self._build()
         except BaseException:

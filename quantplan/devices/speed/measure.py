@@ -3,8 +3,6 @@
 Every figure is kept by machine, llama.cpp build, threads and backend: the second call measures nothing.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

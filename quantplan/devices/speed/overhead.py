@@ -1,7 +1,5 @@
 """What a token costs besides matrix products: llama-bench on small synthetic models, less their products."""
 
-from __future__ import annotations
-
 import math
 import os
 import shutil

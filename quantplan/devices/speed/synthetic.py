@@ -1,7 +1,5 @@
 """Synthetic models: a model's own metadata and shapes, fewer blocks, random weights, no tokenizer. For timing."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace

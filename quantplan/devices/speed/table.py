@@ -1,7 +1,5 @@
 """How fast a machine runs a model's matrices: nanoseconds per weight by type and shape, and what a token costs next to them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Answers as graders read them: without thinking, in one spelling, with their numbers."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """From an answer to a credit between 0 and 1, one function for each kind of part. Formulas and examples: docs/suites.md."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass

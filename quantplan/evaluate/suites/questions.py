@@ -1,7 +1,5 @@
 """From an item of a suite to the prompt for the model."""
 
-from __future__ import annotations
-
 from quantplan.evaluate.suites.suite import (
     COHERENCE,
     DIRECT,

@@ -1,7 +1,5 @@
 """Scores of models at a suite: all items asked in one batch, each answer graded, every finished model cached."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace

@@ -3,8 +3,6 @@
 A suite's digest covers everything that can change a score, so two scores with one digest were asked and graded alike.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 All scalars are read as the text in the file, so that ``yes``, ``1.50`` and ``2024-03-01`` need no quotes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The difference of two models at one suite, item by item, and whether it is significant."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

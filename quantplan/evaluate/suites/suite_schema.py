@@ -1,7 +1,5 @@
 """The schema of suite files: what a suite, its parts and their items may say. Scalars come as the text in the file."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
@@ -118,7 +116,7 @@ class _Coherence(_Item):
     at_least: CountOrZero = 8  # words
 
     @model_validator(mode="after")
-    def _check_keywords(self) -> _Coherence:
+    def _check_keywords(self) -> "_Coherence":
         if self.needed > len(self.keywords):
             raise ValueError(f"`needed` is {self.needed}, more than the {len(self.keywords)} `keywords`; lower it")
         return self
@@ -138,7 +136,7 @@ class _Reasoning(_Question):
     topic: str = ""
 
     @model_validator(mode="after")
-    def _check_answer(self) -> _Reasoning:
+    def _check_answer(self) -> "_Reasoning":
         if bool(self.answer) == bool(self.accept):
             raise ValueError("`answer` or `accept` is needed, and only one of them")
         if self.choices and self.answer not in self.choices:
@@ -193,7 +191,7 @@ class PartSchema(_Strict):
         return fields | {"items": numbered}
 
     @model_validator(mode="after")
-    def _check_items(self) -> PartSchema:
+    def _check_items(self) -> "PartSchema":
         if self.kind == PERPLEXITY and self.items:
             raise ValueError("perplexity is measured on a text; leave `items` out")
         if self.kind == COHERENCE and not self.common_words:
@@ -242,7 +240,7 @@ class SuiteSchema(_Strict):
     parts: Annotated[tuple[Part, ...], NotEmpty]
 
     @model_validator(mode="after")
-    def _check_names(self) -> SuiteSchema:
+    def _check_names(self) -> "SuiteSchema":
         _check_unique((part.name or part.kind for part in self.parts), "parts")
         return self
 

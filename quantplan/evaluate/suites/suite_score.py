@@ -5,8 +5,6 @@ half right and half wrong: what Jeffreys' prior Beta(1/2, 1/2) adds to a proport
 Science 16, 2001). So 17 of 17 has an error, too. The overall score is 100 times the weighted mean of the parts that apply.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

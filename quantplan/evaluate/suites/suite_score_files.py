@@ -1,7 +1,5 @@
 """The format of suite scores: every item with its credit and answer, and the figures that follow. See docs/suites.md."""
 
-from __future__ import annotations
-
 from quantplan.evaluate.suites.suite_score import PartScore, SuiteScore
 from quantplan.records.codec import Fields, RecordFormat, encode, register, shape
 

@@ -1,7 +1,5 @@
 """Scores at a suite as sentences: what they show, and whether it is significant."""
 
-from __future__ import annotations
-
 from quantplan.evaluate.suites.suite_gap import SuiteGap
 from quantplan.evaluate.suites.suite_score import SuiteScore
 

@@ -1,7 +1,5 @@
 """Architectures where llama.cpp derives more from the number of blocks than a name for the size."""
 
-from __future__ import annotations
-
 from quantplan.surgery.architectures.rules import MAX_BLOCKS
 from quantplan.tensor import Model
 

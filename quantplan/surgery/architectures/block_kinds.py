@@ -1,7 +1,5 @@
 """The kinds of a model's blocks as llama.cpp distinguishes them: the rules of its architecture applied to its header."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -32,7 +30,7 @@ class Trait:
     period: int = 0
     leading: str | None = None
     key: str = ""
-    older: Trait | None = None
+    older: "Trait | None" = None
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ Three kinds of findings. ``violations``: llama.cpp would refuse the result, or t
 only where the check is skipped. ``notes``: good to know.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from quantplan.errors import BadUsage

@@ -5,8 +5,6 @@ Read from ``src/models/*.cpp`` (``load_arch_hparams``, ``load_arch_tensors`` and
 that, or not a model that generates text. Keys are written without the architecture in front of them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 MAX_BLOCKS = 512  # LLAMA_MAX_LAYERS, llama-hparams.h

@@ -1,7 +1,5 @@
 """Valid edits near edits that the model's architecture refuses, for the error message."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product

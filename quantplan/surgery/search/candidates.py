@@ -1,7 +1,5 @@
 """Candidates of a search: edits with their layer map, each map once, without those that the architecture refuses."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """What a search would do, known before anything runs: candidates, loaded models, disk space, forward passes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from quantplan.imatrix import Imatrix

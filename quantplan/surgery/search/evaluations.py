@@ -1,7 +1,5 @@
 """What a search measures of a layer map, and from what: PPL and KLD on a text, and the score at a suite."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Evaluates layer maps in loaded models: in this process, or in several that each keep a model loaded."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -41,7 +39,7 @@ class CandidateEvaluator:
             self.close()
             raise
 
-    def __enter__(self) -> CandidateEvaluator:
+    def __enter__(self) -> "CandidateEvaluator":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -118,7 +116,7 @@ class Evaluators:
         if self.job.execution.many:
             check_memory(model_here(self.job.model, self.job.model_digest), self.job.execution)
 
-    def __enter__(self) -> Evaluators:
+    def __enter__(self) -> "Evaluators":
         return self
 
     def __exit__(self, *error: object) -> None:

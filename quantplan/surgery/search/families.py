@@ -9,8 +9,6 @@ blend:0.3,0.5       layer i with layer i + 2, inserted after i, and in place of 
 scale:0.9,1.1       every layer's matrices times each factor
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

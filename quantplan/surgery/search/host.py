@@ -4,8 +4,6 @@ A candidate with as many layers as the original, of the same stored types, is th
 places. For another number of layers a file is written, loaded and removed at once: the engine holds the weights itself.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -73,7 +71,7 @@ class Host:
         self._loaded = {tensor.name: _content(tensor) for tensor in tensors}
         self._reached = self.engine.find_weights(set(self._loaded))
 
-    def __enter__(self) -> Host:
+    def __enter__(self) -> "Host":
         return self
 
     def __exit__(self, *_: object) -> None:

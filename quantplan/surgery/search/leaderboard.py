@@ -1,7 +1,5 @@
 """The leaderboard of a search: the figures of each candidate, best first, and those of the best on evaluation text."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field

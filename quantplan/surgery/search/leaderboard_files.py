@@ -3,8 +3,6 @@
 No times in them: the same search gives the same file.
 """
 
-from __future__ import annotations
-
 from quantplan.records import formats  # noqa: F401  # declares the JSON of conditions
 from quantplan.records.codec import Fields, RecordFormat, register, shape
 from quantplan.surgery import layer_map_files  # noqa: F401  # declares the JSON of layers

@@ -1,7 +1,5 @@
 """Evaluations under one set of conditions: each kept at once, none made twice, each compared with the original's."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import asdict

@@ -3,8 +3,6 @@
 Every evaluation is kept at once, so a search that was killed resumes and ends with the same leaderboard.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
