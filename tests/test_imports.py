@@ -30,8 +30,8 @@ ORDER = (
     "cli",
 )
 MODULES = sorted(
-    path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"
-)  # it names the public functions
+    set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py", PACKAGE / "__main__.py"}
+)  # they name the public functions and the command line
 
 
 def layer(parts):

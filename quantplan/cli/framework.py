@@ -17,6 +17,7 @@ from quantplan.errors import BadUsage, QuantplanError
 
 OUTPUT = "Output"
 HELP_NAMES = ("-h", "--help")
+_VALUE_NAMES = {int: "N", float: "NUMBER", Path: "FILE"}
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -194,12 +195,19 @@ class Command(TyperCommand):
             _raise_with_origin(ctx, error)
 
     def get_help_option(self, ctx: Any) -> Any:
-        option = super().get_help_option(ctx)
+        option = _without_value(super().get_help_option(ctx))
         if option is not None:
             option.rich_help_panel = (
                 OUTPUT if any(parameter.name == "show_config" for parameter in self.params) else None
             )
         return option
+
+
+def _without_value(option: Any) -> Any:
+    """--help, shown as the flag that it is."""
+    if option is not None:
+        option.metavar = ""
+    return option
 
 
 def _name_of(ctx: typer.Context) -> str:
@@ -238,7 +246,20 @@ def built(name: str, function: Callable[..., Any]) -> Command:
         add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": list(HELP_NAMES)}
     )
     app.command(name, cls=Command, help=_unfolded(inspect.getdoc(function) or ""))(function)
-    return typer.main.get_command(app)  # type: ignore[return-value]
+    return _with_value_names(typer.main.get_command(app))
+
+
+def _with_value_names(made: Any) -> Any:
+    """Help names values as manuals do (N, FILE, TEXT; none for a flag), where typer would show Python's types."""
+    for parameter in made.params:
+        described = parameter.type_descriptor
+        if parameter.param_type_name == "argument":
+            parameter.metavar = parameter.metavar or str(parameter.name).upper()
+            parameter.display_type_rich = lambda ctx: None
+        elif parameter.metavar is None and not described.is_choice:
+            annotation = next(iter(get_args(described.annotation)), described.annotation)
+            parameter.metavar = "" if parameter.is_flag else _VALUE_NAMES.get(annotation, "TEXT")
+    return made
 
 
 def _unfolded(text: str) -> str:
@@ -258,6 +279,9 @@ class Stub(TyperCommand):
 class LazyGroup(TyperGroup):
     """A group whose commands are imported when they are called or asked for their help."""
 
+    def get_help_option(self, ctx: Any) -> Any:
+        return _without_value(super().get_help_option(ctx))
+
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, chosen, rest = super().resolve_command(ctx, args)
         return name, chosen.load() if isinstance(chosen, Stub) else chosen, rest
@@ -273,7 +297,7 @@ def group(callback: Callable[..., Any], panels: dict[str, tuple[Entry, ...]], **
         **settings,
     )
     app.callback()(callback)
-    made = typer.main.get_command(app)
+    made = _with_value_names(typer.main.get_command(app))
     assert isinstance(made, LazyGroup)
     for panel, entries in panels.items():
         for entry in entries:

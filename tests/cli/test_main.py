@@ -205,3 +205,15 @@ def test_a_closed_pipe_is_no_traceback(line):
     command = f"{sys.executable} -m quantplan.cli.main {line}"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT, check=False)
     assert "Traceback" not in done.stderr
+
+
+def test_python_dash_m_is_the_command_line():
+    asked = subprocess.run([sys.executable, "-m", "quantplan", "--version"], capture_output=True, text=True, check=True)
+    assert asked.stdout.split() == ["quantplan", __version__]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_names_values_not_python_types(command, name):
+    shown = command(*name.split(), "--help").out
+    assert "list[" not in shown
+    assert not re.search("<(bool|int|str|path|float)", shown)

@@ -1,0 +1,5 @@
+"""``python -m quantplan``: the command line."""
+
+from quantplan.cli.main import main
+
+main()
