@@ -1,6 +1,7 @@
-"""`quantplan imatrix`: drives llama-imatrix."""
+"""`quantplan imatrix`: drives llama-imatrix, or writes the diagonal of second moments, which is the same."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,15 @@ from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, force_option, option, out_option
 from quantplan.cli.options import ChunkOptions, HubOptions, InputTextOptions, ToolOptions
 from quantplan.errors import BadUsage
-from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
 from quantplan.llamacpp import imatrix as tool
+from quantplan.llamacpp.quantize import quantizable
+from quantplan.progress import Reporter
+from quantplan.sensitivity.collected_moments import CollectedMoments
+from quantplan.sensitivity.compensated_errors import collect_for_rounding
+from quantplan.sensitivity.second_moments import MomentOptions, collect
+from quantplan.sensitivity.tensor_swap import ProbeOptions
+from quantplan.tensor import Model
 
 
 @command
@@ -29,12 +37,21 @@ def imatrix(
         "Collect data for output.weight too.", "--output-weight/--no-output-weight", default=True
     ),
     legacy: bool = option("Write the old .dat format.", default=False),
+    second_moments: bool = option(
+        "Write the diagonal of the second moments that compensated rounding uses, collected unless the cache has them.",
+        default=False,
+        panel="Measuring",
+    ),
+    memory: str | None = options.memory_option(),
     out: Path | None = out_option("File to write (default: the project's imatrix)."),
     force: bool = force_option(),
 ) -> None:
     """Make the importance matrix of a model over a calibration text with llama-imatrix.
 
     output.weight is included (by default the tool leaves it out). Several texts are joined in the order given.
+
+    With --second-moments one pass over the text serves both the imatrix and `--rounding auto`: over its chunks (65,536 tokens
+    or more, spread over the text), or the first --chunks. The values are llama-imatrix's for these chunks.
 
     Example, in a project: quantplan imatrix --chunks 8 --out imatrix/short.gguf --force
     """
@@ -48,21 +65,32 @@ def imatrix(
     target = out or ours or Path(f"{source.path.stem}.imatrix.gguf")
     n_ctx = options.ctx(measuring.ctx, source)
     how = tool.ImatrixOptions(n_ctx, chunks, execution.parsed(), output_weight, legacy)
+    if second_moments and (legacy or not output_weight):
+        raise BadUsage(
+            "--second-moments writes today's format with output.weight: leave --legacy and --no-output-weight out"
+        )
+    if output.dry_run and second_moments:
+        console.put(f"would write {target}, the diagonal of second moments in chunks of {n_ctx} tokens")
+        return
     if output.dry_run:
         console.put(tool.tools.command_line(tool.argv(source.path, texts[0], target, how)))
         return
     options.check_new(target, force)
     with tempfile.TemporaryDirectory(prefix="quantplan-") as folder, console.terminal() as report:
         joined = Path(folder) / (texts[0].name if texts[0].is_file() else f"{texts[0].resolve().name}.txt")
-        joined.write_text(options.joined_text(texts), encoding="utf-8")
-        tool.make(
-            source,
-            joined,
-            target,
-            how,
-            report=report,
-            check=lambda part: read_imatrix(part).check_belongs_to(source),
-        )
+        if second_moments:
+            how = replace(how, execution=replace(how.execution, memory=options.memory_bytes(memory)))
+            write_imatrix(_moments(source, options.joined_text(texts), how, report).imatrix(joined.name), target)
+        else:
+            joined.write_text(options.joined_text(texts), encoding="utf-8")
+            tool.make(
+                source,
+                joined,
+                target,
+                how,
+                report=report,
+                check=lambda part: read_imatrix(part).check_belongs_to(source),
+            )
     made = read_imatrix(target)
     if output.as_json:
         fields = {
@@ -77,3 +105,14 @@ def imatrix(
     console.say(
         f"{len(made.entries)} tensors over {made.chunk_count} chunks; `quantplan analyze {target}` shows its statistics"
     )
+
+
+def _moments(source: Model, text: str, how: tool.ImatrixOptions, report: Reporter) -> CollectedMoments:
+    """Those of compensated rounding, or over the first ``how.chunks`` chunks."""
+    tensors, cache = quantizable(source), options.cache_folder()
+    if not how.chunks:
+        probe = ProbeOptions(how.n_ctx, execution=how.execution)
+        return collect_for_rounding(source, tensors, text, probe, cache, report)
+    moments = MomentOptions(how.n_ctx, how.chunks, spread=False, execution=how.execution)
+    with report.stage("second moments") as advance:
+        return collect(source, tensors, text, moments, cache, advance)

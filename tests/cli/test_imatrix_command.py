@@ -40,6 +40,37 @@ def test_json_and_legacy_form(command, small_model, small_text):
     assert read_imatrix("old.dat").legacy
 
 
+def test_the_imatrix_of_second_moments_is_llama_imatrix_s(command, small_model, small_text, workplace):
+    """To the digits that the tool's statistics print, with the same counts."""
+    words = ("imatrix", small_model, "-f", small_text, *SHORT)
+    assert command(*words, "--chunks", "3", "-o", "theirs.gguf").code == 0
+    done = command(*words, "--chunks", "3", "--second-moments", "-o", "ours.gguf", "--memory", "1GiB")
+    assert done.code == 0 and "llama-imatrix -m" not in done.err
+    ours, theirs = read_imatrix("ours.gguf"), read_imatrix("theirs.gguf")
+    assert list(ours.entries) == list(theirs.entries) and ours.datasets == theirs.datasets
+    assert (ours.chunk_count, ours.chunk_size) == (theirs.chunk_count, theirs.chunk_size) == (3, 128)
+    for name, entry in theirs.entries.items():
+        assert np.array_equal(ours.entries[name].counts, entry.counts), name
+        np.testing.assert_allclose(ours.entries[name].sum2, entry.sum2, rtol=1e-4, atol=1e-6 * entry.sum2.max())
+    again = command(*words, "--chunks", "3", "--second-moments", "-o", "again.gguf")
+    assert again.code == 0 and len(list((workplace / "cache").glob("second-moments-*"))) == 1, "the same pass"
+
+
+def test_without_chunks_it_is_the_pass_of_compensated_rounding(command, small_model, small_text, workplace):
+    done = command("imatrix", small_model, "-f", small_text, *SHORT, "--second-moments")
+    made = read_imatrix("tied.imatrix.gguf")
+    assert done.code == 0 and made.chunk_count == 19 and "would do; more calibration text" in done.err
+    assert len(list((workplace / "cache").glob("second-moments-*/*.moments"))) == 9
+    refused = command("imatrix", small_model, "-f", small_text, "--second-moments", "--legacy", "--force")
+    assert refused.code == 2 and "leave --legacy and --no-output-weight out" in refused.error
+    little = command("imatrix", small_model, "-f", small_text, *SHORT, "--second-moments", "--force", "--memory", "1kB")
+    assert little.code == 0, "kept sums are read"
+    little = command(
+        "imatrix", small_model, "-f", small_text, "-c", "64", "--second-moments", "--force", "--memory", "1kB"
+    )
+    assert little.code == 1 and "bytes of memory, 1,000 may be used; allow more with --memory" in little.error
+
+
 def test_several_texts_and_folders_are_joined(command, workplace, small_model, small_text, monkeypatch):
     text = small_text.read_text(encoding="utf-8")
     (workplace / "one.txt").write_text(text[:3000], encoding="utf-8")
