@@ -22,7 +22,7 @@ from quantplan.planning import request as planning
 from quantplan.planning.frontier import Frontier, best_alternatives, model_frontier, plan_stability
 from quantplan.planning.request import PlanRequest
 from quantplan.records.files import replacing
-from quantplan.report.frontier_plot import frontier_plot
+from quantplan.report.frontier_plot import Curve, frontier_plot
 from quantplan.report.frontier_table import (
     alternatives_table,
     frontier_csv,
@@ -145,7 +145,8 @@ def _curve(
         console.say(note)
     plot, out = files
     if plot is not None:
-        frontier_plot(made, f"{request.model.name or request.model.path.name}: every size", plot)
+        drawn = Curve(made.entries, made.stock_quants, made.calibrated, made.knee)
+        frontier_plot(drawn, f"{request.model.name or request.model.path.name}: every size", plot)
         console.say(f"wrote {plot}")
     if out is not None:
         with replacing(out) as file:

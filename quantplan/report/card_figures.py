@@ -1,7 +1,6 @@
 """The figures of a report as pictures, for model cards: frontier with stock quants, types by role and block."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from quantplan.budget import human_bytes
 from quantplan.planning.size_range import Planned
 from quantplan.planning.stock_quants import StockQuant
 from quantplan.quant_type import QuantType
-from quantplan.report.frontier_plot import frontier_figure
+from quantplan.report.frontier_plot import Curve, frontier_figure
 from quantplan.report.heat_map import HeatMap, draw, save
 from quantplan.report.page_data import roles
 from quantplan.report.report_data import ReportData
@@ -22,25 +21,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_BITS = 8.5  # 16-bit types share the colour of Q8_0, as on the page
-FAMILIAR = ("Q2_K", "IQ3_XXS", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")  # their labels do not overlap
 _ENDINGS = (".png", ".svg")
-
-
-@dataclass(frozen=True)
-class _Curve:
-    entries: Sequence[Planned]
-    stock_quants: Sequence[StockQuant]
-    calibrated: bool
-    knee: int | None = None
 
 
 def write_figures(data: ReportData, folder: Path) -> list[Path]:
     """Writes frontier and heat map, each as .png and .svg; the map is of the plan that the page opens at."""
     name = data.model.name or data.model.path.stem
-    scored = [stock for stock in data.stock_quants if stock.kld is not None and stock.name in FAMILIAR]
     plan = data.plans[data.opens_at]
     figures = {
-        "frontier": frontier_figure(_Curve(data.plans, scored, data.table.calibrated), name),
+        "frontier": frontier_figure(Curve(data.plans, data.stock_quants, data.table.calibrated), name),
         "heat-map": type_map(data.model, plan, f"{name}: {human_bytes(plan.file_bytes)}, {plan.bpw:.2f} bpw"),
     }
     paths = []
