@@ -6,7 +6,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from quantplan.errors import BadFile, BadUsage
-from quantplan.tensor import Model
+from quantplan.tensor import Model, padded
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -26,7 +26,8 @@ class Budget:
         """17.9GB (1e9), 16.7GiB (2^30), 4.25bpw, 40% (of the model's file), 123456789 (bytes), =other.gguf.
 
         Bits per weight are counted as llama.cpp prints them, tensor data over all weights; the
-        ``metadata_bytes`` of the file to be built come on top. Raises BadUsage, BadFile.
+        ``metadata_bytes`` of the file to be built come on top; 100% holds a copy, which may be a little larger than its
+        source. Raises BadUsage, BadFile.
         """
         words = text.strip()
         if words.startswith("="):
@@ -35,7 +36,9 @@ class Budget:
         if unit.upper() == "BPW":
             return cls(int(number * model.elements / 8) + metadata_bytes, words)
         if unit == "%":
-            return cls(int(number / 100 * model.file_bytes), words)
+            copy = metadata_bytes + sum(padded(tensor.bytes) for tensor in model.tensors)
+            size = int(number / 100 * model.file_bytes)
+            return cls(max(size, copy) if number >= 100 else size, words)
         return cls(_bytes(text, number, unit, "budget", ("bpw", "%")), words)
 
 

@@ -18,7 +18,7 @@ from quantplan.cli.plan_options import Rounding
 from quantplan.cli.plan_output import model_stem, with_stem
 from quantplan.execution import Execution
 from quantplan.gguf.imatrix_files import read_imatrix
-from quantplan.llamacpp.quantize import ftypes
+from quantplan.llamacpp.quantize import ftypes, known_ftype, looks_like_ftype
 from quantplan.plan import Plan
 from quantplan.recipes.quantize_command import build_command, requantizes
 from quantplan.records.formats import PLANS
@@ -109,7 +109,8 @@ def quantize(
     Example: quantplan quantize plans/prose-10m-q4_k_m.json --out prose-10m-q4_k_m.gguf
     """
     stock_quant = str(plan).upper()
-    if not plan.exists() and stock_quant in ftypes():
+    if not plan.exists() and (stock_quant in ftypes() or looks_like_ftype(stock_quant)):
+        known_ftype(stock_quant)
         work = _of_stock_quant(stock_quant, model.file, imatrix.imatrix, out, execution.threads)
     else:
         work = _of_plan(plan, model.file, imatrix.imatrix, out, execution.threads)

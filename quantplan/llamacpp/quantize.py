@@ -49,7 +49,8 @@ _PUBLISHED = (
     "Q6_K",
     "Q8_0",
 )
-_FTYPE_LINE = re.compile(r"^ *(?:\d+ +or +)?(\w+) +: ", re.MULTILINE)
+_FTYPE_LINE = re.compile(r"^ *(?:(\d+) +or +)?(\w+) +:", re.MULTILINE)
+_FAMILY = re.compile(r"(?:(?:UD|I1)[-_])?((I?Q|TQ|MXFP|NVFP)\d+)\w*")  # UD-Q4_K_XL: publishers' prefixes, then Q4
 _FTYPE_LIST = "allowed quantization types"
 
 
@@ -80,10 +81,12 @@ class Recipe:
     token_embedding_type: QuantType | None = None
     output_tensor_type: QuantType | None = None
     allow_requantize: bool = False
+    leave_output: bool = False
 
     def options(self) -> list[str]:
         words = ["--allow-requantize"] if self.allow_requantize else []
         words += ["--pure"] if self.pure else []
+        words += ["--leave-output-tensor"] if self.leave_output else []
         words += ["--imatrix", str(self.imatrix)] if self.imatrix else []
         for option, kind in (
             ("--token-embedding-type", self.token_embedding_type),
@@ -199,13 +202,18 @@ def _check_complete(model: Model, types: dict[str, QuantType]) -> None:
 
 
 @cache
+def _numbered_ftypes() -> dict[str, str]:
+    """Name -> what the installed llama-quantize calls it by number ("" for COPY); of one number the alias stands first."""
+    log = run([TOOL, "--help"], check=False).log
+    found = {name: number for number, name in _FTYPE_LINE.findall(log.partition(_FTYPE_LIST)[2])}
+    if "Q4_K_M" not in found:
+        raise UnreadableLog(f"{TOOL} --help lists no file types that quantplan can read; see `quantplan doctor`")
+    return found
+
+
 def ftypes() -> tuple[str, ...]:
     """Names of the stock quants that the installed llama-quantize knows, COPY left out."""
-    log = run([TOOL, "--help"], check=False).log
-    names = _FTYPE_LINE.findall(log.partition(_FTYPE_LIST)[2])
-    if "Q4_K_M" not in names:
-        raise UnreadableLog(f"{TOOL} --help lists no file types that quantplan can read; see `quantplan doctor`")
-    return tuple(name for name in names if name != "COPY")
+    return tuple(name for name in _numbered_ftypes() if name != "COPY")
 
 
 def published_ftypes() -> tuple[str, ...]:
@@ -213,14 +221,32 @@ def published_ftypes() -> tuple[str, ...]:
     return tuple(name for name in _PUBLISHED if name in ftypes())
 
 
+def looks_like_ftype(word: str) -> bool:
+    """Whether a word can only be meant as the name of a stock quant, known to llama.cpp or not: Q4_K_L, UD-Q4_K_XL, Q8."""
+    return bool(_FAMILY.fullmatch(word.strip().upper()))
+
+
 def known_ftype(name: str) -> str:
-    """The FTYPE called ``name`` in any case; NothingSelected with near names otherwise."""
+    """The FTYPE called ``name`` in any case, or of that number; NothingSelected with the nearest names otherwise."""
     found = name.strip().upper()
-    if found not in ftypes():
-        near = difflib.get_close_matches(found, ftypes(), n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(ftypes())}"
-        raise NothingSelected(f"llama-quantize has no stock quant {name!r}; {hint}")
-    return found
+    if found in ftypes():
+        return found
+    numbered = [each for each, number in _numbered_ftypes().items() if number == found]
+    if numbered:
+        return numbered[-1]
+    raise NothingSelected(f"llama-quantize has no stock quant {name.strip()!r}; {_nearest_ftypes(found)}")
+
+
+def _nearest_ftypes(name: str) -> str:
+    """The published stock quants of the same bits and family, else those of a similar name."""
+    family = _FAMILY.fullmatch(name)
+    bare = name[family.start(1) :] if family else name
+    same = [each for each in published_ftypes() if family and each.startswith(f"{family[1]}_")]
+    if same:  # the most alike first, of equals the larger
+        order = {each: (difflib.SequenceMatcher(None, bare, each).ratio(), same.index(each)) for each in same}
+        return f"nearest: {', '.join(sorted(same, key=order.__getitem__, reverse=True)[:3])}"
+    near = difflib.get_close_matches(bare, ftypes(), n=3)
+    return f"nearest: {', '.join(near)}" if near else f"known: {', '.join(ftypes())}"
 
 
 # --- the real run

@@ -124,10 +124,10 @@ def parse_budget(request: PlanRequest) -> Budget | None:
     """The budget in bytes; the name of a stock quant such as Q4_K_M means its size with the same imatrix."""
     if request.budget is None:
         return None
-    if request.budget.strip().upper() in quantize.ftypes():
-        return Budget(
-            stock_plan(request.model, request.budget.strip(), request.imatrix).file_bytes, request.budget.strip()
-        )
+    word = request.budget.strip()
+    if word.upper() in quantize.ftypes() or quantize.looks_like_ftype(word):
+        ftype = quantize.known_ftype(word)
+        return Budget(stock_plan(request.model, ftype, request.imatrix).file_bytes, word)
     if request.budget.startswith("="):
         shards = shard_paths(Path(request.budget[1:].strip()).expanduser())
         return Budget(sum(Budget.parse(f"={shard}", request.model).bytes for shard in shards), request.budget)

@@ -27,7 +27,7 @@ from quantplan.recipes.layer_types import (
     write_flags,
 )
 from quantplan.recipes.rule_texts import parse_rules
-from quantplan.recipes.rules import check_all_match, resolve
+from quantplan.recipes.rules import matches, resolve
 from quantplan.tensor import Model, Tensor
 
 _CATEGORY = re.compile(r"^\s*\[ *(?:output|token_embd|attn_\w+|ffn_\w+) *\]\s*$", re.MULTILINE)
@@ -95,6 +95,8 @@ def _record(text: str) -> str:
 
 def _from_layer_types(layers: LayerTypes, model: Model, imatrix: Imatrix | None, base: str | None) -> Imported:
     warnings = [_ignored(flag) for flag in layers.ignored]
+    idle = [rule for rule, names in matches(layers.rules, model.by_name).items() if not names]
+    warnings += [f"--tensor-type {rule} matches no tensor of the model; llama-quantize passes over it" for rule in idle]
     if layers.lists > 1:
         warnings.append(
             f"the text holds {layers.lists} LAYER_TYPES lists; the first was read, cut it away to read the next"
@@ -134,7 +136,6 @@ def _named(layers: LayerTypes, model: Model) -> dict[str, QuantType]:
     per_layer_token_embd before the option; where the embeddings are the output, either option can mean them.
     """
     names = [tensor.name for tensor in quantizable(model)]
-    check_all_match(layers.rules, names)
     weak = {EMBEDDINGS: layers.output if model.tied else None, "per_layer_token_embd.weight": layers.token_embedding}
     strong = {EMBEDDINGS: layers.token_embedding, OUTPUT: layers.output}
     found: list[Mapping[str, QuantType | None]] = [weak, resolve(layers.rules, names), strong]

@@ -11,7 +11,7 @@ from quantplan.plan import Plan
 from quantplan.quant_type import QuantType
 from quantplan.recipes.ik_types import is_foreign, replace_foreign
 from quantplan.recipes.layer_types import EMBEDDINGS, OUTPUT
-from quantplan.recipes.rule_texts import RuleText
+from quantplan.recipes.rule_lists import RuleText
 from quantplan.recipes.rules import matches, near_roles, resolve, write_rules
 from quantplan.tensor import Model, Tensor
 
@@ -25,7 +25,7 @@ def plan_of_rules(
     """The plan and warnings. ``said``: the stock quant that decides what the text leaves open; ``nearest``: take the nearest
     types for those that llama.cpp does not have. Raises BadUsage, NothingSelected.
     """
-    warnings = _unmatched(text, model)
+    warnings = [*text.warnings, *_unmatched(text, model)]
     tensors = quantizable(model)
     asked = resolve(text.rules, (tensor.name for tensor in tensors), keep_case=text.keep_case) | _options(text, tensors)
     base = _base(text, said, [tensor.name for tensor in tensors if tensor.name not in asked])
@@ -40,6 +40,7 @@ def plan_of_rules(
         pure=text.pure,
         token_embedding_type=text.token_embedding,
         output_tensor_type=text.output,
+        leave_output=text.leave_output,
         allow_requantize=True,
     )
     made_from = {"replaced_types": replaced} if replaced else {}
@@ -48,20 +49,16 @@ def plan_of_rules(
 
 
 def _unmatched(text: RuleText, model: Model) -> list[str]:
-    """Warnings for rules that do nothing. NothingSelected for a rule that matches no tensor; where recipes and scripts
-    for ik_llama.cpp speak of tensors that this file leaves out, only if they match none at all."""
+    """Warnings for rules that do nothing: llama-quantize passes over them. NothingSelected where no rule matches any tensor."""
     found = matches(text.rules, model.by_name, text.keep_case)
     missed = [rule for rule in text.rules if not found[rule]]
-    if missed and (not text.keep_case or len(missed) == len(text.rules)):
-        raise NothingSelected(
-            f"the rule {missed[0]} matches no tensor of the model; {near_roles(missed[0], model.by_name)}"
-        )
-    warnings = []
-    if missed:
-        warnings.append(
-            f"{len(missed)} of {len(text.rules)} rules match no tensor of the model, the first is {missed[0]}"
-        )
-    return warnings + _idle(found, model)
+    if not missed:
+        return _idle(found, model)
+    hint = near_roles(missed[0], model.by_name)
+    if len(missed) == len(text.rules):
+        raise NothingSelected(f"the rule {missed[0]} matches no tensor of the model; {hint}")
+    shown = f"{len(missed)} of {len(text.rules)} rules match no tensor of the model, the first is {missed[0]}"
+    return [f"{shown}; {hint}" if hint.startswith("did") else shown, *_idle(found, model)]
 
 
 def _idle(found: Mapping[Rule, Sequence[str]], model: Model) -> list[str]:
@@ -85,9 +82,10 @@ def _idle(found: Mapping[Rule, Sequence[str]], model: Model) -> list[str]:
 
 
 def _options(text: RuleText, tensors: tuple[Tensor, ...]) -> dict[str, QuantType]:
-    """What --token-embedding-type and --output-tensor-type ask for: they come before all rules."""
-    pairs = ((EMBEDDINGS, text.token_embedding), (OUTPUT, text.output))
-    names = {tensor.name for tensor in tensors}
+    """What --token-embedding-type, --output-tensor-type and --leave-output-tensor ask for: they come before all rules."""
+    names = {tensor.name: tensor.type for tensor in tensors}
+    output = names.get(OUTPUT) if text.leave_output else text.output
+    pairs = ((EMBEDDINGS, text.token_embedding), (OUTPUT, output))
     return {name: quant for name, quant in pairs if quant and name in names}
 
 

@@ -9,19 +9,23 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 from quantplan.errors import BadFile
 from quantplan.llamacpp.quantize import Rule
 from quantplan.quant_type import QuantType, quant_type
-from quantplan.recipes.layer_names import LayerName, definitions, layer_name
-from quantplan.recipes.rule_texts import parse_rule
+from quantplan.recipes.code_parts import plain_text
+from quantplan.recipes.layer_names import LayerName, definitions, layer_name, legend
+from quantplan.recipes.rule_lists import parse_rule
 
 _MARK = re.compile(r"\bLAYER_TYPES\s*=\s*")
 _LIST = re.compile(r"\[\s*\[(?!:)")  # [[: opens a class in a pattern
+_NAMED = re.compile(r"\[\s*\[\s*[^][,]*,\s*\\?[\"']")  # with a name in its first row: [[704,768]] is none
 _FLAGS = re.compile(r"\bFLAGS\s*=\s*[\"']((?:[^\"'\n\\]|\\.|\\\n)*)")  # cards forget the closing quote
 _LINE = r"^[ \t]*{what}[ \t]*:[ \t]*(\w+)[ \t]*$"
 _RANGE = re.compile(_LINE.format(what=r"(\d+)(?:\.\.(\d+))?"), re.MULTILINE)  # 0..5 : Q4_K_M, as earlier cards have it
-_QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'"})  # word processors' quotes
+_SINGLE_QUOTED = re.compile(r"'(\w+)'")
+_TRAILING_COMMA = re.compile(r",(?=\s*\])\s*\]")
 _EMBEDDING, _OUTPUT, _RULE = "--token-embedding-type", "--output-tensor-type", "--tensor-type"
 EMBEDDINGS, OUTPUT = "token_embd.weight", "output.weight"
 _PER_LINE = 8
@@ -45,16 +49,17 @@ class LayerTypes:
     @property
     def ftypes(self) -> tuple[str, ...]:
         """The distinct FTYPEs that the names build on, in order of first use."""
-        return tuple(dict.fromkeys(self.names[name].base for _, name in self.layers))
+        used = (self.names[name] for _, name in self.layers)
+        return tuple(dict.fromkeys(each.base for each in used if each.type is None))
 
     @property
     def extended(self) -> dict[str, LayerName]:
-        """The names in use that are not FTYPEs of llama.cpp."""
-        return {name: each for name, each in self.names.items() if each != LayerName(name)}
+        """The names in use that are neither FTYPEs nor types of llama.cpp."""
+        return {name: each for name, each in self.names.items() if each.roles or each.base != name}
 
 
 def looks_like_layer_types(text: str) -> bool:
-    return bool(_MARK.search(text) or _LIST.search(text) or any(match[2] for match in _RANGE.finditer(text)))
+    return bool(_MARK.search(text) or _NAMED.search(text) or any(match[2] for match in _RANGE.finditer(text)))
 
 
 def parse_layer_types(text: str, blocks: int, known_ftype: Callable[[str], str] = str.upper) -> LayerTypes:
@@ -63,28 +68,41 @@ def parse_layer_types(text: str, blocks: int, known_ftype: Callable[[str], str] 
     ``known_ftype`` gives the proper name of an FTYPE or raises NothingSelected. Raises BadFile for what is not such a list,
     and for blocks that are missing, named twice or not in the model; NothingSelected for unknown types and names.
     """
-    text = text.translate(_QUOTES)
+    text = plain_text(text)
     defined = definitions(text, known_ftype)
-    entries = [_entry(item) for item in _items(text)]
-    names = {name: layer_name(name, defined, known_ftype) for name in dict.fromkeys(name for _, name in entries)}
+    items = _items(text)
+    rows = [item for item in items if _is_legend(item)]
+    key = legend(rows)
+    entries = [_entry(item) for item in items if item not in rows]
+    names = {name: layer_name(name, defined, known_ftype, key) for name in dict.fromkeys(name for _, name in entries)}
     _check_blocks([block for block, _ in entries], blocks)
     return LayerTypes(tuple(sorted(entries)), *_flags(text), names, max(1, len(_MARK.findall(text))))
 
 
 def _items(text: str) -> list[object]:
     mark = _MARK.search(text)
-    start = _LIST.search(text, mark.end() if mark else 0)
+    start = _LIST.search(text, mark.end()) if mark else _NAMED.search(text)
     if not start and (ranges := list(_RANGE.finditer(text))):
         return [[block, each[3]] for each in ranges for block in range(int(each[1]), int(each[2] or each[1]) + 1)]
     if not start:
         raise BadFile(
             'there is no LAYER_TYPES list in the text; it looks like LAYER_TYPES=\'[[0,"Q4_K_M"],[1,"Q4_K_S"]]\''
         )
+    listed = text[start.start() :].replace('\\"', '"')
     try:
-        return json.JSONDecoder().raw_decode(text[start.start() :].replace('\\"', '"'))[0]
+        return json.JSONDecoder().raw_decode(_TRAILING_COMMA.sub("]", _SINGLE_QUOTED.sub(r'"\1"', listed)))[0]
     except json.JSONDecodeError as error:
         line = text.count("\n", 0, start.start()) + error.lineno
         raise BadFile(f"the LAYER_TYPES list is broken at line {line} of the text: {error.msg}") from None
+
+
+def _is_legend(item: object) -> TypeGuard[list[str]]:
+    """Whether a row names letters: ["A", "attn", ...]."""
+    return (
+        isinstance(item, list) and all(isinstance(word, str) for word in item) and not item[0].isdigit()
+        if item
+        else False
+    )
 
 
 def _entry(item: object) -> tuple[int, str]:

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from quantplan.errors import BadUsage, NothingSelected
+from quantplan.errors import BadUsage
 from quantplan.llamacpp.quantize import Rule
 from quantplan.quant_type import QuantType
 from quantplan.recipes import name_patterns
@@ -105,14 +105,6 @@ def matches(rules: Sequence[Rule], names: Iterable[str], keep_case: bool = False
         for rule in dict.fromkeys(rules[index] for index in found):
             matched[rule].append(name)
     return matched
-
-
-def check_all_match(rules: Sequence[Rule], names: Iterable[str]) -> None:
-    """NothingSelected with near names for a rule that llama-quantize would pass over in silence."""
-    names = list(names)
-    for rule, found in matches(rules, names).items():
-        if not found:
-            raise NothingSelected(f"the rule {rule} matches no tensor of the model; {near_roles(rule, names)}")
 
 
 def near_roles(rule: Rule, names: Iterable[str]) -> str:

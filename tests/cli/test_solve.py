@@ -223,7 +223,9 @@ def odd_files(workplace, small_model, small_imatrix):
         (["-b", "-5GB"], 2, "cannot read the budget"),
         (["-b", "=nofile"], 3, "cannot take the budget from nofile"),
         (["-b", "="], 3, "not a file"),
-        (["-b", "Q4_K_XXL"], 2, "cannot read the budget"),
+        (["-b", "Q4_K_XXL"], 5, "no stock quant 'Q4_K_XXL'; nearest: Q4_K_M, Q4_K_S"),
+        (["-b", "UD-Q4_K_XL"], 5, "nearest: Q4_K_M, Q4_K_S"),
+        (["-b", "Q8"], 5, "nearest: Q8_0"),
         (["-b", "9" * 400 + "GB"], 2, "more than any disk holds"),
         # types and selectors
         (["--types", "Q9_K"], 5, "did you mean Q6_K"),
@@ -316,7 +318,7 @@ def test_tools_are_missing(solve, files, monkeypatch, tmp_path):
     from quantplan.llamacpp import quantize
 
     monkeypatch.setenv("QUANTPLAN_TOOLS", "/nonexistent")
-    quantize.ftypes.cache_clear()
+    quantize._numbered_ftypes.cache_clear()
     assert read  # the header is read by the library, which is there
     done = solve("-b", "45%", *PRIOR)
     assert done.code == 7 and "is not in /nonexistent" in done.error and "pip install" in done.error

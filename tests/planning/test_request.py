@@ -115,6 +115,13 @@ def test_pinned_types_are_priced_although_no_choice(request_for):
     assert [kind.name for kind in types_to_estimate(asked)] == ["Q6_K", "Q5_1", "Q5_K", "Q4_K", "Q3_K", "Q2_K"]
 
 
+def test_all_of_the_size_holds_a_copy(case, request_for, table):
+    """A copy is larger than its source by what llama-quantize notes in its header."""
+    plan, _ = plan_for(request_for("100%"), table)
+    assert plan.types == {tensor.name: tensor.type for tensor in case.model.tensors}
+    assert plan.budget_bytes == plan.file_bytes == quantized_bytes(case.model, {}, None) > case.model.file_bytes
+
+
 # -- layer mode
 
 

@@ -36,6 +36,10 @@ def test_text_among_other_text():
         'export LAYER_TYPES="[[0,\\"Q6_K\\"],[1,\\"Q4_K\\"]]"\nllama-quantize ...',
         "LAYER_TYPES = \u2018[[0,\u201cQ6_K\u201d],[1,\u201cQ4_K\u201d]]\u2019",
         'LAYER_TYPES=[ [ 0 , "Q6_K" ] , [ 1 , "Q4_K" ] ]',
+        "LAYER_TYPES=[[0,'Q6_K'],[1,'Q4_K'],]",
+        '+   LAYER_TYPES=\'[\n+   [0 ,"Q6_K"],\n+   [1 ,"Q4_K"]\n+   ]\'',  # copied from a diff page
+        '-   LAYER_TYPES=\'[\n-   [0 ,"Q6_K"],[1 ,"Q4_K"]\n-   ]\'',
+        '    LAYER_TYPES=\'[\n-   [0 ,"Q8_0"],\n+   [0 ,"Q6_K"],\n    [1 ,"Q4_K"]\n    ]\'',
     ],
 )
 def test_forms(text):
@@ -47,6 +51,7 @@ def test_forms(text):
 
 def test_a_class_in_a_rule_is_no_list():
     assert not looks_like_layer_types("blk.[[:digit:]].attn_v=q6_k")
+    assert not looks_like_layer_types("llama-quantize --tensor-pad [[704,768]] --tensor-type attn_v=q6_k a b Q4_K")
 
 
 def test_flags_may_be_bare_options():

@@ -49,6 +49,7 @@ def test_command_line():
         ("--tensor-type", BadFile, "ends after"),
         ("--tensor-type 'x", BadFile, "split"),
         ("--pure a.gguf Q4_K", BadFile, "no --tensor-type or --custom-q"),
+        ("llama-quantize a.gguf b.gguf Q4_K_M", BadFile, "no --tensor-type or --custom-q"),
         ("--tensor-type-file r.txt a.gguf Q4_K", BadFile, "r.txt"),
     ],
 )
@@ -97,3 +98,132 @@ def test_a_comma_in_a_pattern_is_no_list():
 def test_bad_texts_of_ik_llama_cpp(text, error, words):
     with pytest.raises(error, match=words):
         parse_rules(text)
+
+
+# --- texts as people keep them
+
+COMMAND = "llama-quantize --tensor-type attn_v=q8_0 model-F16.gguf model-a.gguf Q4_K_M"
+OTHER = "llama-quantize --tensor-type attn_v=q4_k model-F16.gguf model-b.gguf Q3_K_M"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{COMMAND} | tee log.txt",
+        f"{COMMAND} 2>&1 >>log.txt && echo done",
+        f"{COMMAND} 16 &> log; ./llama-server -m model-a.gguf --port 8080",
+        f"{COMMAND}\npause",
+        f"for file in *.gguf; do {COMMAND}; done",
+        f"sudo nice -n 5 ./build/bin/{COMMAND} $(nproc) &",
+        f"{COMMAND}   # it's mine\nexit 0",
+        f"# it's mine\n{COMMAND}\n# don't",
+        "llama-quantize --tensor-type attn_v=q8_0 model-F16.gguf Q4_K_M 8",
+        "TYPE=Q4_K_M\nRULE='attn_v=q8_0'\nllama-quantize --tensor-type \"$RULE\" in.gguf out-${TYPE}.gguf $TYPE",
+        'rules=(--tensor-type\n  attn_v=q8_0)\n"$BIN/llama-quantize" "${rules[@]}" in.gguf out.gguf Q4_K_M',
+        'OPTIONS="--tensor-type attn_v=q8_0"\n$QUANTIZE $OPTIONS in.gguf out.gguf Q4_K_M',
+        "cat > note.txt <<'END'\nit's\nEND\n" + COMMAND,
+        "@echo off\nrem don't\nllama-quantize.exe ^\n --tensor-type attn_v=q8_0 ^\n C:\\Bob's\\in.gguf out.gguf Q4_K_M\npause",
+        "& .\\llama-quantize.exe `\n  --tensor-type attn_v=q8_0 `\n  in.gguf out.gguf Q4_K_M",
+        f"It's so: don't.\n\n```bash\n$ {COMMAND}\n```\nIsn't it?",
+        f"- It's a list\n  ~~~\n  {COMMAND}\n  ~~~\n",
+        f"> It's quoted\n> ```\n> {COMMAND}\n> ```\n",
+        f"It's older Markdown.\n\n    {COMMAND}\n\nDon't you see?",
+        f"It's made by {COMMAND}",
+        f"<pre><code>{COMMAND.replace('attn_v=q8_0', '&quot;attn_v=q8_0&quot;')}</code></pre> It's HTML",
+        f"Run `{COMMAND}`, it's all.",
+        f"{COMMAND}\n{COMMAND.replace('model-a', 'model-c')}",  # the same recipe twice is one
+        COMMAND.replace("--tensor", "\u2013tensor").replace("attn_v=q8_0", "\u201cattn_v=q8_0\u201d"),
+    ],
+)
+def test_a_command_ends_where_its_shell_ends_it(text):
+    found = parse_rules(text)
+    assert ([str(rule) for rule in found.rules], found.ftype) == (["attn_v=q8_0"], "Q4_K_M")
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        (f"{COMMAND}\n{OTHER}", "the text holds 2 recipes; the first was read"),
+        (f"{COMMAND} && {OTHER}", "2 recipes"),
+        (f"```\n{COMMAND}\n```\nIt's better:\n```\n{OTHER}\n```", "2 recipes"),
+        (f"```\n{COMMAND}\n```\n```\nllama-quantize --tensor-type 'broken\n```", "2 recipes"),
+        (f"`{COMMAND}` or `{OTHER}`", "2 recipes"),
+        (f"for q in Q4_K_M Q3_K_M; do {COMMAND.replace('Q4_K_M', '$q')}; done", "2 files in a loop"),
+    ],
+)
+def test_of_several_recipes_the_first_is_read(text, warning):
+    found = parse_rules(text)
+    assert ([str(rule) for rule in found.rules], found.ftype) == (["attn_v=q8_0"], "Q4_K_M")
+    assert [warning in each for each in found.warnings] == [True]
+
+
+def test_a_file_type_may_be_its_number():
+    assert parse_rules("llama-quantize --tensor-type a=q8_0 in.gguf out.gguf 15 8").ftype == "15"
+    assert parse_rules("llama-quantize --tensor-type a=q8_0 in.gguf 15").ftype == "15"
+    assert parse_rules("llama-quantize --tensor-type a=q8_0 in.gguf").ftype is None
+
+
+@pytest.mark.parametrize(
+    ("option", "warning"),
+    [
+        (
+            "--exclude-weights ffn_down",
+            "--exclude-weights ffn_down is ignored: the plan is made with the whole imatrix",
+        ),
+        ("--override-kv a.b=int:3", "metadata, not types"),
+        ("--tensor-pad [[704,768]]", r"--tensor-pad [[704,768]] is no option of llama-quantize that is known here"),
+        ("--repack", "--repack is no option"),
+    ],
+)
+def test_options_that_a_plan_cannot_follow_are_told(option, warning):
+    found = parse_rules(COMMAND.replace("--tensor-type", f"{option} --tensor-type"))
+    assert found.ftype == "Q4_K_M"
+    assert [warning in each for each in found.warnings] == [True]
+
+
+def test_an_option_after_the_model_is_told():
+    (warning,) = parse_rules("llama-quantize in.gguf out.gguf Q4_K_M --tensor-type attn_v=q8_0").warnings
+    assert "stands after the model" in warning
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--prune-layers 3,4", "surgery apply MODEL 'delete 3 4'"),
+        ("--attn-v-type q8_0", "say it with --custom-q"),
+    ],
+)
+def test_options_that_make_another_model(option, words):
+    with pytest.raises(BadFile, match=words):
+        parse_rules(COMMAND.replace("--tensor-type", f"{option} --tensor-type"))
+
+
+def test_the_output_may_be_left_as_it_is():
+    assert parse_rules(COMMAND.replace("--tensor-type", "--leave-output-tensor --tensor-type")).leave_output
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "attn_v=q8_0   # values, the best\nffn_down=q6_k\t# it's one",
+        "attn_v = q8_0\nffn_down\t=\tq6_k\n",
+        "`attn_v`=`q8_0`\n`ffn_down=q6_k`",
+        "Built with `--tensor-type attn_v=q8_0` and `--tensor-type ffn_down=q6_k` over Q4_K_M; it's good.",
+        "It's `attn_v=q8_0` and `ffn_down=q6_k`.",
+        "```\nattn_v=q8_0 ffn_down=q6_k\n```\nDon't forget.",
+        "-attn_v=q6_k\n+attn_v=q8_0\n ffn_down=q6_k\n",
+        "+attn_v=q8_0\n+ffn_down=q6_k",
+        "- attn_v=q8_0\n- ffn_down=q6_k",
+        "custom='\nattn_v=q8_0 # values\nffn_down=q6_k'\nllama-quantize --custom-q \"$custom\" in.gguf out.gguf Q4_K",
+        "```\ncustom='attn_v=q8_0,ffn_down=q6_k'\n```\nIt's then\n```\nllama-quantize --custom-q \"$custom\" i o Q4_K\n```",
+    ],
+)
+def test_comments_blanks_and_ticks_about_rules(text):
+    assert [str(rule) for rule in parse_rules(text).rules] == ["attn_v=q8_0", "ffn_down=q6_k"]
+
+
+def test_a_long_word_is_not_printed_whole():
+    with pytest.raises(BadFile) as error:
+        parse_rules("x" * 5000)
+    assert len(str(error.value)) < 200

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_shapes import GEMMA_3N_E2B, GLM_4_5_AIR, QWEN3_8B, QWQ_32B, dense
+from model_shapes import GEMMA_3N_E2B, GLM_4_5_AIR, QWEN3_1_7B, QWEN3_8B, QWQ_32B, dense
 from tiny_models import tiny_moe, tiny_tied
 
 from quantplan.build.build import build, build_stock_quant, stock_plan
@@ -114,8 +114,8 @@ def test_rules_among_the_flags_come_before_the_layers(reference, text):
     assert names(plan.types, "Q8_0") == {"blk.0.attn_v.weight"}
     assert plan.types["token_embd.weight"].name == "Q4_K"  # options come before rules
     assert import_file(text(plan_text(plan, "layer-types")), reference).plan == plan
-    with pytest.raises(NothingSelected, match="did you mean attn_v"):
-        import_file(text(layers + flags.replace("attn_v", "attn_vv")), reference)
+    imported = import_file(text(layers + flags.replace("attn_v", "attn_vv")), reference)
+    assert "--tensor-type blk.0.attn_vv=q8_0 matches no tensor" in imported.warnings[0]
 
 
 def test_per_layer_embeddings_follow_the_embeddings_unless_a_rule_names_them(text, tmp_path):
@@ -240,6 +240,32 @@ def test_rules_that_do_little_are_told(reference, text, tmp_path):
     imported = import_file(text(".*=q4_k"), odd)
     assert imported.plan.types["blk.0.ffn_down.weight"].name == "Q5_0"
     assert "becomes Q5_0, not Q4_K" in imported.warnings[0]
+
+
+def test_published_texts_of_a_dense_model(text, tmp_path):
+    """The sizes that llama-quantize --dry-run and the publishers' own tools give these texts, tensor data only."""
+    model = read_model(QWEN3_1_7B.write(tmp_path / "m.gguf"))
+    first = "llama-quantize --tensor-type attn_v=q8_0 model-F16.gguf model-a.gguf 15\n"
+    two = first + "llama-quantize --tensor-type attn_v=q4_k model-F16.gguf model-b.gguf Q3_K_M\n"
+    ticks = "Built with `--tensor-type attn_v=q8_0 --tensor-type ffn_down=q6_k` over Q4_K_M.\n"
+    recipe = (
+        "blk\\..*\\.attn_.*\\.weight = q6_K   # attention\nblk\\..*\\.ffn_.*\\.weight=q4_K\ntoken_embd\\.weight=q6_K\n"
+    )
+    legend = '[["A","attn","V","attn_v","O","attn_o","D","ffn_d"],'
+    legend += '["MAP","VOD","0","QN_K","4","Q4_K","5","Q5_K","6","Q6_K","8","Q8_0"]'
+    runs = [("Q5_K_655", 1), ("Q4_K_555", 5), ("Q4_K_544", 16), ("Q4_K_654", 4), ("Q5_K_666", 1), ("Q6_K_866", 1)]
+    card = listed(runs).replace("'[", f"'{legend},") + FLAGS.replace("Q4_K", "Q5_K")
+    sizes = {
+        name: import_file(text(content), model, base=base).plan.tensor_bytes
+        for name, content, base in (
+            ("two", two, None),
+            ("ticks", ticks, "Q4_K_M"),
+            ("recipe", recipe, None),
+            ("card", card, None),
+        )
+    }
+    assert sizes == {"two": 1_123_248_128, "ticks": 1_168_664_576, "recipe": 1_139_304_448, "card": 1_056_247_808}
+    assert "2 recipes" in import_file(text(two), model).warnings[0]
 
 
 # --- ik_llama.cpp and recipes

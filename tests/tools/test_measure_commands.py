@@ -161,7 +161,7 @@ def test_inside_a_project_everything_has_its_place(shell):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--with", "Q4_K_X"], 5, "no stock quant 'Q4_K_X'; did you mean"),
+        (["--with", "Q4_K_X"], 5, "no stock quant 'Q4_K_X'; nearest: Q4_K_M"),
         (["--with", "gone.gguf"], 3, "gone.gguf: no such file"),
         (["--with", "Q2_K", "--text", "gone.txt"], 3, "cannot read the text gone.txt"),
         (["--with", "Q2_K", "--chunks", "1"], 2, "at least two chunks"),

@@ -102,7 +102,8 @@ def test_rules_of_a_dry_run(reference_model):
 def test_unknown_ftypes_and_broken_models(reference_model, tmp_path):
     assert {"Q4_K_M", "IQ2_XXS", "F16"} <= set(ftypes())
     assert "COPY" not in ftypes()
-    assert known_ftype(" q4_k_m") == "Q4_K_M"
+    assert known_ftype(" q4_k_m") == known_ftype("15") == "Q4_K_M"
+    assert (known_ftype("12"), known_ftype("30")) == ("Q3_K_M", "IQ4_XS")
     with pytest.raises(NothingSelected, match="Q4_K_M"):
         stock_quant(read_model(reference_model), "Q4_KM")
     broken = tmp_path / "x.gguf"

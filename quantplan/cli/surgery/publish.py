@@ -22,7 +22,7 @@ from quantplan.cli.surgery.publish_steps import UPLOAD, PublishOptions, PublishS
 from quantplan.cli.surgery.published_before import check_project, operated_here
 from quantplan.errors import BadUsage
 from quantplan.gguf.reader import read_model
-from quantplan.llamacpp.quantize import ftypes, known_ftype
+from quantplan.llamacpp.quantize import ftypes, known_ftype, looks_like_ftype
 from quantplan.project import read_text
 from quantplan.records.files import make_folder
 from quantplan.surgery.edit_sources import leaderboard_source
@@ -113,7 +113,9 @@ def _budgets(given: Sequence[str], source: Model) -> tuple[str, ...]:
     """Sizes that `run` will understand: a typing mistake must not cost the steps before it."""
     budgets = tuple(dict.fromkeys(given or ("Q4_K_M",)))
     for budget in budgets:
-        if budget.strip().upper() not in ftypes():
+        if looks_like_ftype(budget):
+            known_ftype(budget)
+        elif budget.strip().upper() not in ftypes():
             Budget.parse(budget, source)
     return budgets
 
