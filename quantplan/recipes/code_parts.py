@@ -1,7 +1,5 @@
 """The code in a text that people publish: fenced blocks, indented ones, spans between back-ticks; marks of a diff taken off."""
 
-from __future__ import annotations
-
 import html
 import re
 

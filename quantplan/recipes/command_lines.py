@@ -3,8 +3,6 @@
 Source: ``main`` of tools/quantize/quantize.cpp; the output may be left out, the file type may be its number.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import replace

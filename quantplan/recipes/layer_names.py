@@ -57,7 +57,7 @@ class LayerName:
     type: QuantType | None = None
 
     @classmethod
-    def of_type(cls, quant: QuantType, roles: tuple[tuple[str, QuantType], ...] = ()) -> LayerName:
+    def of_type(cls, quant: QuantType, roles: tuple[tuple[str, QuantType], ...] = ()) -> "LayerName":
         return cls(quant.name, roles, quant)
 
     def type_of(self, role: str) -> QuantType | None:

@@ -1,7 +1,5 @@
 """Rules ``PATTERN=TYPE`` in lists: between white space, as lines with comments, or between commas."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Scripts for bash, cmd.exe (lines continued by ``^``) and PowerShell (by a back-t
 without quotes, so brackets inside a word belong to it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
