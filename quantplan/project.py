@@ -113,8 +113,8 @@ def find_project(start: Path) -> Project | None:
 def read_project(path: Path) -> Project:
     """Reads quantplan.toml; BadFile for a table or key that is unknown, missing or has a value of the wrong type."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = tomllib.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))  # names of files are bytes
+    except (OSError, tomllib.TOMLDecodeError) as error:
         raise BadFile(f"{path}: cannot be read ({error}); write it again with `quantplan init MODEL.gguf`") from None
     tables = {name: content.pop(name) for name in _TABLES if isinstance(content.get(name), dict)}
     _check(path, "", content, _TOP)
@@ -188,18 +188,23 @@ def _quoted(text: str) -> str:
 
 
 def read_text(path: Path) -> str:
-    """A text file, or all .txt, .md and .raw files of a folder in order of their names; BadFile where there is none."""
+    """A text file as its bytes are, line ends too, or all .txt, .md and .raw files of a folder in order of their names.
+
+    llama.cpp's tools take files so: another line end is another token. BadFile where there is none.
+    """
     if path.is_dir():
         parts = sorted(part for part in path.iterdir() if part.suffix in (".txt", ".md", ".raw"))
         if not parts:
             raise BadFile(f"{path}: no .txt, .md or .raw file in this folder; put the text there or name a file")
         return "\n".join(read_text(part) for part in parts)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8")
     except OSError as error:
         raise BadFile(f"cannot read the text {path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
-        raise BadFile(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); is it a binary file?") from None
+        raise BadFile(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); convert it if it is a text"
+        ) from None
     if not text.strip():
         raise BadFile(f"{path}: the text is empty")
     return text

@@ -118,15 +118,11 @@ def show(ctx: typer.Context) -> None:
     if ctx.params.get("as_json"):
         console.put_json({name: {"value": value, "source": source} for name, (value, source) in values.items()})
         return
-    from rich.markup import escape
-    from rich.table import Table
+    from quantplan.report.table import Table
 
-    table = Table("option", "value", "from", box=None, header_style="bold")
-    for option in ctx.command.params:
-        if option.name in values:
-            value, source = values[option.name]
-            table.add_row(option.opts[0], "-" if value is None else escape(str(value)), escape(source))
-    console.put_table(table)
+    rows = [(option.opts[0], *values[option.name]) for option in ctx.command.params if option.name in values]
+    cells = tuple((name, "-" if value is None else str(value), source) for name, value, source in rows)
+    console.put_table(Table("", ("option", "value", "from"), cells, texts=(0, 1, 2)))
 
 
 def _resolved(ctx: typer.Context, option: Any) -> tuple[Any, str]:

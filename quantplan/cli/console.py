@@ -4,25 +4,27 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from quantplan.budget import human_bytes
+from quantplan.cli import streams
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.measure import Measurement
     from rich.progress import Progress, TaskID
-    from rich.table import Table
+    from rich.table import Table as RichTable
 
     from quantplan.progress import Advance, Reporter
-    from quantplan.report.table import Table as TableValue
+    from quantplan.report.table import Table
 
 _WIDE = 160  # columns where there is no terminal
 
 
 def say(text: str) -> None:
     """A line for the person at the terminal, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    streams.write(text, sys.stderr)
 
 
 def warn(text: str) -> None:
@@ -31,27 +33,36 @@ def warn(text: str) -> None:
 
 def put(text: str) -> None:
     """Data, on stdout."""
-    print(text)
+    streams.write(text, sys.stdout)
 
 
 def put_json(value: Any) -> None:
     """One JSON document on stdout; ValueError for NaN, which would not be JSON."""
-    print(json.dumps(value, indent=1, allow_nan=False))
+    put(json.dumps(value, indent=1, allow_nan=False))
 
 
-def put_table(*tables: "Table | TableValue") -> None:
+def put_table(*tables: "Table") -> None:
     """Tables on stdout; full width where it is no terminal, so that pipes lose nothing."""
     from rich.console import Console
 
-    from quantplan.report import table as renderer
+    from quantplan.report.table import as_rich
 
     wide = Console(width=_WIDE, highlight=False)
     console = Console(highlight=False) if sys.stdout.isatty() else wide
-    for table in (renderer.as_rich(each) if isinstance(each, renderer.Table) else each for each in tables):
+    for table in map(as_rich, map(_showable, tables)):
         (console if _fitted(table, console) else wide).print(table)
 
 
-def _fitted(table: "Table", console: "Console") -> bool:
+def _showable(table: "Table") -> "Table":
+    """The table as stdout's encoding shows it, so that its columns stay in line."""
+    lines = [[streams.shown(cell, sys.stdout) for cell in line] for line in (table.headings, *table.rows, table.notes)]
+    headings, *rows, notes = map(tuple, lines)
+    return replace(
+        table, title=streams.shown(table.title, sys.stdout), headings=headings, rows=tuple(rows), notes=notes
+    )
+
+
+def _fitted(table: "RichTable", console: "Console") -> bool:
     """Where the terminal is too narrow, the frame is left out and cells fold between words; False where their longest words
     need more: then lines go on in the terminal's next, for what is cut off nobody can read.
     """
@@ -70,7 +81,7 @@ def _fitted(table: "Table", console: "Console") -> bool:
     return _spared(table, console, max(each.minimum for each in cells) - least).minimum <= console.width
 
 
-def _spared(table: "Table", console: "Console", columns: int) -> "Measurement":
+def _spared(table: "RichTable", console: "Console", columns: int) -> "Measurement":
     """The widths of the table, less the columns that its names can do without."""
     from rich.measure import Measurement
 
@@ -101,7 +112,8 @@ def terminal() -> "Iterator[Reporter]":
         TimeRemainingColumn,
     )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[detail]}"))
+    description, detail = (TextColumn(f"{{task.{each}}}", markup=False) for each in ("description", "fields[detail]"))
+    columns = (description, BarColumn(), TaskProgressColumn(), detail)
     bars = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True)
     with bars:
         yield _Bars(bars)

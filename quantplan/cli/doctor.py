@@ -1,14 +1,12 @@
 """`quantplan doctor`: what is installed, what is missing, and the command that fixes it."""
 
 import typer
-from rich.table import Table
 
 from quantplan.cli import console
 from quantplan.cli.framework import command, json_option
 from quantplan.errors import ToolMissing
 from quantplan.llamacpp.doctor import doctor_checks
-
-_SIGNS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "missing": "[red]missing[/]"}
+from quantplan.report.table import Table
 
 
 @command
@@ -25,10 +23,8 @@ def doctor(as_json: bool = json_option()) -> None:
             [{"what": check.what, "state": check.state, "detail": check.detail, "mend": check.mend} for check in checks]
         )
     else:
-        table = Table("", "what", "found", box=None)
-        for check in checks:
-            table.add_row(_SIGNS[check.state], check.what, check.detail)
-        console.put_table(table)
+        rows = tuple((check.state, check.what, check.detail) for check in checks)
+        console.put_table(Table("", ("", "what", "found"), rows, texts=(0, 1, 2)))
         for check in checks:
             if check.mend:
                 console.say(f"{check.what}: {check.mend}")

@@ -161,6 +161,10 @@ def _filled(group: type, values: dict[str, Any]) -> Any:
     )
 
 
+class Unforeseen(Exception):
+    """An error that typer must not see, as ``args[0]``."""
+
+
 class Command(TyperCommand):
     """A command that takes old names of options, and what is not typed from the environment or quantplan.toml."""
 
@@ -193,6 +197,8 @@ class Command(TyperCommand):
             return super().invoke(ctx)
         except QuantplanError as error:
             _raise_with_origin(ctx, error)
+        except BrokenPipeError as error:  # of a pipe other than stdout, which typer would take for that and say nothing
+            raise Unforeseen(error) from error
 
     def get_help_option(self, ctx: Any) -> Any:
         option = _without_value(super().get_help_option(ctx))

@@ -82,7 +82,7 @@ def imatrix(
             how = replace(how, execution=replace(how.execution, memory=options.memory_bytes(memory)))
             write_imatrix(_moments(source, options.joined_text(texts), how, report).imatrix(joined.name), target)
         else:
-            joined.write_text(options.joined_text(texts), encoding="utf-8")
+            joined.write_bytes(options.joined_text(texts).encode())
             tool.make(
                 source,
                 joined,

@@ -1,5 +1,6 @@
 """The `quantplan` command: the overview of all commands, and errors as a sentence and an exit code."""
 
+import errno
 import os
 import platform
 import shlex
@@ -11,9 +12,10 @@ from pathlib import Path
 import typer
 
 from quantplan import __version__
-from quantplan.cli.framework import Entry, LazyGroup, group
+from quantplan.cli import streams
+from quantplan.cli.framework import Entry, LazyGroup, Unforeseen, group
 from quantplan.cli.surgery.commands import surgery
-from quantplan.errors import QuantplanError
+from quantplan.errors import NoSpace, QuantplanError
 
 PANELS = {
     "Start": (
@@ -55,6 +57,7 @@ EXIT_CODES = (
     "130 interrupted."
 )
 INTERRUPTED = 130  # typer's exit code for Ctrl-C, which it answers without a word
+_INTERRUPTED = "interrupted; finished steps are kept, the same command resumes"
 
 
 def application() -> LazyGroup:
@@ -87,6 +90,7 @@ def _global(
 
 def main() -> None:
     """Entry point of the console script."""
+    streams.take_any_text()
     try:
         application()(prog_name="quantplan")
     except QuantplanError as error:
@@ -96,18 +100,49 @@ def main() -> None:
         sys.exit(error.exit_code)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
-            print("interrupted; finished steps are kept, the same command resumes", file=sys.stderr)
+            print(_INTERRUPTED, file=sys.stderr)
+        _flush()
         raise
+    except KeyboardInterrupt:
+        print(_INTERRUPTED, file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         if os.environ.get("QUANTPLAN_DEBUG"):
             raise
-        print(f"error: unexpected {type(error).__name__}: {error}".splitlines()[0], file=sys.stderr)
-        print(f"the log with the traceback is in {_logged(error)}", file=sys.stderr)
-        print(
-            "this is a bug: please report it to the authors of quantplan with that log; --debug shows the traceback",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+        sys.exit(_unforeseen(error.args[0] if isinstance(error, Unforeseen) else error))
+
+
+def _flush() -> None:
+    """What is left for stdout, which may be a file on a full disk, or a pipe whose reader has gone."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        streams.reader_gone(sys.stdout)
+    except OSError as error:
+        streams.discard(sys.stdout)
+        sys.exit(_unforeseen(error))
+
+
+def _unforeseen(error: Exception) -> int:
+    """Says what happened, where its log is and what to do; the exit code."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f" for {error.filename}" if error.filename else ""
+        print(f"error: no space left on the disk{place}; free some, finished steps are kept", file=sys.stderr)
+        return NoSpace.exit_code
+    reason = next(iter(str(error).splitlines()), "") or ("memory ran out" if isinstance(error, MemoryError) else "")
+    print(f"error: unexpected {type(error).__name__}{reason and ': '}{reason}", file=sys.stderr)
+    print(f"the log with the traceback is in {_logged(error)}", file=sys.stderr)
+    print(f"{_advice(error)}; --debug shows the traceback", file=sys.stderr)
+    return QuantplanError.exit_code
+
+
+def _advice(error: Exception) -> str:
+    bug = "please report it to the authors of quantplan with that log"
+    if isinstance(error, MemoryError):
+        return "close other programs, or ask for less at once: fewer --jobs, a smaller --ctx, fewer chunks"
+    if isinstance(error, OSError):
+        return f"look at the file, its disk and its permissions; if they are in order this is a bug: {bug}"
+    return f"this is a bug: {bug}"
 
 
 def _logged(error: Exception) -> Path | str:

@@ -8,10 +8,9 @@ from quantplan.block_ranges import runs_text
 from quantplan.cli import console, options
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from quantplan.plan import Limit, Plan
     from quantplan.planning.request import PlanRequest
+    from quantplan.report.table import Table
     from quantplan.tensor import Model
 
 _SOURCE_TYPE = re.compile(r"[-.](f16|bf16|f32)$", re.IGNORECASE)
@@ -95,19 +94,17 @@ def _figures(plan: "Plan", model: "Model", path: Path | str) -> dict[str, object
 
 
 def _types_table(plan: "Plan", model: "Model") -> "Table":
-    from rich.table import Table
-
     from quantplan.budget import human_bytes
+    from quantplan.report.table import Table
 
-    table = Table("role", "type", "tensors", "blocks", "size", box=None, header_style="bold")
-    for column in (2, 4):
-        table.columns[column].justify = "right"
-    for (role, kind), rows in _by_role(plan, model).items():
-        blocks = [model.by_name[name].block for name, _ in rows]
-        table.add_row(role, kind, str(len(rows)), _ranges(blocks), human_bytes(sum(size for _, size in rows)))
+    rows = []
+    for (role, kind), of_type in _by_role(plan, model).items():
+        blocks = [model.by_name[name].block for name, _ in of_type]
+        size = human_bytes(sum(size for _, size in of_type))
+        rows.append((role, kind, str(len(of_type)), _ranges(blocks), size))
     copied = [each.bytes for each in plan.tensors if not each.rule]
-    table.add_row("copied as stored", "", str(len(copied)), "", human_bytes(sum(copied)))
-    return table
+    rows.append(("copied as stored", "", str(len(copied)), "", human_bytes(sum(copied))))
+    return Table("", ("role", "type", "tensors", "blocks", "size"), tuple(rows), texts=(0, 1, 3))
 
 
 def _by_role(plan: "Plan", model: "Model") -> dict[tuple[str, str], list[tuple[str, int]]]:

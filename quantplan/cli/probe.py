@@ -4,8 +4,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, out_option
 from quantplan.cli.options import ImatrixOptions, InputTextOptions, ModelOptions, MomentExecutionOptions, TypesOptions
@@ -14,8 +12,9 @@ from quantplan.cli.plan_requests import warn_of_activation_quantization
 from quantplan.llamacpp.encodable_types import parse_writable
 from quantplan.planning.request import quantizable
 from quantplan.records.formats import SENSITIVITY_TABLES
+from quantplan.report.table import Columns, table_of
 from quantplan.sensitivity.estimate import price
-from quantplan.sensitivity.probe import Probe
+from quantplan.sensitivity.probe import Probe, Scale
 from quantplan.tensor import Model
 
 _SHOWN = 12  # the most sensitive tensors tell the story; hundreds of rows would hide it
@@ -87,13 +86,15 @@ def _as_json(model: Model, measured: Probe) -> dict[str, Any]:
 
 
 def _print(model: Model, measured: Probe) -> None:
-    table = Table("tensor", title=f"{model.name}: KLD per unit of relative squared error", title_justify="left")
-    for heading in ("scale", "± s.e.", "KLD of the swap", "chunks"):
-        table.add_column(heading, justify="right")
+    columns: Columns[Scale] = (
+        ("tensor", lambda scale: scale.tensor),
+        ("scale", lambda scale: f"{scale.value:.5f}"),
+        ("± s.e.", lambda scale: f"{scale.stderr:.5f}"),
+        ("KLD of the swap", lambda scale: f"{scale.kld:.3e}"),
+        ("chunks", lambda scale: str(scale.chunks)),
+    )
     ordered = sorted(measured.scales.values(), key=lambda scale: -scale.value)
-    for scale in ordered[:_SHOWN]:
-        table.add_row(scale.tensor, f"{scale.value:.5f}", f"{scale.stderr:.5f}", f"{scale.kld:.3e}", str(scale.chunks))
-    console.put_table(table)
+    console.put_table(table_of(f"{model.name}: KLD per unit of relative squared error", columns, ordered[:_SHOWN]))
     if len(ordered) > _SHOWN:
         console.say(f"{len(ordered) - _SHOWN} more tensors, down to {ordered[-1].value:.5f}; --json shows all")
     console.say(f"noise floor of the forward pass: a KLD of {measured.floor:.1e}")

@@ -142,7 +142,7 @@ def _winogrande_line(place: str, line: str) -> Question:
 
 def _jsonl(path: Path, raw: bytes) -> tuple[Question, ...]:
     try:
-        lines = raw.decode("utf-8").splitlines()
+        lines = raw.decode("utf-8-sig").split("\n")  # a line of JSON may hold other line ends, of Unicode
     except UnicodeDecodeError as error:
         raise BadFile(f"{path}: not UTF-8 text (byte {error.start})") from None
     return tuple(_jsonl_line(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip())

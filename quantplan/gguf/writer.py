@@ -50,7 +50,7 @@ def _entries(note: ImatrixNote) -> list[MetadataEntry]:
 
 def _override(text: str) -> str:
     """What llama_model_kv_override.val_str holds: 127 bytes."""
-    return text.encode()[:127].decode("utf-8", "surrogateescape")
+    return text.encode("utf-8", "surrogateescape")[:127].decode("utf-8", "surrogateescape")
 
 
 def _info(tensor: Tensor) -> tuple[TensorInfo, int]:

@@ -2,11 +2,12 @@
 
 The template (``tokenizer.chat_template`` of the GGUF) is rendered by llama-cpp-python's Jinja2ChatFormatter with one user
 message and no system message. ``enable_thinking`` is handed to it: templates of models that can think with and without
-(Qwen3 and its like) read it, others ignore it.
+(Qwen3 and its like) read it, others ignore it. The message is a text; templates that walk over the parts of a message, as those
+of models that see images do, get it as a list of one part.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ PLAIN = "Question: {question}\nAnswer:"
 _PLAIN_STOP = ("\nQuestion:",)  # a model without a template continues with questions of its own
 _A_DAY = "01 Jan 2025"  # for templates that write today's date into the prompt: answers must not change overnight
 _TAG = re.compile(r"</?think>")
+_PROBE = "Xyzzyquux"  # a question that no template says by itself, and that none has to escape
+_FORMS: tuple[Callable[[str], object], ...] = (str, lambda question: [{"type": "text", "text": question}])
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,14 @@ class ChatForm:
     """Prompts for one model. ``thinks``: ALWAYS, SWITCH (with and without) or NEVER."""
 
     def __init__(self, metadata: Mapping[str, object], engine: Engine) -> None:
-        """``metadata``: of the model's header. BadFile where its template cannot be rendered."""
+        """``metadata``: of the model's header. BadFile where its template cannot be rendered, or leaves the question out."""
         template = metadata.get(TEMPLATE_KEY)
         self.template = str(template) if template else None
-        self._bos, self._formatter = "", None
+        self._bos, self._formatter, self._content = "", None, _FORMS[0]
         if self.template:
             self._bos = _added_bos(engine)
             self._formatter = _formatter(self.template, engine)
+            self._content = self._form()
         self.thinks = self._kind()
 
     def prompt(self, question: str, thinking: bool = False) -> Prompt:
@@ -57,6 +61,22 @@ class ChatForm:
         tags = _TAG.findall(text)
         return Prompt(text, special=True, thinking=bool(tags) and tags[-1] == OPENED)
 
+    def _form(self) -> Callable[[str], object]:
+        """What makes a question the content of a message: the first of _FORMS that the template shows."""
+        failures = []
+        for self._content in _FORMS:
+            try:
+                if _PROBE in self._render(_PROBE, False):
+                    return self._content
+            except BadFile as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        raise BadFile(
+            f"the model's chat template does not show the user's message, neither as a text nor as a list of parts; "
+            f"fix {TEMPLATE_KEY} in the file, or score a file without it"
+        )
+
     def _kind(self) -> str:
         if self._formatter is None:
             return NEVER
@@ -65,7 +85,7 @@ class ChatForm:
         return ALWAYS if OPENED in self.template or CLOSED in self.template else NEVER  # type: ignore[operator]
 
     def _render(self, question: str, thinking: bool) -> str:
-        messages = [{"role": "user", "content": question}]
+        messages = [{"role": "user", "content": self._content(question)}]
         try:
             return self._formatter(messages=messages, enable_thinking=thinking).prompt  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 - a template is a program of someone else's and may fail in any way

@@ -6,6 +6,7 @@ backend does. Memory-mapped weights are read-only, so a model whose tensors are 
 """
 
 import ctypes
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -119,7 +120,7 @@ class Engine:
             parameters.n_gpu_layers = gpu_layers or _ALL_LAYERS
         if self.options.swappable:
             parameters.load_mode = self._llama.LLAMA_LOAD_MODE_NONE
-        model = self._llama.llama_model_load_from_file(str(path).encode(), parameters)
+        model = self._llama.llama_model_load_from_file(os.fsencode(path), parameters)
         if not model:
             raise BadFile(f"{path}: llama.cpp cannot load this model: {self._reason()}")
         return model
@@ -188,7 +189,7 @@ class Engine:
 
     def tokenize(self, text: str, parse_special: bool = False) -> np.ndarray:
         """int32 [tokens] as llama-perplexity tokenizes: special tokens added, none parsed unless that is asked for."""
-        raw = text.encode()
+        raw = text.encode("utf-8", "surrogateescape")  # a chat template of the file's may hold any bytes
         room = len(raw) + 16
         tokens = (self._llama.llama_token * room)()
         count = self._llama.llama_tokenize(self.vocab, raw, len(raw), tokens, room, True, parse_special)

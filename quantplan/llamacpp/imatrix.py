@@ -106,7 +106,7 @@ def _check_length(model: Model, text: Path, n_ctx: int) -> None:
     from quantplan.llamacpp.engine import Engine, EngineOptions
 
     with Engine(model, EngineOptions(n_ctx, vocabulary_only=True)) as engine:
-        tokens = len(engine.tokenize(text.read_text(encoding="utf-8", errors="replace")))
+        tokens = len(engine.tokenize(text.read_bytes().decode("utf-8", "replace")))
     if tokens < 2 * n_ctx:
         raise TextTooShort(
             f"{text.name}: the text has {tokens} tokens, at least {2 * n_ctx} are needed for chunks of "

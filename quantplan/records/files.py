@@ -26,7 +26,10 @@ def replacing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     neighbour = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with neighbour.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+        encoding, errors = (
+            (None, None) if "b" in mode else ("utf-8", "surrogateescape")
+        )  # names of files may be any bytes
+        with neighbour.open(mode, encoding=encoding, errors=errors) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -48,14 +48,15 @@ def table_of(
 
 
 def as_rich(table: Table) -> "rich.table.Table":
-    """For a terminal: framed where it has a title."""
+    """For a terminal: framed where it has a title. All of it is plain text: ``[i1-Q4_K_M]`` in a name is no markup."""
     from rich import box
     from rich.table import Table as RichTable
+    from rich.text import Text
 
     shown = RichTable(
-        title=table.title or None,
+        title=Text(table.title, "table.title") if table.title else None,
         title_justify="left",
-        caption="\n".join(table.notes) or None,
+        caption=Text("\n".join(table.notes), "table.caption") if table.notes else None,
         caption_justify="left",
         box=box.HEAVY_HEAD if table.title else None,
         header_style="bold",
@@ -63,11 +64,11 @@ def as_rich(table: Table) -> "rich.table.Table":
     for index, heading in enumerate(table.headings):
         justify: JustifyMethod = "left" if index in table.texts else "right"
         if index == 0:
-            shown.add_column(heading, justify=justify, overflow="fold", min_width=_least_width(table))
+            shown.add_column(Text(heading), justify=justify, overflow="fold", min_width=_least_width(table))
         else:
-            shown.add_column(heading, justify=justify, no_wrap=True)
+            shown.add_column(Text(heading), justify=justify, no_wrap=True)
     for number, row in enumerate(table.rows, 1):
-        shown.add_row(*row, end_section=number == len(table.rows) - table.totals)
+        shown.add_row(*map(Text, row), end_section=number == len(table.rows) - table.totals)
     return shown
 
 

@@ -121,7 +121,7 @@ def make_imatrix(
     """llama-imatrix over a text that becomes known as ``name``."""
     with tempfile.TemporaryDirectory(prefix="quantplan-") as folder:
         file = Path(folder) / name
-        file.write_text(text, encoding="utf-8")
+        file.write_bytes(text.encode())
         imatrix_tool.make(
             model,
             file,

@@ -158,6 +158,52 @@ def test_a_bug_ends_in_three_lines_and_a_log(bug, capsys):
     assert "report" in how and "--debug" in how
 
 
+@pytest.mark.parametrize(
+    ("error", "first", "last"),
+    [
+        (MemoryError(), "MemoryError: memory ran out", "ask for less at once"),
+        (MemoryError("Unable to allocate 9 TiB"), "MemoryError: Unable to allocate 9 TiB", "ask for less at once"),
+        (RecursionError("maximum recursion depth exceeded"), "RecursionError: maximum", "report it"),
+        (
+            PermissionError(13, "Permission denied", "/x"),
+            "PermissionError: [Errno 13] Permission denied: '/x'",
+            "permis",
+        ),
+        (OSError(5, "Input/output error"), "OSError: [Errno 5] Input/output error", "its disk and its permissions"),
+        (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "why"), "UnicodeEncodeError: 'utf-8' codec", "report it"),
+        (KeyError("blk.0\nblk.1"), "KeyError: 'blk.0\\nblk.1'", "report it"),
+        (BrokenPipeError(32, "Broken pipe"), "BrokenPipeError: [Errno 32] Broken pipe", "permissions"),
+    ],
+)
+def test_errors_that_nobody_foresaw(bug, monkeypatch, capsys, error, first, last):
+    """Whatever it is, also inside a command: the kind, the log, the way to see more, and exit code 1."""
+    from quantplan.cli import framework
+
+    def fail():
+        raise error
+
+    program = framework.built("fail", fail)
+    monkeypatch.setattr(frame, "application", lambda: program)
+    monkeypatch.setattr(sys, "argv", ["quantplan"])
+    with pytest.raises(SystemExit) as ended:
+        frame.main()
+    lines = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 1 and len(lines) == 3
+    assert lines[0].startswith(f"error: unexpected {first}") and last in lines[2] and "--debug" in lines[2]
+    assert "Traceback" in Path(lines[1].rpartition(" ")[2]).read_text(encoding="utf-8")
+
+
+def test_a_full_disk_that_nobody_foresaw(bug, monkeypatch, capsys):
+    def fail(**_):
+        raise OSError(28, "No space left on device", "/x")
+
+    monkeypatch.setattr(frame, "application", lambda: fail)
+    with pytest.raises(SystemExit) as ended:
+        frame.main()
+    assert ended.value.code == 11
+    assert capsys.readouterr().err == "error: no space left on the disk for /x; free some, finished steps are kept\n"
+
+
 def test_a_bug_whose_log_cannot_be_written(bug, capsys):
     (bug / "logs").write_text("in the way")
     with pytest.raises(SystemExit):
@@ -204,7 +250,35 @@ def test_debug_shows_the_traceback():
 def test_a_closed_pipe_is_no_traceback(line):
     command = f"{sys.executable} -m quantplan.cli.main {line}"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+
+
+LOOP = "import sys; from quantplan.cli import console, streams; streams.take_any_text()\n"
+LOOP += "for number in range(10**6): console.{}('line %d' % number)"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+@pytest.mark.parametrize(("function", "pipe"), [("put", "|"), ("say", "2>&1 |")])
+def test_a_reader_that_has_enough(function, pipe):
+    command = f'{sys.executable} -c "$CODE" {pipe} head -1; echo ${{PIPESTATUS[0]}}'
+    words = ["bash", "-c", command]
+    environment = os.environ | {"CODE": LOOP.format(function)}
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    assert (done.stdout, done.stderr) == ("line 0\n1\n", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_stdout_on_a_full_disk():
+    command = f"{sys.executable} -m quantplan.cli.main doctor --json > /dev/full"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 11 and done.stderr.startswith("error: no space left on the disk")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+def test_closed_streams():
+    command = f"{sys.executable} -m quantplan.cli.main doctor >&- 2>&-"
+    assert subprocess.run(command, shell=True, cwd=ROOT, check=False).returncode == 0
 
 
 def test_python_dash_m_is_the_command_line():

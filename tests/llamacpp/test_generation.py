@@ -196,7 +196,31 @@ def test_thinking_that_the_prompt_begins(engine):
 
 
 def test_today_is_the_same_every_day(engine):
-    assert form(engine, "{{ strftime_now('%d %b %Y') }}").prompt("Who?").text == "01 Jan 2025"
+    dated = "{{ strftime_now('%d %b %Y') }} {{ messages[0].content }}"
+    assert form(engine, dated).prompt("Who?").text == "01 Jan 2025 Who?"
+
+
+PARTS = "{% for m in messages %}{% for part in m['content'] %}{{ part['text'] }}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        PARTS,
+        "{{ messages[0].content[0].text | trim }}",
+        "{% if messages[0].content is string %}{{ raise_exception('parts') }}{% endif %}" + PARTS,
+        "{% for part in messages[0].content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}",
+        "{% if messages[0].content is string %}{{ messages[0].content }}{% else %}an image{% endif %}",
+    ],
+)
+def test_a_template_gets_the_question_as_it_wants_it(engine, template):
+    assert form(engine, template).prompt("What is < 'gold'?").text == "What is < 'gold'?"
+
+
+@pytest.mark.parametrize("template", ["always the same", "{{ messages[0].content | length }}"])
+def test_a_template_that_leaves_the_question_out(engine, template):
+    with pytest.raises(BadFile, match="does not show the user's message, neither as a text nor as a list"):
+        form(engine, template)
 
 
 @pytest.mark.parametrize(

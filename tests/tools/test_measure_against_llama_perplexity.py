@@ -10,6 +10,8 @@ rounding makes may go either way.
 """
 
 import math
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -21,9 +23,11 @@ from quantplan.evaluate.measure_with_tool import measure_with_tool
 from quantplan.execution import Execution
 from quantplan.llamacpp.tools import run
 from quantplan.measurement import check_comparable
+from quantplan.project import read_text
 from quantplan.records.formats import MEASUREMENTS
 
 pytestmark = pytest.mark.llamacpp
+PROSE = Path(__file__).resolve().parents[3] / "shared" / "text" / "prose-heldout.txt"
 OPTIONS = MeasureOptions(n_ctx=256, chunks=8, execution=Execution(1))
 
 
@@ -85,3 +89,31 @@ def test_a_disk_too_small_for_the_base_file(monkeypatch, reference_model, calibr
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     with pytest.raises(NoSpace, match=r"needs 16.66 MB, .* has 1.00 MB; set TMPDIR"):
         measure_with_tool(reference_model, [reference_model], calibration_text.read_text(), OPTIONS)
+
+
+def ppl_of_tool(model, text):
+    """What llama-perplexity says of the file itself."""
+    log = run(["llama-perplexity", "-m", str(model), "-f", str(text), "-c", "128", "--chunks", "8", "-t", "1"]).log
+    return float(re.search(r"Final estimate: PPL = ([\d.]+)", log)[1])
+
+
+def ppl_here(model, text):
+    options = MeasureOptions(n_ctx=128, chunks=8, execution=Execution(1))
+    return measure(model, [model], read_text(text), options)[0].ppl.value
+
+
+def test_a_text_is_its_bytes(reference_model, calibration_text, tmp_path):
+    """Line ends of Windows, of old Macs and of Unicode, a byte order mark: all are tokens for llama-perplexity."""
+    lines = calibration_text.read_bytes()[:20_000].decode(errors="ignore").split("\n")
+    ends = ["\r\n", "\n", "\r", "\x0b", "\u2028", "\x85"]
+    text = "\ufeff" + "".join(line + ends[number % len(ends)] for number, line in enumerate(lines))
+    (tmp_path / "text.txt").write_bytes(text.encode())
+    expected = ppl_of_tool(reference_model, tmp_path / "text.txt")
+    assert ppl_here(reference_model, tmp_path / "text.txt") == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.skipif(not PROSE.is_file(), reason=f"no text at {PROSE}")
+@pytest.mark.parametrize("ends, ppl", [(b"\n", 30.22), (b"\r\n", 116.17)])
+def test_line_ends_of_windows(reference_model, tmp_path, ends, ppl):
+    (tmp_path / "text.txt").write_bytes(PROSE.read_bytes()[:60_000].replace(b"\n", ends))
+    assert ppl_here(reference_model, tmp_path / "text.txt") == pytest.approx(ppl, abs=0.005)

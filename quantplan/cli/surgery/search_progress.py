@@ -26,7 +26,7 @@ def growing() -> Iterator[tuple[Reporter, OnResult]]:
         with console.terminal() as report:
             yield report, _Lines()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     bars = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn())
     with Live(bars, console=Console(stderr=True), transient=True) as live:
         view = _View(live, bars)

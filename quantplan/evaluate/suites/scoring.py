@@ -23,6 +23,7 @@ from quantplan.progress import SILENT, Reporter
 from quantplan.records.cache import Cache
 from quantplan.tensor import Model
 
+_PROMPTS_VERSION = 2  # 2: templates that want a list of parts get one; 1: first
 _LARGEST_LOG = 600.0  # of a ratio that is still finite
 Ratio = Estimate | float | None  # PPL of the model over PPL of the original
 
@@ -141,6 +142,7 @@ class ScoreCache:
         self._suite = suite
         made_from = asdict(conditions(suite, execution.backend))
         del made_from["suite"]  # its name changes nothing
+        made_from["prompts"] = _PROMPTS_VERSION
         self._cache = Cache(SUITE_SCORES, cache, "suite", made_from)
 
     def find(self, model: Model) -> SuiteScore | None:
