@@ -2,7 +2,7 @@
 terminal can show, and `| head` ends it without a word.
 
 Names of files and of tensors may be any bytes; Python holds those that are not UTF-8 as lone surrogates. A console may be
-cp1252, or ASCII (``LC_ALL=C`` in a container, ``PYTHONIOENCODING=ascii``, a pipe on Windows).
+cp1252, or ASCII (``LC_ALL=C`` in a container, ``PYTHONIOENCODING=ascii``).
 """
 
 import codecs
@@ -28,7 +28,7 @@ _PLAIN = {
 
 
 def _writable(error: UnicodeError) -> tuple[str | bytes, int]:
-    """For a character that the stream's encoding lacks: the byte that it stands for, an ASCII sign like it, or its number."""
+    """For a character that the stream's encoding does not have: the byte that it stands for, an ASCII sign like it, or its number."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     character = error.object[error.start]
