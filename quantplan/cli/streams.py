@@ -28,7 +28,7 @@ _PLAIN = {
 
 
 def _writable(error: UnicodeError) -> tuple[str | bytes, int]:
-    """For a character that the stream's encoding does not have: the byte that it stands for, an ASCII sign like it, or its number."""
+    """For a character that the encoding does not have: the byte that it stands for, an ASCII sign like it, or its number."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     character = error.object[error.start]
