@@ -74,10 +74,9 @@ def _bytes(text: str, number: float, unit: str, what: str, further: tuple[str, .
 def _size_of(path: Path) -> int:
     try:
         stat = path.stat()
-    except OSError as error:
-        raise BadFile(
-            f"cannot take the budget from {path}: {error.strerror or error}; give the path of a file"
-        ) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BadFile(f"cannot take the budget from {path}: {reason}; give the path of a file") from None
     if not S_ISREG(stat.st_mode):
         raise BadFile(f"cannot take the budget from {path}: not a file; write =other.gguf")
     return stat.st_size

@@ -18,11 +18,33 @@ Messages say what happened, where, and what to do next. Only ``cli.main.main`` c
 Ctrl-C ends with 130, as shells expect.
 """
 
+import re
+
+_WORD, _WORD_SHOWN, _LONGEST = 400, 60, 4000  # letters
+
 
 class QuantplanError(Exception):
-    """Root of all errors that are answered with one sentence instead of a traceback."""
+    """Root of all errors that are answered with one sentence instead of a traceback.
+
+    What the sentence quotes of damaged files is made legible: unprintable letters escaped, endless words and texts cut.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(self._legible(message))
+
+    @staticmethod
+    def _legible(message: str) -> str:
+        text = re.sub(rf"\S{{{_WORD},}}", lambda match: match[0][:_WORD_SHOWN] + "...", printable(message))
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 4 :]}"
+
+
+def printable(text: str) -> str:
+    """The text with escapes in place of letters that no terminal shows, line ends and tabs left as they are."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in text)
 
 
 class BadUsage(QuantplanError):
@@ -56,7 +78,13 @@ class ToolMissing(QuantplanError):
 
 
 class ToolFailed(QuantplanError):
+    """The message holds a command to be pasted, of any length."""
+
     exit_code = 8
+
+    @staticmethod
+    def _legible(message: str) -> str:
+        return printable(message)
 
 
 class NotAsPlanned(QuantplanError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from quantplan.errors import BadUsage, NothingSelected
+from quantplan.patterns import regular_expression
 from quantplan.tensor import Tensor
 
 
@@ -24,8 +25,8 @@ class Selector:
 
     def _regex(self) -> re.Pattern[str]:
         try:
-            return re.compile(self.text[1:-1])
-        except re.error as error:
+            return regular_expression(self.text[1:-1])
+        except ValueError as error:
             raise BadUsage(f"{self.text} is not a regular expression: {error}") from None
 
     def select(self, tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from quantplan.quant_type import QuantType
 
 Number = TypeVar("Number", int, float)
-_BLOCK = re.compile(r"\bblk\.(\d+)\.(.+)")
+_BLOCK = re.compile(r"\bblk\.(\d{1,9})\.(.+)")
 _OTHER_PARTS = ("v.", "a.", "mm.", "mtp.")  # of images and sound, as llama.cpp's mmproj files name them
 GGUF_ALIGNMENT = 32  # GGUF_DEFAULT_ALIGNMENT: llama-quantize pads with it whatever the source used
 

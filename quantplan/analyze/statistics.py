@@ -31,7 +31,7 @@ from quantplan.execution import cores
 from quantplan.imatrix import Imatrix, ImatrixEntry
 
 _ACTIVE_ABOVE = np.float32(1e-5)
-_BLOCK = re.compile(r"blk\.(\d+)\.")
+_BLOCK = re.compile(r"blk\.(\d{1,9})\.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from quantplan.records.formats import PLANS
 from quantplan.report.memory_table import memory_fields, memory_notes, memory_table
 from quantplan.selector import Selector
 from quantplan.tensor import Model
+from quantplan.whole_number import whole_number
 
 DEFAULT_CONTEXTS = ("4096", "16384", "32768")
 
@@ -89,7 +90,7 @@ def parse_contexts(words: Sequence[str]) -> list[int]:
     """Tokens of the contexts of --serve-ctx; BadUsage for what is not a number of at least 8."""
     words = words or DEFAULT_CONTEXTS
     for word in map(str.strip, words):
-        if not word.isascii() or not word.isdigit() or not 8 <= int(word) < 2**31:
+        if not 8 <= (whole_number(word) or 0) < 2**31:
             raise BadUsage(f"cannot read the context {word!r} in --serve-ctx; write tokens, several as 4096,16384")
     return [int(word) for word in words]
 

@@ -29,6 +29,7 @@ from quantplan.sensitivity.estimate import SensitivityOptions
 from quantplan.sensitivity.tensor_swap import ProbeOptions
 from quantplan.solver.constraints import Constraints
 from quantplan.tensor import Model
+from quantplan.whole_number import whole_number
 
 DEFAULT_SERVE_CTX = 4096  # llama.cpp's own default
 _OUTSIDE_SLASHES = re.compile(r",(?=(?:[^/]*/[^/]*/)*[^/]*$)")  # commas of a /regular expression/ do not separate
@@ -272,6 +273,7 @@ def parse_sample(text: str) -> int | None:
         return None
     factor = {"k": 1 << 10, "m": 1 << 20}.get(text[-1:].lower(), 1)
     digits = text[:-1] if factor > 1 else text
-    if not digits.isdigit() or int(digits) == 0:
+    number = whole_number(digits)
+    if not number:
         raise BadUsage(f"--sample {text}: write a number of weights such as 512k or 2M, or full")
-    return int(digits) * factor
+    return number * factor

@@ -1,6 +1,5 @@
 """Measurements and comparisons of one model's files, found in a folder of records."""
 
-import json
 from pathlib import Path
 
 from quantplan.comparison import Comparison
@@ -9,6 +8,7 @@ from quantplan.evaluate.compare import retested
 from quantplan.measurement import Measurement
 from quantplan.records.codec import read_any
 from quantplan.records.formats import COMPARISONS, MEASUREMENTS
+from quantplan.records.json_text import parse_json
 from quantplan.tensor import Model
 
 
@@ -35,7 +35,7 @@ def model_records(
 def _read(path: Path) -> Measurement | Comparison | None:
     """None for another format; BadFile for an unfinished file."""
     try:
-        json.loads(path.read_text(encoding="utf-8"))
+        parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadFile(f"{path}: not JSON ({error})") from None
     return read_any(path, MEASUREMENTS, COMPARISONS)

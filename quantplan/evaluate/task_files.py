@@ -14,13 +14,13 @@ What the tool would leave out in silence or stop at is an error here, with the p
 """
 
 import hashlib
-import json
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from quantplan.errors import BadFile, BadUsage
+from quantplan.records.json_text import parse_json
 from quantplan.task_score import HELLASWAG, MULTIPLE_CHOICE, WINOGRANDE
 
 _MOST_ANSWERS = 100  # the tool refuses more
@@ -150,7 +150,7 @@ def _jsonl(path: Path, raw: bytes) -> tuple[Question, ...]:
 
 def _jsonl_line(place: str, line: str) -> Question:
     try:
-        entry = json.loads(line)
+        entry = parse_json(line)
         question = Question(entry["question"], tuple(entry["answers"]), entry["correct"])
         texts = (question.question, *question.answers)
         sound = all(isinstance(text, str) and text for text in texts) and type(question.correct) is int

@@ -24,6 +24,7 @@ from quantplan.tensor import Tensor, padded
 _SUM2, _COUNTS, _SUM1 = ".in_sum2", ".counts", ".in_sum"
 _DATASETS, _CHUNKS, _CHUNK_SIZE = "imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size"
 _REDO = "make it again with `quantplan imatrix`"
+_LARGEST_COUNT = 2.0**62
 _LONGEST_NAME = 4096  # bytes; a longer "name" means that the file is something else
 
 
@@ -134,8 +135,8 @@ def _entry(path: Path, data: np.ndarray, by_name: dict[str, Tensor], name: str) 
     counts = _values(path, data, by_name[name + _COUNTS]).ravel()
     if not counts.size or not by_name[name + _SUM2].elements:
         raise BadFile(f"{path}: {name} has no values; {_REDO}")
-    if not np.isfinite(counts).all():
-        raise BadFile(f"{path}: {name} has NaN or infinite counts; {_REDO}")
+    if not (np.abs(counts) < _LARGEST_COUNT).all():
+        raise BadFile(f"{path}: {name} has NaN or infinite counts, or absurdly large ones; {_REDO}")
     sum2 = _values(path, data, by_name[name + _SUM2])
     if sum2.size % counts.size:
         raise BadFile(f"{path}: {name} has {sum2.size} sums, which {counts.size} counts do not divide evenly; {_REDO}")

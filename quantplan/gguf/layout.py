@@ -184,7 +184,7 @@ class Layout:
     @property
     def data_offset(self) -> int:
         """Where the data begin."""
-        return len(self.header)
+        return padded(self.length, self.alignment)
 
     def changed(self, entries: Mapping[str, MetadataEntry], removed: Iterable[str] = ()) -> "Layout":
         """With ``entries`` in the places of those of the same keys, new ones at the end, and without the ``removed`` keys."""

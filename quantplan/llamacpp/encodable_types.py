@@ -16,6 +16,7 @@ import numpy as np
 from quantplan.errors import ToolFailed
 from quantplan.llamacpp import ggml, isolated, libraries
 from quantplan.quant_type import BY_ID, QuantType, parse_types, register
+from quantplan.records.json_text import parse_json
 
 _MOST_TYPES = 4096  # a count beyond this was read from another structure than expected
 
@@ -111,7 +112,7 @@ def answers_file() -> Path:
 
 def _read(file: Path) -> dict[str, bool]:
     try:
-        found = json.loads(file.read_text())
+        found = parse_json(file.read_text())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -4,7 +4,6 @@ same model.
 llama-quantize itself says what a text means: stock quants, rules, types that do not fit.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from quantplan.recipes.layer_types import (
 )
 from quantplan.recipes.rule_texts import parse_rules
 from quantplan.recipes.rules import matches, resolve
+from quantplan.records.json_text import parse_json
 from quantplan.tensor import Model, Tensor
 
 _CATEGORY = re.compile(r"^\s*\[ *(?:output|token_embd|attn_\w+|ffn_\w+) *\]\s*$", re.MULTILINE)
@@ -85,7 +85,7 @@ def _text(path: Path) -> str:
 
 def _record(text: str) -> str:
     try:
-        return f"a {json.loads(text)['format']} file"
+        return f"a {parse_json(text)['format']} file"
     except (ValueError, KeyError, TypeError):
         return "some other JSON"
 

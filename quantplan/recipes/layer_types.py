@@ -7,6 +7,7 @@ themselves is taken strictly.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeGuard
@@ -23,7 +24,9 @@ _LIST = re.compile(r"\[\s*\[(?!:)")  # [[: opens a class in a pattern
 _NAMED = re.compile(r"\[\s*\[\s*[^][,]*,\s*\\?[\"']")  # with a name in its first row: [[704,768]] is none
 _FLAGS = re.compile(r"\bFLAGS\s*=\s*[\"']((?:[^\"'\n\\]|\\.|\\\n)*)")  # cards forget the closing quote
 _LINE = r"^[ \t]*{what}[ \t]*:[ \t]*(\w+)[ \t]*$"
-_RANGE = re.compile(_LINE.format(what=r"(\d+)(?:\.\.(\d+))?"), re.MULTILINE)  # 0..5 : Q4_K_M, as earlier cards have it
+_RANGE = re.compile(
+    _LINE.format(what=r"(\d{1,4})(?:\.\.(\d{1,4}))?"), re.MULTILINE
+)  # 0..5 : Q4_K_M, as earlier cards have it
 _SINGLE_QUOTED = re.compile(r"'(\w+)'")
 _TRAILING_COMMA = re.compile(r",(?=\s*\])\s*\]")
 _EMBEDDING, _OUTPUT, _RULE = "--token-embedding-type", "--output-tensor-type", "--tensor-type"
@@ -91,7 +94,9 @@ def _items(text: str) -> list[object]:
     listed = text[start.start() :].replace('\\"', '"')
     try:
         return json.JSONDecoder().raw_decode(_TRAILING_COMMA.sub("]", _SINGLE_QUOTED.sub(r'"\1"', listed)))[0]
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        if not isinstance(error, json.JSONDecodeError):
+            raise BadFile(f"the LAYER_TYPES list cannot be read: {error}") from None
         line = text.count("\n", 0, start.start()) + error.lineno
         raise BadFile(f"the LAYER_TYPES list is broken at line {line} of the text: {error.msg}") from None
 
@@ -115,13 +120,14 @@ def _entry(item: object) -> tuple[int, str]:
 
 
 def _check_blocks(named: Sequence[int], blocks: int) -> None:
+    times = Counter(named)
     for block in named:
         if not 0 <= block < blocks:
             raise BadFile(
                 f"LAYER_TYPES names layer {block}, the model has layers 0 to {blocks - 1}: is it another model's list?"
             )
-        if named.count(block) > 1:
-            raise BadFile(f"LAYER_TYPES names layer {block} {named.count(block)} times")
+        if times[block] > 1:
+            raise BadFile(f"LAYER_TYPES names layer {block} {times[block]} times")
     missing = sorted(set(range(blocks)) - set(named))
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from quantplan.recipes import name_patterns
 
-IN_BLOCK = re.compile(r"^(.*?\bblk\.)(\d+)(\..+)$")
+IN_BLOCK = re.compile(r"^(.*?\bblk\.)(\d{1,9})(\..+)$")
 _ANY_BLOCK = "[0-9]+"
 Label = TypeVar("Label", bound=Hashable)
 

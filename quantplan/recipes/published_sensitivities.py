@@ -6,15 +6,16 @@ all tensors in that type; both in nats per token), and one JSON that holds both 
 """
 
 import csv
-import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from quantplan.errors import BadFile, BadUsage, NothingSelected
+from quantplan.patterns import regular_expression
+from quantplan.records.json_text import parse_json
 
 _HOLES = ("", "nan", "404")  # 404: the suite's word for a result that was not found
 
@@ -88,7 +89,7 @@ def _text(path: Path) -> str:
 
 def _csv(path: Path, text: str) -> dict[str, dict[str, float | None]]:
     """type -> tensor -> KLD, None where there is no measurement."""
-    header, *lines = [[cell.strip() for cell in line] for line in csv.reader(text.splitlines()) if line]
+    header, *lines = [*_cells(path, text)] or [[""]]
     if header[0].upper() != "QTYPE" or not lines:
         raise BadFile(
             f"{path} is not a table of KLDs: it should begin with QTYPE and the names of tensors, and have rows"
@@ -103,6 +104,14 @@ def _csv(path: Path, text: str) -> dict[str, dict[str, float | None]]:
             name: _kld(path, f"{name} as {line[0]}", cell) for name, cell in zip(header[1:], line[1:], strict=True)
         }
     return found
+
+
+def _cells(path: Path, text: str) -> Iterator[list[str]]:
+    """The cells of each line that is not empty."""
+    try:
+        yield from ([cell.strip() for cell in line] for line in csv.reader(text.splitlines()) if line)
+    except csv.Error as error:
+        raise BadFile(f"{path} is not CSV: {error}") from None
 
 
 def _kld(path: Path, what: str, cell: str | float) -> float | None:
@@ -141,8 +150,8 @@ def _groups(path: Path, names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     names, found = list(names), []
     for line in filter(None, map(str.strip, _text(path).splitlines())):
         try:
-            pattern = re.compile(line.partition(":")[2])
-        except re.error as error:
+            pattern = regular_expression(line.partition(":")[2])
+        except ValueError as error:
             raise BadFile(f"{path}: {line!r} has no regular expression after the colon: {error}") from None
         members = tuple(name for name in names if pattern.search(name))
         if len(members) > 1:
@@ -155,7 +164,7 @@ def _groups(path: Path, names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
 
 def _from_json(path: Path, text: str) -> Published:
     try:
-        return _published(path, json.loads(text))
+        return _published(path, parse_json(text, allow_nan=True))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise BadFile(
             f"{path} is not sensitivity data that quantplan reads ({type(error).__name__}: {error}); see docs/formats.md"
@@ -164,7 +173,7 @@ def _from_json(path: Path, text: str) -> Published:
 
 def _published(path: Path, content: dict[str, Any]) -> Published:
     groups, tensors = content["groups"], content["tensors"]
-    names = [name for name, _, _ in tensors]
+    names = _texts([name for name, _, _ in tensors])
     if len(set(names)) != len(names):
         raise BadFile(f"{path} names the tensor {next(n for n in names if names.count(n) > 1)} twice")
     values = {name: _kld(path, name, value) for name, _, value in tensors}
@@ -173,12 +182,24 @@ def _published(path: Path, content: dict[str, Any]) -> Published:
     return Published(
         sensitivity={name: value for name, value in values.items() if value is not None},
         curve={label: _kld(path, f"the curve at {label}", value) or 0.0 for label, value in content["curve"].items()},
-        labels=tuple(content["qtypes"]),
+        labels=tuple(_texts(content["qtypes"])),
         degraded_to=str(content.get("ref_qtype", "")),
         together=tuple(tuple(names[index] for index in group) for group in content.get("measured_together", [])),
         otherwise={name: otherwise[group] for name, group in every},
-        shapes={name: tuple(groups[group]["shape"]) for name, group in every},
-        unmeasured=tuple(name for name, *_ in content.get("unmeasured", []))
+        shapes={name: _shape(groups[group]["shape"]) for name, group in every},
+        unmeasured=tuple(_texts([name for name, *_ in content.get("unmeasured", [])]))
         + tuple(name for name, value in values.items() if value is None),
         source={"file": path.name, **{k: v for k, v in content.get("source", {}).items() if isinstance(v, str)}},
     )
+
+
+def _texts(values: Any) -> list[str]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError("a list of names is expected")
+    return values
+
+
+def _shape(sizes: Any) -> tuple[int, ...]:
+    if not isinstance(sizes, list) or not all(type(size) is int and size > 0 for size in sizes) or not sizes:
+        raise TypeError(f"the shape {sizes!r} is no list of sizes")
+    return tuple(sizes)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from quantplan.errors import BadUsage
 from quantplan.llamacpp.quantize import Rule
+from quantplan.patterns import regular_expression
 from quantplan.quant_type import QuantType
 from quantplan.recipes import name_patterns
 from quantplan.recipes.pattern_cover import IN_BLOCK, cover
@@ -75,8 +76,8 @@ def compiled(rule: Rule, keep_case: bool = False) -> re.Pattern[str]:
     """The pattern as std::regex reads it; its classes such as [[:digit:]] are spelled out, which Python does not know."""
     pattern = rule.pattern if keep_case else rule.pattern.lower()
     try:
-        return re.compile(re.sub(r"\[:(\w+):\]", lambda match: _CLASSES.get(match[1], match[0]), pattern))
-    except re.error as error:
+        return regular_expression(re.sub(r"\[:(\w+):\]", lambda match: _CLASSES.get(match[1], match[0]), pattern))
+    except ValueError as error:
         raise BadUsage(f"the rule {rule} is not a regular expression: {error}") from None
 
 

@@ -18,6 +18,7 @@ from quantplan.errors import BadFile
 from quantplan.measurement import Estimate
 from quantplan.quant_type import QuantType, quant_type
 from quantplan.records.files import replacing
+from quantplan.records.json_text import parse_json
 
 Value = TypeVar("Value")
 Fields = dict[str, Any]
@@ -78,7 +79,7 @@ class RecordFormat(Generic[Value]):
 
     def _content(self, path: Path) -> Fields:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise BadFile(f"cannot read {path}: {error.strerror or error}") from None
         except ValueError as error:
@@ -160,7 +161,7 @@ def read_any(path: Path, *formats: RecordFormat[Any]) -> Any:
 def format_of(path: Path | str) -> str | None:
     """The format that a JSON file says it is of; None for anything else."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = parse_json(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     name = content.get("format") if isinstance(content, dict) else None

@@ -86,11 +86,13 @@ def read_sums(path: Path, diagonal_only: bool = False) -> StoredSums:
     try:
         with path.open("rb") as file:
             magic, columns, tokens, checksum = _HEADER.unpack(file.read(_HEADER.size))
-            if magic != _MAGIC:
+            if magic != _MAGIC or _HEADER.size + 4 * columns > path.stat().st_size:
                 raise ValueError
             diagonal = _floats(file, columns)
             if diagonal_only or path.suffix == ".diagonal":
                 return StoredSums(tokens, diagonal)
+            if sums_bytes(columns) > path.stat().st_size:
+                raise ValueError
             matrix, found = np.empty((columns, columns), np.float32), zlib.crc32(diagonal.data)
             for start, end in _panels(columns):
                 panel = _floats(file, (end - start) * end)

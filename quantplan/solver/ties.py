@@ -13,6 +13,7 @@ from quantplan.errors import BadUsage
 from quantplan.selector import Selector
 from quantplan.solver.grouping import Grouping
 from quantplan.tensor import Tensor
+from quantplan.whole_number import whole_number
 
 _NAMED = {
     "qkv": (("attn_q", "attn_k", "attn_v"),),
@@ -24,7 +25,7 @@ _NAMED = {
     ),
     "experts": (("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps", "ffn_gate_up_exps"),),
 }
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+_RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 
 
 def tied_groups(grouping: Grouping, ties: Iterable[str]) -> list[list[int]]:
@@ -93,7 +94,7 @@ def _by_range(tie: str, tensors: Sequence[Tensor], layers: bool) -> list[list[st
 
 def _ranges(tie: str, last: int) -> list[tuple[int, int]]:
     words = tie.removeprefix("blocks=").split(",")
-    step = int(words[0]) if len(words) == 1 and words[0].isdigit() else None
+    step = whole_number(words[0]) if len(words) == 1 else None
     if step:
         return [(low, low + step - 1) for low in range(0, last + 1, step)]
     ranges = []

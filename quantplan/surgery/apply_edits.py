@@ -8,6 +8,8 @@ from quantplan.errors import BadUsage
 from quantplan.surgery.edits import Edit, Span
 from quantplan.surgery.layer_map import MATRICES, Layer, LayerMap, Term
 
+_MOST_LAYERS = 4096  # llama.cpp loads 512; edits that follow may still remove some
+
 
 def apply_edits(blocks: int, edits: Sequence[Edit]) -> LayerMap:
     """The layers that the edits make of a model of ``blocks`` blocks. BadUsage naming the edit that cannot be made, and why."""
@@ -29,6 +31,8 @@ def _applied(layers: tuple[Layer, ...], edit: Edit) -> tuple[Layer, ...]:
     edited = _APPLY[edit.verb](layers, edit)
     if not edited:
         raise BadUsage("no layer would remain")
+    if len(edited) > _MOST_LAYERS:
+        raise BadUsage(f"the model would have {len(edited):,} layers, far more than llama.cpp loads")
     return edited
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from quantplan.errors import BadUsage
+from quantplan.whole_number import whole_number
 
 _SYNONYMS = {
     "cut": "delete",
@@ -37,7 +38,7 @@ _SYNONYMS = {
     "rotate": "cycle",
     "average": "merge",
 }
-_SPAN = re.compile(r"(\d+)(?:(?:-|\.\.)(\d+))?")
+_SPAN = re.compile(r"(\d{1,9})(?:(?:-|\.\.)(\d{1,9}))?")
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -184,10 +185,10 @@ def _with_options(edit: Edit, words: list[str]) -> Edit:
         edit, words = replace(edit, number=float(words[0])), words[1:]
     elif verb == "repeat" and words and (times := re.fullmatch(r"x(\d+)", words[0])):
         edit, words = replace(edit, number=float(times[1])), words[1:]
-    elif verb == "cycle" and len(words) == 2 and words[0] == "by" and re.fullmatch(r"-?\d+", words[1]):
+    elif verb == "cycle" and len(words) == 2 and words[0] == "by" and re.fullmatch(r"-?\d{1,9}", words[1]):
         edit, words = replace(edit, number=float(words[1])), []
-    if len(words) == 2 and words[0] in _PLACES.get(verb, ()) and words[1].isdigit():
-        place: dict[str, Any] = {words[0]: int(words[1])}
+    if len(words) == 2 and words[0] in _PLACES.get(verb, ()) and (layer := whole_number(words[1])) is not None:
+        place: dict[str, Any] = {words[0]: layer}
         edit, words = replace(edit, **place), []
     if verb == "scale":
         edit, words = replace(edit, roles=tuple(words)), []

@@ -1,6 +1,5 @@
 """The schema of suite files: what a suite, its parts and their items may say. Scalars come as the text in the file."""
 
-import re
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
@@ -17,6 +16,7 @@ from pydantic import (
 )
 
 from quantplan.evaluate.suites.suite import COHERENCE, KINDS, PERPLEXITY, Suite, SuiteItem, SuitePart
+from quantplan.patterns import regular_expression
 
 SUITE_FORMAT, SUITE_VERSION = "quantplan-suite", 1  # 1: first
 _LARGEST_COUNT = 4096
@@ -26,8 +26,8 @@ def _regular_expressions(patterns: tuple[str, ...]) -> tuple[str, ...]:
     for pattern in patterns:
         if len(pattern) > 2 and pattern.startswith("/") and pattern.endswith("/"):
             try:
-                re.compile(pattern[1:-1])
-            except re.error as error:
+                regular_expression(pattern[1:-1])
+            except ValueError as error:
                 raise ValueError(f"{pattern} is not a regular expression ({error})") from None
     return patterns
 

@@ -3,6 +3,8 @@
 from quantplan.evaluate.suites.suite_score import PartScore, SuiteScore
 from quantplan.records.codec import Fields, RecordFormat, encode, register, shape
 
+_LARGEST_WEIGHT = 1e9  # shares of larger ones have no digits left
+
 
 def _figures(score: SuiteScore) -> Fields:
     if not score.applicable:
@@ -31,4 +33,12 @@ shape(
         "parts": lambda score: [encode(part) | {"share": score.share(part)} for part in score.parts],
     },
 )
-SUITE_SCORES = register(RecordFormat("quantplan-suite-score", 1, SuiteScore, "score", "score again"))
+
+
+def _check(score: SuiteScore) -> None:
+    for part in score.parts:
+        if not 0 < part.weight < _LARGEST_WEIGHT or not all(0 <= item.credit <= 1 for item in part.items):
+            raise ValueError(f"the part {part.name} has a weight or a credit that cannot be")
+
+
+SUITE_SCORES = register(RecordFormat("quantplan-suite-score", 1, SuiteScore, "score", "score again", _check))

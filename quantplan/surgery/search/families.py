@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from quantplan.errors import BadUsage
 from quantplan.surgery.edits import Edit, Span
+from quantplan.whole_number import whole_number
 
 _RANGES = ("delete", "repeat", "triple", "reverse", "cycle", "merge")
 _PAIRS = ("swap", "move", "bridge")
@@ -22,7 +23,7 @@ _NUMBERS = {"blend": (0.5,), "scale": (0.9, 1.1)}
 NAMES = (*_RANGES, *_PAIRS, *_NUMBERS)
 DEFAULT = ("delete", "swap", "repeat")
 _SINGLES = ("delete", "triple")  # of one layer by default
-_PASS = re.compile(r"(\d+)(?:/(\d+))?")
+_PASS = re.compile(r"(\d{1,9})(?:/(\d{1,9}))?")
 _BLEND_APART = 2  # blends of neighbours bring little that is new
 
 
@@ -187,7 +188,8 @@ def _default_passes(name: str, blocks: int) -> tuple[Pass, ...]:
 def _parse_pairs(name: str, details: str, _blocks: int) -> Family | None:
     if not details:
         return Family(name)
-    return Family(name, reach=int(details)) if details.isdigit() and int(details) else None
+    reach = whole_number(details)
+    return Family(name, reach=reach) if reach else None
 
 
 def _parse_numbers(name: str, details: str, _blocks: int) -> Family | None:
