@@ -25,8 +25,9 @@ import numpy as np
 
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
-from quantplan.llamacpp.engine import Engine, EngineOptions
+from quantplan.llamacpp.engine import Engine
 from quantplan.llamacpp.ggml import cores
+from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.sensitivity.moment_sums import MomentSums
 from quantplan.sensitivity.second_moments import MomentOptions, chunks_per_batch, collect

@@ -24,7 +24,8 @@ import numpy as np
 
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
-from quantplan.llamacpp.engine import Engine, EngineOptions
+from quantplan.llamacpp.engine import Engine
+from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.project import read_text
 from quantplan.surgery.search.evaluations import EvaluationJob, chunks_of
 from quantplan.surgery.search.families import parse_family

@@ -1,6 +1,6 @@
 """Every command of the program by what is typed for it; those of a group by both words."""
 
-from quantplan.cli.framework import Stub
+from quantplan.cli.commands import Stub
 from quantplan.cli.main import application
 
 

@@ -14,7 +14,8 @@ from quantplan.evaluate.measure_with_tool import measure_with_tool
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import imatrix, quantize
-from quantplan.llamacpp.engine import Engine, EngineOptions, all_equal
+from quantplan.llamacpp.engine import Engine, all_equal
+from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.quant_type import parse_types
 from quantplan.sensitivity.estimate import SensitivityOptions, price
 from quantplan.sensitivity.tensor_swap import ProbeOptions

@@ -8,7 +8,7 @@ import typer
 from quantplan.analyze.statistics import Statistics, check_field, ordered_by, statistics
 from quantplan.cli import console, options
 from quantplan.cli.framework import OUTPUT, command, json_option, option
-from quantplan.cli.options import ShortFormat
+from quantplan.cli.option_groups import ShortFormat
 from quantplan.errors import BadUsage
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.imatrix import FEW_HITS, coverage_notes

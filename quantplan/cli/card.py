@@ -11,7 +11,7 @@ import typer
 from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, force_option, option, out_option
 from quantplan.cli.memory import contexts_option, parse_contexts
-from quantplan.cli.options import ModelOptions
+from quantplan.cli.option_groups import ModelOptions
 from quantplan.cli.plan_output import model_stem, with_stem
 from quantplan.errors import BadUsage, ToolFailed, ToolMissing
 from quantplan.evaluate.published_files import (

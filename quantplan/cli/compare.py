@@ -11,7 +11,7 @@ import typer
 
 from quantplan.cli import console, options
 from quantplan.cli.framework import OUTPUT, OutputOptions, command, option, out_option
-from quantplan.cli.options import (
+from quantplan.cli.option_groups import (
     MEASURING,
     CalibrationOptions,
     EvaluationOptions,

@@ -7,7 +7,7 @@ import typer
 
 from quantplan.cli import console, options
 from quantplan.cli.framework import command, json_option, option
-from quantplan.cli.options import sensitivity_file_option
+from quantplan.cli.option_groups import sensitivity_file_option
 from quantplan.errors import BadFile
 from quantplan.planning.difference import difference
 from quantplan.planning.kept_tables import table_of

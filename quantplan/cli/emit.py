@@ -8,7 +8,7 @@ import typer
 
 from quantplan.cli import console
 from quantplan.cli.framework import command, json_option, option, out_option
-from quantplan.cli.options import ModelOptions
+from quantplan.cli.option_groups import ModelOptions
 from quantplan.recipes.emit import plan_text
 from quantplan.records.files import replacing
 from quantplan.records.formats import PLANS

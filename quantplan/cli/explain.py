@@ -7,7 +7,7 @@ import typer
 
 from quantplan.cli import console, options
 from quantplan.cli.framework import command, json_option
-from quantplan.cli.options import ImatrixOptions, ModelOptions, sensitivity_file_option
+from quantplan.cli.option_groups import ImatrixOptions, ModelOptions, sensitivity_file_option
 from quantplan.cli.plan_options import ConstraintOptions
 from quantplan.plan import Plan
 from quantplan.planning.explain import Explanation, TensorExplanation, constraint_costs, explain_plan, explain_tensor

@@ -9,7 +9,7 @@ import numpy as np
 from quantplan.budget import parse_size
 from quantplan.cli import config, console
 from quantplan.cli.framework import OUTPUT, OutputOptions, command, option, out_option
-from quantplan.cli.options import (
+from quantplan.cli.option_groups import (
     MEASURING,
     TARGET,
     ShortFormat,

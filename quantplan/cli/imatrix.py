@@ -9,7 +9,14 @@ import typer
 
 from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, force_option, option, out_option
-from quantplan.cli.options import ChunkOptions, HubOptions, InputTextOptions, ToolOptions
+from quantplan.cli.option_groups import (
+    ChunkOptions,
+    HubOptions,
+    InputTextOptions,
+    ToolOptions,
+    memory_bytes,
+    memory_option,
+)
 from quantplan.errors import BadUsage
 from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
 from quantplan.llamacpp import imatrix as tool
@@ -42,7 +49,7 @@ def imatrix(
         default=False,
         panel="Measuring",
     ),
-    memory: str | None = options.memory_option(),
+    memory: str | None = memory_option(),
     out: Path | None = out_option("File to write (default: the project's imatrix)."),
     force: bool = force_option(),
 ) -> None:
@@ -79,7 +86,7 @@ def imatrix(
     with tempfile.TemporaryDirectory(prefix="quantplan-") as folder, console.terminal() as report:
         joined = Path(folder) / (texts[0].name if texts[0].is_file() else f"{texts[0].resolve().name}.txt")
         if second_moments:
-            how = replace(how, execution=replace(how.execution, memory=options.memory_bytes(memory)))
+            how = replace(how, execution=replace(how.execution, memory=memory_bytes(memory)))
             write_imatrix(_moments(source, options.joined_text(texts), how, report).imatrix(joined.name), target)
         else:
             joined.write_bytes(options.joined_text(texts).encode())

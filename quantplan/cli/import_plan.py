@@ -9,7 +9,7 @@ import typer
 
 from quantplan.cli import console, options
 from quantplan.cli.framework import command, json_option, option, out_option
-from quantplan.cli.options import ImatrixOptions, ModelOptions
+from quantplan.cli.option_groups import ImatrixOptions, ModelOptions
 from quantplan.cli.plan_output import default_plan_path, print_plan
 from quantplan.planning.request import quantizable
 from quantplan.planning.score import scored

@@ -10,7 +10,7 @@ import typer
 from quantplan.budget import human_bytes
 from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, force_option, option
-from quantplan.cli.options import CalibrationOptions, ChunkOptions, HubOptions, ImatrixOptions, TextOptions
+from quantplan.cli.option_groups import CalibrationOptions, ChunkOptions, HubOptions, ImatrixOptions, TextOptions
 from quantplan.cli.plan_output import model_stem
 from quantplan.errors import BadUsage
 from quantplan.gguf.reader import read_model

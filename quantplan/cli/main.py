@@ -13,7 +13,7 @@ import typer
 
 from quantplan import __version__
 from quantplan.cli import streams
-from quantplan.cli.framework import Entry, LazyGroup, Unforeseen, group
+from quantplan.cli.commands import Entry, LazyGroup, Unforeseen, group
 from quantplan.cli.surgery.commands import surgery
 from quantplan.errors import NoSpace, QuantplanError
 

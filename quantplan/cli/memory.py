@@ -9,7 +9,7 @@ import typer
 
 from quantplan.cli import console, options
 from quantplan.cli.framework import command, json_option, option
-from quantplan.cli.options import MEMORY, ModelOptions
+from quantplan.cli.option_groups import MEMORY, ModelOptions
 from quantplan.cli.plan_options import CacheOptions, on_cpu_option
 from quantplan.devices.fit_params import memory_needs
 from quantplan.devices.memory import MemoryUse, Placement, placement

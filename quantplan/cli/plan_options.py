@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from quantplan.budget import parse_size
 from quantplan.cli import config, options
 from quantplan.cli.framework import option, whole
-from quantplan.cli.options import (
+from quantplan.cli.option_groups import (
     MEASURING,
     MEMORY,
     TARGET,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from quantplan import api
 from quantplan.cli import console, options
-from quantplan.cli.options import CalibrationOptions, ImatrixOptions, ModelOptions, MomentExecutionOptions
+from quantplan.cli.option_groups import CalibrationOptions, ImatrixOptions, ModelOptions, MomentExecutionOptions
 from quantplan.cli.plan_options import ConstraintOptions, LimitOptions, MeasuringOptions, TargetOptions
 from quantplan.devices.speed.measure import SpeedOptions, pending, speed_table
 from quantplan.devices.speed.table import SpeedTable

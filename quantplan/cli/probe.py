@@ -6,7 +6,13 @@ from typing import Any
 
 from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, out_option
-from quantplan.cli.options import ImatrixOptions, InputTextOptions, ModelOptions, MomentExecutionOptions, TypesOptions
+from quantplan.cli.option_groups import (
+    ImatrixOptions,
+    InputTextOptions,
+    ModelOptions,
+    MomentExecutionOptions,
+    TypesOptions,
+)
 from quantplan.cli.plan_options import ProbingOptions
 from quantplan.cli.plan_requests import warn_of_activation_quantization
 from quantplan.llamacpp.encodable_types import parse_writable

@@ -13,7 +13,15 @@ from quantplan.build.build import check_build, stock_plan, stock_quant_command
 from quantplan.build.compensated_rounding import compensation_for
 from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, option, out_option
-from quantplan.cli.options import MEASURING, CalibrationOptions, ImatrixOptions, ModelOptions, ThreadOptions
+from quantplan.cli.option_groups import (
+    MEASURING,
+    CalibrationOptions,
+    ImatrixOptions,
+    ModelOptions,
+    ThreadOptions,
+    memory_bytes,
+    memory_option,
+)
 from quantplan.cli.plan_options import Rounding
 from quantplan.cli.plan_output import model_stem, with_stem
 from quantplan.execution import Execution
@@ -93,7 +101,7 @@ def quantize(
     calibration: CalibrationOptions,
     execution: ThreadOptions,
     output: OutputOptions,
-    memory: str | None = options.memory_option(),
+    memory: str | None = memory_option(),
     rounding: Rounding = option(
         "auto: as the plan says; stock: the plan's types as llama-quantize rounds them.",
         default=Rounding.auto,
@@ -117,7 +125,7 @@ def quantize(
         if work.plan and rounding is Rounding.stock:
             work = replace(work, plan=work.plan.with_stock_rounding())
         elif work.plan and work.plan.rounding:
-            work = replace(work, calibration=calibration.text, memory=options.memory_bytes(memory))
+            work = replace(work, calibration=calibration.text, memory=memory_bytes(memory))
     if output.dry_run:
         _announce(work, output.as_json)
         return

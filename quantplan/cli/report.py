@@ -10,7 +10,7 @@ import typer
 
 from quantplan.cli import console, options
 from quantplan.cli.framework import OUTPUT, OutputOptions, command, option, out_option
-from quantplan.cli.options import TARGET
+from quantplan.cli.option_groups import TARGET
 from quantplan.cli.plan_options import budget_option
 from quantplan.cli.plan_output import model_stem
 from quantplan.cli.plan_requests import PlanningOptions

@@ -8,7 +8,7 @@ import typer
 from quantplan.build.requantize import Requantization, requantization
 from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, option, out_option
-from quantplan.cli.options import (
+from quantplan.cli.option_groups import (
     TEXTS,
     CalibrationOptions,
     EvaluationOptions,

@@ -10,7 +10,7 @@ from quantplan.budget import human_bytes
 from quantplan.build.preflight import check_source
 from quantplan.cli import console, options
 from quantplan.cli.framework import OUTPUT, OutputOptions, command, option
-from quantplan.cli.options import (
+from quantplan.cli.option_groups import (
     MEASURING,
     TEXTS,
     CalibrationOptions,

@@ -10,7 +10,7 @@ import typer
 from quantplan.build.preflight import check_source
 from quantplan.cli import config, console, options
 from quantplan.cli.framework import OUTPUT, OutputOptions, command, option, out_option
-from quantplan.cli.options import MEASURING, EvaluationOptions, ModelOptions, TextOptions, ToolOptions
+from quantplan.cli.option_groups import MEASURING, EvaluationOptions, ModelOptions, TextOptions, ToolOptions
 from quantplan.errors import BadUsage
 from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.evaluate.suites.scoring import ScoreCache, ppl_ratio, score_file, tokens_at_most

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, option
-from quantplan.cli.options import MEASURING, ModelOptions, ToolOptions, TypesOptions, repetitions_option
+from quantplan.cli.option_groups import MEASURING, ModelOptions, ToolOptions, TypesOptions, repetitions_option
 from quantplan.devices.speed.measure import (
     SpeedCheck,
     SpeedOptions,

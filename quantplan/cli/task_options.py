@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from quantplan.cli import console, options
 from quantplan.cli.framework import option
-from quantplan.cli.options import MEASURING, repetitions_option
+from quantplan.cli.option_groups import MEASURING, repetitions_option
 from quantplan.cli.plan_options import split_assignments
 from quantplan.devices.speed.llama_bench import measure_speed
 from quantplan.errors import BadUsage

@@ -12,7 +12,8 @@ import psutil
 
 from quantplan.errors import BadFile
 from quantplan.evaluate.same_tokens import TokenizedText, tokenize
-from quantplan.llamacpp.engine import Engine, EngineOptions, chunks_per_batch
+from quantplan.llamacpp.engine import Engine, chunks_per_batch
+from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.llamacpp.token_scores import BaseRows, TokenScores, base_rows, joined, token_scores
 from quantplan.measurement import Conditions
 from quantplan.progress import Advance

@@ -11,7 +11,7 @@ from quantplan.evaluate.figures import figures
 from quantplan.evaluate.same_tokens import check_same_tokens, check_vocabulary
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
-from quantplan.llamacpp.engine import EngineOptions
+from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.llamacpp.token_scores import TokenScores
 from quantplan.measurement import Conditions, Measurement
 from quantplan.parallel.rpc import on_servers

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from quantplan.errors import ModelMismatch
-from quantplan.llamacpp.engine import Engine, EngineOptions
+from quantplan.llamacpp.engine import Engine
+from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.tensor import Model
 
 _TOKENIZER_KEYS = (

@@ -12,7 +12,8 @@ from quantplan.evaluate.measure import MeasureOptions
 from quantplan.evaluate.task_files import TaskFile
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import tasks as tool
-from quantplan.llamacpp.engine import Engine, EngineOptions
+from quantplan.llamacpp.engine import Engine
+from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.llamacpp.perplexity import ToolOptions
 from quantplan.llamacpp.tasks import TaskRun
 from quantplan.llamacpp.tools import build

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from quantplan.errors import BadFile
-from quantplan.gguf.layout import Layout, read_layout
+from quantplan.gguf.layout import Layout
+from quantplan.gguf.layout_reader import read_layout
 from quantplan.gguf.shards import model_stem, shard_paths
 from quantplan.llamacpp import ggml
 from quantplan.quant_type import ggml_type

@@ -6,7 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from quantplan.gguf.layer_arrays import array_items, is_per_layer_array
-from quantplan.gguf.layout import VERSION, Layout, MetadataEntry, TensorInfo, read_layout
+from quantplan.gguf.layout import VERSION, Layout, MetadataEntry, TensorInfo
+from quantplan.gguf.layout_reader import read_layout
 from quantplan.quant_type import QuantType
 from quantplan.records.files import replacing
 from quantplan.tensor import Model, Tensor, padded

@@ -6,10 +6,7 @@ backend does. Memory-mapped weights are read-only, so a model whose tensors are 
 """
 
 import ctypes
-import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,32 +15,14 @@ import numpy as np
 
 from quantplan.abilities import PLAN_WITHOUT_TEXT, check_positions, check_predicts
 from quantplan.errors import BadFile, BadUsage, QuantplanError, TextTooShort
-from quantplan.execution import Execution
-from quantplan.llamacpp import rpc
 from quantplan.llamacpp.libraries import base
+from quantplan.llamacpp.loaded_model import EngineOptions, LoadedModel
+from quantplan.llamacpp.nodes import NodeWatcher
 from quantplan.llamacpp.signatures import GgmlTensor
 from quantplan.quant_type import QuantType, ggml_type
 from quantplan.tensor import Model
 
 _BATCH_TOKENS = 2048  # llama-perplexity's default n_batch: chunks are decoded together up to this many tokens
-_ALL_LAYERS = -1  # llama_model_params.n_gpu_layers, llama.h
-
-NodeWatcher = Callable[[GgmlTensor, bool], bool]
-_NODE_TYPES = {0: np.dtype(np.float32), 26: np.dtype(np.int32)}  # ggml's numbers of F32 and I32
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """``n_ctx``: tokens of a chunk. ``swappable``: weights can be replaced in memory (no mmap).
-
-    ``vocabulary_only``: no weights are read, the engine cuts texts into chunks and does nothing else. ``execution.rpc``:
-    servers that hold all layers, or the last ``gpu_layers``; a server that goes away ends the process, see ``isolated``.
-    """
-
-    n_ctx: int = 256
-    execution: Execution = Execution()
-    swappable: bool = False
-    vocabulary_only: bool = False
 
 
 def chunks_per_batch(n_ctx: int) -> int:
@@ -51,7 +30,7 @@ def chunks_per_batch(n_ctx: int) -> int:
     return max(1, _BATCH_TOKENS // n_ctx)
 
 
-class Engine:
+class Engine(LoadedModel):
     """A loaded model that turns chunks of tokens into logits. Use it as a context manager.
 
     Of a ``Model`` the predictions are asked for: BadUsage where it has none, see ``abilities``. A path is loaded whatever it is.
@@ -60,20 +39,11 @@ class Engine:
     def __init__(
         self, source: Model | Path | str, options: EngineOptions | None = None, watch: NodeWatcher | None = None
     ) -> None:
-        import llama_cpp
-
-        self.options = options or EngineOptions()
+        if isinstance(source, Model):
+            check_predicts(source)
+        super().__init__(Path(source.path if isinstance(source, Model) else source), options or EngineOptions())
         self._source = source if isinstance(source, Model) else None
-        if self._source:
-            check_predicts(self._source)
-        path = self._source.path if self._source else source
-        self._llama = llama_cpp
         self._handles: dict[str, list[int]] = {}
-        self._silence()
-        self._path = Path(path)  # type: ignore[arg-type]
-        self.model: int | None = self._load(self._path)
-        self.vocab = llama_cpp.llama_model_get_vocab(self.model)
-        self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self.vocab))
         self._watch = watch
         self._context: int | None = None
         self._raised: BaseException | None = None
@@ -91,46 +61,7 @@ class Engine:
         if self._context is not None:
             self._llama.llama_free(self._context)
             self._context = None
-        if self.model is not None:
-            self._llama.llama_model_free(self.model)
-            self.model = None
-
-    def _silence(self) -> None:
-        self._log: list[str] = []
-        log = self._log
-
-        def keep(level: int, text: bytes, _data: int) -> None:
-            if level >= 4:  # GGML_LOG_LEVEL_ERROR
-                log.append(text.decode("utf-8", "replace").strip())
-                del log[:-20]
-
-        self._log_callback = self._llama.llama_log_callback(keep)
-        _keep_alive.append(self._log_callback)
-        self._llama.llama_log_set(self._log_callback, ctypes.c_void_p(0))
-
-    def _load(self, path: Path) -> int:
-        parameters = self._llama.llama_model_default_params()
-        servers, gpu_layers = self.options.execution.rpc, self.options.execution.gpu_layers
-        parameters.n_gpu_layers = gpu_layers
-        parameters.vocab_only = self.options.vocabulary_only
-        if servers and not self.options.vocabulary_only:
-            devices = rpc.devices(servers)
-            self._devices = (ctypes.c_void_p * (len(devices) + 1))(*devices, None)
-            parameters.devices = ctypes.cast(self._devices, ctypes.c_void_p)
-            parameters.n_gpu_layers = gpu_layers or _ALL_LAYERS
-        if self.options.swappable:
-            parameters.load_mode = self._llama.LLAMA_LOAD_MODE_NONE
-        model = self._llama.llama_model_load_from_file(os.fsencode(path), parameters)
-        if not model:
-            raise BadFile(f"{path}: llama.cpp cannot load this model: {self._reason()}")
-        return model
-
-    def _reason(self) -> str:
-        """The last that llama.cpp said, but for the line that it ends with whatever the reason."""
-        said = next(
-            (line for line in reversed(self._log) if not line.endswith("failed to load model")), "no reason given"
-        )
-        return said.rpartition("error loading model: ")[2]
+        super().close()
 
     def new_context(self, n_ctx: int, chunks: int, watch: NodeWatcher | None = None, **settings: int) -> int:
         """A context for ``chunks`` sequences of ``n_ctx`` tokens, to be freed by the caller with ``llama_free``.
@@ -186,16 +117,6 @@ class Engine:
             raise QuantplanError(
                 f"llama.cpp could not run the model (llama_decode returned {code}); is there memory enough?"
             )
-
-    def tokenize(self, text: str, parse_special: bool = False) -> np.ndarray:
-        """int32 [tokens] as llama-perplexity tokenizes: special tokens added, none parsed unless that is asked for."""
-        raw = text.encode("utf-8", "surrogateescape")  # a chat template of the file's may hold any bytes
-        room = len(raw) + 16
-        tokens = (self._llama.llama_token * room)()
-        count = self._llama.llama_tokenize(self.vocab, raw, len(raw), tokens, room, True, parse_special)
-        if count < 0:
-            raise QuantplanError(f"llama.cpp could not tokenize a text of {len(raw)} bytes")
-        return np.frombuffer(memoryview(tokens), np.int32, count).copy()
 
     def chunks(self, text: str, limit: int | None = None) -> np.ndarray:
         """int32 [chunks, n_ctx]: the text cut as llama-perplexity cuts it; what is left over is dropped.
@@ -325,33 +246,3 @@ def all_equal(logits: np.ndarray) -> np.ndarray:
     even = (logits[:, :, 0] == logits[:, :, -1]).all(axis=1)  # the first and the last token are seldom equal
     even[even] = [bool((chunk == chunk[:, :1]).all()) for chunk in logits[even]]
     return even
-
-
-_keep_alive: list[object] = []  # llama.cpp keeps the pointer of the last log callback for the life of the process
-
-
-def node_rows(node: GgmlTensor) -> np.ndarray:
-    """float32 [rows, columns]: the values of a float32 node, copied from any backend."""
-    return node_values(node).reshape(-1, node.ne[0])
-
-
-def node_values(node: GgmlTensor) -> np.ndarray:
-    """float32 or int32 [ne3, ne2, ne1, ne0]: the values of a node of any layout, copied from any backend."""
-    dtype = _NODE_TYPES[node.type]
-    shape, strides = tuple(node.ne)[::-1], tuple(node.nb)[::-1]
-    if not all(shape):
-        return np.empty(shape, dtype)
-    span = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) + dtype.itemsize
-    data = np.empty(span // dtype.itemsize, dtype)
-    base().ggml_backend_tensor_get(ctypes.addressof(node), data.ctypes.data, 0, span)
-    return np.lib.stride_tricks.as_strided(data, shape, strides, writeable=False)
-
-
-def node_op(node: GgmlTensor) -> str:
-    """Name of the node's operation, ``MUL_MAT``: numbers differ between builds."""
-    return _op_name(node.op)
-
-
-@cache
-def _op_name(number: int) -> str:
-    return base().ggml_op_name(number).decode()

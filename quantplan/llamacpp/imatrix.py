@@ -103,7 +103,8 @@ def make(
 
 def _check_length(model: Model, text: Path, n_ctx: int) -> None:
     """TextTooShort for fewer than two chunks, which the tool refuses; what it says of that is cut off at times."""
-    from quantplan.llamacpp.engine import Engine, EngineOptions
+    from quantplan.llamacpp.engine import Engine
+    from quantplan.llamacpp.loaded_model import EngineOptions
 
     with Engine(model, EngineOptions(n_ctx, vocabulary_only=True)) as engine:
         tokens = len(engine.tokenize(text.read_bytes().decode("utf-8", "replace")))

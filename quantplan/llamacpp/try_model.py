@@ -25,7 +25,8 @@ def check_runs(path: Path | str, threads: int = 0) -> None:
 def _decode(path: str, threads: int) -> None:
     import llama_cpp
 
-    from quantplan.llamacpp.engine import Engine, EngineOptions
+    from quantplan.llamacpp.engine import Engine
+    from quantplan.llamacpp.loaded_model import EngineOptions
 
     with Engine(path, EngineOptions(execution=Execution(threads))) as engine:
         tokens = (llama_cpp.llama_token * TOKENS)(*(np.arange(TOKENS) % engine.vocabulary))

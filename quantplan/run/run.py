@@ -6,7 +6,7 @@ base's logits of one round of measurements.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from quantplan.evaluate.baselines import BuildContext, as_planned
@@ -15,54 +15,22 @@ from quantplan.evaluate.significance import ratio_interval
 from quantplan.measurement import Measurement
 from quantplan.plan import Plan
 from quantplan.planning.kept_tables import keep_table, table_digest
-from quantplan.planning.request import PlanRequest
 from quantplan.planning.sensitivities import sensitivities
 from quantplan.planning.solving import plan_for
 from quantplan.progress import SILENT, Reporter
 from quantplan.records.cache import Cache, Plain
 from quantplan.records.formats import SENSITIVITY_TABLES
-from quantplan.records.journal import digest_of, text_digest
+from quantplan.records.journal import text_digest
 from quantplan.run import reasons, refine
 from quantplan.run.evaluation import Builds, EvaluatedFile, Evaluator
 from quantplan.run.fallbacks import StockQuants
 from quantplan.run.kept_plans import KeptPlans
 from quantplan.run.refine import Refinement, Scored
 from quantplan.run.targets import RunOptions, RunResult, RunStatus, RunTarget, Texts, check_texts
+from quantplan.run.work import Work, target_key
 from quantplan.sensitivity_table import SensitivityTable
 
 VERSION = 1  # 1: first
-
-
-@dataclass(frozen=True)
-class _Work:
-    """A target on its way. ``request``: the target's, for refinement at the plan's own size where it asked for a KLD;
-    ``fallbacks``: stock quants that keep its limits, the largest first; ``stock_rounding``: the plan's types as llama-quantize
-    rounds them, where the plan has compensated rounding.
-    """
-
-    target: RunTarget
-    request: PlanRequest
-    plan: EvaluatedFile
-    fallbacks: tuple[EvaluatedFile, ...]
-    neighbours: tuple[EvaluatedFile, ...] = ()
-    stock_rounding: EvaluatedFile | None = None
-    state: Refinement = None  # type: ignore[assignment]  # until the first measurements are there
-
-    @property
-    def files(self) -> tuple[EvaluatedFile, ...]:
-        stock_rounding = (self.stock_rounding,) if self.stock_rounding else ()
-        return (self.plan, *stock_rounding, *self.fallbacks, *self.neighbours)
-
-    @property
-    def best(self) -> EvaluatedFile:
-        return self._file_of(self.state.best)
-
-    @property
-    def leader(self) -> EvaluatedFile:
-        return self._file_of(self.state.leader)
-
-    def _file_of(self, scored: Scored) -> EvaluatedFile:
-        return EvaluatedFile(scored.name, scored.plan, finished=self.target.file)
 
 
 def run(
@@ -123,7 +91,7 @@ class _Chain:
         return [self._status_of(target) for target in self.targets]
 
     def _status_of(self, target: RunTarget) -> RunStatus:
-        files = [EvaluatedFile(target.name, plan) for plan in self.plans.like(_key(target))]
+        files = [EvaluatedFile(target.name, plan) for plan in self.plans.like(target_key(target))]
         if not files:
             return RunStatus(target, has_table=True)
         measured = sum(self.validation.knows(file) for file in files)
@@ -174,8 +142,8 @@ class _Chain:
 
     # --- plans and fallbacks
 
-    def _begin(self, target: RunTarget, table: SensitivityTable) -> _Work:
-        key, speeds = _key(target), self.options.speeds
+    def _begin(self, target: RunTarget, table: SensitivityTable) -> Work:
+        key, speeds = target_key(target), self.options.speeds
         plan = self.plans.get(f"{key} plan", lambda: plan_for(target.request, table, speeds)[0])
         assert plan is not None
         request, most_bytes = target.request, target.budget_bytes
@@ -186,7 +154,7 @@ class _Chain:
             neighbours = self.plans.several(
                 f"{key} neighbours", lambda: refine.neighbours(request, table, plan, speeds)
             )
-        return _Work(
+        return Work(
             target,
             request,
             EvaluatedFile(target.name, plan, finished=target.file),
@@ -204,7 +172,7 @@ class _Chain:
 
     # --- measurements on the validation text
 
-    def _first_measured(self, works: list[_Work]) -> list[_Work]:
+    def _first_measured(self, works: list[Work]) -> list[Work]:
         files = [file for work in works for file in work.files]
         self.validation.measure(files, self.report, "build and measure")
         works = [self._rounded_better(work) for work in works]
@@ -212,7 +180,7 @@ class _Chain:
         self._tidy(works)
         return works
 
-    def _rounded_better(self, work: _Work) -> _Work:
+    def _rounded_better(self, work: Work) -> Work:
         """Compensated rounding only where it is significantly better than ggml's of the same types, on the validation text."""
         if work.stock_rounding is None or refine.significantly_better(
             self._scored(work.plan), self._scored(work.stock_rounding)
@@ -221,14 +189,14 @@ class _Chain:
         self.report.say(reasons.stock_rounding_taken(work.target.name))
         return replace(work, plan=work.stock_rounding)
 
-    def _first_state(self, work: _Work) -> Refinement:
+    def _first_state(self, work: Work) -> Refinement:
         plans = tuple(self._scored(file) for file in (work.plan, *work.neighbours))
         return Refinement(plans, tuple(self._scored(file) for file in work.fallbacks))
 
     def _scored(self, file: EvaluatedFile) -> Scored:
         return Scored(file.name, file.plan, self.validation.measurement(file).per_chunk_kld)
 
-    def _round(self, number: int, works: list[_Work], table: SensitivityTable) -> list[_Work]:
+    def _round(self, number: int, works: list[Work], table: SensitivityTable) -> list[Work]:
         factors = [refine.factors_of(work.request, table, work.state) for work in works]
         files = [self._proposed(number, *each, table) for each in zip(works, factors, strict=True)]
         self.validation.measure([file for file in files if file], self.report, f"refine, round {number}")
@@ -242,23 +210,23 @@ class _Chain:
         return works
 
     def _proposed(
-        self, number: int, work: _Work, factors: refine.Correction, table: SensitivityTable
+        self, number: int, work: Work, factors: refine.Correction, table: SensitivityTable
     ) -> EvaluatedFile | None:
         plan = self.plans.get(
-            f"{_key(work.target)} round {number}",
+            f"{target_key(work.target)} round {number}",
             lambda: refine.proposal(work.request, table, work.state, factors, self.options.speeds),
         )
         name = f"{work.target.name} refined {number}"
         return EvaluatedFile(name, plan, finished=work.target.file) if plan else None
 
-    def _tidy(self, works: Iterable[_Work]) -> None:
+    def _tidy(self, works: Iterable[Work]) -> None:
         """Files that are no longer needed are removed."""
         if not self.options.keep_all:
             self.builds.drop_all_but([file for work in works for file in (work.plan, work.leader, *work.fallbacks)])
 
     # --- the evaluation text
 
-    def _finish(self, works: list[_Work]) -> list[RunResult]:
+    def _finish(self, works: list[Work]) -> list[RunResult]:
         files = [file for work in works for file in self._to_evaluate(work)]
         self.evaluation.measure(files, self.report, "evaluate")
         results = [self._result(self._confirmed(work)) for work in works]
@@ -266,14 +234,14 @@ class _Chain:
             self.builds.drop_all_but(())
         return results
 
-    def _confirmed(self, work: _Work) -> _Work:
+    def _confirmed(self, work: Work) -> Work:
         """A refined plan that is worse than the plan before on the evaluation text is withdrawn."""
         if not work.state.counts:
             return work
         refined, before = (self.evaluation.measurement(file).kld.value for file in (work.best, work.plan))
         return work if refined <= before else replace(work, state=replace(work.state, withdrawn=True))
 
-    def _to_evaluate(self, work: _Work) -> list[EvaluatedFile]:
+    def _to_evaluate(self, work: Work) -> list[EvaluatedFile]:
         """Best plan, the plan before where that is another, and all stock quants."""
         before = [work.plan] if work.best.key != work.plan.key else []
         named = self._stock_files(work.target, self.options.baselines)
@@ -284,7 +252,7 @@ class _Chain:
             }
         return [work.best, *before, *stock_quants.values()]
 
-    def _result(self, work: _Work) -> RunResult:
+    def _result(self, work: Work) -> RunResult:
         files = self._to_evaluate(work)
         measured = {file.name: self.evaluation.measurement(file) for file in files}
         kept, reason = self._kept(work, measured)
@@ -301,7 +269,7 @@ class _Chain:
             work.target, kept.plan, kept.name, reason, own, work.state, comparison, stock_quants, before, gain
         )
 
-    def _kept(self, work: _Work, measured: dict[str, Measurement]) -> tuple[EvaluatedFile, str]:
+    def _kept(self, work: Work, measured: dict[str, Measurement]) -> tuple[EvaluatedFile, str]:
         """The best plan; or the best stock quant that it is not significantly better than on the validation text, or that
         is better at the end.
         """
@@ -318,12 +286,3 @@ class _Chain:
         if measured[fallback.name].kld.value < measured[best.name].kld.value:
             return fallback, reasons.worse_at_the_end(fallback.name)
         return best, reasons.of_refinement(work.state) if self.options.refine else reasons.AS_SOLVED
-
-
-def _key(target: RunTarget) -> str:
-    request = target.request
-    types = [kind.name for kind in request.types]
-    limits = [request.most_kld, request.devices, request.least_tps]
-    further = [repr(limits)] if any(limit is not None for limit in limits) else []
-    constraints = repr(request.constraints)
-    return digest_of(target.budget_bytes, types, constraints, request.per, request.objective, *further)[:16]

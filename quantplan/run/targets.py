@@ -13,7 +13,8 @@ from quantplan.evaluate.significance import Ratio
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import imatrix as imatrix_tool
-from quantplan.llamacpp.engine import Engine, EngineOptions
+from quantplan.llamacpp.engine import Engine
+from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.measurement import Measurement
 from quantplan.plan import Plan
 from quantplan.planning.request import PlanRequest, parse_budget

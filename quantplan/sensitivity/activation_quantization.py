@@ -17,7 +17,9 @@ import numpy as np
 from quantplan.execution import Execution
 from quantplan.gguf.reader import tensor_rows
 from quantplan.llamacpp import ggml, rpc
-from quantplan.llamacpp.engine import Engine, EngineOptions, node_rows
+from quantplan.llamacpp.engine import Engine
+from quantplan.llamacpp.loaded_model import EngineOptions
+from quantplan.llamacpp.nodes import node_rows
 from quantplan.llamacpp.signatures import GgmlTensor
 from quantplan.progress import SILENT, Reporter
 from quantplan.quant_type import BY_NAME

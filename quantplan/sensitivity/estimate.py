@@ -12,7 +12,8 @@ from quantplan.abilities import context_note
 from quantplan.errors import BadUsage, WorkersLost
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import rpc, tools
-from quantplan.llamacpp.engine import Engine, EngineOptions
+from quantplan.llamacpp.engine import Engine
+from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.parallel.rpc import on_servers
 from quantplan.parallel.worker_pool import Lost
 from quantplan.progress import SILENT, Reporter

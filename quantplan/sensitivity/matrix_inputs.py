@@ -13,7 +13,9 @@ from math import prod
 import numpy as np
 
 from quantplan.errors import NothingSelected
-from quantplan.llamacpp.engine import Engine, GgmlTensor, node_op, node_rows, node_values
+from quantplan.llamacpp.engine import Engine
+from quantplan.llamacpp.nodes import node_op, node_rows, node_values
+from quantplan.llamacpp.signatures import GgmlTensor
 from quantplan.tensor import Model
 
 _TOKENS = 32  # of the short decode: enough for kernels made for many tokens

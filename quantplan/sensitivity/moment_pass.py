@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from quantplan.errors import QuantplanError
-from quantplan.llamacpp.engine import GgmlTensor, node_op, node_rows, node_values
+from quantplan.llamacpp.nodes import node_op, node_rows, node_values
+from quantplan.llamacpp.signatures import GgmlTensor
 from quantplan.sensitivity import moment_files
 from quantplan.sensitivity.matrix_inputs import Graph, input_rows, is_product, name_of, weight_name
 from quantplan.sensitivity.moment_sums import DiagonalSums, MomentSums

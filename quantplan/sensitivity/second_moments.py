@@ -15,7 +15,8 @@ import psutil
 
 from quantplan.errors import QuantplanError
 from quantplan.execution import Execution
-from quantplan.llamacpp.engine import Engine, EngineOptions, GgmlTensor
+from quantplan.llamacpp.engine import Engine, GgmlTensor
+from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.progress import Advance
 from quantplan.records.files import make_folder, remove_leftovers
 from quantplan.records.journal import digest_of, text_digest

@@ -12,7 +12,8 @@ from quantplan.execution import Execution
 from quantplan.gguf.reader import tensor_bytes, tensor_rows
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import ggml
-from quantplan.llamacpp.engine import Engine, EngineOptions, chunks_per_batch
+from quantplan.llamacpp.engine import Engine, chunks_per_batch
+from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.llamacpp.token_scores import BaseRows, base_rows, divergence
 from quantplan.quant_type import BY_NAME, QuantType, fitted
 from quantplan.rounding.compensate import RoundingOptions

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from quantplan.errors import BadUsage
 from quantplan.gguf.layer_arrays import array_items, is_per_layer_array
-from quantplan.gguf.layout import Layout, MetadataEntry, TensorInfo, read_layout
+from quantplan.gguf.layout import Layout, MetadataEntry, TensorInfo
+from quantplan.gguf.layout_reader import read_layout
 from quantplan.imatrix import Imatrix
 from quantplan.surgery.architectures.check import check, metadata_changes
 from quantplan.surgery.edited_tensors import EditedTensor, edited_tensors

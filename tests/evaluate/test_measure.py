@@ -14,7 +14,8 @@ from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.evaluate.same_tokens import TokenizedText, check_same_tokens, check_vocabulary, tokenize
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
-from quantplan.llamacpp.engine import Engine, EngineOptions, chunks_per_batch
+from quantplan.llamacpp.engine import Engine, chunks_per_batch
+from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.llamacpp.token_scores import base_rows, divergence
 
 OPTIONS = MeasureOptions(n_ctx=128, chunks=9, execution=Execution(1))

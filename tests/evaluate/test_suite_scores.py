@@ -27,7 +27,8 @@ from quantplan.evaluate.suites.suite_score import (
 from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
-from quantplan.llamacpp.engine import Engine, EngineOptions
+from quantplan.llamacpp.engine import Engine
+from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.measurement import Estimate
 
 OPTIONS = Execution(1)

@@ -10,7 +10,8 @@ from tiny_architectures import tiny_dense_lead, tiny_hybrid, tiny_listed, tiny_l
 from tiny_models import tiny_moe, tiny_tied, written
 
 from quantplan.errors import BadFile
-from quantplan.gguf.layout import MetadataEntry, read_layout
+from quantplan.gguf.layout import MetadataEntry
+from quantplan.gguf.layout_reader import read_layout
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.tools import run
 

@@ -10,7 +10,9 @@ from quantplan.errors import BadFile, TextTooShort
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model, tensor_bytes, tensor_rows
 from quantplan.llamacpp import ggml
-from quantplan.llamacpp.engine import Engine, EngineOptions, chunks_per_batch, node_rows
+from quantplan.llamacpp.engine import Engine, chunks_per_batch
+from quantplan.llamacpp.loaded_model import EngineOptions
+from quantplan.llamacpp.nodes import node_rows
 from quantplan.llamacpp.quantize import Recipe, quantize
 from quantplan.llamacpp.token_scores import base_rows, divergence
 from quantplan.quant_type import BY_NAME

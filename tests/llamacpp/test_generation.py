@@ -11,7 +11,7 @@ from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model, tensor_bytes
 from quantplan.llamacpp import chat
 from quantplan.llamacpp.chat import ChatForm, Prompt
-from quantplan.llamacpp.engine import Engine, EngineOptions
+from quantplan.llamacpp.engine import Engine
 from quantplan.llamacpp.generation import (
     AT_ONCE,
     BROKEN,
@@ -23,6 +23,7 @@ from quantplan.llamacpp.generation import (
     GenerationRequest,
     generate,
 )
+from quantplan.llamacpp.loaded_model import EngineOptions
 
 TEXTS = [
     "The old man said that he had never",

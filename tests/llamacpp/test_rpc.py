@@ -12,7 +12,8 @@ from quantplan.errors import QuantplanError, ToolMissing
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model, tensor_bytes, tensor_rows
 from quantplan.llamacpp import ggml, isolated, libraries, rpc
-from quantplan.llamacpp.engine import Engine, EngineOptions
+from quantplan.llamacpp.engine import Engine
+from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.llamacpp.token_scores import base_rows, divergence
 from quantplan.quant_type import BY_NAME
 

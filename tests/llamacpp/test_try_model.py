@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from quantplan.errors import BadFile
-from quantplan.gguf.layout import MetadataEntry, read_layout
+from quantplan.gguf.layout import MetadataEntry
+from quantplan.gguf.layout_reader import read_layout
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.try_model import check_runs
 

@@ -7,7 +7,9 @@ from tiny_models import tiny_moe
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model, tensor_rows
 from quantplan.llamacpp import ggml, quantize
-from quantplan.llamacpp.engine import Engine, EngineOptions, node_rows
+from quantplan.llamacpp.engine import Engine
+from quantplan.llamacpp.loaded_model import EngineOptions
+from quantplan.llamacpp.nodes import node_rows
 from quantplan.records.cache import Cache, Plain
 from quantplan.sensitivity import activation_quantization as kernel
 from quantplan.sensitivity.activation_quantization import activation_quantization

@@ -12,7 +12,9 @@ from quantplan.errors import BadFile, ModelMismatch, NoSpace, NothingSelected, Q
 from quantplan.execution import Execution
 from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
 from quantplan.gguf.reader import read_model
-from quantplan.llamacpp.engine import Engine, EngineOptions, node_op, node_rows, node_values
+from quantplan.llamacpp.engine import Engine
+from quantplan.llamacpp.loaded_model import EngineOptions
+from quantplan.llamacpp.nodes import node_op, node_rows, node_values
 from quantplan.llamacpp.tools import run
 from quantplan.second_moments import (
     SecondMoments,

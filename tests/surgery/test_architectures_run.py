@@ -10,7 +10,8 @@ import tiny_architectures as tiny
 from quantplan.errors import BadFile, BadUsage
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
-from quantplan.llamacpp.engine import Engine, EngineOptions
+from quantplan.llamacpp.engine import Engine
+from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.surgery import operation
 from quantplan.surgery.apply_edits import apply_edits
 from quantplan.surgery.architectures.check import check, metadata_changes

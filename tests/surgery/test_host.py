@@ -14,7 +14,8 @@ from quantplan.errors import BadFile, BadUsage, ModelMismatch
 from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
-from quantplan.llamacpp.engine import Engine, EngineOptions
+from quantplan.llamacpp.engine import Engine
+from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.llamacpp.tools import run
 from quantplan.records.cache import Cache, Plain
 from quantplan.surgery.apply_edits import apply_edits

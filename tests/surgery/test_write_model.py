@@ -17,9 +17,11 @@ from tiny_models import tiny_moe, tiny_tied
 
 from quantplan.errors import BadFile, BadUsage, NoSpace, NotAsPlanned
 from quantplan.execution import Execution
-from quantplan.gguf.layout import MetadataEntry, read_layout
+from quantplan.gguf.layout import MetadataEntry
+from quantplan.gguf.layout_reader import read_layout
 from quantplan.gguf.reader import number_arrays, read_model, tensor_bytes
-from quantplan.llamacpp.engine import Engine, EngineOptions
+from quantplan.llamacpp.engine import Engine
+from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.llamacpp.tools import run
 from quantplan.surgery import write_model
 from quantplan.surgery.apply_edits import apply_edits

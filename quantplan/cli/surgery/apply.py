@@ -11,7 +11,7 @@ import typer
 from quantplan.build.preflight import check_apart, check_imatrix
 from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, option, out_option
-from quantplan.cli.options import ImatrixOptions, ThreadOptions
+from quantplan.cli.option_groups import ImatrixOptions, ThreadOptions
 from quantplan.errors import BadUsage
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model

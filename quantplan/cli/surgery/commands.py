@@ -1,6 +1,6 @@
 """The commands of `quantplan surgery` under one name."""
 
-from quantplan.cli.framework import Entry, LazyGroup, group
+from quantplan.cli.commands import Entry, LazyGroup, group
 
 PANELS: dict[str, tuple[Entry, ...]] = {
     "Layer surgery": (

@@ -13,7 +13,7 @@ from quantplan.build.preflight import check_source
 from quantplan.cli import console, options
 from quantplan.cli.card import IdentityOptions
 from quantplan.cli.framework import OutputOptions, command, option, out_option
-from quantplan.cli.options import CalibrationOptions, ChunkOptions, TextOptions, ThreadOptions
+from quantplan.cli.option_groups import CalibrationOptions, ChunkOptions, TextOptions, ThreadOptions
 from quantplan.cli.plan_options import budgets_option
 from quantplan.cli.plan_output import model_stem
 from quantplan.cli.steps import run_step

@@ -10,7 +10,7 @@ from quantplan.budget import human_bytes
 from quantplan.build.preflight import check_apart, check_source
 from quantplan.cli import console, options
 from quantplan.cli.framework import OUTPUT, OutputOptions, command, option, out_option
-from quantplan.cli.options import (
+from quantplan.cli.option_groups import (
     CalibrationOptions,
     ChunkOptions,
     ExecutionOptions,

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from quantplan.cli import console, options
 from quantplan.cli.framework import option, whole
-from quantplan.cli.options import MEASURING
+from quantplan.cli.option_groups import MEASURING
 from quantplan.cli.score import read_suites
 from quantplan.errors import BadUsage
 from quantplan.evaluate.suites.suite import Suite

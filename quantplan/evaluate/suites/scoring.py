@@ -16,8 +16,9 @@ from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.chat import ChatForm
-from quantplan.llamacpp.engine import Engine, EngineOptions
+from quantplan.llamacpp.engine import Engine
 from quantplan.llamacpp.generation import BROKEN, TOO_LONG, Generation, generate
+from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.measurement import Estimate
 from quantplan.progress import SILENT, Reporter
 from quantplan.records.cache import Cache

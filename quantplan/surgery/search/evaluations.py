@@ -11,7 +11,7 @@ from quantplan.errors import BadUsage
 from quantplan.evaluate.same_tokens import tokenize
 from quantplan.evaluate.suites.suite import Suite
 from quantplan.execution import Execution
-from quantplan.llamacpp.engine import EngineOptions
+from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.measurement import Estimate
 from quantplan.tensor import Model
 

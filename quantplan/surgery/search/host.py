@@ -18,7 +18,8 @@ from quantplan.abilities import check_predicts
 from quantplan.gguf.layer_arrays import array_items, is_per_layer_array
 from quantplan.gguf.reader import number_arrays
 from quantplan.imatrix import Imatrix
-from quantplan.llamacpp.engine import Engine, EngineOptions
+from quantplan.llamacpp.engine import Engine
+from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.records.files import make_folder
 from quantplan.records.journal import digest_of
 from quantplan.surgery.architectures.check import metadata_changes

@@ -1,0 +1,96 @@
+"""A model loaded by llama.cpp in this process, on the devices of this machine or of RPC servers, and its vocabulary."""
+
+import ctypes
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from quantplan.errors import BadFile, QuantplanError
+from quantplan.execution import Execution
+from quantplan.llamacpp import rpc
+
+_ALL_LAYERS = -1  # llama_model_params.n_gpu_layers, llama.h
+_keep_alive: list[object] = []  # llama.cpp keeps the pointer of the last log callback for the life of the process
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """``n_ctx``: tokens of a chunk. ``swappable``: weights can be replaced in memory (no mmap).
+
+    ``vocabulary_only``: no weights are read, the engine cuts texts into chunks and does nothing else. ``execution.rpc``:
+    servers that hold all layers, or the last ``gpu_layers``; a server that goes away ends the process, see ``isolated``.
+    """
+
+    n_ctx: int = 256
+    execution: Execution = Execution()
+    swappable: bool = False
+    vocabulary_only: bool = False
+
+
+class LoadedModel:
+    """``model`` and ``vocab``: llama.cpp's pointers; ``vocabulary``: number of tokens. BadFile where it cannot be loaded."""
+
+    def __init__(self, path: Path, options: EngineOptions) -> None:
+        import llama_cpp
+
+        self.options = options
+        self._llama, self._path = llama_cpp, path
+        self._silence()
+        self.model: int | None = self._load(path)
+        self.vocab = llama_cpp.llama_model_get_vocab(self.model)
+        self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self.vocab))
+
+    def close(self) -> None:
+        """Frees the model."""
+        if self.model is not None:
+            self._llama.llama_model_free(self.model)
+            self.model = None
+
+    def tokenize(self, text: str, parse_special: bool = False) -> np.ndarray:
+        """int32 [tokens] as llama-perplexity tokenizes: special tokens added, none parsed unless that is asked for."""
+        raw = text.encode("utf-8", "surrogateescape")  # a chat template of the file's may hold any bytes
+        room = len(raw) + 16
+        tokens = (self._llama.llama_token * room)()
+        count = self._llama.llama_tokenize(self.vocab, raw, len(raw), tokens, room, True, parse_special)
+        if count < 0:
+            raise QuantplanError(f"llama.cpp could not tokenize a text of {len(raw)} bytes")
+        return np.frombuffer(memoryview(tokens), np.int32, count).copy()
+
+    def _silence(self) -> None:
+        self._log: list[str] = []
+        log = self._log
+
+        def keep(level: int, text: bytes, _data: int) -> None:
+            if level >= 4:  # GGML_LOG_LEVEL_ERROR
+                log.append(text.decode("utf-8", "replace").strip())
+                del log[:-20]
+
+        self._log_callback = self._llama.llama_log_callback(keep)
+        _keep_alive.append(self._log_callback)
+        self._llama.llama_log_set(self._log_callback, ctypes.c_void_p(0))
+
+    def _load(self, path: Path) -> int:
+        parameters = self._llama.llama_model_default_params()
+        servers, gpu_layers = self.options.execution.rpc, self.options.execution.gpu_layers
+        parameters.n_gpu_layers = gpu_layers
+        parameters.vocab_only = self.options.vocabulary_only
+        if servers and not self.options.vocabulary_only:
+            devices = rpc.devices(servers)
+            self._devices = (ctypes.c_void_p * (len(devices) + 1))(*devices, None)
+            parameters.devices = ctypes.cast(self._devices, ctypes.c_void_p)
+            parameters.n_gpu_layers = gpu_layers or _ALL_LAYERS
+        if self.options.swappable:
+            parameters.load_mode = self._llama.LLAMA_LOAD_MODE_NONE
+        model = self._llama.llama_model_load_from_file(os.fsencode(path), parameters)
+        if not model:
+            raise BadFile(f"{path}: llama.cpp cannot load this model: {self._reason()}")
+        return model
+
+    def _reason(self) -> str:
+        """The last that llama.cpp said, but for the line that it ends with whatever the reason."""
+        said = next(
+            (line for line in reversed(self._log) if not line.endswith("failed to load model")), "no reason given"
+        )
+        return said.rpartition("error loading model: ")[2]
