@@ -177,12 +177,12 @@ def test_a_bug_ends_in_three_lines_and_a_log(bug, capsys):
 )
 def test_errors_that_nobody_foresaw(bug, monkeypatch, capsys, error, first, last):
     """Whatever it is, also inside a command: the kind, the log, the way to see more, and exit code 1."""
-    from quantplan.cli import framework
+    from quantplan.cli import commands
 
     def fail():
         raise error
 
-    program = framework.built("fail", fail)
+    program = commands.built("fail", fail)
     monkeypatch.setattr(frame, "application", lambda: program)
     monkeypatch.setattr(sys, "argv", ["quantplan"])
     with pytest.raises(SystemExit) as ended:
