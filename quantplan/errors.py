@@ -12,7 +12,8 @@
     |- TextTooShort          10   not enough text for the chunks asked for
     |- NoSpace               11   the disk cannot hold what is to be written
     |- ConditionsDiffer      12   measurements that were not taken under the same conditions
-    `- WorkersLost           13   workers or RPC servers went away; what was finished is kept
+    |- WorkersLost           13   workers or RPC servers went away; what was finished is kept
+    `- InUse                 14   another process works in the folder
 
 Messages say what happened, where, and what to do next. Only ``cli.main.main`` catches them.
 Ctrl-C ends with 130, as shells expect.
@@ -105,3 +106,7 @@ class ConditionsDiffer(QuantplanError):
 
 class WorkersLost(QuantplanError):
     exit_code = 13
+
+
+class InUse(QuantplanError):
+    exit_code = 14

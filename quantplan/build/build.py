@@ -25,7 +25,7 @@ from quantplan.llamacpp.quantize import Recipe
 from quantplan.plan import Plan
 from quantplan.progress import SILENT, Advance, Reporter
 from quantplan.recipes.quantize_command import in_imatrix_folder, plan_rules, quantize_command, requantizes
-from quantplan.records.files import replacing
+from quantplan.records.files import part_of, remove_leftovers, replacing
 from quantplan.tensor import Model
 
 MAX_SPELLED_RULES = 4  # more go into a file next to the output: a command line should be readable
@@ -127,7 +127,8 @@ def _build(plan: Plan, source: Model, out: Path, recipe: Recipe, settings: _Buil
     check_output(source, out)
     check_resolves(plan, source, recipe)
     check_space(out, plan.file_bytes)
-    part = out.with_name(f".{out.name.removesuffix('.gguf')}.part.gguf")
+    remove_leftovers(out)
+    part = part_of(out, ".gguf")
     try:
         _run(source, part, _with_rules_file(recipe, out), settings)
         plan.check_built(read_model(part))

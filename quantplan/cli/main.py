@@ -12,7 +12,7 @@ from pathlib import Path
 import typer
 
 from quantplan import __version__
-from quantplan.cli import streams
+from quantplan.cli import steps, streams
 from quantplan.cli.commands import Entry, LazyGroup, Unforeseen, group
 from quantplan.cli.surgery.commands import surgery
 from quantplan.errors import NoSpace, QuantplanError
@@ -54,7 +54,7 @@ PANELS = {
 EXIT_CODES = (
     "Exit codes: 0 done, 1 other, 2 usage, 3 bad file, 4 wrong model, 5 nothing selected, 6 budget, 7 tool missing, "
     "8 tool failed, 9 not as planned, 10 text too short, 11 disk full, 12 conditions differ, 13 workers lost, "
-    "130 interrupted."
+    "14 in use, 130 interrupted."
 )
 INTERRUPTED = 130  # typer's exit code for Ctrl-C, which it answers without a word
 _INTERRUPTED = "interrupted; finished steps are kept, the same command resumes"
@@ -91,6 +91,7 @@ def _global(
 def main() -> None:
     """Entry point of the console script."""
     streams.take_any_text()
+    steps.end_with_parent()
     try:
         application()(prog_name="quantplan")
     except QuantplanError as error:

@@ -1,6 +1,7 @@
 """What options mean inside a project: the model, the imatrix, the texts, the places of files."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from quantplan.hub.reference import HubReference, is_reference, parse_reference
 from quantplan.imatrix import Imatrix, coverage_notes
 from quantplan.plan import Plan
 from quantplan.project import read_text
+from quantplan.records.lock import locked
 from quantplan.tensor import Model
 
 __all__ = ["cache_folder", "project"]  # of config, for the commands
@@ -170,6 +172,13 @@ def ctx(option: int | None, model: Model | None = None) -> int:
 
 
 # --- places
+
+
+def alone(outside: Path | None = None) -> AbstractContextManager[None]:
+    """Holds the project for this process, outside any project the folder ``outside``; InUse where another process works there."""
+    here = project()
+    place = here.folder if here else outside
+    return nullcontext() if place is None else locked(place)
 
 
 def folder(out: Path | None, name: str = "") -> Path:

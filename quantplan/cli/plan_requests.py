@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from quantplan import api
@@ -84,7 +85,8 @@ class PlanningOptions:
     def sensitivities(self, request: PlanRequest, how: SensitivityOptions) -> SensitivityTable:
         """Of a file, of the prior, or measured."""
         source = self.measuring.sensitivity
-        with console.terminal() as report:
+        measured = source in ("probe", "weights")
+        with options.alone() if measured else nullcontext(), console.terminal() as report:
             table = api.sensitivities(
                 request.model,
                 source,
@@ -94,7 +96,7 @@ class PlanningOptions:
                 cache=options.cache_folder(),
                 report=report,
             )
-        if source in ("probe", "weights"):
+        if measured:
             warn_of_activation_quantization(table)
         return table
 

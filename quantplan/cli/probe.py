@@ -55,7 +55,7 @@ def probe(
             f"{len(tensors)} tensors, {per_tensor} chunks of {how.probe.n_ctx} tokens each, one swap per tensor"
         )
         return
-    with console.terminal() as report:
+    with options.alone(), console.terminal() as report:
         estimated = price(source, tensors, importance, text, how, options.cache_folder(), report)
     warn_of_activation_quantization(estimated.table)
     if out:

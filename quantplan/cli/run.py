@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -107,9 +108,24 @@ def run(
     source = options.model(asked.model.file)
     check_source(source)
     texts = _texts(asked.calibration, refinement.validation, text)
-    n_ctx = options.ctx(asked.measuring.ctx, source)
-    check_texts(source, texts, n_ctx)
+    check_texts(source, texts, options.ctx(asked.measuring.ctx, source))
+    with nullcontext() if output.dry_run else options.alone(Path()):
+        _worked(asked, budget, refinement, source, texts, keep_all=keep_all, output=output)
+
+
+def _worked(
+    asked: PlanningOptions,
+    budget: tuple[str, ...],
+    refinement: RefinementOptions,
+    source: Model,
+    texts: Texts,
+    *,
+    keep_all: bool,
+    output: OutputOptions,
+) -> None:
+    """From the imatrix on; of a dry run, what would be done."""
     path = _imatrix_path(asked.imatrix.imatrix, source)
+    n_ctx = options.ctx(asked.measuring.ctx, source)
     if not path.exists():
         if output.dry_run:
             console.put(f"imatrix   {path} would be made first; then the same command shows the rest")

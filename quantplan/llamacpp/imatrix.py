@@ -12,6 +12,7 @@ from quantplan.errors import BadFile, ModelMismatch, NoSpace, TextTooShort
 from quantplan.execution import Execution
 from quantplan.llamacpp import tools
 from quantplan.progress import SILENT, Advance, Reporter, absolute
+from quantplan.records.files import part_of, remove_leftovers
 from quantplan.tensor import Model
 
 TOOL = "llama-imatrix"
@@ -81,7 +82,8 @@ def make(
     if note := context_note(model, options.n_ctx):
         report.warn(note)
     _check_place(out)
-    part = out.with_name(f".{out.name}.part.{'dat' if options.legacy else 'gguf'}").resolve()
+    remove_leftovers(out)
+    part = part_of(out.absolute(), ".dat" if options.legacy else ".gguf")
     try:
         command = argv(model.path.resolve(), Path(text.name), part, options)
         with report.stage("imatrix") as advance:

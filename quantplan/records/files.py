@@ -23,12 +23,11 @@ def replacing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     path = Path(path)
     if not path.name or path.is_dir():
         raise BadFile(f"cannot write {path}: it is a folder; choose another place")
-    neighbour = path.with_name(f".{path.name}.{os.getpid()}.part")
+    neighbour = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        encoding, errors = (
-            (None, None) if "b" in mode else ("utf-8", "surrogateescape")
-        )  # names of files may be any bytes
+        as_text = "b" not in mode
+        encoding, errors = ("utf-8", "surrogateescape") if as_text else (None, None)  # names of files may be any bytes
         with neighbour.open(mode, encoding=encoding, errors=errors) as file:
             yield file
             file.flush()
@@ -41,6 +40,11 @@ def replacing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     finally:
         with suppress(OSError):  # a path through a file cannot even be removed, and what was raised says so already
             neighbour.unlink(missing_ok=True)
+
+
+def part_of(path: Path, suffix: str = "") -> Path:
+    """Where this process writes what shall become ``path``. No other writes there, not even a tool whose quantplan was killed."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part{suffix}")
 
 
 def remove_leftovers(path: Path) -> None:

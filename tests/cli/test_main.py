@@ -234,7 +234,7 @@ def test_each_error_has_an_exit_code_of_its_own():
     from quantplan import errors as module
 
     own = [each for each in errors() if each.__module__ == module.__name__]
-    assert len({each.exit_code for each in own}) == len(own) == 13
+    assert len({each.exit_code for each in own}) == len(own) == 14
 
 
 def test_debug_shows_the_traceback():

@@ -1,7 +1,6 @@
 """`quantplan surgery publish`: from edits to a folder that can be uploaded, by the commands that a person would type."""
 
 import shlex
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +23,8 @@ from quantplan.errors import BadUsage
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.quantize import ftypes, known_ftype, looks_like_ftype
 from quantplan.project import read_text
-from quantplan.records.files import make_folder
+from quantplan.records.files import make_folder, replacing
+from quantplan.records.lock import locked
 from quantplan.surgery.edit_sources import leaderboard_source
 from quantplan.tensor import Model
 
@@ -90,17 +90,24 @@ def publish(
         _announce(list(steps_of(job, folder)), folder, output.as_json)
         return
     make_folder(folder)
-    _keep_leaderboard(what, folder)
-    done = []
-    for step in steps_of(job, folder):
-        finished = there if step.operates else step.makes and (folder / step.makes).exists()
-        if not finished:
-            run_step(step.words, folder, quiet=output.as_json)
-        done.append(step)
+    with locked(folder):
+        done = _carried_out(job, what, folder, there, quiet=output.as_json)
     if output.as_json:
         console.put_json(_fields(done, folder, written=True))
     else:
         console.put(str(folder / UPLOAD))
+
+
+def _carried_out(job: PublishOptions, what: str, folder: Path, operated: bool, *, quiet: bool) -> list[PublishStep]:
+    """All steps, those that are not done yet run now."""
+    _keep_leaderboard(what, folder)
+    done = []
+    for step in steps_of(job, folder):
+        finished = operated if step.operates else step.makes and (folder / step.makes).exists()
+        if not finished:
+            run_step(step.words, folder, quiet=quiet)
+        done.append(step)
+    return done
 
 
 def _name(name: str) -> str:
@@ -148,8 +155,8 @@ def _identity_words(identity: IdentityOptions) -> tuple[str, ...]:
 def _keep_leaderboard(what: str, folder: Path) -> None:
     """The search that the edits are the best of, for the card."""
     if leaderboard_source(what):
-        (folder / "reports").mkdir(exist_ok=True)
-        shutil.copyfile(what, folder / "reports" / Path(what).name)
+        with replacing(folder / "reports" / Path(what).name, "wb") as copy:
+            copy.write(Path(what).read_bytes())
 
 
 def _announce(steps: Sequence[PublishStep], folder: Path, as_json: bool) -> None:

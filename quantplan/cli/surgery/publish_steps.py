@@ -8,6 +8,7 @@ from pathlib import Path
 
 from quantplan.cli.plan_output import plan_stem, size_name
 from quantplan.cli.steps import command_line
+from quantplan.records.files import part_of, remove_leftovers
 from quantplan.surgery.layer_map_files import record_path
 from quantplan.tensor import Model
 
@@ -105,7 +106,8 @@ def _link(built: Path, published: Path) -> None:
     if published.exists() and published.samefile(built):
         return
     published.parent.mkdir(exist_ok=True)
-    part = published.with_name(f".{published.name}.part")
+    remove_leftovers(published)
+    part = part_of(published)
     part.unlink(missing_ok=True)
     try:
         os.link(built, part)

@@ -83,12 +83,13 @@ def search(
     if output.dry_run:
         _announce(source, job, how, weights, judging is not None, output.as_json)
         return
-    result = _search(source, job, how, weights, place)
-    board = result.board
-    if judging is not None:
-        judged = _job(source, judging, n_ctx, ranking.eval_chunks or ranking.chunks, execution, weights)
-        board = _judge(source, judged, board, how, weights, place)
-    _write_champion(source, board, out, weights, skip_check, execution.threads)
+    with options.alone(place.absolute().parent):
+        result = _search(source, job, how, weights, place)
+        board = result.board
+        if judging is not None:
+            judged = _job(source, judging, n_ctx, ranking.eval_chunks or ranking.chunks, execution, weights)
+            board = _judge(source, judged, board, how, weights, place)
+        _write_champion(source, board, out, weights, skip_check, execution.threads)
     _show(board, result, place, output.as_json)
 
 
