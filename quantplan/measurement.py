@@ -42,6 +42,7 @@ class Conditions:
     backend: str
     llama_cpp: str  # version of the build that ran the model
     metrics: int = METRICS_VERSION
+    cache_types: str = "f16"  # of the file's KV cache, as ``cache_types.kv_name`` writes them; the base model's is f16
 
     def differences(self, other: "Conditions") -> list[str]:
         """What is not the same, as ``n_ctx 256 / 512``."""
@@ -74,7 +75,9 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement(Figures):
-    """The figures of one file. ``bpw``: bits of all tensor data over all weights, as llama.cpp prints BPW."""
+    """The figures of one file. ``bpw``: bits of all tensor data over all weights, as llama.cpp prints BPW;
+    ``bytes_per_token``: weights that a generated token reads, see ``Model.bytes_per_token``.
+    """
 
     file: str
     model_digest: str
@@ -82,6 +85,7 @@ class Measurement(Figures):
     bpw: float
     conditions: Conditions
     notes: tuple[str, ...] = ()  # what is missing, and why
+    bytes_per_token: int | None = None
 
 
 def check_comparable(measurements: Sequence[Measurement]) -> None:

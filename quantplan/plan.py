@@ -150,6 +150,10 @@ class Plan:
         """See ``Model.bits_per_weight``."""
         return model.bits_per_weight(self.types)
 
+    def bytes_per_token(self, model: Model) -> int | None:
+        """See ``Model.bytes_per_token``."""
+        return model.bytes_per_token(self.types)
+
     def check_belongs_to(self, model: Model) -> None:
         """ModelMismatch unless the plan was made for exactly this model."""
         if model.digest != self.model_digest:

@@ -13,6 +13,8 @@ from quantplan.quant_type import QuantType
 Number = TypeVar("Number", int, float)
 _BLOCK = re.compile(r"\bblk\.(\d{1,9})\.(.+)")
 _OTHER_PARTS = ("v.", "a.", "mm.", "mtp.")  # of images and sound, as llama.cpp's mmproj files name them
+# tables of which a token reads one row, LLM_TENSOR_LAYER_INPUT in llama-arch.cpp
+INPUT_LAYER = ("token_embd.weight", "position_embd.weight", "token_types.weight", "per_layer_token_embd.weight")
 GGUF_ALIGNMENT = 32  # GGUF_DEFAULT_ALIGNMENT: llama-quantize pads with it whatever the source used
 
 
@@ -122,6 +124,39 @@ class Model:
         """
         types = types or {}
         return 8 * sum(tensor.bytes_as(types.get(tensor.name, tensor.type)) for tensor in self.tensors) / self.elements
+
+    def bytes_per_token(self, types: Mapping[str, QuantType] | None = None) -> int | None:
+        """Bytes of weights that one token at generation reads: of routed experts those used, of embeddings a row, of blocks
+        that predict further tokens nothing. None where the metadata does not say how many experts a token meets.
+
+        The KV cache comes on top. ``types`` as in ``bits_per_weight``.
+        """
+        types, total = types or {}, 0
+        for tensor in self.tensors:
+            size = tensor.bytes_as(types.get(tensor.name, tensor.type))
+            used = self.experts_used(tensor)
+            if (tensor.block or 0) >= self.main_blocks:
+                continue
+            if used is None:
+                return None
+            if self.looked_up(tensor):
+                total += size // max(tensor.rows, 1)
+            else:
+                total += size * used // tensor.experts
+        return total
+
+    def looked_up(self, tensor: Tensor) -> bool:
+        """Whether a token reads a row of it; tied embeddings are the output matrix too, which is read whole."""
+        return tensor.name in INPUT_LAYER and not (self.tied and tensor.role == "token_embd")
+
+    def experts_used(self, tensor: Tensor) -> int | None:
+        """How many of a tensor's stacked matrices a token is multiplied by: all, unless a router chooses among them; then
+        ``<architecture>.expert_used_count``, None where the metadata does not say it.
+        """
+        if not tensor.routed:
+            return tensor.experts
+        used = self.hyperparameter("expert_used_count", 0)
+        return used if 0 < used <= tensor.experts else None
 
     def hyperparameter(self, key: str, default: Number) -> Number:
         """``<architecture>.<key>`` of the metadata; the default where it is absent, or an array with a value for each block."""

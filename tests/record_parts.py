@@ -1,6 +1,7 @@
 """A value of every format that quantplan writes, as it stands in tests/golden/records."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from quantplan.comparison import Comparison, Gap, Row
@@ -73,7 +74,9 @@ SECOND_MOMENTS = Index(
     (MatrixInput(("blk.0.attn_q.weight", "blk.0.attn_v.weight"), 256, 1, False, 1.0),),
 )
 
-CONDITIONS = Conditions("t" * 64, 512, 3, "b" * 64, "in-process", "cpu", "llama-cpp-python 0.3.36")
+CONDITIONS = Conditions(
+    "t" * 64, 512, 3, "b" * 64, "in-process", "cpu", "llama-cpp-python 0.3.36", cache_types="q8_0,q5_1"
+)
 MEASUREMENT = Measurement(
     file="m-Q4_K_M.gguf",
     model_digest="c" * 64,
@@ -81,6 +84,7 @@ MEASUREMENT = Measurement(
     bpw=4.85,
     conditions=CONDITIONS,
     notes=("a note",),
+    bytes_per_token=7000,
     ppl=Estimate(10.5, 0.25),
     base_ppl=Estimate(10.25, None),
     ln_ppl_ratio=Estimate(0.01, 0.002),
@@ -97,6 +101,7 @@ MEASUREMENT = Measurement(
     per_chunk_nll=(2.25, 2.5, 2.375),
     per_chunk_base_nll=(2.24, 2.48, 2.37),
 )
+OF_VERSION_1 = replace(MEASUREMENT, bytes_per_token=None, conditions=replace(CONDITIONS, cache_types="f16"))
 UNMEASURED = Measurement(
     **{
         **vars(MEASUREMENT),

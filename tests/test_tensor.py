@@ -43,6 +43,28 @@ def test_bits_per_weight():
     assert 8.5 < found.bits_per_weight({"output.weight": BY_NAME["Q8_0"]}) < found.bits_per_weight()
 
 
+def test_bytes_that_a_token_reads():
+    """Whole matrices, a row of the embeddings, two of eight experts, nothing of blocks that predict further tokens."""
+    shapes = {
+        "token_embd.weight": (256, 100),
+        "output.weight": (256, 100),
+        "blk.0.attn_k_b.weight": (32, 64, 8),
+        "blk.0.ffn_up_exps.weight": (256, 64, 8),
+        "blk.0.ffn_up_shexp.weight": (256, 64),
+        "blk.1.attn_q.weight": (256, 256),
+    }
+    keys = {"qwen3.expert_used_count": 2, "qwen3.nextn_predict_layers": 1}
+    mixture = replace(model_of(shapes, blocks=2), architecture="qwen3", metadata=keys)
+    matrices = 256 * 100 + 32 * 64 * 8 + 2 * 256 * 64 + 256 * 64
+    assert mixture.bytes_per_token() == 2 * (matrices + 256)
+    q8 = {name: BY_NAME["Q8_0"] for name in ("output.weight", "blk.1.attn_q.weight")}
+    assert mixture.bytes_per_token(q8) == 2 * (matrices + 256) - 256 * 100 * 15 // 16
+    tied = replace(mixture, tensors=tuple(tensor for tensor in mixture.tensors if tensor.role != "output"))
+    assert tied.bytes_per_token() == 2 * matrices
+    assert replace(mixture, metadata={}).bytes_per_token() is None
+    assert replace(mixture, metadata={"qwen3.expert_used_count": 9}).bytes_per_token() is None
+
+
 @pytest.mark.parametrize(
     ("name", "block", "role"),
     [

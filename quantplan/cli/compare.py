@@ -21,6 +21,7 @@ from quantplan.cli.option_groups import (
     TableFormat,
     TextOptions,
 )
+from quantplan.cli.plan_options import MeasuredCacheOptions
 from quantplan.cli.plan_output import model_stem, with_stem
 from quantplan.cli.task_options import Evidence, TaskOptions
 from quantplan.comparison import ComparedFile, Comparison
@@ -49,6 +50,7 @@ def compare(
     text: TextOptions,
     calibration: CalibrationOptions,
     measuring: EvaluationOptions,
+    cache: MeasuredCacheOptions,
     tasks: TaskOptions,
     execution: MomentExecutionOptions,
     output: OutputOptions,
@@ -91,7 +93,7 @@ def compare(
     made = None if plan.suffix == ".gguf" else PLANS.read(plan)
     base = options.model(model.file, made)
     run = execution.parsed("--task and --speed" if evidence else "")
-    how = MeasureOptions(options.ctx(measuring.ctx, base), measuring.eval_chunks, run)
+    how = MeasureOptions(options.ctx(measuring.ctx, base), measuring.eval_chunks, run, cache_types=cache.cache_types)
     check_options(how)
     evaluation = options.evaluation_text(text.text, options.calibration_files(calibration.calibration))
     with _folder(out) as folder:

@@ -24,6 +24,7 @@ _OF_PROJECT = {
     "validation": "validation",
     "ctx": "ctx",
 }
+_OF_SERVING = ("kv", "cache_type_k", "cache_type_v")  # no condition of a measurement unless it is typed
 _NEW_PROJECT = ("init", "demo", "publish")  # make a project: an older one around them does not matter
 
 
@@ -84,11 +85,9 @@ def defaults(command: TyperCommand) -> dict[str, Any]:
     if not any(option.name == "show_config" for option in command.params) or command.name in _NEW_PROJECT:
         return {}
     here = project()
-    found = (
-        {option.name: _fitting(option, here.settings.get(str(option.name))) for option in command.params}
-        if here
-        else {}
-    )
+    serves = any(option.name == "serve_ctx" for option in command.params)
+    set_here = [option for option in command.params if serves or option.name not in _OF_SERVING]
+    found = {option.name: _fitting(option, here.settings.get(str(option.name))) for option in set_here} if here else {}
     return {str(name): value for name, value in found.items() if value is not None}
 
 

@@ -10,6 +10,7 @@ import typer
 from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, option, out_option
 from quantplan.cli.option_groups import MEASURING, EvaluationOptions, ExecutionOptions, ModelOptions, TextOptions
+from quantplan.cli.plan_options import MeasuredCacheOptions
 from quantplan.cli.task_options import Evidence, TaskOptions
 from quantplan.evaluate.measure import MeasureOptions
 from quantplan.evaluate.measure import measure as measure_in_process
@@ -36,6 +37,7 @@ def measure(
     text: TextOptions,
     measuring: EvaluationOptions,
     tasks: TaskOptions,
+    cache: MeasuredCacheOptions,
     execution: ExecutionOptions,
     output: OutputOptions,
     engine: EngineName = option(
@@ -51,6 +53,9 @@ def measure(
     halves count; RMS Δp and same top are in percent. Errors are over tokens as that tool prints them;
     kld_window_err (JSON) is over chunks. Finished files are not run again for the same text.
 
+    With --kv (or -ctk, -ctv) files are run with a quantized KV cache, the base model with f16: what weights and cache
+    lose together.
+
     --task and --speed measure scores (percent solved, kept task by task) and tokens per second with llama.cpp's own
     tools; where one of them is given, PPL and KLD are measured only if --text is given too.
 
@@ -62,7 +67,7 @@ def measure(
     base = options.model(model.file) if losses else None
     by_tool = "--task and --speed" if evidence else "--engine llama-perplexity" if engine is EngineName.tool else ""
     n_ctx = options.ctx(measuring.ctx, base)
-    how = MeasureOptions(n_ctx, measuring.eval_chunks, execution.parsed(by_tool))
+    how = MeasureOptions(n_ctx, measuring.eval_chunks, execution.parsed(by_tool), cache_types=cache.cache_types)
     if output.dry_run:
         _announce(files, options.evaluation_files(text.text) if losses else (), engine, evidence)
         return

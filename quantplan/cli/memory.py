@@ -7,16 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
+from quantplan.budget import parse_size
+from quantplan.cache_types import USUAL_PAIRS, kv_name
 from quantplan.cli import console, options
 from quantplan.cli.framework import command, json_option, option
 from quantplan.cli.option_groups import MEMORY, ModelOptions
 from quantplan.cli.plan_options import CacheOptions, on_cpu_option
 from quantplan.devices.fit_params import memory_needs
+from quantplan.devices.largest_context import LargestContext, Machine, largest_contexts
 from quantplan.devices.memory import MemoryUse, Placement, placement
 from quantplan.errors import BadUsage
 from quantplan.gguf.reader import read_model
 from quantplan.records.formats import PLANS
-from quantplan.report.memory_table import memory_fields, memory_notes, memory_table
+from quantplan.report.memory_table import largest_fields, largest_table, memory_fields, memory_notes, memory_table
 from quantplan.selector import Selector
 from quantplan.tensor import Model
 from quantplan.whole_number import whole_number
@@ -55,6 +58,7 @@ def memory(
     on_cpu: tuple[str, ...] = on_cpu_option(),
     ubatch: int = option("Tokens computed at once, as in llama.cpp.", "-ub", default=512, panel=MEMORY, min=1),
     flash_attn: FlashAttention = option("As in llama.cpp.", "-fa", default=FlashAttention.auto, panel=MEMORY),
+    vram: str | None = option("Also the largest context that fits, for each pair of cache types: 24GiB.", panel=MEMORY),
     as_json: bool = json_option(),
 ) -> None:
     """Show what a model takes in VRAM and RAM: weights, KV cache and buffers at given contexts.
@@ -63,6 +67,9 @@ def memory(
     argument is printed. Sizes of cache and buffers come from llama.cpp (llama-fit-params); what had to be computed
     has a star. The GPU's driver and other programs take memory too.
 
+    --vram 24GiB shows the largest context up to what the model was trained for, with each type of K and of V (or with
+    those of --kv), as llama-fit-params would say.
+
     Example: quantplan memory prose-10m-f16.gguf --serve-ctx 4096,32768 --kv q8_0
     """
     subject, sizes = _subject(what and options.local(what), model.file)
@@ -70,7 +77,12 @@ def memory(
     attention = {"auto": None, "on": True, "off": False}[flash_attn.value]
     where = placement(subject, [Selector(text) for text in on_cpu])
     needs = [memory_needs(subject, tokens, cache_types, ubatch, attention) for tokens in parse_contexts(serve_ctx)]
-    _show([where.use(need, sizes) for need in needs], where, (what or subject.path).name, as_json)
+    largest = None
+    if vram is not None:
+        machine = Machine(parse_size(vram, "--vram"), ubatch, attention)
+        pairs = [cache_types] if cache.any else USUAL_PAIRS
+        largest = machine, largest_contexts(subject, where, sizes, machine, pairs)
+    _show([where.use(need, sizes) for need in needs], where, (what or subject.path).name, largest, as_json)
 
 
 def _subject(what: Path | None, option: Path | None) -> tuple[Model, Mapping[str, int]]:
@@ -95,21 +107,28 @@ def parse_contexts(words: Sequence[str]) -> list[int]:
     return [int(word) for word in words]
 
 
-def _show(uses: list[MemoryUse], where: Placement, name: str, as_json: bool) -> None:
+def _show(
+    uses: list[MemoryUse],
+    where: Placement,
+    name: str,
+    largest: tuple[Machine, tuple[LargestContext, ...]] | None,
+    as_json: bool,
+) -> None:
     rules = where.override_tensor()
     if as_json:
-        console.put_json(
-            {
-                "file": name,
-                "contexts": [memory_fields(use) for use in uses],
-                "override_tensor": list(rules),
-                "equivalent_option": where.equivalent_option(),
-                "unused_tensors": sorted(where.unused),
-            }
-        )
+        fields = {
+            "file": name,
+            "contexts": [memory_fields(use) for use in uses],
+            "override_tensor": list(rules),
+            "equivalent_option": where.equivalent_option(),
+            "unused_tensors": sorted(where.unused),
+        }
+        console.put_json(fields | ({"largest_contexts": largest_fields(*largest)} if largest else {}))
         return
-    cache = ",".join(dict.fromkeys(kv.name.lower() for kv in uses[0].needs.kv))
-    console.put_table(memory_table(uses, f"{name}, KV cache {cache}"))
+    console.put_table(memory_table(uses, f"{name}, KV cache {kv_name(uses[0].needs.kv)}"))
+    if largest:
+        console.put("")
+        console.put_table(largest_table(name, *largest))
     for note in memory_notes(uses):
         console.say(note)
     if where.unused:

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any, ClassVar
 
 from quantplan.budget import parse_size
+from quantplan.cache_types import CacheTypes, parse_kv
 from quantplan.cli import config, options
 from quantplan.cli.framework import option, whole
 from quantplan.cli.option_groups import (
@@ -19,7 +20,6 @@ from quantplan.cli.option_groups import (
     TypesOptions,
 )
 from quantplan.devices.limits import Devices, default_on_cpu
-from quantplan.devices.memory import parse_kv
 from quantplan.errors import BadUsage
 from quantplan.llamacpp.encodable_types import parse_writable
 from quantplan.project import SOURCES
@@ -166,11 +166,24 @@ class CacheOptions:
     cache_type_v: str | None = option("Type of the cache of V alone.", "-ctv")
 
     @property
-    def cache_types(self) -> tuple[QuantType, QuantType]:
+    def any(self) -> bool:
+        """Whether the types were chosen."""
+        return bool(self.kv or self.cache_type_k or self.cache_type_v)
+
+    @property
+    def cache_types(self) -> CacheTypes:
         """Of K and of V."""
         if self.kv and (self.cache_type_k or self.cache_type_v):
             raise BadUsage("--kv sets both types of the KV cache: give it, or --cache-type-k and --cache-type-v")
         return parse_kv(self.kv or f"{self.cache_type_k or 'f16'},{self.cache_type_v or 'f16'}")
+
+
+@dataclass(frozen=True)
+class MeasuredCacheOptions(CacheOptions):
+    """The same as a condition of a measurement: what the project serves with does not count."""
+
+    panel: ClassVar[str] = MEASURING
+    kv: str | None = option("KV cache to run the files with: q8_0, or K,V as q8_0,q5_1 (default: f16).")
 
 
 def on_cpu_option() -> Any:

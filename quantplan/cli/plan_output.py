@@ -77,6 +77,7 @@ def _figures(plan: "Plan", model: "Model", path: Path | str) -> dict[str, object
         "plan": str(path),
         "file_bytes": plan.file_bytes,
         "bpw": plan.bits_per_weight(model),
+        "bytes_per_token": plan.bytes_per_token(model),
         "predicted_kld": finite(plan.predicted_kld),
         "predicted_kld_err": finite(plan.predicted_kld_err),
         "status": plan.outcome.status,
@@ -132,7 +133,9 @@ def _summary(plan: "Plan", model: "Model", path: Path | str) -> list[str]:
     size += f", {plan.bits_per_weight(model):.3f} bpw"
     if plan.budget_bytes is not None:
         size += f", {plan.budget_bytes - plan.file_bytes:,} bytes below the budget of {plan.budget_bytes:,}"
-    return [size, *_expectation(plan), f"plan      {path}"]
+    read = plan.bytes_per_token(model)
+    reads = [f"reads     {human_bytes(read)} of weights per generated token"] if read is not None else []
+    return [size, *reads, *_expectation(plan), f"plan      {path}"]
 
 
 def _limit(limit: "Limit") -> str:

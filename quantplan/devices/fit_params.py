@@ -8,17 +8,16 @@ planned for the CPU: its compute buffer is what a GPU takes, and the rows of the
 import re
 from dataclasses import dataclass
 
+from quantplan.cache_types import F16_CACHE, CacheTypes, kv_name
 from quantplan.devices import memory_formulas as formulas
 from quantplan.devices.memory import ASKED, Figure, MemoryNeeds
 from quantplan.devices.memory_formulas import ServeSettings
 from quantplan.errors import BadUsage
 from quantplan.llamacpp.quantize import UnreadableLog
 from quantplan.llamacpp.tools import failure, run
-from quantplan.quant_type import BY_NAME, QuantType
 from quantplan.tensor import Model
 
 TOOL = "llama-fit-params"
-F16_CACHE = (BY_NAME["F16"], BY_NAME["F16"])
 _MIB = 1 << 20
 _HOST = "Host"
 # printf of common_fit_print: model context compute
@@ -107,8 +106,7 @@ def _check_types(log: str, model: Model, settings: ServeSettings) -> None:
     """BadUsage where llama.cpp refuses the types of the cache."""
     refused = re.search(r"llama_init_from_model: (.*cache.*)", log)
     if refused:
-        types = ",".join(quant.name.lower() for quant in settings.kv)
-        raise BadUsage(f"{model.path.name} cannot keep its cache as {types}: {refused.group(1).strip()}")
+        raise BadUsage(f"{model.path.name} cannot keep its cache as {kv_name(settings.kv)}: {refused.group(1).strip()}")
 
 
 def _reason(log: str) -> str:
@@ -120,7 +118,7 @@ def _reason(log: str) -> str:
 def memory_needs(
     model: Model,
     ctx: int,
-    kv: tuple[QuantType, QuantType] = F16_CACHE,
+    kv: CacheTypes = F16_CACHE,
     ubatch: int = 512,
     flash_attention: bool | None = None,
 ) -> MemoryNeeds:

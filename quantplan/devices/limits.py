@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from quantplan.budget import human_bytes
-from quantplan.devices.fit_params import F16_CACHE, memory_needs
+from quantplan.cache_types import F16_CACHE, CacheTypes
+from quantplan.devices.fit_params import memory_needs
 from quantplan.devices.memory import MemoryNeeds, MemoryUse, Placement, placement
 from quantplan.devices.speed.table import GENERATION, SpeedTable
 from quantplan.errors import BadUsage, BudgetImpossible
@@ -28,7 +29,7 @@ class Devices:
     vram: int | None
     ram: int | None
     ctx: int
-    kv: tuple[QuantType, QuantType] = F16_CACHE
+    kv: CacheTypes = F16_CACHE
     on_cpu: tuple[Selector, ...] = ()
 
     def exceeded(self, use: MemoryUse) -> str:
@@ -47,7 +48,7 @@ def default_on_cpu(model: Model) -> tuple[Selector, ...]:
 
 
 @cache
-def _needs(model: Model, ctx: int, kv: tuple[QuantType, QuantType]) -> MemoryNeeds:
+def _needs(model: Model, ctx: int, kv: CacheTypes) -> MemoryNeeds:
     return memory_needs(model, ctx, kv)
 
 

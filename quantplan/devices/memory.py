@@ -9,14 +9,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from quantplan.cache_types import CacheTypes
 from quantplan.errors import BadUsage
-from quantplan.quant_type import QuantType, quant_type
 from quantplan.recipes.pattern_cover import IN_BLOCK, cover
 from quantplan.selector import Selector
-from quantplan.tensor import Model
+from quantplan.tensor import INPUT_LAYER, Model
 
-INPUT_LAYER = ("token_embd.weight", "position_embd.weight", "token_types.weight", "per_layer_token_embd.weight")
-KV_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "IQ4_NL", "Q4_0")  # kv_cache_types in arg.cpp
 ASKED, COMPUTED = "llama.cpp", "computed"
 
 _EMBEDDINGS = "token_embd.weight"
@@ -51,7 +49,7 @@ class MemoryNeeds:
     """
 
     ctx: int
-    kv: tuple[QuantType, QuantType]
+    kv: CacheTypes
     ubatch: int
     flash_attention: bool | None  # None: llama.cpp decides
     kv_cache: Figure  # recurrent states included
@@ -102,18 +100,6 @@ class MemoryUse:
     def cpu_buffers(self) -> int:
         """RAM in addition to weights."""
         return self.ram - self.cpu_weights
-
-
-def parse_kv(text: str) -> tuple[QuantType, QuantType]:
-    """``q8_0``, or ``K,V`` as in ``q8_0,q5_1``: the types of the KV cache. BadUsage, NothingSelected."""
-    names = [name.strip() for name in text.split(",")]
-    if not 1 <= len(names) <= 2 or not all(names):
-        raise BadUsage(f"cannot read the KV types {text!r}; write one type (q8_0) or those of K and V (q8_0,q5_1)")
-    quants = [quant_type(name) for name in names]
-    for quant in quants:
-        if quant.name not in KV_TYPES:
-            raise BadUsage(f"llama.cpp keeps no KV cache as {quant}; choose one of {', '.join(KV_TYPES).lower()}")
-    return quants[0], quants[-1]
 
 
 # --- what lives where

@@ -6,9 +6,9 @@ RAM next to a GPU, and what crosses between the devices, are upper bounds. Tests
 
 from dataclasses import dataclass
 
+from quantplan.cache_types import CacheTypes
 from quantplan.devices.memory import COMPUTED, Figure
 from quantplan.errors import BadUsage
-from quantplan.quant_type import QuantType
 from quantplan.tensor import Model, Tensor, padded
 
 CELLS = 256  # GGML_PAD in llama_context and llama_kv_cache_iswa: caches come in multiples of this
@@ -36,7 +36,7 @@ class ServeSettings:
     """How a model is run: one sequence of ``ctx`` tokens, ``ubatch`` of them at once."""
 
     ctx: int
-    kv: tuple[QuantType, QuantType]
+    kv: CacheTypes
     ubatch: int = 512
     flash_attention: bool = True
 

@@ -5,11 +5,13 @@ of all chunks do not fit, the chunks are taken in groups and the files are loade
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
 import psutil
 
+from quantplan.cache_types import CacheTypes, kv_name
 from quantplan.errors import BadFile
 from quantplan.evaluate.same_tokens import TokenizedText, tokenize
 from quantplan.llamacpp.engine import Engine, chunks_per_batch
@@ -21,6 +23,7 @@ from quantplan.records.journal import text_digest
 from quantplan.tensor import Model
 
 ENGINE = "in-process"
+Run = tuple[Model, CacheTypes]  # what is scored: a file, and the types of its KV cache
 
 
 class BaseLogits:
@@ -36,8 +39,8 @@ class BaseLogits:
         self.groups = chunk_groups(self.tokens, memory_bytes)
         self._logits: np.ndarray | None = None
 
-    @property
-    def conditions(self) -> Conditions:
+    def conditions(self, cache_types: CacheTypes) -> Conditions:
+        """Of a run with these types of the KV cache."""
         return Conditions(
             text_digest=text_digest(self.text),
             n_ctx=self.engine.n_ctx,
@@ -46,17 +49,18 @@ class BaseLogits:
             engine=ENGINE,
             backend=self.engine.execution.backend,
             llama_cpp=f"llama-cpp-python {version('llama-cpp-python')}",
+            cache_types=kv_name(cache_types),
         )
 
-    def scores(self, models: Sequence[Model], step: Advance) -> Iterator[tuple[Model, TokenScores]]:
-        """Each model with the scores of the whole text, as soon as it has run its last group."""
-        by_digest: dict[str, list[TokenScores]] = {model.digest: [] for model in models}
-        for group in self.groups if models else ():
+    def scores(self, runs: Sequence[Run], step: Advance) -> Iterator[tuple[Run, TokenScores]]:
+        """Each run with its scores of the whole text, as soon as it has done its last group."""
+        parts: dict[int, list[TokenScores]] = {number: [] for number in range(len(runs))}
+        for group in self.groups if runs else ():
             rows = self._rows(group, step)
-            for model in models:
-                by_digest[model.digest].append(self._score(model, group, rows, step))
+            for number, run in enumerate(runs):
+                parts[number].append(self._score(run, group, rows, step))
                 if group is self.groups[-1]:
-                    yield model, joined(by_digest.pop(model.digest))
+                    yield run, joined(parts.pop(number))
 
     def _rows(self, group: slice, step: Advance) -> BaseRows:
         """The base's logits for a group, which overwrite those of the last group. Its model is freed before a file is loaded."""
@@ -73,11 +77,12 @@ class BaseLogits:
         _check_finite(log_sums, self.base)
         return BaseRows(self._logits[:first], np.concatenate(log_sums))
 
-    def _score(self, model: Model, group: slice, base: BaseRows, step: Advance) -> TokenScores:
-        """The model's scores on a group of chunks."""
+    def _score(self, run: Run, group: slice, base: BaseRows, step: Advance) -> TokenScores:
+        """The run's scores on a group of chunks."""
+        model, cache_types = run
         chunks, first = self.chunks[group], 0
         scores: list[TokenScores] = []
-        with Engine(model, self.engine) as engine:
+        with Engine(model, replace(self.engine, cache_types=cache_types)) as engine:
             for logits in engine.logits(chunks):
                 batch = chunks[len(scores) * engine.chunks_per_batch :][: len(logits)]
                 targets = batch[:, engine.first_scored + 1 :].reshape(-1)

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from quantplan.abilities import context_note
+from quantplan.cache_types import F16_CACHE, CacheTypes
+from quantplan.devices.memory_formulas import ServeSettings, check_kv
 from quantplan.errors import WorkersLost
 from quantplan.evaluate.base_logits import BaseLogits
 from quantplan.evaluate.figures import figures
@@ -27,12 +29,16 @@ Put = Callable[[Measurement], None]
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """``chunks`` None takes all that the text has; ``memory_bytes``: for the base's logits, and at most half of what is free."""
+    """``chunks`` None takes all that the text has; ``memory_bytes``: for the base's logits, and at most half of what is free.
+
+    ``cache_types``: of the KV cache that files are run with; the base model's is F16.
+    """
 
     n_ctx: int = 512
     chunks: int | None = None
     execution: Execution = Execution()
     memory_bytes: int = 2 << 30
+    cache_types: CacheTypes = F16_CACHE
 
     @property
     def engine(self) -> EngineOptions:
@@ -57,15 +63,22 @@ def measure(
     models = {Path(file): read_model(file) for file in files}
     for model in models.values():
         check_vocabulary(base, model)
+        check_kv(model, ServeSettings(options.n_ctx, options.cache_types))
     reference = BaseLogits(base, text, options.engine, options.chunks, options.memory_bytes)
-    finished = Cache(MEASUREMENTS, cache, "measure", asdict(reference.conditions))
+    conditions = reference.conditions(options.cache_types)
+    finished = Cache(MEASUREMENTS, cache, "measure", asdict(conditions))
     left = {model.digest: model for model in models.values() if model.digest not in finished}
     check_same_tokens(base, reference.tokens, left.values(), text, options.chunks)
     if left:
         _measure(reference, list(left.values()), options, finished, advance)
     else:
         advance(1)
-    return [replace(finished[models[Path(file)].digest], file=str(Path(file))) for file in files]
+    return [_named(finished, file, models[Path(file)]) for file in files]
+
+
+def _named(finished: Cache[Measurement], file: Path, model: Model) -> Measurement:
+    """What was measured, with what depends on the file's name and header alone."""
+    return replace(finished[model.digest], file=str(Path(file)), bytes_per_token=model.bytes_per_token())
 
 
 def _measure(
@@ -81,9 +94,9 @@ def _measure(
         if execution.many:
             _in_pool(reference, models, options, put, advance)
         elif execution.rpc:
-            on_servers(execution.rpc, _on_servers, reference, models, put=put, advance=advance)
+            on_servers(execution.rpc, _on_servers, reference, models, options.cache_types, put=put, advance=advance)
         else:
-            _here(reference, models, put, advance)
+            _here(reference, models, options.cache_types, put, advance)
     except Lost as lost:
         names = ", ".join(str(model.path) for model in models if model.digest not in finished)
         raise WorkersLost(
@@ -91,14 +104,17 @@ def _measure(
         ) from None
 
 
-def _on_servers(reference: BaseLogits, models: list[Model], report: Reporter, put: Put, advance: Advance) -> None:
-    _here(reference, models, put, advance)
+def _on_servers(
+    reference: BaseLogits, models: list[Model], cache_types: CacheTypes, report: Reporter, put: Put, advance: Advance
+) -> None:
+    _here(reference, models, cache_types, put, advance)
 
 
-def _here(reference: BaseLogits, models: list[Model], put: Put, advance: Advance) -> None:
+def _here(reference: BaseLogits, models: list[Model], cache_types: CacheTypes, put: Put, advance: Advance) -> None:
     share = 1 / (len(reference.chunks) * (len(models) + 1))
-    for model, scores in reference.scores(models, lambda chunks: advance(chunks * share)):
-        put(_measurement(model, scores, reference.conditions))
+    runs = [(model, cache_types) for model in models]
+    for (model, _), scores in reference.scores(runs, lambda chunks: advance(chunks * share)):
+        put(measurement_of(model, scores, reference.conditions(cache_types)))
 
 
 @dataclass(frozen=True)
@@ -129,7 +145,7 @@ def _in_worker(job: _Job, file: tuple[Path, str]) -> Measurement:
     return measure(job.base, [file[0]], job.text, replace(job.options, execution=execution))[0]
 
 
-def _measurement(model: Model, scores: TokenScores, conditions: Conditions) -> Measurement:
+def measurement_of(model: Model, scores: TokenScores, conditions: Conditions) -> Measurement:
     return Measurement(
         **vars(figures(scores, conditions.chunks)),
         file=str(model.path),

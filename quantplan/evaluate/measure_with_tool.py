@@ -11,6 +11,8 @@ from pathlib import Path
 
 from quantplan.abilities import context_note
 from quantplan.budget import human_bytes
+from quantplan.cache_types import kv_name
+from quantplan.devices.memory_formulas import ServeSettings, check_kv
 from quantplan.errors import NoSpace
 from quantplan.evaluate.measure import MeasureOptions
 from quantplan.evaluate.same_tokens import check_same_tokens, tokenize
@@ -44,7 +46,9 @@ def measure_with_tool(
     expected = tokenize(base, text, options.n_ctx, options.chunks)
     check_same_tokens(base, expected, models, text, options.chunks)
     chunks, vocabulary = len(expected.chunks), expected.vocabulary
-    tool = ToolOptions(options.n_ctx, options.execution)
+    for model in models:
+        check_kv(model, ServeSettings(options.n_ctx, options.cache_types))
+    tool = ToolOptions(options.n_ctx, options.execution, options.cache_types)
     share = 1 / (chunks * (len(models) + 1))
 
     def step(chunks: float) -> None:
@@ -87,6 +91,7 @@ def _conditions(base: Model, text: str, options: MeasureOptions) -> dict[str, ob
         "engine": ENGINE,
         "backend": options.execution.backend,
         "llama_cpp": build(),
+        "cache_types": kv_name(options.cache_types),
     }
 
 
@@ -103,6 +108,7 @@ def _measurement(file: Path, model: Model, parsed: Parsed, chunks: int, conditio
         model_digest=model.digest,
         file_bytes=model.file_bytes,
         bpw=model.bits_per_weight(),
+        bytes_per_token=model.bytes_per_token(),
         conditions=Conditions(**conditions, chunks=chunks if parsed.complete else parsed.chunks),  # type: ignore[arg-type]
         notes=notes,
     )

@@ -45,6 +45,11 @@ class PublishedFile:
         return self.header.bits_per_weight(self.types)
 
     @property
+    def bytes_per_token(self) -> int | None:
+        """See ``Model.bytes_per_token``."""
+        return self.header.bytes_per_token(self.types)
+
+    @property
     def by_type(self) -> dict[str, int]:
         """Bytes in each type, largest first."""
         by_type: dict[str, int] = {}

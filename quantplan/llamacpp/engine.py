@@ -156,7 +156,10 @@ class Engine(LoadedModel):
         """
         size = self.chunks_per_batch
         if self._context is None:
-            self._context = self.new_context(self.options.n_ctx, size, self._watch)
+            types = {
+                f"type_{which}": quant.ggml_id for which, quant in zip("kv", self.options.cache_types, strict=True)
+            }
+            self._context = self.new_context(self.options.n_ctx, size, self._watch, **types)
         for start in range(0, len(chunks), size):
             yield self._decode(chunks[start : start + size], self._context)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from quantplan.cache_types import F16_CACHE, CacheTypes
 from quantplan.errors import BadFile, QuantplanError
 from quantplan.execution import Execution
 from quantplan.llamacpp import rpc
@@ -21,12 +22,14 @@ class EngineOptions:
 
     ``vocabulary_only``: no weights are read, the engine cuts texts into chunks and does nothing else. ``execution.rpc``:
     servers that hold all layers, or the last ``gpu_layers``; a server that goes away ends the process, see ``isolated``.
+    ``cache_types``: of the KV cache that ``logits`` is computed with.
     """
 
     n_ctx: int = 256
     execution: Execution = Execution()
     swappable: bool = False
     vocabulary_only: bool = False
+    cache_types: CacheTypes = F16_CACHE
 
 
 class LoadedModel:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantplan.cache_types import F16_CACHE, CacheTypes
 from quantplan.errors import BadFile, ModelMismatch
 from quantplan.execution import Execution
 from quantplan.llamacpp.tools import Finished, failure, run
@@ -27,8 +28,11 @@ _COUNTED = re.compile(r"\[\d+\]\d+\.\d+,|^\s*\d+\s.*%[ \t]*\r?$", re.MULTILINE) 
 
 @dataclass(frozen=True)
 class ToolOptions:
+    """``cache_types``: of the compared model's KV cache; the base model's is F16."""
+
     n_ctx: int
     execution: Execution = Execution()
+    cache_types: CacheTypes = F16_CACHE
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ def base_argv(model: Path, text: Path, base_file: Path, chunks: int, options: To
 def divergence_argv(model: Path, base_file: Path, options: ToolOptions) -> list[str]:
     """The run that compares a model with the base file, which holds the tokens too."""
     words = ["llama-perplexity", "-m", model, "--kl-divergence", "--kl-divergence-base", base_file]
+    types = zip(("-ctk", "-ctv"), options.cache_types, strict=True) if options.cache_types != F16_CACHE else ()
+    words += [word for option, quant in types for word in (option, quant.name.lower())]
     return [str(word) for word in words] + _common(options)
 
 

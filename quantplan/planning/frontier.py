@@ -18,6 +18,7 @@ from quantplan.solver.planner import Formulation
 from quantplan.solver.program import smallest_bytes
 from quantplan.solver.search import Solution
 from quantplan.solver.stability import Stability, stability
+from quantplan.tensor import Model
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class FrontierEntry:
     kld_err: float
     saved: float
     changed: int
+    bytes_per_token: int | None = None  # weights read, see Model.bytes_per_token
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Alternative:
     kld: float
     kld_err: float
     changed: tuple[str, ...]
+    bytes_per_token: int | None = None
 
 
 def model_frontier(
@@ -139,6 +142,7 @@ def _entry(
         *kld,
         saved,
         changed,
+        request.model.bytes_per_token(types),
     )
 
 
@@ -230,16 +234,17 @@ def best_alternatives(
         )
     plans = alternatives(formulation.problem, count, least, time_limit=time_limit)
     best = formulation.grouping.types(plans[0].choices)
-    return tuple(_alternative(formulation, table, plan, best) for plan in plans)
+    return tuple(_alternative(request.model, formulation, table, plan, best) for plan in plans)
 
 
 def _alternative(
-    formulation: Formulation, table: SensitivityTable, plan: Solution, best: dict[str, QuantType]
+    model: Model, formulation: Formulation, table: SensitivityTable, plan: Solution, best: dict[str, QuantType]
 ) -> Alternative:
     types = formulation.grouping.types(plan.choices)
     changed = tuple(name for name, kind in types.items() if kind != best[name])
     size = formulation.fixed_bytes + formulation.problem.bytes(plan.choices)
-    return Alternative(plan, types, size, *_predicted(formulation, table, plan.choices), changed)
+    predicted = _predicted(formulation, table, plan.choices)
+    return Alternative(plan, types, size, *predicted, changed, model.bytes_per_token(types))
 
 
 def plan_stability(

@@ -32,6 +32,7 @@ class Planned:
     gap: float
     compensated: int = 0
     stock_rounding_kld: float | None = None
+    bytes_per_token: int | None = None  # weights read, see Model.bytes_per_token
 
 
 @dataclass(frozen=True)
@@ -83,5 +84,5 @@ def _planned(
     file_bytes = formulation.fixed_bytes + point.bytes
     compensated = sum(table.rows[name].is_compensated(kind) for name, kind in assignment.items())
     stock = table.with_stock_rounding().predict(assignment)[0] if compensated else None
-    bpw = model.bits_per_weight(types)
-    return Planned(file_bytes, bpw, kld, error, types, budget_bytes, asked, point.gap, compensated, stock)
+    bpw, read = model.bits_per_weight(types), model.bytes_per_token(types)
+    return Planned(file_bytes, bpw, kld, error, types, budget_bytes, asked, point.gap, compensated, stock, read)

@@ -28,6 +28,7 @@ class StockQuant:
     types: Mapping[str, QuantType]
     unmeasured: str = ""
     plan_kld: float | None = None
+    bytes_per_token: int | None = None  # weights read, see Model.bytes_per_token
 
     @property
     def ratio(self) -> float | None:
@@ -41,7 +42,10 @@ def stock_quant(request: PlanRequest, table: SensitivityTable, name: str) -> Sto
     types = {tensor.name: tensor.type for tensor in plan.tensors if tensor.rule}
     kld, error, unmeasured = _expected(plan, table, request)
     bpw = plan.bits_per_weight(request.model)
-    return StockQuant(str(plan.made_from["mix"]), plan.file_bytes, bpw, kld, error, types, unmeasured)
+    read = plan.bytes_per_token(request.model)
+    return StockQuant(
+        str(plan.made_from["mix"]), plan.file_bytes, bpw, kld, error, types, unmeasured, bytes_per_token=read
+    )
 
 
 def stock_quants(

@@ -27,6 +27,7 @@ def _flat(row: Row) -> dict[str, Any]:
         "file_bytes": own.file_bytes,
         "shrinkage": row.shrinkage,
         "bpw": own.bpw,
+        "bytes_per_token": own.bytes_per_token,
         "layers": row.blocks,
         "weights": row.elements,
         "ppl_correlation": own.ppl_correlation,

@@ -94,7 +94,10 @@ def _outcomes(text: Any) -> list[bool]:
     return [digit == "1" for digit in text]
 
 
-MEASUREMENTS = register(RecordFormat("quantplan-measurement", 1, Measurement, "measurement", "measure again"))
+MEASUREMENTS = register(
+    # 1: first; 2: bytes read per token, types of the KV cache
+    RecordFormat("quantplan-measurement", 2, Measurement, "measurement", "measure again")
+)
 TASK_SCORES = register(RecordFormat("quantplan-task-score", 1, TaskScore, "score", "measure again"))
 THROUGHPUTS = register(RecordFormat("quantplan-throughput", 1, Throughput, "speeds", "measure again"))
 
@@ -130,8 +133,8 @@ shape(
     },
 )
 COMPARISONS = register(
-    # 1: first; 2: tasks, speed, gaps, shrinkage
-    RecordFormat("quantplan-comparison", 2, Comparison, "comparison", "compare again")
+    # 1: first; 2: tasks, speed, gaps, shrinkage; 3: as measurements of version 2
+    RecordFormat("quantplan-comparison", 3, Comparison, "comparison", "compare again")
 )
 
 

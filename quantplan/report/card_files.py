@@ -8,7 +8,7 @@ from quantplan.evaluate.published_files import PublishedFile
 from quantplan.evaluate.significance import kld_gap
 from quantplan.measurement import Measurement
 from quantplan.report.card_data import CardData
-from quantplan.report.cells import estimate, gibibytes
+from quantplan.report.cells import READ, estimate, gibibytes, per_token
 from quantplan.report.markdown import code, table
 from quantplan.report.measurement_table import chunks_of
 
@@ -23,12 +23,13 @@ def files_table(data: CardData) -> str:
             _types(file),
             f"{file.file_bytes / 1e9:.{2 if file.file_bytes >= 1e9 else 4}f}",
             f"{file.bpw:.3f}",
+            per_token(file.bytes_per_token),
             _kld(file, measured),
             _advice(file, data, measured),
         ]
         for file in data.files
     ]
-    return table(["File", "Types", "Size, GB", "bpw", "KLD", "When to choose it"], rows, texts=(0, 1, -1))
+    return table(["File", "Types", "Size, GB", "bpw", READ, "KLD", "When to choose it"], rows, texts=(0, 1, -1))
 
 
 def _types(file: PublishedFile) -> str:

@@ -2,9 +2,11 @@
 
 import math
 
+from quantplan.budget import human_bytes
 from quantplan.measurement import Estimate
 
 UNKNOWN = "-"
+READ = "Read/token"  # heading of a column of ``per_token``
 _GIB = 1 << 30
 
 
@@ -32,6 +34,11 @@ def fixed(value: float | None, decimals: int) -> str:
 
 def percent(share: float | None, decimals: int = 2) -> str:
     return UNKNOWN if share is None else f"{100 * share:.{decimals}f} %"
+
+
+def per_token(size: int | None) -> str:
+    """Bytes that a token reads, in the units of file sizes."""
+    return UNKNOWN if size is None else human_bytes(size)
 
 
 def gibibytes(size: int) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from quantplan.comparison import AVERAGE, KLD, PPL, Comparison, Row
 from quantplan.measurement import Estimate
-from quantplan.report.cells import UNKNOWN, estimate, percent
+from quantplan.report.cells import READ, UNKNOWN, estimate, per_token, percent
 from quantplan.report.measurement_table import chunks_of
 from quantplan.report.table import Columns, Table, table_of
 from quantplan.task_score import TaskScore, average
@@ -46,6 +46,7 @@ def _sizes(comparison: Comparison) -> Table:
     columns += [
         ("Bytes", lambda row: f"{row.measurement.file_bytes:,}"),
         ("bpw", lambda row: f"{row.measurement.bpw:.3f}"),
+        (READ, lambda row: per_token(row.measurement.bytes_per_token)),
     ]
     if len({row.blocks for row in rows}) > 1:
         columns.append(("Layers", lambda row: str(row.blocks or UNKNOWN)))

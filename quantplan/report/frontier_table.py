@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from quantplan.budget import human_bytes
 from quantplan.planning.frontier import Alternative, Frontier, FrontierEntry
 from quantplan.planning.stock_quants import StockQuant
+from quantplan.report.cells import READ, per_token
 from quantplan.report.table import Columns, Table, as_csv, table_of
 from quantplan.solver.planner import Formulation
 from quantplan.solver.stability import Stability
@@ -20,12 +21,13 @@ def frontier_table(frontier: Frontier) -> Table:
         ("budget", lambda entry: f"{entry.budget_bytes:,}"),
         ("file", lambda entry: f"{entry.file_bytes:,}"),
         ("bpw", lambda entry: f"{entry.bpw:.3f}"),
+        (READ.lower(), lambda entry: per_token(entry.bytes_per_token)),
         ("expected KLD", _kld),
         (f"next {human_bytes(frontier.step_bytes)} saves", lambda entry: f"{entry.saved:.3g}"),
         ("changed", lambda entry: str(entry.changed)),
         ("", lambda entry: _remark(entry, entry is knee)),
     )
-    return table_of("", columns, frontier.entries, texts=(6,))
+    return table_of("", columns, frontier.entries, texts=(7,))
 
 
 def _remark(entry: FrontierEntry, knee: bool) -> str:
@@ -38,6 +40,7 @@ def stock_quants_table(stock_quants: Sequence[StockQuant]) -> Table:
         ("stock quant", lambda stock: stock.name),
         ("file", lambda stock: f"{stock.file_bytes:,}"),
         ("bpw", lambda stock: f"{stock.bpw:.3f}"),
+        (READ.lower(), lambda stock: per_token(stock.bytes_per_token)),
         ("expected KLD", _kld),
         ("plan of that size", lambda stock: "none so small" if stock.plan_kld is None else f"{stock.plan_kld:.5g}"),
         ("plan / stock", lambda stock: "" if stock.ratio is None else f"{stock.ratio:.3f}"),
@@ -52,6 +55,7 @@ def alternatives_table(alternatives: Sequence[Alternative]) -> Table:
     columns: Columns[Alternative] = (
         ("plan", lambda plan: numbers[id(plan)]),
         ("file", lambda plan: f"{plan.file_bytes:,}"),
+        (READ.lower(), lambda plan: per_token(plan.bytes_per_token)),
         ("expected KLD", _kld),
         (
             "damage over best",
@@ -91,6 +95,7 @@ def frontier_fields(frontier: Frontier) -> dict[str, object]:
                 "name": stock.name,
                 "file_bytes": stock.file_bytes,
                 "bpw": stock.bpw,
+                "bytes_per_token": stock.bytes_per_token,
                 "predicted_kld": stock.kld,
                 "predicted_kld_err": stock.kld_err,
                 "plan_kld": stock.plan_kld,
@@ -107,6 +112,7 @@ def entry_fields(entry: FrontierEntry, knee: bool) -> dict[str, object]:
         "budget_bytes": entry.budget_bytes,
         "file_bytes": entry.file_bytes,
         "bpw": entry.bpw,
+        "bytes_per_token": entry.bytes_per_token,
         "predicted_kld": entry.kld,
         "predicted_kld_err": entry.kld_err,
         "damage": point.damage,

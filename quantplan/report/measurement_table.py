@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
+from quantplan.cache_types import F16_CACHE, kv_name
 from quantplan.measurement import Conditions, Measurement
-from quantplan.report.cells import estimate, number
+from quantplan.report.cells import READ, estimate, number, per_token
 from quantplan.report.table import Columns, Table, table_of
 
 # what every table of measurements shows of a file, whatever names it
 FIGURES: Columns[Measurement] = (
     ("bpw", lambda file: f"{file.bpw:.3f}"),
+    (READ, lambda file: per_token(file.bytes_per_token)),
     ("PPL", lambda file: estimate(file.ppl)),
     ("ln(PPL/base)", lambda file: estimate(file.ln_ppl_ratio)),
     ("KLD", lambda file: estimate(file.kld)),
@@ -27,4 +29,6 @@ def measurement_table(measurements: Sequence[Measurement]) -> Table:
 
 
 def chunks_of(conditions: Conditions) -> str:
-    return f"{conditions.chunks} chunks of {conditions.n_ctx} tokens"
+    """How the text was run, with the types of the KV cache where they are not llama.cpp's default."""
+    cache = "" if conditions.cache_types == kv_name(F16_CACHE) else f", KV cache {conditions.cache_types}"
+    return f"{conditions.chunks} chunks of {conditions.n_ctx} tokens{cache}"

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+from quantplan.devices.largest_context import LargestContext, Machine
 from quantplan.devices.memory import Figure, MemoryUse
-from quantplan.report.cells import gibibytes
+from quantplan.report.cells import UNKNOWN, gibibytes
 from quantplan.report.table import Columns, Table, table_of
 
 _MARK = "*"
+_REASONS = 3  # reasons for refused pairs that are shown
 
 
 def memory_table(uses: Sequence[MemoryUse], title: str) -> Table:
@@ -64,6 +66,41 @@ def memory_fields(use: MemoryUse) -> dict[str, Any]:
         "host_buffer": _figure(needs.host_buffer),
         "crossing": _figure(needs.crossing),
         "not_asked": None,  # version 1 said here why llama.cpp was not asked; now that is an error
+    }
+
+
+def largest_table(name: str, machine: Machine, found: Sequence[LargestContext]) -> Table:
+    """The largest contexts, a row for each type of K and a column for each of V."""
+    by_types = {each.kv: each for each in found}
+    keys, values = (list(dict.fromkeys(each.kv[which] for each in found)) for which in (0, 1))
+    rows = tuple((key.name.lower(), *(_context(by_types.get((key, value))) for value in values)) for key in keys)
+    notes = ["Rows: type of K; columns: type of V."]
+    notes += sorted({f"{UNKNOWN}: {each.refused}" for each in found if each.refused})[:_REASONS]
+    return Table(
+        f"{name}: largest context within {gibibytes(machine.vram)} GiB of VRAM, tokens",
+        ("K \\ V", *(value.name.lower() for value in values)),
+        rows,
+        tuple(notes),
+    )
+
+
+def _context(largest: LargestContext | None) -> str:
+    return UNKNOWN if largest is None or largest.refused else f"{largest.ctx:,}"
+
+
+def largest_fields(machine: Machine, found: Sequence[LargestContext]) -> dict[str, Any]:
+    """The same as JSON: for each pair of types the context, what it takes, or why llama.cpp refuses the pair."""
+    return {
+        "vram": machine.vram,
+        "pairs": [
+            {
+                "kv": [quant.name.lower() for quant in each.kv],
+                "ctx": None if each.refused else each.ctx,
+                "used": each.use.vram if each.use else None,
+                "refused": each.refused or None,
+            }
+            for each in found
+        ],
     }
 
 

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from quantplan.budget import human_bytes
 from quantplan.measurement import Estimate
 from quantplan.records.files import replacing
-from quantplan.report.cells import estimate, number
+from quantplan.report.cells import estimate, number, per_token
 
 # in the order in which they use each other
 _SCRIPTS = ("data.js", "chart.js", "heat_map.js", "tables.js", "page.js")
@@ -36,7 +36,7 @@ def page(data: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"bytes": human_bytes, "figure": _figure, "number": number}
+    templates.filters |= {"bytes": human_bytes, "figure": _figure, "number": number, "per_token": per_token}
     style = _source(_STYLE)
     script = "(() => {\n'use strict';\n" + "".join(map(_source, _SCRIPTS)) + "})();\n"
     return templates.get_template("page.html").render(

@@ -164,6 +164,7 @@ def _sized(sized: Planned | StockQuant, tensors: Sequence[Tensor], letters: Mapp
     return {
         "bytes": sized.file_bytes,
         "bpw": round(sized.bpw, 4),
+        "bytes_per_token": sized.bytes_per_token,
         "kld": _short(sized.kld, 6),
         "kld_err": _short(sized.kld_err),
         "unpriced": sized.unmeasured if isinstance(sized, StockQuant) else "",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from quantplan.comparison import Row
 from quantplan.records.codec import finite
-from quantplan.report.cells import estimate
+from quantplan.report.cells import READ, estimate, per_token
 from quantplan.report.measurement_table import chunks_of
 from quantplan.report.table import Columns, Table, table_of
 from quantplan.run.refine import RefineStep, Scored
@@ -26,6 +26,7 @@ def run_table(results: Sequence[RunResult]) -> Table:
         ("File", lambda result: result.target.file.name),
         ("Bytes", lambda result: f"{result.measurement.file_bytes:,}"),
         ("bpw", lambda result: f"{result.measurement.bpw:.3f}"),
+        (READ, lambda result: per_token(result.measurement.bytes_per_token)),
         ("PPL", lambda result: estimate(result.measurement.ppl)),
         ("KLD", lambda result: estimate(result.measurement.kld)),
         ("stock quant", lambda result: _of_rival(result, lambda row: row.name)),

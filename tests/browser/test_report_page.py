@@ -235,6 +235,7 @@ def test_names_cannot_run(browser, tmp_path):
     row = {
         "file_bytes": 9,
         "bpw": 1.0,
+        "bytes_per_token": 9,
         "ppl": 1.0,
         "ppl_err": 0.1,
         "kld": 0.1,
@@ -254,7 +255,14 @@ def test_names_cannot_run(browser, tmp_path):
         "average": None,
         "average_err": None,
         "model_digest": HOSTILE,
-        "conditions": {"windows": 1, "n_ctx": 8, "text_digest": HOSTILE, "engine": HOSTILE, "base_digest": ""},
+        "conditions": {
+            "windows": 1,
+            "n_ctx": 8,
+            "text_digest": HOSTILE,
+            "engine": HOSTILE,
+            "base_digest": "",
+            "cache_types": HOSTILE,
+        },
     } | {field: HOSTILE for field in fields}
     odd = {"larger": True, "told_apart": False}
     data = made_up_data(name=HOSTILE, notes=(HOSTILE,))

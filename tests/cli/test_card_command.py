@@ -37,9 +37,8 @@ def test_a_card_of_a_project(command, project):
     assert done.out.split() == [f"reports/card/{name}" for name in written]
     assert "tied-large.gguf is not built" in done.err and "tied-small.gguf is not built" not in done.err
     text = card_of(project)
-    files = dict(
-        re.findall(r"^\| `(tied-\w+.gguf)` \| [^|]* \| ([\d.]+) \| [\d.]+ \| (?=[^|]* \| [^|]*\|$)", text, re.MULTILINE)
-    )
+    row = r"^\| `(tied-\w+.gguf)` \| [^|]* \| ([\d.]+) \| [\d.]+ \| [\d.]+ \w+ \| (?=[^|]* \| [^|]*\|$)"
+    files = dict(re.findall(row, text, re.MULTILINE))
     plans = {name: PLANS.read(project / f"plans/{name}.json") for name in ("small", "large")}
     assert files == {f"tied-{name}.gguf": f"{plan.file_bytes / 1e9:.4f}" for name, plan in plans.items()}
     (record,) = (project / "reports").glob("*.comparison.json")

@@ -31,7 +31,9 @@ def test_json(frontier, command, small_model, workplace):
     command("solve", "-m", small_model, "-b", f"{points[2]['budget_bytes']}B", *PRIOR, "--out", "p.json")
     plan = PLANS.read(workplace / "p.json")
     assert points[2]["file_bytes"] == plan.file_bytes and points[2]["predicted_kld"] == plan.predicted_kld
-    assert points[2]["bpw"] == plan.bits_per_weight(read_model(small_model))
+    model = read_model(small_model)
+    assert points[2]["bpw"] == plan.bits_per_weight(model)
+    assert points[2]["bytes_per_token"] == plan.bytes_per_token(model)
     # and what 100 kB more save is the difference to another plan
     command("solve", "-m", small_model, "-b", f"{points[2]['budget_bytes'] + 100_000}B", *PRIOR, "--out", "q.json")
     saved = plan.predicted_kld - PLANS.read(workplace / "q.json").predicted_kld

@@ -95,3 +95,28 @@ def test_mistakes(words, code, message, command, small_model):
 
 def test_no_model(command):
     assert "which model?" in command("memory").error
+
+
+def test_largest_contexts(command, small_model):
+    """Everything of a small model fits; less VRAM leaves fewer tokens to wider caches."""
+    model = read_model(small_model)
+    trained = model.hyperparameter("context_length", 0)
+    largest = figures(command("memory", small_model, "--vram", "1GiB", "--json"))["largest_contexts"]
+    assert largest["vram"] == 1 << 30 and len(largest["pairs"]) == 36
+    assert {pair["ctx"] for pair in largest["pairs"]} == {trained}
+    short = figures(command("memory", small_model, "--serve-ctx", 256, "--json"))["contexts"][0]["vram"]
+    done = command("memory", small_model, "--kv", "q8_0,q4_0", "--vram", str(short), "--json")
+    (pair,) = figures(done)["largest_contexts"]["pairs"]
+    assert pair["kv"] == ["q8_0", "q4_0"] and 0 < pair["ctx"] <= trained and pair["used"] <= short
+
+
+def test_largest_contexts_as_a_table(command, small_model):
+    done = command("memory", small_model, "--vram", "1GiB")
+    assert done.code == 0 and "largest context within 1.00 GiB of VRAM" in done.out
+    rows = [line for line in done.out.splitlines() if line.startswith("│ q5_0")]
+    assert len(rows) == 1 and rows[0].count("│") == 8
+
+
+def test_vram_below_the_weights(command, small_model):
+    done = command("memory", small_model, "--vram", "1MiB")
+    assert done.code == 6 and "no context fits into 1.05 MB of VRAM" in done.error and "--on-cpu" in done.error

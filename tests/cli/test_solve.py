@@ -17,6 +17,7 @@ FIGURES = {
     "plan",
     "file_bytes",
     "bpw",
+    "bytes_per_token",
     "predicted_kld",
     "predicted_kld_err",
     "status",
@@ -47,7 +48,7 @@ def test_json(solve, workplace, small_model):
     model = read_model(small_model)
     assert figures["plan"] == "p/plan.json"
     assert figures["file_bytes"] == plan.file_bytes <= 0.45 * model.file_bytes
-    assert figures["bpw"] == plan.bits_per_weight(model)
+    assert figures["bpw"] == plan.bits_per_weight(model) and figures["bytes_per_token"] == plan.bytes_per_token(model)
     assert (figures["predicted_kld"], figures["predicted_kld_err"]) == (
         plan.predicted_kld,
         plan.predicted_kld_err,

@@ -3,6 +3,7 @@ import re
 import pytest
 from model_parts import model_of
 
+from quantplan.cache_types import parse_kv
 from quantplan.devices.memory import (
     ASKED,
     COMPUTED,
@@ -11,7 +12,6 @@ from quantplan.devices.memory import (
     MemoryUse,
     Placement,
     overridden,
-    parse_kv,
     placement,
 )
 from quantplan.errors import BadUsage, NothingSelected

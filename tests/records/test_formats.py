@@ -65,8 +65,15 @@ def test_files_of_version_1_open():
     plan = PLANS.read(parts.GOLDEN / "plan-version-1.json")
     assert plan.types == parts.PLAN.types and plan.limits == () and plan.outcome.minimised == "sum"
     first, second = COMPARISONS.read(parts.GOLDEN / "comparison-version-1.json").rows
-    assert first.measurement == parts.MEASUREMENT and first.tasks == () and second.kld_ratio == math.inf
+    assert first.measurement == parts.OF_VERSION_1 and first.tasks == () and second.kld_ratio == math.inf
     assert not first.gaps and not second.significant and second.chunks_needed == 40
+
+
+def test_measurements_from_before_cache_types_open():
+    assert MEASUREMENTS.read(parts.GOLDEN / "measurement-version-1.json") == parts.OF_VERSION_1
+    first, _ = COMPARISONS.read(parts.GOLDEN / "comparison-version-2.json").rows
+    assert first.measurement == parts.OF_VERSION_1 and first.tasks
+    assert LEADERBOARDS.read(parts.GOLDEN / "leaderboard-version-1.json").conditions.cache_types == "f16"
 
 
 @pytest.mark.parametrize("name", GOLDEN)

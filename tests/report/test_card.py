@@ -25,7 +25,7 @@ from quantplan.throughput import SpeedConditions, SpeedTest, Throughput
 def test_nothing_is_invented():
     text = card(published([], sizes=(1000,)))
     assert "Nothing was measured: how much these files lose is not known." in text
-    assert rows(text, "File")[2][4] == "not measured (expected: 0.0123 ± 0.0004)"
+    assert rows(text, "File")[2][5] == "not measured (expected: 0.0123 ± 0.0004)"
     assert "Unknown here: see the base model." in text
     assert "license:" not in text and "base_model" not in text and "quantized_by" not in text and "-hf" not in text
     assert text.startswith("---\nlibrary_name: gguf\ntags:\n- gguf\n- quantplan\n---\n\n# model GGUF\n")
@@ -47,7 +47,7 @@ def test_compensated_rounding_is_named_with_its_gain():
 def test_an_uncalibrated_expectation_is_none():
     found = CardData((file_of("m.gguf", 1000, plan=plan_of(calibrated=False)),), {})
     text = card(found)
-    assert rows(text, "File")[2][4] == "not measured" and "scales are a prior" in text and "0.0123" not in text
+    assert rows(text, "File")[2][5] == "not measured" and "scales are a prior" in text and "0.0123" not in text
 
 
 def test_advice_follows_from_size_and_kld():
@@ -97,7 +97,7 @@ def test_files_under_other_conditions_are_not_compared():
     others = replace(CONDITIONS, chunks=4)
     found = replace(found, measured={**found.measured, "m-2.gguf": (measured(0.001, conditions=others),)})
     text = card(found)
-    assert rows(text, "File")[4][4].startswith("not measured")
+    assert rows(text, "File")[4][5].startswith("not measured")
     assert "Not measured under these conditions: `m-2.gguf`." in text
     assert "16 chunks of 256 tokens; in-process" in text and "4 chunks of 256 tokens; in-process" in text
 

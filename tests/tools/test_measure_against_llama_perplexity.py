@@ -11,11 +11,13 @@ rounding makes may go either way.
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from quantplan.cache_types import F16_CACHE, parse_kv
 from quantplan.errors import ConditionsDiffer, NoSpace
 from quantplan.evaluate import measure_with_tool as module
 from quantplan.evaluate.measure import MeasureOptions, measure
@@ -66,6 +68,23 @@ def test_figures_agree(both):
     assert own.rms_dp.stderr == pytest.approx(tool.rms_dp.stderr, abs=2e-3)
     assert own.same_top.value == pytest.approx(tool.same_top.value, abs=0.3)  # 3 of 1016 tokens
     assert (own.bpw, own.file_bytes, own.model_digest) == (tool.bpw, tool.file_bytes, tool.model_digest)
+
+
+def test_a_quantized_cache(reference_model, q4, calibration_text):
+    """The base runs with f16, the file with the types that are asked for; a cache alone costs more than the floor."""
+    text = calibration_text.read_text(encoding="utf-8")
+    options = replace(OPTIONS, chunks=4, cache_types=parse_kv("q8_0,q5_1"))
+    own, tool = (engine(reference_model, [q4], text, options)[0] for engine in (measure, measure_with_tool))
+    assert own.kld.value == pytest.approx(tool.kld.value, abs=5e-5)
+    assert own.ppl.value == pytest.approx(tool.ppl.value, rel=1e-6)
+    assert own.same_top.value == pytest.approx(tool.same_top.value, abs=0.4)
+    assert (own.conditions.cache_types, tool.conditions.cache_types) == ("q8_0,q5_1", "q8_0,q5_1")
+    coarse = replace(options, cache_types=parse_kv("q4_0"))
+    (cache_alone,) = measure(reference_model, [reference_model], text, coarse)
+    (f16,) = measure(reference_model, [reference_model], text, replace(options, cache_types=F16_CACHE))
+    assert cache_alone.kld.value > 5e-4 and f16.kld.value == 0
+    with pytest.raises(ConditionsDiffer, match="cache_types q8_0,q5_1 / q4_0"):
+        check_comparable([own, cache_alone])
 
 
 def test_only_float32_sees_that_a_file_equals_itself(both):

@@ -71,6 +71,18 @@ def test_measure_shows_a_table(shell):
     assert "6 chunks of 128 tokens, in-process, cpu" in out and "0 ± 0" in out
 
 
+def test_measure_with_a_quantized_cache(shell):
+    words = ["measure", "model.gguf", "--model", "model.gguf", "--text", "judge.txt", *FEW]
+    out, _ = shell(*words, "-ctk", "q8_0", "-ctv", "q5_1", "--json")
+    (found,) = json.loads(out)
+    assert found["conditions"]["cache_types"] == "q8_0,q5_1" and found["kld"] > 0
+    assert found["bytes_per_token"] == read_model(shell.folder / "model.gguf").bytes_per_token()
+    out, _ = shell(*words, "--kv", "q8_0,q5_1")
+    assert "KV cache q8_0,q5_1" in out and "Read/token" in out
+    _, err = shell(*words, "--kv", "q4_k", code=2)
+    assert "llama.cpp keeps no KV cache as Q4_K" in err
+
+
 def test_measure_with_the_tool(shell):
     words = ["measure", "model.gguf", "--base", "model.gguf", "--text", "judge.txt", *FEW]
     out, err = shell(*words, "--engine", "llama-perplexity", "--json")

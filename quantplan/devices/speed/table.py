@@ -12,7 +12,6 @@ from quantplan.tensor import Model, Tensor
 
 GENERATION, PROMPT = 1, 512  # tokens processed together: one at a time, or llama.cpp's default n_ubatch
 BATCHES = (GENERATION, PROMPT)
-_LOOKED_UP = ("token_embd", "per_layer_token_embd")  # a row per token is fetched, nothing is multiplied
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -160,7 +159,7 @@ def products(model: Model, tensors: Iterable[Tensor]) -> dict[str, Product]:
     matrices = {}
     for tensor in tensors:
         output = tensor.role == "output" or (tensor.role == "token_embd" and model.tied)
-        if (tensor.role in _LOOKED_UP and not output) or (tensor.block or 0) > last:
+        if model.looked_up(tensor) or (tensor.block or 0) > last:
             continue
         tail = tensor.block == last and tensor.role.startswith("ffn_")
         matrices[tensor.name] = Product(_shape(model, tensor), output or tail)
@@ -168,12 +167,13 @@ def products(model: Model, tensors: Iterable[Tensor]) -> dict[str, Product]:
 
 
 def _shape(model: Model, tensor: Tensor) -> Shape:
-    if "_exps" not in tensor.role or tensor.experts == 1:
+    if not tensor.routed:
         return Shape(tensor.columns, tensor.rows)  # heads stacked in one tensor are all multiplied
-    used = model.hyperparameter("expert_used_count", 0)
-    if not 0 < used <= tensor.experts:
+    used = model.experts_used(tensor)
+    if used is None:
         raise QuantplanError(
             f"{model.path}: {tensor.name} has {tensor.experts} experts, but {model.architecture}.expert_used_count "
-            f"is {used or 'missing'}: how many a token meets is not known; convert the model again"
+            f"is {model.hyperparameter('expert_used_count', 0) or 'missing'}: how many a token meets is not known; "
+            "convert the model again"
         )
     return Shape(tensor.columns, tensor.rows // tensor.experts, tensor.experts, used)

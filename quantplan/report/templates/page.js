@@ -28,7 +28,7 @@ function chooseAndKeep(index) {
 
 function showPlan() {
   const current = plan();
-  const facts = [['size', size(current.bytes)], ['bits per weight', current.bpw.toFixed(3)], ['expected KLD', withError(current.kld, current.kld_err)]];
+  const facts = [['size', size(current.bytes)], ['bits per weight', current.bpw.toFixed(3)], ['read per token', perToken(current.bytes_per_token)], ['expected KLD', withError(current.kld, current.kld_err)]];
   const alike = data.mixes.find(mix => mix.name === current.asked);
   byId('figures').replaceChildren(...facts.map(([name, value]) => make('span', {}, `${name} `, make('b', {}, value))));
   if (alike) facts.push(['size of', alike.name]);

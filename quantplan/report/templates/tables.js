@@ -57,6 +57,7 @@ function lazily(id, fill) {
   });
 }
 
+const perToken = value => value == null ? '–' : size(value);
 const words = value => value ?? '–';
 
 function statisticsTable() {
@@ -73,6 +74,7 @@ function plansTable(choose) {
     ['Budget', plan => plan.asked, words],
     ['Bytes', plan => plan.bytes, whole],
     ['bpw', plan => plan.bpw, value => value.toFixed(3)],
+    ['Read/token', plan => plan.bytes_per_token, perToken],
     ['Expected KLD', plan => plan.kld, figure],
     ['Standard error', plan => plan.kld_err, figure],
     ['Proven gap', plan => plan.gap, value => value < 1e-9 ? '0' : value.toExponential(1)],
@@ -86,6 +88,7 @@ function stockQuantsTable(choose) {
     ['Stock quant', ({ mix }) => mix.name, words],
     ['Bytes', ({ mix }) => mix.bytes, whole],
     ['bpw', ({ mix }) => mix.bpw, value => value.toFixed(3)],
+    ['Read/token', ({ mix }) => mix.bytes_per_token, perToken],
     ['KLD of the stock quant', ({ mix }) => mix.kld, figure],
     ['KLD of the plan', ({ plan }) => plan?.kld, figure],
     ['Ratio', ({ mix, plan }) => plan && mix.kld ? plan.kld / mix.kld : null, value => value === null ? '–' : value.toFixed(3)],

@@ -36,5 +36,6 @@ shape(
 )
 shape(Leaderboard, names={"blocks": "layers"}, read=_with_whole_maps)
 LEADERBOARDS = register(
-    RecordFormat("quantplan-leaderboard", 1, Leaderboard, "leaderboard", "run `quantplan surgery search` again")
+    # 1: first; 2: conditions name the types of the KV cache
+    RecordFormat("quantplan-leaderboard", 2, Leaderboard, "leaderboard", "run `quantplan surgery search` again")
 )
