@@ -28,6 +28,7 @@ FIGURES = {
     "limits",
     "override_tensor",
     "predicted_tps",
+    "rounding",
 }
 
 
