@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantplan.errors import BadFile
+from quantplan.text_files import check_text_file
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -15,6 +16,7 @@ else:
     import tomli as tomllib
 
 FILE = "quantplan.toml"
+_MOST_TEXT = 8 << 30  # bytes
 SOURCES = ("probe", "weights", "prior")  # of sensitivities; any other word is the file of a table
 FOLDERS = ("imatrix", "calibration", "plans", "reports")
 _TEXT, _TEXTS, _WHOLE, _NUMBER, _SWITCH = (
@@ -198,6 +200,7 @@ def read_text(path: Path) -> str:
             raise BadFile(f"{path}: no .txt, .md or .raw file in this folder; put the text there or name a file")
         return "\n".join(read_text(part) for part in parts)
     try:
+        check_text_file(path, "a text", _MOST_TEXT)
         text = path.read_bytes().decode("utf-8")
     except OSError as error:
         raise BadFile(f"cannot read the text {path}: {error.strerror or error}") from None

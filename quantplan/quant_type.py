@@ -179,6 +179,58 @@ def ggml_type(ggml_id: int) -> QuantType | None:
     return BY_ID.get(ggml_id)
 
 
+_REMOVED = {4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8"}
+_REMOVED |= {36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8"}
+_OF_IK = {  # enum ggml_type of ik_llama.cpp, from 97 on its own
+    **{
+        133: "Q6_0",
+        134: "IQ1_BN",
+        135: "IQ2_BN",
+        136: "Q8_K64",
+        137: "IQ2_K",
+        138: "IQ3_K",
+        139: "IQ4_K",
+        140: "IQ5_K",
+    },
+    **{
+        141: "IQ6_K",
+        144: "IQ4_KS",
+        145: "IQ2_KS",
+        146: "IQ4_KSS",
+        147: "Q8_K16",
+        148: "Q8_K32",
+    },
+    **{
+        149: "Q8_KR8",
+        150: "Q8_K128",
+        151: "Q8_KV",
+        152: "IQ5_KS",
+        153: "IQ2_KT",
+        154: "IQ3_KT",
+        155: "IQ4_KT",
+        156: "IQ3_KS",
+    },
+    **{157: "IQ2_KL", 158: "IQ1_KT"},
+}
+
+
+def foreign_type(ggml_id: int) -> str:
+    """A type that llama.cpp does not have, by its number: what it is and what to do, as the end of a sentence."""
+    if ggml_id in _REMOVED:
+        return (
+            f"{_REMOVED[ggml_id]}, which llama.cpp has removed; get the file in another type "
+            f"({'Q4_0 is repacked when it is loaded' if ggml_id > 30 else 'Q4_0, Q4_1'})"
+        )
+    repacked = BY_ID.get(ggml_id - 200) or _OF_IK.get(ggml_id - 200)
+    name = _OF_IK.get(ggml_id) or (f"{repacked}_R4 (or _R8, _R16)" if repacked and ggml_id >= 200 else None)
+    if name:
+        return (
+            f"type {ggml_id}, {name} of ik_llama.cpp, which llama.cpp does not have; get the unquantized model, or a quant "
+            "for llama.cpp"
+        )
+    return f"type {ggml_id}, which this quantplan does not know; update quantplan"
+
+
 def fitted(quant: QuantType, columns: int) -> QuantType:
     """The type that llama-quantize stores where ``quant`` was asked for and rows have ``columns`` weights.
 

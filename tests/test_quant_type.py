@@ -1,5 +1,7 @@
 """The table of types against the installed libggml, and the ways to name types."""
 
+import re
+
 import pytest
 
 from quantplan.errors import NothingSelected
@@ -10,6 +12,7 @@ from quantplan.quant_type import (
     SETS,
     QuantType,
     fitted,
+    foreign_type,
     ggml_type,
     parse_types,
     quant_type,
@@ -151,3 +154,19 @@ def test_parse_types():
 def test_parse_types_errors(text, message):
     with pytest.raises(NothingSelected, match=message):
         parse_types(text)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (31, "Q4_0_4_4, which llama.cpp has removed"),
+        (4, "Q4_2, which llama.cpp has removed"),
+        (139, "type 139, IQ4_K of ik_llama.cpp"),
+        (144, "IQ4_KS of ik_llama.cpp"),
+        (212, "Q4_K_R4 .* of ik_llama.cpp"),
+        (339, "IQ4_K_R4 .* of ik_llama.cpp"),
+        (99, "type 99, which this quantplan does not know"),
+    ],
+)
+def test_types_that_llama_cpp_does_not_have_are_named(number, words):
+    assert re.search(words, foreign_type(number))

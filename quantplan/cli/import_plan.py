@@ -17,6 +17,7 @@ from quantplan.recipes.import_plan import import_file
 from quantplan.recipes.import_sensitivities import ImportedSensitivities, ImportTarget, sensitivity_table
 from quantplan.recipes.published_sensitivities import looks_like_sensitivities, read_published
 from quantplan.records.formats import PLANS, SENSITIVITY_TABLES
+from quantplan.text_files import is_gguf, read_text_file
 
 _SUFFIXES = (".gguf", ".txt", ".recipe", ".sh", ".md")  # others may be part of a name, as in GLM-4.5
 _PLAN, _TABLE = "A plan", "A sensitivity table"  # panels
@@ -95,10 +96,7 @@ def import_plan(
 
 
 def _is_table(file: Path) -> bool:
-    try:
-        return looks_like_sensitivities(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError):
-        return False
+    return not is_gguf(file) and looks_like_sensitivities(read_text_file(file, "a plan's source or a table of KLDs"))
 
 
 def _import_table(file: Path, model: Path | None, how: TableOptions, out: Path | None, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from quantplan.errors import BadFile
+from quantplan.file_kinds import START, file_kind
 from quantplan.gguf.layout import VERSION, Layout, MetadataEntry, TensorInfo
 from quantplan.gguf.reader import read_container
 from quantplan.imatrix import Imatrix, ImatrixEntry
@@ -258,8 +259,9 @@ class _Legacy:
         if holds:
             return
         if first:
+            kind = file_kind(self.data[:START].tobytes(), self.data.size)
             raise BadFile(
-                f"{self.path}: not an imatrix, neither in GGUF nor in the legacy .dat form; "
-                "give a file of llama-imatrix"
+                f"{self.path}: not an imatrix, neither in GGUF nor in the legacy .dat form"
+                f"{f' but {kind}' if kind else '; give a file of llama-imatrix'}"
             )
         raise BadFile(f"{self.path}: damaged in {self.where}, before byte {self.position:,}; {_REDO}")

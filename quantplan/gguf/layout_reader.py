@@ -10,6 +10,7 @@ from math import prod
 from pathlib import Path
 
 from quantplan.errors import BadFile
+from quantplan.file_kinds import START, file_kind, start_in_words
 from quantplan.gguf.layout import ARRAY, SIZES, STRING, U32, U64, Layout, MetadataEntry, TensorInfo, encoded
 
 _MAX_DIMS, _MAX_NAME, _MAX_ELEMENTS = 4, 64, 1 << 63  # ggml.h
@@ -28,6 +29,10 @@ def read_layout(path: Path | str) -> Layout:
         raise BadFile(
             f"{path}: damaged header (there is no type {error} of metadata); is the download complete?"
         ) from None
+    except _HeaderFault as error:
+        raise BadFile(
+            f"{path}: damaged header: {error}; convert the model again, or get the file from elsewhere"
+        ) from None
     except (struct.error, ValueError, OverflowError) as error:
         raise BadFile(f"{path}: damaged header ({error}); is the download complete?") from None
 
@@ -35,13 +40,11 @@ def read_layout(path: Path | str) -> Layout:
 def _check_start(path: Path) -> None:
     try:
         with path.open("rb") as file:
-            start = file.read(24)
+            start = file.read(START)
     except OSError as error:
         raise BadFile(f"{path}: {error.strerror or error}; give the path of a GGUF file") from None
     if start[:4] != b"GGUF":
-        raise BadFile(
-            f"{path}: not a GGUF file (it starts with {start[:4]!r}, not b'GGUF'); convert the model to GGUF first"
-        )
+        raise BadFile(f"{path}: not a GGUF file{_what_instead(path, start)}")
     if len(start) < 24:
         raise BadFile(f"{path}: cut short inside the header ({len(start)} bytes); download or convert it again")
     version = U32.unpack_from(start, 4)[0]
@@ -51,6 +54,17 @@ def _check_start(path: Path) -> None:
         )
     if version not in (2, 3):
         raise BadFile(f"{path}: GGUF version {version} is not supported (2 and 3 are); convert the model again")
+
+
+def _what_instead(path: Path, start: bytes) -> str:
+    kind = file_kind(start, path.stat().st_size)
+    return (
+        f" but {kind}" if kind else f" ({start_in_words(start)}); download it again, or convert the model to GGUF first"
+    )
+
+
+class _HeaderFault(ValueError):
+    """A header that is all there and that gguf.cpp refuses; the message is its own."""
 
 
 class _Reader:
@@ -66,9 +80,9 @@ class _Reader:
             tuple(self.tensor() for _ in range(tensors)),
         )
         _check_distinct("key", [entry.key for entry in layout.entries])
-        _check_distinct("tensor", [tensor.name for tensor in layout.tensors])
+        _check_distinct("tensor name", [tensor.name for tensor in layout.tensors])
         if layout.alignment <= 0 or layout.alignment & (layout.alignment - 1):
-            raise ValueError(f"the alignment {layout.alignment} is not a power of two")
+            raise _HeaderFault(f"alignment {layout.alignment} is not a power of two")
         return layout
 
     def take(self, size: int) -> bytes:
@@ -108,13 +122,13 @@ class _Reader:
             )
         dims = tuple(self.number(U64) for _ in range(count))
         if not 0 < prod(dims) < _MAX_ELEMENTS:
-            raise ValueError(f"{name} has the shape {dims}")
+            raise _HeaderFault(f"tensor {name!r} has the shape {dims}")
         return TensorInfo(name, dims, self.number(U32), self.number(U64))
 
 
 def _check_distinct(what: str, names: Sequence[str]) -> None:
     if len(set(names)) != len(names):
-        raise ValueError(f"the {what} {next(name for name in names if names.count(name) > 1)!r} is there twice")
+        raise _HeaderFault(f"duplicate {what} {next(name for name in names if names.count(name) > 1)!r}")
 
 
 def _end_of(data: bytes | mmap.mmap, start: int, value_type: int) -> int:

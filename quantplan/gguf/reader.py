@@ -8,9 +8,9 @@ import numpy as np
 from quantplan.errors import BadFile
 from quantplan.gguf.layout import Layout
 from quantplan.gguf.layout_reader import read_layout
-from quantplan.gguf.shards import model_stem, shard_paths
+from quantplan.gguf.shards import model_stem, read_shards
 from quantplan.llamacpp import ggml
-from quantplan.quant_type import ggml_type
+from quantplan.quant_type import foreign_type, ggml_type
 from quantplan.tensor import Model, Tensor, padded
 
 _SAMPLE = 4096  # bytes at start, middle and end of each tensor that go into the digest
@@ -18,13 +18,10 @@ _SAMPLE = 4096  # bytes at start, middle and end of each tensor that go into the
 
 def read_model(path: Path | str) -> Model:
     """The header of a model, all shards of it; BadFile for anything that is not a whole GGUF model."""
-    paths = shard_paths(Path(path))
-    metadata: dict[str, object] = {}
+    shards = read_shards(Path(path))
+    paths, metadata = tuple(shard_path for shard_path, _ in shards), _scalars(shards[0][1])
     tensors: list[Tensor] = []
-    for shard, shard_path in enumerate(paths):
-        layout = read_layout(shard_path)
-        if shard == 0:
-            metadata = _scalars(layout)
+    for shard, (shard_path, layout) in enumerate(shards):
         tensors += _tensors(layout, shard_path, shard)
     if metadata.get("general.type") == "imatrix":
         raise BadFile(f"{paths[0]}: this is an imatrix, not a model; give it as --imatrix")
@@ -67,11 +64,12 @@ def _tensors(layout: Layout, path: Path, shard: int) -> list[Tensor]:
     for info in layout.tensors:
         quant = ggml_type(info.type)
         if quant is None:
-            raise BadFile(
-                f"{path}: {info.name} is stored as type {info.type}, which this quantplan does not know; update quantplan"
-            )
+            raise BadFile(f"{path}: {info.name} is stored as {foreign_type(info.type)}")
         if not quant.fits(info.dims[0]) or info.offset != expected or not info.name.isprintable():
-            raise BadFile(f"{path}: damaged header (of the tensor {info.name!r}); is the download complete?")
+            raise BadFile(
+                f"{path}: damaged header: tensor {info.name!r} of shape {info.dims} and type {quant} has offset {info.offset:,}, "
+                f"expected {expected:,}; convert the model again, or download it again"
+            )
         shape = info.dims
         while len(shape) > 1 and shape[-1] == 1:
             shape = shape[:-1]

@@ -78,11 +78,10 @@ class Engine(LoadedModel):
         if watch is not None:
             self._eval = self._llama.ggml_backend_sched_eval_callback(self._guarded(watch))
             parameters.cb_eval = self._eval
+        self._log.clear()
         context = self._llama.llama_init_from_model(self.model, parameters)
         if not context:
-            raise QuantplanError(
-                f"llama.cpp cannot make a context of {n_ctx} tokens: {self._log[-1] if self._log else ''}"
-            )
+            raise QuantplanError(f"llama.cpp cannot make a context of {n_ctx} tokens: {self._reason()}")
         if self._source and not self._llama.llama_get_memory(context):  # no cache: attention to both sides
             self._llama.llama_free(context)
             raise BadUsage(

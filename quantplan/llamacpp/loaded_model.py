@@ -11,7 +11,9 @@ from quantplan.cache_types import F16_CACHE, CacheTypes
 from quantplan.errors import BadFile, QuantplanError
 from quantplan.execution import Execution
 from quantplan.llamacpp import rpc
+from quantplan.llamacpp.tools import first_reason
 
+_LOGGED = 20  # lines that are kept, the first
 _ALL_LAYERS = -1  # llama_model_params.n_gpu_layers, llama.h
 _keep_alive: list[object] = []  # llama.cpp keeps the pointer of the last log callback for the life of the process
 
@@ -68,7 +70,7 @@ class LoadedModel:
         def keep(level: int, text: bytes, _data: int) -> None:
             if level >= 4:  # GGML_LOG_LEVEL_ERROR
                 log.append(text.decode("utf-8", "replace").strip())
-                del log[:-20]
+                del log[_LOGGED:]
 
         self._log_callback = self._llama.llama_log_callback(keep)
         _keep_alive.append(self._log_callback)
@@ -86,14 +88,12 @@ class LoadedModel:
             parameters.n_gpu_layers = gpu_layers or _ALL_LAYERS
         if self.options.swappable:
             parameters.load_mode = self._llama.LLAMA_LOAD_MODE_NONE
+        self._log.clear()
         model = self._llama.llama_model_load_from_file(os.fsencode(path), parameters)
         if not model:
             raise BadFile(f"{path}: llama.cpp cannot load this model: {self._reason()}")
         return model
 
     def _reason(self) -> str:
-        """The last that llama.cpp said, but for the line that it ends with whatever the reason."""
-        said = next(
-            (line for line in reversed(self._log) if not line.endswith("failed to load model")), "no reason given"
-        )
-        return said.rpartition("error loading model: ")[2]
+        """The first that llama.cpp said: what follows are consequences."""
+        return first_reason(self._log) or (self._log[0] if self._log else "no reason given")

@@ -20,6 +20,15 @@ from quantplan.progress import SILENT, Reporter
 REQUIRED = ("llama-quantize", "llama-imatrix", "llama-perplexity", "llama-bench", "llama-gguf-split")
 _LIBRARY_VARIABLE = {"darwin": "DYLD_LIBRARY_PATH", "win32": "PATH"}.get(sys.platform, "LD_LIBRARY_PATH")
 _TAIL_LINES = 8
+_TROUBLE = re.compile(
+    r"\b(?:error|fail(?:ed|ure)?|invalid|duplicate|cannot|can't|unable|missing|wrong|unknown|unsupported|not found|"
+    r"no such|out of memory|terminate called|assert\w*)\b|GGML_ASSERT",
+    re.IGNORECASE,
+)
+_LISTED = re.compile(
+    r"\s*(?:\d[\d.]* \w )?(?:llama_model_loader: - |print_info: |load: |load_tensors: )"
+)  # what a model has
+_PREFIX = re.compile(r"^(?:\d[\d.]* \w )?(?:\w+: (?:failed to quantize: |error loading model: )?)*")  # time, functions
 
 
 def bin_folder() -> Path:
@@ -100,15 +109,22 @@ def run(
     return finished
 
 
+def first_reason(lines: Iterable[str]) -> str | None:
+    """What went wrong first, by llama.cpp's log: what follows are consequences. None where no line says so."""
+    said = next((line for line in lines if _TROUBLE.search(line) and not _LISTED.match(line)), None)
+    return None if said is None else _PREFIX.sub("", said.strip())
+
+
 def failure(finished: Finished, what: str = "") -> ToolFailed:
-    """The error for a run that went wrong, with the last lines that the tool said."""
+    """The error for a run that went wrong, with the first reason in its log, and the last lines that the tool said."""
     tail = "\n  ".join([line for line in finished.log.splitlines() if line.strip()][-_TAIL_LINES:])
     tool = (
         Path(shlex.split(finished.command.lstrip("("))[0]).name
         if not finished.command.startswith("(cd")
         else "the tool"
     )
-    reason = what or f"ended with exit code {finished.code}"
+    said = first_reason(finished.log.splitlines())
+    reason = (what or f"ended with exit code {finished.code}") + (f": {said}" if said and not what else "")
     return ToolFailed(f"{tool} {reason}\n  command: {finished.command}\n  it said:\n  {tail}")
 
 

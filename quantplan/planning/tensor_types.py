@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantplan.errors import BadFile, ModelMismatch
+from quantplan.errors import ModelMismatch
 from quantplan.gguf.reader import read_model
 from quantplan.plan import Plan
 from quantplan.quant_type import QuantType
 from quantplan.records.formats import PLANS
 from quantplan.tensor import Model, Tensor
+from quantplan.text_files import is_gguf
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,7 @@ class TensorTypes:
 
 def read_tensor_types(path: Path) -> TensorTypes:
     """Of a plan file or a GGUF (any shard); BadFile for anything else."""
-    try:
-        with path.open("rb") as file:
-            is_gguf = file.read(4) == b"GGUF"
-    except OSError as error:
-        raise BadFile(f"cannot read {path}: {error.strerror or error}") from None
-    return _of_model(path, read_model(path)) if is_gguf else _of_plan(path, PLANS.read(path))
+    return _of_model(path, read_model(path)) if is_gguf(path) else _of_plan(path, PLANS.read(path))
 
 
 def _of_model(path: Path, model: Model) -> TensorTypes:

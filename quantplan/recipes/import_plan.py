@@ -29,9 +29,11 @@ from quantplan.recipes.rule_texts import parse_rules
 from quantplan.recipes.rules import matches, resolve
 from quantplan.records.json_text import parse_json
 from quantplan.tensor import Model, Tensor
+from quantplan.text_files import is_gguf, read_text_file
 
 _CATEGORY = re.compile(r"^\s*\[ *(?:output|token_embd|attn_\w+|ffn_\w+) *\]\s*$", re.MULTILINE)
 _DEFAULT = re.compile(r"^\s*default[ \t]+\w+", re.MULTILINE)
+_SOURCES = "a GGUF, LAYER_TYPES, rules or a recipe"
 _OTHER_FLAGS = ("--allow-requantize", "--imatrix", "--keep-split", "--override-kv")
 
 
@@ -52,9 +54,11 @@ def import_file(
     the nearest. Raises BadFile for anything else, BadUsage where something is left open, NothingSelected for names
     and types that do not exist, ModelMismatch for another model's.
     """
-    if _is_gguf(path):
+    if is_gguf(path):
         return _from_gguf(read_model(path), model, imatrix)
-    text = _text(path)
+    text = read_text_file(path, _SOURCES)
+    if text.lstrip().startswith("{"):
+        raise BadFile(f"{path} is {_record(text)}; a plan is made from {_SOURCES}")
     if looks_like_layer_types(text):
         return _from_layer_types(parse_layer_types(text, model.blocks, known_ftype), model, imatrix, base)
     if _CATEGORY.search(text) and _DEFAULT.search(text):
@@ -63,24 +67,6 @@ def import_file(
             "import rules of llama-quantize instead"
         )
     return Imported(*plan_of_rules(parse_rules(text), model, imatrix, base, nearest))
-
-
-def _is_gguf(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(4) == b"GGUF"
-    except OSError as error:
-        raise BadFile(f"cannot read {path}: {error.strerror or error}") from None
-
-
-def _text(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise BadFile(f"{path} is neither a GGUF file nor text") from None
-    if text.lstrip().startswith("{"):
-        raise BadFile(f"{path} is {_record(text)}; a plan is made from a GGUF, LAYER_TYPES, rules or a recipe")
-    return text
 
 
 def _record(text: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from quantplan.errors import BadFile, BadUsage, NothingSelected
 from quantplan.patterns import regular_expression
 from quantplan.records.json_text import parse_json
+from quantplan.text_files import read_text_file
 
 _HOLES = ("", "nan", "404")  # 404: the suite's word for a result that was not found
 
@@ -77,11 +78,7 @@ def read_published(
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise BadFile(f"cannot read {path}: {reason}") from None
+    return read_text_file(path, "a table of KLDs").strip()
 
 
 # --- GGUF-Tool-Suite

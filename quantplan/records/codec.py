@@ -19,6 +19,7 @@ from quantplan.measurement import Estimate
 from quantplan.quant_type import QuantType, quant_type
 from quantplan.records.files import replacing
 from quantplan.records.json_text import parse_json
+from quantplan.text_files import read_text_file
 
 Value = TypeVar("Value")
 Fields = dict[str, Any]
@@ -79,9 +80,7 @@ class RecordFormat(Generic[Value]):
 
     def _content(self, path: Path) -> Fields:
         try:
-            content = parse_json(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise BadFile(f"cannot read {path}: {error.strerror or error}") from None
+            content = parse_json(read_text_file(path, f"a {self.name} file"))
         except ValueError as error:
             raise BadFile(f"{path}: not JSON ({error}); is it a {self.name} file?") from None
         if not isinstance(content, dict) or content.get("format") != self.name:
@@ -161,8 +160,8 @@ def read_any(path: Path, *formats: RecordFormat[Any]) -> Any:
 def format_of(path: Path | str) -> str | None:
     """The format that a JSON file says it is of; None for anything else."""
     try:
-        content = parse_json(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = parse_json(read_text_file(Path(path), "a record"))
+    except (BadFile, ValueError):
         return None
     name = content.get("format") if isinstance(content, dict) else None
     return name if isinstance(name, str) else None

@@ -11,6 +11,7 @@ from quantplan.surgery.layer_map import LayerMap
 from quantplan.surgery.layer_map_files import LAYER_MAPS
 from quantplan.surgery.search.leaderboard_files import LEADERBOARDS
 from quantplan.tensor import Model
+from quantplan.text_files import check_text_file
 
 _FILE_NAME = re.compile(r"[^\s;]+\.[A-Za-z]\w*|\S*[/\\]\S*")  # 8..11 and 0.5 are not file names
 
@@ -46,6 +47,7 @@ def leaderboard_source(source: str) -> bool:
 def edits_file(path: Path) -> str:
     """The text of a file, without a byte order mark. BadFile where it cannot be read or is not UTF-8."""
     try:
+        check_text_file(path, "a text with one edit a line")
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise BadFile(f"cannot read the edits {path}: {error.strerror or error}") from None

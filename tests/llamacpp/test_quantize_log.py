@@ -8,6 +8,7 @@ import pytest
 from quantplan.errors import ToolFailed
 from quantplan.llamacpp import quantize
 from quantplan.llamacpp.quantize import Recipe, Rule, UnreadableLog, argv, parse
+from quantplan.llamacpp.tools import first_reason
 from quantplan.quant_type import BY_NAME
 
 LOGS = Path(__file__).parent / "logs"
@@ -102,3 +103,26 @@ def test_progress_names_each_tensor_once_however_the_log_arrives(size):
     assert len(names) == len(set(names)) == 24
     assert names[0] == "output_norm.weight"
     assert names[-1] == "blk.1.ffn_up.weight"
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        (
+            "llama_model_loader: - kv 2: tokenizer.error str = x\n"
+            "gguf_init_from_reader: duplicate tensor name 'blk.0.attn_k.weight' for tensor 14\n"
+            "gguf_init_from_reader: failed to read tensor info\n"
+            "llama_model_quantize: failed to quantize: llama_model_loader: failed to load model from a.gguf\n",
+            "duplicate tensor name 'blk.0.attn_k.weight' for tensor 14",
+        ),
+        (
+            "version: 0.5.0\nllama_model_quantize: failed to quantize: key a.b has wrong array length; expected 4, got 5\n"
+            "llama_quantize: failed to quantize model from 'a.gguf'\n",
+            "key a.b has wrong array length; expected 4, got 5",
+        ),
+        ("0.00.1 E llama_model_load: error loading model: missing tensor 'x'\n", "missing tensor 'x'"),
+        ("all is well\n", None),
+    ],
+)
+def test_the_first_reason_of_a_log(log, reason):
+    assert first_reason(log.splitlines()) == reason

@@ -115,7 +115,7 @@ def test_damaged_files_give_one_sentence(tmp_path, name):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"{", "not JSON"), (b"\xff", "not JSON"), (b"[1]", "is needed, this is list"), (b"{}", "something else")],
+    [(b"{", "not JSON"), (b"\xff", "not UTF-8 text"), (b"[1]", "is needed, this is list"), (b"{}", "something else")],
 )
 def test_what_is_no_record(tmp_path, content, message):
     (tmp_path / "a.json").write_bytes(content)

@@ -386,7 +386,7 @@ def test_files_of_other_models(reference, tmp_path, qwq):
 def test_files_that_are_something_else(reference, text, tmp_path):
     with pytest.raises(BadFile, match="a quantplan-plan file"):
         import_file(text('{"format": "quantplan-plan"}'), reference)
-    with pytest.raises(BadFile, match="neither"):
+    with pytest.raises(BadFile, match="not UTF-8 text"):
         (tmp_path / "x").write_bytes(b"\xff\xfe\x00")
         import_file(tmp_path / "x", reference)
     with pytest.raises(BadFile, match="gone"):

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from quantplan.errors import BadFile
 from quantplan.evaluate.suites.suite import KINDS, Suite
 from quantplan.evaluate.suites.suite_schema import ITEMS, SUITE_FORMAT, SUITE_VERSION, PartSchema, SuiteSchema
+from quantplan.text_files import check_text_file
 
 DEFAULT = "default"
 _FOLDER = Path(__file__).parents[2] / "data" / "suites"
@@ -66,6 +67,7 @@ class _TextLoader(yaml.BaseLoader):
 
 def _text(path: Path) -> str:
     try:
+        check_text_file(path, "a suite in YAML")
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise BadFile(
