@@ -34,7 +34,7 @@ from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
 from quantplan.evaluate.task_files import Question, encode, read_task_file
 from quantplan.execution import parse_execution
 from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
-from quantplan.gguf.layout import read_layout
+from quantplan.gguf.layout_reader import read_layout
 from quantplan.gguf.reader import number_arrays, read_model, tensor_rows
 from quantplan.gguf.writer import metadata_bytes
 from quantplan.hub.reference import parse_reference

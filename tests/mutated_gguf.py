@@ -11,7 +11,7 @@ import numpy as np
 from mutations import damaged
 from tiny_models import arrays_gguf, vocabulary, written
 
-from quantplan.gguf.layout import read_layout
+from quantplan.gguf.layout_reader import read_layout
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _NUMBERS = (0, 1, -1, 2, 3, 5, 7, 255, 512, 513, 2**16, 2**31 - 1, 2**32 - 1, 2**63 - 1, 2**64 - 1)
