@@ -96,22 +96,41 @@ class Imatrix:
         mean = (trusted * known).sum(axis=0) / trust.sum()
         return trusted * known + (1 - trusted) * mean
 
+    def foreign_entries(self, model: Model) -> tuple[str, ...]:
+        """The names of entries that are no tensors of the model: llama-quantize passes over them."""
+        return tuple(name for name in self.entries if name not in model.by_name)
+
     def check_belongs_to(self, model: Model) -> None:
-        """ModelMismatch naming the first tensor that differs, unless the imatrix was made from such a model."""
+        """ModelMismatch where a tensor has another size or most entries are no tensors of the model: then the imatrix was made
+        from another model. A few entries too many prove nothing, see ``foreign_entries``.
+        """
+        again = "it was made from another model; make one with `quantplan imatrix`"
         for name, entry in self.entries.items():
             tensor = model.by_name.get(name)
-            if tensor is None:
-                raise ModelMismatch(
-                    f"{self.path}: the imatrix has an entry for {name}, the model {model.path.name} has no such tensor: "
-                    "it was made from another model; make one with `quantplan imatrix`"
-                )
-            if entry.sum2.size != tensor.columns * tensor.experts:
+            if tensor and entry.sum2.size != tensor.columns * tensor.experts:
                 raise ModelMismatch(
                     f"{self.path}: the imatrix has {entry.sum2.size} values for {name}, the model {model.path.name} has "
-                    f"{tensor.experts} x {tensor.columns}: it was made from another model; make one with `quantplan imatrix`"
+                    f"{tensor.experts} x {tensor.columns}: {again}"
                 )
-        if not any(tensor.name in self.entries for tensor in model.tensors):
-            raise ModelMismatch(f"{self.path}: none of its entries is a tensor of {model.path.name}")
+        foreign = self.foreign_entries(model)
+        if 2 * len(foreign) > len(self.entries) or len(foreign) == len(self.entries):
+            raise ModelMismatch(
+                f"{self.path}: {len(foreign)} of {len(self.entries)} entries ({foreign[0]} ...) are no tensors of "
+                f"{model.path.name}: {again}"
+                if foreign
+                else f"{self.path}: the imatrix has no entries; make one with `quantplan imatrix`"
+            )
+
+
+def foreign_notes(imatrix: Imatrix, model: Model) -> list[str]:
+    """What a person should know about entries that are no tensors of the model."""
+    foreign = imatrix.foreign_entries(model)
+    if not foreign:
+        return []
+    shown = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
+    return [
+        f"{imatrix.path.name} has {len(foreign)} entries that are no tensors of {model.path.name}, which are ignored: {shown}"
+    ]
 
 
 @dataclass(frozen=True)

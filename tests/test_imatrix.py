@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from model_parts import imatrix_of, model_of
 
-from quantplan.imatrix import FEW_HITS, coverage, coverage_notes
+from quantplan.errors import ModelMismatch
+from quantplan.imatrix import FEW_HITS, coverage, coverage_notes, foreign_notes
 
 UP = "blk.0.ffn_up_exps.weight"
 MEANS = np.array([[1.0, 4.0], [3.0, 2.0], [100.0, 100.0], [7.0, 7.0]])  # of four experts, two columns
@@ -85,3 +86,31 @@ def test_notes_name_the_worst_tensor(model):
 def test_experts_without_an_entry_are_told(model):
     (note,) = coverage_notes(imatrix_of({"blk.0.attn_q.weight": np.ones((1, 2))}), model)
     assert "no data for 1 of 1 expert tensors" in note
+
+
+# --- whose it is
+
+
+def test_entries_too_many_are_named_and_prove_nothing(model):
+    """attn_kv_b of forks, which compute attn_k_b and attn_v_b from it."""
+    sums = {"blk.0.attn_q.weight": np.ones((1, 2)), "blk.0.attn_k_b.weight": np.ones((4, 2))}
+    extra = {"blk.0.attn_kv_b.weight": np.ones((1, 7))}
+    imatrix = imatrix_of(sums | extra)
+    imatrix.check_belongs_to(model)
+    (note,) = foreign_notes(imatrix, model)
+    assert "has 1 entries that are no tensors of model.gguf" in note and "blk.0.attn_kv_b.weight" in note
+    assert foreign_notes(imatrix_of(sums), model) == []
+
+
+@pytest.mark.parametrize(
+    ("sums", "words"),
+    [
+        ({"blk.0.attn_q.weight": np.ones((1, 3))}, "3 values for blk.0.attn_q.weight"),
+        ({"a": np.ones((1, 2)), "b": np.ones((1, 2)), "blk.0.attn_q.weight": np.ones((1, 2))}, "2 of 3 entries"),
+        ({"a": np.ones((1, 2))}, "1 of 1 entries"),
+        ({}, "no entries"),
+    ],
+)
+def test_another_models_imatrix(model, sums, words):
+    with pytest.raises(ModelMismatch, match=words):
+        imatrix_of(sums).check_belongs_to(model)

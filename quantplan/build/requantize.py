@@ -11,7 +11,8 @@ from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.plan import Plan
 from quantplan.progress import SILENT, Reporter
-from quantplan.recipes.import_plan import check_same_shapes, import_file
+from quantplan.recipes.import_gguf import check_same_model
+from quantplan.recipes.import_plan import import_file
 from quantplan.sensitivity.compensated_errors import collect_for_rounding
 from quantplan.sensitivity.tensor_swap import ProbeOptions
 from quantplan.tensor import Model
@@ -51,7 +52,7 @@ def requantization(
     The imatrix is the diagonal of the same second moments. Raises ModelMismatch where the file is not of that model's shapes,
     BadUsage where nothing can be compensated, TextTooShort, NoSpace.
     """
-    check_same_shapes(read_model(file), source)  # a file of another model must not cost a pass over the text
+    check_same_model(read_model(file), source)  # a file of another model must not cost a pass over the text
     moments = collect_for_rounding(source, quantizable(source), calibration, options, cache, report)
     path = moments.folder / f"{source.path.stem}.imatrix.gguf"
     write_imatrix(moments.imatrix("calibration text"), path)

@@ -13,7 +13,7 @@ from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.hub.hub import Hub
 from quantplan.hub.reference import HubReference, is_reference, parse_reference
-from quantplan.imatrix import Imatrix, coverage_notes
+from quantplan.imatrix import Imatrix, coverage_notes, foreign_notes
 from quantplan.plan import Plan
 from quantplan.project import read_text
 from quantplan.records.lock import locked
@@ -104,6 +104,8 @@ def imatrix(option: Path | None, model: Model, plan: Plan | None = None) -> Imat
         return None
     importance = read_imatrix(path)
     importance.check_belongs_to(model)
+    for note in foreign_notes(importance, model):
+        console.warn(note)
     return importance
 
 

@@ -10,7 +10,8 @@ from quantplan.sensitivity_table import SensitivityTable
 
 @dataclass(frozen=True)
 class TensorDifference:
-    """One tensor in both: (type, bytes, damage); damage in nats per token, None where it is not known.
+    """One tensor in both: (type, bytes, damage); damage in nats per token, None where it is not known. What only one has is of
+    type "" and 0 bytes in the other.
 
     ``compensated``: whether its rounding is error-compensated; None for a GGUF, which does not tell.
     """
@@ -50,12 +51,12 @@ def difference(one: TensorTypes, other: TensorTypes, table: SensitivityTable | N
     lines = tuple(
         TensorDifference(
             name,
-            (kind.name, other.types[name].name),
-            (one.bytes[name], other.bytes[name]),
+            (_type(one, name), _type(other, name)),
+            (one.bytes.get(name, 0), other.bytes.get(name, 0)),
             (_damage(tables[0], one, name), _damage(tables[1], other, name)),
             (_compensated(one, name), _compensated(other, name)),
         )
-        for name, kind in one.types.items()
+        for name in dict.fromkeys([*one.types, *other.types])
     )
     klds = _expected(tables[0], one), _expected(tables[1], other)
     return PlanDifference(lines, (one.file_bytes, other.file_bytes), klds)
@@ -64,6 +65,11 @@ def difference(one: TensorTypes, other: TensorTypes, table: SensitivityTable | N
 def _with_rounding(table: SensitivityTable | None, stored: TensorTypes) -> SensitivityTable | None:
     """The table for the rounding of a plan; for that of ggml where a GGUF does not say how it was rounded."""
     return table and table.with_stock_rounding(stored.plan.compensated if stored.plan else ())
+
+
+def _type(stored: TensorTypes, name: str) -> str:
+    """Its name, "" for a tensor that the file lacks."""
+    return stored.types[name].name if name in stored.types else ""
 
 
 def _compensated(stored: TensorTypes, name: str) -> bool | None:
@@ -78,13 +84,15 @@ def _check_table(table: SensitivityTable, *both: TensorTypes) -> None:
                 f"({each.plan.model_digest[:12]})"
             )
         missing = [name for name in table.rows if name not in each.types]
-        if missing:
-            raise ModelMismatch(f"the sensitivity table has a row for {missing[0]}, {each.path} has no such tensor")
+        if 2 * len(missing) > len(table.rows):
+            raise ModelMismatch(
+                f"the sensitivity table has rows for {len(missing)} tensors that {each.path} lacks ({missing[0]} ...)"
+            )
 
 
 def _damage(table: SensitivityTable | None, stored: TensorTypes, name: str) -> float | None:
     """0 for what no plan decides (norms ...) and what a plan copies; None for a type that the table does not know."""
-    if table is None:
+    if table is None or name not in stored.types:
         return None
     row, kind = table.rows.get(name), stored.types[name].name
     if row is None:
@@ -99,10 +107,9 @@ def _copied(stored: TensorTypes, name: str) -> bool:
 
 
 def _expected(table: SensitivityTable | None, stored: TensorTypes) -> tuple[float, float] | None:
-    if table is None or any(_damage(table, stored, name) is None for name in table.rows):
+    here = [name for name in table.rows if name in stored.types] if table else []
+    if table is None or any(_damage(table, stored, name) is None for name in here):
         return None
-    known = {
-        name: stored.types[name].name for name, row in table.rows.items() if stored.types[name].name in row.weights
-    }
+    known = {name: stored.types[name].name for name in here if stored.types[name].name in table.rows[name].weights}
     kld, error = table.predict(known)
     return (kld, error) if math.isfinite(kld) else None

@@ -41,18 +41,22 @@ def _of_plan(path: Path, plan: Plan) -> TensorTypes:
 def check_same_model(one: TensorTypes, other: TensorTypes) -> None:
     """ModelMismatch, saying by what, unless both are of the same model.
 
-    Two plans name their model by its digest. A GGUF that was quantized has lost it: tensors and their shapes must agree.
+    Two plans name their model by its digest. A GGUF that was quantized has lost it: shapes must agree, and half of the names.
     """
     if one.plan and other.plan and one.plan.model_digest != other.plan.model_digest:
         raise ModelMismatch(
             f"{one.path} was made for {one.plan.model_name} (digest {one.plan.model_digest[:12]}), {other.path} for "
             f"{other.plan.model_name} (digest {other.plan.model_digest[:12]}); plans of different models do not compare"
         )
-    odd = sorted(one.types.keys() ^ other.types.keys())
-    if odd:
-        here, there = (one, other) if odd[0] in one.types else (other, one)
-        raise ModelMismatch(f"{here.path} has a tensor {odd[0]}, {there.path} has not: they are of different models")
-    for name in one.types:
+    shared = [name for name in one.types if name in other.types]
+    if 2 * len(shared) < max(len(one.types), len(other.types)):
+        odd = min(one.types.keys() ^ other.types.keys())
+        here, there = (one, other) if odd in one.types else (other, one)
+        raise ModelMismatch(
+            f"{one.path} and {other.path} have {len(shared)} tensors in common ({here.path} has {odd}, {there.path} has not): "
+            "they are of different models"
+        )
+    for name in shared:
         if not _alike(name, one, other):
             raise ModelMismatch(
                 f"{name} has another shape in {one.path} than in {other.path}: they are of different models"

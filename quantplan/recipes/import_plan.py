@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantplan.errors import BadFile, BadUsage, ModelMismatch
+from quantplan.errors import BadFile, BadUsage
 from quantplan.gguf.reader import read_model
 from quantplan.gguf.sized_plan import make_plan
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.quantize import known_ftype, quantizable, stock_quant
 from quantplan.plan import Plan
 from quantplan.quant_type import QuantType, fitted
+from quantplan.recipes.import_gguf import plan_of_gguf
 from quantplan.recipes.import_rules import plan_of_rules
 from quantplan.recipes.layer_types import (
     EMBEDDINGS,
@@ -55,7 +56,7 @@ def import_file(
     and types that do not exist, ModelMismatch for another model's.
     """
     if is_gguf(path):
-        return _from_gguf(read_model(path), model, imatrix)
+        return Imported(*plan_of_gguf(read_model(path), model, imatrix, base))
     text = read_text_file(path, _SOURCES)
     if text.lstrip().startswith("{"):
         raise BadFile(f"{path} is {_record(text)}; a plan is made from {_SOURCES}")
@@ -133,45 +134,3 @@ def _fitting(tensor: Tensor, asked: QuantType, warnings: list[str]) -> QuantType
     if stored != asked:
         warnings.append(f"{tensor.name} becomes {stored}: its rows of {tensor.columns} do not fit {asked}")
     return stored
-
-
-# --- a quantized model
-
-
-def _from_gguf(other: Model, model: Model, imatrix: Imatrix | None) -> Imported:
-    check_same_shapes(other, model)
-    tensors = quantizable(model)
-    plan = make_plan(model, {tensor.name: other.by_name[tensor.name].type for tensor in tensors}, imatrix)
-    warnings = []
-    differing = [name for name, quant in plan.types.items() if other.by_name[name].type != quant]
-    if differing:
-        name = differing[0]
-        warnings.append(
-            f"{len(differing)} tensors that llama-quantize only copies have another type in "
-            f"{other.path.name}: "
-            f"{name} is {other.by_name[name].type} there and stays {plan.types[name]}"
-        )
-    used = other.metadata.get("quantize.imatrix.file")
-    if used and imatrix is None:
-        warnings.append(f"{other.path.name} was made with the imatrix {used}; the plan is made without one")
-    return Imported(plan, tuple(warnings))
-
-
-def check_same_shapes(other: Model, model: Model) -> None:
-    if other.architecture != model.architecture:
-        raise ModelMismatch(
-            f"{other.path.name} is a {other.architecture} model, {model.path.name} is {model.architecture}"
-        )
-    odd = sorted(other.by_name.keys() ^ model.by_name.keys())
-    if odd:
-        here, there = (model, other) if odd[0] in model.by_name else (other, model)
-        raise ModelMismatch(
-            f"{here.path.name} has a tensor {odd[0]}, {there.path.name} has not: they are different models"
-        )
-    for tensor in model.tensors:
-        if other.by_name[tensor.name].shape != tensor.shape:
-            raise ModelMismatch(
-                f"{tensor.name} has shape {other.by_name[tensor.name].shape} in {other.path.name} and "
-                f"{tensor.shape} in "
-                f"{model.path.name}: they are different models"
-            )

@@ -19,7 +19,7 @@ def difference_table(difference: PlanDifference, names: tuple[str, str], every: 
 
 def _stored(line: TensorDifference) -> tuple[str, str]:
     first, second = (
-        f"{kind} compensated" if compensated else kind
+        f"{kind} compensated" if compensated else kind or UNKNOWN
         for kind, compensated in zip(line.types, line.compensated, strict=True)
     )
     return first, second

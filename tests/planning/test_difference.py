@@ -72,8 +72,9 @@ def test_plans_of_different_models():
 def test_the_table_of_another_model():
     with pytest.raises(ModelMismatch, match="made for another model"):
         difference(planned(), gguf(), replace(TABLE, model_digest="z"))
-    with pytest.raises(ModelMismatch, match="row for c"):
-        difference(gguf(), gguf(), replace(TABLE, rows=TABLE.rows | {"c": SensitivityRow("c", {})}))
+    others = {name: SensitivityRow(name, {}) for name in ("a", "c", "d")}
+    with pytest.raises(ModelMismatch, match="rows for 2 tensors that file.gguf lacks"):
+        difference(gguf(), gguf(), replace(TABLE, rows=others))
 
 
 def test_other_tensors_and_other_shapes(monkeypatch):
@@ -82,6 +83,20 @@ def test_other_tensors_and_other_shapes(monkeypatch):
     for pair in ((one, gguf(a="Q4_K")), (plan, gguf(a="Q4_K")), (gguf(a="Q6_K"), plan), (plan, planned(a="Q4_K"))):
         with pytest.raises(ModelMismatch, match="a has another shape"):
             check_same_model(*pair)
-    monkeypatch.setitem(SHAPES, "c", (256,))
-    with pytest.raises(ModelMismatch, match="has a tensor c"):
+    for name in "cdefg":
+        monkeypatch.setitem(SHAPES, name, (256,))
+    with pytest.raises(ModelMismatch, match="3 tensors in common .*has c,"):
         check_same_model(one, gguf(a="Q4_K"))
+
+
+def test_what_only_one_file_has_is_a_line():
+    """A published file without the block that predicts further tokens, or with a table that converters add."""
+    whole = gguf(a="Q4_K", b="Q6_K")
+    model = replace(whole.model, tensors=tuple(each for each in whole.model.tensors if each.name != "b"))
+    types, sizes = ({n: x for n, x in each.items() if n != "b"} for each in (whole.types, whole.bytes))
+    lacking = replace(whole, model=model, types=types, bytes=sizes)
+    for pair, types, sizes in ((whole, lacking), ("Q6_K", ""), (3360, 0)), ((lacking, whole), ("", "Q6_K"), (0, 3360)):
+        found = difference(*pair, TABLE)
+        (line,) = found.changed
+        assert (line.tensor, line.types, line.bytes) == ("b", types, sizes)
+        assert None in line.damage and all(kld is not None for kld in found.kld)

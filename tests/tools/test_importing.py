@@ -13,6 +13,7 @@ from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.gguf.writer import write_header_only
 from quantplan.llamacpp.quantize import dry_run, quantizable
+from quantplan.quant_type import BY_NAME
 from quantplan.recipes.emit import plan_text
 from quantplan.recipes.import_plan import import_file
 from quantplan.recipes.quantize_command import plan_rules
@@ -372,6 +373,26 @@ def test_a_quantized_file_is_rebuilt_as_it_was(reference, reference_imatrix, tmp
     built = build(plan, reference, tmp_path / "again.gguf", threads=2)
     last = min(each.offset for each in built.tensors)
     assert built.path.read_bytes()[last:] == mixed.path.read_bytes()[last:]  # the same bits by other means
+
+
+def test_a_published_file_without_the_block_that_predicts_further_tokens(tmp_path):
+    """The types of all shared tensors, and the others as stored, or of a stock quant; a table that a converter added."""
+    numbers = {f"glm4moe.{key}": value for key, value in GLM_4_5_AIR.numbers.items()}
+    rows = list(GLM_4_5_AIR.tensors())
+    full = read_model(GLM_4_5_AIR.write(tmp_path / "full.gguf"))
+    kinds = {"F32": BY_NAME["F32"], "BF16": BY_NAME["Q5_0"]}  # rows of 1408 fit no K-type
+    left = [(name, shape, kinds[kind.name]) for name, shape, kind in rows if not name.startswith("blk.46.")]
+    left.append(("rope_freqs.weight", (32,), BY_NAME["F32"]))
+    numbers |= {"glm4moe.block_count": 46, "glm4moe.nextn_predict_layers": 0}
+    published = write_header_only(tmp_path / "published.gguf", "glm4moe", numbers, left)
+    imported = import_file(published, full)
+    assert {imported.plan.types[name] for name, _, kind in left if kind.name == "Q5_0"} == {BY_NAME["Q5_0"]}
+    assert imported.plan.types["blk.46.attn_q.weight"].name == "BF16"
+    lacks, has = imported.warnings
+    assert "lacks 23 tensors" in lacks and "block 46 predicts further tokens" in lacks and "--stock-quant" in lacks
+    assert "has 1 tensors" in has and "rope_freqs.weight" in has
+    smaller = import_file(published, full, base="Q4_K_M").plan
+    assert smaller.types["blk.46.attn_q.weight"].name == "Q4_K"
 
 
 def test_files_of_other_models(reference, tmp_path, qwq):
