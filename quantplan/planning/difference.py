@@ -86,7 +86,7 @@ def _check_table(table: SensitivityTable, *both: TensorTypes) -> None:
         missing = [name for name in table.rows if name not in each.types]
         if 2 * len(missing) > len(table.rows):
             raise ModelMismatch(
-                f"the sensitivity table has rows for {len(missing)} tensors that {each.path} lacks ({missing[0]} ...)"
+                f"the sensitivity table has rows for {len(missing)} tensors that are not in {each.path} ({missing[0]} ...)"
             )
 
 

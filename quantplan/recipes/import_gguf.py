@@ -61,12 +61,12 @@ def _one_sided(other: Model, model: Model, missing: Sequence[str], base: str | N
             else "stay as stored, --stock-quant NAME gives them the types of a stock quant"
         )
         yield (
-            f"{other.path.name} lacks {len(lacking)} tensors of {model.path.name} ({_some(lacking)}){why}: {len(missing)} that "
+            f"{other.path.name} does not have {len(lacking)} tensors of {model.path.name} ({_some(lacking)}){why}: {len(missing)} that "
             f"llama-quantize would quantize {how}"
         )
     extra = [tensor.name for tensor in other.tensors if tensor.name not in model.by_name]
     if extra:
-        yield f"{other.path.name} has {len(extra)} tensors that {model.path.name} lacks, which are ignored: {_some(extra)}"
+        yield f"{other.path.name} has {len(extra)} tensors that are not in {model.path.name}, which are ignored: {_some(extra)}"
 
 
 def _as_stored(other: Model, plan: Plan) -> Iterator[str]:

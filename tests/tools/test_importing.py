@@ -389,7 +389,9 @@ def test_a_published_file_without_the_block_that_predicts_further_tokens(tmp_pat
     assert {imported.plan.types[name] for name, _, kind in left if kind.name == "Q5_0"} == {BY_NAME["Q5_0"]}
     assert imported.plan.types["blk.46.attn_q.weight"].name == "BF16"
     lacks, has = imported.warnings
-    assert "lacks 23 tensors" in lacks and "block 46 predicts further tokens" in lacks and "--stock-quant" in lacks
+    assert (
+        "does not have 23 tensors" in lacks and "block 46 predicts further tokens" in lacks and "--stock-quant" in lacks
+    )
     assert "has 1 tensors" in has and "rope_freqs.weight" in has
     smaller = import_file(published, full, base="Q4_K_M").plan
     assert smaller.types["blk.46.attn_q.weight"].name == "Q4_K"
