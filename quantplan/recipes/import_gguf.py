@@ -61,8 +61,8 @@ def _one_sided(other: Model, model: Model, missing: Sequence[str], base: str | N
             else "stay as stored, --stock-quant NAME gives them the types of a stock quant"
         )
         yield (
-            f"{other.path.name} does not have {len(lacking)} tensors of {model.path.name} ({_some(lacking)}){why}: {len(missing)} that "
-            f"llama-quantize would quantize {how}"
+            f"{other.path.name} does not have {len(lacking)} tensors of {model.path.name} ({_some(lacking)}){why}: "
+            f"{len(missing)} that llama-quantize would quantize {how}"
         )
     extra = [tensor.name for tensor in other.tensors if tensor.name not in model.by_name]
     if extra:
