@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from quantplan.errors import ConditionsDiffer
+from quantplan.spikes import Spike
 
 # Raised when a figure is computed in another way, so that older records no longer compare.
 METRICS_VERSION = 1  # 1: first
@@ -86,6 +87,7 @@ class Measurement(Figures):
     conditions: Conditions
     notes: tuple[str, ...] = ()  # what is missing, and why
     bytes_per_token: int | None = None
+    spikes: tuple[Spike, ...] = ()  # chunks where the file breaks, the worst first
 
 
 def check_comparable(measurements: Sequence[Measurement]) -> None:

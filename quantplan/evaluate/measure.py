@@ -11,6 +11,7 @@ from quantplan.errors import WorkersLost
 from quantplan.evaluate.base_logits import BaseLogits
 from quantplan.evaluate.figures import figures
 from quantplan.evaluate.same_tokens import check_same_tokens, check_vocabulary
+from quantplan.evaluate.text_places import placed
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.loaded_model import EngineOptions
@@ -22,6 +23,7 @@ from quantplan.progress import Advance, Reporter
 from quantplan.records.cache import Cache
 from quantplan.records.formats import MEASUREMENTS
 from quantplan.sensitivity.probe_workers import model_here
+from quantplan.spikes import Spike, find_spikes
 from quantplan.tensor import Model
 
 Put = Callable[[Measurement], None]
@@ -73,12 +75,17 @@ def measure(
         _measure(reference, list(left.values()), options, finished, advance)
     else:
         advance(1)
-    return [_named(finished, file, models[Path(file)]) for file in files]
+    measured = [_named(finished, file, models[Path(file)]) for file in files]
+    return [replace(each, spikes=_spikes(each, base, text, options.n_ctx)) for each in measured]
 
 
 def _named(finished: Cache[Measurement], file: Path, model: Model) -> Measurement:
     """What was measured, with what depends on the file's name and header alone."""
     return replace(finished[model.digest], file=str(Path(file)), bytes_per_token=model.bytes_per_token())
+
+
+def _spikes(measurement: Measurement, base: Model, text: str, n_ctx: int) -> tuple[Spike, ...]:
+    return measurement.spikes or placed(find_spikes(measurement.per_chunk_kld), base, text, n_ctx)
 
 
 def _measure(

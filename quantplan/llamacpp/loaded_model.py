@@ -63,6 +63,15 @@ class LoadedModel:
             raise QuantplanError(f"llama.cpp could not tokenize a text of {len(raw)} bytes")
         return np.frombuffer(memoryview(tokens), np.int32, count).copy()
 
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token stands for; nothing for a special token."""
+        buffer = ctypes.create_string_buffer(256)
+        size = self._llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
+        if size < 0:
+            buffer = ctypes.create_string_buffer(-size)
+            size = self._llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
+        return buffer.raw[:size]
+
     def _silence(self) -> None:
         self._log: list[str] = []
         log = self._log

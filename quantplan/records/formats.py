@@ -53,8 +53,9 @@ SENSITIVITY_TABLES = register(
 _PERCENTILE = "kld_percentiles"
 
 
-def _percentile_keys(fields: Fields) -> Fields:
+def _written(fields: Fields) -> Fields:
     percentiles = fields.pop(_PERCENTILE)
+    fields = {name: value for name, value in fields.items() if name != "spikes" or value}  # most files have none
     return fields | {_percentile_key(percent): value for percent, value in percentiles.items()}
 
 
@@ -76,7 +77,7 @@ shape(
         "per_chunk_base_nll": "per_window_base_nll",
     },
     required=("notes", "per_window_kld", "per_window_nll", "per_window_base_nll"),
-    written=_percentile_keys,
+    written=_written,
     read=_percentiles,
 )
 shape(

@@ -7,6 +7,7 @@ from quantplan.comparison import AVERAGE, KLD, PPL, Comparison, Row
 from quantplan.measurement import Estimate
 from quantplan.report.cells import READ, UNKNOWN, estimate, per_token, percent
 from quantplan.report.measurement_table import chunks_of
+from quantplan.report.spikes import spike_lines
 from quantplan.report.table import Columns, Table, table_of
 from quantplan.task_score import TaskScore, average
 from quantplan.throughput import Throughput
@@ -85,6 +86,7 @@ def _losses(rows: Sequence[Row]) -> Table:
         notes.append(
             f"≈: not significantly different from {first} (p > 0.05, paired by chunk; RMS Δp and same top are not tested)."
         )
+    notes += [line for row in rows for line in spike_lines(row.name, row.measurement)]
     return table_of("Perplexity and KL divergence", columns, rows, notes)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from quantplan.cache_types import F16_CACHE, kv_name
 from quantplan.measurement import Conditions, Measurement
 from quantplan.report.cells import READ, estimate, number, per_token
+from quantplan.report.spikes import spike_lines
 from quantplan.report.table import Columns, Table, table_of
 
 # what every table of measurements shows of a file, whatever names it
@@ -25,7 +26,9 @@ def measurement_table(measurements: Sequence[Measurement]) -> Table:
     """One row a file, each figure with its standard error."""
     conditions = measurements[0].conditions
     columns = (("File", lambda file: file.file), ("Bytes", lambda file: f"{file.file_bytes:,}"), *FIGURES)
-    return table_of(f"{chunks_of(conditions)}, {conditions.engine}, {conditions.backend}", columns, measurements)
+    title = f"{chunks_of(conditions)}, {conditions.engine}, {conditions.backend}"
+    notes = [line for measurement in measurements for line in spike_lines(measurement.file, measurement)]
+    return table_of(title, columns, measurements, notes)
 
 
 def chunks_of(conditions: Conditions) -> str:

@@ -12,6 +12,7 @@ from quantplan.measurement import Measurement
 from quantplan.planning.request import PlanRequest, goal_of
 from quantplan.planning.size_range import Planned, size_range
 from quantplan.planning.stock_quants import StockQuant
+from quantplan.report.spikes import spike_lines
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.tensor import Model
 
@@ -48,6 +49,7 @@ def report_data(
     """The plans of ``size_range``, the statistics of the imatrix, and the records below the folder ``reports``."""
     sizes = size_range(request, table, points, speeds)
     measurements, comparisons, notes = model_records(reports, request.model) if reports else ((), (), ())
+    notes += _spikes(measurements, comparisons)
     of_imatrix = statistics(request.imatrix) if request.imatrix else None
     if of_imatrix is None:
         notes += ("no imatrix: types that need one are no candidates, and there are no statistics",)
@@ -64,6 +66,13 @@ def report_data(
         comparisons,
         notes,
     )
+
+
+def _spikes(measurements: Sequence[Measurement], comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+    """Where the measured files break, each said once."""
+    files = [(Path(each.file).name, each) for each in measurements]
+    files += [(row.name, row.measurement) for comparison in comparisons for row in comparison.rows]
+    return tuple(dict.fromkeys(line for name, measured in files for line in spike_lines(name, measured)))
 
 
 def _opening(request: PlanRequest, plans: Sequence[Planned]) -> int:
