@@ -15,6 +15,7 @@ _BLOCK = re.compile(r"\bblk\.(\d{1,9})\.(.+)")
 _OTHER_PARTS = ("v.", "a.", "mm.", "mtp.")  # of images and sound, as llama.cpp's mmproj files name them
 # tables of which a token reads one row, LLM_TENSOR_LAYER_INPUT in llama-arch.cpp
 INPUT_LAYER = ("token_embd.weight", "position_embd.weight", "token_types.weight", "per_layer_token_embd.weight")
+MAX_BLOCKS = 512  # LLAMA_MAX_LAYERS, llama-hparams.h
 GGUF_ALIGNMENT = 32  # GGUF_DEFAULT_ALIGNMENT: llama-quantize pads with it whatever the source used
 
 

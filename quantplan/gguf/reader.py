@@ -9,6 +9,7 @@ from quantplan.errors import BadFile
 from quantplan.gguf.layout import Layout
 from quantplan.gguf.layout_reader import read_layout
 from quantplan.gguf.shards import model_stem, read_shards
+from quantplan.gguf.sound_header import check_sound
 from quantplan.llamacpp import ggml
 from quantplan.quant_type import foreign_type, ggml_type
 from quantplan.tensor import Model, Tensor, padded
@@ -30,6 +31,7 @@ def read_model(path: Path | str) -> Model:
         raise BadFile(
             f"{paths[0]}: a GGUF file without {'tensors' if architecture else 'general.architecture'}: not a model"
         )
+    check_sound(paths[0], architecture, metadata, tensors)
     return Model(
         paths=paths,
         architecture=architecture,

@@ -1,7 +1,6 @@
 """Architectures where llama.cpp derives more from the number of blocks than a name for the size."""
 
-from quantplan.surgery.architectures.rules import MAX_BLOCKS
-from quantplan.tensor import Model
+from quantplan.tensor import MAX_BLOCKS, Model
 
 _SOFTMAX, _SIGMOID = 1, 2  # llama_expert_gating_func_type, llama-hparams.h
 

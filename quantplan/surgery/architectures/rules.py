@@ -7,8 +7,6 @@ that, or not a model that generates text. Keys are written without the architect
 
 from dataclasses import dataclass
 
-MAX_BLOCKS = 512  # LLAMA_MAX_LAYERS, llama-hparams.h
-
 _CHUNK, _CHUNKS = "attention.sliding_window", "attention.sliding_window_pattern"
 
 
