@@ -25,9 +25,9 @@ from mutations import ODD_TEXTS, damaged, damaged_json, damaged_text
 
 from quantplan.analyze.statistics import statistics
 from quantplan.budget import Budget, human_bytes, parse_size
+from quantplan.cache_types import parse_kv
 from quantplan.cli.memory import parse_contexts
 from quantplan.cli.plan_options import parse_sample
-from quantplan.devices.memory import parse_kv
 from quantplan.errors import BadUsage, QuantplanError
 from quantplan.evaluate.suites.suite_files import default_suite, read_suite
 from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES

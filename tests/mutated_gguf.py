@@ -294,6 +294,9 @@ def tiny_arrays(path: Path) -> Path:
         (b"odd.texts", 9, struct.pack("<IQ", 8, 2) + _string(b"a") + _string(b"")),
         (b"llama.odd.numbers", 9, struct.pack("<IQ2i", 5, 2, 1, 2)),
         (b"general.alignment", 4, struct.pack("<I", 32)),
+        (b"split.count", 2, struct.pack("<H", 1)),
+        (b"split.no", 2, struct.pack("<H", 0)),
+        (b"split.tensors.count", 5, struct.pack("<i", 4)),
     ]
     path.write_bytes(parts.bytes)
     return path

@@ -20,6 +20,7 @@ from quantplan.tensor import padded
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 _GGUF = re.compile(r"\.gguf$", re.IGNORECASE)
 COUNT, NUMBER, TENSORS = "split.count", "split.no", "split.tensors.count"
+_MOST = 99_999  # names have five digits
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def read_shards(path: Path) -> tuple[tuple[Path, Layout], ...]:
     if count < 2:
         return ((path, layout),)
     name, number = parse_shard(path.name), _number(layout, NUMBER)
+    if number >= count:
+        raise BadFile(f"{path}: damaged header ({NUMBER} {number} of {COUNT} {count}); is the download complete?")
     if name is None or (name.index, name.count) != (number + 1, count):
         raise BadFile(_renamed(path, layout, name))
     paths = tuple(path.with_name(each) for each in name.all)
@@ -90,9 +93,10 @@ def _check_not_joined(path: Path, layout: Layout) -> None:
     types = [(info, ggml_type(info.type)) for info in layout.tensors]
     ends = [info.offset + prod(info.dims) // quant.block * quant.block_bytes for info, quant in types if quant]
     end = layout.data_offset + max(ends, default=0)
+    size = path.stat().st_size
     with path.open("rb") as file:
         for place in {end, padded(end, layout.alignment)}:
-            file.seek(place)
+            file.seek(min(place, size))
             if file.read(4) == b"GGUF":
                 first = shlex.quote(
                     str(path.with_name(str(ShardName(model_stem(path.name), 1, max(split_count(layout), 2)))))
@@ -105,8 +109,10 @@ def _check_not_joined(path: Path, layout: Layout) -> None:
 
 
 def _number(layout: Layout, key: str) -> int:
+    """0 where it is not there, or cannot be."""
     entry = layout.by_key.get(key)
-    return int(entry.number or 0) if entry else 0
+    number = entry.number if entry else 0
+    return number if isinstance(number, int) and 0 <= number <= _MOST else 0
 
 
 def _check_belong_together(shards: tuple[tuple[Path, Layout], ...], count: int) -> None:
