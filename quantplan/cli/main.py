@@ -15,7 +15,8 @@ from quantplan import __version__
 from quantplan.cli import steps, streams
 from quantplan.cli.commands import Entry, LazyGroup, Unforeseen, group
 from quantplan.cli.surgery.commands import surgery
-from quantplan.errors import NoSpace, QuantplanError
+from quantplan.errors import NoSpace, QuantplanError, ToolFailed
+from quantplan.llamacpp import libraries
 
 PANELS = {
     "Start": (
@@ -92,6 +93,7 @@ def main() -> None:
     """Entry point of the console script."""
     streams.take_any_text()
     steps.end_with_parent()
+    libraries.on_abort(_broke_off)
     try:
         application()(prog_name="quantplan")
     except QuantplanError as error:
@@ -111,6 +113,13 @@ def main() -> None:
         if os.environ.get("QUANTPLAN_DEBUG"):
             raise
         sys.exit(_unforeseen(error.args[0] if isinstance(error, Unforeseen) else error))
+
+
+def _broke_off(words: str) -> None:
+    """Ends the process, as ggml is about to after its last words, but with a sentence."""
+    print(f"error: llama.cpp broke off: {words}; is the model damaged? Finished steps are kept", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(ToolFailed.exit_code)
 
 
 def _flush() -> None:

@@ -12,7 +12,6 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from quantplan.llamacpp import libraries
-from quantplan.llamacpp.signatures import AbortCallback
 
 _END_SECONDS = 30  # for a process to end by itself; one that hangs in a library is killed
 
@@ -95,7 +94,7 @@ def _serve(there: Connection, function: Callable[..., Any], arguments: tuple, na
         except OSError:  # nobody listens any more
             os._exit(1)
 
-    kept = _on_abort(lambda text: send("said", text))
+    _on_abort(lambda text: send("said", text))
 
     def report(name: str, *values: object) -> None:
         send("report", name, values)
@@ -107,16 +106,13 @@ def _serve(there: Connection, function: Callable[..., Any], arguments: tuple, na
         send("raised", error, traceback.format_exc())
     else:
         send("returned", result)
-    del kept
 
 
-def _on_abort(send: Callable[[str], None]) -> object:
-    """ggml's last words go to ``send`` instead of stderr, where a stack trace would follow them; the callback, to be kept."""
+def _on_abort(send: Callable[[str], None]) -> None:
+    """ggml's last words go to ``send``, and no core file of the size of a model is written."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no core file of the size of a model
-    callback = AbortCallback(lambda message: send(message.decode("utf-8", "replace").strip()))
-    # before llama_cpp is imported: libraries are found by their names then, and there is one libggml-base
-    libraries.base().ggml_set_abort_callback(callback)
-    return callback
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libraries.on_abort(send)
+    libraries.base()  # before llama_cpp is imported: libraries are found by their names then, and there is one libggml-base

@@ -5,14 +5,16 @@ They are found without importing llama_cpp, which would cost half a second. All 
 
 import ctypes
 import importlib.util
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from quantplan.errors import ToolMissing
-from quantplan.llamacpp.signatures import SIGNATURES, LogCallback
+from quantplan.llamacpp.signatures import SIGNATURES, AbortCallback, LogCallback
 
 
 def _build_options() -> str:
@@ -60,7 +62,25 @@ def load(name: str) -> ctypes.CDLL:
             entry.restype, entry.argtypes = result, arguments
     except (OSError, AttributeError) as error:
         raise ToolMissing(f"cannot use {path}: {error}; run: {INSTALL_HINT}") from None
+    if name == "ggml-base" and _abort_callbacks:
+        library.ggml_set_abort_callback(_abort_callbacks[-1])
     return library
+
+
+_abort_callbacks: list[Any] = []  # ggml keeps the pointer of the last one for the life of the process
+
+
+def on_abort(say: Callable[[str], None]) -> None:
+    """``say`` gets ggml's last words where an assertion of it ends this process, in place of a stack trace on stderr.
+
+    Libraries that are not loaded yet are told when they are.
+    """
+    folder = re.compile(r"^.*/(?=\S+:\d+: )")
+    _abort_callbacks.append(
+        AbortCallback(lambda message: say(folder.sub("", message.decode("utf-8", "replace").strip())))
+    )
+    if load.cache_info().currsize:
+        base().ggml_set_abort_callback(_abort_callbacks[-1])
 
 
 def base() -> ctypes.CDLL:

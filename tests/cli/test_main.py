@@ -291,3 +291,19 @@ def test_help_names_values_not_python_types(command, name):
     shown = command(*name.split(), "--help").out
     assert "list[" not in shown
     assert not re.search("<(bool|int|str|path|float)", shown)
+
+
+def test_an_assertion_of_ggml_is_one_sentence(tmp_path):
+    code = (
+        "from quantplan.cli import main\n"
+        "from quantplan.llamacpp import libraries\n"
+        "def broken(**_): libraries.base().ggml_abort(b'/build/ggml/here.c', 7, b'GGML_ASSERT(a > b) failed')\n"
+        "main.application = lambda: broken\n"
+        "main.main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == 8
+    assert ended.stderr.startswith(
+        "error: llama.cpp broke off: here.c:7: GGML_ASSERT(a > b) failed; is the model damaged?"
+    )
+    assert len(ended.stderr.splitlines()) == 1
