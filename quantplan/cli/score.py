@@ -16,10 +16,9 @@ from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.evaluate.suites.scoring import ScoreCache, ppl_ratio, score_file, tokens_at_most
 from quantplan.evaluate.suites.suite import Suite, joined
 from quantplan.evaluate.suites.suite_files import DEFAULT, read_suite
-from quantplan.evaluate.suites.suite_gap import SuiteGap, suite_gap
+from quantplan.evaluate.suites.suite_gap import SuiteGap, against, alone, suite_gap
 from quantplan.evaluate.suites.suite_score import SuiteScore
 from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
-from quantplan.evaluate.suites.verdicts import against, alone
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.measurement import Estimate

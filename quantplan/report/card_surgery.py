@@ -3,9 +3,8 @@
 import shlex
 from collections.abc import Callable, Sequence
 
-from quantplan.evaluate.suites.suite_gap import suite_gap
+from quantplan.evaluate.suites.suite_gap import against, suite_gap
 from quantplan.evaluate.suites.suite_score import PartScore, SuiteScore
-from quantplan.evaluate.suites.verdicts import against
 from quantplan.measurement import Estimate, Measurement
 from quantplan.report.card_data import CardData
 from quantplan.report.cells import UNKNOWN, estimate

@@ -24,10 +24,9 @@ from quantplan.records.journal import text_digest
 from quantplan.run import reasons, refine
 from quantplan.run.evaluation import Builds, EvaluatedFile, Evaluator
 from quantplan.run.fallbacks import StockQuants
-from quantplan.run.kept_plans import KeptPlans
 from quantplan.run.refine import Refinement, Scored
 from quantplan.run.targets import RunOptions, RunResult, RunStatus, RunTarget, Texts, check_texts
-from quantplan.run.work import Work, target_key
+from quantplan.run.work import KeptPlans, Work, target_key
 from quantplan.sensitivity_table import SensitivityTable
 
 VERSION = 1  # 1: first

@@ -5,16 +5,56 @@ outside the solvers, and the bound is the best that any step has proven.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from quantplan.errors import BudgetImpossible, QuantplanError
-from quantplan.solver.bound import BoundSolution, choice_arrays, prices, without_dominated
+from quantplan.solver.bound import BoundSolution, binding, choice_arrays, prices, without_dominated
 from quantplan.solver.cardinality import solve_distinct
-from quantplan.solver.decomposition import part_of, parts
 from quantplan.solver.problem import Group, Problem
 from quantplan.solver.search import Solution, search, solution
+
+
+def parts(problem: Problem) -> list[list[int]]:
+    """Groups (indices) that depend on one another through limits; a single part where other conditions join them all."""
+    everything = list(range(len(problem.groups)))
+    if problem.distinct or problem.chains:
+        return [everything]
+    parent = list(range(len(problem.groups)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    limited: set[int] = set()
+    for resource in binding(problem):
+        users = [group for group, use in enumerate(resource.use) if max(use) > min(use)]
+        limited.update(users)
+        for group in users[1:]:
+            parent[root(group)] = root(users[0])
+    found: dict[int, list[int]] = {}
+    for group in everything:
+        found.setdefault(root(group) if group in limited else -1, []).append(group)
+    return list(found.values())
+
+
+def part_of(problem: Problem, groups: Sequence[int]) -> Problem:
+    """The problem of some groups; what all others use at least is off the limits."""
+    chosen = set(groups)
+
+    def left(limit: int, use: Sequence[Sequence[int]]) -> int:
+        return limit - sum(min(uses) for group, uses in enumerate(use) if group not in chosen)
+
+    resources = tuple(
+        replace(each, limit=left(each.limit, each.use), use=tuple(each.use[group] for group in groups))
+        for each in problem.resources
+    )
+    room = left(problem.budget_bytes, problem.limits[0].use)
+    return Problem(tuple(problem.groups[group] for group in groups), room, resources)
 
 
 def solve(problem: Problem, gap: float = 1e-6, time_limit: float = 60.0) -> Solution:

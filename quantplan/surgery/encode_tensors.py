@@ -10,7 +10,7 @@ from quantplan.gguf.reader import tensor_bytes, tensor_rows
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import ggml
 from quantplan.surgery.edited_tensors import EditedTensor
-from quantplan.surgery.follow_imatrix import followed_entry
+from quantplan.surgery.follow import followed_entry
 from quantplan.tensor import Model, Tensor
 
 PIECE_WEIGHTS = 1 << 26  # 256 MB of float32: experts of large models do not fit into memory at once

@@ -9,8 +9,7 @@ from quantplan.imatrix import Imatrix
 from quantplan.plan import Plan
 from quantplan.progress import SILENT, Reporter
 from quantplan.records.formats import PLANS
-from quantplan.surgery.follow_imatrix import follow_imatrix, imatrix_notes
-from quantplan.surgery.follow_plan import follow_plan
+from quantplan.surgery.follow import follow_imatrix, follow_plan, imatrix_notes
 from quantplan.surgery.layer_map_files import LAYER_MAPS, LayerMapRecord, NamedFile, Reencoded, record_path
 from quantplan.surgery.operation import Operation
 from quantplan.surgery.write_model import check_target, write

@@ -10,7 +10,8 @@ from chat_models import ALWAYS, CHAT, SWITCHED, with_template
 from reporters import Recorder
 
 from quantplan.errors import BadUsage, ConditionsDiffer
-from quantplan.evaluate.suites import scoring, verdicts
+from quantplan.evaluate.suites import scoring
+from quantplan.evaluate.suites import suite_gap as gaps
 from quantplan.evaluate.suites.scoring import score_file, score_loaded
 from quantplan.evaluate.suites.suite import Suite, SuiteItem, SuitePart
 from quantplan.evaluate.suites.suite_files import read_suite
@@ -217,12 +218,12 @@ def test_parts_that_apply_to_one_model_are_left_out():
 def test_sentences(own, other, sentence):
     import re
 
-    assert re.search(sentence, verdicts.against(suite_gap(made([own]), made([other])), "base"))
+    assert re.search(sentence, gaps.against(suite_gap(made([own]), made([other])), "base"))
 
 
 def test_sentences_of_one_model():
-    assert verdicts.alone(made([[1.0] * 40])).endswith("from 40 items")
-    assert verdicts.alone(made([[1.0] * 4])).endswith("from 4 items: directional, not definitive")
+    assert gaps.alone(made([[1.0] * 40])).endswith("from 40 items")
+    assert gaps.alone(made([[1.0] * 4])).endswith("from 4 items: directional, not definitive")
 
 
 # -- real models

@@ -26,7 +26,7 @@ from quantplan.second_moments import (
 from quantplan.sensitivity import second_moments
 from quantplan.sensitivity.collected_moments import CollectedMoments
 from quantplan.sensitivity.moment_files import read_sums, sums_bytes, sums_path, write_sums
-from quantplan.sensitivity.moment_sums import MomentSums
+from quantplan.sensitivity.moment_pass import MomentSums
 from quantplan.sensitivity.second_moments import MomentOptions, chunks_needed, collect, moments_folder, passes
 
 N_CTX, CHUNKS = 64, 4

@@ -9,9 +9,8 @@ import pytest
 from small_problems import optimum, plans, random_problem
 
 from quantplan.errors import BudgetImpossible
-from quantplan.solver.decomposition import part_of, parts
 from quantplan.solver.problem import Resource
-from quantplan.solver.program import solve
+from quantplan.solver.program import part_of, parts, solve
 
 
 def on_two_devices(seed, budget=False):

@@ -24,7 +24,7 @@ from quantplan.surgery.apply_edits import apply_edits
 from quantplan.surgery.edited_tensors import edited_tensors
 from quantplan.surgery.edits import parse_edits
 from quantplan.surgery.encode_tensors import tensor_data
-from quantplan.surgery.follow_imatrix import follow_imatrix, followed_entry, imatrix_notes
+from quantplan.surgery.follow import follow_imatrix, followed_entry, imatrix_notes
 from quantplan.surgery.layer_map_files import LAYER_MAPS
 from quantplan.surgery.operation import operate
 from quantplan.surgery.products import OperationOptions, check_options, produce

@@ -1,4 +1,4 @@
-"""The difference of two models at one suite, item by item, and whether it is significant."""
+"""The difference of two models at one suite, item by item, whether it is significant, and what scores say in words."""
 
 import math
 from collections.abc import Sequence
@@ -84,3 +84,28 @@ def _needed(overall: Estimate, fixed: Estimate, items: int) -> int | None:
     allowed = (overall.value / _NORMAL) ** 2 - (fixed.stderr or 0.0) ** 2
     falling = (overall.stderr or 0.0) ** 2 - (fixed.stderr or 0.0) ** 2
     return max(items + 1, math.ceil(items * falling / allowed)) if allowed > 0 and items else None
+
+
+FEW = 30  # items: with fewer a difference is called directional whatever its interval says
+DIRECTIONAL = "directional, not definitive"
+
+
+def alone(score: SuiteScore) -> str:
+    """Of one model: its score and the interval."""
+    low, high = score.interval
+    sentence = f"{score.overall.value:.1f} of 100 (95 %: {low:.1f} to {high:.1f}) from {score.items} items"
+    return f"{sentence}: {DIRECTIONAL}" if score.items < FEW else sentence
+
+
+def against(gap: SuiteGap, other: str) -> str:
+    """Of a model against another one: the difference, and whether it is significant."""
+    overall = gap.overall
+    interval = f"{overall.low:+.1f} to {overall.high:+.1f}"
+    if overall.difference == 0:
+        return f"no difference from {other} on {gap.items} items ({interval}): {DIRECTIONAL}"
+    word = "more" if overall.difference > 0 else "less"
+    points = f"{abs(overall.difference):.1f} points {word} than {other} (95 %: {interval}, the same {gap.items} items)"
+    if overall.decided and gap.items >= FEW:
+        return f"{points}: significant (p < 0.05)"
+    more = f"; about {overall.needed} items would decide a difference of this size" if overall.needed else ""
+    return f"{points}: {DIRECTIONAL}{more}"
