@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from quantplan.errors import BadUsage, ModelMismatch, NothingSelected
 from quantplan.quant_type import QuantType
 from quantplan.recipes.ik_types import any_type, is_foreign
+from quantplan.recipes.kld_checks import check_curve, check_sensitivities
 from quantplan.recipes.published_sensitivities import Published
 from quantplan.sensitivity_table import Interaction, SensitivityRow, SensitivityTable
 from quantplan.tensor import Model, Tensor, block_of, role_of
@@ -45,13 +46,18 @@ def sensitivity_table(
     with these tensors. ``fill``: what to do about tensors without a measurement: None refuses, "role" borrows from the
     nearest blocks of their role, "max" takes the largest measurement where there is no such block. ``split``: tensors that
     were measured together share the measurement evenly, so that its value is counted once; else each counts it whole.
+    Tensors that a forward pass does not run (blocks that predict further tokens) cost nothing.
 
-    Raises BadUsage for holes, ModelMismatch for another model's measurements, NothingSelected where no type is left.
+    Raises BadUsage for holes, BadFile for figures that are no KLDs, ModelMismatch for another model's measurements,
+    NothingSelected where no type is left.
     """
+    _check_klds(published)
     unknown = _check_model(published, target) if target else ()
     kinds, dropped, zero = _kinds(published)
     shares = {name: value for name, value in _shares(published, split).items() if name not in unknown}
+    idle = {tensor.name for tensor in target.tensors if not target.model.runs(tensor)} if target else set()
     names = [tensor.name for tensor in target.tensors] if target else [*shares, *published.unmeasured]
+    shares |= dict.fromkeys(idle, 0.0)
     lent = _lent([name for name in names if name not in shares], shares, fill)
     columns = {tensor.name: tensor.columns for tensor in target.tensors} if target else _columns(published)
     rows = {}
@@ -63,6 +69,12 @@ def sensitivity_table(
     made_from = _made_from(published, split, tuple(lent), dropped)
     table = SensitivityTable(digest, rows, Interaction(relative_error=_LEVEL_ERROR), made_from=made_from)
     return ImportedSensitivities(table, tuple(_warnings(published, split, (unknown, dropped, zero, tuple(lent)))))
+
+
+def _check_klds(published: Published) -> None:
+    names = [str(name) for name in published.source.values()] or ["the table"]
+    check_sensitivities(names[0], published.sensitivity.values())
+    check_curve(names[1] if len(names) == 2 else names[0], published.curve)
 
 
 def _warnings(published: Published, split: bool, odd: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -1,12 +1,13 @@
 """Damage tables from published measurements."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from model_parts import model_of
 
-from quantplan.errors import BadUsage, ModelMismatch, NothingSelected
+from quantplan.errors import BadFile, BadUsage, ModelMismatch, NothingSelected
 from quantplan.recipes.import_sensitivities import ImportTarget, sensitivity_table
 from quantplan.recipes.published_sensitivities import Published, read_published
 from quantplan.records.formats import SENSITIVITY_TABLES
@@ -109,3 +110,21 @@ def test_published_models(model, tensors, types, tmp_path):
     assert len({kind for row in imported.table.rows.values() for kind in row.weights}) == types
     SENSITIVITY_TABLES.write(imported.table, tmp_path / "d.json")
     assert SENSITIVITY_TABLES.read(tmp_path / "d.json") == imported.table
+
+
+def test_blocks_that_are_not_run_cost_nothing():
+    """The last block predicts further tokens: it was not measured, llama.cpp does not load it."""
+    model = replace(MODEL, metadata={"qwen3.nextn_predict_layers": 1})
+    last = tuple(f"blk.3.attn_{role}.weight" for role in "kv")
+    imported = sensitivity_table(published(without=last), ImportTarget(model, model.tensors))
+    rows = imported.table.rows
+    assert {*rows[last[0]].weights.values(), *rows[last[1]].weights.values()} == {0.0}
+    assert rows["blk.2.attn_k.weight"].weights["Q2_K"] > 0
+
+
+def test_a_table_of_perplexities_is_refused():
+    values = {name: 4.7 + 0.01 * index for index, name in enumerate(SHAPES)}
+    with pytest.raises(BadFile, match="look like perplexities"):
+        sensitivity_table(published(sensitivity=values), TARGET)
+    with pytest.raises(BadFile, match="the curve is 4.501 at q8_0"):
+        sensitivity_table(published(curve={"q2_K": 6.9, "q4_0": 4.6, "q8_0": 4.501}), TARGET)
