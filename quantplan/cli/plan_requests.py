@@ -9,6 +9,8 @@ from quantplan import api
 from quantplan.cli import console, options
 from quantplan.cli.option_groups import CalibrationOptions, ImatrixOptions, ModelOptions, MomentExecutionOptions
 from quantplan.cli.plan_options import ConstraintOptions, LimitOptions, MeasuringOptions, TargetOptions
+from quantplan.devices.limits import where
+from quantplan.devices.speed.by_device import check_measurable, placed_speeds
 from quantplan.devices.speed.measure import SpeedOptions, pending, speed_table
 from quantplan.devices.speed.table import SpeedTable
 from quantplan.errors import BadUsage
@@ -55,7 +57,7 @@ class PlanningOptions:
         limits.check()
         constraints = self.constraints.constraints()
         source = options.model(self.model.file)
-        return api.plan_request(
+        request = api.plan_request(
             source,
             budget,
             imatrix=options.checked_imatrix(self.imatrix.imatrix, source),
@@ -68,6 +70,9 @@ class PlanningOptions:
             devices=limits.devices(source),
             least_tps=limits.min_tps,
         )
+        if request.least_tps is not None and request.devices:
+            check_measurable(source, where(source, request.devices))  # before anything is measured
+        return request
 
     def estimation(self, request: PlanRequest) -> SensitivityOptions:
         """How the sensitivities are measured."""
@@ -101,12 +106,19 @@ class PlanningOptions:
         return table
 
     def speeds(self, request: PlanRequest, types: tuple[QuantType, ...]) -> SpeedTable | None:
-        """This machine's speeds: measured where a limit needs them, else only where all of them are known already."""
-        execution, folder = self.execution, options.cache_folder()
+        """This machine's speeds: measured where a limit needs them, else only where all of them are known already.
+
+        With a limit on memory each tensor has the speed of the device that it goes to.
+        """
+        execution, folder, devices = self.execution, options.cache_folder(), request.devices
         how = SpeedOptions(execution.parsed())
-        if request.least_tps is None and (execution.gpu_layers or pending(request.model, types, how, folder)[0]):
+        if request.least_tps is None and (
+            devices or execution.gpu_layers or pending(request.model, types, how, folder)[0]
+        ):
             return None
         with console.terminal() as report:
+            if devices:
+                return placed_speeds(request.model, types, where(request.model, devices), how, folder, report)
             return speed_table(request.model, types, how, folder, report)
 
 

@@ -258,6 +258,7 @@ def odd_files(workplace, small_model, small_imatrix):
         (["--max-kld", "nan"], 2, "--max-kld nan: must be greater than zero"),
         (["--min-tps", "0"], 2, "--min-tps 0: must be greater than zero"),
         (["--min-tps", "inf"], 2, "--min-tps inf: must be greater than zero"),
+        (["--vram", "1GiB", "--min-tps", "5"], 2, "tensors go to the GPU, but the installed llama.cpp sees no GPU"),
         (["-b", "95%", "--max-kld", "1e-9"], 6, "the least is"),
         # texts, found out before the round trip
         (["--sensitivity", "", "--calibration", "few.txt"], 10, "the text has 4 tokens, at least 1024 are needed"),

@@ -43,6 +43,7 @@ class Product:
 
     shape: Shape
     last_only: bool = False
+    on_cpu: bool = False  # of a table that knows two devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Speed:
     generation: Estimate
     prompt: Estimate
     working_set: int
+    on_cpu: bool = False  # of a table that knows two devices
 
     def at(self, batch: int) -> Estimate:
         return self.generation if batch == GENERATION else self.prompt
@@ -93,8 +95,8 @@ class SpeedTable:
     stored: Mapping[str, QuantType] = field(default_factory=dict)  # types of the products' tensors in the model
 
     @cached_property
-    def _by_key(self) -> dict[tuple[str, Shape], Speed]:
-        return {(speed.type, speed.shape): speed for speed in self.speeds}
+    def _by_key(self) -> dict[tuple[str, Shape, bool], Speed]:
+        return {(speed.type, speed.shape, speed.on_cpu): speed for speed in self.speeds}
 
     def check_belongs_to(self, model: Model) -> None:
         """ModelMismatch unless the table was measured for this model's shapes."""
@@ -103,9 +105,9 @@ class SpeedTable:
                 f"these speeds were measured for another model than {model.path}; run `quantplan speed --model {model.path}`"
             )
 
-    def speed(self, quant_type: QuantType, shape: Shape) -> Speed:
+    def speed(self, quant_type: QuantType, shape: Shape, on_cpu: bool = False) -> Speed:
         """QuantplanError naming what to measure where this type and shape are missing."""
-        speed = self._by_key.get((quant_type.name, shape))
+        speed = self._by_key.get((quant_type.name, shape, on_cpu))
         if speed is None:
             raise QuantplanError(
                 f"no speed of {quant_type} in matrices of {shape} was measured on this machine; "
@@ -115,7 +117,7 @@ class SpeedTable:
 
     def product_ns(self, product: Product, quant_type: QuantType, batch: int, like: Shape | None = None) -> Estimate:
         """Nanoseconds per token of a product; ``like``: the measured shape that stands for one of fewer rows."""
-        speed = self.speed(quant_type, like or product.shape)
+        speed = self.speed(quant_type, like or product.shape, product.on_cpu)
         # a product of the last token alone costs what one of generation costs, once for the whole batch
         per_weight = speed.at(GENERATION if product.last_only else batch)
         weights = product.shape.active / (batch if product.last_only else 1)
@@ -137,7 +139,7 @@ class SpeedTable:
             quant_type = types.get(name, self.stored[name])
             cost = self.product_ns(product, quant_type, batch)
             total += cost.value
-            key = quant_type.name, product.shape, product.last_only
+            key = quant_type.name, product
             errors[key] = errors.get(key, 0.0) + (cost.stderr or 0.0)
         overhead = self.overhead[batch]
         error = math.hypot(overhead.stderr, *errors.values())
