@@ -14,6 +14,7 @@ from quantplan.planning.explain import Explanation, TensorExplanation, constrain
 from quantplan.planning.kept_tables import read_table, table_of
 from quantplan.planning.request import PlanRequest
 from quantplan.planning.rounding_gain import rounding_gains
+from quantplan.planning.whole_plan import whole_plan_costs
 from quantplan.quant_type import QuantType, quant_type
 from quantplan.records.formats import PLANS
 from quantplan.report.explanation import curve_table, gains_table, plan_fields, ranked, summary, tensor_fields
@@ -82,11 +83,11 @@ def _constraints(plan: Plan) -> Constraints:
 
 
 def _show_plan(explanation: Explanation, as_json: bool) -> None:
-    costs = constraint_costs(explanation)
+    costs, whole = constraint_costs(explanation), whole_plan_costs(explanation)
     if as_json:
-        console.put_json(plan_fields(explanation, costs))
+        console.put_json(plan_fields(explanation, costs, whole))
         return
-    for line in summary(explanation, costs):
+    for line in summary(explanation, costs, whole):
         console.put(line)
     for title, standings in ranked(explanation.standings).items():
         console.put("")

@@ -12,6 +12,7 @@ from quantplan.devices.speed.measure import (
     check_layers,
     pending,
     speed_table,
+    types_to_check,
 )
 from quantplan.devices.speed.table import GENERATION, PROMPT, SpeedTable
 from quantplan.gguf.reader import read_model
@@ -44,12 +45,14 @@ def speed(
     source = read_model(options.model_path(model.file))
     chosen = parse_writable(types.types)
     how = SpeedOptions(execution.parsed(), repetitions, again)
+    built = [read_model(path) for path in check]
+    checked = tuple(kind for model in built for kind in types_to_check(model, source))
+    measured = tuple(dict.fromkeys((*chosen, *checked)))
     if output.dry_run:
-        console.put(_announced(source, chosen, how))
+        console.put(_announced(source, measured, how))
         return
-    built = [read_model(path) for path in check or ()]
     with console.terminal() as report:
-        table = speed_table(source, chosen, how, options.cache_folder(), report)
+        table = speed_table(source, measured, how, options.cache_folder(), report)
     checks = {model.path.name: check_against_bench(table, model, how, report=console.LINES) for model in built}
     _show(table, chosen, checks, output.as_json)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from quantplan.budget import human_bytes
 from quantplan.planning.explain import ConstraintCost, Explanation, TensorExplanation
 from quantplan.planning.rounding_gain import rounding_gains
+from quantplan.planning.whole_plan import WholePlanCost
 from quantplan.report.cells import number
 from quantplan.report.rounding import plan_rounding, rounding_fields, rules_note
 from quantplan.report.table import Columns, Table, table_of
@@ -14,7 +15,9 @@ SHOWN = 10
 _PER = 100_000_000  # bytes that the shadow price is given for
 
 
-def summary(explanation: Explanation, constraints: Sequence[ConstraintCost]) -> list[str]:
+def summary(
+    explanation: Explanation, constraints: Sequence[ConstraintCost], whole: Sequence[WholePlanCost] = ()
+) -> list[str]:
     """Prediction, price, and what binds, a line each."""
     plan, outcome = explanation.plan, explanation.plan.outcome
     lines = [f"file        {plan.file_bytes:,} bytes ({human_bytes(plan.file_bytes)})"]
@@ -40,7 +43,12 @@ def summary(explanation: Explanation, constraints: Sequence[ConstraintCost]) -> 
     for cost in constraints:
         tensors = "1 tensor" if cost.tensors == 1 else f"{cost.tensors} tensors"
         lines.append(f"constraint  {cost.constraint} binds for {tensors}: {cost.nats:.3g} nats net of bytes")
-    if explanation.request.constraints.ties:
+    for each in whole:
+        lines.append(
+            f"constraint  {each.constraint} binds: it costs {each.share:.1%} more KLD; {each.without:.5g} nats/token are "
+            "expected of the best plan of this budget without it"
+        )
+    if explanation.request.constraints.ties and not any("--tie" in each.constraint for each in whole):
         lines.append(f"constraint  ties: {', '.join(explanation.request.constraints.ties)}")
     return lines
 
@@ -88,7 +96,9 @@ def curve_table(tensor: TensorExplanation, price: float | None) -> Table:
     return table_of("", columns, tensor.rungs, texts=(0, len(columns) - 1))
 
 
-def plan_fields(explanation: Explanation, constraints: Sequence[ConstraintCost]) -> dict[str, object]:
+def plan_fields(
+    explanation: Explanation, constraints: Sequence[ConstraintCost], whole: Sequence[WholePlanCost] = ()
+) -> dict[str, object]:
     plan = explanation.plan
     return {
         "file_bytes": plan.file_bytes,
@@ -103,6 +113,10 @@ def plan_fields(explanation: Explanation, constraints: Sequence[ConstraintCost])
             for limit in plan.limits
         ],
         "wishes": [{"wish": cost.constraint, "tensors": cost.tensors, "nats": cost.nats} for cost in constraints],
+        "whole_plan": [
+            {"constraint": each.constraint, "kld": each.kld, "kld_without": each.without, "share": each.share}
+            for each in whole
+        ],
         "tensors": [_gain_fields(gain) for gain in explanation.standings],
         "rounding": rounding_fields(plan, rounding_gains(plan, explanation.table)),
     }

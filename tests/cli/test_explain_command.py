@@ -40,6 +40,24 @@ def test_a_plan(command, solved):
     assert constraint["wish"] == "--pin attn_v=Q3_K" and constraint["nats"] > 0
 
 
+@pytest.mark.parametrize("words", [("--max-types", "2"), ("--tie", "blocks=0-1")], ids=lambda words: words[0])
+def test_what_a_constraint_on_the_whole_plan_costs(command, solved, words):
+    free = PLANS.read(solved(out="free.json", budget="32%"))
+    path = solved(*words, budget="32%")
+    plan = PLANS.read(path)
+    done = command("explain", path)
+    more = plan.predicted_kld / free.predicted_kld - 1
+    line = f"constraint  {' '.join(words)} binds: it costs {more:.1%} more KLD; {free.predicted_kld:.5g} nats/token"
+    assert more > 0.001 and line in done.out
+    (cost,) = json.loads(command("explain", path, "--json").out)["whole_plan"]
+    assert cost["constraint"] == " ".join(words)
+    assert (cost["kld"], cost["kld_without"]) == pytest.approx((plan.predicted_kld, free.predicted_kld))
+
+
+def test_a_constraint_that_does_not_bind(command, solved):
+    assert "--max-types" not in command("explain", solved("--max-types", "9")).out
+
+
 def test_a_tensor(command, solved):
     path = solved("--max-type", "attn_v=Q5_K")
     done = command("explain", path, "blk.0.attn_v")
@@ -73,7 +91,7 @@ def test_layers_and_ties(command, small_model, workplace):
     command("solve", "-m", small_model, "-b", "45%", *PRIOR, "--tie", "qkv", "--out", "t.json")
     done = command("explain", "t.json", "blk.0.attn_v")
     assert done.code == 0 and "tied to it" in done.out
-    assert "ties: qkv" in command("explain", "t.json").out
+    assert "constraint  --tie qkv binds: it costs" in command("explain", "t.json").out
 
 
 def test_an_objective_without_a_price(command, solved):

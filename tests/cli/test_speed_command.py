@@ -47,3 +47,20 @@ def test_mistakes_are_one_sentence(command, workplace, small_model, reference_mo
     assert command("speed", "-m", small_model, "--types", "Q9_9").code == 5
     other = command("speed", "-m", small_model, *SHORT, "--check", workplace / "missing.gguf")
     assert (other.code, "give the path of a GGUF file" in other.error) == (3, True)
+
+
+def test_a_check_is_refused_before_anything_is_measured(command, workplace, small_model, reference_model):
+    done = command("speed", "-m", small_model, *SHORT, "--check", reference_model)
+    assert done.code == 4 and "so it was not made from" in done.error
+    assert "llama-bench" not in done.err and not (workplace / "cache").exists()
+
+
+def test_types_that_only_the_checked_file_has_are_measured(command, workplace, small_model):
+    """They were missing after llama-bench had run."""
+    words = ("quantize", "Q5_K_S", "-m", small_model, "--out", "q.gguf", "--threads", "1")
+    assert command(*words).code == 0
+    done = command("speed", "-m", small_model, *SHORT, "--check", "q.gguf", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert [row["test"] for row in found["check"]["q.gguf"]] == ["pp512", "tg128"]
+    assert {each["type"] for each in found["uniform"]} == {"Q4_0", "Q8_0"}

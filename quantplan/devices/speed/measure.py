@@ -244,6 +244,21 @@ def _with_overhead(
 # --- the check
 
 
+def types_to_check(built: Model, model: Model) -> tuple[QuantType, ...]:
+    """The types whose speed predicts that of a file built from ``model``.
+
+    ModelMismatch where its matrices are not the model's, which is known before anything is measured.
+    """
+    names = products(model, quantizable(model))
+    for name in names:
+        if name not in built.by_name or built.by_name[name].shape != model.by_name[name].shape:
+            raise ModelMismatch(
+                f"{built.path}: {name} is {'another shape' if name in built.by_name else 'missing'}, so it was not made from "
+                f"{model.path}; give the model that it was made from"
+            )
+    return tuple(dict.fromkeys(built.by_name[name].type for name in names))
+
+
 def check_against_bench(
     table: SpeedTable,
     built: Model,
@@ -257,9 +272,10 @@ def check_against_bench(
     ModelMismatch where the file's matrices are not those that the table was measured for.
     """
     types = {tensor.name: tensor.type for tensor in built.tensors}
-    lacking = sorted(table.products.keys() - types.keys())
-    if lacking:
-        raise ModelMismatch(f"{built.path} has no {lacking[0]}: it was not made from the model whose speed is known")
+    absent = sorted(table.products.keys() - types.keys())
+    if absent:
+        raise ModelMismatch(f"{built.path} has no {absent[0]}: it was not made from the model whose speed is known")
+    expected = {PROMPT: table.tokens_per_second(types, PROMPT), 0: table.tokens_per_second(types, GENERATION)}
     rows = run(
         built.path,
         prompt=(PROMPT,),
@@ -268,5 +284,4 @@ def check_against_bench(
         execution=replace(options.execution, threads=table.threads),
         report=report,
     )
-    expected = {PROMPT: table.tokens_per_second(types, PROMPT), 0: table.tokens_per_second(types, GENERATION)}
     return [SpeedCheck(row.name, expected[row.prompt], row) for row in rows]
