@@ -6,7 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from quantplan.build.compensated_rounding import Compensation, check_compensation, compensable, compensate_file
+from quantplan.build.compensated_rounding import (
+    Compensation,
+    check_cache_space,
+    check_compensation,
+    compensable,
+    compensate_file,
+)
 from quantplan.build.preflight import (
     SPARE_BYTES,
     check_output,
@@ -26,7 +32,7 @@ from quantplan.plan import Plan
 from quantplan.progress import SILENT, Advance, Reporter
 from quantplan.recipes.quantize_command import in_imatrix_folder, plan_rules, quantize_command, requantizes
 from quantplan.records.files import part_of, remove_leftovers, replacing
-from quantplan.tensor import Model
+from quantplan.tensor import Model, Tensor
 
 MAX_SPELLED_RULES = 4  # more go into a file next to the output: a command line should be readable
 
@@ -127,16 +133,18 @@ def _build(plan: Plan, source: Model, out: Path, recipe: Recipe, settings: _Buil
     check_output(source, out)
     check_resolves(plan, source, recipe)
     check_space(out, plan.file_bytes)
+    compensated: tuple[Tensor, ...] = ()
+    if settings.compensation:
+        planned = {name: plan.types[name] for name in plan.compensated}
+        compensated = compensable(planned, source, settings.compensation.moments)
+        check_cache_space(settings.compensation, compensated, plan, out)
     remove_leftovers(out)
     part = part_of(out, ".gguf")
     try:
         _run(source, part, _with_rules_file(recipe, out), settings)
         plan.check_built(read_model(part))
-        if settings.compensation and plan.compensated:
-            tensors = compensable(
-                {name: plan.types[name] for name in plan.compensated}, source, settings.compensation.moments
-            )
-            compensate_file(part, source, settings.compensation, tensors, settings.report)
+        if settings.compensation and compensated:
+            compensate_file(part, source, settings.compensation, compensated, settings.report)
         part.replace(out)
     except ToolFailed as error:
         if shutil.disk_usage(out.parent).free < SPARE_BYTES:

@@ -5,14 +5,15 @@ place; every other byte stays as llama-quantize wrote it.
 """
 
 import hashlib
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from quantplan.errors import BadUsage, ModelMismatch, NotAsPlanned
+from quantplan.errors import BadUsage, ModelMismatch, NoSpace, NotAsPlanned
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model, tensor_bytes, tensor_rows
 from quantplan.llamacpp.quantize import quantizable
@@ -20,7 +21,7 @@ from quantplan.plan import Plan, RoundingUse
 from quantplan.progress import SILENT, Reporter
 from quantplan.quant_type import QuantType
 from quantplan.records.cache import Cache, Plain
-from quantplan.records.files import replacing
+from quantplan.records.files import make_folder, remove_all_leftovers, replacing
 from quantplan.records.journal import digest_of, text_digest
 from quantplan.rounding.compensate import RoundingOptions, compensate
 from quantplan.rounding.layouts import can_compensate, column_group
@@ -113,6 +114,19 @@ def compensation_for(
     return Compensation(moments, cache, RoundingOptions(threads=execution.threads))
 
 
+def check_cache_space(compensation: Compensation, tensors: Iterable[Tensor], plan: Plan, out: Path) -> None:
+    """NoSpace unless the cache can keep the encoded ``tensors``, next to the file ``out`` where that is on the same disk."""
+    make_folder(compensation.cache)
+    needed = sum(tensor.bytes_as(plan.types[tensor.name]) for tensor in tensors)
+    needed += plan.file_bytes if compensation.cache.stat().st_dev == out.parent.stat().st_dev else 0
+    free = shutil.disk_usage(compensation.cache).free
+    if free < needed:
+        raise NoSpace(
+            f"compensated rounding needs {needed:,} bytes on the disk of {compensation.cache}, where it keeps finished "
+            f"tensors, and {free:,} are free; free some, or move the cache with QUANTPLAN_CACHE"
+        )
+
+
 def _needs_text(plan: Plan) -> str:
     return (
         f"{len(plan.compensated)} tensors of the plan have compensated rounding, which needs its calibration text: "
@@ -158,6 +172,7 @@ class _Encoder:
         made_from = (VERSION, source.digest, compensation.moments.folder.name, options)
         self._done: Cache[TensorRounding] = Cache(Plain(TensorRounding), compensation.cache, "rounding", *made_from)
         self._folder = compensation.cache / f"rounding-{digest_of(*made_from)[:32]}"
+        remove_all_leftovers(self._folder)
 
     def replace(self, tensor: Tensor) -> TensorRounding:
         """Writes the tensor's compensated blocks into the built file."""
@@ -174,6 +189,8 @@ class _Encoder:
 
     def _encoded(self, tensor: Tensor, place: Tensor) -> tuple[TensorRounding, np.ndarray]:
         key = f"{tensor.name} {place.type.name}"
+        if len(self._metric.matrices(tensor)) > 1:  # some may stay as llama-quantize rounded them, with any imatrix
+            key += f" {_digest(tensor_bytes(self._built, place))}"
         kept = self._folder / f"{digest_of(key)[:32]}.blocks"
         if key in self._done and kept.exists():
             blocks = np.fromfile(kept, np.uint8)

@@ -8,11 +8,13 @@ from quantplan.build.compensated_rounding import Compensation, compensable, roun
 from quantplan.errors import BadUsage
 from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
 from quantplan.gguf.reader import read_model
+from quantplan.gguf.shards import model_stem
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.plan import Plan
 from quantplan.progress import SILENT, Reporter
 from quantplan.recipes.import_gguf import check_same_model
 from quantplan.recipes.import_plan import import_file
+from quantplan.rounding.layouts import can_compensate
 from quantplan.sensitivity.compensated_errors import collect_for_rounding
 from quantplan.sensitivity.tensor_swap import ProbeOptions
 from quantplan.tensor import Model
@@ -22,14 +24,14 @@ from quantplan.tensor import Model
 class Requantization:
     """What is to be built: the plan of the file's types, the imatrix and second moments that it is built with.
 
-    ``left``: quantized tensors that keep ggml's own encoding, because their type or their inputs allow no compensation.
+    ``left``: quantized tensors that keep ggml's own encoding, and why: their type or their inputs allow no compensation.
     """
 
     plan: Plan
     imatrix: Path
     compensation: Compensation
     warnings: tuple[str, ...]
-    left: tuple[str, ...]
+    left: dict[str, str]
 
     def build(self, source: Model, out: Path, threads: int = 0, report: Reporter = SILENT) -> Model:
         """Raises what ``build.build`` raises."""
@@ -54,17 +56,27 @@ def requantization(
     """
     check_same_model(read_model(file), source)  # a file of another model must not cost a pass over the text
     moments = collect_for_rounding(source, quantizable(source), calibration, options, cache, report)
-    path = moments.folder / f"{source.path.stem}.imatrix.gguf"
+    path = moments.folder / f"{model_stem(source.path.name)}.imatrix.gguf"
     write_imatrix(moments.imatrix("calibration text"), path)
     imported = import_file(file, source, read_imatrix(path))
     names = [tensor.name for tensor in compensable(imported.plan.types, source, moments)]
     if not names:
         raise BadUsage(
-            f"{file}: no tensor of it can be compensated; its types are those of {source.path.name} or floats"
+            f"{file}: no tensor of it can be compensated; its types are those of {source.path.name}, floats, or types that "
+            "quantplan cannot compensate"
         )
     plan = imported.plan.with_compensation(names, rounding_use(moments.made_from))
-    left = [tensor.name for tensor in plan.tensors if tensor.rule and not tensor.compensated]
-    left = [
-        name for name in left if plan.types[name].family != "float" and plan.types[name] != source.by_name[name].type
-    ]
-    return Requantization(plan, path, Compensation(moments, cache), imported.warnings, tuple(left))
+    return Requantization(plan, path, Compensation(moments, cache), imported.warnings, _left(plan, source))
+
+
+def _left(plan: Plan, source: Model) -> dict[str, str]:
+    reasons = {}
+    for tensor in plan.tensors:
+        if not tensor.rule or tensor.compensated or tensor.type.family == "float":
+            continue
+        if tensor.type == source.by_name[tensor.name].type:  # copied, nothing is lost
+            continue
+        reasons[tensor.name] = (
+            "its inputs are not known" if can_compensate(tensor.type) else f"{tensor.type} cannot be compensated"
+        )
+    return reasons

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from quantplan.build.preflight import check_apart, check_space
 from quantplan.build.requantize import Requantization, requantization
 from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, option, out_option
@@ -20,7 +21,9 @@ from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.evaluate.significance import Ratio, ratio_interval
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
+from quantplan.gguf.shards import model_stem
 from quantplan.measurement import Measurement
+from quantplan.parallel.worker_pool import shortened
 from quantplan.sensitivity.tensor_swap import ProbeOptions
 from quantplan.tensor import Model
 
@@ -42,10 +45,13 @@ def requantize(
     each column makes up for the rounding errors of the columns before it, weighted by the inputs that the calibration text
     gives. The result is a stock GGUF: same blocks, same kernels, same speed. With --text both files are measured.
 
+    Shards are read together, given any of them; the result is one file. Finished tensors are kept: after Ctrl-C or kill -9
+    the same command resumes. An older file at --out stays until the new one is complete.
+
     Example: quantplan quantize Q4_K_M --out Q4_K_M.gguf && quantplan requantize Q4_K_M.gguf --base prose-10m-f16.gguf
     """
     source, path = options.model(base), options.local(file)
-    target = out or path.with_name(f"{path.stem}-compensated.gguf")
+    target = out or path.with_name(f"{model_stem(path.name)}-compensated.gguf")
     calibration_text = calibration.text
     if calibration_text is None:
         raise BadUsage("no calibration text: give --calibration FILE, text like the model's use")
@@ -54,28 +60,35 @@ def requantize(
         size = read_model(path).file_bytes
         console.put(f"would build {target} ({size:,} bytes) with the types of {path.name} from {source.path.name}")
         return
+    given = read_model(path)
+    check_apart([target], [*given.paths, *source.paths])
+    check_space(target, given.file_bytes)
+    evaluation = (
+        options.evaluation_text(text.text, options.calibration_files(calibration.calibration)) if text.text else ""
+    )
     probe = ProbeOptions(options.ctx(measuring.ctx, source), execution=here)
     with console.terminal() as report:
         work = requantization(path, source, calibration_text, probe, options.cache_folder(), report)
         _tell(work)
         built = work.build(source, target, here.threads, report)
-    measured = _measured(source, (path, target), text, measuring, here) if text.text else []
+    measured = _measured(source, (path, target), evaluation, measuring, here) if evaluation else []
     _show(built, target, work, measured, output.as_json)
 
 
 def _tell(work: Requantization) -> None:
     for warning in work.warnings:
         console.warn(warning)
-    if work.left:
-        console.say(f"{len(work.left)} tensors keep ggml's own encoding, first {work.left[0]}")
+    for reason in dict.fromkeys(work.left.values()):
+        names = [name for name, why in work.left.items() if why == reason]
+        console.say(f"left to ggml's own encoding, {reason}: {shortened(names)}")
 
 
 def _measured(
-    source: Model, files: tuple[Path, Path], text: TextOptions, measuring: EvaluationOptions, here: Execution
+    source: Model, files: tuple[Path, Path], text: str, measuring: EvaluationOptions, here: Execution
 ) -> list[Measurement]:
     how = MeasureOptions(options.ctx(measuring.ctx, source), measuring.eval_chunks, here)
     with console.progress("measuring") as advance:
-        return measure(source.path, files, options.evaluation_text(text.text), how, advance, options.cache_folder())
+        return measure(source.path, files, text, how, advance, options.cache_folder())
 
 
 def _show(built: Model, target: Path, work: Requantization, measured: list[Measurement], as_json: bool) -> None:
@@ -86,7 +99,7 @@ def _show(built: Model, target: Path, work: Requantization, measured: list[Measu
                 "file": str(target),
                 "file_bytes": built.file_bytes,
                 "compensated": list(work.plan.compensated),
-                "left": list(work.left),
+                "left": [{"name": name, "reason": reason} for name, reason in work.left.items()],
                 "kld": measured[1].kld.value if measured else None,
                 "kld_of_file": measured[0].kld.value if measured else None,
                 "ratio": [ratio.ratio, ratio.low, ratio.high] if ratio else None,

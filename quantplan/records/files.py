@@ -58,6 +58,12 @@ def remove_leftovers(path: Path) -> None:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
+def remove_all_leftovers(folder: Path) -> None:
+    """``remove_leftovers`` of every file of the folder."""
+    for half in folder.glob(".*.part"):
+        remove_leftovers(folder / half.name[1:].rsplit(".", 2)[0])
+
+
 def make_folder(path: Path) -> None:
     """The folder and those above it; BadFile where they cannot be made."""
     try:

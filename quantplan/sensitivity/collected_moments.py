@@ -119,14 +119,17 @@ class CollectedMoments:
         return [read_sums(full if full.exists() else diagonal, diagonal_only=True) for full, diagonal in paths]
 
     def notes(self) -> list[str]:
-        """What a person should know about inputs that saw too little text, at most two sentences."""
-        short, left = [], []
+        """What a person should know about inputs that saw too little text or are zero, at most three sentences."""
+        short, left, dead = [], [], []
         for name in sorted(self.tensors & {each.watched for each in self.inputs}):
             each, tokens = self.input_of(name), self.tokens(name)
             if each.routed:
                 left += [(name, int(few)) for few in [(tokens < FEWEST_TOKENS).sum()] if few]
-            elif 0 < tokens.min() < tokens_needed(each.columns):
+                continue
+            if 0 < tokens.min() < tokens_needed(each.columns):
                 short.append((each.columns, name, int(tokens.min())))
+            if zero := int((self.diagonal(name) == 0).sum()):
+                dead.append((name, zero))
         notes = []
         if short:
             columns, name, seen = max(short)
@@ -138,6 +141,12 @@ class CollectedMoments:
             notes.append(
                 f"experts of {len(left)} inputs saw too few tokens to compensate their rounding and are left to ggml's encoder, "
                 f"most {name} ({few} of {self.input_of(name).stack})"
+            )
+        if dead:
+            name, zero = dead[0]
+            notes.append(
+                f"{len(dead)} matrix inputs have columns that are zero at every token, first {name} ({zero} of "
+                f"{self.diagonal(name).size}): their weights are rounded as if they did not matter"
             )
         return notes
 

@@ -18,7 +18,7 @@ from quantplan.execution import Execution
 from quantplan.llamacpp.engine import Engine, GgmlTensor
 from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.progress import Advance
-from quantplan.records.files import make_folder, remove_leftovers
+from quantplan.records.files import make_folder, remove_all_leftovers
 from quantplan.records.journal import digest_of, text_digest
 from quantplan.second_moments import tokens_needed
 from quantplan.sensitivity import moment_files
@@ -91,8 +91,7 @@ def collect(
             chunks = chunks[np.sort(order[: options.chunks])]
         graph = read_graph(engine, model)
         make_folder(folder)
-        for half in folder.glob(".*.part"):  # of a killed process
-            remove_leftovers(folder / half.name[1:].rsplit(".", 2)[0])
+        remove_all_leftovers(folder)
         moment_files.write_index(folder, _made_from(model, text, options) | {"chunks_run": len(chunks)}, graph.inputs)
         _collect(engine, model, graph, missing(folder, graph.inputs, wanted), chunks, options, folder, advance)
     return CollectedMoments(folder)

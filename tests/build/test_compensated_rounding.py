@@ -4,19 +4,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from reporters import Recorder
 from tiny_models import tiny_moe, tiny_tied
 
 from quantplan.build import compensated_rounding as module
-from quantplan.build.build import build
+from quantplan.build.build import build, build_stock_quant
 from quantplan.build.compensated_rounding import Compensation, compensable, compensate_file, rounding_use
 from quantplan.build.requantize import requantization
-from quantplan.errors import BadUsage, ModelMismatch
+from quantplan.errors import BadUsage, ModelMismatch, NoSpace
 from quantplan.execution import Execution
 from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
 from quantplan.gguf.reader import read_model, tensor_bytes
 from quantplan.gguf.sized_plan import make_plan
+from quantplan.llamacpp.ggml import dequantize
 from quantplan.llamacpp.quantize import quantizable
+from quantplan.llamacpp.tools import run
 from quantplan.quant_type import quant_type
+from quantplan.recipes.quantize_command import plan_rules
 from quantplan.rounding.compensate import RoundingOptions
 from quantplan.sensitivity.second_moments import MomentOptions, collect
 from quantplan.sensitivity.tensor_swap import ProbeOptions
@@ -146,6 +150,111 @@ def test_a_plan_with_compensation_needs_its_second_moments(case, text, tmp_path)
     with pytest.raises(ModelMismatch, match="another calibration text"):
         build(plan, model, tmp_path / "out.gguf", imatrix_path=path, compensation=Compensation(other, tmp_path))
     assert not list(tmp_path.glob("*.gguf"))
+
+
+def test_the_cache_needs_room_for_encoded_tensors(case, tmp_path, monkeypatch):
+    model, plan, _, compensation = case
+    tensors = compensable({name: plan.types[name] for name in plan.compensated}, model, compensation.moments)
+    needed = plan.file_bytes + sum(tensor.bytes_as(plan.types[tensor.name]) for tensor in tensors)
+    usage = module.shutil.disk_usage(tmp_path)
+    for free in (needed, needed - 1):
+        monkeypatch.setattr(module.shutil, "disk_usage", lambda _path, free=free: usage._replace(free=free))
+        if free == needed:
+            module.check_cache_space(compensation, tensors, plan, tmp_path / "out.gguf")
+    with pytest.raises(NoSpace, match=f"needs {needed:,} bytes on the disk of .*cache.*QUANTPLAN_CACHE"):
+        module.check_cache_space(compensation, tensors, plan, tmp_path / "out.gguf")
+
+
+def test_stacked_tensors_are_not_taken_from_a_build_with_another_imatrix(case, files, tmp_path):
+    """Experts that saw too little text keep llama-quantize's blocks, which depend on it."""
+    model, plan, path, compensation = case
+    tensors = [tensor for tensor in compensable(plan.types, model, compensation.moments) if len(tensor.shape) > 2]
+    if not tensors:
+        pytest.skip("a dense model")
+    other = write_other_imatrix(read_imatrix(path), tmp_path / "other.imatrix.gguf")
+    again = make_plan(model, _types(model), other)
+    built = {"one": files[0], "two": build(again, model, tmp_path / "stock.gguf", imatrix_path=other.path, threads=1)}
+    copies = {name: tmp_path / f"{name}.gguf" for name in ("one", "two", "fresh")}
+    for name, copy in copies.items():
+        copy.write_bytes(built.get(name, built["two"]).path.read_bytes())
+        mine = replace(compensation, cache=tmp_path / ("fresh" if name == "fresh" else "cache"))
+        compensate_file(copy, model, mine, tensors[:1])
+    assert copies["two"].read_bytes() == copies["fresh"].read_bytes()
+
+
+def write_other_imatrix(imatrix, path):
+    """The same entries with other values."""
+    random = np.random.default_rng(0)
+    entries = {
+        name: replace(entry, sum2=entry.sum2 * random.lognormal(0, 2, entry.sum2.shape).astype(np.float32))
+        for name, entry in imatrix.entries.items()
+    }
+    write_imatrix(replace(imatrix, entries=entries), path)
+    return read_imatrix(path)
+
+
+def test_stock_rounding_is_llama_quantize_s_file_byte_for_byte(case, files, tmp_path):
+    """The same command line, run by hand."""
+    model, plan, path, _ = case
+    rules = tmp_path / "rules.txt"
+    rules.write_text("".join(f"{rule}\n" for rule in plan_rules(plan)))
+    out = tmp_path / "by-hand.gguf"
+    words = [
+        "llama-quantize",
+        "--imatrix",
+        path.name,
+        "--tensor-type-file",
+        rules,
+        model.path,
+        out,
+        plan.base_ftype,
+        "1",
+    ]
+    run([str(word) for word in words], cwd=path.parent)
+    assert out.read_bytes() == files[0].path.read_bytes()
+
+
+def test_a_stock_quant_is_llama_quantize_s_file_byte_for_byte(case, tmp_path):
+    model, _, path, _ = case
+    built = build_stock_quant(model, "Q4_K_M", tmp_path / "ours.gguf", path, threads=1)
+    out = tmp_path / "by-hand.gguf"
+    run(["llama-quantize", "--imatrix", path.name, str(model.path), str(out), "Q4_K_M", "2"], cwd=path.parent)
+    assert out.read_bytes() == built.path.read_bytes()
+
+
+def changed(model, path, name, change):
+    """A copy of the model file, the weights (or norms) of one tensor changed in place."""
+    data, tensor = np.fromfile(model.path, np.uint8), model.by_name[name]
+    values = data[tensor.offset : tensor.offset + tensor.bytes].view(
+        np.float16 if tensor.type.name == "F16" else np.float32
+    )
+    change(values)
+    data.tofile(path)
+    return read_model(path)
+
+
+def test_zero_matrices_and_zero_activations(text, tmp_path):
+    """A matrix of zeros stays one; columns that no token uses are named, and the file is built."""
+    model = read_model(tiny_tied(tmp_path / "model.gguf"))
+    model = changed(model, tmp_path / "one.gguf", "blk.0.attn_q.weight", lambda values: values.fill(0))
+    zero_input = lambda norm: norm.__setitem__(7, 0)  # noqa: E731
+    model = changed(model, tmp_path / "two.gguf", "blk.1.attn_norm.weight", zero_input)
+    run(["llama-quantize", str(model.path), str(tmp_path / "q.gguf"), "Q4_K_M"])
+    report = Recorder()
+    work = requantization(tmp_path / "q.gguf", model, text, ProbeOptions(64, execution=ONE), tmp_path, report)
+    built = work.build(model, tmp_path / "out.gguf", threads=1)
+    assert "blk.0.attn_q.weight" in work.plan.compensated
+    assert not tensor_values(built, "blk.0.attn_q.weight").any()
+    assert np.isfinite(tensor_values(built, "blk.1.attn_q.weight")).all()
+    (note,) = [line for line in report.said if "zero at every token" in line]
+    assert note.startswith(
+        "1 matrix inputs have columns that are zero at every token, first blk.1.attn_q.weight (1 of 256)"
+    )
+
+
+def tensor_values(model, name):
+    tensor = model.by_name[name]
+    return dequantize(np.array(tensor_bytes(model, tensor)), tensor.type, tensor.columns)
 
 
 def test_any_quant_is_built_again_with_its_own_types(case, files, text, tmp_path):
