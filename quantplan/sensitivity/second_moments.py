@@ -124,13 +124,14 @@ def passes(sums: list[Sum], inputs: tuple[MatrixInput, ...], memory: int) -> lis
     room = memory - waiting_bytes(memory)
     out: list[list[Sum]] = []
     taken = room + 1
+    largest = max(sums, key=lambda each: each.bytes, default=None)
+    if largest is not None and largest.bytes > room:
+        raise QuantplanError(
+            f"the second moments of {inputs[largest.number].watched} ({largest.columns} columns) need "
+            f"{-(-largest.bytes * _WAITING_SHARE // (_WAITING_SHARE - 1)):,} bytes of memory, {memory:,} may be used; "
+            "allow more with --memory, or leave the tensor out"
+        )
     for each in sums:
-        if each.bytes > room:
-            raise QuantplanError(
-                f"the second moments of {inputs[each.number].watched} ({each.columns} columns) need "
-                f"{-(-each.bytes * _WAITING_SHARE // (_WAITING_SHARE - 1)):,} bytes of memory, {memory:,} may be used; "
-                "allow more with --memory, or leave the tensor out"
-            )
         if taken + each.bytes > room:
             out.append([])
             taken = 0
