@@ -200,6 +200,12 @@ class Model:
         return max(self.blocks - self.mtp_blocks, 1)
 
     @property
+    def alignment(self) -> int:
+        """What the start of each tensor's data is a multiple of: ``general.alignment``."""
+        alignment = self.metadata.get("general.alignment", GGUF_ALIGNMENT)
+        return alignment if isinstance(alignment, int) else GGUF_ALIGNMENT
+
+    @property
     def tied(self) -> bool:
         """Whether the token embeddings are the output matrix too."""
         return "output.weight" not in self.by_name

@@ -94,7 +94,13 @@ def _recipe(plan: Plan, source: Model, imatrix_path: Path | None) -> Iterator[Re
     plan.check_belongs_to(source)
     rules = plan_rules(plan)
     with imatrix_as_planned(plan, imatrix_path) as imatrix:
-        yield Recipe(plan.base_ftype, rules, imatrix=imatrix, allow_requantize=requantizes(plan, source))
+        yield Recipe(
+            plan.base_ftype,
+            rules,
+            imatrix=imatrix,
+            allow_requantize=requantizes(plan, source),
+            realign=tool.realigns(source),
+        )
 
 
 def build_stock_quant(
@@ -112,14 +118,24 @@ def build_stock_quant(
     if imatrix:
         imatrix.check_belongs_to(model)
     plan = stock_plan(model, ftype, imatrix)
-    recipe = Recipe(tool.known_ftype(ftype), imatrix=imatrix_path, allow_requantize=requantizes(plan, model))
+    recipe = Recipe(
+        tool.known_ftype(ftype),
+        imatrix=imatrix_path,
+        allow_requantize=requantizes(plan, model),
+        realign=tool.realigns(model),
+    )
     return _build(plan, model, out, recipe, _BuildSettings(threads, report, advance))
 
 
 def stock_quant_command(model: Model, ftype: str, out: Path, imatrix_path: Path | None = None, threads: int = 0) -> str:
     """The llama-quantize command line that builds a stock quant, to be pasted."""
     plan = stock_plan(model, ftype, read_imatrix(imatrix_path) if imatrix_path else None)
-    recipe = Recipe(tool.known_ftype(ftype), imatrix=imatrix_path, allow_requantize=requantizes(plan, model))
+    recipe = Recipe(
+        tool.known_ftype(ftype),
+        imatrix=imatrix_path,
+        allow_requantize=requantizes(plan, model),
+        realign=tool.realigns(model),
+    )
     return quantize_command(recipe, model, out, threads)
 
 

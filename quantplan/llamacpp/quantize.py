@@ -17,7 +17,7 @@ from quantplan.errors import NothingSelected, ToolFailed
 from quantplan.llamacpp.tools import run
 from quantplan.progress import SILENT, Reporter
 from quantplan.quant_type import BY_NAME, QuantType
-from quantplan.tensor import Model, Tensor
+from quantplan.tensor import GGUF_ALIGNMENT, Model, Tensor
 
 TOOL = "llama-quantize"
 _HEAD = re.compile(r"\[ *(\d+)/ *(\d+)\] +(\S+) +- +\[[^\]]*\], +type = *(\w+),")
@@ -82,11 +82,15 @@ class Recipe:
     output_tensor_type: QuantType | None = None
     allow_requantize: bool = False
     leave_output: bool = False
+    realign: bool = (
+        False  # of a model whose alignment is not 32: else the tool pads by 32 under a header that says otherwise
+    )
 
     def options(self) -> list[str]:
         words = ["--allow-requantize"] if self.allow_requantize else []
         words += ["--pure"] if self.pure else []
         words += ["--leave-output-tensor"] if self.leave_output else []
+        words += ["--override-kv", f"general.alignment=int:{GGUF_ALIGNMENT}"] if self.realign else []
         words += ["--imatrix", str(self.imatrix)] if self.imatrix else []
         for option, kind in (
             ("--token-embedding-type", self.token_embedding_type),
@@ -106,6 +110,11 @@ def argv(source: Path, recipe: Recipe, out: Path | None = None, threads: int = 0
     words = [TOOL, *([] if out else ["--dry-run"]), *recipe.options(), str(source.absolute())]
     words += [str(out.absolute())] if out else []
     return [*words, recipe.ftype, *([str(threads)] if threads > 0 else [])]
+
+
+def realigns(model: Model) -> bool:
+    """Whether the tool must be told to align the file that it makes of the model as it pads it."""
+    return model.alignment != GGUF_ALIGNMENT
 
 
 # --- dry runs

@@ -25,7 +25,13 @@ def requantizes(plan: Plan, source: Model) -> bool:
 def build_command(plan: Plan, source: Model, out: Path, imatrix_path: Path | None = None, threads: int = 0) -> str:
     """The llama-quantize command line that builds the plan, all rules spelled out, to be pasted."""
     imatrix = (imatrix_path or Path(plan.imatrix.path)) if plan.imatrix else None
-    recipe = Recipe(plan.base_ftype, plan_rules(plan), imatrix=imatrix, allow_requantize=requantizes(plan, source))
+    recipe = Recipe(
+        plan.base_ftype,
+        plan_rules(plan),
+        imatrix=imatrix,
+        allow_requantize=requantizes(plan, source),
+        realign=tool.realigns(source),
+    )
     return quantize_command(recipe, source, out, threads)
 
 

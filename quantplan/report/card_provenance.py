@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from quantplan.evaluate.published_files import PublishedFile
-from quantplan.llamacpp.quantize import TOOL, Recipe
+from quantplan.llamacpp.quantize import TOOL, Recipe, realigns
 from quantplan.llamacpp.tools import command_line
 from quantplan.plan import Plan
 from quantplan.recipes.emit import layer_types_text
@@ -41,6 +41,7 @@ def made(file: PublishedFile) -> str:
         rules_file=Path(rules_name(file)),
         imatrix=Path(plan.imatrix.file) if plan.imatrix else None,
         allow_requantize=requantizes(plan, file.header),
+        realign=realigns(file.header),
     )
     command = command_line([TOOL, *recipe.options(), source, file.name, plan.base_ftype])
     parts.append(block("\n".join([*_solving(plan), command]), "sh"))

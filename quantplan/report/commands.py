@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantplan.gguf.sized_plan import base_ftype
-from quantplan.llamacpp.quantize import TOOL, Recipe
+from quantplan.llamacpp.quantize import TOOL, Recipe, realigns
 from quantplan.llamacpp.tools import command_line
 from quantplan.plan import PlannedTensor
 from quantplan.planning.size_range import Planned
@@ -45,6 +45,7 @@ class Commands:
             allow_requantize=any(
                 old[name] != kind and old[name].family != "float" for name, kind in plan.types.items()
             ),
+            realign=realigns(model),
         )
         source, out = (_seen_from(folder, path) for path in (model.path, Path(f"{self._name(plan)}.gguf")))
         words = [TOOL, *recipe.options(), source, out, recipe.ftype]

@@ -31,6 +31,8 @@ from quantplan.errors import (
     ToolFailed,
 )
 from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.gguf.layout import MetadataEntry
+from quantplan.gguf.layout_reader import read_layout
 from quantplan.gguf.reader import read_model
 from quantplan.gguf.sized_plan import make_plan
 from quantplan.llamacpp.quantize import quantizable
@@ -56,6 +58,20 @@ def split_model(reference_model, tmp_path_factory):
     return folder / "m-00001-of-00003.gguf"
 
 
+def aligned(path, alignment):
+    """The file again, its tensors at multiples of another number of bytes; llama.cpp loads it."""
+    layout, data = read_layout(path), path.read_bytes()
+    sizes = {tensor.name: tensor.bytes for tensor in read_model(path).tensors}
+    wide = layout.changed({"general.alignment": MetadataEntry.of("general.alignment", alignment)})
+    wide = wide.with_tensors((info, sizes[info.name]) for info in layout.tensors)
+    content = bytearray(wide.header)
+    for info, place in zip(layout.tensors, wide.tensors, strict=True):
+        content = content.ljust(wide.data_offset + place.offset, b"\0")
+        content += data[layout.data_offset + info.offset :][: sizes[info.name]]
+    path.write_bytes(content.ljust(-(-len(content) // alignment) * alignment, b"\0"))
+    return path
+
+
 @pytest.fixture
 def model(request, reference_model, tmp_path):
     makers = {
@@ -64,6 +80,7 @@ def model(request, reference_model, tmp_path):
         "odd rows": lambda: tiny_tied(tmp_path / "odd.gguf", feed_forward=300),
         "experts": lambda: tiny_moe(tmp_path / "moe.gguf"),
         "split": lambda: request.getfixturevalue("split_model"),
+        "aligned to 64": lambda: aligned(tiny_tied(tmp_path / "tied.gguf"), 64),
     }
     return read_model(makers[request.param]())
 
@@ -78,7 +95,9 @@ def plan(reference):
     return make_plan(reference, random_types(reference))
 
 
-MODELS = pytest.mark.parametrize("model", ["untied", "tied", "odd rows", "experts", "split"], indirect=True)
+MODELS = pytest.mark.parametrize(
+    "model", ["untied", "tied", "odd rows", "experts", "split", "aligned to 64"], indirect=True
+)
 
 
 @MODELS
