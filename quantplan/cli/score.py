@@ -10,10 +10,10 @@ import typer
 from quantplan.build.preflight import check_source
 from quantplan.cli import config, console, options
 from quantplan.cli.framework import OUTPUT, OutputOptions, command, option, out_option
-from quantplan.cli.option_groups import MEASURING, EvaluationOptions, ModelOptions, TextOptions, ToolOptions
+from quantplan.cli.option_groups import MEASURING, EvaluationOptions, ExecutionOptions, ModelOptions, TextOptions
 from quantplan.errors import BadUsage
 from quantplan.evaluate.measure import MeasureOptions, measure
-from quantplan.evaluate.suites.scoring import ScoreCache, ppl_ratio, score_file, tokens_at_most
+from quantplan.evaluate.suites.scoring import ScoreCache, ppl_ratio, score_files, tokens_at_most
 from quantplan.evaluate.suites.suite import Suite, joined
 from quantplan.evaluate.suites.suite_files import DEFAULT, read_suite
 from quantplan.evaluate.suites.suite_gap import SuiteGap, against, alone, suite_gap
@@ -31,7 +31,7 @@ def score(
     model: ModelOptions,
     text: TextOptions,
     measuring: EvaluationOptions,
-    execution: ToolOptions,
+    execution: ExecutionOptions,
     output: OutputOptions,
     suite: tuple[str, ...] = option(
         "Suite file, or default for the bundled one; several are scored together.", default=(), panel=MEASURING
@@ -121,7 +121,7 @@ def _ratios(
 
 def _score(files: list[Path], suite: Suite, how: Execution, ratios: dict) -> list[SuiteScore]:
     with console.terminal() as report:
-        return [score_file(file, suite, how, ratios.get(file), report, options.cache_folder()) for file in files]
+        return score_files({file: ratios.get(file) for file in files}, suite, how, report, options.cache_folder())
 
 
 def _write(scores: list[SuiteScore], out: Path | None) -> None:

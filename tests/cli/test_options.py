@@ -29,7 +29,7 @@ def test_panels_are_those_of_the_design():
 
 
 def test_what_is_measured_may_run_elsewhere():
-    for name in ("probe", "solve", "frontier", "report", "run", "measure", "compare", "surgery search"):
+    for name in ("probe", "solve", "frontier", "report", "run", "measure", "compare", "score", "surgery search"):
         names = {parameter.name for parameter in all_commands()[name].params}
         assert {"threads", "gpu_layers", "jobs", "scheduler", "rpc"} <= names, name
 

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from chat_models import SWITCHED, with_template
+from rpc_server import rpc_server
 
 from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
 from quantplan.llamacpp.quantize import Recipe, quantize
@@ -44,6 +45,23 @@ def quantized(reference_model, tmp_path_factory):
     path = tmp_path_factory.mktemp("scored") / "prose-Q4_0.gguf"
     quantize(reference_model, Recipe("Q4_0", pure=True), path, threads=1)
     return path
+
+
+@pytest.mark.llamacpp
+def test_answers_elsewhere_are_the_same(command, workplace, suite, reference_model, monkeypatch):
+    """Each in a cache of its own: nothing is taken from another."""
+    answers = []
+    with rpc_server() as server:
+        for extra in ((), ("--jobs", 2), ("--rpc", server.address)):
+            monkeypatch.setenv("QUANTPLAN_CACHE", str(workplace / f"cache{len(answers)}"))
+            ended = command("score", reference_model, "--suite", suite, "--threads", 1, *extra, "--json")
+            assert ended.code == 0, ended.err
+            (score,) = json.loads(ended.out)
+            answers.append([item["text"] for part in score["parts"] for item in part["items"]])
+            assert score["conditions"]["backend"] == (f"RPC[{server.address}]" if "--rpc" in extra else "cpu")
+    assert answers[0] == answers[1] == answers[2] and len(answers[0]) == 2
+    ended = command("score", reference_model, "--suite", suite, "--rpc", "127.0.0.1:1")
+    assert ended.code == 1 and "no RPC server answers at 127.0.0.1:1" in ended.error
 
 
 @pytest.mark.llamacpp

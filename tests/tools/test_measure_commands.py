@@ -1,10 +1,6 @@
 """`quantplan measure` and `quantplan compare` as typed, in a folder of their own."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -17,25 +13,8 @@ pytestmark = pytest.mark.llamacpp
 FEW = ["--ctx", "128", "--chunks", "6", "--threads", "1"]
 
 
-class Shell:
-    def __init__(self, folder):
-        self.folder = folder
-
-    def __call__(self, *words, code=0):
-        """(stdout, stderr) of the command."""
-        command = [sys.executable, "-m", "quantplan.cli.main", *(str(word) for word in words)]
-        environment = os.environ | {
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "XDG_CACHE_HOME": str(self.folder / "cache"),
-            "TMPDIR": str(self.folder / "tmp"),
-        }
-        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
-        assert done.returncode == code, done.stderr
-        return done.stdout, done.stderr
-
-
 @pytest.fixture(scope="module")
-def shell(tmp_path_factory, reference_model, calibration_text, reference_imatrix):
+def shell(shell_in, tmp_path_factory, reference_model, calibration_text, reference_imatrix):
     """A folder with model.gguf, judge.txt, and the plan that is the mix Q3_K_L with the imatrix."""
     folder = tmp_path_factory.mktemp("folder")
     (folder / "tmp").mkdir()
@@ -43,7 +22,7 @@ def shell(tmp_path_factory, reference_model, calibration_text, reference_imatrix
     (folder / "judge.txt").write_text(calibration_text.read_text(encoding="utf-8")[:40_000], encoding="utf-8")
     plan = stock_plan(read_model(folder / "model.gguf"), "Q3_K_L", read_imatrix(reference_imatrix))
     PLANS.write(plan, folder / "plan.json")
-    return Shell(folder)
+    return shell_in(folder)
 
 
 def test_measure_prints_json_and_keeps_records(shell):
@@ -153,12 +132,12 @@ def test_compare_warns_of_a_text_that_calibration_saw(shell):
     assert "warning" not in shell(*words, "--calibration", "other.txt")[1]
 
 
-def test_inside_a_project_everything_has_its_place(shell):
+def test_inside_a_project_everything_has_its_place(shell, shell_in):
     """Model, text, window and folders come from quantplan.toml."""
     folder = shell.folder / "project"
     folder.mkdir()
     (folder / "quantplan.toml").write_text('model = "../model.gguf"\nheldout = "../judge.txt"\nctx = 128\n')
-    here = Shell(folder)
+    here = shell_in(folder)
     (folder / "tmp").mkdir()
     here("measure", "../model.gguf", "--chunks", "6", "--threads", "1")
     (record,) = (folder / "reports").glob("model-*.measurement.json")

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-from test_measure_commands import Shell
 
 from quantplan.devices.speed.llama_bench import measure_speed
 from quantplan.errors import BadUsage
@@ -114,13 +113,13 @@ def test_speed(reference_model):
 
 
 @pytest.fixture(scope="module")
-def shell(tmp_path_factory, reference_model, calibration_text):
+def shell(shell_in, tmp_path_factory, reference_model, calibration_text):
     folder = tmp_path_factory.mktemp("folder")
     (folder / "tmp").mkdir()
     (folder / "model.gguf").symlink_to(reference_model)
     run(["llama-quantize", str(reference_model), str(folder / "q4.gguf"), "Q4_K_M", "1"])
     (folder / "judge.txt").write_text(calibration_text.read_text(encoding="utf-8")[:20_000], encoding="utf-8")
-    return Shell(folder)
+    return shell_in(folder)
 
 
 TASKS = ["--task", f"arc={DATA / 'arc.jsonl'}", "--task", f"hellaswag={DATA / 'hellaswag.txt'}", "--tasks", "6"]

@@ -1,12 +1,12 @@
 """Scores of models at a suite: all items asked in one batch, each answer graded, every finished model cached."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from quantplan.errors import BadUsage
+from quantplan.errors import BadUsage, WorkersLost
 from quantplan.evaluate.suites.answers import Reply
 from quantplan.evaluate.suites.graders import GRADERS
 from quantplan.evaluate.suites.suite import (
@@ -28,8 +28,11 @@ from quantplan.llamacpp.engine import Engine
 from quantplan.llamacpp.generation import BROKEN, TOO_LONG, Generation, GenerationRequest, generate
 from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.measurement import Estimate
+from quantplan.parallel.rpc import on_servers
+from quantplan.parallel.worker_pool import Lost, WorkerPool, worker_threads
 from quantplan.progress import SILENT, Reporter
 from quantplan.records.cache import Cache
+from quantplan.sensitivity.probe_workers import model_here
 from quantplan.tensor import Model
 
 _FEELINGS = (
@@ -168,19 +171,64 @@ def score_file(
     report: Reporter = SILENT,
     cache: Path | None = None,
 ) -> SuiteScore:
-    """The score of a file, from the folder ``cache`` where it is there already; raises as ``score_loaded``."""
-    model = read_model(path)
+    """The score of a file, see ``score_files``."""
+    return score_files({path: ppl_ratio}, suite, execution, report, cache)[0]
+
+
+def score_files(
+    ratios: Mapping[Path | str, Ratio],
+    suite: Suite,
+    execution: Execution = Execution(),
+    report: Reporter = SILENT,
+    cache: Path | None = None,
+) -> list[SuiteScore]:
+    """The scores of files, given with their PPL ratios; from the folder ``cache`` where they are there already. With several
+    processes a file is a task. Raises as ``score_loaded``, and WorkersLost: finished files are kept.
+    """
+    models = {path: read_model(path) for path in ratios}
     scores = ScoreCache(cache, suite, execution)
-    known = scores.find(model)
-    if known is not None:
-        return _applying(with_perplexity(replace(known, file=str(path)), ppl_ratio), suite)
+    todo = {model.digest: path for path, model in models.items() if scores.find(model) is None}
+    try:
+        for score in _asked(list(todo.values()), suite, execution, report):
+            scores.put(with_perplexity(score, None))
+    except Lost as lost:
+        names = ", ".join(str(path) for path in todo.values() if scores.find(models[path]) is None)
+        raise WorkersLost(f"{lost.reason}. Not scored: {names}; run the same command again for the rest") from None
+    known = ((path, scores.find(model)) for path, model in models.items())
+    named = ((path, replace(score, file=str(path))) for path, score in known if score)
+    return [_applying(with_perplexity(score, ratios[path]), suite) for path, score in named]
+
+
+def _asked(paths: Sequence[Path | str], suite: Suite, execution: Execution, report: Reporter) -> Iterator[SuiteScore]:
+    """Scores as they are ready, wherever models are run."""
+    if execution.many and paths:
+        with WorkerPool(execution) as pool:
+            job = (suite, execution.within_worker(pool.threads(execution.threads)))
+            files = [(Path(path).absolute(), read_model(path).digest) for path in paths]
+            with report.stage(suite.name, len(files)) as advance:
+                for _, score in pool.run(_in_worker, job, files):
+                    yield score
+                    advance(1)
+    for path in () if execution.many else paths:
+        if execution.rpc:
+            yield on_servers(execution.rpc, _ask, path, suite, execution, report=report)
+        else:
+            yield _ask(path, suite, execution, report)
+
+
+def _in_worker(job: tuple[Suite, Execution], file: tuple[Path, str]) -> SuiteScore:
+    suite, execution = job
+    model_here(*file)
+    return _ask(file[0], suite, replace(execution, threads=execution.threads or worker_threads()), SILENT)
+
+
+def _ask(path: Path | str, suite: Suite, execution: Execution, report: Reporter) -> SuiteScore:
+    model = read_model(path)
     with Engine(model, EngineOptions(execution=execution)) as engine:
-        # a ratio of 1, so that a suite with nothing but perplexity applies; the cached score has none
-        score = score_loaded(
+        # a ratio of 1, so that a suite with nothing but perplexity applies
+        return score_loaded(
             engine, model.metadata, suite, 1.0, file=str(path), model_digest=model.digest, report=report
         )
-    scores.put(with_perplexity(score, None))
-    return _applying(with_perplexity(score, ppl_ratio), suite)
 
 
 class ScoreCache:
