@@ -5,7 +5,7 @@ from pathlib import Path
 
 from quantplan.build.build import build
 from quantplan.build.compensated_rounding import Compensation, compensable, rounding_use
-from quantplan.errors import BadUsage
+from quantplan.errors import BadUsage, ModelMismatch
 from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.gguf.shards import model_stem
@@ -54,7 +54,7 @@ def requantization(
     The imatrix is the diagonal of the same second moments. Raises ModelMismatch where the file is not of that model's shapes,
     BadUsage where nothing can be compensated, TextTooShort, NoSpace.
     """
-    check_same_model(read_model(file), source)  # a file of another model must not cost a pass over the text
+    _check_same_model(read_model(file), source)  # a file of another model must not cost a pass over the text
     moments = collect_for_rounding(source, quantizable(source), calibration, options, cache, report)
     path = moments.folder / f"{model_stem(source.path.name)}.imatrix.gguf"
     write_imatrix(moments.imatrix("calibration text"), path)
@@ -67,6 +67,24 @@ def requantization(
         )
     plan = imported.plan.with_compensation(names, rounding_use(moments.made_from))
     return Requantization(plan, path, Compensation(moments, cache), imported.warnings, _left(plan, source))
+
+
+def _check_same_model(given: Model, source: Model) -> None:
+    """As ``check_same_model``; types of another architecture are no types of this model either."""
+    check_same_model(given, source)
+    if given.architecture != source.architecture:
+        odd = next(
+            (
+                t.name
+                for t in (*given.tensors, *source.tensors)
+                if (t.name in given.by_name) != (t.name in source.by_name)
+            ),
+            "none",
+        )
+        raise ModelMismatch(
+            f"{given.path.name} is a {given.architecture} model, {source.path.name} is {source.architecture}; the first tensor "
+            f"that only one of them has is {odd}"
+        )
 
 
 def _left(plan: Plan, source: Model) -> dict[str, str]:
