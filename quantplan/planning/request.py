@@ -27,6 +27,7 @@ from quantplan.solver.planner import (
     formulate,
 )
 from quantplan.tensor import Model, Tensor
+from quantplan.text_files import is_gguf
 
 # one stock quant of each size and family; S and L variants give layer mode its fine steps
 LAYER_FTYPES = (
@@ -129,7 +130,8 @@ def parse_budget(request: PlanRequest) -> Budget | None:
         ftype = quantize.known_ftype(word)
         return Budget(stock_plan(request.model, ftype, request.imatrix).file_bytes, word)
     if request.budget.startswith("="):
-        shards = shard_paths(Path(request.budget[1:].strip()).expanduser())
+        file = Path(request.budget[1:].strip()).expanduser()
+        shards = shard_paths(file) if file.is_file() and is_gguf(file) else (file,)
         return Budget(sum(Budget.parse(f"={shard}", request.model).bytes for shard in shards), request.budget)
     return Budget.parse(request.budget, request.model, _metadata_bytes(request))
 

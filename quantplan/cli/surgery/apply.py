@@ -16,7 +16,7 @@ from quantplan.errors import BadUsage
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.gguf.shards import model_stem
-from quantplan.imatrix import Imatrix
+from quantplan.imatrix import Imatrix, foreign_notes
 from quantplan.plan import Plan
 from quantplan.records.codec import encode
 from quantplan.records.formats import PLANS
@@ -80,6 +80,8 @@ def apply(
     target = out or default_out(source, text, layer_map)
     job = OperationOptions(text, target, weights, followed, split_max_size, execution.threads)
     check_options(source, job)
+    for note in foreign_notes(weights, source) if weights else ():
+        console.warn(note)
     followers = (job.imatrix_file if weights else None, job.plan_file if followed else None)
     check_apart((job.out, *followers), (weights.path if weights else None, plan, edits_file_of(edits)))
     operation = operate(source, layer_map, imatrix=weights, name=name, skip_check=skip_check)
