@@ -24,6 +24,8 @@ from quantplan.gguf.reader import read_model
 from quantplan.gguf.shards import model_stem
 from quantplan.measurement import Measurement
 from quantplan.parallel.worker_pool import shortened
+from quantplan.records.codec import finite
+from quantplan.report.cells import interval
 from quantplan.sensitivity.tensor_swap import ProbeOptions
 from quantplan.tensor import Model
 
@@ -102,7 +104,7 @@ def _show(built: Model, target: Path, work: Requantization, measured: list[Measu
                 "left": [{"name": name, "reason": reason} for name, reason in work.left.items()],
                 "kld": measured[1].kld.value if measured else None,
                 "kld_of_file": measured[0].kld.value if measured else None,
-                "ratio": [ratio.ratio, ratio.low, ratio.high] if ratio else None,
+                "ratio": [ratio.ratio, finite(ratio.low), finite(ratio.high)] if ratio else None,
             }
         )
         return
@@ -115,5 +117,5 @@ def _in_words(measured: list[Measurement], ratio: Ratio) -> str:
     before, after = (measurement.kld.value for measurement in measured)
     return (
         f"KLD {after:.5f} against {before:.5f} of the file given: {ratio.ratio:.3f} of it "
-        f"(95 % interval {ratio.low:.3f} to {ratio.high:.3f})"
+        f"(95 % interval: {interval(ratio.low, ratio.high, '.3f')})"
     )

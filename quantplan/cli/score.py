@@ -1,7 +1,6 @@
 """`quantplan score`: models' answers to a suite of short tasks, scored out of 100 with their uncertainty."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +21,7 @@ from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.measurement import Estimate
+from quantplan.records.codec import encode
 from quantplan.report.suite_table import answer_lines, gaps_table, suite_table
 
 
@@ -158,5 +158,5 @@ def _sentence(scored: SuiteScore, base: SuiteScore | None, gap: SuiteGap | None)
 
 
 def _fields(scored: SuiteScore, base: SuiteScore | None, gap: SuiteGap | None) -> dict[str, Any]:
-    compared = {"file": base.file, "score": base.overall.value} | asdict(gap) if gap and base else None
+    compared = {"file": base.file, "score": base.overall.value} | encode(gap) if gap and base else None
     return SUITE_SCORES.encode(scored) | {"against": compared, "judgement": _sentence(scored, base, gap)}

@@ -18,6 +18,7 @@ from quantplan.throughput import RUN_TO_RUN
 
 Values = Sequence[float] | np.ndarray  # one for each chunk or task
 LEVEL = 0.95
+LEAST_SAMPLES = 4  # chunks: of fewer Student's t says little (12.7 standard errors for two), so there is no interval
 _NORMAL = float(stats.norm.ppf((1 + LEVEL) / 2))
 
 
@@ -46,9 +47,14 @@ class Ratio:
 
 
 def paired_difference(a: Values, b: Values) -> PairedDifference:
-    """Of values of the same chunks; ValueError where they are not equally many, or fewer than two."""
+    """Of values of the same chunks; ValueError where they are not equally many, or fewer than two.
+
+    Of fewer than LEAST_SAMPLES that differ nothing is significant, and the interval is without end.
+    """
     gaps = np.subtract(*_paired(a, b))
     mean, stderr = float(gaps.mean()), float(stats.sem(gaps))
+    if len(gaps) < LEAST_SAMPLES and gaps.any():
+        return PairedDifference(mean, stderr, -math.inf, math.inf, 1.0)
     if stderr <= 1e-12 * abs(mean):  # every chunk differs by the same
         return PairedDifference(mean, stderr, mean, mean, float(mean == 0))
     test = stats.ttest_1samp(gaps, 0)
@@ -61,12 +67,14 @@ def ratio_interval(a: Sequence[float], b: Sequence[float]) -> Ratio:
 
     Fieller's interval (Journal of the Royal Statistical Society B 16, 1954): every ratio r for which the paired t test finds
     a - r b not significantly different from 0. So it holds 1 exactly where ``paired_difference`` is not significant. Without
-    upper end where b itself is not significantly above 0.
+    upper end where b itself is not significantly above 0; from 0 to infinity where there are fewer than LEAST_SAMPLES.
     """
     pair = _paired(a, b)
     mean_a, mean_b = map(float, np.mean(pair, axis=1))
     if mean_b <= 0:
         return Ratio(math.inf, math.inf, math.inf) if mean_a > 0 else Ratio(1.0, 1.0, 1.0)
+    if len(a) < LEAST_SAMPLES and not np.array_equal(*pair):
+        return Ratio(mean_a / mean_b, 0.0, math.inf)
     (var_a, cov), (_, var_b) = np.cov(*pair) * float(stats.t.ppf((1 + LEVEL) / 2, len(a) - 1)) ** 2 / len(a)
     square, linear, constant = mean_b**2 - var_b, mean_a * mean_b - cov, mean_a**2 - var_a
     root = math.sqrt(max(0.0, linear**2 - square * constant))
@@ -114,7 +122,11 @@ def chunks_gap(file: Sequence[float], other: Sequence[float]) -> Gap:
     test = paired_difference(file, other)
     needed = None if test.significant else chunks_needed(file, other)
     return Gap(
-        test.difference, test.low, test.high, test.significant, None if needed is None else max(needed, len(file) + 1)
+        test.difference,
+        test.low,
+        test.high,
+        test.significant,
+        None if needed is None else max(needed, len(file) + 1, LEAST_SAMPLES),
     )
 
 

@@ -35,8 +35,8 @@ def _flat(row: Row) -> dict[str, Any]:
         "kld_ratio_low": finite(row.low),
         "kld_ratio_high": finite(row.high),
         "kld_difference": gap.difference if gap else None,
-        "kld_difference_low": gap.low if gap else None,
-        "kld_difference_high": gap.high if gap else None,
+        "kld_difference_low": finite(gap.low) if gap else None,
+        "kld_difference_high": finite(gap.high) if gap else None,
         "windows_needed": row.chunks_needed,
     }
     for name, figure in _figures(row).items():

@@ -7,7 +7,7 @@ from quantplan.budget import human_bytes
 from quantplan.comparison import KLD, PPL, Comparison, Row
 from quantplan.measurement import Conditions, Estimate, Measurement
 from quantplan.report.card_data import CardData
-from quantplan.report.cells import UNKNOWN, estimate
+from quantplan.report.cells import UNKNOWN, estimate, interval
 from quantplan.report.comparison_tables import ALIKE
 from quantplan.report.markdown import code, escaped, table
 from quantplan.report.measurement_table import FIGURES, chunks_of
@@ -72,7 +72,7 @@ def _against(row: Row) -> list[str]:
         remarks.append("not comparable")
     elif not row.significant:
         remarks.append("not significant")
-    return [_ratio(row.kld_ratio), f"{_ratio(row.low)} to {_ratio(row.high)}", ", ".join(remarks)]
+    return [_ratio(row.kld_ratio), interval(row.low, row.high, ".3f"), ", ".join(remarks)]
 
 
 def _ratio(value: float) -> str:

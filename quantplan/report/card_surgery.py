@@ -7,7 +7,7 @@ from quantplan.evaluate.suites.suite_gap import against, suite_gap
 from quantplan.evaluate.suites.suite_score import PartScore, SuiteScore
 from quantplan.measurement import Estimate, Measurement
 from quantplan.report.card_data import CardData
-from quantplan.report.cells import UNKNOWN, estimate
+from quantplan.report.cells import UNKNOWN, estimate, interval
 from quantplan.report.markdown import block, code, escaped, table
 from quantplan.report.measurement_table import chunks_of
 from quantplan.surgery.edits import Edit, parse_edits
@@ -194,4 +194,4 @@ def _gap(standing: RankedCandidate | None) -> str:
     if standing is None or standing.gap is None:
         return UNKNOWN
     gap = standing.gap
-    return f"{gap.difference:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
+    return f"{gap.difference:+.4f} ({interval(gap.low, gap.high, '+.4f')})"

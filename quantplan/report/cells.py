@@ -6,6 +6,7 @@ from quantplan.budget import human_bytes
 from quantplan.measurement import Estimate
 
 UNKNOWN = "-"
+TOO_FEW = "too few samples"
 READ = "Read/token"  # heading of a column of ``per_token``
 _GIB = 1 << 30
 
@@ -39,6 +40,13 @@ def percent(share: float | None, decimals: int = 2) -> str:
 def per_token(size: int | None) -> str:
     """Bytes that a token reads, in the units of file sizes."""
     return UNKNOWN if size is None else human_bytes(size)
+
+
+def interval(low: float, high: float, form: str, joint: str = " to ") -> str:
+    """Both ends; in words where the samples are too few for an interval."""
+    if math.isinf(high) and (low <= 0 or math.isinf(low)):
+        return TOO_FEW
+    return f"{low:{form}}{joint}{'∞' if math.isinf(high) else format(high, form)}"
 
 
 def gibibytes(size: int) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from quantplan.comparison import AVERAGE, KLD, PPL, Comparison, Row
 from quantplan.measurement import Estimate
-from quantplan.report.cells import READ, UNKNOWN, estimate, per_token, percent
+from quantplan.report.cells import READ, UNKNOWN, estimate, interval, per_token, percent
 from quantplan.report.measurement_table import chunks_of
 from quantplan.report.spikes import spike_lines
 from quantplan.report.table import Columns, Table, table_of
@@ -96,9 +96,9 @@ def _against_first(rows: Sequence[Row]) -> Table:
     columns: Columns[Row] = [
         _NAME,
         ("Difference", lambda row: f"{row.gaps[KLD].difference:+.2g}"),
-        ("95 % interval", lambda row: f"{row.gaps[KLD].low:+.2g} to {row.gaps[KLD].high:+.2g}"),
+        ("95 % interval", lambda row: interval(row.gaps[KLD].low, row.gaps[KLD].high, "+.2g")),
         ("KLD ratio", lambda row: f"{row.kld_ratio:.3f}"),
-        ("95 % interval", lambda row: f"{row.low:.3f} to {row.high:.3f}"),
+        ("95 % interval", lambda row: interval(row.low, row.high, ".3f")),
         (f"KLD against {first}", lambda row: _finding(row, n_ctx)),
     ]
     notes = [

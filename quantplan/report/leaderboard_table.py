@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from quantplan.report.cells import UNKNOWN, estimate
+from quantplan.report.cells import UNKNOWN, estimate, interval
 from quantplan.report.measurement_table import chunks_of
 from quantplan.report.table import Columns, Table, table_of
 from quantplan.surgery.search.leaderboard import KLD, PPL, SCORE, BestCandidateTest, Leaderboard, RankedCandidate
@@ -58,7 +58,7 @@ def _gap(standing: RankedCandidate) -> str:
     if gap is None:
         return "" if not standing.edits else UNKNOWN
     low, middle, high = (100 * math.expm1(value) for value in (gap.low, gap.difference, gap.high))
-    return f"{middle:+.2f} % ({low:+.2f} to {high:+.2f})"
+    return f"{middle:+.2f} % ({interval(low, high, '+.2f')})"
 
 
 def _notes(board: Leaderboard, shown: int) -> list[str]:

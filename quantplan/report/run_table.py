@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from quantplan.comparison import Row
 from quantplan.records.codec import finite
-from quantplan.report.cells import READ, estimate, per_token
+from quantplan.report.cells import READ, estimate, interval, per_token
 from quantplan.report.measurement_table import chunks_of
 from quantplan.report.table import Columns, Table, table_of
 from quantplan.run.refine import RefineStep, Scored
@@ -31,7 +31,7 @@ def run_table(results: Sequence[RunResult]) -> Table:
         ("KLD", lambda result: estimate(result.measurement.kld)),
         ("stock quant", lambda result: _of_rival(result, lambda row: row.name)),
         ("ratio", lambda result: _of_rival(result, lambda row: f"{row.kld_ratio:.3f}")),
-        ("95 % interval", lambda result: _of_rival(result, lambda row: f"{row.low:.3f} .. {row.high:.3f}")),
+        ("95 % interval", lambda result: _of_rival(result, lambda row: interval(row.low, row.high, ".3f", " .. "))),
         ("refined", lambda result: "no" if result.gain is None else f"{100 * (result.gain.ratio - 1):+.1f} %"),
         ("is", lambda result: "a stock quant" if result.is_stock_quant else "a plan"),
     )

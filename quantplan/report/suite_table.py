@@ -1,8 +1,10 @@
 """Scores at a suite as tables."""
 
+import math
 from collections.abc import Mapping, Sequence
 
-from quantplan.evaluate.suites.suite_gap import SuiteGap
+from quantplan.comparison import Gap
+from quantplan.evaluate.suites.suite_gap import TOO_FEW, SuiteGap
 from quantplan.evaluate.suites.suite_score import SuiteScore
 from quantplan.report.cells import UNKNOWN
 from quantplan.report.table import Table
@@ -26,7 +28,7 @@ def gaps_table(gaps: Mapping[str, SuiteGap], other: str, parts: Sequence[str]) -
     """One column a model: its difference from another one, part by part, paired item by item."""
     rows = (
         *((name, *(_gap(gap, name) for gap in gaps.values())) for name in parts),
-        ("Score", *(_reach(gap.overall.difference, gap.overall.high) for gap in gaps.values())),
+        ("Score", *(_reach(gap.overall, 1, 1) for gap in gaps.values())),
     )
     return Table(f"Difference from {other}: points ± half of the 95 % interval", ("Part", *gaps), rows)
 
@@ -61,11 +63,13 @@ def _overall(score: SuiteScore) -> str:
 
 def _gap(gap: SuiteGap, name: str) -> str:
     part = gap.parts.get(name)
-    return UNKNOWN if part is None else _reach(100 * part.difference, 100 * part.high, 0)
+    return UNKNOWN if part is None else _reach(part, 100, 0)
 
 
-def _reach(difference: float, high: float, decimals: int = 1) -> str:
-    return f"{difference:+.{decimals}f} ± {high - difference:.{decimals}f}"
+def _reach(gap: Gap, points: float, decimals: int) -> str:
+    """``points``: that a difference of 1 stands for. An end at the largest difference was cut off."""
+    reach = points * max(gap.high - gap.difference, gap.difference - gap.low)
+    return f"{points * gap.difference:+.{decimals}f} " + (TOO_FEW if math.isinf(reach) else f"± {reach:.{decimals}f}")
 
 
 def _missing(scores: Sequence[SuiteScore]) -> tuple[str, ...]:

@@ -194,3 +194,14 @@ def test_speeds():
 
 def test_speeds_measured_once():
     assert speed_gap([110.0], [100.0]).decided and not speed_gap([102.0], [100.0]).decided
+
+
+@pytest.mark.parametrize("chunks", [2, 3])
+def test_too_few_chunks_have_no_interval(chunks):
+    a, b = (1.0, 1.1, 1.2)[:chunks], (0.5, 0.55, 0.52)[:chunks]
+    gap, ratio = chunks_gap(a, b), ratio_interval(a, b)
+    assert (gap.low, gap.high, gap.decided, gap.needed) == (-np.inf, np.inf, False, 4)
+    assert (ratio.low, ratio.high) == (0.0, np.inf) and ratio.ratio == pytest.approx(sum(a) / sum(b))
+    assert chunks_gap(a, a).needed is None and ratio_interval(a, a).low == 1  # nothing to be uncertain about
+    four = chunks_gap((1.0, 1.1, 1.2, 1.1), (0.5, 0.55, 0.52, 0.5))
+    assert four.decided and np.isfinite((four.low, four.high)).all()

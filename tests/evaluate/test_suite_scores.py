@@ -31,6 +31,7 @@ from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.engine import Engine
 from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.measurement import Estimate
+from quantplan.report.suite_table import gaps_table
 
 OPTIONS = Execution(1)
 
@@ -219,6 +220,25 @@ def test_sentences(own, other, sentence):
     import re
 
     assert re.search(sentence, gaps.against(suite_gap(made([own]), made([other])), "base"))
+
+
+@pytest.mark.parametrize("items", [1, 2])
+def test_too_few_items_have_no_interval(items):
+    """Of one item Student's t would reach to 519 of 100 points."""
+    one, other = made([[1.0] * items]), made([[0.0] * items])
+    gap = suite_gap(one, other)
+    assert gap.overall.difference == 100 and not gap.overall.decided and math.isinf(gap.overall.high)
+    assert gaps.against(gap, "base") == f"+100.0 points against base on {items} items: too few for an interval"
+    table = gaps_table({"a": gap}, "base", ["part0"])
+    assert table.rows == (("part0", "+100 too few for an interval"), ("Score", "+100.0 too few for an interval"))
+    assert gaps.alone(made([[0.0]])) == "0.0 of 100 from 1 items: too few for an interval"
+
+
+def test_no_interval_is_wider_than_what_can_be():
+    gap = suite_gap(made([[1.0] * 5]), made([[0.0] * 5]))
+    assert 0 < gap.overall.low < gap.overall.difference == gap.overall.high == 100
+    (_, part), (_, score) = gaps_table({"a": gap}, "base", ["part0"]).rows
+    assert part == f"+100 ± {100 - gap.overall.low:.0f}" and score == f"+100.0 ± {100 - gap.overall.low:.1f}"
 
 
 def test_sentences_of_one_model():

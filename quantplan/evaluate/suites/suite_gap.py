@@ -9,6 +9,7 @@ from scipy import stats
 from quantplan.comparison import Gap
 from quantplan.evaluate.suites.suite_score import (
     LEVEL,
+    WHOLE,
     PartScore,
     Spread,
     SuiteScore,
@@ -26,6 +27,7 @@ class SuiteGap:
     """First minus second: ``overall`` in points of 100, ``parts`` by name in credit from -1 to 1.
 
     ``items``: compared pairs. ``left_out``: parts that apply to only one of the models; they do not count.
+    Intervals have no end where they would reach over all differences that there can be: too few items.
     ``overall.needed``: about how many items, distributed alike, would make a difference of this size significant.
     """
 
@@ -54,8 +56,8 @@ def suite_gap(first: SuiteScore, second: SuiteScore) -> SuiteGap:
     items = sum(len(part.items) for part, _ in pairs)
     applicable = {part.name for score in (first, second) for part in score.applicable}
     return SuiteGap(
-        overall=_gap(overall, list(spreads.values()), _needed(overall, fixed, items)),
-        parts={name: _gap(difference, [spreads[name]]) for name, difference in differences.items()},
+        overall=_gap(overall, list(spreads.values()), 100.0, _needed(overall, fixed, items)),
+        parts={name: _gap(difference, [spreads[name]], 1.0) for name, difference in differences.items()},
         items=items,
         left_out=tuple(part.name for part in first.parts if part.name in applicable - differences.keys()),
     )
@@ -73,10 +75,14 @@ def _fixed_error(part: PartScore, difference: Estimate) -> Estimate:
     return replace(difference, stderr=0.0) if part.items else difference
 
 
-def _gap(difference: Estimate, spreads: Sequence[Spread], needed: int | None = None) -> Gap:
+def _gap(difference: Estimate, spreads: Sequence[Spread], most: float, needed: int | None = None) -> Gap:
+    """``most``: the largest difference that there can be."""
     value, half_width = difference.value, quantile(spreads) * (difference.stderr or 0.0)
+    if half_width >= most:
+        return Gap(value, -math.inf, math.inf, False, needed)
     significant = abs(value) > half_width
-    return Gap(value, value - half_width, value + half_width, significant, None if significant else needed)
+    low, high = max(-most, value - half_width), min(most, value + half_width)
+    return Gap(value, low, high, significant, None if significant else needed)
 
 
 def _needed(overall: Estimate, fixed: Estimate, items: int) -> int | None:
@@ -88,11 +94,14 @@ def _needed(overall: Estimate, fixed: Estimate, items: int) -> int | None:
 
 FEW = 30  # items: with fewer a difference is called directional whatever its interval says
 DIRECTIONAL = "directional, not definitive"
+TOO_FEW = "too few for an interval"
 
 
 def alone(score: SuiteScore) -> str:
     """Of one model: its score and the interval."""
     low, high = score.interval
+    if (low, high) == WHOLE:
+        return f"{score.overall.value:.1f} of 100 from {score.items} items: {TOO_FEW}"
     sentence = f"{score.overall.value:.1f} of 100 (95 %: {low:.1f} to {high:.1f}) from {score.items} items"
     return f"{sentence}: {DIRECTIONAL}" if score.items < FEW else sentence
 
@@ -100,6 +109,8 @@ def alone(score: SuiteScore) -> str:
 def against(gap: SuiteGap, other: str) -> str:
     """Of a model against another one: the difference, and whether it is significant."""
     overall = gap.overall
+    if math.isinf(overall.high):
+        return f"{overall.difference:+.1f} points against {other} on {gap.items} items: {TOO_FEW}"
     interval = f"{overall.low:+.1f} to {overall.high:+.1f}"
     if overall.difference == 0:
         return f"no difference from {other} on {gap.items} items ({interval}): {DIRECTIONAL}"

@@ -17,6 +17,7 @@ from quantplan.measurement import Estimate
 
 GRADING_VERSION = 1  # 1: first; raised when questions are worded, answered or judged in another way
 LEVEL = 0.95
+WHOLE = (0.0, 100.0)  # an interval that says nothing: too few items
 
 Spread = tuple[float, int]  # a part's weighted standard error and the number of its items, 0 for perplexity
 
