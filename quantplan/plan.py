@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from quantplan.cache_sensitivity import ChosenCache
 from quantplan.errors import ModelMismatch, NotAsPlanned
 from quantplan.quant_type import QuantType
 from quantplan.tensor import Model
@@ -100,6 +101,7 @@ class Plan:
     on_cpu: tuple[str, ...] = ()  # --override-tensor patterns of what stays in RAM when the rest is on a GPU
     predicted_tps: dict[str, float] = field(default_factory=dict)  # tokens/s: generation, prompt and their errors
     made_from: dict[str, object] = field(default_factory=dict)
+    cache: ChosenCache | None = None  # None: the types of the KV cache were not part of the choice
     rounding: RoundingUse | None = None  # None: ggml's own encoder throughout
     stock_rounding_kld: float | None = None  # ``predicted_kld`` of the same types with ggml's own rounding
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+from quantplan.cache_sensitivity import CachePair, CacheSensitivity, ChosenCache
 from quantplan.comparison import Comparison, Gap, Row
 from quantplan.measurement import PERCENTILES, Conditions, Estimate, Measurement
 from quantplan.plan import ImatrixUse, Limit, Outcome, Plan, PlannedTensor, RoundingUse
@@ -49,6 +50,7 @@ PLAN = Plan(
     limits=(Limit("VRAM", "bytes", 1 << 30, 9 << 26),),
     on_cpu=(r"^blk\.0\.ffn_.*_exps",),
     predicted_tps={"generation": 12.5, "generation_err": 0.25},
+    cache=ChosenCache("q8_0,q5_1", Estimate(0.001, 0.0001), 32768, 4096),
     rounding=RoundingUse("t" * 64, 512, 128),
     stock_rounding_kld=0.02,
     made_from={"wishes": ["--min output=Q6_K"], "damage_table": None, "alpha": {"k": 1.5}},
@@ -76,6 +78,12 @@ SECOND_MOMENTS = Index(
 
 CONDITIONS = Conditions(
     "t" * 64, 512, 3, "b" * 64, "in-process", "cpu", "llama-cpp-python 0.3.36", cache_types="q8_0,q5_1"
+)
+CACHE_SENSITIVITY = CacheSensitivity(
+    "d" * 64,
+    4096,
+    (CachePair("q8_0", Estimate(1e-5, 1e-6)), CachePair("f16,q4_0", Estimate(0.003, None))),
+    replace(CONDITIONS, cache_types="f16"),
 )
 MEASUREMENT = Measurement(
     file="m-Q4_K_M.gguf",

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from quantplan.cli import console, options
+from quantplan.cli.cache_options import MeasuredCacheOptions
 from quantplan.cli.framework import OUTPUT, OutputOptions, command, option, out_option
 from quantplan.cli.option_groups import (
     MEASURING,
@@ -21,7 +22,6 @@ from quantplan.cli.option_groups import (
     TableFormat,
     TextOptions,
 )
-from quantplan.cli.plan_options import MeasuredCacheOptions
 from quantplan.cli.plan_output import model_stem, with_stem
 from quantplan.cli.task_options import Evidence, TaskOptions
 from quantplan.comparison import ComparedFile, Comparison

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from quantplan.cli import console, options
+from quantplan.cli.cache_options import MeasuredCacheOptions
 from quantplan.cli.framework import OutputOptions, command, option, out_option
 from quantplan.cli.option_groups import MEASURING, EvaluationOptions, ExecutionOptions, ModelOptions, TextOptions
-from quantplan.cli.plan_options import MeasuredCacheOptions
 from quantplan.cli.task_options import Evidence, TaskOptions
 from quantplan.evaluate.measure import MeasureOptions
 from quantplan.evaluate.measure import measure as measure_in_process

@@ -10,9 +10,10 @@ import typer
 from quantplan.budget import parse_size
 from quantplan.cache_types import USUAL_PAIRS, kv_name
 from quantplan.cli import console, options
+from quantplan.cli.cache_options import CacheOptions
 from quantplan.cli.framework import command, json_option, option
 from quantplan.cli.option_groups import MEMORY, ModelOptions
-from quantplan.cli.plan_options import CacheOptions, on_cpu_option
+from quantplan.cli.plan_options import on_cpu_option
 from quantplan.devices.fit_params import memory_needs
 from quantplan.devices.largest_context import LargestContext, Machine, largest_contexts
 from quantplan.devices.memory import MemoryUse, Placement, placement

@@ -7,8 +7,8 @@ from enum import Enum
 from typing import Any, ClassVar
 
 from quantplan.budget import parse_size
-from quantplan.cache_types import CacheTypes, parse_kv
 from quantplan.cli import config, options
+from quantplan.cli.cache_options import CacheOptions
 from quantplan.cli.framework import option, whole
 from quantplan.cli.option_groups import (
     MEASURING,
@@ -20,6 +20,7 @@ from quantplan.cli.option_groups import (
     TypesOptions,
 )
 from quantplan.devices.limits import Devices, default_on_cpu
+from quantplan.devices.memory_formulas import smallest_cache
 from quantplan.errors import BadUsage
 from quantplan.llamacpp.encodable_types import parse_writable
 from quantplan.project import SOURCES
@@ -156,36 +157,6 @@ class ConstraintOptions(TypesOptions):
         )
 
 
-@dataclass(frozen=True)
-class CacheOptions:
-    """Types of the KV cache, as in llama.cpp."""
-
-    panel: ClassVar[str] = MEMORY
-    kv: str | None = option("Type of the KV cache, or those of K and V: q8_0,q5_1 (default: f16).")
-    cache_type_k: str | None = option("Type of the cache of K alone.", "-ctk")
-    cache_type_v: str | None = option("Type of the cache of V alone.", "-ctv")
-
-    @property
-    def any(self) -> bool:
-        """Whether the types were chosen."""
-        return bool(self.kv or self.cache_type_k or self.cache_type_v)
-
-    @property
-    def cache_types(self) -> CacheTypes:
-        """Of K and of V."""
-        if self.kv and (self.cache_type_k or self.cache_type_v):
-            raise BadUsage("--kv sets both types of the KV cache: give it, or --cache-type-k and --cache-type-v")
-        return parse_kv(self.kv or f"{self.cache_type_k or 'f16'},{self.cache_type_v or 'f16'}")
-
-
-@dataclass(frozen=True)
-class MeasuredCacheOptions(CacheOptions):
-    """The same as a condition of a measurement: what the project serves with does not count."""
-
-    panel: ClassVar[str] = MEASURING
-    kv: str | None = option("KV cache to run the files with: q8_0, or K,V as q8_0,q5_1 (default: f16).")
-
-
 def on_cpu_option() -> Any:
     return option(
         "Keep these tensors in RAM, for example ffn_*_exps; repeatable.",
@@ -223,7 +194,8 @@ class LimitOptions(CacheOptions, MemoryLimitOptions):
         moved = tuple(Selector(text) for text in self.on_cpu)
         if not moved and self.ram is not None:
             moved = default_on_cpu(model)
-        return Devices(vram, ram, self.serve_ctx or DEFAULT_SERVE_CTX, self.cache_types, moved)
+        ctx = self.serve_ctx or DEFAULT_SERVE_CTX
+        return Devices(vram, ram, ctx, smallest_cache(model) if self.automatic else self.cache_types, moved)
 
     def check(self) -> None:
         """What can be said without the model, before it is read."""
@@ -233,7 +205,8 @@ class LimitOptions(CacheOptions, MemoryLimitOptions):
             if text is not None:
                 parse_size(text, name)
         if self.limits_memory:
-            _ = self.cache_types
+            if not self.automatic or self.cache_type_k or self.cache_type_v:
+                _ = self.cache_types
             return
         described = config.settings()  # for the commands that look at memory
         for name in ("serve_ctx", "kv", "cache_type_k", "cache_type_v", "on_cpu"):

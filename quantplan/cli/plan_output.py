@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantplan.block_ranges import runs_text
+from quantplan.cache_types import parse_kv
 from quantplan.cli import console, options
 
 if TYPE_CHECKING:
+    from quantplan.cache_sensitivity import ChosenCache
     from quantplan.plan import Limit, Plan
     from quantplan.planning.request import PlanRequest
     from quantplan.report.table import Table
@@ -70,7 +72,7 @@ def print_plan(plan: "Plan", model: "Model", path: Path | str, as_json: bool) ->
 
 
 def _figures(plan: "Plan", model: "Model", path: Path | str) -> dict[str, object]:
-    from quantplan.records.codec import finite
+    from quantplan.records.codec import encode, finite
     from quantplan.report.rounding import rounding_fields
 
     return {
@@ -89,6 +91,7 @@ def _figures(plan: "Plan", model: "Model", path: Path | str) -> dict[str, object
             {"name": each.name, "unit": each.unit, "limit": each.limit, "used": each.used} for each in plan.limits
         ],
         "override_tensor": list(plan.on_cpu),
+        "cache": encode(plan.cache) if plan.cache else None,
         "predicted_tps": plan.predicted_tps or None,
         "rounding": rounding_fields(plan),
     }
@@ -147,6 +150,23 @@ def _limit(limit: "Limit") -> str:
     return f"{limit.name}: {limit.used * share:,.0f} of {limit.limit * share:,.0f} us that are left for matrices"
 
 
+def serve_arguments(plan: "Plan") -> list[str]:
+    """Options of llama.cpp that run the file as it was planned for."""
+    words = ["-ngl 999"]
+    if plan.cache:
+        keys, values = parse_kv(plan.cache.types)
+        words += [f"-c {plan.cache.ctx}", f"-ctk {keys.name.lower()}", f"-ctv {values.name.lower()}"]
+    return words + ([f"--override-tensor '{','.join(plan.on_cpu)}'"] if plan.on_cpu else [])
+
+
+def _cache(cache: "ChosenCache", weights: float) -> str:
+    error = f" +- {cache.kld.stderr:.5f}" if cache.kld.stderr is not None else ""
+    return (
+        f"KV cache  {cache.types}: KLD {cache.kld.value:.5f}{error} alone ({cache.n_ctx:,} tokens), "
+        f"{weights + cache.kld.value:.5f} with the weights"
+    )
+
+
 def _expectation(plan: "Plan") -> list[str]:
     from quantplan.report.rounding import plan_rounding
 
@@ -164,8 +184,10 @@ def _expectation(plan: "Plan") -> list[str]:
             f"{plan.predicted_tps[key]:.4g} +- {plan.predicted_tps[f'{key}_err']:.2g} ({words})" for key, words in pairs
         )
         lines.append(f"speed     {', '.join(rates)} tokens/s on this machine")
-    if plan.on_cpu:
-        lines.append(f"run with  -ngl 999 --override-tensor '{','.join(plan.on_cpu)}'")
+    if plan.cache:
+        lines.append(_cache(plan.cache, plan.predicted_kld or 0.0))
+    if plan.on_cpu or plan.cache:
+        lines.append(f"run with  {' '.join(serve_arguments(plan))}")
     if plan.outcome.status != "given":
         gap = f", gap {plan.outcome.gap:.2%}" if plan.outcome.gap is not None else ""
         lines.append(f"solver    {plan.outcome.status}{gap} after {plan.outcome.seconds:.1f} s")

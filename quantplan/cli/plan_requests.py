@@ -6,16 +6,26 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from quantplan import api
+from quantplan.cache_sensitivity import CacheSensitivity
 from quantplan.cli import console, options
+from quantplan.cli.cache_options import AutoCacheOptions
 from quantplan.cli.option_groups import CalibrationOptions, ImatrixOptions, ModelOptions, MomentExecutionOptions
-from quantplan.cli.plan_options import ConstraintOptions, LimitOptions, MeasuringOptions, TargetOptions
+from quantplan.cli.plan_options import (
+    ConstraintOptions,
+    LimitOptions,
+    MeasuringOptions,
+    TargetOptions,
+)
+from quantplan.cli.plan_output import model_stem
 from quantplan.devices.limits import where
 from quantplan.devices.speed.by_device import check_measurable, placed_speeds
 from quantplan.devices.speed.measure import SpeedOptions, pending, speed_table
 from quantplan.devices.speed.table import SpeedTable
 from quantplan.errors import BadUsage
+from quantplan.evaluate.cache_sensitivities import CacheMeasureOptions, cache_sensitivity
 from quantplan.planning.request import PlanRequest, types_to_estimate
 from quantplan.quant_type import QuantType
+from quantplan.records.formats import CACHE_SENSITIVITIES
 from quantplan.sensitivity.estimate import SensitivityOptions
 from quantplan.sensitivity_table import SensitivityTable
 
@@ -49,9 +59,14 @@ class PlanningOptions:
         limits, measuring = replace(self.limits, serve_ctx=ctx), replace(self.measuring, ctx=None)
         return replace(self, limits=limits, measuring=measuring)
 
-    def request(self, budget: str | None) -> PlanRequest:
-        """The request that the options make, checked as far as nothing need be measured for it."""
+    def request(self, budget: str | None, automatic_cache: bool = False) -> PlanRequest:
+        """The request that the options make, checked as far as nothing need be measured for it.
+
+        ``automatic_cache``: whether --kv auto is possible; then the request has the smallest cache.
+        """
         target, limits = self.target, self.limits
+        if not automatic_cache:
+            _ = limits.cache_types
         if target.max_kld is not None and not 0 < target.max_kld < float("inf"):
             raise BadUsage(f"--max-kld {target.max_kld:g}: must be greater than zero")
         limits.check()
@@ -104,6 +119,29 @@ class PlanningOptions:
         if measured:
             warn_of_activation_quantization(table)
         return table
+
+    def cache_sensitivity(self, request: PlanRequest, how: AutoCacheOptions) -> CacheSensitivity:
+        """What each pair of types of the KV cache costs: of a file, or measured and kept in the project's reports."""
+        if how.kv_sensitivity is not None:
+            return CACHE_SENSITIVITIES.read(how.kv_sensitivity)
+        text = self.calibration.text
+        if text is None:
+            raise BadUsage(
+                "--kv auto measures what cache types cost on the calibration text: give --calibration TEXT, or --kv-sensitivity "
+                "FILE with a table that was measured before"
+            )
+        assert request.devices is not None
+        options_of = CacheMeasureOptions(how.kv_ctx, how.kv_chunks, self.execution.parsed())
+        with options.alone(), console.progress("measuring cache types") as advance:
+            measured = cache_sensitivity(
+                request.model, text, request.devices.ctx, options_of, advance, options.cache_folder()
+            )
+        folder = options.records_folder(None)
+        if folder is not None:
+            path = folder / f"{model_stem(request.model)}.cache.json"
+            CACHE_SENSITIVITIES.write(measured, path)
+            console.say(f"written: {path}")
+        return measured
 
     def speeds(self, request: PlanRequest, types: tuple[QuantType, ...]) -> SpeedTable | None:
         """This machine's speeds: measured where a limit needs them, else only where all of them are known already.

@@ -48,7 +48,8 @@ def default_on_cpu(model: Model) -> tuple[Selector, ...]:
 
 
 @cache
-def _needs(model: Model, ctx: int, kv: CacheTypes) -> MemoryNeeds:
+def needs_of(model: Model, ctx: int, kv: CacheTypes) -> MemoryNeeds:
+    """See ``memory_needs``; asked once."""
     return memory_needs(model, ctx, kv)
 
 
@@ -59,7 +60,7 @@ def where(model: Model, devices: Devices) -> Placement:
 def memory_use(types: Mapping[str, QuantType], model: Model, devices: Devices) -> MemoryUse:
     """What a file with these types takes on the two devices; tensors without one stay as they are stored."""
     sizes = {tensor.name: tensor.bytes_as(types.get(tensor.name, tensor.type)) for tensor in model.tensors}
-    return where(model, devices).use(_needs(model, devices.ctx, devices.kv), sizes)
+    return where(model, devices).use(needs_of(model, devices.ctx, devices.kv), sizes)
 
 
 def within_memory(formulation: Formulation, model: Model, devices: Devices) -> Iterator[Formulation]:
@@ -69,7 +70,7 @@ def within_memory(formulation: Formulation, model: Model, devices: Devices) -> I
     the choice, so each size is a problem of its own and the best of them is the answer. Raises BudgetImpossible where the
     context alone does not fit.
     """
-    needs, at = _needs(model, devices.ctx, devices.kv), where(model, devices)
+    needs, at = needs_of(model, devices.ctx, devices.kv), where(model, devices)
     copied = {t.name: t.bytes for t in model.tensors if t.name not in formulation.grouping.of_tensor}
     levels = _levels(formulation.grouping, at, at.largest_moved({name: copied.get(name, 0) for name in at.moved}))
     possible = False

@@ -6,7 +6,7 @@ RAM next to a GPU, and what crosses between the devices, are upper bounds. Tests
 
 from dataclasses import dataclass
 
-from quantplan.cache_types import CacheTypes
+from quantplan.cache_types import USUAL_PAIRS, CacheTypes
 from quantplan.devices.memory import COMPUTED, Figure
 from quantplan.errors import BadUsage
 from quantplan.tensor import Model, Tensor, padded
@@ -66,6 +66,26 @@ def check_kv(model: Model, run: ServeSettings) -> None:
             raise BadUsage(
                 f"the cache cannot be kept as {quant.name.lower()}: {which}s of {head} do not divide into blocks of {quant.block}"
             )
+
+
+def possible_caches(model: Model) -> tuple[CacheTypes, ...]:
+    """The usual pairs that llama.cpp can keep with this model, largest first: not all heads divide into blocks, and MLA has one
+    cache for both.
+    """
+    return tuple(pair for pair in USUAL_PAIRS if _possible(model, pair))
+
+
+def _possible(model: Model, pair: CacheTypes) -> bool:
+    try:
+        check_kv(model, ServeSettings(CELLS, pair))
+    except BadUsage:
+        return False
+    return True
+
+
+def smallest_cache(model: Model) -> CacheTypes:
+    """The possible pair of the fewest bits."""
+    return min(possible_caches(model), key=lambda pair: pair[0].bits + pair[1].bits)
 
 
 def kv_cache(model: Model, run: ServeSettings) -> Figure | None:

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from quantplan.abilities import context_note
-from quantplan.cache_types import F16_CACHE, CacheTypes
+from quantplan.cache_types import F16_CACHE, CacheTypes, parse_kv
 from quantplan.devices.memory_formulas import ServeSettings, check_kv
 from quantplan.errors import WorkersLost
-from quantplan.evaluate.base_logits import BaseLogits
+from quantplan.evaluate.base_logits import BaseLogits, Run
 from quantplan.evaluate.figures import figures
 from quantplan.evaluate.same_tokens import check_same_tokens, check_vocabulary
 from quantplan.evaluate.text_places import placed
@@ -60,28 +60,66 @@ def measure(
     ``advance`` gets shares of the whole work that add up to 1. In the folder ``cache`` finished files are kept, and taken from
     there while nothing that matters has changed. Raises BadFile, ModelMismatch, TextTooShort, WorkersLost.
     """
-    options, advance = options or MeasureOptions(), advance or (lambda _share: None)
+    options = options or MeasureOptions()
+    runs = [(Path(file), options.cache_types) for file in files]
+    return measure_runs(base_path, runs, text, options, advance, cache)
+
+
+def measure_runs(
+    base_path: Path,
+    runs: Sequence[tuple[Path, CacheTypes]],
+    text: str,
+    options: MeasureOptions,
+    advance: Advance | None = None,
+    cache: Path | None = None,
+) -> list[Measurement]:
+    """The same for files with types of the KV cache of their own, which ``options`` then does not decide."""
+    advance = advance or (lambda _share: None)
     base = read_model(base_path)
-    models = {Path(file): read_model(file) for file in files}
+    models = {path: read_model(path) for path, _ in runs}
     for model in models.values():
         check_vocabulary(base, model)
-        check_kv(model, ServeSettings(options.n_ctx, options.cache_types))
+    for path, cache_types in runs:
+        check_kv(models[path], ServeSettings(options.n_ctx, cache_types))
     reference = BaseLogits(base, text, options.engine, options.chunks, options.memory_bytes)
-    conditions = reference.conditions(options.cache_types)
-    finished = Cache(MEASUREMENTS, cache, "measure", asdict(conditions))
-    left = {model.digest: model for model in models.values() if model.digest not in finished}
-    check_same_tokens(base, reference.tokens, left.values(), text, options.chunks)
+    finished = _Finished(reference, cache)
+    left = {(models[path].digest, types): (models[path], types) for path, types in runs}
+    left = {key: run for key, run in left.items() if run not in finished}
+    check_same_tokens(base, reference.tokens, dict(left.values()), text, options.chunks)
     if left:
         _measure(reference, list(left.values()), options, finished, advance)
     else:
         advance(1)
-    measured = [_named(finished, file, models[Path(file)]) for file in files]
+    measured = [_named(finished[models[path], types], path, models[path]) for path, types in runs]
     return [replace(each, spikes=_spikes(each, base, text, options.n_ctx)) for each in measured]
 
 
-def _named(finished: Cache[Measurement], file: Path, model: Model) -> Measurement:
+class _Finished:
+    """Measurements by run, each kept under its conditions."""
+
+    def __init__(self, reference: BaseLogits, folder: Path | None) -> None:
+        self._reference, self._folder = reference, folder
+        self._caches: dict[CacheTypes, Cache[Measurement]] = {}
+
+    def _of(self, types: CacheTypes) -> Cache[Measurement]:
+        if types not in self._caches:
+            conditions = asdict(self._reference.conditions(types))
+            self._caches[types] = Cache(MEASUREMENTS, self._folder, "measure", conditions)
+        return self._caches[types]
+
+    def __contains__(self, run: Run) -> bool:
+        return run[0].digest in self._of(run[1])
+
+    def __getitem__(self, run: Run) -> Measurement:
+        return self._of(run[1])[run[0].digest]
+
+    def put(self, measurement: Measurement) -> None:
+        self._of(parse_kv(measurement.conditions.cache_types)).put(measurement.model_digest, measurement)
+
+
+def _named(measurement: Measurement, file: Path, model: Model) -> Measurement:
     """What was measured, with what depends on the file's name and header alone."""
-    return replace(finished[model.digest], file=str(Path(file)), bytes_per_token=model.bytes_per_token())
+    return replace(measurement, file=str(file), bytes_per_token=model.bytes_per_token())
 
 
 def _spikes(measurement: Measurement, base: Model, text: str, n_ctx: int) -> tuple[Spike, ...]:
@@ -89,39 +127,32 @@ def _spikes(measurement: Measurement, base: Model, text: str, n_ctx: int) -> tup
 
 
 def _measure(
-    reference: BaseLogits, models: list[Model], options: MeasureOptions, finished: Cache[Measurement], advance: Advance
+    reference: BaseLogits, runs: list[Run], options: MeasureOptions, finished: _Finished, advance: Advance
 ) -> None:
-    """Puts the measurements of all models into ``finished``, wherever the options say that they run."""
+    """Puts the measurements of all runs into ``finished``, wherever the options say that they run."""
     execution = options.execution
-
-    def put(measurement: Measurement) -> None:
-        finished.put(measurement.model_digest, measurement)
-
     try:
         if execution.many:
-            _in_pool(reference, models, options, put, advance)
+            _in_pool(reference, runs, options, finished.put, advance)
         elif execution.rpc:
-            on_servers(execution.rpc, _on_servers, reference, models, options.cache_types, put=put, advance=advance)
+            on_servers(execution.rpc, _on_servers, reference, runs, put=finished.put, advance=advance)
         else:
-            _here(reference, models, options.cache_types, put, advance)
+            _here(reference, runs, finished.put, advance)
     except Lost as lost:
-        names = ", ".join(str(model.path) for model in models if model.digest not in finished)
+        names = ", ".join(dict.fromkeys(str(run[0].path) for run in runs if run not in finished))
         raise WorkersLost(
             f"{lost.reason}. Not measured: {names}; finished files are kept: run the same command again for the rest"
         ) from None
 
 
-def _on_servers(
-    reference: BaseLogits, models: list[Model], cache_types: CacheTypes, report: Reporter, put: Put, advance: Advance
-) -> None:
-    _here(reference, models, cache_types, put, advance)
+def _on_servers(reference: BaseLogits, runs: list[Run], report: Reporter, put: Put, advance: Advance) -> None:
+    _here(reference, runs, put, advance)
 
 
-def _here(reference: BaseLogits, models: list[Model], cache_types: CacheTypes, put: Put, advance: Advance) -> None:
-    share = 1 / (len(reference.chunks) * (len(models) + 1))
-    runs = [(model, cache_types) for model in models]
-    for (model, _), scores in reference.scores(runs, lambda chunks: advance(chunks * share)):
-        put(measurement_of(model, scores, reference.conditions(cache_types)))
+def _here(reference: BaseLogits, runs: list[Run], put: Put, advance: Advance) -> None:
+    share = 1 / (len(reference.chunks) * (len(runs) + 1))
+    for (model, types), scores in reference.scores(runs, lambda chunks: advance(chunks * share)):
+        put(measurement_of(model, scores, reference.conditions(types)))
 
 
 @dataclass(frozen=True)
@@ -134,22 +165,24 @@ class _Job:
     options: MeasureOptions
 
 
-def _in_pool(reference: BaseLogits, models: list[Model], options: MeasureOptions, put: Put, advance: Advance) -> None:
-    """A file is a task, and the base runs for each."""
+def _in_pool(reference: BaseLogits, runs: list[Run], options: MeasureOptions, put: Put, advance: Advance) -> None:
+    """A run is a task, and the base runs for each."""
     base = reference.base
     with WorkerPool(options.execution) as pool:
         alone = replace(options, execution=options.execution.within_worker(pool.threads(options.execution.threads)))
         job = _Job(base.path.absolute(), base.digest, reference.text, alone)
-        for _, measurement in pool.run(_in_worker, job, [(model.path.absolute(), model.digest) for model in models]):
+        tasks = [(model.path.absolute(), model.digest, types) for model, types in runs]
+        for _, measurement in pool.run(_in_worker, job, tasks):
             put(measurement)
-            advance(1 / len(models))
+            advance(1 / len(runs))
 
 
-def _in_worker(job: _Job, file: tuple[Path, str]) -> Measurement:
+def _in_worker(job: _Job, task: tuple[Path, str, CacheTypes]) -> Measurement:
+    path, digest, types = task
     model_here(job.base, job.base_digest)
-    model_here(*file)
+    model_here(path, digest)
     execution = replace(job.options.execution, threads=job.options.execution.threads or worker_threads())
-    return measure(job.base, [file[0]], job.text, replace(job.options, execution=execution))[0]
+    return measure_runs(job.base, [(path, types)], job.text, replace(job.options, execution=execution))[0]
 
 
 def measurement_of(model: Model, scores: TokenScores, conditions: Conditions) -> Measurement:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from quantplan.build.compensated_rounding import rounding_use
 from quantplan.devices import limits
+from quantplan.devices.smallest_fit import check_smallest_fits
 from quantplan.devices.speed.table import SpeedTable
 from quantplan.errors import BadFile, BadUsage, BudgetImpossible
 from quantplan.gguf.sized_plan import make_plan
@@ -42,6 +43,8 @@ def check(request: PlanRequest) -> None:
         for tensor in tensors
     }
     formulation = formulate_request(request, SensitivityTable(request.model.digest, no_damage))
+    if request.devices is not None:
+        check_smallest_fits(request.model, formulation.grouping, request.devices)
     formulations(replace(request, least_tps=None), formulation, None)
     budget = goal_of(request).budget
     if budget is not None:
@@ -64,7 +67,13 @@ def plan_for(
 
     ``narrow`` adds a condition of the caller's. Raises BudgetImpossible and what ``formulate_request`` raises.
     """
-    solved = solve_request(request, table, speeds, narrow)
+    return plan_of_solved(request, table, solve_request(request, table, speeds, narrow), speeds)
+
+
+def plan_of_solved(
+    request: PlanRequest, table: SensitivityTable, solved: "Solved", speeds: SpeedTable | None
+) -> tuple[Plan, bool]:
+    """The plan of an answer, and whether everything fits at the largest types."""
     plan = plan_of(request, table, solved.formulation, solved.solution.choices, solved.solution.outcome)
     if request.devices is not None:
         plan = limits.with_devices(plan, request.model, request.devices)
@@ -88,8 +97,13 @@ def solve_request(
     speeds: SpeedTable | None = None,
     narrow: Callable[[Formulation], Formulation] = _unchanged,
 ) -> Solved:
-    """The best answer of all formulations, with the bound that holds for all of them; raises as ``plan_for``."""
+    """The best answer of all formulations; raises as ``plan_for``."""
     problems = [narrow(each) for each in formulations(request, formulate_request(request, table), speeds)]
+    return solve_formulations(request, table, problems)
+
+
+def solve_formulations(request: PlanRequest, table: SensitivityTable, problems: Sequence[Formulation]) -> Solved:
+    """The best answer of a request's formulations, with the bound that holds for all of them."""
     answers, refused = [], []
     for formulation in problems:
         try:

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from quantplan.cache_sensitivity import CacheSensitivity
 from quantplan.comparison import KLD, Comparison, Gap, Row
 from quantplan.measurement import PERCENTILES, Conditions, Measurement
 from quantplan.plan import Plan
@@ -39,8 +40,8 @@ def _rows_by_tensor(fields: Fields) -> Fields:
 shape(Plan, required=("outcome", "imatrix", "predicted_kld", "layer_types", "made_from"))
 shape(SensitivityTable, written=lambda fields: fields | {"rows": list(fields["rows"].values())}, read=_rows_by_tensor)
 PLANS = register(
-    # 1: first; 2: what was minimised, prices, limits, devices, tokens/s; 3: compensated rounding
-    RecordFormat("quantplan-plan", 3, Plan, "plan", "make it again with `quantplan solve`", _check_plan)
+    # 1: first; 2: what was minimised, prices, limits, devices, tokens/s; 3: compensated rounding; 4: types of the KV cache
+    RecordFormat("quantplan-plan", 4, Plan, "plan", "make it again with `quantplan solve`", _check_plan)
 )
 SENSITIVITY_TABLES = register(
     # 1: first; 2: which pairs have compensated rounding
@@ -98,6 +99,9 @@ def _outcomes(text: Any) -> list[bool]:
 MEASUREMENTS = register(
     # 1: first; 2: bytes read per token, types of the KV cache
     RecordFormat("quantplan-measurement", 2, Measurement, "measurement", "measure again")
+)
+CACHE_SENSITIVITIES = register(
+    RecordFormat("quantplan-cache", 1, CacheSensitivity, "table of cache types", "measure again with `solve --kv auto`")
 )
 TASK_SCORES = register(RecordFormat("quantplan-task-score", 1, TaskScore, "score", "measure again"))
 THROUGHPUTS = register(RecordFormat("quantplan-throughput", 1, Throughput, "speeds", "measure again"))

@@ -5,6 +5,7 @@ import pytest
 from model_parts import imatrix_of
 from model_shapes import QWEN3_8B
 
+from quantplan.cache_types import F16_CACHE, parse_kv
 from quantplan.cli.plan_options import parse_sample
 from quantplan.errors import BadUsage
 from quantplan.gguf.imatrix_files import write_imatrix
@@ -27,6 +28,7 @@ FIGURES = {
     "prices",
     "limits",
     "override_tensor",
+    "cache",
     "predicted_tps",
     "rounding",
 }
@@ -357,3 +359,50 @@ def test_sample(text, elements):
 def test_sample_nonsense(text):
     with pytest.raises(BadUsage, match="write a number of weights such as 512k or 2M, or full"):
         parse_sample(text)
+
+
+# -- weights and KV cache together
+
+
+def test_cache_types_are_chosen_with_the_weights(solve, command, workplace, small_model, small_text, monkeypatch):
+    """Measured once on the calibration text; the same table serves again, and without measuring."""
+    from quantplan.evaluate import cache_sensitivities as measuring
+
+    pairs = [F16_CACHE, parse_kv("q8_0"), parse_kv("q8_0,q4_0")]
+    monkeypatch.setattr(measuring, "possible_caches", lambda _model: pairs)
+    command("init", small_model, "--folder", ".")
+    vram = json.loads(command("memory", small_model, "--serve-ctx", 8192, "--json").out)["contexts"][0]["vram"]
+    words = ["--vram", str(vram - 4_000_000), "--serve-ctx", 8192, "--kv", "auto", *PRIOR]
+    done = solve(*words, "--calibration", small_text, "--threads", 1, "-o", "plan.json", "--json")
+    assert done.code == 0 and "cache.json" in done.err
+    cache = json.loads(done.out)["cache"]
+    plan = PLANS.read(workplace / "plan.json")
+    assert cache["types"] == plan.cache.types in ("f16", "q8_0", "q8_0,q4_0") and cache["ctx"] == 8192
+    (table,) = (workplace / "reports").glob("*.cache.json")
+    done = solve(*words, "--kv-sensitivity", table, "-o", "again.json")
+    assert done.code == 0 and PLANS.read(workplace / "again.json").types == plan.types
+    assert f"KV cache  {plan.cache.types}: KLD" in done.out and "-ngl 999 -c 8192 -ctk" in done.out
+    other = solve("--vram", "1GiB", "--kv", "auto", *PRIOR, "--kv-sensitivity", "plan.json")
+    assert other.code == 3 and "quantplan-cache file is needed" in other.error
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["-b", "45%", "--kv", "auto"], 2, "give --vram"),
+        (["--vram", "1GiB", "--kv", "auto"], 2, "give --calibration TEXT, or --kv-sensitivity"),
+        (["--vram", "1GiB", "--kv", "auto", "-ctk", "q8_0"], 2, "--kv sets both types"),
+        (["--vram", "1MiB", "--kv", "auto"], 6, "the limit is 1.05 MB: in VRAM its weights take"),
+    ],
+)
+def test_what_kv_auto_needs(solve, files, words, code, message):
+    done = solve(*words, *PRIOR)
+    assert done.code == code and message in done.error
+    assert files() == []
+
+
+def test_only_solve_chooses_cache_types(command, small_model):
+    done = command("frontier", "-m", small_model, "--vram", "1GiB", "--kv", "auto", *PRIOR)
+    assert done.code == 2 and "--kv auto is for `quantplan solve`" in done.error
+    dry = command("solve", "-m", small_model, "--vram", "1GiB", "--kv", "auto", *PRIOR, "--dry-run")
+    assert "36 pairs of KV cache types" in dry.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -103,11 +104,24 @@ def test_a_budget_besides(moe, table):
 
 def test_what_does_not_fit(moe, table):
     with pytest.raises(BudgetImpossible, match="a context of 4,096 leaves no room for weights"):
+        plan_for(asked(moe, 1000, ctx=4096), table)
+    with pytest.raises(BudgetImpossible, match=r"smallest file .* or keep tensors in RAM with --on-cpu \(no context"):
         check(asked(moe, 1000, ctx=4096))
     free = plan_for(asked(moe, 1 << 40), table)[0]
     use = memory_use(free.types, moe, Devices(None, None, 256))
     with pytest.raises(BudgetImpossible, match=r"VRAM: the smallest types take .* are left for them; allow"):
         plan_for(asked(moe, use.vram - use.gpu_weights + 50_000), table)
+
+
+def test_what_would_fit_is_said_and_fits(moe):
+    """Before anything is measured: more VRAM, or a shorter context."""
+    with pytest.raises(BudgetImpossible, match="What would fit") as refused:
+        check(asked(moe, 20 << 20, ctx=32_768))
+    vram, ctx = re.search(r"--vram ([\d.]+)GiB, or --serve-ctx (\d+) ", str(refused.value)).groups()
+    check(asked(moe, int(float(vram) * 2**30), ctx=32_768))
+    check(asked(moe, 20 << 20, ctx=int(ctx)))
+    with pytest.raises(BudgetImpossible, match="What would fit"):
+        check(asked(moe, 20 << 20, ctx=int(ctx) + 256))
 
 
 def test_a_dense_model_has_no_default_for_ram(case):

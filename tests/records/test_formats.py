@@ -12,6 +12,7 @@ from quantplan.errors import BadFile
 from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
 from quantplan.records.codec import FORMATS, encode, shape
 from quantplan.records.formats import (
+    CACHE_SENSITIVITIES,
     COMPARISONS,
     MEASUREMENTS,
     PLANS,
@@ -28,6 +29,7 @@ GOLDEN = {
     "plan": (PLANS, parts.PLAN),
     "plan-unpredicted": (PLANS, parts.UNPREDICTED),
     "sensitivities": (SENSITIVITY_TABLES, parts.SENSITIVITIES),
+    "cache-sensitivity": (CACHE_SENSITIVITIES, parts.CACHE_SENSITIVITY),
     "measurement": (MEASUREMENTS, parts.MEASUREMENT),
     "measurement-unmeasured": (MEASUREMENTS, parts.UNMEASURED),
     "task-score": (TASK_SCORES, parts.TASK_SCORE),
@@ -67,6 +69,11 @@ def test_files_of_version_1_open():
     first, second = COMPARISONS.read(parts.GOLDEN / "comparison-version-1.json").rows
     assert first.measurement == parts.OF_VERSION_1 and first.tasks == () and second.kld_ratio == math.inf
     assert not first.gaps and not second.significant and second.chunks_needed == 40
+
+
+def test_plans_from_before_cache_types_open():
+    plan = PLANS.read(parts.GOLDEN / "plan-version-3.json")
+    assert plan.cache is None and plan == replace(parts.PLAN, cache=None)
 
 
 def test_measurements_from_before_cache_types_open():
