@@ -58,12 +58,12 @@ def largest_contexts(
     llama.cpp refuses all of them.
     """
     with ThreadPoolExecutor(cores()) as pool:
-        found = tuple(pool.map(partial(_largest, model, where, sizes, machine), pairs))
-    if all(each.refused for each in found):
-        raise BadUsage(found[0].refused)
-    if not any(each.ctx for each in found):
-        raise _no_room(found, machine)
-    return found
+        contexts = tuple(pool.map(partial(_largest, model, where, sizes, machine), pairs))
+    if all(each.refused for each in contexts):
+        raise BadUsage(contexts[0].refused)
+    if not any(each.ctx for each in contexts):
+        raise _no_room(contexts, machine)
+    return contexts
 
 
 def _largest(
@@ -102,8 +102,8 @@ def _last_within(size: Callable[[int], int], limit: int, most: int) -> int:
     return low * CELLS
 
 
-def _no_room(found: Sequence[LargestContext], machine: Machine) -> BudgetImpossible:
-    least = min((each for each in found if each.use), key=lambda each: each.use.vram if each.use else 0)
+def _no_room(contexts: Sequence[LargestContext], machine: Machine) -> BudgetImpossible:
+    least = min((each for each in contexts if each.use), key=lambda each: each.use.vram if each.use else 0)
     use = least.use
     assert use is not None
     return BudgetImpossible(

@@ -100,11 +100,13 @@ def _formatter(template: str, engine: Engine) -> Any:
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
     try:
-        found: Any = Jinja2ChatFormatter(template, eos_token=_special(engine, "eos"), bos_token=_special(engine, "bos"))
+        formatter: Any = Jinja2ChatFormatter(
+            template, eos_token=_special(engine, "eos"), bos_token=_special(engine, "bos")
+        )
     except TemplateError as error:
         raise BadFile(f"the model's chat template is not Jinja ({error}); fix {TEMPLATE_KEY} in the file") from None
-    found.strftime_now = lambda _format: _A_DAY
-    return found
+    formatter.strftime_now = lambda _format: _A_DAY
+    return formatter
 
 
 def _added_bos(engine: Engine) -> str:

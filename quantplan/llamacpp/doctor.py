@@ -41,20 +41,20 @@ class DoctorCheck:
 
 def doctor_checks() -> list[DoctorCheck]:
     """All findings; never raises for something that is merely missing."""
-    found = [
+    checks = [
         DoctorCheck(
             "Python",
             "ok",
             f"{platform.python_version()} on {platform.system()} {platform.machine()}, {cores()} cores",
         )
     ]
-    found += [_package(name) for name in PACKAGES]
-    found += [_tried("ggml library", _types)]
-    found += [_tool(name) for name in tools.REQUIRED]
-    if all(finding.state != "missing" for finding in found):
-        found += [_tried("llama.cpp build", _build), _tried("rules of llama-quantize", _rules)]
-        found += [_tried(_KERNELS, kernels_check)]
-    return found
+    checks += [_package(name) for name in PACKAGES]
+    checks += [_tried("ggml library", _types)]
+    checks += [_tool(name) for name in tools.REQUIRED]
+    if all(finding.state != "missing" for finding in checks):
+        checks += [_tried("llama.cpp build", _build), _tried("rules of llama-quantize", _rules)]
+        checks += [_tried(_KERNELS, kernels_check)]
+    return checks
 
 
 def _package(name: str) -> DoctorCheck:

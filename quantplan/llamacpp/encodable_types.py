@@ -33,18 +33,23 @@ def writable_types() -> tuple[QuantType, ...]:
     Types that are not in quantplan's table join it (``quant_type.register``) with the library's own numbers. ToolFailed
     where library and table disagree about a type, ToolMissing without a library.
     """
-    found = [kind for kind in map(installed_type, range(type_count())) if kind and kind.for_weights and _encodes(kind)]
-    for kind in found:
+    writable = [
+        kind for kind in map(installed_type, range(type_count())) if kind and kind.for_weights and _encodes(kind)
+    ]
+    for kind in writable:
         register(kind)
-    return tuple(sorted(found, key=lambda kind: (-kind.bits, kind.name)))
+    return tuple(sorted(writable, key=lambda kind: (-kind.bits, kind.name)))
 
 
 def type_count() -> int:
     """GGML_TYPE_COUNT: what llama_model_quantize_default_params (llama.h) has where no type is chosen."""
-    found = libraries.load("llama").llama_model_quantize_default_params()
-    if found.output_tensor_type != found.token_embedding_type or not 0 < found.output_tensor_type <= _MOST_TYPES:
+    parameters = libraries.load("llama").llama_model_quantize_default_params()
+    if (
+        parameters.output_tensor_type != parameters.token_embedding_type
+        or not 0 < parameters.output_tensor_type <= _MOST_TYPES
+    ):
         raise ToolFailed("the installed libllama does not say how many types it has; see `quantplan doctor`")
-    return found.output_tensor_type
+    return parameters.output_tensor_type
 
 
 def installed_type(number: int) -> QuantType | None:
@@ -112,10 +117,10 @@ def answers_file() -> Path:
 
 def _read(file: Path) -> dict[str, bool]:
     try:
-        found = parse_json(file.read_text())
+        content = parse_json(file.read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _write(file: Path, known: dict[str, bool]) -> None:

@@ -209,14 +209,14 @@ class Engine(LoadedModel):
 
         A tensor may live at several places (tied embeddings on two devices): all of them are swapped.
         """
-        found: dict[str, set[int]] = {}
+        addresses_of: dict[str, set[int]] = {}
 
         def look(node: GgmlTensor, ask: bool) -> bool:
             for source in node.src:
                 if source:
                     name = source.contents.name.decode("utf-8", "replace")
                     if name in names:
-                        found.setdefault(name, set()).add(ctypes.addressof(source.contents))
+                        addresses_of.setdefault(name, set()).add(ctypes.addressof(source.contents))
             return False
 
         tokens = min(self.options.n_ctx, 32)
@@ -225,8 +225,8 @@ class Engine(LoadedModel):
             self.forward(context, np.zeros((1, tokens), np.int32), self.first_scored)
         finally:
             self._llama.llama_free(context)
-        self._handles |= {name: sorted(addresses) for name, addresses in found.items()}
-        return set(found)
+        self._handles |= {name: sorted(addresses) for name, addresses in addresses_of.items()}
+        return set(addresses_of)
 
     def stored_type(self, name: str) -> QuantType:
         """The type in which the loaded model holds the tensor."""

@@ -182,7 +182,7 @@ class _Decoder:
             (sequence.last, len(sequence.tokens) + len(sequence.pieces) - 1, slot, True) for slot, sequence in active
         )
 
-    def _decode(self, entries: Iterator[tuple[int, int, int, bool]], wanted: int) -> np.ndarray:
+    def _decode(self, entries: Iterator[tuple[int, int, int, bool]], outputs: int) -> np.ndarray:
         """float32 [wanted, vocabulary]: llama.cpp's own buffer, valid until the next decode."""
         batch, count = self._batch, 0
         for count, (token, place, slot, output) in enumerate(entries, 1):
@@ -193,4 +193,4 @@ class _Decoder:
         batch.n_tokens = count
         self._engine.run(self._context, batch)
         pointer = self._llama.llama_get_logits(self._context)
-        return np.ctypeslib.as_array(pointer, (wanted, self._engine.vocabulary))
+        return np.ctypeslib.as_array(pointer, (outputs, self._engine.vocabulary))

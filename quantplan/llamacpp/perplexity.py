@@ -96,10 +96,10 @@ def write_base(
 ) -> None:
     """Runs the base model; ToolFailed unless the file has exactly the size that all chunks need."""
     finished = run(base_argv(model, text, base_file, chunks, options), report=report, on_text=_counter(step))
-    found = base_file.stat().st_size if base_file.is_file() else 0
+    size = base_file.stat().st_size if base_file.is_file() else 0
     expected = base_file_bytes(vocabulary, options.n_ctx, chunks)
-    if found != expected:
-        raise failure(finished, f"wrote a base file of {found:,} bytes where {expected:,} are needed")
+    if size != expected:
+        raise failure(finished, f"wrote a base file of {size:,} bytes where {expected:,} are needed")
 
 
 def divergence(
@@ -212,13 +212,13 @@ _LABELS = {
 
 def _pair(log: str, label: str) -> Estimate | None:
     """The figure and its error of a summary line that ends as it should: it may be cut inside a number."""
-    found = re.search(rf"^{re.escape(label)}\s*:{_PAIR}(?: %)?[ \t]*\r?\n", log, re.MULTILINE)
-    return _estimate(found[1], found[2]) if found else None
+    match = re.search(rf"^{re.escape(label)}\s*:{_PAIR}(?: %)?[ \t]*\r?\n", log, re.MULTILINE)
+    return _estimate(match[1], match[2]) if match else None
 
 
 def _single(log: str, label: str) -> float | None:
-    found = re.search(rf"^{re.escape(label)}\s*:\s*{_NUMBER}%?[ \t]*\r?\n", log, re.MULTILINE)
-    return float(found[1]) if found else None
+    match = re.search(rf"^{re.escape(label)}\s*:\s*{_NUMBER}%?[ \t]*\r?\n", log, re.MULTILINE)
+    return float(match[1]) if match else None
 
 
 def _estimate(value: str, error: str) -> Estimate:

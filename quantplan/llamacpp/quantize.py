@@ -214,10 +214,10 @@ def _check_complete(model: Model, types: dict[str, QuantType]) -> None:
 def _numbered_ftypes() -> dict[str, str]:
     """Name -> what the installed llama-quantize calls it by number ("" for COPY); of one number the alias stands first."""
     log = run([TOOL, "--help"], check=False).log
-    found = {name: number for number, name in _FTYPE_LINE.findall(log.partition(_FTYPE_LIST)[2])}
-    if "Q4_K_M" not in found:
+    numbers = {name: number for number, name in _FTYPE_LINE.findall(log.partition(_FTYPE_LIST)[2])}
+    if "Q4_K_M" not in numbers:
         raise UnreadableLog(f"{TOOL} --help lists no file types that quantplan can read; see `quantplan doctor`")
-    return found
+    return numbers
 
 
 def ftypes() -> tuple[str, ...]:
@@ -237,13 +237,13 @@ def looks_like_ftype(word: str) -> bool:
 
 def known_ftype(name: str) -> str:
     """The FTYPE called ``name`` in any case, or of that number; NothingSelected with the nearest names otherwise."""
-    found = name.strip().upper()
-    if found in ftypes():
-        return found
-    numbered = [each for each, number in _numbered_ftypes().items() if number == found]
+    ftype = name.strip().upper()
+    if ftype in ftypes():
+        return ftype
+    numbered = [each for each, number in _numbered_ftypes().items() if number == ftype]
     if numbered:
         return numbered[-1]
-    raise NothingSelected(f"llama-quantize has no stock quant {name.strip()!r}; {_nearest_ftypes(found)}")
+    raise NothingSelected(f"llama-quantize has no stock quant {name.strip()!r}; {_nearest_ftypes(ftype)}")
 
 
 def _nearest_ftypes(name: str) -> str:

@@ -55,14 +55,14 @@ def _listens(server: str) -> bool:
 
 def devices(servers: Sequence[str]) -> list[int]:
     """Addresses of the ggml devices of all servers, in their order. Ends the process where a server cannot be reached."""
-    lib, found = base(), []
+    lib, pointers = base(), []
     for server in servers:
         registered = libraries.load("ggml-rpc").ggml_backend_rpc_add_server(server.encode())
         count = lib.ggml_backend_reg_dev_count(registered) if registered else 0
-        found += [lib.ggml_backend_reg_dev_get(registered, index) for index in range(count)]
-    if not found:
+        pointers += [lib.ggml_backend_reg_dev_get(registered, index) for index in range(count)]
+    if not pointers:
         raise QuantplanError(f"{Execution(rpc=tuple(servers)).backend} offers no device; start {SERVER} with --device")
-    return found
+    return pointers
 
 
 def rounds_like_the_cpu(servers: Sequence[str]) -> bool:
@@ -80,9 +80,9 @@ def device_rounds_like_the_cpu(device: int, type_name: str) -> bool:
     inputs = (random.standard_normal((_TOKENS, _COLUMNS)) * random.lognormal(0, 1, _COLUMNS)).astype(np.float32)
     stored = ggml.quantize(random.standard_normal((_ROWS, _COLUMNS)).astype(np.float32), kind)
     weights = ggml.dequantize(stored, kind, _COLUMNS).astype(np.float64)
-    found = product(device, kind, stored, inputs)
+    computed = product(device, kind, stored, inputs)
     exact, rounded = inputs @ weights.T, ggml.quantize_activations(inputs, ggml.activation_type(kind)) @ weights.T
-    return bool(np.linalg.norm(found - rounded) < _SAME * np.linalg.norm(exact - rounded))
+    return bool(np.linalg.norm(computed - rounded) < _SAME * np.linalg.norm(exact - rounded))
 
 
 def product(device: int, kind: QuantType, stored: np.ndarray, inputs: np.ndarray) -> np.ndarray:

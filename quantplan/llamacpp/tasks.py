@@ -74,26 +74,26 @@ def outcomes(
     for _ in range(RUNS):
         finished = run(argv(model, asked, options), report=report, on_text=_counter(asked.mode, step))
         _check_chunk(finished, options)
-        found = parse(finished, asked.mode)
-        if len(found) == asked.tasks:
-            return found
+        solved = parse(finished, asked.mode)
+        if len(solved) == asked.tasks:
+            return solved
         step = None  # another run makes no progress that was not counted
     raise failure(
-        finished, f"ended {RUNS} times without the results of all {asked.tasks} tasks, at last with {len(found)}"
+        finished, f"ended {RUNS} times without the results of all {asked.tasks} tasks, at last with {len(solved)}"
     )
 
 
 def parse(finished: Finished, mode: str) -> tuple[bool, ...]:
     """The outcomes of the whole lines that are there; ToolFailed where they are not those of one task after another."""
-    solved, found = 0, []
+    solved, outcomes = 0, []
     for number, line in enumerate(_LINES[mode].finditer(finished.log), 1):
         count = float(line[2]) * number / 100
         now = round(count)
         if int(line[1]) != number or now - solved not in (0, 1) or abs(count - now) > _ROUNDING * number:
             raise _unreadable(finished, line[0])
-        found.append(now > solved)
+        outcomes.append(now > solved)
         solved = now
-    return tuple(found)
+    return tuple(outcomes)
 
 
 def _unreadable(finished: Finished, line: str) -> ToolFailed:

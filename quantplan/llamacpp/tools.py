@@ -39,13 +39,13 @@ def bin_folder() -> Path:
 
 def find(tool: str) -> Path:
     """The tool's executable; ToolMissing with the command that installs it."""
-    found = shutil.which(tool, path=str(bin_folder()))
-    if found is None:
+    path = shutil.which(tool, path=str(bin_folder()))
+    if path is None:
         raise ToolMissing(
             f"{tool} is not in {bin_folder()}: llama-cpp-python was built without llama.cpp's tools. Run: {INSTALL_HINT} "
             "(or set QUANTPLAN_TOOLS to the bin folder of a llama.cpp build)"
         )
-    return Path(found)
+    return Path(path)
 
 
 def environment() -> dict[str, str]:

@@ -64,15 +64,15 @@ class Replaced:
 
 def any_type(name: str) -> QuantType:
     """A type of llama.cpp or of ik_llama.cpp by its name in any case; NothingSelected with near names."""
-    found = name.strip().upper()
-    if found in BY_NAME:
+    upper = name.strip().upper()
+    if upper in BY_NAME:
         return weight_type(name)
-    if found in _OWN:
-        return _OWN[found]
-    repacked = _REPACKED.match(found)
+    if upper in _OWN:
+        return _OWN[upper]
+    repacked = _REPACKED.match(upper)
     base = repacked and (BY_NAME.get(repacked[1]) or _OWN.get(repacked[1]))
     if base:
-        return QuantType(found, -1, base.block, base.block_bytes, FAMILY)
+        return QuantType(upper, -1, base.block, base.block_bytes, FAMILY)
     return weight_type(name)
 
 

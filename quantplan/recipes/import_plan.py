@@ -125,8 +125,8 @@ def _named(layers: LayerTypes, model: Model) -> dict[str, QuantType]:
     names = [tensor.name for tensor in quantizable(model)]
     weak = {EMBEDDINGS: layers.output if model.tied else None, "per_layer_token_embd.weight": layers.token_embedding}
     strong = {EMBEDDINGS: layers.token_embedding, OUTPUT: layers.output}
-    found: list[Mapping[str, QuantType | None]] = [weak, resolve(layers.rules, names), strong]
-    return {name: quant for types in found for name, quant in types.items() if quant}
+    levels: list[Mapping[str, QuantType | None]] = [weak, resolve(layers.rules, names), strong]
+    return {name: quant for types in levels for name, quant in types.items() if quant}
 
 
 def _fitting(tensor: Tensor, asked: QuantType, warnings: list[str]) -> QuantType:

@@ -50,28 +50,28 @@ def plan_of_rules(
 
 def _unmatched(text: RuleText, model: Model) -> list[str]:
     """Warnings for rules that do nothing: llama-quantize passes over them. NothingSelected where no rule matches any tensor."""
-    found = matches(text.rules, model.by_name, text.keep_case)
-    missed = [rule for rule in text.rules if not found[rule]]
+    by_rule = matches(text.rules, model.by_name, text.keep_case)
+    missed = [rule for rule in text.rules if not by_rule[rule]]
     if not missed:
-        return _idle(found, model)
+        return _idle(by_rule, model)
     hint = near_roles(missed[0], model.by_name)
     if len(missed) == len(text.rules):
         raise NothingSelected(f"the rule {missed[0]} matches no tensor of the model; {hint}")
     shown = f"{len(missed)} of {len(text.rules)} rules match no tensor of the model, the first is {missed[0]}"
-    return [f"{shown}; {hint}" if hint.startswith("did") else shown, *_idle(found, model)]
+    return [f"{shown}; {hint}" if hint.startswith("did") else shown, *_idle(by_rule, model)]
 
 
-def _idle(found: Mapping[Rule, Sequence[str]], model: Model) -> list[str]:
+def _idle(by_rule: Mapping[Rule, Sequence[str]], model: Model) -> list[str]:
     """Warnings for rules that match tensors and decide none: only copied ones, or all taken by rules before them."""
     names = {tensor.name for tensor in quantizable(model)}
     taken: dict[str, Rule] = {}
     warnings = []
-    for rule, matched in found.items():
+    for rule, matched in by_rule.items():
         first = {taken.setdefault(name, rule) for name in matched}
-        wanted = [name for name in matched if model.by_name[name].type != rule.type]
-        if wanted and not names.intersection(matched):
+        changed = [name for name in matched if model.by_name[name].type != rule.type]
+        if changed and not names.intersection(matched):
             warnings.append(
-                f"the rule {rule} names only tensors that llama-quantize never quantizes ({wanted[0]}); it does nothing"
+                f"the rule {rule} names only tensors that llama-quantize never quantizes ({changed[0]}); it does nothing"
             )
         elif rule not in first and any(each.type != rule.type for each in first):
             warnings.append(

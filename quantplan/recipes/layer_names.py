@@ -142,15 +142,15 @@ def _place(role: str) -> tuple[str, ...]:
 
 def definitions(text: str, known_ftype: Callable[[str], str]) -> dict[str, LayerName]:
     """The names that a text defines. BadFile for a name defined in two ways, NothingSelected for unknown types."""
-    found: dict[str, LayerName] = {}
+    names: dict[str, LayerName] = {}
     for match in _DEFINITION.finditer(text):
         if not match["base"] and not match["pairs"]:
             continue
         name = match["name"].upper()
         defined = _defined(name, match["base"], tuple(_pairs(match["pairs"])), known_ftype)
-        if found.setdefault(name, defined) != defined:
-            raise BadFile(f"the text defines {name} twice: as {found[name]}, and as {defined}; keep one of them")
-    return found
+        if names.setdefault(name, defined) != defined:
+            raise BadFile(f"the text defines {name} twice: as {names[name]}, and as {defined}; keep one of them")
+    return names
 
 
 def _defined(

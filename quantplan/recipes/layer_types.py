@@ -138,13 +138,13 @@ def _flags(text: str) -> tuple[QuantType | None, QuantType | None, tuple[Rule, .
     """(embeddings, output, rules, flags that are passed over) from FLAGS="...", or from the options where they
     stand.
     """
-    found = _FLAGS.search(text)
-    if not found:
+    match = _FLAGS.search(text)
+    if not match:
         return _option(text, _EMBEDDING), _option(text, _OUTPUT), (), ()
     types: dict[str, QuantType] = {}
     rules: list[Rule] = []
     ignored: list[str] = []
-    for option, *values in _option_words(found.group(1).replace("\\\n", " ")):
+    for option, *values in _option_words(match.group(1).replace("\\\n", " ")):
         if option in (_EMBEDDING, _OUTPUT):
             types[option] = quant_type(_value(option, values))
         elif option == _RULE:
@@ -156,13 +156,13 @@ def _flags(text: str) -> tuple[QuantType | None, QuantType | None, tuple[Rule, .
 
 def _option_words(text: str) -> list[list[str]]:
     """Each option with the words that follow it."""
-    found: list[list[str]] = []
+    options: list[list[str]] = []
     for word in text.split():
-        if word.startswith("--") or not found:
-            found.append([word])
+        if word.startswith("--") or not options:
+            options.append([word])
         else:
-            found[-1].append(word)
-    return found
+            options[-1].append(word)
+    return options
 
 
 def _option(text: str, option: str) -> QuantType | None:

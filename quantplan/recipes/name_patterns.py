@@ -34,11 +34,11 @@ def numbers(wanted: Iterable[int]) -> str:
 
 def words(wanted: Iterable[str]) -> str:
     """Alternation of words, what they start and end with in common written once: ``ffn_(down|gate|up)_exps``."""
-    found = sorted(set(wanted))
-    if len(found) == 1:
-        return literal(found[0])
-    start = os.path.commonprefix(found)
-    rest = [word[len(start) :] for word in found]
+    ordered = sorted(set(wanted))
+    if len(ordered) == 1:
+        return literal(ordered[0])
+    start = os.path.commonprefix(ordered)
+    rest = [word[len(start) :] for word in ordered]
     end = os.path.commonprefix([word[::-1] for word in rest])[::-1]
     middles = sorted((word[: len(word) - len(end)] for word in rest), key=lambda word: (not word, word))
     return f"{literal(start)}({'|'.join(literal(word) for word in middles)}){literal(end)}"

@@ -22,10 +22,10 @@ def cover(assignment: Mapping[str, Label], names: Iterable[str] = ()) -> list[tu
     ``names``: further names, which no pattern may be found in. Names that are almost the same can defeat that: check.
     """
     alone, tables = _by_table(assignment, names)
-    found = [(f"^{name_patterns.words(names)}$", label) for label, names in alone.items()]
+    patterns = [(f"^{name_patterns.words(names)}$", label) for label, names in alone.items()]
     for (before, last, label), table in tables.items():
-        found += ((_pattern(before, last, *rectangle), label) for rectangle in table.rectangles())
-    return found
+        patterns += ((_pattern(before, last, *rectangle), label) for rectangle in table.rectangles())
+    return patterns
 
 
 @dataclass

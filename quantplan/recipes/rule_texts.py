@@ -83,9 +83,9 @@ def _commands(script: str, shell: Shell) -> Iterator[RuleText]:
 
 def _different(first: RuleText, others: Iterator[RuleText]) -> int:
     """How many different recipes there are; one that cannot be read is one more."""
-    found = {replace(first, warnings=())}
+    distinct = {replace(first, warnings=())}
     try:
-        found.update(replace(other, warnings=()) for other in others)
+        distinct.update(replace(other, warnings=()) for other in others)
     except QuantplanError:
-        return len(found) + 1
-    return len(found)
+        return len(distinct) + 1
+    return len(distinct)

@@ -182,8 +182,8 @@ class _File:
 def _weight_features(type_name: str, reference: float) -> np.ndarray:
     """What the logarithm of a weights' part is made of, the level left out."""
     kind = BY_NAME[type_name]
-    found = {BITS: kind.bits - reference, **{family: float(kind.family == family) for family in FAMILIES}}
-    return np.array([found.get(name, 0.0) for name in TYPE_FACTORS])
+    features = {BITS: kind.bits - reference, **{family: float(kind.family == family) for family in FAMILIES}}
+    return np.array([features.get(name, 0.0) for name in TYPE_FACTORS])
 
 
 def _kernel_features(type_name: str) -> np.ndarray:

@@ -17,8 +17,10 @@ def demo_texts() -> tuple[str, str]:
         part = heldout if index % _HELDOUT_EVERY == 0 else calibration
         part |= dict.fromkeys(paragraph for paragraph in topics[name].split("\n\n") if paragraph.strip())
     known = {line.strip() for paragraph in calibration for line in paragraph.splitlines() if _long(line)}
-    kept = [each for each in heldout if each not in calibration and known.isdisjoint(map(str.strip, each.splitlines()))]
-    return "\n\n".join(calibration), "\n\n".join(kept)
+    evaluation = [
+        each for each in heldout if each not in calibration and known.isdisjoint(map(str.strip, each.splitlines()))
+    ]
+    return "\n\n".join(calibration), "\n\n".join(evaluation)
 
 
 def _long(line: str) -> bool:

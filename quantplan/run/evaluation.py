@@ -80,9 +80,9 @@ class Builds:
 
     def drop_all_but(self, files: Iterable[EvaluatedFile]) -> None:
         """Removes all other files of the context's folder; files elsewhere stay."""
-        kept = {path for file in files for path in (self.place(file), rules_file(self.place(file)))}
+        paths = {path for file in files for path in (self.place(file), rules_file(self.place(file)))}
         for path in self.context.folder.glob("*") if self.context.folder.is_dir() else ():
-            if path.is_file() and path not in kept:
+            if path.is_file() and path not in paths:
                 path.unlink()
 
     def finish(self, file: EvaluatedFile, out: Path) -> None:

@@ -30,8 +30,8 @@ class StockQuants:
         """The largest that keeps the limits, then those of ``named`` that do. ``most_bytes`` None: any size."""
         by_size = sorted(self._sizes().items(), key=lambda item: -item[1])
         nearest = next((name for name, _ in by_size if self._keeps_limits(request, most_bytes, self.plan(name))), None)
-        kept = [name for name in named if self._keeps_limits(request, most_bytes, self.plan(name))]
-        return list(dict.fromkeys([nearest, *kept] if nearest else kept))
+        fitting = [name for name in named if self._keeps_limits(request, most_bytes, self.plan(name))]
+        return list(dict.fromkeys([nearest, *fitting] if nearest else fitting))
 
     def _keeps_limits(self, request: PlanRequest, most_bytes: int | None, quant: Plan) -> bool:
         devices, least_tps = request.devices, request.least_tps

@@ -108,9 +108,9 @@ class _Chain:
             cache=self.cache,
             report=self.report,
         )
-        kept, noted = keep_table(table, self.cache).name, self._noted_table()
-        if noted.get("table") != kept:
-            noted.put("table", kept)
+        name, noted = keep_table(table, self.cache).name, self._noted_table()
+        if noted.get("table") != name:
+            noted.put("table", name)
         return table
 
     def _noted_table(self) -> Cache[str]:

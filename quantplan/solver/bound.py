@@ -78,10 +78,10 @@ def prices(problem: Problem) -> dict[str, float]:
     """Damage that one more unit of each limit would save at the margin: the relaxation's prices, 0 where one does not bind."""
     # with what is too large for any plan: at the smallest size, too, the next step has a price
     choices_arrays = choice_arrays(problem)
-    found = dict.fromkeys((each.name for each in problem.limits), 0.0)
+    by_name = dict.fromkeys((each.name for each in problem.limits), 0.0)
     units = [max(_unit(each), 1) for each in binding(problem)]
     priced_limits = zip(binding(problem), relax(choices_arrays).prices.tolist(), units, strict=True)
-    return found | {each.name: price / unit for each, price, unit in priced_limits}
+    return by_name | {each.name: price / unit for each, price, unit in priced_limits}
 
 
 def _unit(resource: Resource) -> int:

@@ -101,40 +101,40 @@ class _Search:
         return None if arrays.empty else relax(arrays)
 
     def _solve(self, node: _Node) -> None:
-        found = self._best_of(node.allowed)
-        if found is None:
+        best = self._best_of(node.allowed)
+        if best is None:
             return
-        if found.choices is None:  # out of time
+        if best.choices is None:  # out of time
             self.unproven = min(self.unproven, node.bound)
             return
-        used = self._by_bytes(found.choices)
+        used = self._by_bytes(best.choices)
         if len(used) <= self.most:
-            self._take(found)
+            self._take(best)
             return
-        heapq.heappush(self.heap, replace(node, bound=max(node.bound, found.bound), used=used))
+        heapq.heappush(self.heap, replace(node, bound=max(node.bound, best.bound), used=used))
         self._guess(frozenset(used[: self.most]))
 
     def _guess(self, allowed: Labels) -> None:
         """A plan of the labels that matter most, so that the bound has something to prune with."""
-        if allowed not in self.seen and (found := self._best_of(allowed)):
-            self._take(found)
+        if allowed not in self.seen and (best := self._best_of(allowed)):
+            self._take(best)
 
     def _best_of(self, allowed: Labels) -> BoundSolution | None:
         """The best plan of these labels, however many of them it uses."""
         self.seen.add(allowed)
-        restricted, kept = _restricted(self.problem, allowed)
-        found = self.solve(restricted, self.gap, max(self.deadline, time.perf_counter() + 1.0)) if restricted else None
-        if found is None or found.choices is None:
-            return found
-        choices = [index[choice] for index, choice in zip(kept, found.choices, strict=True)]
-        return replace(found, choices=np.array(choices))
+        restricted, allowed_choices = _restricted(self.problem, allowed)
+        best = self.solve(restricted, self.gap, max(self.deadline, time.perf_counter() + 1.0)) if restricted else None
+        if best is None or best.choices is None:
+            return best
+        choices = [index[choice] for index, choice in zip(allowed_choices, best.choices, strict=True)]
+        return replace(best, choices=np.array(choices))
 
-    def _take(self, found: BoundSolution) -> None:
-        damage = math.inf if found.choices is None else self.problem.damage(found.choices.tolist())
-        if found.bound < damage * (1 - self.gap):
-            self.unproven = min(self.unproven, found.bound)
+    def _take(self, answer: BoundSolution) -> None:
+        damage = math.inf if answer.choices is None else self.problem.damage(answer.choices.tolist())
+        if answer.bound < damage * (1 - self.gap):
+            self.unproven = min(self.unproven, answer.bound)
         if damage < self.damage:
-            self.damage, self.best = damage, found.choices
+            self.damage, self.best = damage, answer.choices
 
     def _by_bytes(self, choices: np.ndarray) -> tuple[str, ...]:
         weight: dict[str, int] = {}
@@ -165,23 +165,27 @@ def _restricted(problem: Problem, allowed: Iterable[str]) -> tuple[Problem | Non
     return choosing(problem, kept), kept
 
 
-def choosing(problem: Problem, kept: list[list[int]]) -> Problem | None:
+def choosing(problem: Problem, allowed_choices: list[list[int]]) -> Problem | None:
     """The problem with only these choices of each group, without ``distinct``; None where a group has none left."""
-    if not all(kept):
+    if not all(allowed_choices):
         return None
     groups = tuple(
         Group(group.name, tuple(group.choices[at] for at in index))
-        for group, index in zip(problem.groups, kept, strict=True)
+        for group, index in zip(problem.groups, allowed_choices, strict=True)
     )
     resources = tuple(
-        replace(each, use=tuple(tuple(use[at] for at in index) for use, index in zip(each.use, kept, strict=True)))
+        replace(
+            each,
+            use=tuple(tuple(use[at] for at in index) for use, index in zip(each.use, allowed_choices, strict=True)),
+        )
         for each in problem.resources
     )
     chains = tuple(
         replace(
             each,
             ranks=tuple(
-                tuple(ranks[at] for at in kept[group]) for group, ranks in zip(each.groups, each.ranks, strict=True)
+                tuple(ranks[at] for at in allowed_choices[group])
+                for group, ranks in zip(each.groups, each.ranks, strict=True)
             ),
         )
         for each in problem.chains

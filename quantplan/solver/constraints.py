@@ -54,11 +54,11 @@ def types_by_tensor(
     tensors: tuple[Tensor, ...], types: tuple[QuantType, ...], constraints: Constraints
 ) -> dict[str, tuple[QuantType, ...]]:
     """The types to choose from for each tensor: those of the narrowest ``only`` that names it, else ``types``."""
-    found = {tensor.name: types for tensor in tensors}
+    offered = {tensor.name: types for tensor in tensors}
     chosen = [(selector.select(tensors), kinds, selector.text) for selector, kinds in constraints.only]
     for selected, kinds, _ in sorted(chosen, key=lambda each: -len(each[0])):
-        found |= {tensor.name: kinds for tensor in selected}
-    return found
+        offered |= {tensor.name: kinds for tensor in selected}
+    return offered
 
 
 def allowed(tensors: tuple[Tensor, ...], candidates: Candidates, constraints: Constraints) -> Allowed:
@@ -111,23 +111,23 @@ def unsafe(tensor: Tensor, kind: QuantType) -> bool:
 def _by_tensor(
     tensors: tuple[Tensor, ...], constraints: Iterable[tuple[Selector, QuantType]], option: str
 ) -> dict[str, list[_Bound]]:
-    found: dict[str, list[_Bound]] = {}
+    bounds: dict[str, list[_Bound]] = {}
     for selector, kind in constraints:
         selected = selector.select(tensors)
         names = frozenset(tensor.name for tensor in selected)
         for tensor in selected:
             words = f"{option} {selector.text}={kind}"
-            found.setdefault(tensor.name, []).append(_Bound(words, fitted(kind, tensor.columns), names))
-    return found
+            bounds.setdefault(tensor.name, []).append(_Bound(words, fitted(kind, tensor.columns), names))
+    return bounds
 
 
 def _narrowest(tensor: Tensor, constraints: Mapping[str, list[_Bound]]) -> _Bound | None:
     """The one that counts; BadUsage where two ask for different types and neither is narrower."""
-    found = constraints.get(tensor.name, [])
-    if not found:
+    bounds = constraints.get(tensor.name, [])
+    if not bounds:
         return None
-    best = min(found, key=lambda each: len(each.tensors))
-    for other in found:
+    best = min(bounds, key=lambda each: len(each.tensors))
+    for other in bounds:
         if other.kind != best.kind and not best.tensors < other.tensors:
             raise BadUsage(
                 f"{best.words} and {other.words} conflict: both name {tensor.name}, and neither names fewer tensors; "
@@ -137,8 +137,8 @@ def _narrowest(tensor: Tensor, constraints: Mapping[str, list[_Bound]]) -> _Boun
 
 
 def _strictest(tensor: Tensor, constraints: Mapping[str, list[_Bound]], choose: Callable[..., _Bound]) -> _Bound | None:
-    found = constraints.get(tensor.name, [])
-    return choose(found, key=lambda each: each.kind.bits) if found else None
+    bounds = constraints.get(tensor.name, [])
+    return choose(bounds, key=lambda each: each.kind.bits) if bounds else None
 
 
 def _below(kind: QuantType, bound: QuantType) -> bool:

@@ -57,14 +57,14 @@ def frontier(
     Without ``budgets``: ``points`` at even steps over the ``span``. ``time_limit`` is for each point; where it ends a
     search, the point has the gap that was reached. Raises BudgetImpossible for a budget below every plan.
     """
-    wanted = sorted(set(budgets)) or even_budgets(*span(problem), points)
-    series = _Series(problem, wanted[0], gap, time_limit)
-    found: list[Point] = []
-    for budget in wanted:
-        known = found[-1].choices if found else None
-        found.append(series.point(budget, known))
-    assert all(larger.damage <= smaller.damage for smaller, larger in pairwise(found))
-    return tuple(found)
+    ordered = sorted(set(budgets)) or even_budgets(*span(problem), points)
+    series = _Series(problem, ordered[0], gap, time_limit)
+    plans: list[Point] = []
+    for budget in ordered:
+        known = plans[-1].choices if plans else None
+        plans.append(series.point(budget, known))
+    assert all(larger.damage <= smaller.damage for smaller, larger in pairwise(plans))
+    return tuple(plans)
 
 
 class _Series:
@@ -80,12 +80,12 @@ class _Series:
     def point(self, budget: int, known: Sequence[int] | None) -> Point:
         """``known``: a plan for a smaller budget."""
         problem = replace(self.problem, budget_bytes=budget)
-        found, price = self._settled(problem, known) or _by_solver(problem, self.gap, self.time_limit)
-        choices = found.choices
-        if known is not None and problem.damage(known) < found.objective:  # the same but for the gap, or for rounding
+        best, price = self._settled(problem, known) or _by_solver(problem, self.gap, self.time_limit)
+        choices = best.choices
+        if known is not None and problem.damage(known) < best.objective:  # the same but for the gap, or for rounding
             choices = tuple(known)
         damage = problem.damage(choices)
-        bound = min(found.bound, damage)
+        bound = min(best.bound, damage)
         gap = (damage - bound) / damage if damage else 0.0
         return Point(budget, problem.bytes(choices), damage, bound, gap, price, choices)
 
@@ -95,10 +95,10 @@ class _Series:
             return None
         started = time.perf_counter()
         choices_arrays = self._within(problem)
-        found = search(choices_arrays, self.gap, started + self.time_limit, known)
-        if found is None or found.choices is None:
+        best = search(choices_arrays, self.gap, started + self.time_limit, known)
+        if best is None or best.choices is None:
             return None
-        return solution(problem, found, self.gap, time.perf_counter() - started), self._price(choices_arrays)
+        return solution(problem, best, self.gap, time.perf_counter() - started), self._price(choices_arrays)
 
     def _within(self, problem: Problem) -> ChoiceArrays:
         limit = self.choices_arrays.limit.copy()
@@ -112,8 +112,8 @@ class _Series:
 
 
 def _by_solver(problem: Problem, gap: float, time_limit: float) -> tuple[Solution, float]:
-    found = solve(problem, gap, time_limit)
-    return found, found.outcome.prices["bytes"]
+    best = solve(problem, gap, time_limit)
+    return best, best.outcome.prices["bytes"]
 
 
 def _unit(problem: Problem, choices_arrays: ChoiceArrays) -> int:

@@ -39,13 +39,13 @@ def minimise(problem: Problem, objective: str = "sum", gap: float = 1e-6, time_l
 
 
 def _tail(problem: Problem, gap: float, time_limit: float) -> Solution:
-    found = solve(_with_damages(problem, lambda choice: choice.damage**2), gap, time_limit)
-    outcome = found.outcome
-    top, bound = math.sqrt(found.objective), math.sqrt(found.bound)
+    best = solve(_with_damages(problem, lambda choice: choice.damage**2), gap, time_limit)
+    outcome = best.outcome
+    top, bound = math.sqrt(best.objective), math.sqrt(best.bound)
     # the derivative of the root turns a price of squares into one of damage
     prices = {name: price / (2 * top) if top else 0.0 for name, price in outcome.prices.items()}
     outcome = replace(outcome, objective=top, bound=bound, gap=(top - bound) / top if top else 0.0, prices=prices)
-    return replace(found, outcome=replace(outcome, minimised="tail"))
+    return replace(best, outcome=replace(outcome, minimised="tail"))
 
 
 def _with_damages(problem: Problem, damage: Callable[[Choice], float]) -> Problem:
@@ -67,21 +67,21 @@ def _minimax(problem: Problem, gap: float, time_limit: float) -> Solution:
             high = middle
         else:
             low = middle + 1
-    restricted, kept = _capped(problem, levels[low]) if levels else (problem, [])
-    found = solve(restricted or problem, gap, time_limit)
-    choices = tuple(index[choice] for index, choice in zip(kept, found.choices, strict=True))
+    restricted, allowed = _capped(problem, levels[low]) if levels else (problem, [])
+    best = solve(restricted or problem, gap, time_limit)
+    choices = tuple(index[choice] for index, choice in zip(allowed, best.choices, strict=True))
     largest = max((choice.damage for choice in problem.taken(choices)), default=0.0)
     seconds = time.perf_counter() - started
-    outcome = Outcome(found.outcome.status, largest, largest, 0.0, seconds, "max", found.outcome.prices)
+    outcome = Outcome(best.outcome.status, largest, largest, 0.0, seconds, "max", best.outcome.prices)
     return Solution(outcome, choices)
 
 
 def _capped(problem: Problem, most: float) -> tuple[Problem | None, list[list[int]]]:
-    kept = [[at for at, choice in enumerate(group.choices) if choice.damage <= most] for group in problem.groups]
-    restricted = choosing(problem, kept)
+    allowed = [[at for at, choice in enumerate(group.choices) if choice.damage <= most] for group in problem.groups]
+    restricted = choosing(problem, allowed)
     if restricted and problem.distinct:
         restricted = replace(restricted, distinct=problem.distinct)
-    return restricted, kept
+    return restricted, allowed
 
 
 def _exists(problem: Problem, most: float, time_limit: float) -> bool:
@@ -123,12 +123,12 @@ def smallest_within(
         if curve.curvature < 0:
             tangents.clear()
         tangents.append(_tangent(grouping, table, room, touching))
-        found = _fewest_bytes(problem, tangents, gap, time_limit, lambda: _unreachable(problem, grouping, table, kld))
-        types = grouping.priced(found.choices, table)
+        best = _fewest_bytes(problem, tangents, gap, time_limit, lambda: _unreachable(problem, grouping, table, kld))
+        types = grouping.priced(best.choices, table)
         if table.predict(types)[0] <= kld * (1 + _ROUNDING):
             seconds = time.perf_counter() - started
             return _least_damage(
-                problem, grouping, table, kld, replace(found, outcome=replace(found.outcome, seconds=seconds))
+                problem, grouping, table, kld, replace(best, outcome=replace(best.outcome, seconds=seconds))
             )
         touching = sum(table.rows[name].weights[kind] for name, kind in types.items())
     raise QuantplanError(
@@ -176,11 +176,11 @@ def _fewest_bytes(
     sizes = Resource("size of the file", problem.budget_bytes, problem.limits[0].use)
     swapped = replace(problem, groups=groups, budget_bytes=first.limit, resources=(sizes, *problem.resources, *others))
     try:
-        found = solve(swapped, gap, time_limit)
+        best = solve(swapped, gap, time_limit)
     except BudgetImpossible:
         raise unreachable() from None
     # prices would be bytes per step of damage: ``smallest_within`` takes those of the plan's own size
-    return replace(found, outcome=replace(found.outcome, minimised="bytes", prices={}))
+    return replace(best, outcome=replace(best.outcome, minimised="bytes", prices={}))
 
 
 def _least_damage(

@@ -65,19 +65,19 @@ def solve(problem: Problem, gap: float = 1e-6, time_limit: float = 60.0) -> Solu
     """
     started = time.perf_counter()
     deadline = started + time_limit
-    found = (
+    answer = (
         solve_distinct(problem, _search_parts, gap, deadline)
         if problem.distinct
         else _search_parts(problem, gap, deadline)
     )
-    if found is None:
+    if answer is None:
         raise _impossible(problem)
     seconds = time.perf_counter() - started
-    if found.choices is None:
+    if answer.choices is None:
         raise QuantplanError(
             f"no plan within all limits was found in {seconds:.0f} s; allow more time or relax a limit"
         )
-    best = solution(problem, found, gap, seconds)
+    best = solution(problem, answer, gap, seconds)
     return replace(best, outcome=replace(best.outcome, prices=prices(problem)))
 
 
@@ -88,14 +88,14 @@ def _search_parts(problem: Problem, gap: float, deadline: float) -> BoundSolutio
         part = part_of(problem, groups) if len(groups) < len(problem.groups) else problem
         # what is dominated may still be the only choice that a chain's neighbours allow
         arrays = choice_arrays(part) if part.chains else without_dominated(choice_arrays(part))
-        found = search(arrays, gap, deadline, chains=part.chains)
-        if found is None:
+        answer = search(arrays, gap, deadline, chains=part.chains)
+        if answer is None:
             return None
-        bound += found.bound
-        if found.choices is None:
+        bound += answer.bound
+        if answer.choices is None:
             complete = False
         else:
-            choices[groups] = found.choices
+            choices[groups] = answer.choices
     return BoundSolution(choices if complete else None, bound)
 
 

@@ -36,11 +36,11 @@ def branch_and_bound(
         program.add_chain(chain)
     bound = relaxation.bound
     while (seconds := deadline - time.perf_counter()) > 0:
-        found = program.solve(accuracy, seconds)
-        bound = max(bound, min(found.bound, target))
-        if found.choices is None or arrays.fits(found.choices):
-            return BoundSolution(found.choices, bound)
-        program.cut_off(found.choices)
+        answer = program.solve(accuracy, seconds)
+        bound = max(bound, min(answer.bound, target))
+        if answer.choices is None or arrays.fits(answer.choices):
+            return BoundSolution(answer.choices, bound)
+        program.cut_off(answer.choices)
     return BoundSolution(None, bound)
 
 

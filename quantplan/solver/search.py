@@ -69,18 +69,18 @@ def search(
         if bound >= damage * (1 - gap) or time.perf_counter() > deadline:
             break
         target = min(top, damage)
-        found = _below(target, arrays, relaxation, gap, deadline, chains)
-        if found.choices is not None:
-            best, damage = found.choices, arrays.total_damage(found.choices)
-        bound = max(bound, min(found.bound, target))
+        answer = _below(target, arrays, relaxation, gap, deadline, chains)
+        if answer.choices is not None:
+            best, damage = answer.choices, arrays.total_damage(answer.choices)
+        bound = max(bound, min(answer.bound, target))
     return None if best is None and bound == np.inf else BoundSolution(best, bound)
 
 
-def solution(problem: Problem, found: BoundSolution, gap: float, seconds: float) -> Solution:
+def solution(problem: Problem, answer: BoundSolution, gap: float, seconds: float) -> Solution:
     """A plan that was found, its damage added up again and its gap to the bound."""
-    assert found.choices is not None
-    choices = tuple(int(choice) for choice in found.choices)
-    return Solution(outcome(problem.damage(choices), found.bound, gap, seconds), choices)
+    assert answer.choices is not None
+    choices = tuple(int(choice) for choice in answer.choices)
+    return Solution(outcome(problem.damage(choices), answer.bound, gap, seconds), choices)
 
 
 def outcome(damage: float, bound: float, allowed_gap: float, seconds: float) -> Outcome:
@@ -122,10 +122,10 @@ def _below(
         return BoundSolution(cheapest if only else None, target)
     best, bound, reached = None, relaxation.bound, target
     for width in () if chains else WIDTHS:
-        found = sweep(near, relaxation, target, min(width, SWEEP_STATES // max(len(near.open), 1)), deadline)
-        bound = max(bound, found.bound)
-        if found.choices is not None and (damage := arrays.total_damage(found.choices)) < reached:
-            best, reached = found.choices, damage
+        answer = sweep(near, relaxation, target, min(width, SWEEP_STATES // max(len(near.open), 1)), deadline)
+        bound = max(bound, answer.bound)
+        if answer.choices is not None and (damage := arrays.total_damage(answer.choices)) < reached:
+            best, reached = answer.choices, damage
         if bound >= reached * (1 - gap):
             return BoundSolution(best, bound)
     from quantplan.solver.pulp_model import branch_and_bound  # seldom needed, and slow to import

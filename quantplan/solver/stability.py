@@ -94,8 +94,8 @@ class _Redrawn:
         if self.problem.distinct or self.problem.chains:
             return solve(self._multiplied(factors), self.gap, self.time_limit).choices
         choices_arrays = self._times(factors)
-        found = search(choices_arrays, self.gap, time.perf_counter() + self.time_limit, known)
-        return tuple(known) if found is None or found.choices is None else tuple(found.choices.tolist())
+        answer = search(choices_arrays, self.gap, time.perf_counter() + self.time_limit, known)
+        return tuple(known) if answer is None or answer.choices is None else tuple(answer.choices.tolist())
 
     def _times(self, factors: np.ndarray) -> ChoiceArrays:
         return replace(self.choices_arrays, damage=self.choices_arrays.damage * factors[:, None])

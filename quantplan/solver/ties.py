@@ -62,11 +62,11 @@ def _members(tie: str, tensors: tuple[Tensor, ...], layers: bool) -> list[list[s
         )
     if tie in _NAMED:
         sets = [_by_block(tensors, [Selector(role) for role in roles]) for roles in _NAMED[tie]]
-        found = [members for each in sets for members in each]
-        if not any(len(members) > 1 for members in found):
+        tied = [members for each in sets for members in each]
+        if not any(len(members) > 1 for members in tied):
             roles = ", ".join(sorted({tensor.role for tensor in tensors}))
             raise BadUsage(f"--tie {tie}: this model has no tensors for it to join; its roles are {roles}")
-        return found
+        return tied
     selectors = [Selector(text.strip()) for text in tie.split(",") if text.strip()]
     for selector in selectors:
         selector.select(tensors)
@@ -110,7 +110,7 @@ def _ranges(tie: str, last: int) -> list[tuple[int, int]]:
 
 
 def _gathered(pairs: Iterable[tuple[Hashable, str]]) -> list[list[str]]:
-    found: dict[Hashable, list[str]] = {}
+    by_key: dict[Hashable, list[str]] = {}
     for key, name in pairs:
-        found.setdefault(key, []).append(name)
-    return list(found.values())
+        by_key.setdefault(key, []).append(name)
+    return list(by_key.values())

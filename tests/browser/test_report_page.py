@@ -93,19 +93,19 @@ def test_an_address_names_a_plan(shown, path, data):
 
 
 def test_a_point_of_the_chart_leads_to_its_plan(shown, data):
-    shown.point("#chart .mix[data-name=Q8_0]", click=True)
+    shown.point("#chart .stock[data-name=Q8_0]", click=True)
     size = next(stock_quant["bytes"] for stock_quant in data["mixes"] if stock_quant["name"] == "Q8_0")
     plan = [each for each in data["plans"] if each["bytes"] <= size][-1]
     assert types_on_map(shown) == types_of(data, plan)
     assert "Q8_0" in shown.text("#tip")
 
 
-def test_a_mix_without_a_price_or_a_plan_says_so(shown):
+def test_a_stock_quant_without_a_price_or_a_plan_says_so(shown):
     row = shown.value("[...document.querySelectorAll('#mixes tbody tr')].map(row => row.textContent)")[0]
     assert "smaller than every plan" in row and "no sensitivity for IQ1_S" in row
 
 
-def test_the_map_shows_a_stock_mix_too(shown, data):
+def test_the_map_shows_a_stock_quant_too(shown, data):
     shown.value("(s => { s.value = 'Q8_0'; s.dispatchEvent(new Event('change')); })(document.getElementById('shown'))")
     assert set(types_on_map(shown).values()) == {"Q8_0"}
 
@@ -186,13 +186,13 @@ def test_text_has_contrast(shown, scheme):
     shown.prefer(scheme)
     style = "getComputedStyle(document.documentElement).getPropertyValue('--{}').trim()"
     colours = {
-        name: shown.value(style.format(name)) for name in ("ground", "raised", "text", "soft", "plan", "mix", "warn")
+        name: shown.value(style.format(name)) for name in ("ground", "raised", "text", "soft", "plan", "stock", "warn")
     }
     for ink, ground in (
         ("text", "ground"),
         ("soft", "ground"),
         ("soft", "raised"),
-        ("mix", "ground"),
+        ("stock", "ground"),
         ("plan", "ground"),
         ("text", "warn"),
     ):

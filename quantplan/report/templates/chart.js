@@ -16,7 +16,7 @@ function measuredFiles() {
 }
 
 const measured = measuredFiles();
-const priced = data.mixes.filter(mix => mix.kld > 0);
+const priced = data.mixes.filter(stock => stock.kld > 0);
 const lossy = data.plans.filter(plan => plan.kld > 0);
 
 /** Draws the chart into its figure; `choose(index)` is called with the plan that was clicked. Returns how to mark a plan. */
@@ -29,7 +29,7 @@ function drawChart(choose) {
   const now = draw('line', { class: 'now', y1: MARGIN.top, y2: height - MARGIN.bottom });
   const dot = draw('circle', { class: 'dot', r: 6 });
   svg.append(...axes(scale, width, height), band(scale), line(scale), now, catcher(scale, width, height, choose),
-    ...mixPoints(scale, choose), ...measuredPoints(scale), ...labels(scale, width, height), dot);
+    ...stockPoints(scale, choose), ...measuredPoints(scale), ...labels(scale, width, height), dot);
   figureElement.replaceChildren(svg);
   return plan => {
     const x = scale.x(plan.bytes);
@@ -47,7 +47,7 @@ function summary() {
 }
 
 function scales(width, height) {
-  const inRange = priced.filter(mix => mix.kld < 30 * data.plans[0].kld);
+  const inRange = priced.filter(stock => stock.kld < 30 * data.plans[0].kld);
   const bytes = [...data.plans, ...inRange].map(each => each.bytes);
   const klds = [...lossy, ...inRange, ...measured].map(each => each.kld);
   const [left, right] = [Math.min(...bytes), Math.max(...bytes)];
@@ -121,14 +121,14 @@ function catcher(scale, width, height, choose) {
   });
 }
 
-function mixPoints(scale, choose) {
-  return priced.map(mix => {
-    const [x, y] = [scale.x(mix.bytes), scale.y(mix.kld)];
-    const same = planWithin(mix.bytes);
-    const words = `${mix.name}: ${size(mix.bytes)}, ${mix.bpw.toFixed(2)} bpw\nexpected KLD ${withError(mix.kld, mix.kld_err)}`
+function stockPoints(scale, choose) {
+  return priced.map(stock => {
+    const [x, y] = [scale.x(stock.bytes), scale.y(stock.kld)];
+    const same = planWithin(stock.bytes);
+    const words = `${stock.name}: ${size(stock.bytes)}, ${stock.bpw.toFixed(2)} bpw\nexpected KLD ${withError(stock.kld, stock.kld_err)}`
       + (same ? `\nthe plan of this size: ${figure(same.kld)}` : '');
     return draw('path', {
-      class: 'mix', d: `M${x} ${y - 6}l6 6l-6 6l-6 -6z`, 'data-name': mix.name,
+      class: 'stock', d: `M${x} ${y - 6}l6 6l-6 6l-6 -6z`, 'data-name': stock.name,
       onpointermove: event => tip(words, event.clientX, event.clientY), onpointerleave: () => tip(''),
       onclick: () => { if (same) choose(data.plans.indexOf(same)); },
     });
@@ -148,21 +148,21 @@ function labels(scale, width, height) {
   const taken = [...priced, ...measured].map(each => boxAround(scale.x(each.bytes), scale.y(each.kld), 8));
   const curve = lossy.map(plan => boxAround(scale.x(plan.bytes), scale.y(plan.kld), 4));
   const found = [];
-  for (const mix of [...priced].sort((one, other) => importance(other) - importance(one))) {
-    const [x, y] = [scale.x(mix.bytes), scale.y(mix.kld)];
-    const long = mix.name.length * 7;
+  for (const stock of [...priced].sort((one, other) => importance(other) - importance(one))) {
+    const [x, y] = [scale.x(stock.bytes), scale.y(stock.kld)];
+    const long = stock.name.length * 7;
     const places = [[x + 9, y + 4], [x - 9 - long, y + 4], [x - long / 2, y - 10], [x + 4, y - 8], [x - long / 2, y + 20]];
     const place = places.find(([left, base]) => {
       const box = { left, right: left + long, top: base - 11, bottom: base + 3 };
       return box.left > MARGIN.left && box.right < width && box.top > 0 && box.bottom < height - MARGIN.bottom
         && [...taken, ...curve].every(other => other.centre === `${x},${y}` || apart(box, other)) && taken.push(box);
     });
-    if (place) found.push(draw('text', { class: 'label', x: place[0], y: place[1] }, mix.name));
+    if (place) found.push(draw('text', { class: 'label', x: place[0], y: place[1] }, stock.name));
   }
   return found;
 }
 
-const importance = mix => (mix.name.endsWith('_M') ? 3 : 0) + (/^(Q8_0|Q6_K|IQ4_XS|IQ3_XXS)$/.test(mix.name) ? 2 : 0);
+const importance = stock => (stock.name.endsWith('_M') ? 3 : 0) + (/^(Q8_0|Q6_K|IQ4_XS|IQ3_XXS)$/.test(stock.name) ? 2 : 0);
 const boxAround = (x, y, reach) => ({ left: x - reach, right: x + reach, top: y - reach, bottom: y + reach, centre: `${x},${y}` });
 const apart = (one, other) => one.right < other.left || other.right < one.left || one.bottom < other.top || other.bottom < one.top;
 
@@ -170,7 +170,7 @@ function chartLegend() {
   const entry = (mark, words) => make('span', {}, draw('svg', { viewBox: '0 0 16 12', 'aria-hidden': 'true' }, mark), words);
   const entries = [
     entry(draw('path', { d: 'M0 6H16', stroke: 'var(--plan)', 'stroke-width': 2.5 }), 'plans, with one standard error'),
-    entry(draw('path', { d: 'M8 1l5 5l-5 5l-5 -5z', fill: 'var(--mix)' }), 'stock quants'),
+    entry(draw('path', { d: 'M8 1l5 5l-5 5l-5 -5z', fill: 'var(--stock)' }), 'stock quants'),
   ];
   if (measured.length) {
     entries.push(entry(draw('circle', { cx: 8, cy: 6, r: 4.5, fill: 'var(--measured)' }), 'measured plan'));

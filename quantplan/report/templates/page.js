@@ -6,7 +6,7 @@ let cells = new Map();
 
 const plan = () => data.plans[state.plan];
 /** What the map shows: the slider's plan or a stock quant. */
-const shown = () => data.mixes.find(mix => mix.name === state.shown) ?? plan();
+const shown = () => data.mixes.find(stock => stock.name === state.shown) ?? plan();
 
 function choose(index) {
   state.plan = Math.min(Math.max(index, 0), data.plans.length - 1);
@@ -29,7 +29,7 @@ function chooseAndKeep(index) {
 function showPlan() {
   const current = plan();
   const facts = [['size', size(current.bytes)], ['bits per weight', current.bpw.toFixed(3)], ['read per token', perToken(current.bytes_per_token)], ['expected KLD', withError(current.kld, current.kld_err)]];
-  const alike = data.mixes.find(mix => mix.name === current.asked);
+  const alike = data.mixes.find(stock => stock.name === current.asked);
   byId('figures').replaceChildren(...facts.map(([name, value]) => make('span', {}, `${name} `, make('b', {}, value))));
   if (alike) facts.push(['size of', alike.name]);
   byId('size').setAttribute('aria-valuetext', facts.map(([name, value]) => `${name} ${value}`).join(', '));
@@ -48,7 +48,7 @@ function showPlan() {
 
 /** Against the best stock quant that is no larger. */
 function verdict(current) {
-  const rivals = data.mixes.filter(mix => mix.bytes <= current.bytes && mix.kld !== null);
+  const rivals = data.mixes.filter(stock => stock.bytes <= current.bytes && stock.kld !== null);
   const rival = rivals.sort((one, other) => one.kld - other.kld)[0];
   const left = current.budget - current.bytes;
   const exact = `${whole(current.bytes)} bytes${left ? `, ${whole(left)} below the budget` : ''}.`;
@@ -143,13 +143,13 @@ function start() {
   byId('size').addEventListener('change', keepAddress);
   byId('smaller').addEventListener('click', () => chooseAndKeep(state.plan - 1));
   byId('larger').addEventListener('click', () => chooseAndKeep(state.plan + 1));
-  for (const mix of data.mixes) {
-    byId('shown').append(make('option', { value: mix.name }, mix.name));
-    if (planWithin(mix.bytes)) byId('like').append(make('option', { value: mix.name }, mix.name));
+  for (const stock of data.mixes) {
+    byId('shown').append(make('option', { value: stock.name }, stock.name));
+    if (planWithin(stock.bytes)) byId('like').append(make('option', { value: stock.name }, stock.name));
   }
   byId('like').addEventListener('change', event => {
-    const mix = data.mixes.find(each => each.name === event.target.value);
-    if (mix) chooseAndKeep(data.plans.indexOf(planWithin(mix.bytes)));
+    const stock = data.mixes.find(each => each.name === event.target.value);
+    if (stock) chooseAndKeep(data.plans.indexOf(planWithin(stock.bytes)));
   });
   for (const [name, measure] of Object.entries(measures)) byId('colour').append(make('option', { value: name }, measure.title));
   byId('shown').addEventListener('change', event => { state.shown = event.target.value; repaint(); });

@@ -83,17 +83,17 @@ function plansTable(choose) {
 }
 
 function stockQuantsTable(choose) {
-  const rows = data.mixes.map(mix => ({ mix, plan: planWithin(mix.bytes) }));
+  const rows = data.mixes.map(stock => ({ stock, plan: planWithin(stock.bytes) }));
   return table([
-    ['Stock quant', ({ mix }) => mix.name, words],
-    ['Bytes', ({ mix }) => mix.bytes, whole],
-    ['bpw', ({ mix }) => mix.bpw, value => value.toFixed(3)],
-    ['Read/token', ({ mix }) => mix.bytes_per_token, perToken],
-    ['KLD of the stock quant', ({ mix }) => mix.kld, figure],
+    ['Stock quant', ({ stock }) => stock.name, words],
+    ['Bytes', ({ stock }) => stock.bytes, whole],
+    ['bpw', ({ stock }) => stock.bpw, value => value.toFixed(3)],
+    ['Read/token', ({ stock }) => stock.bytes_per_token, perToken],
+    ['KLD of the stock quant', ({ stock }) => stock.kld, figure],
     ['KLD of the plan', ({ plan }) => plan?.kld, figure],
-    ['Ratio', ({ mix, plan }) => plan && mix.kld ? plan.kld / mix.kld : null, value => value === null ? '–' : value.toFixed(3)],
-    ['', ({ mix, plan }) => plan ? make('button', { type: 'button', 'aria-label': `show the plan of the size of ${mix.name}`, onclick: () => choose(data.plans.indexOf(plan)) }, 'show plan') : 'smaller than every plan'],
-    ...(data.mixes.some(mix => mix.unpriced) ? [['Remark', ({ mix }) => mix.unpriced && `no sensitivity for ${mix.unpriced}`, words]] : []),
+    ['Ratio', ({ stock, plan }) => plan && stock.kld ? plan.kld / stock.kld : null, value => value === null ? '–' : value.toFixed(3)],
+    ['', ({ stock, plan }) => plan ? make('button', { type: 'button', 'aria-label': `show the plan of the size of ${stock.name}`, onclick: () => choose(data.plans.indexOf(plan)) }, 'show plan') : 'smaller than every plan'],
+    ...(data.mixes.some(stock => stock.unpriced) ? [['Remark', ({ stock }) => stock.unpriced && `no sensitivity for ${stock.unpriced}`, words]] : []),
   ], rows);
 }
 
