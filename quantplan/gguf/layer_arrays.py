@@ -25,5 +25,5 @@ def array_items(source_blocks: tuple[int, ...], original: int, length: int) -> t
     further tokens still does.
     """
     if length < original:
-        return source_blocks[: len(source_blocks) - (original - length)]
+        return tuple(block for block in source_blocks if block < length)
     return source_blocks + tuple(range(original, length))

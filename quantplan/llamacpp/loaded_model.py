@@ -22,7 +22,8 @@ _keep_alive: list[object] = []  # llama.cpp keeps the pointer of the last log ca
 class EngineOptions:
     """``n_ctx``: tokens of a chunk. ``swappable``: weights can be replaced in memory (no mmap).
 
-    ``vocabulary_only``: no weights are read, the engine cuts texts into chunks and does nothing else. ``execution.rpc``:
+    ``vocabulary_only``: no weights are read, the engine cuts texts into chunks and does nothing else. ``no_weights``:
+    all is checked as for any load, but no weight is read, and nothing can be run. ``execution.rpc``:
     servers that hold all layers, or the last ``gpu_layers``; a server that goes away ends the process, see ``isolated``.
     ``cache_types``: of the KV cache that ``logits`` is computed with.
     """
@@ -31,6 +32,7 @@ class EngineOptions:
     execution: Execution = Execution()
     swappable: bool = False
     vocabulary_only: bool = False
+    no_weights: bool = False
     cache_types: CacheTypes = F16_CACHE
 
 
@@ -97,6 +99,8 @@ class LoadedModel:
             parameters.n_gpu_layers = gpu_layers or _ALL_LAYERS
         if self.options.swappable:
             parameters.load_mode = self._llama.LLAMA_LOAD_MODE_NONE
+        if self.options.no_weights:
+            parameters.load_mode, parameters.no_alloc = self._llama.LLAMA_LOAD_MODE_NONE, True
         self._log.clear()
         model = self._llama.llama_model_load_from_file(os.fsencode(path), parameters)
         if not model:

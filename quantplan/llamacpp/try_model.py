@@ -22,6 +22,22 @@ def check_runs(path: Path | str, threads: int = 0) -> None:
         raise BadFile(f"llama.cpp broke off: {ended.said or f'exit code {ended.code}'}") from None
 
 
+def check_loads(path: Path | str) -> None:
+    """BadFile with llama.cpp's own reason where it does not load the file: of the header alone, weights need not be there."""
+    try:
+        isolated.call(_load, str(path))
+    except QuantplanError as error:
+        raise BadFile(str(error)) from None
+    except isolated.Died as ended:
+        raise BadFile(f"llama.cpp broke off: {ended.said or f'exit code {ended.code}'}") from None
+
+
+def _load(path: str) -> None:
+    from quantplan.llamacpp.loaded_model import EngineOptions, LoadedModel
+
+    LoadedModel(Path(path), EngineOptions(no_weights=True)).close()
+
+
 def _decode(path: str, threads: int) -> None:
     import llama_cpp
 

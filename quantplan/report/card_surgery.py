@@ -10,7 +10,7 @@ from quantplan.report.card_data import CardData
 from quantplan.report.cells import UNKNOWN, estimate, interval
 from quantplan.report.markdown import block, code, escaped, table
 from quantplan.report.measurement_table import chunks_of
-from quantplan.surgery.edits import Edit, parse_edits
+from quantplan.surgery.edits import STRIP, Edit, parse_edits
 from quantplan.surgery.history import History
 from quantplan.surgery.search.leaderboard import Leaderboard, RankedCandidate
 
@@ -58,6 +58,8 @@ def _command(history: History) -> str:
 
 def in_words(edit: Edit) -> str:
     """The edit as a sentence."""
+    if edit.verb == STRIP:
+        return "**Strip** the blocks that only predict further tokens (MTP)."
     spans = [str(span) for span in edit.spans]
     first = f"layers {spans[0]}" if len(edit.spans[0]) > 1 else f"layer {spans[0]}"
     after = f"after layer {edit.after}"

@@ -4,22 +4,46 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 
+from quantplan.block_ranges import runs_text
 from quantplan.errors import BadUsage
-from quantplan.surgery.edits import Edit, Span
+from quantplan.surgery.edits import STRIP, Edit, Span
 from quantplan.surgery.layer_map import MATRICES, Layer, LayerMap, Term
 
 _MOST_LAYERS = 4096  # llama.cpp loads 512; edits that follow may still remove some
 
 
-def apply_edits(blocks: int, edits: Sequence[Edit]) -> LayerMap:
-    """The layers that the edits make of a model of ``blocks`` blocks. BadUsage naming the edit that cannot be made, and why."""
+def apply_edits(blocks: int, edits: Sequence[Edit], mtp_blocks: int = 0) -> LayerMap:
+    """The layers that the edits make of a model of ``blocks`` blocks. BadUsage naming the edit that cannot be made, and why.
+
+    ``mtp_blocks``: how many at the end only predict further tokens; all of them can only be removed by ``strip mtp``.
+    """
     layers = LayerMap.identity(blocks).layers
+    stripped = False
     for number, edit in enumerate(edits, 1):
         try:
-            layers = _applied(layers, edit)
+            had = _of_mtp(layers, blocks - mtp_blocks)
+            layers = _without_mtp(layers, blocks - mtp_blocks) if edit.verb == STRIP else _applied(layers, edit)
+            stripped |= edit.verb == STRIP
+            if had and not stripped and not _of_mtp(layers, blocks - mtp_blocks):
+                which = runs_text(block for layer in had for block in layer.blocks)
+                raise BadUsage(
+                    f"layer {which} must stay at the end, or be stripped: it predicts further tokens (MTP); 'strip mtp' does that"
+                )
         except BadUsage as error:
             raise BadUsage(f"edit {number}, '{edit}': {error}") from None
     return LayerMap(blocks, layers)
+
+
+def _of_mtp(layers: Sequence[Layer], main: int) -> list[Layer]:
+    """The layers with something of blocks that predict further tokens, which begin at ``main``."""
+    return [layer for layer in layers if max(layer.blocks) >= main]
+
+
+def _without_mtp(layers: Sequence[Layer], main: int) -> tuple[Layer, ...]:
+    gone = _of_mtp(layers, main)
+    if not gone:
+        raise BadUsage("no layer here only predicts further tokens (MTP)")
+    return tuple(layer for layer in layers if layer not in gone)
 
 
 def _applied(layers: tuple[Layer, ...], edit: Edit) -> tuple[Layer, ...]:

@@ -71,7 +71,7 @@ def _recorded(path: Path, model: Model) -> tuple[Edit, ...]:
         )
     try:
         edits = parse_edits(text)
-        layer_map = apply_edits(recorded.original, edits)
+        layer_map = apply_edits(recorded.original, edits, model.mtp_blocks)
     except BadUsage as error:
         raise BadFile(f"{path}: {error}; was the file changed by hand? Give the edits as text") from None
     if layer_map.digest != recorded.digest:

@@ -10,6 +10,7 @@ reverse 8-11               the layers of a range in reverse order
 cycle 8-11 by 1            rotate a range: its first layer becomes its last
 blend 20 22 0.5            a new layer (1 - 0.5) x 20 + 0.5 x 22 after layer 20; elsewhere: after 21; in place of: into 20
 merge 8-9                  one layer, the average of the range; of two ranges, layer by layer: merge 4-5 6-7
+strip mtp                  remove the blocks at the end that only predict further tokens (MTP)
 scale 7 0.9                multiply the layer's matrices by 0.9; only some roles: scale 7 0.9 attn_output ffn_down
 """
 
@@ -38,6 +39,7 @@ _SYNONYMS = {
     "rotate": "cycle",
     "average": "merge",
 }
+STRIP = "strip"
 _SPAN = re.compile(r"(\d{1,9})(?:(?:-|\.\.)(\d{1,9}))?")
 
 
@@ -76,6 +78,8 @@ class Edit:
     def __str__(self) -> str:
         """The edit as a person types it."""
         spans = [str(span) for span in self.spans]
+        if self.verb == STRIP:
+            return f"{STRIP} mtp"
         if self.verb == "swap":
             return "swap " + ", ".join(" ".join(pair) for pair in zip(spans[::2], spans[1::2], strict=True))
         words = [self.verb, *spans]
@@ -141,6 +145,7 @@ FORMS = {
     "cycle": "cycle 8-11, or cycle 8-11 by 2",
     "blend": "blend 20 22 0.5, followed by after 21 or into 20 to say where",
     "merge": "merge 8-9, or merge 4-5 6-7",
+    STRIP: "strip mtp",
     "scale": "scale 7 0.9, followed by roles such as attn_output ffn_down",
 }
 _MANY = 1 << 30
@@ -155,6 +160,10 @@ _SPANS = {
 
 def _read(verb: str, words: Sequence[str]) -> Edit:
     words = " ".join(words).replace(",", " ").split()
+    if verb == STRIP:
+        if words != ["mtp"]:
+            raise _Unreadable("it can only strip the blocks that predict further tokens")
+        return Edit(STRIP, ())
     spans: list[Span] = []
     while words and (match := _SPAN.fullmatch(words[0])):
         if verb in ("blend", "scale") and len(spans) == (2 if verb == "blend" else 1):

@@ -1,5 +1,7 @@
 """The file of an edited model: written next to its place, read back, run by llama.cpp, and only then moved to its place."""
 
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -8,7 +10,7 @@ from quantplan.errors import BadFile, BadUsage, NotAsPlanned
 from quantplan.gguf.reader import read_model
 from quantplan.gguf.shards import parse_shard
 from quantplan.imatrix import Imatrix
-from quantplan.llamacpp.try_model import check_runs
+from quantplan.llamacpp.try_model import check_loads, check_runs
 from quantplan.progress import SILENT, Advance, Reporter
 from quantplan.records.files import remove_leftovers, replacing
 from quantplan.surgery.encode_tensors import tensor_pieces
@@ -103,19 +105,36 @@ def check_written(operation: Operation, written: Model) -> None:
 
 def try_file(path: Path, operation: Operation, threads: int) -> None:
     """BadFile with llama.cpp's reason where it does not run the file."""
-    reason = _failure(path, threads)
+    _try(path, operation, lambda file: check_runs(file, threads), "was not kept")
+
+
+def try_header(operation: Operation) -> None:
+    """BadFile with llama.cpp's reason where it would not load the file that the operation makes, before it is written. Of
+    headers without weights, which nothing is made of, no file is tried."""
+    if operation.model.header_only:
+        return
+    with tempfile.TemporaryDirectory(prefix="quantplan-") as folder:
+        path = Path(folder) / "edited.gguf"
+        with path.open("wb") as file:
+            file.write(operation.layout.header)
+            file.truncate(operation.file_bytes)
+        _try(path, operation, check_loads, "would not be kept")
+
+
+def _try(path: Path, operation: Operation, attempt: Callable[[Path], None], consequence: str) -> None:
+    reason = _failure(path, attempt)
     if reason is None:
         return
-    also = "" if _failure(operation.model.path, threads) is None else "; it does not run the original either"
+    also = "" if _failure(operation.model.path, attempt) is None else "; it does not run the original either"
     raise BadFile(
-        f"the result of {len(operation.layer_map)} layers was not kept: {reason.replace(f'{path}: ', '')}{also}"
+        f"the result of {len(operation.layer_map)} layers {consequence}: {reason.replace(f'{path}: ', '')}{also}"
     )
 
 
-def _failure(path: Path, threads: int) -> str | None:
-    """Why llama.cpp does not run the file; None where it does."""
+def _failure(path: Path, attempt: Callable[[Path], None]) -> str | None:
+    """Why llama.cpp does not take the file; None where it does."""
     try:
-        check_runs(path, threads)
+        attempt(path)
     except BadFile as error:
         return str(error)
     return None

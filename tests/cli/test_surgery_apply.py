@@ -8,6 +8,8 @@ from model_shapes import QWEN3_5_2B
 from tiny_architectures import tiny_hybrid
 
 from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.gguf.layout import MetadataEntry
+from quantplan.gguf.layout_reader import read_layout
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.tools import run
 from quantplan.records.formats import PLANS
@@ -36,6 +38,21 @@ def test_edits_make_a_file_and_its_record(apply, files, here):
     assert read_model(here / "out.gguf").blocks == 9
     assert "layers    10 -> 9" in ended.err and "all copied byte for byte" in ended.err
     assert "next to it: out.layers.json" in ended.err and "warning" not in ended.err
+
+
+@pytest.mark.llamacpp
+def test_a_dry_run_refuses_what_the_real_run_would(apply, files, here):
+    """An array that a pruning tool left as it was: llama.cpp loads neither the file nor what is made of it."""
+    path = here / MODEL
+    layout, data = read_layout(path), path.read_bytes()
+    stale = {"qwen3.attention.head_count_kv": MetadataEntry.of("qwen3.attention.head_count_kv", [2] * 12)}
+    changed = layout.changed(stale)
+    path.write_bytes(changed.header + data[layout.data_offset :])
+    said = "has wrong array length; expected 9, got 12; it does not run the original either"
+    for words in (("--dry-run",), ()):
+        ended = apply(MODEL, "delete 0", *words)
+        assert ended.code == 3 and said in ended.error
+        assert files() == [MODEL]
 
 
 def test_the_record_does_it_again(apply, here):

@@ -17,6 +17,7 @@ from quantplan.surgery.architectures.check import check, doubts, metadata_change
 from quantplan.surgery.architectures.rules import RULES
 from quantplan.surgery.edits import parse_edits
 from quantplan.surgery.layer_map import LayerMap, copy_of
+from quantplan.surgery.operation import operate
 
 F16 = BY_NAME["F16"]
 _written: dict[str, object] = {}
@@ -59,14 +60,14 @@ def made(tmp_path):
 
 def allowed(model, text, skip_check=False):
     """The number of layers, the notes and the changed metadata of edits that are allowed."""
-    made = apply_edits(model.blocks, parse_edits(text))
+    made = apply_edits(model.blocks, parse_edits(text), model.mtp_blocks)
     notes = check(model, made, skip_check)
     return len(made), notes, metadata_changes(model, made)
 
 
 def refused(model, text, skip_check=False):
     with pytest.raises(BadUsage) as error:
-        check(model, apply_edits(model.blocks, parse_edits(text)), skip_check)
+        check(model, apply_edits(model.blocks, parse_edits(text), model.mtp_blocks), skip_check)
     return str(error.value)
 
 
@@ -266,6 +267,7 @@ def test_items_of_arrays_longer_and_shorter_than_the_blocks():
     assert array_items(made.source_blocks, made.original, 5) == (1, 0, 2, 2, 3, 4)
     assert array_items(made.source_blocks, made.original, 7) == (1, 0, 2, 2, 3, 4, 5, 6)
     assert array_items(made.source_blocks, made.original, 4) == (1, 0, 2, 2, 3)
+    assert array_items((0, 1, 2, 3), 5, 4) == (0, 1, 2, 3)  # the last block stripped
     assert array_items(apply_edits(5, parse_edits("blend 1 3 0.9 into 1")).source_blocks, 5, 5) == (0, 3, 2, 3, 4)
 
 
@@ -302,7 +304,17 @@ def test_the_block_that_predicts_further_tokens_stays_at_the_end(published):
         "blend 45 46 0.5 into 45",
         "scale 46 0.5",
     ):
-        assert "layer 46 must stay at the end" in refused(model, text, skip_check=True)
+        said = refused(model, text, skip_check=True)
+        assert "layer 46 must stay at the end" in said and "'strip mtp'" in said
+    count, notes, changes = allowed(model, "strip mtp")
+    assert count == 46 and changes == {"glm4moe.nextn_predict_layers": 0} and "speculative" in notes[0]
+    assert allowed(model, "delete 0; strip mtp; repeat 40-44")[0] == 50
+    layout = operate(model, apply_edits(model.blocks, parse_edits("strip mtp"), model.mtp_blocks)).layout
+    keys = ("block_count", "nextn_predict_layers")
+    assert [layout.by_key[f"glm4moe.{key}"].number for key in keys] == [46, 0]
+    assert not any(tensor.name.startswith("blk.46.") for tensor in layout.tensors)
+    assert "edit 2, 'strip mtp': no layer" in refused(model, "strip mtp; strip mtp")
+    assert "no layer here only predicts" in refused(published("QWEN3_8B"), "strip mtp")
 
 
 def test_the_first_block_of_rwkv7_is_another(made):

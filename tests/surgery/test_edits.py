@@ -176,3 +176,17 @@ def test_where_a_block_went():
     found = made("delete 3; swap 4 5; blend 0 1 0.5 into 0")
     assert (found.where(3), found.where(5), found.where(6), found.where(0)) == (None, 5, 4, None)
     assert isinstance(found, LayerMap)
+
+
+def test_blocks_that_predict_further_tokens_go_only_when_asked():
+    edits = parse_edits("strip mtp")
+    assert str(edits[0]) == "strip mtp" and edits == parse_edits(str(edits[0]))
+    assert apply_edits(4, edits, mtp_blocks=1) == apply_edits(4, parse_edits("delete 3"))
+    assert str(apply_edits(5, parse_edits("delete 0; strip mtp"), mtp_blocks=2)) == "1-2"
+    for text in ("delete 3", "keep 0-2", "delete 2-3"):
+        with pytest.raises(BadUsage, match=f"edit 1, '{text}': layer 3 must stay .*'strip mtp' does that"):
+            apply_edits(4, parse_edits(text), mtp_blocks=1)
+    with pytest.raises(BadUsage, match="no layer here only predicts"):
+        apply_edits(4, edits)
+    with pytest.raises(BadUsage, match="the form is: strip mtp"):
+        parse_edits("strip 3")

@@ -28,6 +28,7 @@ from quantplan.surgery.edits import edits_text
 from quantplan.surgery.layer_map import LayerMap
 from quantplan.surgery.operation import Operation, operate
 from quantplan.surgery.products import OperationOptions, Products, check_options, produce, reencoded_record
+from quantplan.surgery.write_model import try_header
 from quantplan.surgery.write_shards import check_shard_size
 from quantplan.tensor import Model
 
@@ -150,6 +151,7 @@ def _write(operation: Operation, job: OperationOptions, as_json: bool) -> None:
 def _show(operation: Operation, job: OperationOptions, as_json: bool) -> None:
     if job.shards:
         check_shard_size(operation, job.shards)
+    try_header(operation)
     for note in operation.notes:
         console.warn(note)
     if as_json:

@@ -76,6 +76,8 @@ def notes(model: Model, layer_map: LayerMap) -> tuple[str, ...]:
 
 def _notes(kinds: BlockKinds, layer_map: LayerMap) -> Iterator[str]:
     order = _order(kinds, layer_map)
+    if _stripped(kinds, layer_map):
+        yield "the file no longer predicts further tokens (MTP), which speculative decoding with it needs"
     changed = [key for key in _SIZES if key in kinds.items and kinds.items[key][order[0]] != kinds.items[key][0]]
     if changed:
         yield f"llama.cpp takes some sizes from the first layer, and its {', '.join(changed)} changed"
@@ -100,6 +102,8 @@ def metadata_changes(model: Model, layer_map: LayerMap) -> dict[str, int]:
     kinds = block_kinds(model)
     order = _order(kinds, layer_map)
     changes = count_changes(model, kinds.main, len(order))
+    if _stripped(kinds, layer_map):
+        changes[f"{model.architecture}.nextn_predict_layers"] = 0
     for trait in kinds.traits:
         if trait.leading:
             old, new = trait.kinds.count(trait.leading), [trait.kinds[block] for block in order].count(trait.leading)
@@ -112,8 +116,7 @@ def metadata_changes(model: Model, layer_map: LayerMap) -> dict[str, int]:
 
 def _order(kinds: BlockKinds, layer_map: LayerMap) -> list[int]:
     """The original's block at each place (of a blend: that of the largest share), without the trailing blocks."""
-    blocks = layer_map.source_blocks
-    return list(blocks[: max(0, len(blocks) - kinds.trailing)])
+    return [block for block in layer_map.source_blocks if block < kinds.main]
 
 
 def _trailing(kinds: BlockKinds, model: Model, layer_map: LayerMap) -> str | None:
@@ -123,13 +126,20 @@ def _trailing(kinds: BlockKinds, model: Model, layer_map: LayerMap) -> str | Non
     last = list(range(kinds.main, model.blocks))
     copied = [layer.copied for layer in layer_map.layers]
     elsewhere = {block for layer in layer_map.layers[: -kinds.trailing] for block in layer.blocks} & set(last)
+    if _stripped(kinds, layer_map):
+        return None
     if copied[-kinds.trailing :] == last and not elsewhere and len(copied) > kinds.trailing:
         return None
     which = f"layer {last[0]}" if len(last) == 1 else f"layers {last[0]}-{last[-1]}"
     return (
         f"{which} must stay at the end, unchanged: {'it predicts' if len(last) == 1 else 'they predict'} further tokens "
-        f"({model.architecture}.nextn_predict_layers = {kinds.trailing})"
+        f"({model.architecture}.nextn_predict_layers = {kinds.trailing}); 'strip mtp' removes what predicts them"
     )
+
+
+def _stripped(kinds: BlockKinds, layer_map: LayerMap) -> bool:
+    """Whether the map leaves none of the blocks that predict further tokens."""
+    return kinds.trailing > 0 and all(max(layer.blocks) < kinds.main for layer in layer_map.layers)
 
 
 def _mixed(kinds: BlockKinds, layer_map: LayerMap) -> str | None:

@@ -22,7 +22,7 @@ def checked_map(model: Model, edits: Sequence[Edit], skip_check: bool = False) -
     """The edits' layer map and the notes on it. BadUsage where an edit cannot be made; where the architecture forbids the map,
     the message suggests the nearest edits that it allows.
     """
-    layer_map = apply_edits(model.blocks, edits)
+    layer_map = apply_edits(model.blocks, edits, model.mtp_blocks)
     try:
         return layer_map, check(model, layer_map, skip_check)
     except BadUsage as error:
@@ -53,7 +53,7 @@ def nearest_valid(model: Model, edits: Sequence[Edit]) -> list[str]:
 
 def _valid_map(model: Model, edits: Sequence[Edit]) -> LayerMap | None:
     try:
-        layer_map = apply_edits(model.blocks, edits)
+        layer_map = apply_edits(model.blocks, edits, model.mtp_blocks)
     except BadUsage:
         return None
     return None if layer_map.is_identity or violations(model, layer_map) or doubts(model, layer_map) else layer_map

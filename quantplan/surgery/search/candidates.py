@@ -53,7 +53,7 @@ class CandidateFilter:
 
     def _candidate(self, edits: tuple[Edit, ...], family: str, phase: int) -> Candidate | None:
         try:
-            layer_map = apply_edits(self._model.blocks, edits)
+            layer_map = apply_edits(self._model.blocks, edits, self._model.mtp_blocks)
             if layer_map.digest in self._seen:
                 self.repeated[family] += 1
                 return None
@@ -71,7 +71,7 @@ def check_explicit(
 ) -> None:
     """BadUsage for the first that cannot be run: candidates that the user named are not left out silently."""
     for edits in explicit:
-        _check(model, apply_edits(model.blocks, edits), imatrix, skip_check)
+        _check(model, apply_edits(model.blocks, edits, model.mtp_blocks), imatrix, skip_check)
 
 
 def _check(model: Model, layer_map: LayerMap, imatrix: Imatrix | None, skip_check: bool) -> None:
