@@ -1,12 +1,14 @@
 """The importance matrix: mean squared input of each column of each matrix, over a calibration text."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from quantplan.block_ranges import runs_text
 from quantplan.errors import ModelMismatch
-from quantplan.tensor import Model, Tensor, is_expert_name
+from quantplan.tensor import Model, Tensor, is_expert_name, role_of
 
 # An expert's own mean squares and those of all experts weigh the same at so many hits. The best number is the
 # variance of x^2 over that between experts: 5 to 8 squared means (measured, inputs of gate and up) over a quarter
@@ -30,8 +32,8 @@ class ImatrixEntry:
 
     @property
     def unseen(self) -> np.ndarray:
-        """bool [matrices]: experts that no token was routed to. Invisible in legacy files."""
-        return np.broadcast_to(self.counts == 0, (self.sum2.shape[0],))
+        """bool [matrices]: experts that no token was routed to, by their counts or by sums of zero. Invisible in legacy files."""
+        return np.broadcast_to(self.counts == 0, (self.sum2.shape[0],)) | ~self.sum2.any(axis=1)
 
     @property
     def routed(self) -> bool:
@@ -42,7 +44,7 @@ class ImatrixEntry:
     def rare(self) -> np.ndarray:
         """bool [matrices]: experts with some hits, but fewer than ``FEW_HITS``."""
         few = (self.counts > 0) & (self.counts < FEW_HITS) & self.routed
-        return np.broadcast_to(few, (self.sum2.shape[0],))
+        return np.broadcast_to(few, (self.sum2.shape[0],)) & ~self.unseen
 
     def mean_square(self) -> np.ndarray:
         """float32 [matrices, columns]: E[x_j^2]; NaN for experts never hit, never a made-up value."""
@@ -63,16 +65,26 @@ class Imatrix:
     legacy: bool
     digest: str
 
-    def quantize_weights(self, tensor: Tensor) -> np.ndarray | None:
-        """float32 [experts, columns] as llama-quantize would use them, or None where it would use none.
+    def mean_squares(self, tensor: Tensor) -> np.ndarray | None:
+        """float32 [experts, columns]: E[x_j^2], NaN for matrices without data; None where no matrix of the tensor has any.
 
-        Source: ``load_imatrix`` in tools/quantize/quantize.cpp: experts without hits get weights of one.
+        Sums that are all zero are no data, whatever was counted: an input that is always zero has no weights to tell apart.
         """
         entry = self.entries.get(tensor.name)
         if entry is None or entry.sum2.size != tensor.columns * tensor.experts:
             return None
         means = entry.mean_square().reshape(tensor.experts, tensor.columns)
-        return np.nan_to_num(means, nan=1.0)
+        means[~means.any(axis=1)] = np.nan
+        return None if np.isnan(means).all() else means
+
+    def quantize_weights(self, tensor: Tensor) -> np.ndarray | None:
+        """float32 [experts, columns] as llama-quantize would use them, or None where it would use none.
+
+        Source: ``load_imatrix`` in tools/quantize/quantize.cpp: experts without hits get weights of one. Those whose sums are
+        zero would get zeros; they are handed over as experts without hits (``gguf.imatrix_data``).
+        """
+        means = self.mean_squares(tensor)
+        return None if means is None else np.nan_to_num(means, nan=1.0)
 
     def error_weights(self, tensor: Tensor) -> np.ndarray | None:
         """float32 [experts, columns] for estimating errors: experts with few hits are shrunk to the tensor's mean.
@@ -81,13 +93,10 @@ class Imatrix:
         it as it is trusted here (James and Stein); without hits that mean alone. Anything but routed experts
         stays as it is.
         """
-        entry = self.entries.get(tensor.name)
-        if entry is None:
+        means = self.mean_squares(tensor)
+        if means is None:
             return None
-        means = entry.mean_square().reshape(tensor.experts, tensor.columns)
-        seen = ~np.isnan(means).any(axis=1)
-        if not seen.any():
-            return None
+        entry, seen = self.entries[tensor.name], ~np.isnan(means).any(axis=1)
         if seen.all() and not entry.routed:
             return means
         hits = np.maximum(entry.counts, 1)
@@ -99,6 +108,11 @@ class Imatrix:
     def foreign_entries(self, model: Model) -> tuple[str, ...]:
         """The names of entries that are no tensors of the model: llama-quantize passes over them."""
         return tuple(name for name in self.entries if name not in model.by_name)
+
+    def with_data(self, model: Model) -> "Imatrix":
+        """Itself, without what is no data: entries of zeros left out, experts of zeros without hits. It has the same digest."""
+        entries = {name: _with_data(self, name, entry, model) for name, entry in self.entries.items()}
+        return replace(self, entries={name: entry for name, entry in entries.items() if entry})
 
     def check_belongs_to(self, model: Model) -> None:
         """ModelMismatch where a tensor has another size or most entries are no tensors of the model: then the imatrix was made
@@ -133,6 +147,21 @@ def foreign_notes(imatrix: Imatrix, model: Model) -> list[str]:
     ]
 
 
+def _with_data(imatrix: Imatrix, name: str, entry: ImatrixEntry, model: Model) -> ImatrixEntry | None:
+    tensor = model.by_name.get(name)
+    if tensor is None or entry.sum2.size != tensor.columns * tensor.experts:
+        return entry
+    means = imatrix.mean_squares(tensor)
+    if means is None:
+        return None
+    empty = np.isnan(means).any(axis=1)
+    if not (empty & np.broadcast_to(entry.counts > 0, len(empty))).any():
+        return entry
+    sums = entry.sum2.reshape(means.shape)
+    counts = np.where(empty, 0, entry.counts)
+    return ImatrixEntry(name, sums, counts, None if entry.sum1 is None else entry.sum1.reshape(means.shape))
+
+
 @dataclass(frozen=True)
 class Coverage:
     """How many experts of a tensor the calibration text reached. ``rare``: with hits, but fewer than FEW_HITS."""
@@ -155,10 +184,10 @@ def coverage(imatrix: Imatrix) -> tuple[Coverage, ...]:
 def coverage_notes(imatrix: Imatrix, model: Model | None = None) -> list[str]:
     """What a person should know about experts that the calibration text missed or hardly reached, a sentence each.
 
-    With ``model`` also what the file does not tell about its experts.
+    Also about sums that are all zero; with ``model`` also which of its tensors the file does not have.
     """
     coverages = coverage(imatrix)
-    notes = []
+    notes = _zero_notes(imatrix, model)
     if partial := [tensor for tensor in coverages if tensor.unseen]:
         worst = max(partial, key=lambda tensor: tensor.unseen)
         notes.append(
@@ -172,7 +201,55 @@ def coverage_notes(imatrix: Imatrix, model: Model | None = None) -> list[str]:
             f"{len(thin)} of {len(coverages)} expert tensors have experts with fewer than {FEW_HITS} hits, most {worst.tensor} "
             f"({worst.rare} of {worst.experts}): their errors are estimated mostly from the mean of all experts"
         )
-    return notes + (_untold(imatrix, model) if model else [])
+    return notes + (_untold(imatrix, model) + _gaps(imatrix, model) if model else [])
+
+
+def zero_sums(imatrix: Imatrix, model: Model | None = None) -> dict[str, int]:
+    """By tensor how many matrices have sums of zero although tokens were counted; experts of legacy files need ``model``."""
+    found = {}
+    for name, entry in imatrix.entries.items():
+        tensor = model.by_name.get(name) if model else None
+        sums = entry.sum2.reshape(tensor.experts if tensor else len(entry.sum2), -1)
+        zero = ~sums.any(axis=1) & np.broadcast_to(entry.counts > 0, len(sums))
+        if zero.any():
+            found[name] = int(zero.sum())
+    return found
+
+
+def _zero_notes(imatrix: Imatrix, model: Model | None) -> list[str]:
+    zero = zero_sums(imatrix, model)
+    if not zero:
+        return []
+    return [
+        f"{imatrix.path.name}: all sums of {_some(zero)} are zero, in whole or for single experts: that is no data. They are "
+        "judged by plain squares, and llama-quantize gets an imatrix without them"
+    ]
+
+
+def _gaps(imatrix: Imatrix, model: Model) -> list[str]:
+    """The matrices in blocks without data, experts left out: they have a note of their own."""
+    matrices = [t for t in model.tensors if _has_data_elsewhere(t, imatrix)]
+    named = zero_sums(imatrix, model)
+    missing = [t for t in matrices if t.name not in named and imatrix.mean_squares(t) is None]
+    if not missing:
+        return []
+    blocks = runs_text(sorted({tensor.block for tensor in missing if tensor.block is not None}))
+    return [
+        f"{imatrix.path.name} has no data for {len(missing)} of {len(matrices)} matrices in blocks ({missing[0].name}; blocks "
+        f"{blocks}): they are judged by plain squares and take no type that needs data"
+    ]
+
+
+def _has_data_elsewhere(tensor: Tensor, imatrix: Imatrix) -> bool:
+    """Whether it is a matrix in a block whose role the imatrix knows: what no block has data for, nobody collects."""
+    if tensor.block is None or len(tensor.shape) < 2 or tensor.routed:
+        return False
+    return any(role_of(name) == tensor.role for name in imatrix.entries)
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _untold(imatrix: Imatrix, model: Model) -> list[str]:

@@ -20,7 +20,7 @@ class SensitivityRow:
 
     ``stock[type]``: for types whose ``weights`` are those of error-compensated rounding, what ggml\'s own rounding costs.
     ``relative_error``: standard error of the row's scale over the scale; ``source``: "probed", "borrowed" (scale from
-    tensors of the same role), "prior" (no forward pass) or "imported".
+    tensors of the same role), "prior" (no forward pass), "not run" (by a forward pass: it costs nothing) or "imported".
     """
 
     tensor: str

@@ -7,7 +7,7 @@ import pytest
 from model_parts import imatrix_of, model_of
 
 from quantplan.errors import ModelMismatch
-from quantplan.imatrix import FEW_HITS, coverage, coverage_notes, foreign_notes
+from quantplan.imatrix import FEW_HITS, coverage, coverage_notes, foreign_notes, zero_sums
 
 UP = "blk.0.ffn_up_exps.weight"
 MEANS = np.array([[1.0, 4.0], [3.0, 2.0], [100.0, 100.0], [7.0, 7.0]])  # of four experts, two columns
@@ -114,3 +114,62 @@ def test_entries_too_many_are_named_and_prove_nothing(model):
 def test_another_models_imatrix(model, sums, words):
     with pytest.raises(ModelMismatch, match=words):
         imatrix_of(sums).check_belongs_to(model)
+
+
+# --- sums of zero, and what is not there
+
+ZERO = "blk.0.attn_q.weight"
+
+
+def with_zeros(model):
+    """Tokens were counted for all, the sums of attn_q and of two of four experts are zero."""
+    sums = {
+        UP: MEANS * np.array([[1], [0], [1], [0]]),
+        ZERO: np.zeros((1, 2)),
+        "blk.1.attn_q.weight": np.array([[0, 4]]),
+    }
+    return imatrix_of(sums, {UP: [50] * 4, ZERO: [50], "blk.1.attn_q.weight": [50]})
+
+
+def legacy_form(imatrix):
+    entries = {
+        name: replace(entry, sum2=entry.sum2.reshape(1, -1), counts=entry.counts[:1])
+        for name, entry in imatrix.entries.items()
+    }
+    return replace(imatrix, entries=entries, legacy=True)
+
+
+@pytest.mark.parametrize("form", [lambda imatrix: imatrix, legacy_form])
+def test_sums_of_zero_are_no_data(model, form):
+    imatrix = form(with_zeros(model))
+    assert imatrix.quantize_weights(model.by_name[ZERO]) is None
+    assert imatrix.error_weights(model.by_name[ZERO]) is None
+    weights = imatrix.quantize_weights(model.by_name[UP])
+    assert weights[[1, 3]].tolist() == [[1, 1], [1, 1]] and (weights[[0, 2]] > 0).all()
+    judged = imatrix.error_weights(model.by_name[UP])
+    assert (judged > 0).all() and judged[1] == pytest.approx(judged[3])
+
+
+@pytest.mark.parametrize("form", [lambda imatrix: imatrix, legacy_form])
+def test_llama_quantize_is_not_given_zeros(model, form):
+    given = form(with_zeros(model)).with_data(model)
+    assert set(given.entries) == {UP, "blk.1.attn_q.weight"}
+    entry = given.entries[UP]
+    assert entry.counts.tolist() == [50, 0, 50, 0] and entry.sum2.shape == (4, 2)
+    sound = imatrix_of({ZERO: np.array([[0, 1]])})
+    assert sound.with_data(model).entries[ZERO] is sound.entries[ZERO]
+
+
+def test_zeros_are_named(model):
+    assert zero_sums(with_zeros(model)) == {UP: 2, ZERO: 1}
+    assert zero_sums(legacy_form(with_zeros(model)), model) == {UP: 2, ZERO: 1}
+    for imatrix in (with_zeros(model), legacy_form(with_zeros(model))):
+        assert f"all sums of {UP}, {ZERO} are zero" in coverage_notes(imatrix, model)[0]
+
+
+def test_matrices_without_an_entry_are_told():
+    """A merge with the imatrix of the original, which has fewer blocks."""
+    merged = model_of({f"blk.{block}.{role}.weight": (2, 8) for block in range(6) for role in ("attn_q", "ffn_up")})
+    original = imatrix_of({f"blk.{block}.attn_q.weight": np.ones((1, 2)) for block in range(4)})
+    (note,) = coverage_notes(original, merged)
+    assert "no data for 2 of 6 matrices in blocks (blk.4.attn_q.weight; blocks 4-5)" in note

@@ -22,9 +22,11 @@ from quantplan.build.preflight import (
     imatrix_as_planned,
 )
 from quantplan.errors import NoSpace, ToolFailed
+from quantplan.gguf.imatrix_data import imatrix_with_data
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
-from quantplan.gguf.sized_plan import make_plan
+from quantplan.gguf.sized_plan import imatrix_note, imatrix_use, make_plan
+from quantplan.gguf.writer import metadata_bytes
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import quantize as tool
 from quantplan.llamacpp.quantize import Recipe
@@ -32,7 +34,7 @@ from quantplan.plan import Plan
 from quantplan.progress import SILENT, Advance, Reporter
 from quantplan.recipes.quantize_command import in_imatrix_folder, plan_rules, quantize_command, requantizes
 from quantplan.records.files import part_of, remove_leftovers, replacing
-from quantplan.tensor import Model, Tensor
+from quantplan.tensor import Model, Tensor, padded
 
 MAX_SPELLED_RULES = 4  # more go into a file next to the output: a command line should be readable
 
@@ -57,6 +59,18 @@ def stock_plan(model: Model, ftype: str, imatrix: Imatrix | None = None) -> Plan
     types = tool.stock_quant(model, ftype, imatrix.path if imatrix else None)
     assignment = {each.name: types[each.name] for each in tool.quantizable(model)}
     return make_plan(model, assignment, imatrix, made_from={"mix": tool.known_ftype(ftype)})
+
+
+def stock_bytes(model: Model, ftype: str, imatrix: Imatrix | None = None) -> int:
+    """The size of the stock quant's file, also where it could not be made because the imatrix has no data for some tensor.
+
+    NothingSelected for an unknown FTYPE, BadUsage where it needs an imatrix and there is none.
+    """
+    if imatrix is None:
+        return stock_plan(model, ftype).file_bytes
+    types = tool.stock_quant(model, ftype, imatrix.path)
+    metadata = metadata_bytes(model, imatrix_note(imatrix_use(imatrix)))
+    return metadata + sum(padded(tensor.bytes_as(types[tensor.name])) for tensor in model.tensors)
 
 
 def build(
@@ -93,7 +107,7 @@ def check_build(plan: Plan, source: Model, out: Path, imatrix_path: Path | None 
 def _recipe(plan: Plan, source: Model, imatrix_path: Path | None) -> Iterator[Recipe]:
     plan.check_belongs_to(source)
     rules = plan_rules(plan)
-    with imatrix_as_planned(plan, imatrix_path) as imatrix:
+    with imatrix_as_planned(plan, imatrix_path) as planned, imatrix_with_data(planned, source) as imatrix:
         yield Recipe(
             plan.base_ftype,
             rules,
@@ -118,13 +132,14 @@ def build_stock_quant(
     if imatrix:
         imatrix.check_belongs_to(model)
     plan = stock_plan(model, ftype, imatrix)
-    recipe = Recipe(
-        tool.known_ftype(ftype),
-        imatrix=imatrix_path,
-        allow_requantize=requantizes(plan, model),
-        realign=tool.realigns(model),
-    )
-    return _build(plan, model, out, recipe, _BuildSettings(threads, report, advance))
+    with imatrix_with_data(imatrix_path, model) as data:
+        recipe = Recipe(
+            tool.known_ftype(ftype),
+            imatrix=data,
+            allow_requantize=requantizes(plan, model),
+            realign=tool.realigns(model),
+        )
+        return _build(plan, model, out, recipe, _BuildSettings(threads, report, advance))
 
 
 def stock_quant_command(model: Model, ftype: str, out: Path, imatrix_path: Path | None = None, threads: int = 0) -> str:

@@ -44,6 +44,9 @@ def read_imatrix(path: Path | str) -> Imatrix:
         content = _read_gguf(path, data) if data[:4].tobytes() == b"GGUF" else _Legacy(path, data).read()
         for entry in content.entries.values():
             _check(path, entry)
+        entries = content.entries.values()
+        if any(entry.counts.any() for entry in entries) and not any(entry.sum2.any() for entry in entries):
+            raise BadFile(f"{path}: all its sums are zero: it has no data; {_REDO}, or go without it")
         return Imatrix(
             path,
             content.entries,

@@ -150,7 +150,7 @@ def _reason(found: Explanation, tensor: Tensor, kind: QuantType) -> str:
     stored = fitted(kind, tensor.columns)
     if stored != kind:
         return f"rows of {tensor.columns} do not fit: it would be stored as {stored}"
-    if not storable_types(tensor, (kind,), found.request.imatrix):
+    if kind not in storable_types(tensor, (kind,), found.request.imatrix):
         larger = tensor.bytes_as(kind) > tensor.bytes
         return f"larger than {tensor.type}, as which it is stored now" if larger else "needs imatrix data"
     if kind.name not in found.table.rows[tensor.name].weights:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantplan.budget import Budget
-from quantplan.build.build import stock_plan
+from quantplan.build.build import stock_bytes
 from quantplan.devices.limits import Devices
 from quantplan.errors import BadUsage
 from quantplan.gguf.imatrix_need import without_imatrix_data
@@ -15,7 +15,7 @@ from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import quantize
 from quantplan.quant_type import QuantType
 from quantplan.sensitivity.candidates import candidates as storable_types
-from quantplan.sensitivity.candidates import check_storable
+from quantplan.sensitivity.candidates import check_left, check_storable
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solver import layers
 from quantplan.solver.constraints import Allowed, Constraints, allowed, permission, types_by_tensor, unsafe
@@ -127,8 +127,7 @@ def parse_budget(request: PlanRequest) -> Budget | None:
         return None
     word = request.budget.strip()
     if word.upper() in quantize.ftypes() or quantize.looks_like_ftype(word):
-        ftype = quantize.known_ftype(word)
-        return Budget(stock_plan(request.model, ftype, request.imatrix).file_bytes, word)
+        return Budget(stock_bytes(request.model, quantize.known_ftype(word), request.imatrix), word)
     if request.budget.startswith("="):
         file = Path(request.budget[1:].strip()).expanduser()
         shards = shard_paths(file) if file.is_file() and is_gguf(file) else (file,)
@@ -148,7 +147,10 @@ def allowed_types(request: PlanRequest) -> Allowed:
     candidates = {tensor.name: storable_types(tensor, offered[tensor.name], request.imatrix) for tensor in tensors}
     permitted = allowed(tensors, candidates, request.constraints)
     for tensor in tensors:
-        check_storable(tensor, permitted.left[tensor.name] or offered[tensor.name], request.imatrix)
+        if permitted.left[tensor.name]:
+            check_left(tensor, permitted.left[tensor.name], request.imatrix)
+        else:
+            check_storable(tensor, offered[tensor.name], request.imatrix)
     return permitted
 
 

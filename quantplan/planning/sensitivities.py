@@ -10,7 +10,8 @@ from quantplan.planning.request import quantizable
 from quantplan.progress import SILENT, Reporter
 from quantplan.project import SOURCES, read_text
 from quantplan.records.cache import user_cache
-from quantplan.sensitivity.estimate import SensitivityOptions, price, prior_table
+from quantplan.sensitivity.estimate import SensitivityOptions, price
+from quantplan.sensitivity.rows import prior_table
 from quantplan.sensitivity.tensor_swap import ProbeOptions
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.tensor import Model

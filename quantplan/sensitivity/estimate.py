@@ -1,11 +1,9 @@
 """From a model to its sensitivity table: round trip, probe and activation quantization joined, each cached."""
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from quantplan import __version__
 from quantplan.abilities import context_note
@@ -21,18 +19,18 @@ from quantplan.quant_type import QuantType
 from quantplan.records.cache import Cache, Plain
 from quantplan.records.journal import text_digest
 from quantplan.rounding.compensate import RoundingOptions
-from quantplan.sensitivity import activation_quantization, moment_metric, prior, round_trip
+from quantplan.sensitivity import activation_quantization, moment_metric, round_trip
 from quantplan.sensitivity import probe as probing
 from quantplan.sensitivity.candidates import candidates, check_storable
 from quantplan.sensitivity.compensated_errors import collect_for_rounding, metric_errors_of
+from quantplan.sensitivity.grids import grid_note, lossless_types
 from quantplan.sensitivity.moment_metric import MetricErrors, MomentMetric
-from quantplan.sensitivity.scales import TensorScale, all_scales, interaction
-from quantplan.sensitivity_table import Interaction, SensitivityRow, SensitivityTable
+from quantplan.sensitivity.rows import PRIOR_INTERACTION, metric_row, prior_row, probed_row
+from quantplan.sensitivity.scales import all_scales, interaction
+from quantplan.sensitivity_table import SensitivityTable
 from quantplan.tensor import Model, Tensor
 
 DEFAULT_SAMPLE = 1 << 19  # weights measured per tensor: the sampling error stays near 1 %, below that of the probe
-# the errors of a prior are not independent: another model may cost half or twice as much throughout
-_PRIOR_INTERACTION = Interaction(relative_error=prior.RELATIVE_ERROR)
 
 
 @dataclass(frozen=True)
@@ -121,18 +119,19 @@ def price(
         made_from["second_moments"] = moments.made_from
     others = tuple(tensor for tensor in tensors if tensor.name not in metric_errors)
     errors = errors_of(model, others, imatrix, options, cache, report)
+    made_from |= _lossless(model, errors, metric_errors, report)
     if calibration is None:
-        rows = {t.name: _prior_row(model, t, errors[t.name]) for t in tensors}
+        rows = {t.name: prior_row(model, t, errors[t.name]) for t in tensors}
         return Sensitivities(
-            SensitivityTable(model.digest, rows, _PRIOR_INTERACTION, made_from=made_from | {"scales": "prior"})
+            SensitivityTable(model.digest, rows, PRIOR_INTERACTION, made_from=made_from | {"scales": "prior"})
         )
     probe = run_probe(model, tensors, imatrix, calibration, options, cache, report)
     activations = _activations(model, tensors, calibration, options, cache)
     scales = all_scales(model, tensors, probe)
     rows = {
-        t.name: _metric_row(t, metric_errors[t.name], scales[t.name], activations)
+        t.name: metric_row(t, metric_errors[t.name], scales[t.name], activations)
         if t.name in metric_errors
-        else _row(t, errors[t.name], scales[t.name], activations)
+        else probed_row(t, errors[t.name], scales[t.name], activations)
         for t in tensors
     }
     made_from |= {
@@ -145,6 +144,22 @@ def price(
         model.digest, rows, interaction(probe, scales), activations.backend if activations else "", True, made_from
     )
     return Sensitivities(table, probe)
+
+
+def _lossless(
+    model: Model,
+    errors: Mapping[str, round_trip.RoundTrip],
+    metric_errors: Mapping[str, MetricErrors],
+    report: Reporter,
+) -> dict[str, object]:
+    """What the table says of weights that lie on a grid; whoever watches is told, too."""
+    by_type = {name: each.errors for name, each in errors.items()} | {
+        name: each.stock for name, each in metric_errors.items()
+    }
+    found = lossless_types(model, by_type)
+    if note := grid_note(found, len(by_type)):
+        report.warn(note)
+    return {"lossless": found} if found else {}
 
 
 def _check_before(
@@ -227,59 +242,6 @@ def _activations(
     if execution.gpu_layers:
         return None
     return activation_quantization.activation_quantization(*given, Cache(Plain(), cache, "kernel", *made_from))
-
-
-def _row(
-    tensor: Tensor,
-    errors: round_trip.RoundTrip,
-    scale: TensorScale,
-    activations: activation_quantization.ActivationQuantization | None,
-) -> SensitivityRow:
-    weights = {name: scale.value * error for name, error in errors.errors.items()}
-    added = {name: scale.value * activations.of(tensor.name, name) for name in weights} if activations else {}
-    relative = math.hypot(scale.relative_error, _sampling(errors))
-    return SensitivityRow(tensor.name, weights, added, relative, scale.source)
-
-
-def _metric_row(
-    tensor: Tensor,
-    errors: MetricErrors,
-    scale: TensorScale,
-    activations: activation_quantization.ActivationQuantization | None,
-) -> SensitivityRow:
-    better = {name: error for name, error in errors.compensated.items() if error < errors.stock[name]}
-    weights = {name: scale.value * error for name, error in (errors.stock | better).items()}
-    stock = {name: scale.value * errors.stock[name] for name in better}
-    added = {name: scale.value * activations.of(tensor.name, name) for name in weights} if activations else {}
-    relative = math.hypot(scale.relative_error, moment_metric.sampling_error(errors))
-    return SensitivityRow(tensor.name, weights, added, relative, scale.source, stock)
-
-
-def _sampling(errors: round_trip.RoundTrip) -> float:
-    """The typical relative error that sampled rows leave."""
-    relative = [errors.sampling_errors[name] / value for name, value in errors.errors.items() if value > 0]
-    return float(np.median(relative)) if relative else 0.0
-
-
-def _prior_row(model: Model, tensor: Tensor, errors: round_trip.RoundTrip) -> SensitivityRow:
-    scale = prior.scale(model, tensor)
-    weights = {name: scale * error for name, error in errors.errors.items()}
-    return SensitivityRow(tensor.name, weights, {}, prior.RELATIVE_ERROR, "prior")
-
-
-def prior_table(
-    model: Model, tensors: tuple[Tensor, ...], types: tuple[QuantType, ...], imatrix: Imatrix | None
-) -> SensitivityTable:
-    """A table from shapes alone: typical error of each type times the prior scale. Reads no weights."""
-    rows = {}
-    for tensor in tensors:
-        scale = prior.scale(model, tensor)
-        kinds = candidates(tensor, types, imatrix)
-        rows[tensor.name] = SensitivityRow(
-            tensor.name, {kind.name: scale * prior.error(kind) for kind in kinds}, {}, prior.RELATIVE_ERROR, "prior"
-        )
-    made_from: dict[str, object] = {"scales": "prior", "errors": "prior", "quantplan": __version__}
-    return SensitivityTable(model.digest, rows, _PRIOR_INTERACTION, made_from=made_from)
 
 
 def _made_from(

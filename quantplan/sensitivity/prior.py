@@ -50,6 +50,8 @@ _ERRORS = {
 
 def scale(model: Model, tensor: Tensor) -> float:
     """Nats per token per unit of relative squared error; blocks share what ten had, so deep models pay less for each."""
+    if not model.runs(tensor):
+        return 0.0
     if tensor.name == "output.weight" or (tensor.name == "token_embd.weight" and model.tied):
         return _OUTPUT
     if tensor.block is None:

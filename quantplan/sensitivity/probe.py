@@ -20,7 +20,9 @@ from quantplan.parallel.worker_pool import Lost, shortened
 from quantplan.progress import SILENT, Reporter
 from quantplan.records.cache import Cache
 from quantplan.sensitivity.probe_workers import ProbeWorkers
+from quantplan.sensitivity.swap_scale import Scale, bootstrap_error, clear, scale_of
 from quantplan.sensitivity.tensor_swap import (
+    LOUD,
     NUDGE,
     PROBE,
     ProbeOptions,
@@ -32,26 +34,14 @@ from quantplan.sensitivity.tensor_swap import (
 )
 from quantplan.tensor import Model, Tensor
 
-VERSION = 3  # 3: errors of experts with few hits; 2: uniform swaps by chunk, on more text; 1: first
+# 4: types chosen by their measured error; 3: errors of experts with few hits; 2: uniform swaps by chunk, on more text; 1: first
+VERSION = 4
 _EXTEND_ABOVE = 0.05  # a relative standard error that is worth more chunks, where the tensor matters
 _EXTEND_FACTOR = 4
 _UNIFORM = ("Q2_K", "Q3_K", "Q4_K")
 # Scales need few chunks because they only rank; the level of a prediction is that of the text, so the few
 # swaps of everything at once run on more of it: 18 % standard error at 2k tokens, 4 % at 16k on the reference model
 _LEVEL_TOKENS = 16384
-_BOOTSTRAPS = 500
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Nats per token per unit of relative squared error; ``error``: that of the swap, as it stood in memory."""
-
-    tensor: str
-    kld: float
-    error: float
-    value: float
-    stderr: float
-    chunks: int
 
 
 @dataclass
@@ -67,15 +57,6 @@ class Probe:
     overhead: float | None = None
     forward_passes: int = 0
     seconds: float = 0.0
-
-
-def bootstrap_error(values: np.ndarray, seed: int = 0) -> float:
-    """Standard error of the mean of chunk values by resampling chunks, widened by n/(n-1)."""
-    count = len(values)
-    if count < 2:
-        return float("nan")
-    draws = np.random.default_rng(seed).integers(0, count, (_BOOTSTRAPS, count))
-    return float(values[draws].mean(axis=1).std() * np.sqrt(count / (count - 1)))
 
 
 class SwapRunner(Protocol):
@@ -148,7 +129,11 @@ def missing(lost: Lost, results: Cache[Any], tensors: tuple[Tensor, ...]) -> str
 
 def complete(results: Cache[Any], tensors: tuple[Tensor, ...], options: ProbeOptions) -> bool:
     """Whether the cache has all that the probe would measure."""
-    wanted = {tensor.name for tensor in tensors} | {"#available", "#floor"} | {f"#uniform {name}" for name in _UNIFORM}
+    wanted = (
+        {tensor.name for tensor in tensors}
+        | {"#available", "#floor", "#louder"}
+        | {f"#uniform {name}" for name in _UNIFORM}
+    )
     if not wanted <= set(results) or (options.extend and not options.chunks and "#extended" not in results):
         return False
     chunks = options.base_chunks(results["#available"])
@@ -184,6 +169,7 @@ class ProbeStages:
             self.extend()
         self._overhead()
         self._floor()
+        self._louder()
         self._uniform()
 
     def _run(self, swaps: list[Swap]) -> Iterator[tuple[Swap, Swapped]]:
@@ -197,14 +183,15 @@ class ProbeStages:
         """Runs the chunks that the cache does not have yet."""
         swaps = []
         for name in names:
-            done = len((self.results.get(name) or {"klds": []})["klds"])
+            known = self.results.get(name) or {"klds": []}
+            done = len(known["klds"])
             if done < chunks:
-                swaps.append(Swap(name, (name,), PROBE, done, chunks))
+                swaps.append(Swap(name, (name,), known.get("kind", PROBE), done, chunks))
         with self.report.stage(stage, total) if swaps else SILENT.stage(stage) as advance:
             advance(total - len(swaps))
             for swap, result in self._run(swaps):
                 earlier = self.results.get(swap.key) or {"klds": []}
-                entry = {"error": result.errors[swap.key], "klds": earlier["klds"] + result.klds}
+                entry = earlier | {"error": result.errors[swap.key], "klds": earlier["klds"] + result.klds}
                 self.results.put(swap.key, entry)
                 advance(1)
 
@@ -232,7 +219,8 @@ class ProbeStages:
         """KLD of a nudge by the last bit, less what its error explains: what rounding in the forward pass adds."""
         if "#floor" in self.results:
             return
-        names = self.names[:: max(1, len(self.names) // 4)][:4]
+        moved = [name for name in self.names if self.results[name]["error"] > 0]
+        names = moved[:: max(1, len(moved) // 4)][:4]
         swaps = [Swap(f"#floor {name}", (name,), NUDGE, 0, self.first) for name in names]
         left = []
         for swap, result in self._run(swaps):
@@ -241,6 +229,21 @@ class ProbeStages:
             slope = float(np.mean(known["klds"])) / known["error"]
             left.append(float(np.mean(result.klds)) - slope * result.errors[name])
         self.results.put("#floor", max(0.0, float(np.median(left))) if left else 0.0)
+
+    def _louder(self) -> None:
+        """Swaps with the largest error that still prices, for tensors whose KLD is lost in the noise floor."""
+        if "#louder" in self.results:
+            return
+        floor, lost = self.results["#floor"], []
+        for name in self.names:
+            entry = self.results[name]
+            if entry["error"] > 0 and "kind" not in entry and not clear(np.mean(entry["klds"]), floor):
+                lost.append(Swap(name, (name,), LOUD, 0, self.first))
+        for swap, result in self._run(lost):
+            error = result.errors[swap.key]
+            if error > self.results[swap.key]["error"]:
+                self.results.put(swap.key, {"kind": LOUD, "error": error, "klds": result.klds})
+        self.results.put("#louder", len(lost))
 
     def _uniform(self) -> None:
         """All tensors swapped at once, for a few types: how single KLDs add up."""
@@ -263,16 +266,3 @@ def _from_cache(results: Cache[Any], tensors: tuple[Tensor, ...], found: Probe) 
     found.not_found = tuple(t.name for t in tensors if t.name not in found.scales)
     found.uniform = {name: results[f"#uniform {name}"] for name in _UNIFORM}
     return found
-
-
-def scale_of(name: str, entry: dict, floor: float) -> Scale:
-    klds, error = np.array(entry["klds"]), entry["error"]
-    kld = float(klds.mean())
-    if error <= 0:  # a tensor of zeros, or one that its probe type holds exactly: no rounding hurts it
-        return Scale(name, kld, error, 0.0, 0.0, len(klds))
-    # below twice the noise floor nothing was seen: the floor itself is what the KLD may be, and its own error
-    signal = kld - floor
-    seen = signal > floor
-    value = (signal if seen else floor) / error
-    stderr = bootstrap_error(klds) / error
-    return Scale(name, kld, error, value, stderr if seen else max(stderr, value), len(klds))

@@ -44,7 +44,8 @@ def stored_candidates(tensor: Tensor, types: Iterable[QuantType], has_importance
     """The types in which llama-quantize can store the tensor, given the types wanted; largest first.
 
     Shapes that do not fit take their fallback; types that need an imatrix drop out where the tensor has no data in it; types
-    larger than the source's own would add bytes and nothing else. Source: ``tensor_requires_imatrix`` and
+    larger than the source's own would add bytes and nothing else. The type of a quantized tensor is always among them, and so
+    is a float type where one of its size is wanted: a lossless copy. Source: ``tensor_requires_imatrix`` and
     ``tensor_type_fallback`` in llama-quant.cpp; ggml itself refuses IQ1_S, IQ2_XXS and IQ2_XS without importance even for
     the embeddings, which the former exempts.
     """
@@ -55,6 +56,9 @@ def stored_candidates(tensor: Tensor, types: Iterable[QuantType], has_importance
             continue
         if tensor.bytes_as(kind) <= tensor.bytes:
             found[kind.name] = kind
+    own = tensor.type
+    if own.for_weights and (own.family != "float" or any(kind.bits == own.bits for kind in found.values())):
+        found[own.name] = own
     return tuple(sorted(found.values(), key=lambda kind: (-kind.bits, kind.name)))
 
 

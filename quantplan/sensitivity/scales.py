@@ -6,16 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from quantplan.sensitivity import prior
-from quantplan.sensitivity.probe import Probe, bootstrap_error
+from quantplan.sensitivity.probe import Probe
+from quantplan.sensitivity.swap_scale import bootstrap_error
 from quantplan.sensitivity_table import Interaction
 from quantplan.tensor import Model, Tensor
 
 LEAST_INTERACTION_ERROR = 0.03
+_CLEAR = 20  # noise floors: below, the KLD of a uniform swap says nothing (a type whose grid the weights lie on)
 
 
 @dataclass(frozen=True)
 class TensorScale:
-    """Nats per token per unit of relative squared error; ``source``: probed, borrowed or prior."""
+    """Nats per token per unit of relative squared error; ``source``: probed, borrowed, prior or "not run"."""
 
     value: float
     relative_error: float
@@ -27,7 +29,9 @@ def all_scales(model: Model, tensors: tuple[Tensor, ...], probe: Probe) -> dict[
     scales = {}
     for tensor in tensors:
         scale = probe.scales.get(tensor.name)
-        if scale is not None:
+        if not model.runs(tensor):
+            scales[tensor.name] = TensorScale(0.0, 0.0, "not run")
+        elif scale is not None:
             relative = scale.stderr / scale.value if scale.value > 0 else 0.0
             scales[tensor.name] = TensorScale(scale.value, relative, "probed")
         else:
@@ -57,7 +61,7 @@ def interaction(probe: Probe, scales: dict[str, TensorScale]) -> Interaction:
     for entry in probe.uniform.values():
         total = sum(scales[name].value * error for name, error in entry["errors"].items())
         klds = np.array(entry["klds"])
-        if total > 0 and klds.mean() > 0:
+        if total > 0 and klds.mean() > _CLEAR * probe.floor:
             sums.append(total)
             ratios.append(float(klds.mean()) / total)
             text_errors.append(bootstrap_error(klds) / float(klds.mean()))

@@ -1,7 +1,8 @@
 """One swap at a time in a loaded model: rounded weights in the place of a tensor's own, KLD against the untouched model."""
 
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,12 @@ from quantplan.tensor import Model, Tensor
 # 2048 tokens suffice for a model: plans from 2 and from 64 chunks of 256 tokens differ by 1 to 4 % in evaluation KLD
 DEFAULT_TOKENS = 2048
 LOGIT_BYTES = 2 << 30  # of untouched logits kept in memory: 13 chunks of 512 tokens with a vocabulary of 150,000
-PROBE, NUDGE = "probe", "nudge"  # kinds of a swap besides the names of types
+PROBE, LOUD, NUDGE = "probe", "loud", "nudge"  # kinds of a swap besides the names of types
+# a swap prices types whose errors are like its own: of 3 bits and more, and 2 bits where a model is stored in little more.
+# Weights that were quantized before lie on a grid, which some type hits with an error of 1e-8 (F16's rounding) or so
+LEAST_ERROR, MOST_ERROR = 3e-4, 0.1
+_NOISE = (5e-3, 2e-2, 8e-2)  # relative squared errors of a disturbance, where no type has an error between these
+_SAMPLED_ROWS = 64  # that tell a type's error within a few percent
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,8 @@ class ProbeOptions:
 class Swap:
     """The unit of a probe's work: weights of ``tensors`` changed at once, chunks start..stop run, weights put back.
 
-    ``kind``: the name of a type, PROBE for the type that suits the tensor, NUDGE for its last bits. ``start`` is a multiple
-    of the engine's batch. ``key``: its key in the cache.
+    ``kind``: the name of a type, PROBE for the change that suits the tensor, LOUD for the largest such,
+    NUDGE for its last bits. ``start`` is a multiple of the engine's batch. ``key``: its key in the cache.
     """
 
     key: str
@@ -99,6 +105,12 @@ def probe_type(stored: QuantType, columns: int) -> QuantType:
     return fitted(BY_NAME[wanted], columns)
 
 
+def probe_types(stored: QuantType, columns: int) -> tuple[QuantType, ...]:
+    """``probe_type`` and what may take its place where the weights lie on its grid, best first."""
+    others = (fitted(BY_NAME[name], columns) for name in ("IQ4_XS", "Q3_K", "Q5_K", "Q2_K"))
+    return tuple(dict.fromkeys((probe_type(stored, columns), *(kind for kind in others if kind.bits < stored.bits))))
+
+
 class TensorSwapper:
     """The loaded model, its untouched logits, and one swap at a time. Use as a context manager."""
 
@@ -121,6 +133,7 @@ class TensorSwapper:
         self.chunks = chunks[chunk_order(len(chunks))]
         self._base: list[BaseRows] = []
         self._found: set[str] = set()
+        self._errors: dict[str, dict[QuantType, float]] = {}  # of sampled rows, by tensor and type to probe with
         self.forward_seconds, self.forward_passes = 0.0, 0
 
     def __enter__(self) -> "TensorSwapper":
@@ -148,7 +161,8 @@ class TensorSwapper:
         tensors = [self.model.by_name[name] for name in swap.tensors]
         try:
             errors = {tensor.name: self._change(tensor, swap.kind) for tensor in tensors}
-            klds = self.chunk_klds(swap.start, swap.stop).tolist()
+            changed = any(errors.values())  # nothing changes a tensor of zeros
+            klds = self.chunk_klds(swap.start, swap.stop).tolist() if changed else [0.0] * (swap.stop - swap.start)
         finally:
             for tensor in tensors:
                 self.restore(tensor)
@@ -158,8 +172,9 @@ class TensorSwapper:
     def _change(self, tensor: Tensor, kind: str) -> float:
         if kind == NUDGE:
             return self.nudge(tensor)
-        if kind == PROBE:
-            return self.swap(tensor, probe_type(self.engine.stored_type(tensor.name), tensor.columns))
+        if kind in (PROBE, LOUD):
+            chosen = self.probe_type(tensor, loud=kind == LOUD)
+            return self.swap(tensor, chosen) if chosen else self.disturb(tensor)
         return self.swap(tensor, fitted(BY_NAME[kind], tensor.columns))
 
     def chunk_klds(self, start: int, stop: int) -> np.ndarray:
@@ -199,6 +214,41 @@ class TensorSwapper:
         rounded = ggml.dequantize(ggml.quantize(original, kind, importance), kind, tensor.columns)
         return self._place(tensor, original, rounded)
 
+    def probe_type(self, tensor: Tensor, loud: bool = False) -> QuantType | None:
+        """The first of ``probe_types`` whose error on the tensor's weights lies between LEAST_ERROR and MOST_ERROR, or the one
+        with the largest error that does; None where no type's does.
+        """
+        if tensor.name not in self._errors:
+            self._errors[tensor.name] = dict(self._sampled_errors(tensor))
+        fit = {kind: error for kind, error in self._errors[tensor.name].items() if LEAST_ERROR <= error <= MOST_ERROR}
+        return max(fit, key=lambda kind: fit[kind], default=None) if loud else next(iter(fit), None)
+
+    def _sampled_errors(self, tensor: Tensor) -> Iterator[tuple[QuantType, float]]:
+        """Relative squared errors of ggml's encoder, as they land in memory, on rows from all over the tensor."""
+        stored = self.engine.stored_type(tensor.name)
+        rows = np.linspace(0, tensor.rows - 1, min(tensor.rows, _SAMPLED_ROWS)).astype(int)
+        weights, importance = tensor_rows(self.model, tensor, rows), self._mean_importance(tensor)
+        for kind in probe_types(stored, tensor.columns):
+            rounded = ggml.dequantize(ggml.quantize(weights, kind, importance), kind, tensor.columns)
+            landed = ggml.dequantize(ggml.quantize(rounded, stored, importance), stored, tensor.columns)
+            yield kind, relative_error(weights, landed, importance)
+
+    def _mean_importance(self, tensor: Tensor) -> np.ndarray | None:
+        """float32 [1, columns]: mean over the experts."""
+        importance = self.imatrix.quantize_weights(tensor) if self.imatrix else None
+        return None if importance is None else importance.mean(axis=0, keepdims=True)
+
+    def disturb(self, tensor: Tensor) -> float:
+        """Adds noise like a rounding error, normal in proportion to each block of 32; returns the relative squared error."""
+        original = tensor_rows(self.model, tensor)
+        error = 0.0
+        for wanted in _NOISE:
+            random = np.random.default_rng(0).standard_normal(original.shape, np.float32)
+            error = self._place(tensor, original, original + math.sqrt(wanted) * _local_size(original) * random)
+            if error >= LEAST_ERROR:  # the grid of a quantized model in memory may swallow little noise
+                break
+        return error
+
     def nudge(self, tensor: Tensor) -> float:
         """Moves every weight by about the last bit of half precision; returns the relative squared error."""
         original = tensor_rows(self.model, tensor)
@@ -228,6 +278,14 @@ def relative_error(weights: np.ndarray, changed: np.ndarray, importance: np.ndar
     per_column = np.einsum("erc,erc->ec", *(2 * [difference.reshape(experts, -1, columns)]))
     energy = np.einsum("erc,erc->ec", *(2 * [weights.reshape(experts, -1, columns)]))
     return float((per_column * importance).sum()) / max(float((energy * importance).sum()), 1e-30)
+
+
+def _local_size(weights: np.ndarray) -> np.ndarray:
+    """float32 [rows, columns]: root mean square of each weight's block of 32; of its row where rows do not divide into blocks."""
+    rows, columns = weights.shape
+    blocks = weights.reshape(rows, -1, 32 if columns % 32 == 0 else columns)
+    size = np.sqrt((blocks**2).mean(axis=2, keepdims=True))
+    return np.broadcast_to(size, blocks.shape).reshape(rows, columns)
 
 
 def affordable(chunks: int, options: ProbeOptions, survey: Survey) -> int:

@@ -109,7 +109,7 @@ def test_an_imported_plan_with_a_table(command, small_model, workplace):
     from quantplan.gguf.reader import read_model
     from quantplan.planning.request import quantizable
     from quantplan.quant_type import parse_types
-    from quantplan.sensitivity.estimate import prior_table
+    from quantplan.sensitivity.rows import prior_table
 
     model = read_model(small_model)
     SENSITIVITY_TABLES.write(

@@ -9,7 +9,7 @@ from quantplan.gguf.reader import read_model
 from quantplan.planning.request import quantizable
 from quantplan.quant_type import parse_types
 from quantplan.records.formats import PLANS, SENSITIVITY_TABLES
-from quantplan.sensitivity.estimate import prior_table
+from quantplan.sensitivity.rows import prior_table
 
 pytestmark = pytest.mark.llamacpp
 NOTE = "the rules rebuild the types, not the compensated rounding of {} tensors; `quantplan quantize` builds both"

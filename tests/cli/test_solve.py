@@ -308,7 +308,7 @@ def test_refused_before_anything_is_measured(solve, workplace, small_text, words
 def test_the_table_of_another_model(command, solve, odd_files, reference_model):
     from quantplan.llamacpp import quantize
     from quantplan.quant_type import parse_types
-    from quantplan.sensitivity.estimate import prior_table
+    from quantplan.sensitivity.rows import prior_table
 
     model = read_model(reference_model)
     SENSITIVITY_TABLES.write(

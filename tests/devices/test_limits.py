@@ -19,7 +19,7 @@ from quantplan.planning.request import PlanRequest, formulate_request, quantizab
 from quantplan.planning.solving import check, plan_for
 from quantplan.quant_type import parse_types
 from quantplan.selector import Selector
-from quantplan.sensitivity.estimate import prior_table
+from quantplan.sensitivity.rows import prior_table
 
 pytestmark = pytest.mark.llamacpp
 TYPES = parse_types("k,Q8_0")

@@ -238,6 +238,17 @@ def test_two_legacy_entries_for_one_tensor(tmp_path):
         read_imatrix(tmp_path / "x.dat")
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_sums_that_are_all_zero_are_no_imatrix(tmp_path, legacy):
+    path = tmp_path / "zero.gguf"
+    if legacy:
+        path.write_bytes(legacy_bytes([("blk.0.attn_q.weight", 9, [0.0] * 4), ("blk.0.attn_k.weight", 9, [0.0] * 4)]))
+    else:
+        write_imatrix(with_sums([0.0] * 4), path)
+    with pytest.raises(BadFile, match="all its sums are zero: it has no data"):
+        read_imatrix(path)
+
+
 def test_all_zero_counts_stay_visible(tmp_path):
     write_imatrix(with_sums([0, 0], counts=(0, 0)), tmp_path / "x.gguf")
     assert read_imatrix(tmp_path / "x.gguf").entries["blk.0.attn_q.weight"].unseen.all()

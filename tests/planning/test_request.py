@@ -25,7 +25,7 @@ from quantplan.quant_type import BY_NAME, parse_types
 from quantplan.recipes.import_plan import import_file
 from quantplan.recipes.layer_types import write_layer_types
 from quantplan.selector import Selector
-from quantplan.sensitivity.estimate import prior_table
+from quantplan.sensitivity.rows import prior_table
 from quantplan.solver.constraints import Constraints
 
 pytestmark = pytest.mark.llamacpp

@@ -21,7 +21,7 @@ from quantplan.report.commands import Commands
 from quantplan.report.page import page
 from quantplan.report.page_data import LETTERS, page_data, roles
 from quantplan.report.report_data import report_data
-from quantplan.sensitivity.estimate import prior_table
+from quantplan.sensitivity.rows import prior_table
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,11 @@ from quantplan.sensitivity import estimate as pricing
 from quantplan.sensitivity import prior
 from quantplan.sensitivity import probe as probing
 from quantplan.sensitivity import scales as scales_of
-from quantplan.sensitivity.candidates import check_storable
-from quantplan.sensitivity.estimate import SensitivityOptions, price, prior_table
+from quantplan.sensitivity.candidates import candidates, check_left, check_storable
+from quantplan.sensitivity.estimate import SensitivityOptions, price
 from quantplan.sensitivity.probe import Probe, Scale
 from quantplan.sensitivity.round_trip import round_trips
+from quantplan.sensitivity.rows import prior_table
 
 TYPES = parse_types("k,Q8_0,F16")
 
@@ -251,12 +252,47 @@ def test_types_that_a_tensor_cannot_take(has_imatrix):
     model = model_of({"blk.0.attn_v.weight": (256, 8), "blk.0.attn_k.weight": (256, 8)}, "Q4_K")
     imatrix = imatrix_of({"blk.0.attn_k.weight": np.ones((1, 256))}) if has_imatrix else None
     tensor = model.by_name["blk.0.attn_v.weight"]
-    check_storable(tensor, parse_types("Q8_0,Q4_K"), imatrix)
+    check_left(tensor, parse_types("Q8_0,Q4_K"), imatrix)
     with pytest.raises(NothingSelected, match="cannot be stored as Q8_0, Q6_K: they are larger than Q4_K"):
-        check_storable(tensor, parse_types("Q8_0,Q6_K"), imatrix)
+        check_left(tensor, parse_types("Q8_0,Q6_K"), imatrix)
     reason = "model.imatrix has none for it" if has_imatrix else "they need an imatrix; make one with"
     with pytest.raises(NothingSelected, match=reason):
-        check_storable(tensor, parse_types("IQ2_XXS"), imatrix)
+        check_left(tensor, parse_types("IQ2_XXS"), imatrix)
+    full = model_of({"blk.0.attn_v.weight": (256, 8)}).by_name["blk.0.attn_v.weight"]
+    with pytest.raises(NothingSelected, match=reason):
+        check_storable(full, parse_types("IQ2_XXS"), None if imatrix is None else imatrix)
+
+
+@pytest.mark.parametrize(
+    ("stored", "columns", "types", "expected"),
+    [
+        ("MXFP4", 288, "k,legacy,F16", ["MXFP4"]),  # every other type that fits these rows is larger
+        ("MXFP4", 256, "Q8_0", ["MXFP4"]),
+        ("Q4_K", 256, "Q8_0,Q3_K", ["Q4_K", "Q3_K"]),
+        ("BF16", 256, "Q8_0,F16", ["BF16", "F16", "Q8_0"]),
+        ("F16", 256, "Q8_0", ["Q8_0"]),  # no float type was asked for
+        ("F32", 256, "Q8_0,F16", ["F16", "Q8_0"]),
+    ],
+)
+def test_the_stored_type_is_a_candidate_without_damage(stored, columns, types, expected):
+    model = model_of({"blk.0.ffn_up_exps.weight": (columns, 8, 4)}, stored)
+    tensor = model.tensors[0]
+    assert [kind.name for kind in candidates(tensor, parse_types(types), None)] == expected
+    check_storable(tensor, parse_types(types), None)
+    row = prior_table(model, model.tensors, parse_types(types), None).rows[tensor.name]
+    assert row.weights.get(stored, 0.0) == 0.0 and (len(row.weights) == 1 or max(row.weights.values()) > 0)
+
+
+def test_what_is_not_run_costs_nothing():
+    """Blocks that predict further tokens, and vision tensors: neither borrowed, nor assumed, nor the largest of the model."""
+    shapes = {f"blk.{block}.attn_q.weight": (256, 256) for block in range(3)} | {"v.blk.0.attn_q.weight": (256, 256)}
+    model = replace(model_of(shapes, blocks=3), metadata={"qwen3.nextn_predict_layers": 1})
+    found = found_with({"blk.0.attn_q.weight": 0.2, "blk.1.attn_q.weight": 0.3})
+    scales = scales_of.all_scales(model, model.tensors, found)
+    assert [scales[name].source for name in shapes] == ["probed", "probed", "not run", "not run"]
+    assert [scales[name].value > 0 for name in shapes] == [True, True, False, False]
+    table = prior_table(model, model.tensors, parse_types("k"), None)
+    assert [max(table.rows[name].weights.values()) > 0 for name in shapes] == [True, True, False, False]
 
 
 def test_a_short_text_is_found_before_the_round_trip(case, tmp_path):

@@ -31,7 +31,8 @@ from quantplan.quant_type import BY_NAME, parse_types
 from quantplan.recipes.emit import plan_text
 from quantplan.recipes.import_plan import import_file
 from quantplan.recipes.quantize_command import requantizes
-from quantplan.sensitivity.estimate import candidates, prior_table
+from quantplan.sensitivity.candidates import candidates
+from quantplan.sensitivity.rows import prior_table
 from quantplan.tensor import padded
 
 pytestmark = pytest.mark.llamacpp

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from model_parts import imatrix_of
 from reporters import Recorder
 from tiny_models import tiny_moe, tiny_tied
 
@@ -30,10 +31,10 @@ from quantplan.errors import (
     NothingSelected,
     ToolFailed,
 )
-from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
 from quantplan.gguf.layout import MetadataEntry
 from quantplan.gguf.layout_reader import read_layout
-from quantplan.gguf.reader import read_model
+from quantplan.gguf.reader import read_model, tensor_rows
 from quantplan.gguf.sized_plan import make_plan
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.llamacpp.tools import run
@@ -294,3 +295,38 @@ def test_imatrix_without_data_for_a_tensor(reference, reference_imatrix):
         match=r"^blk\.3\.attn_v\.weight \(IQ2_S\) cannot be made without imatrix data and .* has no data",
     ):
         make_plan(reference, types, replace(imatrix, entries=entries))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_sums_of_zero_destroy_no_weights(tmp_path, legacy):
+    """llama-quantize takes them for weights and writes zeros: a whole tensor, two experts of eight."""
+    model = read_model(tiny_moe(tmp_path / "moe.gguf"))
+    random = np.random.default_rng(0)
+    tensors = {t.name: t for t in quantizable(model) if t.block is not None}
+    sums = {name: random.lognormal(0, 1, (t.experts, t.columns)).astype(np.float32) for name, t in tensors.items()}
+    dense, experts = "blk.1.attn_q.weight", "blk.0.ffn_up_exps.weight"
+    sums[dense][:] = 0
+    sums[experts][[2, 5]] = 0
+    path = tmp_path / "zero.imatrix"
+    if legacy:
+        path.write_bytes(legacy_imatrix(sums))
+    else:
+        counts = {name: [10] * len(values) for name, values in sums.items()}
+        write_imatrix(imatrix_of(sums, counts), path)
+    imatrix = read_imatrix(path)
+    types = {each.name: BY_NAME["Q2_K"] for each in quantizable(model)}
+    built = build(make_plan(model, types, imatrix), model, tmp_path / "q.gguf", imatrix_path=path, threads=1)
+    stock = build_stock_quant(model, "Q2_K", tmp_path / "stock.gguf", path, threads=1)
+    for made in (built, stock):
+        for name in (dense, experts):
+            before, after = tensor_rows(model, model.by_name[name]), tensor_rows(made, made.by_name[name])
+            stacks = model.by_name[name].experts
+            errors = ((after - before) ** 2).reshape(stacks, -1).sum(1) / (before**2).reshape(stacks, -1).sum(1)
+            assert errors.max() < 0.2, name
+
+
+def legacy_imatrix(sums):
+    out = struct.pack("<i", len(sums))
+    for name, values in sums.items():
+        out += struct.pack("<i", len(name)) + name.encode() + struct.pack("<ii", 10, values.size) + values.tobytes()
+    return out + struct.pack("<ii", 10, 8) + b"text.txt"
