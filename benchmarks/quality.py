@@ -63,7 +63,7 @@ def run(asked: argparse.Namespace, work: Path) -> None:
     model = read_model(asked.model)
     path = asked.imatrix or work / "imatrix.gguf"
     if not path.exists():
-        imatrix_tool.make(model.path, asked.calibration, path, imatrix_tool.ImatrixOptions(n_ctx=asked.ctx))
+        imatrix_tool.make(model, asked.calibration, path, imatrix_tool.ImatrixOptions(n_ctx=asked.ctx))
     imatrix = read_imatrix(path)
     probe = ProbeOptions(asked.ctx, asked.chunks, asked.chunks == 0)
     wanted = SensitivityOptions(parse_types(asked.types), probe, compensate=asked.rounding == "auto")

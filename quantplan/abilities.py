@@ -2,7 +2,7 @@
 positions. Headers tell all of it; what they do not tell (an architecture that is not known here) the engine finds out.
 """
 
-from quantplan.errors import BadUsage
+from quantplan.errors import BadFile, BadUsage
 from quantplan.tensor import Model
 
 PLAN_WITHOUT_TEXT = "it can be planned without a text: --sensitivity weights, or --sensitivity prior"
@@ -51,6 +51,26 @@ def _why_not(model: Model) -> str:
     if model.metadata.get("tokenizer.ggml.model") in _WITHOUT_VOCABULARY:
         return "the file has no vocabulary, so no text can be read"
     return ""
+
+
+def check_language_model(model: Model) -> None:
+    """BadUsage for the vision or audio part of a model; BadFile for a file that has one next to the language model."""
+    if model.is_projector:
+        raise BadUsage(
+            f"{model.path}: the vision or audio part (mmproj) of a model, not a language model; give the language model's file"
+        )
+    check_loadable(model)
+
+
+def check_loadable(model: Model) -> None:
+    """BadFile for a file that llama.cpp does not load because it has parts besides the language model."""
+    parts = model.foreign_parts
+    if parts:
+        raise BadFile(
+            f"{model.path}: {len(parts)} tensors ({parts[0]} ...) are of a vision or audio part next to the language model, as "
+            "in ollama's blobs: llama.cpp loads no such file, nor what is built from it; take the GGUF of the language model "
+            "alone, its mmproj file is used as it is"
+        )
 
 
 def check_positions(model: Model, n_ctx: int) -> None:

@@ -180,7 +180,10 @@ class Model:
         """Whether a forward pass of the language model computes with the tensor: blocks that predict further tokens and parts for
         images or sound have no effect on its logits.
         """
-        return (tensor.block or 0) < self.main_blocks and not tensor.name.startswith(_OTHER_PARTS)
+        if self.is_projector:
+            return True
+        predicts_further = self.mtp_blocks and (tensor.block or 0) >= self.main_blocks
+        return not predicts_further and not tensor.name.startswith(_OTHER_PARTS)
 
     @property
     def mtp_blocks(self) -> int:

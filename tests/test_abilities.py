@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from model_parts import model_of
 from tiny_encoders import POSITIONS, tiny_bert, tiny_gpt2
+from tiny_models import arrays_gguf
 
-from quantplan.abilities import check_positions, check_predicts, context_note
-from quantplan.errors import BadUsage
+from quantplan.abilities import check_language_model, check_loadable, check_positions, check_predicts, context_note
+from quantplan.api import plan_request
+from quantplan.build.preflight import check_source
+from quantplan.errors import BadFile, BadUsage
 from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.evaluate.measure_with_tool import measure_with_tool
 from quantplan.execution import Execution
@@ -52,6 +55,32 @@ def test_models_without_predictions_are_refused_with_a_way_out(model, reason):
 
 def test_a_decoder_is_not_refused():
     check_predicts(header("qwen3", **{"qwen3.attention.causal": True, "tokenizer.ggml.model": "gpt2"}))
+
+
+def test_a_vision_part_is_not_a_language_model():
+    for projector in (header("clip"), header("gemma3", **{"general.type": "mmproj"})):
+        with pytest.raises(BadUsage, match="mmproj.*not a language model"):
+            check_language_model(projector)
+        check_loadable(projector)  # planned and built as it is
+    blob = header("gemma3", BLOCK | {"v.blk.0.attn_q.weight": (256, 256), "mm.input_projection.weight": (256, 256)})
+    assert blob.foreign_parts == ("v.blk.0.attn_q.weight", "mm.input_projection.weight")
+    assert [blob.runs(tensor) for tensor in blob.tensors] == [True, False, False]
+    for check in (check_loadable, check_language_model):
+        with pytest.raises(BadFile, match=r"2 tensors \(v.blk.0.attn_q.weight ...\) are of a vision or audio part"):
+            check(blob)
+    check_language_model(header())
+
+
+@pytest.mark.llamacpp
+def test_a_file_with_a_vision_part_is_neither_planned_nor_built(tmp_path):
+    random = np.random.default_rng(0)
+    shapes = {"token_embd": 512, "blk.0.attn_q": 256, "v.blk.0.attn_q": 256}
+    arrays = {f"{name}.weight": random.standard_normal((rows, 256)).astype(np.float16) for name, rows in shapes.items()}
+    model = read_model(arrays_gguf(tmp_path / "blob.gguf", "llama", arrays, {"block_count": 1}))
+    with pytest.raises(BadFile, match="ollama"):
+        plan_request(model, "Q4_K_M")
+    with pytest.raises(BadFile, match="ollama"):
+        check_source(model)
 
 
 def test_learned_positions_are_a_limit_and_a_trained_context_is_none():

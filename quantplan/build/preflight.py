@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from quantplan.abilities import check_loadable
 from quantplan.budget import human_bytes
 from quantplan.errors import BadFile, BadUsage, ModelMismatch, NoSpace, NotAsPlanned
 from quantplan.llamacpp.quantize import Recipe, dry_run_as
@@ -18,7 +19,8 @@ SPARE_BYTES = 16 * 2**20  # left on the disk beyond the file itself
 
 
 def check_source(source: Model) -> None:
-    """BadFile for a header without weights."""
+    """BadFile for a header without weights, and for a file that llama.cpp would not load again."""
+    check_loadable(source)
     if source.header_only:
         raise BadFile(
             f"{source.path} is a header without weights: plans can be made from it, but nothing can be built or run"

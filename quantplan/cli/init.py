@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from quantplan.abilities import check_language_model
 from quantplan.budget import human_bytes
 from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, force_option, option
@@ -50,6 +51,7 @@ def init(
     if path is None:
         raise BadUsage("which model? give MODEL.gguf, hf://owner/repo/file.gguf, or -hf owner/repo:quant")
     source = read_model(path)
+    check_language_model(source)
     for name in FOLDERS:
         make_folder(folder / name)
     stem = model_stem(source)

@@ -8,6 +8,7 @@ planned for the CPU: its compute buffer is what a GPU takes, and the rows of the
 import re
 from dataclasses import dataclass
 
+from quantplan.abilities import check_language_model
 from quantplan.cache_types import F16_CACHE, CacheTypes, kv_name
 from quantplan.devices import memory_formulas as formulas
 from quantplan.devices.memory import ASKED, Figure, MemoryNeeds
@@ -124,9 +125,11 @@ def memory_needs(
 ) -> MemoryNeeds:
     """What one sequence of ``ctx`` tokens takes next to the weights: asked of llama.cpp, computed what it does not say.
 
-    BadUsage for KV types that do not go together or do not fit the model's heads; ToolMissing, ToolFailed where
+    BadUsage for a file that is not a language model, and for KV types that do not go together or do not fit the model's heads;
+    BadFile for one that llama.cpp does not load; ToolMissing, ToolFailed where
     llama.cpp does not answer.
     """
+    check_language_model(model)
     settings = ServeSettings(ctx, kv, ubatch, flash_attention is not False)
     formulas.check_kv(model, settings)
     answer = ask(model, settings, flash_attention)

@@ -159,7 +159,7 @@ def placement(model: Model, on_cpu: Sequence[Selector] = ()) -> Placement:
 
     NothingSelected for a selector that means no tensor.
     """
-    unused = frozenset(tensor.name for tensor in model.tensors if (tensor.block or 0) >= model.main_blocks)
+    unused = frozenset(tensor.name for tensor in model.tensors if not model.runs(tensor))
     loaded = frozenset(model.by_name) - unused
     inputs = loaded.intersection(INPUT_LAYER)
     both = inputs & {_EMBEDDINGS} if model.tied else frozenset()

