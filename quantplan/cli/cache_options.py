@@ -18,7 +18,7 @@ class CacheOptions:
 
     panel: ClassVar[str] = MEMORY
     kv: str | None = option(
-        "Type of the KV cache, or those of K and V: q8_0,q5_1 (default: f16); auto: chosen with the weights (solve)."
+        "Type of the KV cache, or those of K and V: q8_0,q5_1 (default: f16); auto: chosen with the weights (solve, run)."
     )
     cache_type_k: str | None = option("Type of the cache of K alone.", "-ctk")
     cache_type_v: str | None = option("Type of the cache of V alone.", "-ctv")
@@ -39,7 +39,9 @@ class CacheOptions:
         if self.kv and (self.cache_type_k or self.cache_type_v):
             raise BadUsage("--kv sets both types of the KV cache: give it, or --cache-type-k and --cache-type-v")
         if self.automatic:
-            raise BadUsage("--kv auto is for `quantplan solve`; name the types here, for example --kv q8_0,q5_1")
+            raise BadUsage(
+                "--kv auto is for `quantplan solve` and `quantplan run`; name the types here, for example --kv q8_0,q5_1"
+            )
         return parse_kv(self.kv or f"{self.cache_type_k or 'f16'},{self.cache_type_v or 'f16'}")
 
 

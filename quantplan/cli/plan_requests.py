@@ -67,6 +67,8 @@ class PlanningOptions:
         target, limits = self.target, self.limits
         if not automatic_cache:
             _ = limits.cache_types
+        elif limits.automatic and not limits.limits_memory:
+            raise BadUsage("--kv auto chooses within a limit on memory: give --vram (or --ram) too")
         if target.max_kld is not None and not 0 < target.max_kld < float("inf"):
             raise BadUsage(f"--max-kld {target.max_kld:g}: must be greater than zero")
         limits.check()

@@ -10,6 +10,7 @@ from typing import ClassVar
 from quantplan.budget import human_bytes
 from quantplan.build.preflight import check_source
 from quantplan.cli import console, options
+from quantplan.cli.cache_options import AutoCacheOptions
 from quantplan.cli.framework import OUTPUT, OutputOptions, command, option
 from quantplan.cli.option_groups import (
     MEASURING,
@@ -89,6 +90,7 @@ def run(
     *,
     budget: tuple[str, ...] = budgets_option(),
     asked: PlanningOptions,
+    cache: AutoCacheOptions,
     text: TextOptions,
     refinement: RefinementOptions,
     output: OutputOptions,
@@ -110,7 +112,7 @@ def run(
     texts = _texts(asked.calibration, refinement.validation, text)
     check_texts(source, texts, options.ctx(asked.measuring.ctx, source))
     with nullcontext() if output.dry_run else options.alone(Path()):
-        _worked(asked, budget, refinement, source, texts, keep_all=keep_all, output=output)
+        _worked(asked, budget, refinement, source, texts, cache=cache, keep_all=keep_all, output=output)
 
 
 def _worked(
@@ -120,6 +122,7 @@ def _worked(
     source: Model,
     texts: Texts,
     *,
+    cache: AutoCacheOptions,
     keep_all: bool,
     output: OutputOptions,
 ) -> None:
@@ -133,7 +136,7 @@ def _worked(
         files = options.calibration_files(asked.calibration.calibration)
         _make_imatrix(source, texts, files, path, n_ctx, asked.execution)
     asked = replace(asked, model=ModelOptions(source.path), imatrix=ImatrixOptions(path))
-    request = asked.request(budget[0] if budget else None)
+    request = asked.request(budget[0] if budget else None, automatic_cache=True)
     if not request.limited:
         raise BadUsage("how large may the file be? give --budget (repeatable), --max-kld or --vram")
     how = asked.estimation(request)
@@ -142,6 +145,9 @@ def _worked(
     if output.dry_run:
         _announce(job)
         return
+    if asked.limits.automatic:
+        caches = asked.cache_sensitivity(request, cache)
+        job = replace(job, targets=[replace(target, caches=caches) for target in job.targets])
     if request.least_tps is not None:
         job = replace(job, options=replace(job.options, speeds=asked.speeds(request, how.types)))
     with console.terminal() as report:

@@ -42,8 +42,6 @@ def solve(
         raise BadUsage("how large may the file be? give --budget, --vram, or a target: --max-kld, --min-tps")
     asked = asked.serving()
     request = asked.request(budget, automatic_cache=True)
-    if asked.limits.automatic and request.devices is None:
-        raise BadUsage("--kv auto chooses within a limit on memory: give --vram (or --ram) too")
     how = asked.estimation(request)
     if output.dry_run:
         console.put(_intentions(request, asked.source, asked.limits.automatic))

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from quantplan.cache_sensitivity import CacheSensitivity, chosen
-from quantplan.cache_types import CacheTypes
+from quantplan.cache_types import CacheTypes, parse_kv
 from quantplan.devices.limits import Devices, needs_of
 from quantplan.devices.speed.table import SpeedTable
 from quantplan.errors import BadUsage, BudgetImpossible
@@ -32,6 +32,11 @@ def plan_with_cache(
     best = _best(request, table, caches, speeds)
     plan, everything_fits = plan_of_solved(_with(request, best.types), table, best.solved, speeds)
     return replace(plan, cache=chosen(caches, best.types, request.devices.ctx)), everything_fits
+
+
+def with_cache_of(plan: Plan, request: PlanRequest) -> PlanRequest:
+    """The request with the types of the KV cache that were chosen with the plan."""
+    return _with(request, parse_kv(plan.cache.types)) if plan.cache else request
 
 
 def _with(request: PlanRequest, types: CacheTypes) -> PlanRequest:

@@ -14,6 +14,7 @@ from quantplan.evaluate.compare import compare_measurements
 from quantplan.evaluate.significance import ratio_interval
 from quantplan.measurement import Measurement
 from quantplan.plan import Plan
+from quantplan.planning.cache_choice import plan_with_cache, with_cache_of
 from quantplan.planning.kept_tables import keep_table, table_digest
 from quantplan.planning.sensitivities import sensitivities
 from quantplan.planning.solving import plan_for
@@ -143,9 +144,9 @@ class _Chain:
 
     def _begin(self, target: RunTarget, table: SensitivityTable) -> Work:
         key, speeds = target_key(target), self.options.speeds
-        plan = self.plans.get(f"{key} plan", lambda: plan_for(target.request, table, speeds)[0])
+        plan = self.plans.get(f"{key} plan", lambda: self._planned(target, table))
         assert plan is not None
-        request, most_bytes = target.request, target.budget_bytes
+        request, most_bytes = with_cache_of(plan, target.request), target.budget_bytes
         if request.most_kld is not None:  # the size was asked for: what refines it must not make it larger
             request, most_bytes = replace(request, budget=f"{plan.file_bytes}B", most_kld=None), plan.file_bytes
         neighbours: dict[str, Plan] = {}
@@ -165,6 +166,10 @@ class _Chain:
             if plan.rounding
             else None,
         )
+
+    def _planned(self, target: RunTarget, table: SensitivityTable) -> Plan:
+        request, caches, speeds = target.request, target.caches, self.options.speeds
+        return plan_with_cache(request, table, caches, speeds)[0] if caches else plan_for(request, table, speeds)[0]
 
     def _stock_files(self, target: RunTarget, names: Iterable[str]) -> tuple[EvaluatedFile, ...]:
         return tuple(EvaluatedFile(name, self.stock_quants.plan(name), name, target.file) for name in names)
@@ -264,9 +269,8 @@ class _Chain:
         stock_quants = tuple(file.name for file in files if file.ftype)
         own = measured[kept.name]
         reason += reasons.above_target(work.target.request, own)
-        return RunResult(
-            work.target, kept.plan, kept.name, reason, own, work.state, comparison, stock_quants, before, gain
-        )
+        plan = replace(kept.plan, cache=work.plan.plan.cache)
+        return RunResult(work.target, plan, kept.name, reason, own, work.state, comparison, stock_quants, before, gain)
 
     def _kept(self, work: Work, measured: dict[str, Measurement]) -> tuple[EvaluatedFile, str]:
         """The best plan; or the best stock quant that it is not significantly better than on the validation text, or that

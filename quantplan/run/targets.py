@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from quantplan.cache_sensitivity import CacheSensitivity
 from quantplan.comparison import Comparison
 from quantplan.devices.speed.table import SpeedTable
 from quantplan.errors import BadUsage, TextTooShort
@@ -62,11 +63,15 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RunTarget:
-    """A file to make: ``name`` is that of plan, file and records. BadUsage for a request without any limit."""
+    """A file to make: ``name`` is that of plan, file and records. BadUsage for a request without any limit.
+
+    ``caches``: the types of the KV cache are chosen with those of the weights.
+    """
 
     request: PlanRequest
     name: str
     file: Path
+    caches: CacheSensitivity | None = None
 
     def __post_init__(self) -> None:
         if not self.request.limited:

@@ -79,5 +79,6 @@ def target_key(target: RunTarget) -> str:
     types = [kind.name for kind in request.types]
     limits = [request.most_kld, request.devices, request.least_tps]
     further = [repr(limits)] if any(limit is not None for limit in limits) else []
+    further += [repr(target.caches)] if target.caches else []
     constraints = repr(request.constraints)
     return digest_of(target.budget_bytes, types, constraints, request.per, request.objective, *further)[:16]

@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from quantplan.cache_types import F16_CACHE, parse_kv
 from quantplan.evaluate import baselines as baselines
+from quantplan.evaluate import cache_sensitivities
 from quantplan.gguf.reader import read_model
-from quantplan.records.formats import PLANS
+from quantplan.records.formats import CACHE_SENSITIVITIES, PLANS
 
 pytestmark = pytest.mark.llamacpp
 FEW = (
@@ -131,3 +133,20 @@ def test_a_header_without_weights(command, project, workplace):
     path = write_header_only(workplace / "header.gguf", "llama", {}, shapes)
     ended = command("run", "-b", "5bpw", "-m", path)
     assert ended.code == 3 and "a header without weights" in ended.error
+
+
+def test_cache_types_are_chosen_with_the_weights(command, project, monkeypatch):
+    """The plan of the file names them, whatever was refined; a second run has nothing to do."""
+    monkeypatch.setattr(cache_sensitivities, "possible_caches", lambda _model: [F16_CACHE, parse_kv("q8_0,q4_0")])
+    memory = json.loads(command("memory", "--serve-ctx", "8192", "--json").out)["contexts"][0]
+    vram = str(memory["vram"] - memory["gpu_weights"] + 2_000_000)
+    words = ("run", "--vram", vram, "--serve-ctx", "8192", "--kv", "auto", "--kv-ctx", "256", *FEW, "--no-refine")
+    done = command(*words)
+    assert done.code == 0, done.err
+    (path,) = (project / "plans").glob("*.json")
+    plan = PLANS.read(path)
+    assert plan.cache.types in ("f16", "q8_0,q4_0") and (plan.cache.ctx, plan.cache.n_ctx) == (8192, 256)
+    table = CACHE_SENSITIVITIES.read(project / "reports" / "tied.cache.json")
+    assert plan.cache.kld == table.klds[parse_kv(plan.cache.types)]
+    fixed = json.loads(command("memory", path, "--serve-ctx", "8192", "--kv", plan.cache.types, "--json").out)
+    assert fixed["contexts"][0]["vram"] <= int(vram)
