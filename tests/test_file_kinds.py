@@ -59,7 +59,7 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize(("content", "meaning"), KINDS)
+@pytest.mark.parametrize(("content", "meaning"), KINDS, ids=[meaning for _, meaning in KINDS])
 def test_every_reader_says_what_a_file_is(tmp_path, content, meaning):
     path = tmp_path / "model.gguf"
     path.write_bytes(content)
