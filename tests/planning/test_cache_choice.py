@@ -16,7 +16,7 @@ from quantplan.planning.cache_choice import plan_with_cache
 from quantplan.planning.request import PlanRequest, quantizable
 from quantplan.planning.solving import plan_for
 from quantplan.quant_type import parse_types
-from quantplan.sensitivity.estimate import prior_table
+from quantplan.sensitivity.rows import prior_table
 from quantplan.sensitivity_table import Interaction
 
 pytestmark = pytest.mark.llamacpp
