@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from quantplan.build.build import build, build_stock_quant
-from quantplan.build.compensated_rounding import Compensation
+from quantplan.build.compensated_rounding import compensation_for
 from quantplan.devices.limits import Devices
 from quantplan.devices.speed.table import SpeedTable
+from quantplan.execution import Execution
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.encodable_types import parse_writable
 from quantplan.plan import Plan
@@ -15,6 +16,8 @@ from quantplan.planning.request import PlanRequest
 from quantplan.planning.sensitivities import sensitivities
 from quantplan.planning.solving import check, plan_for
 from quantplan.progress import SILENT, Advance, Reporter
+from quantplan.project import read_text
+from quantplan.records.cache import user_cache
 from quantplan.records.formats import PLANS
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solver.constraints import Constraints
@@ -36,6 +39,13 @@ class PlanLimits(TypedDict, total=False):
     devices: Devices | None
     least_tps: float | None
     command: str
+
+
+class BuildReports(TypedDict, total=False):
+    """``advance`` gets 1 for each finished tensor."""
+
+    report: Reporter
+    advance: Advance | None
 
 
 def plan_request(
@@ -96,30 +106,23 @@ def quantize(
     out: Path | str,
     *,
     imatrix: Path | None = None,
-    threads: int = 0,
-    report: Reporter = SILENT,
-    advance: Advance | None = None,
-    compensation: Compensation | None = None,
+    calibration: str | Path | None = None,
+    cache: Path | None = None,
+    execution: Execution = Execution(),
+    **how: "Unpack[BuildReports]",
 ) -> Model:
     """The file of a plan, or of the stock quant of that name, built by llama-quantize, read back and checked.
 
-    ``imatrix``: its file; by default the plan's own, for a stock quant none. ``threads`` 0: all cores. ``advance`` gets 1 for
-    each finished tensor. ``compensation``: what plans with compensated rounding need, see
-    ``build.compensated_rounding.compensation_for``. Raises BadFile, BadUsage, ModelMismatch, NoSpace, NotAsPlanned,
-    NothingSelected, ToolFailed.
+    ``imatrix``: its file; by default the plan's own, for a stock quant none. ``calibration``: the text that the plan was made
+    with (itself, or its path), which plans with compensated rounding need; ``cache``: as in ``sensitivities``. Raises BadFile,
+    BadUsage, ModelMismatch, NoSpace, NotAsPlanned, NothingSelected, ToolFailed.
     """
+    threads = execution.threads
     if isinstance(plan, str):
-        return build_stock_quant(model, plan, Path(out), imatrix, threads=threads, report=report, advance=advance)
-    return build(
-        plan,
-        model,
-        Path(out),
-        imatrix_path=imatrix,
-        threads=threads,
-        report=report,
-        advance=advance,
-        compensation=compensation,
-    )
+        return build_stock_quant(model, plan, Path(out), imatrix, threads=threads, **how)
+    text = read_text(calibration) if isinstance(calibration, Path) else calibration
+    compensation = compensation_for(plan, model, text, execution, cache or user_cache(), how.get("report", SILENT))
+    return build(plan, model, Path(out), imatrix_path=imatrix, threads=threads, compensation=compensation, **how)
 
 
 def read_plan(path: Path | str) -> Plan:

@@ -119,5 +119,5 @@ def case(tmp_path_factory: pytest.TempPathFactory, calibration_text: Path) -> Ca
 def priced(case: Case, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sensitivities, Path]:
     """The damage table of ``case`` in K-types and Q8_0, and the folder of its cache."""
     cache = tmp_path_factory.mktemp("cache")
-    options = SensitivityOptions(parse_types("k,Q8_0,F16"), case.options, sample_elements=1 << 16)
+    options = SensitivityOptions(parse_types("k,Q8_0,F16"), case.options, sample_elements=1 << 16, compensate=False)
     return price(case.model, case.tensors, case.imatrix, case.text, options, cache), cache

@@ -13,6 +13,7 @@ from quantplan.build.compensated_rounding import (
     compensable,
     compensate_file,
 )
+from quantplan.build.finished_files import note_finished
 from quantplan.build.preflight import (
     SPARE_BYTES,
     check_output,
@@ -176,6 +177,7 @@ def _build(plan: Plan, source: Model, out: Path, recipe: Recipe, settings: _Buil
         plan.check_built(read_model(part))
         if settings.compensation and compensated:
             compensate_file(part, source, settings.compensation, compensated, settings.report)
+            note_finished(plan, read_model(part), settings.compensation.cache)
         part.replace(out)
     except ToolFailed as error:
         if shutil.disk_usage(out.parent).free < SPARE_BYTES:

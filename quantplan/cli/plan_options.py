@@ -238,8 +238,8 @@ class ProbingOptions(ChunkOptions):
     )
     sample: str = option("Weights per tensor that are rounded to measure the error: 512k, 2M, or full.", default="512k")
     rounding: Rounding = option(
-        "stock: llama-quantize's; auto: error-compensated where it loses less (same types and bytes; takes longer).",
-        default=Rounding.stock,
+        "auto: error-compensated where it loses less (same types and bytes); stock: llama-quantize's own rounding.",
+        default=Rounding.auto,
     )
 
     def estimation(self, model: Model, types: tuple[QuantType, ...], execution: ExecutionOptions) -> SensitivityOptions:

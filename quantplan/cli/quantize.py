@@ -10,7 +10,6 @@ import typer
 from quantplan import api
 from quantplan.budget import human_bytes
 from quantplan.build.build import check_build, stock_plan, stock_quant_command
-from quantplan.build.compensated_rounding import compensation_for
 from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, option, out_option
 from quantplan.cli.option_groups import (
@@ -28,6 +27,7 @@ from quantplan.execution import Execution
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.llamacpp.quantize import ftypes, known_ftype, looks_like_ftype
 from quantplan.plan import Plan
+from quantplan.progress import Advance, Reporter
 from quantplan.recipes.quantize_command import build_command, requantizes
 from quantplan.records.formats import PLANS
 from quantplan.tensor import Model
@@ -61,34 +61,24 @@ class _Build:
         return stock_plan(self.source, self.stock_quant, importance).file_bytes
 
     def run(self) -> Model:
-        if self.plan and self.plan.rounding:
-            return self._compensated(self.plan)
+        if self.plan and self.plan.rounding:  # stages with progress of their own
+            with console.terminal() as report:
+                return self._quantized(report, None)
         with console.progress("quantizing", len(self.source.tensors)) as advance:
-            return api.quantize(
-                self.plan or self.stock_quant,
-                self.source,
-                self.target,
-                imatrix=self.imatrix,
-                threads=self.threads,
-                report=console.LINES,
-                advance=advance,
-            )
+            return self._quantized(console.LINES, advance)
 
-    def _compensated(self, plan: Plan) -> Model:
-        with console.terminal() as report:
-            execution = Execution(self.threads, memory=self.memory)
-            compensation = compensation_for(
-                plan, self.source, self.calibration, execution, options.cache_folder(), report
-            )
-            return api.quantize(
-                plan,
-                self.source,
-                self.target,
-                imatrix=self.imatrix,
-                threads=self.threads,
-                report=report,
-                compensation=compensation,
-            )
+    def _quantized(self, report: Reporter, advance: Advance | None) -> Model:
+        return api.quantize(
+            self.plan or self.stock_quant,
+            self.source,
+            self.target,
+            imatrix=self.imatrix,
+            calibration=self.calibration,
+            cache=options.cache_folder(),
+            execution=Execution(self.threads, memory=self.memory),
+            report=report,
+            advance=advance,
+        )
 
 
 @command

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from quantplan.build.build import build, build_stock_quant, stock_plan
 from quantplan.build.compensated_rounding import Compensation, compensation_for
+from quantplan.build.finished_files import rounded_as_planned
 from quantplan.comparison import SAME_SIZE
 from quantplan.errors import BadFile, BadUsage, NotAsPlanned, NothingSelected
 from quantplan.evaluate.compare import CompareEntry
@@ -41,6 +42,11 @@ class BuildContext:
     cache: Path | None = None
     memory: int = 0
 
+    @property
+    def rounding_cache(self) -> Path:
+        """Where second moments, encoded tensors and digests of finished files are kept."""
+        return self.cache or self.folder
+
 
 def plan_entry(path: Path, context: BuildContext, earlier: Path | None = None) -> CompareEntry:
     """A GGUF as it is, or the file of a plan (.json): ``earlier`` or a former build where it is as planned, else built."""
@@ -48,7 +54,7 @@ def plan_entry(path: Path, context: BuildContext, earlier: Path | None = None) -
         return CompareEntry(path.name, _existing(path))
     plan = PLANS.read(path)
     plan.check_belongs_to(context.source)
-    if earlier and as_planned(earlier, plan):
+    if earlier and as_planned(earlier, plan, context.rounding_cache):
         return CompareEntry(path.stem, earlier)
     return CompareEntry(path.stem, built(plan, path.stem, context))
 
@@ -142,8 +148,10 @@ def built(plan: Plan, name: str, context: BuildContext, ftype: str = "") -> Path
 
 
 def _compensation(plan: Plan, context: BuildContext) -> Compensation | None:
-    execution, cache = Execution(context.threads, memory=context.memory), context.cache or context.folder
-    return compensation_for(plan, context.source, context.calibration, execution, cache, context.report)
+    execution = Execution(context.threads, memory=context.memory)
+    return compensation_for(
+        plan, context.source, context.calibration, execution, context.rounding_cache, context.report
+    )
 
 
 def built_path(plan: Plan, name: str, context: BuildContext) -> Path:
@@ -155,15 +163,16 @@ def built_path(plan: Plan, name: str, context: BuildContext) -> Path:
     return context.folder / f"{name}-{digest_of(made_from)[:12]}.gguf"
 
 
-def as_planned(file: Path, plan: Plan, named_by_content: bool = False) -> bool:
+def as_planned(file: Path, plan: Plan, cache: Path | None = None, named_by_content: bool = False) -> bool:
     """Whether the file exists and is whole and as planned.
 
-    Compensated rounding cannot be seen in a header: a plan with it only has files that are ``named_by_content``.
+    Rounding cannot be seen in a header: a file is ``named_by_content``, or ``cache`` knows which ones were compensated.
     """
-    if not file.is_file() or (plan.rounding and not named_by_content):
+    if not file.is_file():
         return False
     try:
-        plan.check_built(read_model(file))
+        found = read_model(file)
+        plan.check_built(found)
     except (BadFile, NotAsPlanned):
         return False
-    return True
+    return named_by_content or rounded_as_planned(plan, found, cache)

@@ -36,7 +36,8 @@ def sensitivities(
     (default: the user's cache folder). Raises BadFile, BadUsage, ModelMismatch, NothingSelected, TextTooShort, WorkersLost.
     """
     if source not in SOURCES:
-        return read_table(source, model)
+        table = read_table(source, model)
+        return table if options is None or options.compensate else table.with_stock_rounding()
     tensors = quantizable(model)
     options = options or SensitivityOptions(parse_writable("all"), ProbeOptions(DEFAULT_CTX))
     if source == "prior":

@@ -29,7 +29,7 @@ _CONVERGED = 1e-3  # share of codes changed by a sweep below which no further on
 _Steps = tuple[Callable[..., Any], Callable[..., None], Callable[..., int]]
 _COLUMNS: _Steps = (ScalarPanel, feed_back, descend)
 _GROUPS: _Steps = (GridPanel, feed_back_groups, descend_groups)
-_PANELS, _LEAST_ROWS, _MOST_ROWS = 8, 64, 1024
+_PANELS, _LEAST_ROWS, _MOST_ROWS = 8, 256, 1024
 
 
 @dataclass(frozen=True, slots=True)

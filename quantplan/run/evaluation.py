@@ -49,9 +49,14 @@ class Builds:
 
     def place(self, file: EvaluatedFile) -> Path:
         """Where its file is or will be."""
-        if file.finished and as_planned(file.finished, file.plan):
+        if file.finished and self.as_planned(file.finished, file):
             return file.finished
         return built_path(file.plan, file.name.replace(" ", "-"), self.context)
+
+    def as_planned(self, place: Path, file: EvaluatedFile) -> bool:
+        """Whether its file is there, whole and as planned."""
+        in_folder = place.parent == self.context.folder  # where names tell what files are made from
+        return as_planned(place, file.plan, self.context.rounding_cache, named_by_content=in_folder)
 
     def path(self, file: EvaluatedFile) -> Path:
         """Its file, built if need be. Raises what building raises."""
@@ -73,7 +78,7 @@ class Builds:
 
     def _room(self, file: EvaluatedFile) -> bool:
         place = self.place(file)
-        if as_planned(place, file.plan, named_by_content=place != file.finished):
+        if self.as_planned(place, file):
             return True
         self.context.folder.mkdir(parents=True, exist_ok=True)
         return shutil.disk_usage(self.context.folder).free >= file.plan.file_bytes + SPARE_BYTES
@@ -87,7 +92,7 @@ class Builds:
 
     def finish(self, file: EvaluatedFile, out: Path) -> None:
         """Its file, at ``out``."""
-        if as_planned(out, file.plan):
+        if self.as_planned(out, file):
             return
         if not self._room(file):
             self.drop_all_but(())

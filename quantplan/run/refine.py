@@ -164,8 +164,12 @@ def factors_of(request: PlanRequest, table: SensitivityTable, state: Refinement)
 
 
 def _predictable(plan: Plan, table: SensitivityTable, names: set[str]) -> bool:
-    """Stock quants may hold types that the table has no value for."""
-    return all(plan.types[name].name in table.rows[name].weights for name in names)
+    """Stock quants may hold types that the table has no value for, or are rounded otherwise than the table says."""
+    compensated = set(plan.compensated)
+    return all(
+        type_name in table.rows[name].weights and table.rows[name].is_compensated(type_name) == (name in compensated)
+        for name, type_name in ((name, plan.types[name].name) for name in names)
+    )
 
 
 def proposal(
@@ -211,7 +215,7 @@ def after(state: Refinement, new: Scored | None, factors: Correction) -> Refinem
 
 def significantly_better(best: Scored, stock_quant: Scored) -> bool:
     """Whether a plan is better than a stock quant on the whole validation text (paired by chunk), or the very same."""
-    if stock_quant.plan.types == best.plan.types:
+    if stock_quant.plan.encodings == best.plan.encodings:
         return True
     return lower(paired_difference(np.array(best.klds), np.array(stock_quant.klds)))
 

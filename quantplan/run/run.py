@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from quantplan.evaluate.baselines import BuildContext, as_planned
+from quantplan.evaluate.baselines import BuildContext
 from quantplan.evaluate.compare import compare_measurements
 from quantplan.evaluate.significance import ratio_interval
 from quantplan.measurement import Measurement
@@ -96,7 +96,7 @@ class _Chain:
             return RunStatus(target, has_table=True)
         measured = sum(self.validation.knows(file) for file in files)
         evaluated = [file for file in files if self.evaluation.knows(file)]
-        exists = any(as_planned(target.file, file.plan) for file in evaluated)
+        exists = any(self.builds.as_planned(target.file, file) for file in evaluated)
         return RunStatus(target, True, len(files), measured, bool(evaluated), exists)
 
     def _table(self) -> SensitivityTable:

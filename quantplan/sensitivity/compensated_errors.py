@@ -55,22 +55,27 @@ def metric_errors_of(
     )
     results: Cache[MetricErrors] = Cache(Plain(MetricErrors), cache, "compensated-errors", *made_from)
     known = [(tensor, types) for tensor, types in candidates if tensor.name in metric]
-    todo = []
+    todo: dict[
+        tuple[str, str, tuple[QuantType, ...]], list[Tensor]
+    ] = {}  # those that share an input are taken together
     for tensor, types in known:
         earlier = results.get(tensor.name)
         missing = tuple(kind for kind in types if earlier is None or kind.name not in earlier.stock)
-        if missing:
-            todo.append((tensor, missing))
-    with report.stage("rounding errors", sum(len(types) * tensor.elements for tensor, types in todo)) as advance:
-        for tensor, types in todo:
-            result = metric.errors(tensor, types, sample_elements)
-            if earlier := results.get(tensor.name):
-                result = replace(
-                    result,
-                    stock=earlier.stock | result.stock,
-                    compensated=earlier.compensated | result.compensated,
-                    sampling=earlier.sampling | result.sampling,
-                )
-            results.put(tensor.name, result)
-            advance(len(types) * tensor.elements)
+        if missing and (earlier is None or earlier.rows):  # no rows: too little text reached its inputs
+            shared = metric.moments.input_of(tensor.name).watched
+            todo.setdefault((shared, tensor.type.name, missing), []).append(tensor)
+    with report.stage(
+        "rounding errors", sum(len(types) * len(tensors) for (*_, types), tensors in todo.items())
+    ) as advance:
+        for (*_, types), tensors in todo.items():
+            for result in metric.errors(tensors, types, sample_elements):
+                if earlier := results.get(result.tensor):
+                    result = replace(
+                        result,
+                        stock=earlier.stock | result.stock,
+                        compensated=earlier.compensated | result.compensated,
+                        sampling=earlier.sampling | result.sampling,
+                    )
+                results.put(result.tensor, result)
+            advance(len(types) * len(tensors))
     return {tensor.name: results[tensor.name] for tensor, _ in known if results[tensor.name].stock}

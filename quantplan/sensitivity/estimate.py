@@ -18,13 +18,12 @@ from quantplan.progress import SILENT, Reporter
 from quantplan.quant_type import QuantType
 from quantplan.records.cache import Cache, Plain
 from quantplan.records.journal import text_digest
-from quantplan.rounding.compensate import RoundingOptions
 from quantplan.sensitivity import activation_quantization, moment_metric, round_trip
 from quantplan.sensitivity import probe as probing
 from quantplan.sensitivity.candidates import candidates, check_storable
 from quantplan.sensitivity.compensated_errors import collect_for_rounding, metric_errors_of
 from quantplan.sensitivity.grids import grid_note, lossless_types
-from quantplan.sensitivity.moment_metric import MetricErrors, MomentMetric
+from quantplan.sensitivity.moment_metric import MetricErrors, MomentMetric, of_estimate
 from quantplan.sensitivity.rows import PRIOR_INTERACTION, metric_row, prior_row, probed_row
 from quantplan.sensitivity.scales import all_scales, interaction
 from quantplan.sensitivity_table import SensitivityTable
@@ -44,7 +43,7 @@ class SensitivityOptions:
     types: tuple[QuantType, ...]
     probe: probing.ProbeOptions
     sample_elements: int | None = DEFAULT_SAMPLE
-    compensate: bool = False
+    compensate: bool = True
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def price(
     if calibration is not None and options.compensate:
         moments = collect_for_rounding(model, tensors, calibration, options.probe, cache, report)
         options = replace(options, probe=replace(options.probe, moments=moments.folder))
-        metric = MomentMetric(model, moments, RoundingOptions(threads=options.probe.execution.threads))
+        metric = MomentMetric(model, moments, of_estimate(options.probe.execution.threads))
         kinds = [(tensor, candidates(tensor, options.types, imatrix)) for tensor in tensors]
         metric_errors = metric_errors_of(metric, kinds, options.sample_elements, cache, report)
         made_from["second_moments"] = moments.made_from

@@ -125,11 +125,15 @@ def _jobs(
 
 def sampled_rows(per_expert: int, tensor: Tensor, sample: int | None) -> np.ndarray:
     share = 1.0 if sample is None else sample / tensor.elements
-    count = max(min(per_expert, 16), math.ceil(per_expert * share))
-    if count >= per_expert:
-        return np.arange(per_expert)
-    start = np.random.default_rng(len(tensor.name)).random() * per_expert / count
-    return np.minimum((start + np.arange(count) * per_expert / count).astype(int), per_expert - 1)
+    return spread(per_expert, max(min(per_expert, 16), math.ceil(per_expert * share)), tensor.name)
+
+
+def spread(size: int, count: int, name: str) -> np.ndarray:
+    """intp [count]: that many of ``range(size)``, or all, at even steps from a start that is seeded by the name's length."""
+    if count >= size:
+        return np.arange(size)
+    start = np.random.default_rng(len(name)).random() * size / count
+    return np.minimum((start + np.arange(count) * size / count).astype(int), size - 1)
 
 
 def _job(

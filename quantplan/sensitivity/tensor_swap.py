@@ -17,9 +17,8 @@ from quantplan.llamacpp.engine import Engine, chunks_per_batch
 from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.llamacpp.token_scores import BaseRows, base_rows, divergence
 from quantplan.quant_type import BY_NAME, QuantType, fitted
-from quantplan.rounding.compensate import RoundingOptions
 from quantplan.sensitivity.collected_moments import CollectedMoments
-from quantplan.sensitivity.moment_metric import MomentMetric
+from quantplan.sensitivity.moment_metric import MomentMetric, of_estimate
 from quantplan.tensor import Model, Tensor
 
 # 2048 tokens suffice for a model: plans from 2 and from 64 chunks of 256 tokens differ by 1 to 4 % in evaluation KLD
@@ -122,7 +121,7 @@ class TensorSwapper:
         self.model, self.imatrix, self.options = model, imatrix, options
         self._metric: MomentMetric | None = None
         if options.moments:
-            rounding = RoundingOptions(threads=options.execution.threads)
+            rounding = of_estimate(options.execution.threads)
             self._metric = MomentMetric(model, CollectedMoments(options.moments), rounding)
         self.engine = Engine(model, EngineOptions(options.n_ctx, options.execution, swappable=True))
         try:

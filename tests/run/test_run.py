@@ -35,7 +35,9 @@ from quantplan.sensitivity.probe import ProbeOptions
 pytestmark = pytest.mark.llamacpp
 ROOT = Path(__file__).parents[2]
 TYPES = parse_types("k,Q8_0")
-PRICING = SensitivityOptions(TYPES, ProbeOptions(n_ctx=64, chunks=8, extend=False, execution=Execution(1)), 1 << 15)
+PRICING = SensitivityOptions(
+    TYPES, ProbeOptions(n_ctx=64, chunks=8, extend=False, execution=Execution(1)), 1 << 15, False
+)
 OPTIONS = RunOptions(PRICING, MeasureOptions(64, 12, Execution(1)), refine_chunks=16)
 BUDGETS = ("Q4_K_M", "6.2bpw")
 FEW = ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K")

@@ -27,7 +27,7 @@ TYPES = parse_types("k,Q8_0,F16")
 
 
 def options(case, **changed):
-    return replace(SensitivityOptions(TYPES, case.options, sample_elements=1 << 16), **changed)
+    return replace(SensitivityOptions(TYPES, case.options, sample_elements=1 << 16, compensate=False), **changed)
 
 
 # -- a probed table

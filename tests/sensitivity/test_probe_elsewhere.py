@@ -233,7 +233,7 @@ def parts(small):
 def pricing(small):
     def options(execution):
         probing = replace(small.options, chunks=16, extend=False, execution=execution)
-        return SensitivityOptions(parse_types("k,Q8_0"), probing, sample_elements=1 << 14)
+        return SensitivityOptions(parse_types("k,Q8_0"), probing, sample_elements=1 << 14, compensate=False)
 
     return options
 
