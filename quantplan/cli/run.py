@@ -34,6 +34,7 @@ from quantplan.llamacpp.imatrix import ImatrixOptions as ImatrixToolOptions
 from quantplan.llamacpp.quantize import known_ftype
 from quantplan.planning import request as planning
 from quantplan.planning.solving import check
+from quantplan.project import SOURCES
 from quantplan.records.formats import COMPARISONS, PLANS, RUNS
 from quantplan.report.run_table import run_record, run_table
 from quantplan.run.refine import LEAST_CHUNKS
@@ -63,12 +64,13 @@ class RefinementOptions:
 
 @dataclass(frozen=True)
 class _Job:
-    """All that a run needs."""
+    """All that a run needs. ``rounding_text``: what second moments are collected over."""
 
     targets: list[RunTarget]
     texts: Texts
     options: RunOptions
     imatrix: Path
+    rounding_text: str
 
     @property
     def context(self) -> BuildContext:
@@ -79,7 +81,7 @@ class _Job:
             self.imatrix,
             self.options.measuring.execution.threads,
             console.LINES,
-            self.texts.calibration,
+            self.rounding_text,
             options.cache_folder(),
             self.options.measuring.execution.memory,
         )
@@ -141,7 +143,9 @@ def _worked(
         raise BadUsage("how large may the file be? give --budget (repeatable), --max-kld or --vram")
     how = asked.estimation(request)
     run_options = _run_options(how, asked.measuring.sensitivity, refinement, keep_all)
-    job = _Job(_targets(request, budget), texts, run_options, path)
+    # the table of a file was probed on the whole calibration text, and so its second moments are of all of it
+    rounding_text = texts.calibration if run_options.source in SOURCES else asked.calibration.required()
+    job = _Job(_targets(request, budget), texts, run_options, path, rounding_text)
     if output.dry_run:
         _announce(job)
         return

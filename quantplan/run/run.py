@@ -95,7 +95,8 @@ class _Chain:
         if not files:
             return RunStatus(target, has_table=True)
         measured = sum(self.validation.knows(file) for file in files)
-        evaluated = [file for file in files if self.evaluation.knows(file)]
+        kept = [*files, *(EvaluatedFile(file.name, file.plan.with_stock_rounding()) for file in files)]
+        evaluated = [file for file in kept if self.evaluation.knows(file)]
         exists = any(self.builds.as_planned(target.file, file) for file in evaluated)
         return RunStatus(target, True, len(files), measured, bool(evaluated), exists)
 

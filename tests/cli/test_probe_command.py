@@ -132,7 +132,7 @@ def test_the_cache_cannot_be_written(command, workplace, small_model, small_text
 
 def test_the_disk_is_full(command, small_model, small_text, full_disk):
     done = command("probe", "-m", small_model, "--calibration", small_text, *SHORT)
-    assert done.code == 11 and "no space left on the disk for the cache" in done.error
+    assert done.code == 11 and "no space left on the disk for" in done.error and "cache" in done.error
 
 
 # A real signal, sent by the process to itself in the middle of the third swap: no race with a clock
