@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from reporters import Recorder
+from tiny_architectures import tiny_hybrid
 from tiny_models import tiny_moe, tiny_tied
 
 from quantplan.build import compensated_rounding as module
@@ -12,6 +13,7 @@ from quantplan.build.build import build, build_stock_quant
 from quantplan.build.compensated_rounding import Compensation, compensable, compensate_file, rounding_use
 from quantplan.build.requantize import requantization
 from quantplan.errors import BadUsage, ModelMismatch, NoSpace
+from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.execution import Execution
 from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
 from quantplan.gguf.reader import read_model, tensor_bytes
@@ -19,7 +21,7 @@ from quantplan.gguf.sized_plan import make_plan
 from quantplan.llamacpp.ggml import dequantize
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.llamacpp.tools import run
-from quantplan.quant_type import quant_type
+from quantplan.quant_type import fitted, quant_type
 from quantplan.recipes.quantize_command import plan_rules
 from quantplan.rounding.compensate import RoundingOptions
 from quantplan.sensitivity.second_moments import MomentOptions, collect
@@ -50,8 +52,6 @@ def case(request, tmp_path_factory, text):
 
 
 def _types(model):
-    from quantplan.quant_type import fitted
-
     kinds = ("Q4_K", "Q3_K", "IQ4_XS")
     tensors = quantizable(model)
     return {t.name: fitted(quant_type(kinds[index % 3]), t.columns) for index, t in enumerate(tensors)}
@@ -271,3 +271,22 @@ def test_a_file_without_anything_to_compensate_is_refused(case, text, tmp_path):
     model, *_ = case
     with pytest.raises(BadUsage, match="no tensor of it can be compensated"):
         requantization(model.path, model, text, ProbeOptions(64, execution=ONE), tmp_path)
+
+
+@pytest.mark.parametrize("make", [tiny_moe, tiny_hybrid], ids=["experts", "hybrid"])
+def test_on_other_text_a_compensated_file_loses_less(make, calibration_text, tmp_path):
+    """Experts that see few tokens, and blocks with a state: never worse than ggml's own rounding of the same types."""
+    model, whole = read_model(make(tmp_path / "model.gguf")), calibration_text.read_text(encoding="utf-8")
+    options = MomentOptions(n_ctx=64, execution=ONE)
+    moments = collect(model, quantizable(model), whole[:60_000], options, tmp_path / "cache")
+    types = {tensor.name: fitted(quant_type("Q3_K"), tensor.columns) for tensor in quantizable(model)}
+    plan = make_plan(model, types)
+    names = [tensor.name for tensor in compensable(plan.types, model, moments)]
+    plan = plan.with_compensation(names, rounding_use(moments.made_from))
+    compensation = Compensation(moments, tmp_path / "cache", RoundingOptions(threads=1))
+    build(plan.with_stock_rounding(), model, tmp_path / "stock.gguf", threads=1)
+    build(plan, model, tmp_path / "ours.gguf", threads=1, compensation=compensation)
+    files, judging = [tmp_path / "ours.gguf", tmp_path / "stock.gguf"], MeasureOptions(64, 48, ONE)
+    ours, stock = measure(model.path, files, whole[200_000:240_000], judging)
+    assert ours.file_bytes == stock.file_bytes
+    assert 0 < ours.kld.value < stock.kld.value, (ours.kld, stock.kld)
