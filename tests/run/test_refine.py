@@ -26,7 +26,7 @@ def scored(name, learning=1.0, testing=1.0, noise=0.03, seed=1):
     klds[1::2] *= testing
     kind = BY_NAME["Q4_K"]
     tensors = (SimpleNamespace(name="t", type=kind, bytes=144, rule=True),)
-    return Scored(name, SimpleNamespace(types={"t": name}, tensors=tensors), tuple(klds))
+    return Scored(name, SimpleNamespace(types={"t": name}, encodings={"t": name}, tensors=tensors), tuple(klds))
 
 
 PLAN = scored("plan")
@@ -84,6 +84,8 @@ def test_a_mix_gives_way_only_to_what_is_surely_better():
     assert not significantly_better(scored("plan", 1.2, 1.2), stock_quant)
     same = scored("mix", 1.2, 1.2)
     assert significantly_better(same, stock_quant), "the very same types"
+    otherwise = replace(same, plan=SimpleNamespace(types={"t": "mix"}, encodings={"t": "mix compensated"}))
+    assert not significantly_better(otherwise, stock_quant), "the same types, rounded otherwise"
 
 
 # -- on a real table

@@ -374,3 +374,47 @@ def test_memory_limits_plan_and_fallbacks(whole, model, texts, tmp_path):
     assert not request.devices.exceeded(memory_use(result.plan.types, model, request.devices))
     assert [tried.name for tried in result.refinement.stock_quants] == ["Q4_K_M"]
     assert set(result.stock_quants) == {"Q4_K_M", "Q6_K"}
+
+
+# -- compensated rounding
+
+
+def test_a_finished_compensated_file_is_recognised(model, texts, tmp_path, monkeypatch):
+    """Its header is that of the same types as llama-quantize rounds them: what was built is known by its digest."""
+    monkeypatch.setattr(refine, "significantly_better", lambda *_: True)
+    options = replace(OPTIONS, pricing=replace(PRICING, compensate=True), refine=False)
+    context = BuildContext(model, tmp_path / "builds", None, 1, calibration=texts.calibration, cache=tmp_path / "cache")
+
+    def go():
+        return run(targets(model, tmp_path, ("4.5bpw",)), texts, options, context, tmp_path / "cache")
+
+    (first,) = go()
+    assert len(first.plan.compensated) > 10 and not first.is_stock_quant
+    assert baselines.as_planned(first.target.file, first.plan, tmp_path / "cache")
+    assert not baselines.as_planned(first.target.file, first.plan.with_stock_rounding(), tmp_path / "cache")
+    before = first.target.file.stat().st_ino
+
+    def none(*_arguments, **_options):
+        raise AssertionError("something was done again")
+
+    monkeypatch.setattr(trying, "measure", none)
+    monkeypatch.setattr(trying, "built", none)
+    (second,) = go()
+    assert second.plan == first.plan and second.target.file.stat().st_ino == before
+    (status,) = running.run_status(targets(model, tmp_path, ("4.5bpw",)), texts, options, context, tmp_path / "cache")
+    assert status.file_exists
+
+    monkeypatch.undo()
+    with first.target.file.open("r+b") as file:  # the first bytes of a tensor
+        file.seek(read_model(first.target.file).by_name[first.plan.compensated[0]].offset)
+        file.write(bytes(8))
+    assert not baselines.as_planned(first.target.file, first.plan, tmp_path / "cache")
+
+
+def test_llama_quantizes_rounding_is_kept_where_compensation_is_not_better(model, texts, tmp_path, monkeypatch):
+    monkeypatch.setattr(refine, "significantly_better", lambda best, other: other.plan.types != best.plan.types)
+    options = replace(OPTIONS, pricing=replace(PRICING, compensate=True), refine=False)
+    context = BuildContext(model, tmp_path / "builds", None, 1, calibration=texts.calibration, cache=tmp_path / "cache")
+    (one,) = run(targets(model, tmp_path, ("4.5bpw",)), texts, options, context, tmp_path / "cache")
+    assert one.plan.rounding is None and not one.is_stock_quant
+    assert baselines.as_planned(one.target.file, one.plan, tmp_path / "cache")
