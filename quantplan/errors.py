@@ -21,6 +21,7 @@ Ctrl-C ends with 130, as shells expect.
 
 import re
 
+_ODD = re.compile(r"[^\n\t -~\udc80-\udcff]")
 _WORD, _WORD_SHOWN, _LONGEST = 400, 60, 4000  # letters
 
 
@@ -42,10 +43,12 @@ class QuantplanError(Exception):
 
 
 def printable(text: str) -> str:
-    """The text with escapes in place of letters that no terminal shows, line ends and tabs left as they are."""
+    """The text with escapes in place of letters that no terminal shows; line ends, tabs and the bytes of names that are not
+    UTF-8 (surrogates, see ``os.fsdecode``) are left as they are.
+    """
     if text.isprintable():
         return text
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in text)
+    return _ODD.sub(lambda match: match[0] if match[0].isprintable() else repr(match[0])[1:-1], text)
 
 
 class BadUsage(QuantplanError):

@@ -5,6 +5,7 @@ a warning of Python, more than 10 seconds, more than a gigabyte on top of what t
 """
 
 import json
+import re
 import signal
 import struct
 import warnings
@@ -136,7 +137,7 @@ def outcome(kind: Kind, data: bytes, folder: Path) -> str:
 def check_sentence(error: QuantplanError) -> None:
     """Fault unless the message is printable, and short enough to be read."""
     text = str(error)
-    odd = [letter for letter in text if not (letter.isprintable() or letter in "\n\t")]
+    odd = [letter for letter in re.sub(r"[\n\t\udc80-\udcff]", "", text) if not letter.isprintable()]
     if not text or odd or len(text) > 3000:
         raise Fault(
             f"{type(error).__name__} says {len(text)} letters, unprintable {odd[:5]}: {text[:300]!r}"

@@ -9,6 +9,7 @@ from functools import cache
 
 import numpy as np
 
+from quantplan.errors import BadFile
 from quantplan.execution import cores
 from quantplan.llamacpp.libraries import base, cpu
 from quantplan.llamacpp.signatures import ConvertRow
@@ -74,7 +75,12 @@ def quantize(weights: np.ndarray, quant_type: QuantType, importance: np.ndarray 
 
 
 def dequantize(data: np.ndarray, quant_type: QuantType, columns: int) -> np.ndarray:
-    """float32 [rows, columns] of rows stored as ``quant_type``; ``data`` is uint8 [rows, row bytes]."""
+    """float32 [rows, columns] of rows stored as ``quant_type``; ``data`` is uint8 [rows, row bytes].
+
+    BadFile for a type that holds no weights, which only damaged headers give to a matrix.
+    """
+    if not can_quantize(quant_type):
+        raise BadFile(f"ggml decodes no weights stored as {quant_type}; is the model damaged?")
     data = np.ascontiguousarray(data).reshape(-1, quant_type.row_bytes(columns))
     rows = len(data)
     if quant_type.name == "F32":
