@@ -42,6 +42,12 @@ def check_text_file(path: Path, what: str, most: int = MAX_BYTES) -> bytes:
 
 
 def is_gguf(path: Path) -> bool:
+    """Whether a file begins as a GGUF does, or is called one: who reads it as one says what it is instead. BadFile where it
+    cannot be read."""
+    return starts_as_gguf(path) or path.suffix.lower() == ".gguf"
+
+
+def starts_as_gguf(path: Path) -> bool:
     """Whether a file begins as a GGUF does; BadFile where it cannot be read."""
     try:
         with path.open("rb") as file:

@@ -13,7 +13,7 @@ from quantplan.file_kinds import file_kind, start_in_words
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
 from quantplan.records.formats import PLANS
-from quantplan.text_files import is_gguf, read_text_file
+from quantplan.text_files import is_gguf, read_text_file, starts_as_gguf
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 4920739232\n"
 PAGE = b"\n<!DOCTYPE html>\n<html class=''><head><title>model.Q4_0.gguf at main</title></head></html>"
@@ -115,5 +115,7 @@ def test_a_large_model_is_no_text(tmp_path):
     with path.open("r+b") as file:
         file.truncate(1 << 40)
     assert is_gguf(path)
+    (tmp_path / "text.gguf").write_text("attn_v=q8_0")
+    assert is_gguf(tmp_path / "text.gguf") and not starts_as_gguf(tmp_path / "text.gguf")
     with pytest.raises(BadFile, match="a GGUF file"):
         read_text_file(path, "a text")

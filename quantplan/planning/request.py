@@ -27,7 +27,7 @@ from quantplan.solver.planner import (
     formulate,
 )
 from quantplan.tensor import Model, Tensor
-from quantplan.text_files import is_gguf
+from quantplan.text_files import starts_as_gguf
 
 # one stock quant of each size and family; S and L variants give layer mode its fine steps
 LAYER_FTYPES = (
@@ -130,7 +130,7 @@ def parse_budget(request: PlanRequest) -> Budget | None:
         return Budget(stock_bytes(request.model, quantize.known_ftype(word), request.imatrix), word)
     if request.budget.startswith("="):
         file = Path(request.budget[1:].strip()).expanduser()
-        shards = shard_paths(file) if file.is_file() and is_gguf(file) else (file,)
+        shards = shard_paths(file) if file.is_file() and starts_as_gguf(file) else (file,)
         return Budget(sum(Budget.parse(f"={shard}", request.model).bytes for shard in shards), request.budget)
     return Budget.parse(request.budget, request.model, _metadata_bytes(request))
 

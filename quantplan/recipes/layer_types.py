@@ -65,8 +65,10 @@ def looks_like_layer_types(text: str) -> bool:
     return bool(_MARK.search(text) or _NAMED.search(text) or any(match[2] for match in _RANGE.finditer(text)))
 
 
-def parse_layer_types(text: str, blocks: int, known_ftype: Callable[[str], str] = str.upper) -> LayerTypes:
-    """The layer types in a text for a model of ``blocks`` blocks.
+def parse_layer_types(
+    text: str, blocks: int, known_ftype: Callable[[str], str] = str.upper, optional: int = 0
+) -> LayerTypes:
+    """The layer types in a text for a model of ``blocks`` blocks, the last ``optional`` of which it may leave out.
 
     ``known_ftype`` gives the proper name of an FTYPE or raises NothingSelected. Raises BadFile for what is not such a list,
     and for blocks that are missing, named twice or not in the model; NothingSelected for unknown types and names.
@@ -78,7 +80,7 @@ def parse_layer_types(text: str, blocks: int, known_ftype: Callable[[str], str] 
     key = legend(rows)
     entries = [_entry(item) for item in items if item not in rows]
     names = {name: layer_name(name, defined, known_ftype, key) for name in dict.fromkeys(name for _, name in entries)}
-    _check_blocks([block for block, _ in entries], blocks)
+    _check_blocks([block for block, _ in entries], blocks, optional)
     return LayerTypes(tuple(sorted(entries)), *_flags(text), names, max(1, len(_MARK.findall(text))))
 
 
@@ -119,7 +121,7 @@ def _entry(item: object) -> tuple[int, str]:
     raise BadFile(f'LAYER_TYPES holds {json.dumps(item)}, which is not [layer, "FTYPE"]')
 
 
-def _check_blocks(named: Sequence[int], blocks: int) -> None:
+def _check_blocks(named: Sequence[int], blocks: int, optional: int) -> None:
     times = Counter(named)
     for block in named:
         if not 0 <= block < blocks:
@@ -128,7 +130,7 @@ def _check_blocks(named: Sequence[int], blocks: int) -> None:
             )
         if times[block] > 1:
             raise BadFile(f"LAYER_TYPES names layer {block} {times[block]} times")
-    missing = sorted(set(range(blocks)) - set(named))
+    missing = sorted(set(range(blocks - optional)) - set(named))
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise BadFile(f"LAYER_TYPES does not name layer {missing[0]}{more} of the model's {blocks} layers")

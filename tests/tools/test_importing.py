@@ -395,6 +395,13 @@ def test_a_published_file_without_the_block_that_predicts_further_tokens(tmp_pat
     assert "has 1 tensors" in has and "rope_freqs.weight" in has
     smaller = import_file(published, full, base="Q4_K_M").plan
     assert smaller.types["blk.46.attn_q.weight"].name == "Q4_K"
+    (tmp_path / "card.md").write_text(listed([("Q4_K_S", 46)]) + FLAGS)
+    imported = import_file(tmp_path / "card.md", full)
+    assert "does not name layer 46, which predicts further tokens" in imported.warnings[0]
+    assert imported.plan.types["blk.46.attn_q.weight"].name == "BF16"
+    (tmp_path / "card.md").write_text(listed([("Q4_K_S", 45)]) + FLAGS)
+    with pytest.raises(BadFile, match="does not name layer 45 of"):
+        import_file(tmp_path / "card.md", full)
 
 
 def test_files_of_other_models(reference, tmp_path, qwq):
