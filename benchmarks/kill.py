@@ -28,7 +28,9 @@ from pathlib import Path
 QUANTPLAN = [sys.executable, "-m", "quantplan"]
 FEW = ["--types", "k,Q8_0", "--sample", "32k", "--chunks", "2", "--validation-chunks", "8", "--eval-chunks", "4"]
 SHARES = {"run": 0.5, "requantize": 0.2, "surgery publish": 0.3}  # of the kills
-_LATEST = 0.7  # of the undisturbed time: later than that it has mostly ended
+_LATEST = (
+    0.35  # of the undisturbed time: what was finished is not done again, so later stages are met by later beginnings
+)
 _VOLATILE = re.compile(r"seconds|date|time|created|command|noise|overhead")
 _STAGES = re.compile(r"^(?:\$ quantplan (\S+(?: (?:apply|search))?)|(?:\+ (?:\(cd \S+ && )?)?(llama-\S+)|(.+) \.\.\.)")
 
@@ -122,7 +124,7 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def shortened(path: Path, out: Path, size: int = 40_000) -> Path:
+def shortened(path: Path, out: Path, size: int = 16_000) -> Path:
     """The beginning of a text: chunks enough for every step."""
     out.write_bytes(path.read_bytes()[:size].decode(errors="ignore").encode())
     return out

@@ -1,5 +1,6 @@
 """One name and one meaning: what can be checked over all commands."""
 
+import json
 from collections import defaultdict
 
 import pytest
@@ -63,3 +64,21 @@ def test_every_command_prints_json():
     assert {
         name for name, command in all_commands().items() if "as_json" not in {p.name for p in command.params}
     } == set()
+
+
+@pytest.mark.llamacpp
+def test_several_texts_are_all_read(command, workplace, small_model, calibration_text):
+    text = calibration_text.read_text(encoding="utf-8")
+    for name, part in (("one.txt", text[:2_000]), ("two.txt", text[2_000:5_000])):
+        (workplace / name).write_text(part, encoding="utf-8")
+    words = ("measure", small_model, "--model", small_model, "--ctx", "16", "--threads", "1", "--json")
+
+    def chunks(*texts):
+        done = command(*words, *texts)
+        assert done.code == 0, done.err
+        return json.loads(done.out)[0]["conditions"]["windows"]
+
+    several = chunks("--text", "one.txt", "--text", "two.txt")
+    assert several == chunks("--text", "one.txt,two.txt") > chunks("--text", "two.txt")
+    missing = command(*words, "--text", "one.txt", "--text", "absent.txt")
+    assert missing.code == 3 and "cannot read the text absent.txt" in missing.error

@@ -90,6 +90,16 @@ def test_compare_builds_the_plan_and_the_mixes_and_leaves_nothing(shell):
     assert list((shell.folder / "tmp").iterdir()) == []
 
 
+def test_compare_takes_several_plans(shell, reference_imatrix):
+    plan = stock_plan(read_model(shell.folder / "model.gguf"), "Q4_K_S", read_imatrix(reference_imatrix))
+    PLANS.write(plan, shell.folder / "second.json")
+    words = ["compare", "plan.json", "second.json", "--model", "model.gguf", "--text", "judge.txt"]
+    out, _ = shell(*words, *FEW, "--json")
+    found = json.loads(out)
+    assert [row["name"] for row in found["rows"]] == ["plan", "second"]
+    assert found["rows"][1]["file_bytes"] == plan.file_bytes and "WORSE than second" in found["verdict"]
+
+
 def test_compare_takes_the_nearest_mix_and_builds_once(shell):
     words = ["compare", "plan.json", "--model", "model.gguf", "--text", "judge.txt", *FEW, "--out", "builds"]
     out, err = shell(*words)
