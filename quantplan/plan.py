@@ -101,6 +101,7 @@ class Plan:
     on_cpu: tuple[str, ...] = ()  # --override-tensor patterns of what stays in RAM when the rest is on a GPU
     predicted_tps: dict[str, float] = field(default_factory=dict)  # tokens/s: generation, prompt and their errors
     made_from: dict[str, object] = field(default_factory=dict)
+    tensor_split: tuple[int, ...] = ()  # blocks on each of several GPUs, the output counted as one more: --tensor-split
     cache: ChosenCache | None = None  # None: the types of the KV cache were not part of the choice
     rounding: RoundingUse | None = None  # None: ggml's own encoder throughout
     stock_rounding_kld: float | None = None  # ``predicted_kld`` of the same types with ggml's own rounding

@@ -50,6 +50,7 @@ PLAN = Plan(
     limits=(Limit("VRAM", "bytes", 1 << 30, 9 << 26),),
     on_cpu=(r"^blk\.0\.ffn_.*_exps",),
     predicted_tps={"generation": 12.5, "generation_err": 0.25},
+    tensor_split=(1, 1),
     cache=ChosenCache("q8_0,q5_1", Estimate(0.001, 0.0001), 32768, 4096),
     rounding=RoundingUse("t" * 64, 512, 128),
     stock_rounding_kld=0.02,

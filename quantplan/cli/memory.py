@@ -79,7 +79,9 @@ def memory(
     where = placement(subject, [Selector(text) for text in on_cpu])
     needs = [memory_needs(subject, tokens, cache_types, ubatch, attention) for tokens in parse_contexts(serve_ctx)]
     largest = None
-    if vram is not None:
+    if vram is not None and "," in vram:
+        console.say(f"notice: largest contexts are shown for one GPU, not for --vram {vram}")
+    elif vram is not None:
         machine = Machine(parse_size(vram, "--vram"), ubatch, attention)
         pairs = [cache_types] if cache.any else USUAL_PAIRS
         largest = machine, largest_contexts(subject, where, sizes, machine, pairs)

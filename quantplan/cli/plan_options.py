@@ -170,7 +170,7 @@ def on_cpu_option() -> Any:
 @dataclass(frozen=True)
 class MemoryLimitOptions:
     panel: ClassVar[str] = MEMORY
-    vram: str | None = option("VRAM limit for weights, KV cache and buffers: 24GiB.")
+    vram: str | None = option("VRAM limit for weights, KV cache and buffers: 24GiB; of several GPUs 12GiB,12GiB.")
     ram: str | None = option("RAM limit for the tensors kept on the CPU (see --on-cpu; default: MoE experts).")
     serve_ctx: int | None = option("Context to serve with, for --vram (default: 4096).", min=1)
     on_cpu: tuple[str, ...] = on_cpu_option()
@@ -185,25 +185,33 @@ class LimitOptions(CacheOptions, MemoryLimitOptions):
     def limits_memory(self) -> bool:
         return self.vram is not None or self.ram is not None
 
+    @property
+    def vram_of_gpus(self) -> tuple[int, ...]:
+        """Bytes of each GPU; nothing without a limit."""
+        return (
+            tuple(parse_size(text.strip(), "--vram") for text in self.vram.split(",")) if self.vram is not None else ()
+        )
+
     def devices(self, model: Model) -> Devices | None:
         """The machine that will run the file; None without a limit on its memory."""
         if not self.limits_memory:
             return None
-        vram = parse_size(self.vram, "--vram") if self.vram else None
+        vram = self.vram_of_gpus
         ram = parse_size(self.ram, "--ram") if self.ram else None
         moved = tuple(Selector(text) for text in self.on_cpu)
         if not moved and self.ram is not None:
             moved = default_on_cpu(model)
         ctx = self.serve_ctx or DEFAULT_SERVE_CTX
-        return Devices(vram, ram, ctx, smallest_cache(model) if self.automatic else self.cache_types, moved)
+        types = smallest_cache(model) if self.automatic else self.cache_types
+        return Devices(sum(vram) if vram else None, ram, ctx, types, moved, vram if len(vram) > 1 else ())
 
     def check(self) -> None:
         """What can be said without the model, before it is read."""
         if self.min_tps is not None and not 0 < self.min_tps < float("inf"):
             raise BadUsage(f"--min-tps {self.min_tps:g}: must be greater than zero")
-        for text, name in ((self.vram, "--vram"), (self.ram, "--ram")):
-            if text is not None:
-                parse_size(text, name)
+        _ = self.vram_of_gpus
+        if self.ram is not None:
+            parse_size(self.ram, "--ram")
         if self.limits_memory:
             if not self.automatic or self.cache_type_k or self.cache_type_v:
                 _ = self.cache_types

@@ -47,6 +47,7 @@ def plan_name(request: "PlanRequest") -> str:
     if request.devices:
         sizes = (("vram", request.devices.vram), ("ram", request.devices.ram))
         words += [f"{name}{size / 2**30:.4g}GiB" for name, size in sizes if size]
+        words += [f"{len(request.devices.gpus)}gpus"] if request.devices.gpus else []
     words += ["layers"] if request.per == "layer" else []
     return "-".join(words)
 
@@ -91,6 +92,7 @@ def _figures(plan: "Plan", model: "Model", path: Path | str) -> dict[str, object
             {"name": each.name, "unit": each.unit, "limit": each.limit, "used": each.used} for each in plan.limits
         ],
         "override_tensor": list(plan.on_cpu),
+        "tensor_split": list(plan.tensor_split),
         "cache": encode(plan.cache) if plan.cache else None,
         "predicted_tps": plan.predicted_tps or None,
         "rounding": rounding_fields(plan),
@@ -153,6 +155,7 @@ def _limit(limit: "Limit") -> str:
 def serve_arguments(plan: "Plan") -> list[str]:
     """Options of llama.cpp that run the file as it was planned for."""
     words = ["-ngl 999"]
+    words += [f"--tensor-split {','.join(map(str, plan.tensor_split))}"] if plan.tensor_split else []
     if plan.cache:
         keys, values = parse_kv(plan.cache.types)
         words += [f"-c {plan.cache.ctx}", f"-ctk {keys.name.lower()}", f"-ctv {values.name.lower()}"]
@@ -186,7 +189,7 @@ def _expectation(plan: "Plan") -> list[str]:
         lines.append(f"speed     {', '.join(rates)} tokens/s on this machine")
     if plan.cache:
         lines.append(_cache(plan.cache, plan.predicted_kld or 0.0))
-    if plan.on_cpu or plan.cache:
+    if plan.on_cpu or plan.cache or plan.tensor_split:
         lines.append(f"run with  {' '.join(serve_arguments(plan))}")
     if plan.outcome.status != "given":
         gap = f", gap {plan.outcome.gap:.2%}" if plan.outcome.gap is not None else ""

@@ -1,6 +1,6 @@
 """Limits of the machine that a file shall run on: VRAM, RAM and tokens per second, as resources of the problem."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -8,6 +8,7 @@ from quantplan.budget import human_bytes
 from quantplan.cache_types import F16_CACHE, CacheTypes
 from quantplan.devices.fit_params import memory_needs
 from quantplan.devices.memory import MemoryNeeds, MemoryUse, Placement, placement
+from quantplan.devices.several_gpus import Split, gpu_name, splits
 from quantplan.devices.speed.table import GENERATION, SpeedTable
 from quantplan.errors import BadUsage, BudgetImpossible
 from quantplan.plan import Plan
@@ -24,17 +25,22 @@ _PS = 1000  # picoseconds in a nanosecond: times are counted in whole ones
 
 @dataclass(frozen=True)
 class Devices:
-    """``vram`` and ``ram``: bytes, None for no limit; ``on_cpu``: what stays in RAM, the rest is on the GPU."""
+    """``vram`` and ``ram``: bytes, None for no limit; ``on_cpu``: what stays in RAM, the rest is on the GPU.
+
+    ``gpus``: VRAM of each of several GPUs; ``vram`` is their sum then.
+    """
 
     vram: int | None
     ram: int | None
     ctx: int
     kv: CacheTypes = F16_CACHE
     on_cpu: tuple[Selector, ...] = ()
+    gpus: tuple[int, ...] = ()
 
     def exceeded(self, use: MemoryUse) -> str:
         """Which limit a use of memory is above, in words; empty where it fits."""
-        for name, limit, size in ((VRAM, self.vram, use.vram), (RAM, self.ram, use.ram)):
+        further = max(len(self.gpus) - 1, 0) * use.needs.compute_buffer.bytes  # each GPU has one of its own
+        for name, limit, size in ((VRAM, self.vram, use.vram + further), (RAM, self.ram, use.ram)):
             if limit is not None and size > limit:
                 return f"needs {human_bytes(size)} of {name}, the limit is {human_bytes(limit)}"
         return ""
@@ -63,6 +69,14 @@ def memory_use(types: Mapping[str, QuantType], model: Model, devices: Devices) -
     return where(model, devices).use(needs_of(model, devices.ctx, devices.kv), sizes)
 
 
+@dataclass(frozen=True)
+class _Free:
+    """Bytes left for the weights that are up for choice."""
+
+    vram: int | None
+    ram: int | None
+
+
 def within_memory(formulation: Formulation, model: Model, devices: Devices) -> Iterator[Formulation]:
     """The problem with its limits on VRAM and RAM, once for each size that the largest moved tensor may have.
 
@@ -86,19 +100,45 @@ def within_memory(formulation: Formulation, model: Model, devices: Devices) -> I
             return tensor.name not in at.moved or tensor.bytes_as(quant) <= most
 
         narrowed = keeping(formulation, permitted)
-        if narrowed is not None:
+        if narrowed is None:
+            continue
+        if not devices.gpus:
             possible = True
             yield _limited(narrowed, at, free)
+        for split in splits(model, at, needs, devices.gpus) if devices.gpus else ():
+            moved = needs.crossing.bytes + largest if largest else 0
+            rooms = _rooms(devices, split, copied, moved)
+            if all(_smallest(narrowed, names) <= room for names, room in rooms.values()):
+                possible = True
+                yield replace(_split(narrowed, at, free, rooms), tensor_split=split.counts)
     if not possible:
         raise _too_much(needs, devices)
 
 
-@dataclass(frozen=True)
-class _Free:
-    """Bytes left for the weights that are up for choice."""
+_Rooms = dict[str, tuple[frozenset[str], int]]  # name of a limit -> tensors that it is about, bytes left for them
 
-    vram: int | None
-    ram: int | None
+
+def _rooms(devices: Devices, split: Split, copied: dict[str, int], moved: int) -> _Rooms:
+    return {
+        gpu_name(number): (names, vram - needs - moved - _sum(copied, names))
+        for number, (vram, names, needs) in enumerate(zip(devices.gpus, split.weights, split.needs, strict=True))
+    }
+
+
+def _smallest(formulation: Formulation, names: frozenset[str]) -> int:
+    """Bytes that the smallest choices take of the tensors named."""
+    return sum(map(min, formulation.grouping.resource("", 0, _bytes_of(names)).use))
+
+
+def _bytes_of(names: frozenset[str]) -> Callable[[Tensor, QuantType], int]:
+    return lambda tensor, quant: tensor.bytes_as(quant) if tensor.name in names else 0
+
+
+def _split(formulation: Formulation, at: Placement, free: _Free, rooms: _Rooms) -> Formulation:
+    """With a limit for each GPU, and that of RAM."""
+    for name, (names, room) in rooms.items():
+        formulation = limited(formulation, formulation.grouping.resource(name, room, _bytes_of(names)), "bytes")
+    return _limited(formulation, at, replace(free, vram=None))
 
 
 def _levels(grouping: Grouping, at: Placement, least: int) -> list[int]:
@@ -120,11 +160,7 @@ def _sum(sizes: dict[str, int], names: frozenset[str]) -> int:
 def _limited(formulation: Formulation, at: Placement, free: _Free) -> Formulation:
     for name, room, there in ((VRAM, free.vram, at.gpu), (RAM, free.ram, at.cpu)):
         if room is not None:
-
-            def use(tensor: Tensor, quant: QuantType, there: frozenset[str] = there) -> int:
-                return tensor.bytes_as(quant) if tensor.name in there else 0
-
-            formulation = limited(formulation, formulation.grouping.resource(name, room, use), "bytes")
+            formulation = limited(formulation, formulation.grouping.resource(name, room, _bytes_of(there)), "bytes")
     return formulation
 
 
@@ -168,6 +204,6 @@ def with_speed(plan: Plan, speeds: SpeedTable) -> Plan:
     return replace(plan, predicted_tps=predicted)
 
 
-def with_devices(plan: Plan, model: Model, devices: Devices) -> Plan:
+def with_devices(plan: Plan, model: Model, devices: Devices, tensor_split: tuple[int, ...]) -> Plan:
     """The plan with the arguments that put its tensors where it was planned for."""
-    return replace(plan, on_cpu=where(model, devices).override_tensor())
+    return replace(plan, on_cpu=where(model, devices).override_tensor(), tensor_split=tensor_split)

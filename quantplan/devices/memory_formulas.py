@@ -28,6 +28,7 @@ _UNKNOWN = ("shortconv", "time_mix", "indexer", "ssm_f_a")  # states of LFM2, RW
 _MASK_BYTES = {True: 2, False: 4}  # the attention mask is F16 for flash attention, F32 without
 _INPUTS = 1 << 20  # positions, token numbers, indices of rows: some 50 bytes a token
 _CROSSINGS = 8  # rows of the model's width between the devices at once; the outputs of the experts used come on top
+_PIPELINE_COPIES = 4  # GGML_SCHED_MAX_COPIES
 _INDEX = 8  # an index into the cache is an int64
 
 
@@ -95,6 +96,19 @@ def kv_cache(model: Model, run: ServeSettings) -> Figure | None:
     sliding window keep the window and one batch. A model whose windows are not known here is taken to attend to
     everything: then the figure is an upper bound.
     """
+    by_block = kv_cache_by_block(model, run)
+    if by_block is None:
+        return None
+    recurrent = sum("ssm_conv1d" in roles for roles in _roles(model).values())
+    state = _recurrent_state(model) if recurrent else 0
+    attending = sum(_attends(_roles(model).get(block, {})) for block in by_block)
+    how = f"{attending} attention blocks, {run.cells} cells, K {run.kv[0]}, V {run.kv[1]}"
+    how += f", {recurrent} recurrent states of {state:,} bytes" if recurrent else ""
+    return Figure(sum(by_block.values()), COMPUTED, how)
+
+
+def kv_cache_by_block(model: Model, run: ServeSettings) -> dict[int, int] | None:
+    """Bytes of each block that keeps a cache or a state; None for a layout that is not known here."""
     roles = _roles(model)
     if any(word in role for tensors in roles.values() for role in tensors for word in _UNKNOWN):
         return None
@@ -105,14 +119,12 @@ def kv_cache(model: Model, run: ServeSettings) -> Figure | None:
     if not recurrent and not attending:
         return None
     rows = [_kv_columns(model, roles[block]) for block in attending]
-    size = sum(
-        _cells(model, block, run) * (run.kv[0].row_bytes(keys) + run.kv[1].row_bytes(values))
+    sizes = {
+        block: _cells(model, block, run) * (run.kv[0].row_bytes(keys) + run.kv[1].row_bytes(values))
         for block, (keys, values) in zip(attending, _values_padded(rows, run), strict=True)
-    )
+    }
     state = _recurrent_state(model) if recurrent else 0
-    how = f"{len(attending)} attention blocks, {run.cells} cells, K {run.kv[0]}, V {run.kv[1]}"
-    how += f", {len(recurrent)} recurrent states of {state:,} bytes" if recurrent else ""
-    return Figure(size + len(recurrent) * state, COMPUTED, how)
+    return sizes | {block: sizes.get(block, 0) + state for block in recurrent}
 
 
 def _roles(model: Model) -> dict[int, dict[str, Tensor]]:
@@ -202,6 +214,14 @@ def _per_layer(model: Model) -> int:
     """Row length of embeddings that each block has for itself (Gemma 3n)."""
     tensor = model.by_name.get("per_layer_token_embd.weight")
     return tensor.columns if tensor else 0
+
+
+def split_copies(model: Model, run: ServeSettings) -> int:
+    """What each of several GPUs takes for its inputs: activations, mask and positions, four times where llama.cpp lets the GPUs
+    work at once (pipeline parallelism).
+    """
+    rows = 2 * run.rows * _FLOAT * model.hyperparameter("embedding_length", 0)
+    return _PIPELINE_COPIES * (rows + _mask(model, run) + _INPUTS)
 
 
 def crossing(model: Model, run: ServeSettings) -> Figure:

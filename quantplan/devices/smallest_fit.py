@@ -43,7 +43,7 @@ def _remedy(model: Model, at: Placement, sizes: Mapping[str, int], devices: Devi
         if limit is not None and size > limit
     ]
     remedies = [f"give {' and '.join(more)}"]
-    if devices.vram is not None and use.vram > devices.vram:
+    if devices.vram is not None and use.vram > devices.vram and not devices.gpus:
         try:
             (largest,) = largest_contexts(model, at, sizes, Machine(devices.vram), [devices.kv])
             remedies.append(f"--serve-ctx {largest.ctx} with the memory that there is")

@@ -44,6 +44,7 @@ def _device_options(devices: Devices | None) -> dict[str, object]:
     return {
         "vram": devices.vram,
         "ram": devices.ram,
+        "gpus": list(devices.gpus),
         "ctx": devices.ctx,
         "kv": ",".join(kind.name.lower() for kind in devices.kv),
         "on_cpu": [selector.text for selector in devices.on_cpu],

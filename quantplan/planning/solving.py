@@ -78,7 +78,7 @@ def plan_of_solved(
     """The plan of an answer, and whether everything fits at the largest types."""
     plan = plan_of(request, table, solved.formulation, solved.solution.choices, solved.solution.outcome)
     if request.devices is not None:
-        plan = limits.with_devices(plan, request.model, request.devices)
+        plan = limits.with_devices(plan, request.model, request.devices, solved.formulation.tensor_split)
     if speeds is not None:
         plan = limits.with_speed(plan, speeds)
     return plan, solved.everything_fits

@@ -41,12 +41,16 @@ class Goal:
 
 @dataclass(frozen=True)
 class Formulation:
-    """A problem, and what its choices stand for. ``fixed_bytes``: of the file, outside all choices."""
+    """A problem, and what its choices stand for. ``fixed_bytes``: of the file, outside all choices.
+
+    ``tensor_split``: blocks on each of several GPUs that its limits are about.
+    """
 
     problem: Problem
     grouping: Grouping
     fixed_bytes: int
     units: dict[str, str]  # of the resources, by name
+    tensor_split: tuple[int, ...] = ()
 
     @property
     def everything_fits(self) -> bool:

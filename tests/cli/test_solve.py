@@ -28,6 +28,7 @@ FIGURES = {
     "prices",
     "limits",
     "override_tensor",
+    "tensor_split",
     "cache",
     "predicted_tps",
     "rounding",
@@ -406,3 +407,16 @@ def test_only_solve_and_run_choose_cache_types(command, small_model):
     assert done.code == 2 and "--kv auto is for `quantplan solve` and `quantplan run`" in done.error
     dry = command("solve", "-m", small_model, "--vram", "1GiB", "--kv", "auto", *PRIOR, "--dry-run")
     assert "36 pairs of KV cache types" in dry.out
+
+
+def test_several_gpus(solve, workplace):
+    done = solve("--vram", "300MiB,200MiB", "--serve-ctx", 256, *PRIOR, "-o", "plan.json")
+    plan = PLANS.read(workplace / "plan.json")
+    assert done.code == 0 and sum(plan.tensor_split) == 3  # two blocks and the output
+    assert f"run with  -ngl 999 --tensor-split {','.join(map(str, plan.tensor_split))}" in done.out
+    assert [limit.name for limit in plan.limits] == ["VRAM of GPU 0", "VRAM of GPU 1"]
+    assert plan.made_from["wishes"]["gpus"] == [300 << 20, 200 << 20]
+    few = solve("--vram", "1GiB,1GiB,1GiB", *PRIOR)
+    assert few.code == 2 and "2 blocks: too few for 3 GPUs" in few.error
+    wrong = solve("--vram", "1GiB,", *PRIOR)
+    assert wrong.code == 2 and "cannot read the --vram ''" in wrong.error

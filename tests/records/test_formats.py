@@ -73,7 +73,7 @@ def test_files_of_version_1_open():
 
 def test_plans_from_before_cache_types_open():
     plan = PLANS.read(parts.GOLDEN / "plan-version-3.json")
-    assert plan.cache is None and plan == replace(parts.PLAN, cache=None)
+    assert plan.cache is None and plan == replace(parts.PLAN, cache=None, tensor_split=())
 
 
 def test_measurements_from_before_cache_types_open():
