@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from quantplan.errors import BadFile
 
 _CONTINUED = re.compile(r"[\\^`][ \t]*\n")
-_BATCH = re.compile(r"^\s*(?:@echo\b|rem\b|::|pause\s*$|set\s+\w+=)|\^[ \t]*\n", re.MULTILINE | re.IGNORECASE)
+_BATCH = re.compile(r"^[ \t]*(?:@echo\b|rem\b|::|pause\s*$|set\s+\w+=)|\^[ \t]*\n", re.MULTILINE | re.IGNORECASE)
 _REMARK = re.compile(r"^[ \t]*@?(?:rem\b|::).*$", re.MULTILINE | re.IGNORECASE)
 _ASSIGNED = re.compile(r"(\w+)=(.*)", re.DOTALL)
 _VARIABLE = re.compile(r"\$\{(\w+)(?:\[[@*]\])?\}|\$(\w+)|%(\w+)%")
@@ -61,7 +61,7 @@ class _Lexer:
         words: list[str] = []
         while self.at < len(self.text):
             character = self.text[self.at]
-            if character in " \t\r":
+            if character.isspace() and character != "\n":
                 self.at += 1
             elif character == "#":
                 self._skip_line()
