@@ -18,9 +18,10 @@ from mutations import ODD_TEXTS, damaged, damaged_json, damaged_text, json_bytes
 
 from quantplan.cli import config
 from quantplan.cli.main import main
-from quantplan.errors import QuantplanError
+from quantplan.errors import QuantplanError, ToolFailed
 from quantplan.gguf.imatrix_files import write_imatrix
 from quantplan.gguf.reader import read_model
+from quantplan.llamacpp import isolated
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.quant_type import parse_types
 from quantplan.records.formats import SENSITIVITY_TABLES
@@ -250,3 +251,28 @@ def _check(words: Sequence[str], code: int, said: str, new: set[str]) -> None:
         raise Fault(f"no sentence: {shown}")
     if any(name.endswith(".part") or (code and name != "reports") for name in new):
         raise Fault(f"left behind: {shown}")
+
+
+def load_models(place: Place, seeds: Sequence[str]) -> list[int | Fault]:
+    """The exit codes, or faults, of commands that load a damaged model into their process; one for each seed.
+
+    They run in child processes, many in each: an assertion of ggml ends one of them, with its own exit code.
+    """
+    ended: list[int | Fault] = []
+    while len(ended) < len(seeds):
+        try:
+            isolated.call(_load_all, place, seeds[len(ended) :], reports={"tell": ended.append})
+        except isolated.Died as died:
+            said = f"seed {seeds[len(ended)]!r}: the process ended with {died.code}: {died.said}"
+            ended.append(died.code if died.code == ToolFailed.exit_code else Fault(said))
+    return ended
+
+
+def _load_all(place: Place, seeds: Sequence[str], tell: Callable[[int | Fault], None]) -> None:
+    os.chdir(place.folder)
+    for seed in seeds:
+        words, contents = damaged_command(Random(seed), place, LOADING)
+        try:
+            tell(try_command(words, contents, place))
+        except Fault as fault:
+            tell(Fault(f"seed {seed!r}: {fault}"))

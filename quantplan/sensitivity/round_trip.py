@@ -24,6 +24,7 @@ from quantplan.llamacpp import ggml
 from quantplan.quant_type import QuantType, fitted
 from quantplan.tensor import Model, Tensor
 
+_ABSURD = 1e20  # of a mean squared weight: bfloat16 may hold more, no model does
 VERSION = 2  # 2: experts with few hits are weighted mostly by the mean of all; 1: first
 _CHUNK_ELEMENTS = (
     256 * 1024
@@ -148,8 +149,12 @@ def _job(
         whole = rows[-1] - rows[0] + 1 == len(rows)
         weights = tensor_rows(model, tensor, slice(rows[0], rows[-1] + 1) if whole else rows)
         energy = np.einsum("ij,ij,j->i", weights, weights, weighting, dtype=np.float64, casting="same_kind")
-        if not np.isfinite(energy).all():
-            raise BadFile(f"{model.path}: {tensor.name} has NaN or infinite weights; convert the model again")
+        if not (
+            energy <= _ABSURD * float(weighting.sum(dtype=np.float64))
+        ).all():  # ggml ends the process for such weights
+            raise BadFile(
+                f"{model.path}: {tensor.name} has NaN or infinite weights, or absurdly large ones; convert the model again"
+            )
         errors = {}
         for kind in types:
             if kind is tensor.type:  # llama-quantize copies it as it stands
