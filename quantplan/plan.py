@@ -62,6 +62,7 @@ class ImatrixUse:
     dataset: str | None
     entries: int
     chunks: int
+    excluded: tuple[str, ...] = ()  # tensors that are encoded without importance, though the file has data for them
 
     @property
     def file(self) -> str:

@@ -69,6 +69,12 @@ class SensitivityTable:
     made_from: dict[str, object] = field(default_factory=dict)
     unit: str = "nats/token"
 
+    @property
+    def without_importance(self) -> tuple[str, ...]:
+        """Tensors that were measured, and are to be encoded, without the imatrix's data."""
+        names = self.made_from.get("without_importance", ())
+        return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+
     def check_belongs_to(self, model: Model, tensors: Iterable[str]) -> None:
         """ModelMismatch naming what is missing unless every tensor has a row."""
         missing = [name for name in tensors if name not in self.rows]

@@ -93,7 +93,7 @@ def test_what_is_no_number_becomes_null(tmp_path):
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ('"version": 3', '"version": 9', "version 9 of quantplan-plan is unknown"),
+        ('"version": 4', '"version": 9', "version 9 of quantplan-plan is unknown"),
         ("quantplan-plan", "quantplan-damage", "a quantplan-plan file is needed"),
         ("blk.1.", "blk.0.", "a tensor is named twice"),
         ('"rule"', '"role"', "damaged plan"),

@@ -108,7 +108,10 @@ def check_build(plan: Plan, source: Model, out: Path, imatrix_path: Path | None 
 def _recipe(plan: Plan, source: Model, imatrix_path: Path | None) -> Iterator[Recipe]:
     plan.check_belongs_to(source)
     rules = plan_rules(plan)
-    with imatrix_as_planned(plan, imatrix_path) as planned, imatrix_with_data(planned, source) as imatrix:
+    with (
+        imatrix_as_planned(plan, imatrix_path) as planned,
+        imatrix_with_data(planned, source, plan.imatrix.excluded if plan.imatrix else ()) as imatrix,
+    ):
         yield Recipe(
             plan.base_ftype,
             rules,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,13 +12,16 @@ from quantplan.tensor import Model
 
 
 @contextmanager
-def imatrix_with_data(path: Path | None, model: Model) -> Iterator[Path | None]:
-    """The path, or that of a temporary file of the same name: the name becomes part of what is built."""
+def imatrix_with_data(path: Path | None, model: Model, excluded: Collection[str] = ()) -> Iterator[Path | None]:
+    """The path, or that of a temporary file of the same name: the name becomes part of what is built.
+
+    ``excluded``: tensors whose data llama-quantize is not given.
+    """
     if path is None:
         yield None
         return
     imatrix = read_imatrix(path)
-    cleaned = imatrix.with_data(model)
+    cleaned = imatrix.without(excluded).with_data(model)
     if all(cleaned.entries.get(name) is entry for name, entry in imatrix.entries.items()):
         yield path
         return

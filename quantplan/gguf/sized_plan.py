@@ -60,6 +60,7 @@ def imatrix_use(imatrix: Imatrix) -> ImatrixUse:
         dataset=imatrix.datasets[0] if imatrix.datasets else None,
         entries=len(imatrix.entries),
         chunks=imatrix.chunk_count,
+        excluded=tuple(sorted(imatrix.excluded)),
     )
 
 

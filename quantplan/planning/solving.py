@@ -148,7 +148,7 @@ def plan_of(
     plan = make_plan(
         request.model,
         types,
-        request.imatrix,
+        request.imatrix and request.imatrix.without(table.without_importance),
         budget_bytes=budget.bytes if budget else None,
         budget_asked=budget.asked if budget else "",
         predicted_kld=predicted,

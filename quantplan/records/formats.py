@@ -6,7 +6,7 @@ from typing import Any
 from quantplan.cache_sensitivity import CacheSensitivity
 from quantplan.comparison import KLD, Comparison, Gap, Row
 from quantplan.measurement import PERCENTILES, Conditions, Measurement
-from quantplan.plan import Plan
+from quantplan.plan import ImatrixUse, Plan
 from quantplan.quant_type import quant_type
 from quantplan.records.codec import Fields, RecordFormat, register, shape
 from quantplan.run_record import RunRecord
@@ -37,6 +37,10 @@ def _rows_by_tensor(fields: Fields) -> Fields:
     return fields | {"rows": rows}
 
 
+shape(
+    ImatrixUse,  # most plans exclude nothing
+    written=lambda fields: {name: value for name, value in fields.items() if name != "excluded" or value},
+)
 shape(Plan, required=("outcome", "imatrix", "predicted_kld", "layer_types", "made_from"))
 shape(SensitivityTable, written=lambda fields: fields | {"rows": list(fields["rows"].values())}, read=_rows_by_tensor)
 PLANS = register(

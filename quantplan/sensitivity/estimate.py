@@ -21,6 +21,7 @@ from quantplan.records.journal import text_digest
 from quantplan.sensitivity import activation_quantization, moment_metric, round_trip
 from quantplan.sensitivity import probe as probing
 from quantplan.sensitivity.candidates import candidates, check_storable
+from quantplan.sensitivity.collapse import without_importance
 from quantplan.sensitivity.compensated_errors import collect_for_rounding, metric_errors_of
 from quantplan.sensitivity.grids import grid_note, lossless_types
 from quantplan.sensitivity.moment_metric import MetricErrors, MomentMetric, of_estimate
@@ -108,6 +109,9 @@ def price(
         if note := context_note(model, options.probe.n_ctx):
             report.warn(note)
     made_from = _made_from(model, imatrix, calibration, options)
+    if imatrix is not None:
+        imatrix = without_importance(model, tensors, imatrix, calibration, options.probe, cache, report)
+        made_from |= {"without_importance": sorted(imatrix.excluded)} if imatrix.excluded else {}
     metric_errors: dict[str, MetricErrors] = {}
     if calibration is not None and options.compensate:
         moments = collect_for_rounding(model, tensors, calibration, options.probe, cache, report)
@@ -218,7 +222,9 @@ def probe_results(
 
 
 def _imatrix_digest(imatrix: Imatrix | None) -> str | None:
-    return imatrix.digest if imatrix else None
+    if imatrix is None or not imatrix.excluded:
+        return imatrix.digest if imatrix else None
+    return " ".join([imatrix.digest, "without", *sorted(imatrix.excluded)])
 
 
 def _activations(

@@ -30,6 +30,7 @@ class ProbeJob:
     imatrix_digest: str | None
     text: str
     options: ProbeOptions
+    imatrix_excluded: frozenset[str] = frozenset()
 
 
 class ProbeWorkers:
@@ -42,9 +43,14 @@ class ProbeWorkers:
         alone = replace(
             options, execution=options.execution.within_worker(self._pool.threads(options.execution.threads))
         )
-        path = Path(imatrix.path).absolute() if imatrix else None
         self._job = ProbeJob(
-            model.path.absolute(), model.digest, path, imatrix.digest if imatrix else None, text, alone
+            model.path.absolute(),
+            model.digest,
+            Path(imatrix.path).absolute() if imatrix else None,
+            imatrix.digest if imatrix else None,
+            text,
+            alone,
+            imatrix.excluded if imatrix else frozenset(),
         )
 
     def __enter__(self) -> "ProbeWorkers":
@@ -171,7 +177,7 @@ def _imatrix_here(job: ProbeJob) -> Imatrix | None:
         raise BadFile(f"on the worker {_host()}: {error}; {_SHARE}") from None
     if imatrix.digest != job.imatrix_digest:
         raise ModelMismatch(f"{job.imatrix} on the worker {_host()} is another imatrix; {_SHARE}")
-    return imatrix
+    return imatrix.without(job.imatrix_excluded)
 
 
 def _host() -> str:

@@ -25,7 +25,7 @@ from quantplan.quant_type import QuantType, fitted
 from quantplan.tensor import Model, Tensor
 
 _ABSURD = 1e20  # of a mean squared weight: bfloat16 may hold more, no model does
-VERSION = 2  # 2: experts with few hits are weighted mostly by the mean of all; 1: first
+VERSION = 3  # 3: sums of zero are no data; 2: experts with few hits are weighted mostly by the mean of all; 1: first
 _CHUNK_ELEMENTS = (
     256 * 1024
 )  # rows of 1 MiB in float32 per job: memory is a few of them per thread, whatever the tensor
