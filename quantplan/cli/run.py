@@ -52,6 +52,9 @@ class RefinementOptions:
     validation: Path | None = option(
         "Validation text for refinement, file or folder (default: a quarter of the calibration text).", panel=TEXTS
     )
+    other_domain: Path | None = option(
+        "Text of another domain than the calibration text; compensated rounding must be better there, too.", panel=TEXTS
+    )
     validation_chunks: int = option("Chunks of the validation text; 0: 65536 tokens.", default=0, min=0)
     eval_chunks: int | None = option("Chunks of the evaluation text (default: all).", min=2)
     stock_quants: tuple[str, ...] = option(
@@ -111,7 +114,7 @@ def run(
     asked = asked.serving()
     source = options.model(asked.model.file)
     check_source(source)
-    texts = _texts(asked.calibration, refinement.validation, text)
+    texts = _texts(asked.calibration, refinement, text)
     check_texts(source, texts, options.ctx(asked.measuring.ctx, source))
     with nullcontext() if output.dry_run else options.alone(Path()):
         _worked(asked, budget, refinement, source, texts, cache=cache, keep_all=keep_all, output=output)
@@ -161,11 +164,11 @@ def _worked(
     _show(results, output.as_json)
 
 
-def _texts(calibration: CalibrationOptions, validation: Path | None, evaluation: TextOptions) -> Texts:
+def _texts(calibration: CalibrationOptions, refinement: RefinementOptions, evaluation: TextOptions) -> Texts:
     """The three texts; BadUsage where one is missing, or where the validation text overlaps the evaluation text."""
     whole = calibration.required()
     here = options.project()
-    own = validation or (here.validation if here else None)
+    own = refinement.validation or (here.validation if here else None)
     judging = options.evaluation_text(evaluation.text)
     probing, refining = (whole, options.joined_text([own])) if own else probing_and_refinement(whole)
     if not refining.strip() or not probing.strip():
@@ -182,7 +185,14 @@ def _texts(calibration: CalibrationOptions, validation: Path | None, evaluation:
             console.warn(
                 f"{share:.0%} of the long lines of the evaluation text are also in the {name}: evaluate on another"
             )
-    return Texts(probing, refining, judging)
+    domain = options.joined_text([refinement.other_domain]) if refinement.other_domain else ""
+    for name, other in (("evaluation text", judging), ("calibration text", probing)):
+        if domain and (share := overlap(other, domain)) > WORRYING:
+            raise BadUsage(
+                f"{share:.0%} of the long lines of the {name} are also in {refinement.other_domain}: it decides about "
+                "rounding, give a text that is used for nothing else"
+            )
+    return Texts(probing, refining, judging, domain)
 
 
 def _imatrix_path(option: Path | None, source: Model) -> Path:

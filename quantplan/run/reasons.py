@@ -12,13 +12,6 @@ def not_better(stock_quant: str) -> str:
     return f"the plan is not significantly better than {stock_quant} on the validation text: keeping {stock_quant}"
 
 
-def stock_rounding_taken(target: str) -> str:
-    return (
-        f"{target}: compensated rounding is not significantly better than llama-quantize's on the validation text: "
-        "llama-quantize's is taken"
-    )
-
-
 def worse_at_the_end(stock_quant: str) -> str:
     return f"the plan is worse than {stock_quant} on the evaluation text: keeping {stock_quant}"
 

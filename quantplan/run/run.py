@@ -26,6 +26,7 @@ from quantplan.run import reasons, refine
 from quantplan.run.evaluation import Builds, EvaluatedFile, Evaluator
 from quantplan.run.fallbacks import StockQuants
 from quantplan.run.refine import Refinement, Scored
+from quantplan.run.rounding_choice import choose_rounding
 from quantplan.run.targets import RunOptions, RunResult, RunStatus, RunTarget, Texts, check_texts
 from quantplan.run.work import KeptPlans, Work, target_key
 from quantplan.sensitivity_table import SensitivityTable
@@ -74,6 +75,9 @@ class _Chain:
         self.builds = Builds(context)
         self.validation = Evaluator(self.builds, texts.validation, options.refining, cache)
         self.evaluation = Evaluator(self.builds, texts.evaluation, options.measuring, cache)
+        self.judges = {"validation text": self.validation}  # of compensated rounding
+        if texts.other_domain:
+            self.judges["text of another domain"] = Evaluator(self.builds, texts.other_domain, options.refining, cache)
 
     def results(self) -> list[RunResult]:
         table = self._table()
@@ -180,30 +184,38 @@ class _Chain:
     def _first_measured(self, works: list[Work]) -> list[Work]:
         files = [file for work in works for file in work.files]
         self.validation.measure(files, self.report, "build and measure")
-        works = [self._rounded_better(work) for work in works]
+        works = self._with_rounding(works)
         works = [replace(work, state=self._first_state(work)) for work in works]
         self._tidy(works)
         return works
 
+    def _with_rounding(self, works: list[Work]) -> list[Work]:
+        """Compensated rounding only where it is significantly better than ggml's of the same types, on every text for it."""
+        pairs = [(work.plan, work.stock_rounding) for work in works if work.stock_rounding]
+        for evaluator in self.judges.values():
+            evaluator.measure([file for pair in pairs for file in pair], self.report, "compensated rounding, or stock")
+        return [self._rounded_better(work) for work in works]
+
     def _rounded_better(self, work: Work) -> Work:
-        """Compensated rounding only where it is significantly better than ggml's of the same types, on the validation text."""
-        if work.stock_rounding is None or refine.significantly_better(
-            self._scored(work.plan), self._scored(work.stock_rounding)
-        ):
+        if work.stock_rounding is None:
             return work
-        self.report.say(reasons.stock_rounding_taken(work.target.name))
-        return replace(work, plan=work.stock_rounding)
+        plan, stock = work.plan, work.stock_rounding
+        choice = choose_rounding({text: (_scored(plan, by), _scored(stock, by)) for text, by in self.judges.items()})
+        self.report.say(f"{work.target.name}: {choice.words}")
+        work = replace(work, rounding=choice.words)
+        return work if choice.compensated else replace(work, plan=stock, neighbours=())
 
     def _first_state(self, work: Work) -> Refinement:
         plans = tuple(self._scored(file) for file in (work.plan, *work.neighbours))
         return Refinement(plans, tuple(self._scored(file) for file in work.fallbacks))
 
     def _scored(self, file: EvaluatedFile) -> Scored:
-        return Scored(file.name, file.plan, self.validation.measurement(file).per_chunk_kld)
+        return _scored(file, self.validation)
 
     def _round(self, number: int, works: list[Work], table: SensitivityTable) -> list[Work]:
-        factors = [refine.factors_of(work.request, table, work.state) for work in works]
-        files = [self._proposed(number, *each, table) for each in zip(works, factors, strict=True)]
+        tables = [table.with_stock_rounding() if work.stock_taken else table for work in works]
+        factors = [refine.factors_of(work.request, own, work.state) for work, own in zip(works, tables, strict=True)]
+        files = [self._proposed(number, *each) for each in zip(works, factors, tables, strict=True)]
         self.validation.measure([file for file in files if file], self.report, f"refine, round {number}")
         works = [
             replace(work, state=refine.after(work.state, self._scored(file) if file else None, correction))
@@ -218,7 +230,7 @@ class _Chain:
         self, number: int, work: Work, factors: refine.Correction, table: SensitivityTable
     ) -> EvaluatedFile | None:
         plan = self.plans.get(
-            f"{target_key(work.target)} round {number}",
+            f"{target_key(work.target)} round {number}{' stock rounding' * work.stock_taken}",
             lambda: refine.proposal(work.request, table, work.state, factors, self.options.speeds),
         )
         name = f"{work.target.name} refined {number}"
@@ -270,6 +282,7 @@ class _Chain:
         stock_quants = tuple(file.name for file in files if file.ftype)
         own = measured[kept.name]
         reason += reasons.above_target(work.target.request, own)
+        reason += f"; {work.rounding}" if work.rounding else ""
         plan = replace(kept.plan, cache=work.plan.plan.cache)
         return RunResult(work.target, plan, kept.name, reason, own, work.state, comparison, stock_quants, before, gain)
 
@@ -290,3 +303,7 @@ class _Chain:
         if measured[fallback.name].kld.value < measured[best.name].kld.value:
             return fallback, reasons.worse_at_the_end(fallback.name)
         return best, reasons.of_refinement(work.state) if self.options.refine else reasons.AS_SOLVED
+
+
+def _scored(file: EvaluatedFile, by: Evaluator) -> Scored:
+    return Scored(file.name, file.plan, by.measurement(file).per_chunk_kld)

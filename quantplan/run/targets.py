@@ -31,11 +31,15 @@ REFINE_TOKENS = 65536
 
 @dataclass(frozen=True)
 class Texts:
-    """``calibration``: imatrix, probe and activation quantization; ``validation``: refinement; ``evaluation``: the end alone."""
+    """``calibration``: imatrix, probe and activation quantization; ``validation``: refinement; ``evaluation``: the end alone.
+
+    ``other_domain``: where compensated rounding must be better too; may be empty.
+    """
 
     calibration: str
     validation: str
     evaluation: str
+    other_domain: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,7 @@ def check_texts(model: Model, texts: Texts, n_ctx: int) -> None:
         ("calibration", texts.calibration, 2),
         ("validation", texts.validation, refine.LEAST_CHUNKS),
         ("evaluation", texts.evaluation, 2),
+        *([("other domain's", texts.other_domain, 2)] if texts.other_domain else []),
     )
     with Engine(model, EngineOptions(n_ctx, vocabulary_only=True)) as engine:
         for name, text, least in needed:

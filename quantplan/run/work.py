@@ -45,7 +45,7 @@ class KeptPlans:
 class Work:
     """A target on its way. ``request``: the target's, for refinement at the plan's own size where it asked for a KLD;
     ``fallbacks``: stock quants that keep its limits, the largest first; ``stock_rounding``: the plan's types as llama-quantize
-    rounds them, where the plan has compensated rounding.
+    rounds them, where the plan has compensated rounding; ``rounding``: what was decided between the two, and why.
     """
 
     target: RunTarget
@@ -54,12 +54,18 @@ class Work:
     fallbacks: tuple[EvaluatedFile, ...]
     neighbours: tuple[EvaluatedFile, ...] = ()
     stock_rounding: EvaluatedFile | None = None
+    rounding: str = ""
     state: Refinement = None  # type: ignore[assignment]  # until the first measurements are there
 
     @property
     def files(self) -> tuple[EvaluatedFile, ...]:
         stock_rounding = (self.stock_rounding,) if self.stock_rounding else ()
         return (self.plan, *stock_rounding, *self.fallbacks, *self.neighbours)
+
+    @property
+    def stock_taken(self) -> bool:
+        """Whether compensated rounding was given up."""
+        return self.plan is self.stock_rounding
 
     @property
     def best(self) -> EvaluatedFile:

@@ -109,6 +109,12 @@ def test_what_refines_must_not_judge(command, project, small_imatrix, workplace)
     assert ended.code == 2 and "validate on another" in ended.error
 
 
+def test_what_decides_about_rounding_is_used_for_nothing_else(command, project, small_imatrix, workplace, small_text):
+    for text, name in ((workplace / "evaluation.txt", "evaluation"), (small_text, "calibration")):
+        ended = command("run", "-b", "Q4_K_M", "--imatrix", small_imatrix, "--other-domain", text)
+        assert ended.code == 2 and f"of the long lines of the {name} text are also in" in ended.error
+
+
 def test_without_calibration_text(command, project, small_imatrix, monkeypatch):
     (project / "quantplan.toml").write_text('model = "../nowhere.gguf"\n', encoding="utf-8")
     ended = command("run", "-b", "Q4_K_M", "--imatrix", small_imatrix, "-m", "nowhere.gguf")
