@@ -29,6 +29,7 @@ from quantplan.sensitivity.collected_moments import CollectedMoments
 from quantplan.sensitivity.moment_metric import MomentMetric
 from quantplan.sensitivity.second_moments import MomentOptions, collect
 from quantplan.tensor import Model, Tensor
+from quantplan.text_parts import probing_and_refinement
 
 VERSION = 1  # of the encoding: a change of the method makes kept tensors useless
 
@@ -101,7 +102,8 @@ def compensation_for(
         return None
     if calibration is None:
         raise BadUsage(_needs_text(plan))
-    if text_digest(calibration) != plan.rounding.text_digest:
+    text = calibration_of(plan.rounding, calibration)
+    if text is None:
         raise ModelMismatch(
             "the plan's compensated rounding was made with another calibration text; give the same --calibration, or plan "
             "again with `quantplan solve`"
@@ -110,7 +112,7 @@ def compensation_for(
         plan.rounding.n_ctx, plan.rounding.chunks, execution=replace(execution, jobs=1, scheduler=None)
     )
     with report.stage("second moments") as advance:
-        moments = collect(source, quantizable(source), calibration, options, cache, advance)
+        moments = collect(source, quantizable(source), text, options, cache, advance)
     return Compensation(moments, cache, RoundingOptions(threads=execution.threads))
 
 
@@ -125,6 +127,13 @@ def check_cache_space(compensation: Compensation, tensors: Iterable[Tensor], pla
             f"compensated rounding needs {needed:,} bytes on the disk of {compensation.cache}, where it keeps finished "
             f"tensors, and {free:,} are free; free some, or move the cache with QUANTPLAN_CACHE"
         )
+
+
+def calibration_of(use: RoundingUse, text: str) -> str | None:
+    """The text of these second moments: ``text``, or the part of it that `quantplan run` calibrates with; None for another."""
+    return next(
+        (part for part in (text, probing_and_refinement(text)[0]) if text_digest(part) == use.text_digest), None
+    )
 
 
 def _needs_text(plan: Plan) -> str:

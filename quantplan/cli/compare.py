@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from quantplan.build.compensated_rounding import calibration_of
 from quantplan.cli import console, options
 from quantplan.cli.cache_options import MeasuredCacheOptions
 from quantplan.cli.framework import OUTPUT, OutputOptions, command, option, out_option
@@ -99,6 +100,7 @@ def compare(
     with _folder(out) as folder:
         words = [str(file) for file in others or ()] + list(baselines)
         words = [str(options.local(Path(word))) if is_reference(word) else word for word in words]
+        _check_calibration([str(plan), *words], calibration.text)
         context = BuildContext(
             base,
             folder,
@@ -118,6 +120,17 @@ def compare(
         comparison = compare_files(compared, CompareOptions(size, "the plan" if made else plan.name, sort))
     _write(comparison, plan, out)
     _show(comparison, form)
+
+
+def _check_calibration(words: Sequence[str], calibration: str | None) -> None:
+    """A warning for each plan whose second moments are of a text that the evaluation text was not checked against."""
+    for path in (Path(word) for word in words if word.lower().endswith(".json")):
+        use = PLANS.read(path).rounding
+        if use and (calibration is None or calibration_of(use, calibration) is None):
+            console.warn(
+                f"{path.name} has compensated rounding, and the calibration text of its second moments was not given: whether "
+                "the evaluation text overlaps it is not known; give it with --calibration"
+            )
 
 
 def _announce(plan: Path, made: Plan | None, words: list[str], context: BuildContext, evidence: Evidence) -> None:

@@ -72,7 +72,8 @@ def measure(
         _announce(files, options.evaluation_files(text.text) if losses else (), engine, evidence)
         return
     here = [options.local(file) for file in files]
-    measurements = _measure(engine, base.path, here, options.evaluation_text(text.text), how) if base else []
+    evaluation = options.evaluation_text(text.text, options.calibration_files(())) if base else ""
+    measurements = _measure(engine, base.path, here, evaluation, how) if base else []
     _write(out, measurements, MEASUREMENTS.write, lambda _: "measurement")
     scores, speeds = evidence.gather(here, how)
     _write(

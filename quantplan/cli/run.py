@@ -28,7 +28,6 @@ from quantplan.errors import BadUsage
 from quantplan.evaluate.baselines import BuildContext
 from quantplan.evaluate.leakage import WORRYING, overlap
 from quantplan.evaluate.measure import MeasureOptions
-from quantplan.evaluate.text_parts import probing_and_refinement
 from quantplan.llamacpp.encodable_types import parse_writable
 from quantplan.llamacpp.imatrix import ImatrixOptions as ImatrixToolOptions
 from quantplan.llamacpp.quantize import known_ftype
@@ -43,6 +42,7 @@ from quantplan.run.run import run_status
 from quantplan.run.targets import RunOptions, RunResult, RunTarget, Texts, check_texts, disk_needed, make_imatrix
 from quantplan.sensitivity.estimate import SensitivityOptions
 from quantplan.tensor import Model
+from quantplan.text_parts import probing_and_refinement
 
 
 @dataclass(frozen=True)

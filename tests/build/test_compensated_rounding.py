@@ -21,11 +21,14 @@ from quantplan.gguf.sized_plan import make_plan
 from quantplan.llamacpp.ggml import dequantize
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.llamacpp.tools import run
+from quantplan.plan import RoundingUse
 from quantplan.quant_type import fitted, quant_type
 from quantplan.recipes.quantize_command import plan_rules
+from quantplan.records.journal import text_digest
 from quantplan.rounding.compensate import RoundingOptions
 from quantplan.sensitivity.second_moments import MomentOptions, collect
 from quantplan.sensitivity.tensor_swap import ProbeOptions
+from quantplan.text_parts import probing_and_refinement
 
 pytestmark = pytest.mark.llamacpp
 ONE = Execution(threads=1)
@@ -255,6 +258,14 @@ def test_zero_matrices_and_zero_activations(text, tmp_path):
 def tensor_values(model, name):
     tensor = model.by_name[name]
     return dequantize(np.array(tensor_bytes(model, tensor)), tensor.type, tensor.columns)
+
+
+def test_the_text_of_a_plan_is_given_whole_or_as_run_takes_it(text):
+    part = probing_and_refinement(text)[0]
+    for given in (part, text):
+        assert module.calibration_of(RoundingUse(text_digest(part), 64, 24), given) == part
+    assert module.calibration_of(RoundingUse(text_digest(text), 64, 24), text) == text
+    assert module.calibration_of(RoundingUse(text_digest(text), 64, 24), part) is None
 
 
 def test_any_quant_is_built_again_with_its_own_types(case, files, text, tmp_path):

@@ -100,3 +100,18 @@ def test_report(command, plan, small_model, workplace):
     same = next(each for each in found["plans"] if each["asked"] == "Q4_K_S")
     assert same["rounding"]["stock_rounding_kld"] <= stock["kld"] * 1.0001, "stock quants are rounded by llama-quantize"
     assert "rules-note" in (workplace / "r.html").read_text()
+
+
+def test_compare_says_what_it_cannot_check(command, plan, small_model, small_text):
+    words = ("compare", "plan.json", "-m", small_model, "--text", small_text, "--with", "Q4_K_M", "--dry-run")
+    assert "whether the evaluation text overlaps it is not known" in " ".join(command(*words).err.split())
+    other = command(*words, "--calibration", small_text)
+    assert "overlaps it is not known" in " ".join(other.err.split()), "of another digest than the plan's"
+    assert "100% of the long lines" in other.err
+
+
+def test_measure_finds_the_calibration_text_of_the_project(command, workplace, small_model, small_text, monkeypatch):
+    command("init", small_model, "--folder", "p", "--calibration", small_text, "--text", small_text, "--ctx", "64")
+    monkeypatch.chdir(workplace / "p")
+    done = command("measure", small_model, "--chunks", "2", "-t", "1")
+    assert done.code == 0 and "100% of the long lines" in done.err

@@ -1,6 +1,6 @@
 """A text cut in two that share nothing."""
 
-from quantplan.evaluate.text_parts import EVERY, PIECES, probing_and_refinement
+from quantplan.text_parts import EVERY, PIECES, probing_and_refinement
 
 LINES = [f"line {index} of a text that has many of them\n" for index in range(997)]
 
