@@ -23,6 +23,7 @@ ORDER = (
     "build",
     "planning",
     "evaluate",
+    "estimates",
     "run",
     "surgery",
     "report",

@@ -12,14 +12,19 @@ from quantplan.cli.cache_options import MeasuredCacheOptions
 from quantplan.cli.framework import OutputOptions, command, option, out_option
 from quantplan.cli.option_groups import MEASURING, EvaluationOptions, ExecutionOptions, ModelOptions, TextOptions
 from quantplan.cli.task_options import Evidence, TaskOptions
+from quantplan.estimates.pace import forward_pace
+from quantplan.estimates.work import WorkEstimate, of_measuring, why_not_timed
 from quantplan.evaluate.measure import MeasureOptions
 from quantplan.evaluate.measure import measure as measure_in_process
 from quantplan.evaluate.measure_with_tool import measure_with_tool
+from quantplan.evaluate.same_tokens import tokenize
+from quantplan.gguf.reader import read_model
 from quantplan.measurement import Measurement
 from quantplan.records.formats import MEASUREMENTS, TASK_SCORES, THROUGHPUTS
 from quantplan.report.comparison_tables import speed_table, tasks_table
 from quantplan.report.measurement_table import measurement_table
 from quantplan.task_score import TaskScore
+from quantplan.tensor import Model
 from quantplan.throughput import Throughput
 
 
@@ -70,6 +75,8 @@ def measure(
     how = MeasureOptions(n_ctx, measuring.eval_chunks, execution.parsed(by_tool), cache_types=cache.cache_types)
     if output.dry_run:
         _announce(files, options.evaluation_files(text.text) if losses else (), engine, evidence)
+        if base is not None:
+            console.put(f"expected: {_estimate(base, files, options.evaluation_text(text.text), engine, how)}")
         return
     here = [options.local(file) for file in files]
     evaluation = options.evaluation_text(text.text, options.calibration_files(())) if base else ""
@@ -90,6 +97,16 @@ def _announce(files: Sequence[Path], texts: Sequence[Path], engine: EngineName, 
         )
     for line in evidence.lines(files):
         console.put(line)
+
+
+def _estimate(base: Model, files: list[Path], text: str, engine: EngineName, how: MeasureOptions) -> WorkEstimate:
+    """What the measurements take, by a short timing of the base model; files that are finished are not left out."""
+    tokens = tokenize(base, text, how.n_ctx, how.chunks)
+    # a file on the hub is not downloaded for this: the base stands in
+    models = [base, *(base if options.reference(file) else read_model(file) for file in files)]
+    unknown = why_not_timed(base, how.execution)
+    pace = None if unknown else forward_pace(base, how.n_ctx, how.execution)
+    return of_measuring(models, tokens, how.memory_bytes, pace, engine is EngineName.tool, unknown)
 
 
 def _measure(engine: EngineName, base: Path, files: list[Path], text: str, how: MeasureOptions) -> list[Measurement]:

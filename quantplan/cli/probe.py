@@ -1,6 +1,7 @@
 """`quantplan probe`: what each tensor costs in KL divergence, measured in the loaded model."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ from quantplan.cli.option_groups import (
 )
 from quantplan.cli.plan_options import ProbingOptions
 from quantplan.cli.plan_requests import warn_of_activation_quantization
+from quantplan.estimates.pace import forward_pace, rounding_seconds
+from quantplan.estimates.work import WorkEstimate, of_probe, why_not_timed
+from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.encodable_types import parse_writable
 from quantplan.planning.request import quantizable
 from quantplan.records.formats import SENSITIVITY_TABLES
 from quantplan.report.table import Columns, table_of
-from quantplan.sensitivity.estimate import price
+from quantplan.sensitivity.estimate import SensitivityOptions, price
 from quantplan.sensitivity.probe import Probe, Scale
-from quantplan.tensor import Model
+from quantplan.tensor import Model, Tensor
 
 _SHOWN = 12  # the most sensitive tensors tell the story; hundreds of rows would hide it
 
@@ -54,6 +58,7 @@ def probe(
         console.put(
             f"{len(tensors)} tensors, {per_tensor} chunks of {how.probe.n_ctx} tokens each, one swap per tensor"
         )
+        console.put(f"expected: {_estimate(source, tensors, importance, how)}")
         return
     with options.alone(), console.terminal() as report:
         estimated = price(source, tensors, importance, text, how, options.cache_folder(), report)
@@ -66,6 +71,20 @@ def probe(
         console.put_json(_as_json(source, estimated.probe))
     else:
         _print(source, estimated.probe)
+
+
+def _estimate(
+    model: Model, tensors: tuple[Tensor, ...], imatrix: Imatrix | None, how: SensitivityOptions
+) -> WorkEstimate:
+    """Swaps and rounding, by a short timing of both; tensors that are finished are not left out."""
+    execution = how.probe.execution
+    unknown = why_not_timed(model, execution)
+    pace = None if unknown else forward_pace(model, how.probe.n_ctx, execution)
+    work = of_probe(model, len(tensors), how.probe, pace, unknown)
+    if work.seconds is None:
+        return work
+    rounding = rounding_seconds(model, tensors, how.types, imatrix, how.sample_elements, execution.threads)
+    return replace(work, seconds=work.seconds + rounding)
 
 
 def _as_json(model: Model, measured: Probe) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,9 +76,11 @@ def test_without_imatrix_there_is_a_warning(command, small_model, small_text):
 
 def test_dry_run_says_how_much_it_would_do(command, workplace, small_model, small_text):
     done = command("probe", "-m", small_model, "--calibration", small_text, *SHORT, "--dry-run")
-    assert (done.code, done.out) == (0, "15 tensors, 16 chunks of 128 tokens each, one swap per tensor\n")
+    first, expected = done.out.splitlines()
+    assert (done.code, first) == (0, "15 tensors, 16 chunks of 128 tokens each, one swap per tensor")
+    assert expected.startswith("expected: about ")
     done = command("probe", "-m", small_model, "--calibration", small_text, "--ctx", "1024", "--dry-run")
-    assert done.out == "15 tensors, 4 chunks of 1024 tokens each, one swap per tensor\n"
+    assert done.out.startswith("15 tensors, 4 chunks of 1024 tokens each, one swap per tensor\n")
     assert list(workplace.iterdir()) == []
 
 
@@ -179,3 +182,12 @@ def test_ctrl_c_keeps_what_was_finished(workplace, small_model, small_text):
     done = subprocess.run(plain, cwd=workplace, env=environment, capture_output=True, check=True)
     assert b"token_embd.weight" in done.stdout
     assert {name: finished()[name] for name in kept} == kept  # nothing was measured again
+
+
+def test_a_dry_run_says_what_to_expect(command, small_model, small_text):
+    done = command("probe", "-m", small_model, "--calibration", small_text, "--types", "Q4_0,Q8_0", "--dry-run")
+    assert done.code == 0 and re.search(r"^expected: about \d+ s, [\d.]+ MB of memory$", done.out, re.MULTILINE)
+    measured = command("measure", small_model, "-m", small_model, "--text", small_text, "--ctx", "64", "--dry-run")
+    assert measured.code == 0 and re.search(
+        r"^expected: about \d+ (s|min), [\d.]+ MB of memory$", measured.out, re.MULTILINE
+    )
