@@ -186,7 +186,7 @@ def test_imatrix_and_plan_follow(apply, command, here, reference_imatrix):
     other = command("surgery", "apply", "out.gguf", "delete 0", "--plan", "plan.json")
     assert other.code == 4 and "the plan was made for" in other.error
     run(["llama-imatrix", "-m", "out.gguf", "-f", "rules.txt", "-o", "other.gguf", "-c", "8", "-t", "1"], cwd=here)
-    foreign = apply(MODEL, "delete 0", "--imatrix", "other.gguf", "-o", "x.gguf")
+    foreign = apply(MODEL, "delete 0", "--imatrix", "other.gguf", "-o", "y.gguf")
     assert foreign.code == 0 and "entries that are no tensors of prose-10m-f16.gguf" in foreign.err
     unlike = apply(MODEL, "delete 0", "--plan", "plan.json", "--imatrix", "other.gguf", "-o", "x.gguf")
     assert unlike.code == 4 and "is not the imatrix that the plan was made with" in unlike.error
@@ -315,7 +315,8 @@ def test_an_unknown_architecture_must_be_forced(apply, here):
     assert ended.code == 3 and "unknown model architecture: 'qwen9'" in ended.error
     assert ended.error.endswith("it does not run the original either") and not (here / "out.gguf").exists()
     ended = apply("later.gguf", "delete 3", "--force", "--dry-run")
-    assert ended.code == 0 and "warning: quantplan does not know the rules for the layers of qwen9 models" in ended.err
+    assert ended.code == 3 and "warning: quantplan does not know the rules for the layers of qwen9 models" in ended.err
+    assert "would not be kept" in ended.err and "unknown model architecture: 'qwen9'" in ended.err
 
 
 def test_the_help_shows_every_form(command):

@@ -151,9 +151,9 @@ def _write(operation: Operation, job: OperationOptions, as_json: bool) -> None:
 def _show(operation: Operation, job: OperationOptions, as_json: bool) -> None:
     if job.shards:
         check_shard_size(operation, job.shards)
-    try_header(operation)
     for note in operation.notes:
         console.warn(note)
+    try_header(operation)
     if as_json:
         console.put_json(_json(operation, job))
         return
