@@ -1,7 +1,5 @@
 """The imatrix that llama-quantize is given: the file itself, or a copy without sums of zero, which it would take for weights."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Weights that lie on the grid of a quantized type: the model was quantized before, and that type loses nothing more."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 

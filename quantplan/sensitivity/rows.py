@@ -1,7 +1,5 @@
 """Rows of the sensitivity table: rounding errors times a scale, and what activation quantization adds."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 

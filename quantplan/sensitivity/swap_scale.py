@@ -1,7 +1,5 @@
 """What the swap of one tensor says: KLD per unit of relative squared error, and how sure that is."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -275,6 +275,7 @@ def test_stdout_on_a_full_disk():
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.llamacpp
 @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
 def test_closed_streams():
     command = f"{sys.executable} -m quantplan.cli.main doctor >&- 2>&-"

@@ -70,6 +70,7 @@ def test_names_are_bytes(stdout, encoding):
     assert written().count(b"caf\xe9\xff.gguf") == 3
 
 
+@pytest.mark.llamacpp
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_commands_take_such_files(reference_model, tmp_path, encoding):

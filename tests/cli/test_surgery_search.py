@@ -108,6 +108,7 @@ def test_after_kill_9_the_same_command_ends_with_the_same_leaderboard(tmp_path, 
     assert not list(tmp_path.rglob("hosts/*"))
 
 
+@pytest.mark.llamacpp
 def test_ctrl_c_keeps_what_is_done(tmp_path, reference_model, texts, whole):
     line = ["surgery", "search", reference_model, "--calibration", texts[0], "--text", texts[1], *SHORT, *TWO_PHASES]
     ended = apart(line, tmp_path, killed_at(6, "SIGINT"))
@@ -117,6 +118,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path, reference_model, texts, whole):
     assert (tmp_path / RECORD).read_bytes() == whole
 
 
+@pytest.mark.llamacpp
 def test_several_processes_end_with_the_same_leaderboard(tmp_path, reference_model, texts, whole):
     line = ["surgery", "search", reference_model, "--calibration", texts[0], "--text", texts[1], *SHORT, *TWO_PHASES]
     done = apart([*line, "--jobs", "2"], tmp_path)
@@ -247,6 +249,7 @@ def test_the_search_text_is_no_evaluation_text(command, words, texts):
     assert "are also in the calibration text" in done.err
 
 
+@pytest.mark.llamacpp
 @pytest.mark.skipif(os.name == "nt", reason="no pseudo-terminals on Windows")
 def test_at_a_terminal_the_leaderboard_grows_on_stderr(words, workplace):
     import pty

@@ -13,7 +13,11 @@ from quantplan.rounding.layouts import CODEBOOK, LAYOUTS, SCALAR
 from quantplan.rounding.metric import prepare
 
 COLUMNS = 512
-TYPES = pytest.mark.parametrize("kind", [BY_NAME[name] for name in LAYOUTS], ids=str)
+TYPES = pytest.mark.parametrize(
+    "kind",
+    [pytest.param(BY_NAME[name], marks=[pytest.mark.slow] * (name in CODEBOOK)) for name in LAYOUTS],
+    ids=str,
+)
 SCALARS = pytest.mark.parametrize("kind", [BY_NAME[name] for name in SCALAR], ids=str)
 
 
