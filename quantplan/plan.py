@@ -62,7 +62,7 @@ class ImatrixUse:
     dataset: str | None
     entries: int
     chunks: int
-    excluded: tuple[str, ...] = ()  # tensors that are encoded without importance, though the file has data for them
+    excluded: tuple[str, ...] = ()  # tensors encoded without importance: their data are zeros or spoil the encoding
 
     @property
     def file(self) -> str:

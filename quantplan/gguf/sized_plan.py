@@ -1,6 +1,7 @@
 """Plans of one type for each quantizable tensor, with the exact size of the file that llama-quantize makes of them."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from quantplan.errors import BadUsage, NothingSelected
@@ -25,6 +26,9 @@ def make_plan(model: Model, assignment: Mapping[str, QuantType], imatrix: Imatri
     check_assignment(model, assignment)
     check_imatrix_data(model, assignment, imatrix)
     use = imatrix_use(imatrix) if imatrix else None
+    if imatrix and use:
+        zeros = imatrix.entries.keys() - imatrix.with_data(model).entries.keys()
+        use = replace(use, excluded=tuple(sorted({*use.excluded, *zeros})))
     tensors = tuple(
         PlannedTensor(tensor.name, quant, tensor.bytes_as(quant), tensor.name in assignment)
         for tensor in model.tensors

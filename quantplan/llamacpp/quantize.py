@@ -82,6 +82,7 @@ class Recipe:
     output_tensor_type: QuantType | None = None
     allow_requantize: bool = False
     leave_output: bool = False
+    exclude: tuple[str, ...] = ()  # tensors whose imatrix data are not used; the tool searches these words in names
     realign: bool = (
         False  # of a model whose alignment is not 32: else the tool pads by 32 under a header that says otherwise
     )
@@ -92,6 +93,8 @@ class Recipe:
         words += ["--leave-output-tensor"] if self.leave_output else []
         words += ["--override-kv", f"general.alignment=int:{GGUF_ALIGNMENT}"] if self.realign else []
         words += ["--imatrix", str(self.imatrix)] if self.imatrix else []
+        for name in self.exclude:
+            words += ["--exclude-weights", name]
         for option, kind in (
             ("--token-embedding-type", self.token_embedding_type),
             ("--output-tensor-type", self.output_tensor_type),

@@ -1,5 +1,6 @@
 """The llama-quantize command line of a plan."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,10 +30,18 @@ def build_command(plan: Plan, source: Model, out: Path, imatrix_path: Path | Non
         plan.base_ftype,
         plan_rules(plan),
         imatrix=imatrix,
+        exclude=tuple(_excludable(plan)),
         allow_requantize=requantizes(plan, source),
         realign=tool.realigns(source),
     )
     return quantize_command(recipe, source, out, threads)
+
+
+def _excludable(plan: Plan) -> Iterator[str]:
+    """The tensors without importance that ``--exclude-weights`` can name: it would take attn_output.weight for output.weight."""
+    for name in plan.imatrix.excluded if plan.imatrix else ():
+        if sum(name in other for other in plan.types) == 1:
+            yield name
 
 
 def quantize_command(recipe: Recipe, source: Model, out: Path, threads: int = 0) -> str:

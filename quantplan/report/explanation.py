@@ -37,9 +37,7 @@ def summary(
         binds = "binds" if explanation.price else "does not bind"
         lines.append(f"budget      {binds}: {explanation.free_bytes:,} of {plan.budget_bytes:,} bytes are left")
     if plan.imatrix and plan.imatrix.excluded:
-        lines.append(
-            f"importance  left out, extreme columns would spoil the encoding of {', '.join(plan.imatrix.excluded)}"
-        )
+        lines.append(f"importance  left out where its data are zeros or extreme: {', '.join(plan.imatrix.excluded)}")
     for limit in plan.limits:
         price = outcome.prices.get(limit.name, 0.0)
         words = f"binds ({price:.3g} nats per {limit.unit})" if price else "does not bind"

@@ -13,6 +13,7 @@ from quantplan.llamacpp import quantize
 from quantplan.planning.request import PlanRequest
 from quantplan.planning.solving import plan_for
 from quantplan.quant_type import parse_types
+from quantplan.recipes.quantize_command import build_command
 from quantplan.sensitivity.collapse import suspects, without_importance
 from quantplan.sensitivity.estimate import SensitivityOptions, price
 from quantplan.sensitivity.tensor_swap import relative_error
@@ -62,6 +63,7 @@ def test_a_plan_is_built_without_the_importance_that_spoils(case, spiked, tmp_pa
     assert "IQ2_S" not in table.rows[NAME].weights and "IQ2_S" in table.rows["blk.0.attn_q.weight"].weights
     plan, _ = plan_for(PlanRequest(case.model, spiked, options.types, "6bpw"), table)
     assert plan.imatrix.excluded == (NAME,) and plan.imatrix.digest == spiked.digest
+    assert f"--exclude-weights {NAME}" in build_command(plan, case.model, tmp_path / "q.gguf")
     built = build(plan, case.model, tmp_path / "q.gguf", threads=1)
     before, after = (tensor_rows(model, model.by_name[NAME]) for model in (case.model, built))
     assert relative_error(before, after, None) < 0.01

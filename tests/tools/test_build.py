@@ -314,8 +314,9 @@ def test_sums_of_zero_destroy_no_weights(tmp_path, legacy):
         counts = {name: [10] * len(values) for name, values in sums.items()}
         write_imatrix(imatrix_of(sums, counts), path)
     imatrix = read_imatrix(path)
-    types = {each.name: BY_NAME["Q2_K"] for each in quantizable(model)}
-    built = build(make_plan(model, types, imatrix), model, tmp_path / "q.gguf", imatrix_path=path, threads=1)
+    plan = make_plan(model, {each.name: BY_NAME["Q2_K"] for each in quantizable(model)}, imatrix)
+    assert plan.imatrix.excluded == (dense,)
+    built = build(plan, model, tmp_path / "q.gguf", imatrix_path=path, threads=1)
     stock = build_stock_quant(model, "Q2_K", tmp_path / "stock.gguf", path, threads=1)
     for made in (built, stock):
         for name in (dense, experts):
