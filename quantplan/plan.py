@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from quantplan.cache_sensitivity import ChosenCache
+from quantplan.cache_types import parse_kv
 from quantplan.errors import ModelMismatch, NotAsPlanned
 from quantplan.quant_type import QuantType
 from quantplan.tensor import Model
@@ -140,6 +141,19 @@ class Plan:
         """The same types, with error-compensated rounding of the tensors named."""
         tensors = tuple(replace(tensor, compensated=tensor.name in names) for tensor in self.tensors)
         return replace(self, tensors=tensors, rounding=use if names else None)
+
+    @property
+    def serve_arguments(self) -> tuple[str, ...]:
+        """Words for llama.cpp's command line that run the file as it was planned for; none where nothing special was."""
+        words: list[str] = []
+        if self.tensor_split:
+            words += ["--tensor-split", ",".join(map(str, self.tensor_split))]
+        if self.cache:
+            keys, values = parse_kv(self.cache.types)
+            words += ["-c", str(self.cache.ctx), "-ctk", keys.name.lower(), "-ctv", values.name.lower()]
+        if self.on_cpu:
+            words += ["--override-tensor", ",".join(self.on_cpu)]
+        return ("-ngl", "999", *words) if words else ()
 
     @cached_property
     def types(self) -> dict[str, QuantType]:

@@ -1,11 +1,11 @@
 """How the commands that make plans show them and where they keep them."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantplan.block_ranges import runs_text
-from quantplan.cache_types import parse_kv
 from quantplan.cli import console, options
 
 if TYPE_CHECKING:
@@ -152,16 +152,6 @@ def _limit(limit: "Limit") -> str:
     return f"{limit.name}: {limit.used * share:,.0f} of {limit.limit * share:,.0f} us that are left for matrices"
 
 
-def serve_arguments(plan: "Plan") -> list[str]:
-    """Options of llama.cpp that run the file as it was planned for."""
-    words = ["-ngl 999"]
-    words += [f"--tensor-split {','.join(map(str, plan.tensor_split))}"] if plan.tensor_split else []
-    if plan.cache:
-        keys, values = parse_kv(plan.cache.types)
-        words += [f"-c {plan.cache.ctx}", f"-ctk {keys.name.lower()}", f"-ctv {values.name.lower()}"]
-    return words + ([f"--override-tensor '{','.join(plan.on_cpu)}'"] if plan.on_cpu else [])
-
-
 def _cache(cache: "ChosenCache", weights: float) -> str:
     error = f" +- {cache.kld.stderr:.5f}" if cache.kld.stderr is not None else ""
     return (
@@ -189,8 +179,8 @@ def _expectation(plan: "Plan") -> list[str]:
         lines.append(f"speed     {', '.join(rates)} tokens/s on this machine")
     if plan.cache:
         lines.append(_cache(plan.cache, plan.predicted_kld or 0.0))
-    if plan.on_cpu or plan.cache or plan.tensor_split:
-        lines.append(f"run with  {' '.join(serve_arguments(plan))}")
+    if plan.serve_arguments:
+        lines.append(f"run with  {shlex.join(plan.serve_arguments)}")
     if plan.outcome.status != "given":
         gap = f", gap {plan.outcome.gap:.2%}" if plan.outcome.gap is not None else ""
         lines.append(f"solver    {plan.outcome.status}{gap} after {plan.outcome.seconds:.1f} s")

@@ -61,6 +61,13 @@ def _advice(file: PublishedFile, data: CardData, measured: Measured) -> str:
         words.append(f"{gibibytes(use.vram)} GiB of VRAM at {use.needs.ctx:,} tokens")
     if file.plan and file.plan.on_cpu:
         words.append("planned to keep some tensors in RAM")
+    if file.plan and file.plan.cache:
+        cache = file.plan.cache
+        words.append(
+            f"planned with a KV cache of {cache.types} at {cache.ctx:,} tokens, KLD {estimate(cache.kld)} besides"
+        )
+    if file.plan and file.plan.tensor_split:
+        words.append(f"planned for {len(file.plan.tensor_split)} GPUs")
     return "; ".join(words)
 
 

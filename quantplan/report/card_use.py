@@ -26,19 +26,20 @@ def tag_of(name: str, names: Sequence[str]) -> str | None:
 
 
 def _options(file: PublishedFile) -> str:
-    rules = ",".join(file.plan.on_cpu) if file.plan else ""
-    return f" -ngl 999 --override-tensor {shlex.quote(rules)}" if rules else ""
+    """The context of the first use of memory, unless the file was planned for one, and what else it was planned for."""
+    words = file.plan.serve_arguments if file.plan else ()
+    context = f" -c {file.memory[0].needs.ctx}" if file.memory and "-c" not in words else ""
+    return context + (f" {shlex.join(words)}" if words else "")
 
 
 def llama_cpp(data: CardData, repo: str | None) -> str:
     main = data.main
-    context = f" -c {main.memory[0].needs.ctx}" if main.memory else ""
     lines = []
     if repo:
         tag = tag_of(main.name, [file.name for file in data.files])
         which = f"-hf {shlex.quote(f'{repo}:{tag}')}" if tag else f"-hf {repo} -hff {shlex.quote(main.name)}"
-        lines.append(f"llama-cli {which}{context}{_options(main)}")
-    lines.append(f"llama-cli -m {shlex.quote(main.name)}{context}{_options(main)}")
+        lines.append(f"llama-cli {which}{_options(main)}")
+    lines.append(f"llama-cli -m {shlex.quote(main.name)}{_options(main)}")
     return block("\n".join(lines), "sh")
 
 

@@ -9,9 +9,11 @@ from card_parts import NOBODY, card, file_of, measured, plan_of, published, rows
 from measurement_parts import CONDITIONS
 from model_parts import model_of
 
+from quantplan.cache_sensitivity import ChosenCache
 from quantplan.comparison import Gap
 from quantplan.evaluate.compare import compare_measurements, retested
 from quantplan.evaluate.published_files import PublishedFile
+from quantplan.measurement import Estimate
 from quantplan.plan import PlannedTensor, RoundingUse
 from quantplan.quant_type import BY_NAME
 from quantplan.report.card_data import CardData
@@ -302,3 +304,16 @@ def test_tensors_in_ram_are_part_of_the_command():
     plan = plan_of(on_cpu=(r"^blk\.1\.attn_v\.weight$=CPU",))
     text = card(CardData((file_of("m.gguf", 1000, plan=plan),), {}))
     assert r"llama-cli -m m.gguf -ngl 999 --override-tensor '^blk\.1\.attn_v\.weight$=CPU'" in text
+
+
+def test_cache_types_and_gpus_of_a_plan():
+    cache = ChosenCache("q8_0,q5_1", Estimate(0.001, 0.0001), 32768, 4096)
+    found = replace(
+        published([0.01], sizes=(1000,)),
+        files=(file_of("m-0.gguf", 1000, "d0", plan_of(cache=cache, tensor_split=(1, 2))),),
+    )
+    text = card(found)
+    advice = rows(text, "File")[2][-1]
+    assert "planned with a KV cache of q8_0,q5_1 at 32,768 tokens, KLD 0.00100 ± 0.00010 besides" in advice
+    assert "planned for 2 GPUs" in advice
+    assert "llama-cli -m m-0.gguf -ngl 999 --tensor-split 1,2 -c 32768 -ctk q8_0 -ctv q5_1" in text
