@@ -13,7 +13,7 @@ def test_what_is_written_is_read(tmp_path):
     path = tmp_path / "a.json"
     MEASUREMENTS.write(MEASUREMENT, path)
     assert MEASUREMENTS.read(path) == MEASUREMENT
-    assert json.loads(path.read_text())["version"] == 1
+    assert json.loads(path.read_text())["version"] == 2
 
 
 def test_what_the_tool_did_not_say_stays_unknown(tmp_path):

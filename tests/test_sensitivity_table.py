@@ -57,8 +57,8 @@ def test_file_round_trip(tmp_path):
     "old, new, error, message",
     [
         ("0.03", "-0.03", BadFile, "b as Q4_K has damage -0.03"),
-        ("0.03", "NaN", BadFile, "has damage nan"),
-        ("0.03", "Infinity", BadFile, "has damage inf"),
+        ("0.03", "NaN", BadFile, "the number NaN is NaN or infinite"),
+        ("0.03", "Infinity", BadFile, "the number Infinity is NaN or infinite"),
         ("0.03", '"x"', BadFile, "'x' where a number is expected"),
         ('"Q8_0"', '"Q9_0"', NothingSelected, "no quantization type 'Q9_0'"),
         ('"weights"', '"wights"', BadFile, "damaged sensitivity table"),
