@@ -22,7 +22,7 @@ Ctrl-C ends with 130, as shells expect.
 import re
 
 _ODD = re.compile(r"[^\n\t -~\udc80-\udcff]")
-_WORD, _WORD_SHOWN, _LONGEST = 400, 60, 4000  # letters
+_WORD, _WORD_SHOWN, _LONGEST = 400, 60, 3000  # letters
 
 
 class QuantplanError(Exception):

@@ -116,7 +116,7 @@ def read_project(path: Path) -> Project:
     """Reads quantplan.toml; BadFile for a table or key that is unknown, missing or has a value of the wrong type."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))  # names of files are bytes
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError also of numbers with endless digits
         raise BadFile(f"{path}: cannot be read ({error}); write it again with `quantplan init MODEL.gguf`") from None
     tables = {name: content.pop(name) for name in _TABLES if isinstance(content.get(name), dict)}
     _check(path, "", content, _TOP)
@@ -154,6 +154,8 @@ def _check(path: Path, table: str, content: Mapping[str, Any], keys: Mapping[str
         texts = all(isinstance(part, str) for part in value) if isinstance(value, list) else True
         if type(value) not in _KINDS[keys[key]] or not texts:
             raise BadFile(f"{path}: {where}{key} must be {keys[key]}, not {value!r}")
+        if any("\0" in part for part in (value if isinstance(value, list) else [value]) if isinstance(part, str)):
+            raise BadFile(f"{path}: {where}{key} holds a zero byte, which no name of a file can")
 
 
 def project_text(model: str, imatrix: str, calibration: str, text: str, ctx: int) -> str:

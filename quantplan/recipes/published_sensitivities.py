@@ -118,7 +118,7 @@ def _kld(path: Path, what: str, cell: str | float) -> float | None:
         raise BadFile(f"{path}: {what} is {cell!r}, a change in percent; a table of KLDs in nats per token is needed")
     try:
         value = float(cell)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not 0 <= value < math.inf:
         raise BadFile(f"{path}: {what} is {cell!r}, which is not a KLD")

@@ -4,6 +4,7 @@ All scalars are read as the text in the file, so that ``yes``, ``1.50`` and ``20
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from quantplan.text_files import check_text_file
 
 DEFAULT = "default"
 _FOLDER = Path(__file__).parents[2] / "data" / "suites"
+_MOST_VALUES = 200_000  # of a suite
 _SHOWN = 3  # mistakes in one message
 _PLAIN = {  # where pydantic speaks of types of Python
     "float_parsing": "must be a number",
@@ -80,7 +82,9 @@ def _text(path: Path) -> str:
 def _content(path: Path, text: str) -> dict[str, Any]:
     try:
         content = yaml.load(text, _TextLoader)
-    except yaml.YAMLError as error:
+        if _size(content, {}) > _MOST_VALUES:
+            raise ValueError(f"its anchors and aliases stand for more than {_MOST_VALUES:,} values")
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise BadFile(
@@ -92,9 +96,28 @@ def _content(path: Path, text: str) -> dict[str, Any]:
     return content
 
 
+def _size(content: Any, known: dict[int, int]) -> int:
+    """Values below ``content``, counted as often as aliases repeat them; ValueError for one that holds itself."""
+    if not isinstance(content, (dict, list)):
+        return 1
+    size = known.setdefault(id(content), 0)
+    if not size:
+        parts = content.values() if isinstance(content, dict) else content
+        known[id(content)] = -1
+        size = known[id(content)] = 1 + sum(_size(part, known) for part in parts)
+    if size < 0:
+        raise ValueError("an alias stands for what it is in")
+    return size
+
+
+@lru_cache(maxsize=1)
+def _nodes(text: str) -> yaml.Node:
+    return yaml.compose(text, yaml.BaseLoader)
+
+
 def _line(text: str, keys: Sequence[str | int]) -> int:
     """The line, from 1, where the value at ``keys`` begins, or that of the last one that is in the file."""
-    node, line = yaml.compose(text, yaml.BaseLoader), 1
+    node, line = _nodes(text), 1
     for key in keys:
         if isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
             node = node.value[key]
