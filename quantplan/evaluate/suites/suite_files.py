@@ -111,7 +111,7 @@ def _size(content: Any, known: dict[int, int]) -> int:
 
 
 @lru_cache(maxsize=1)
-def _nodes(text: str) -> yaml.Node:
+def _nodes(text: str) -> yaml.Node | None:
     return yaml.compose(text, yaml.BaseLoader)
 
 
