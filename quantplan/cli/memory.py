@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from quantplan.budget import parse_size
-from quantplan.cache_types import USUAL_PAIRS, kv_name
+from quantplan.cache_types import F16_CACHE, USUAL_PAIRS, kv_name
 from quantplan.cli import console, options
 from quantplan.cli.cache_options import CacheOptions
 from quantplan.cli.framework import command, json_option, option
@@ -74,7 +74,9 @@ def memory(
     Example: quantplan memory prose-10m-f16.gguf --serve-ctx 4096,32768 --kv q8_0
     """
     subject, sizes = _subject(what and options.local(what), model.file)
-    cache_types = cache.cache_types
+    cache_types = F16_CACHE if cache.automatic else cache.cache_types
+    if cache.automatic:
+        console.say("notice: --kv auto is for `quantplan solve` and `quantplan run`; shown with f16")
     attention = {"auto": None, "on": True, "off": False}[flash_attn.value]
     where = placement(subject, [Selector(text) for text in on_cpu])
     needs = [memory_needs(subject, tokens, cache_types, ubatch, attention) for tokens in parse_contexts(serve_ctx)]

@@ -117,6 +117,13 @@ def test_largest_contexts_as_a_table(command, small_model):
     assert len(rows) == 1 and rows[0].count("│") == 8
 
 
+def test_settings_of_a_project_that_plans_for_more(command, small_model):
+    """Automatic cache types and several GPUs are of other commands: they are named and do not stand in the way."""
+    done = command("memory", small_model, "--serve-ctx", 256, "--kv", "auto", "--vram", "1GiB,1GiB")
+    assert done.code == 0 and "KV cache f16" in done.out and "largest context" not in done.out
+    assert "--kv auto is for `quantplan solve`" in done.err and "shown for one GPU" in done.err
+
+
 def test_vram_below_the_weights(command, small_model):
     done = command("memory", small_model, "--vram", "1MiB")
     assert done.code == 6 and "no context fits into 1.05 MB of VRAM" in done.error and "--on-cpu" in done.error
