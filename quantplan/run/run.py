@@ -19,16 +19,14 @@ from quantplan.planning.kept_tables import keep_table, table_digest
 from quantplan.planning.sensitivities import sensitivities
 from quantplan.planning.solving import plan_for
 from quantplan.progress import SILENT, Reporter
-from quantplan.records.cache import Cache, Plain
 from quantplan.records.formats import SENSITIVITY_TABLES
-from quantplan.records.journal import text_digest
 from quantplan.run import reasons, refine
 from quantplan.run.evaluation import Builds, EvaluatedFile, Evaluator
 from quantplan.run.fallbacks import StockQuants
 from quantplan.run.refine import Refinement, Scored
 from quantplan.run.rounding_choice import choose_rounding
 from quantplan.run.targets import RunOptions, RunResult, RunStatus, RunTarget, Texts, check_texts
-from quantplan.run.work import KeptPlans, Work, target_key
+from quantplan.run.work import KeptPlans, Work, noted_table, target_key
 from quantplan.sensitivity_table import SensitivityTable
 
 VERSION = 1  # 1: first
@@ -74,6 +72,7 @@ class _Chain:
         self.stock_quants = StockQuants(self.model, self.imatrix, options.speeds)
         self.builds = Builds(context)
         self.validation = Evaluator(self.builds, texts.validation, options.refining, cache)
+        self.noted = noted_table(first, texts.calibration, options, cache)
         self.evaluation = Evaluator(self.builds, texts.evaluation, options.measuring, cache)
         self.judges = {"validation text": self.validation}  # of compensated rounding
         if texts.other_domain:
@@ -88,7 +87,7 @@ class _Chain:
         return self._finish(works)
 
     def status(self) -> list[RunStatus]:
-        name = self._noted_table().get("table")
+        name = self.noted.get("table")
         if name is None or not (self.cache / name).is_file():
             return [RunStatus(target) for target in self.targets]
         self._open_plans(SENSITIVITY_TABLES.read(self.cache / name))
@@ -114,33 +113,10 @@ class _Chain:
             cache=self.cache,
             report=self.report,
         )
-        name, noted = keep_table(table, self.cache).name, self._noted_table()
+        name, noted = keep_table(table, self.cache).name, self.noted
         if noted.get("table") != name:
             noted.put("table", name)
         return table
-
-    def _noted_table(self) -> Cache[str]:
-        """Where the sensitivity table that was made last under these conditions is noted."""
-        how, source = self.options.pricing, self.options.source
-        types = sorted(kind.name for kind in how.types)
-        imatrix = self.imatrix.digest if self.imatrix else None
-        probe = (how.probe.n_ctx, how.probe.chunks, how.probe.extend, how.probe.execution.backend)
-        text = text_digest(self.texts.calibration)
-        made_from: tuple[object, ...] = (
-            self.model.digest,
-            imatrix,
-            text,
-            types,
-            probe,
-            how.sample_elements,
-            how.compensate,
-        )
-        if source != "probe":
-            made_from += (
-                source,
-                text_digest(Path(source).read_text(encoding="utf-8")) if Path(source).is_file() else "",
-            )
-        return Cache(Plain(str), self.cache, "run-priced", *made_from)
 
     def _open_plans(self, table: SensitivityTable) -> None:
         self.plans = KeptPlans(self.cache, VERSION, table_digest(table), self.validation.made_from)

@@ -8,10 +8,10 @@ from quantplan.plan import Plan
 from quantplan.planning.request import PlanRequest
 from quantplan.records.cache import Cache, Plain
 from quantplan.records.formats import PLANS
-from quantplan.records.journal import digest_of
+from quantplan.records.journal import digest_of, text_digest
 from quantplan.run.evaluation import EvaluatedFile
 from quantplan.run.refine import Refinement, Scored
-from quantplan.run.targets import RunTarget
+from quantplan.run.targets import RunOptions, RunTarget
 
 
 class KeptPlans:
@@ -88,3 +88,17 @@ def target_key(target: RunTarget) -> str:
     further += [repr(target.caches)] if target.caches else []
     constraints = repr(request.constraints)
     return digest_of(target.budget_bytes, types, constraints, request.per, request.objective, *further)[:16]
+
+
+def noted_table(request: PlanRequest, calibration: str, options: RunOptions, cache: Path) -> Cache[str]:
+    """Where the sensitivity table that was made last under these conditions is noted."""
+    how, source = options.pricing, options.source
+    imatrix = request.imatrix.digest if request.imatrix else None
+    types = sorted(kind.name for kind in how.types)
+    probe = (how.probe.n_ctx, how.probe.chunks, how.probe.extend, how.probe.execution.backend)
+    made_from: list[object] = [request.model.digest, imatrix, text_digest(calibration), types, probe]
+    made_from += [how.sample_elements, how.compensate]
+    if source != "probe":
+        text = Path(source).read_text(encoding="utf-8") if Path(source).is_file() else ""
+        made_from += [source, text_digest(text)]
+    return Cache(Plain(str), cache, "run-priced", *made_from)

@@ -6,8 +6,6 @@ do): one swap does not price all types then. Such tensors are found on sampled r
 encoding without importance loses less, the tensor's imatrix data are left out from then on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
