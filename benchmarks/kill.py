@@ -3,10 +3,11 @@
     python benchmarks/kill.py MODEL.gguf --calibration FILE --text FILE [--kills 50] [--seed 0] [--threads 1] [--json FILE]
 
 The model is cut to two layers first, so that a whole `run` takes seconds. Each command runs once undisturbed. Then it is begun
-in a fresh folder, killed after a random part of the time that this took, and begun again, until it ends by itself before its
-moment comes. Only the command's own process is killed: llama.cpp's tools and the steps of publish are left to themselves, as
-on a real machine. Held against each other: the names of all files but caches, each GGUF and picture byte by byte, and each
-record, less the times and durations in it. Prints a table by stage of the command: kills, and results that differed.
+in a fresh folder, killed after a random part of a third of the time that this took, and begun again, until it ends by itself
+before its moment comes. Only the command's own process is killed: llama.cpp's tools and the steps of publish are left to
+themselves, as on a real machine. Held against each other: the names of all files but caches, each GGUF and picture byte by
+byte, and each record, less the times and durations in it. Prints a table by stage of the command: kills, and results that
+differed.
 """
 
 import argparse
@@ -144,7 +145,7 @@ def killed(bench: Bench, command: str, kills: int, dice: random.Random) -> Tally
         while begun_and_killed(bench, command, trial, tally, kills, dice):
             pass
         tally.different += differences(expected, contents(trial))
-        print(f"{command}: {sum(tally.stages.values())} kills, {len(tally.different)} differences", file=sys.stderr)
+        print(table({command: tally}).splitlines()[-1 - len(tally.different)], file=sys.stderr, flush=True)
         shutil.rmtree(trial)
     return tally
 
