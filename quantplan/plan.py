@@ -179,6 +179,11 @@ class Plan:
                 f"the plan was made for {self.model_name} (digest {self.model_digest[:12]}), "
                 f"{model.path} has digest {model.digest[:12]}; plan again for this model with `quantplan solve`"
             )
+        if odd := sorted(self.types.keys() ^ model.by_name.keys()):
+            raise ModelMismatch(
+                f"the plan was changed: it and {model.path} disagree about {odd[0]} and {len(odd) - 1} more tensors; plan again "
+                "with `quantplan solve`"
+            )
 
     def check_built(self, built: Model) -> None:
         """NotAsPlanned naming the tensors, unless every type and the file's size are as planned."""

@@ -104,6 +104,7 @@ def _show_tensors(tensors: list[TensorExplanation], price: float | None, as_json
     for at, tensor in enumerate(tensors):
         console.put("" if at else f"KLD by type; from {tensor.source}, error {tensor.relative_error:.1%}")
         console.put_table(curve_table(tensor, price))
-        for type_name, reason in tensor.excluded.items():
-            console.put(f"  {type_name}: {reason}")
+        for reason in dict.fromkeys(tensor.excluded.values()):
+            names = [name for name, why in tensor.excluded.items() if why == reason]
+            console.put(f"  {', '.join(names)}: {reason}")
         console.put(tensor.verdict)

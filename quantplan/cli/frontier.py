@@ -38,7 +38,7 @@ from quantplan.sensitivity_table import SensitivityTable
 @dataclass(frozen=True)
 class CurveOptions:
     panel: ClassVar[str] = TARGET
-    points: int = option("Sizes, from the smallest to the largest file.", default=100, min=2)
+    points: int = option("Sizes, from the smallest to the largest file.", default=100, min=2, max=10_000)
     stock_quants: tuple[str, ...] = option(
         "Stock quants to score in the same table (default: the usual ones).",
         "--with",

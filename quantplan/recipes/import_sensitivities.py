@@ -188,8 +188,11 @@ def _mean_of_nearest(name: str, roles: Mapping[str, list[tuple[int, float]]], fi
     near = sorted((abs(other - block), value) for other, value in roles.get(role, []))[:2]
     if near:
         return math.exp(sum(math.log(value) for _, value in near) / len(near))
+    largest = max((value for values in roles.values() for _, value in values), default=None)
+    if largest is None:
+        raise BadUsage(f"nothing can fill {name}: no measurement in the table is above 0")
     if fill == "max":
-        return max(value for values in roles.values() for _, value in values)
+        return largest
     raise BadUsage(
         f"--fill role cannot fill {name}: no tensor of its role was measured; --fill max takes the largest measurement for it"
     )

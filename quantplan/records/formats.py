@@ -100,6 +100,11 @@ def _outcomes(text: Any) -> list[bool]:
     return [digit == "1" for digit in text]
 
 
+def _check_throughput(throughput: Throughput) -> None:
+    if not all(test.samples and all(0 <= sample < math.inf for sample in test.samples) for test in throughput.tests):
+        raise ValueError("a test without repetitions, or with speeds that cannot be")
+
+
 MEASUREMENTS = register(
     # 1: first; 2: bytes read per token, types of the KV cache
     RecordFormat("quantplan-measurement", 2, Measurement, "measurement", "measure again")
@@ -108,7 +113,9 @@ CACHE_SENSITIVITIES = register(
     RecordFormat("quantplan-cache", 1, CacheSensitivity, "table of cache types", "measure again with `solve --kv auto`")
 )
 TASK_SCORES = register(RecordFormat("quantplan-task-score", 1, TaskScore, "score", "measure again"))
-THROUGHPUTS = register(RecordFormat("quantplan-throughput", 1, Throughput, "speeds", "measure again"))
+THROUGHPUTS = register(
+    RecordFormat("quantplan-throughput", 1, Throughput, "speeds", "measure again", _check_throughput)
+)
 
 
 # --- comparisons

@@ -28,6 +28,7 @@ SUSPECT = (
     2.0  # plain error of the weighted encoding over that of the unweighted: 1.6 at most where columns are not extreme
 )
 _TYPES = ("Q4_K", "Q5_K", "Q6_K")
+_ABSURD = 1e30  # squares of all weights that are looked at
 _ROWS = 64
 
 
@@ -56,6 +57,8 @@ def _worst(model: Model, tensor: Tensor, importance: np.ndarray) -> tuple[QuantT
     rows = np.linspace(0, tensor.rows - 1, min(tensor.rows, _ROWS)).astype(int)
     weights = tensor_rows(model, tensor, rows)
     kinds = dict.fromkeys(fitted(BY_NAME[name], tensor.columns) for name in _TYPES)
+    if not float(np.vdot(weights, weights)) < _ABSURD:  # NaN too: refused by name where the errors are measured
+        return next(iter(kinds)), 0.0
     ratios = {kind: _error(weights, kind, importance) / max(_error(weights, kind, None), 1e-9) for kind in kinds}
     worst = max(ratios, key=lambda kind: ratios[kind])
     return worst, ratios[worst]
