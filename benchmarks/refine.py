@@ -16,7 +16,6 @@ from pathlib import Path
 from quantplan.cli.console import LINES
 from quantplan.evaluate.baselines import BuildContext
 from quantplan.evaluate.measure import MeasureOptions
-from quantplan.evaluate.text_parts import probing_and_refinement
 from quantplan.execution import Execution
 from quantplan.gguf.imatrix_files import read_imatrix
 from quantplan.gguf.reader import read_model
@@ -28,6 +27,7 @@ from quantplan.run.run import run
 from quantplan.run.targets import RunOptions, RunResult, RunTarget, Texts, make_imatrix
 from quantplan.sensitivity.estimate import SensitivityOptions
 from quantplan.sensitivity.probe import ProbeOptions
+from quantplan.text_parts import probing_and_refinement
 
 
 def options() -> argparse.Namespace:
