@@ -25,7 +25,7 @@ from quantplan.planning.request import PlanRequest
 from quantplan.quant_type import parse_types
 from quantplan.records.journal import Journal
 from quantplan.run import evaluation as trying
-from quantplan.run import refine
+from quantplan.run import refine, rounding_choice
 from quantplan.run import run as running
 from quantplan.run.run import run
 from quantplan.run.targets import RunOptions, RunStatus, RunTarget, Texts
@@ -412,7 +412,8 @@ def test_a_finished_compensated_file_is_recognised(model, texts, tmp_path, monke
 
 
 def test_llama_quantizes_rounding_is_kept_where_compensation_is_not_better(model, texts, tmp_path, monkeypatch):
-    monkeypatch.setattr(refine, "significantly_better", lambda best, other: other.plan.types != best.plan.types)
+    monkeypatch.setattr(rounding_choice, "significantly_better", lambda *_: False)
+    monkeypatch.setattr(refine, "significantly_better", lambda *_: True)
     options = replace(OPTIONS, pricing=replace(PRICING, compensate=True), refine=False)
     context = BuildContext(model, tmp_path / "builds", None, 1, calibration=texts.calibration, cache=tmp_path / "cache")
     (one,) = run(targets(model, tmp_path, ("4.5bpw",)), texts, options, context, tmp_path / "cache")

@@ -169,5 +169,7 @@ def test_inside_a_project_everything_has_its_place(shell, shell_in):
     ],
 )
 def test_what_cannot_be_compared_is_said_in_one_sentence(shell, words, code, said):
-    _, err = shell("compare", "plan.json", "--text", "judge.txt", *FEW, *words, "--out", "builds", code=code)
+    chunks = [] if "--chunks" in words else ["--chunks", "6"]
+    options = ["--ctx", "128", "--threads", "1", "--out", "builds"]
+    _, err = shell("compare", "plan.json", "--text", "judge.txt", *options, *chunks, *words, code=code)
     assert said in err and "Traceback" not in err and "+ llama-quantize" not in err
