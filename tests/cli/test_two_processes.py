@@ -102,6 +102,7 @@ def test_two_real_commands_and_one_that_was_killed(command, project):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the death of a parent is told by Linux")
 def test_a_step_ends_with_its_command(tmp_path):
     step = "import sys, time; from quantplan.cli import steps; steps.end_with_parent(); print('up', flush=True); time.sleep(99)"

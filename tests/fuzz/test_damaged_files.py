@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 EXAMPLES = 60  # of each kind: 1,700 files in all; benchmarks/fuzz.py tries more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_damaged_files_are_read_or_refused(kind, tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuzz")

@@ -87,6 +87,7 @@ def test_files_that_are_no_model(whole, tmp_path, message):
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_header_damaged_anywhere_is_an_error_or_another_model(whole, tmp_path):
     """Never a crash: every field of the header is checked."""
     random, digest = np.random.default_rng(0), read_model(whole).digest

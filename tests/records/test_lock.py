@@ -90,6 +90,7 @@ def test_a_process_has_it_once_for_all_that_it_does(tmp_path):
         assert (tmp_path / ".quantplan/lock").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="inherited descriptors are of POSIX")
 def test_a_step_keeps_the_folder_of_its_command(tmp_path):
     """Where the command is killed and its step is not: the folder is not free until that has ended too."""

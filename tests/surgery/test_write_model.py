@@ -426,6 +426,7 @@ FULL = """
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_really_full(model, tmp_path):
     """A file system of 30 MB, in a name space of its own: the result of 32 MB does not fit, nor 19 MB and their shards."""
     disk, script = tmp_path / "disk", tmp_path / "full.py"
