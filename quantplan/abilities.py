@@ -33,7 +33,7 @@ def check_predicts(model: Model) -> None:
     """BadUsage, saying why and what can be done, for a model that does not predict the next token of a text."""
     reason = _why_not(model)
     if reason:
-        raise BadUsage(f"{model.path}: {reason}, PPL and KLD cannot be taken; {PLAN_WITHOUT_TEXT}")
+        raise BadUsage(f"{model.path}: {reason}, so PPL, KLD and imatrix cannot be taken; {PLAN_WITHOUT_TEXT}")
 
 
 def _why_not(model: Model) -> str:

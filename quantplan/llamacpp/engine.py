@@ -86,7 +86,7 @@ class Engine(LoadedModel):
             self._llama.llama_free(context)
             raise BadUsage(
                 f"{self._source.path}: llama.cpp runs {self._source.architecture} as an encoder, which has no next-token "
-                f"logits, PPL and KLD cannot be taken; {PLAN_WITHOUT_TEXT}"
+                f"logits, so PPL and KLD cannot be taken; {PLAN_WITHOUT_TEXT}"
             )
         return context
 

@@ -24,9 +24,8 @@ from quantplan.sensitivity.tensor_swap import ProbeOptions, Swap, TensorSwapper
 from quantplan.tensor import Model, Tensor
 
 VERSION = 1
-SUSPECT = (
-    2.0  # plain error of the weighted encoding over that of the unweighted: 1.6 at most where columns are not extreme
-)
+# plain error of the weighted encoding over that of the unweighted: 1.6 at most where columns are not extreme
+SUSPECT = 2.0
 _TYPES = ("Q4_K", "Q5_K", "Q6_K")
 _ABSURD = 1e30  # squares of all weights that are looked at
 _ROWS = 64
