@@ -39,3 +39,13 @@ def test_first_command_of_readme_is_a_make_target():
     for target in ("demo", "test"):
         assert f"make {target}" in readme
         assert f"\n{target}: install" in makefile
+
+
+def test_lines_of_documents_are_at_most_100_characters():
+    """Tables, blocks of code and HTML may be longer."""
+    long = []
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        for number, part in enumerate(path.read_text(encoding="utf-8").split("```")):
+            lines = part.splitlines() if number % 2 == 0 else []
+            long += [f"{path.name}: {line}" for line in lines if len(line) > 100 and not line.startswith(("|", "<"))]
+    assert not long
