@@ -1,6 +1,5 @@
 """`quantplan imatrix`: drives llama-imatrix, or writes the diagonal of second moments, which is the same."""
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +21,7 @@ from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
 from quantplan.llamacpp import imatrix as tool
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.progress import Reporter
+from quantplan.run.targets import make_imatrix
 from quantplan.sensitivity.collected_moments import CollectedMoments
 from quantplan.sensitivity.compensated_errors import collect_for_rounding
 from quantplan.sensitivity.second_moments import MomentOptions, collect
@@ -83,22 +83,14 @@ def imatrix(
         console.put(tool.tools.command_line(tool.argv(source.path, texts[0], target, how)))
         return
     options.check_new(target, force)
-    with tempfile.TemporaryDirectory(prefix="quantplan-") as folder, console.terminal() as report:
-        joined = Path(folder) / (texts[0].name if texts[0].is_file() else f"{texts[0].resolve().name}.txt")
+    name = texts[0].name if texts[0].is_file() else f"{texts[0].resolve().name}.txt"
+    with console.terminal() as report:
         if second_moments:
             how = replace(how, execution=replace(how.execution, memory=memory_bytes(memory)))
-            write_imatrix(_moments(source, options.joined_text(texts), how, report).imatrix(joined.name), target)
+            write_imatrix(_moments(source, options.joined_text(texts), how, report).imatrix(name), target)
+            made = read_imatrix(target)
         else:
-            joined.write_bytes(options.joined_text(texts).encode())
-            tool.make(
-                source,
-                joined,
-                target,
-                how,
-                report=report,
-                check=lambda part: read_imatrix(part).check_belongs_to(source),
-            )
-    made = read_imatrix(target)
+            made = make_imatrix(source, options.joined_text(texts), name, target, how, report)
     if output.as_json:
         fields = {
             "imatrix": str(target),
