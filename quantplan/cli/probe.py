@@ -58,7 +58,8 @@ def probe(
         console.put(
             f"{len(tensors)} tensors, {per_tensor} chunks of {how.probe.n_ctx} tokens each, one swap per tensor"
         )
-        console.put(f"expected: {_estimate(source, tensors, importance, how)}")
+        others = "second moments and rounding errors" if how.compensate else "rounding errors"
+        console.put(f"expected: {_estimate(source, tensors, importance, how)}; {others} come on top")
         return
     with options.alone(), console.terminal() as report:
         estimated = price(source, tensors, importance, text, how, options.cache_folder(), report)
