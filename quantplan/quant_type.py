@@ -180,38 +180,25 @@ def ggml_type(ggml_id: int) -> QuantType | None:
 
 
 _REMOVED = {4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8"}
-_REMOVED |= {36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8"}
-_OF_IK = {  # enum ggml_type of ik_llama.cpp, from 97 on its own
-    **{
-        133: "Q6_0",
-        134: "IQ1_BN",
-        135: "IQ2_BN",
-        136: "Q8_K64",
-        137: "IQ2_K",
-        138: "IQ3_K",
-        139: "IQ4_K",
-        140: "IQ5_K",
-    },
-    **{
-        141: "IQ6_K",
-        144: "IQ4_KS",
-        145: "IQ2_KS",
-        146: "IQ4_KSS",
-        147: "Q8_K16",
-        148: "Q8_K32",
-    },
-    **{
-        149: "Q8_KR8",
-        150: "Q8_K128",
-        151: "Q8_KV",
-        152: "IQ5_KS",
-        153: "IQ2_KT",
-        154: "IQ3_KT",
-        155: "IQ4_KT",
-        156: "IQ3_KS",
-    },
-    **{157: "IQ2_KL", 158: "IQ1_KT"},
+_REMOVED |= {37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8"}
+# enum ggml_type of ik_llama.cpp (ggml/include/ggml.h and gguf-py/gguf/constants.py, 2026): a repacked type has the number of
+# its base and 200 more, and is Q..._R4 but for these
+_OF_IK = {
+    number: name
+    for first, names in (
+        (133, ("Q6_0", "IQ1_BN", "IQ2_BN", "Q8_K64", "IQ2_K", "IQ3_K", "IQ4_K", "IQ5_K", "IQ6_K", "IQ2_TN", "IQ1_TN")),
+        (144, ("IQ4_KS", "IQ2_KS", "IQ4_KSS", "Q8_K16", "Q8_K32", "Q8_KR8", "Q8_K128", "Q8_KV", "IQ5_KS")),
+        (153, ("IQ2_KT", "IQ3_KT", "IQ4_KT", "IQ3_KS", "IQ2_KL", "IQ1_KT")),
+        (397, ("Q8_K_R16", "Q8_KV_R8", "Q8_K_R8")),
+    )
+    for number, name in enumerate(names, first)
 }
+_OF_IK |= {202: "Q4_0_R8", 208: "Q8_0_R8", 223: "IQ4_XS_R8", 230: "BF16_R16"}
+
+
+def _ik_name(ggml_id: int) -> str | None:
+    repacked = BY_ID.get(ggml_id - 200) or _OF_IK.get(ggml_id - 200)
+    return _OF_IK.get(ggml_id) or (f"{repacked}_R4" if repacked and ggml_id >= 200 else None)
 
 
 def foreign_type(ggml_id: int) -> str:
@@ -221,9 +208,12 @@ def foreign_type(ggml_id: int) -> str:
             f"{_REMOVED[ggml_id]}, which llama.cpp has removed; get the file in another type "
             f"({'Q4_0 is repacked when it is loaded' if ggml_id > 30 else 'Q4_0, Q4_1'})"
         )
-    repacked = BY_ID.get(ggml_id - 200) or _OF_IK.get(ggml_id - 200)
-    name = _OF_IK.get(ggml_id) or (f"{repacked}_R4 (or _R8, _R16)" if repacked and ggml_id >= 200 else None)
-    if name:
+    if ggml_id == 36:
+        return (
+            "type 36, I2_S of bitnet.cpp (or IQ4_NL_4_4, which llama.cpp has removed), which llama.cpp does not have; get the "
+            "unquantized model, or a quant for llama.cpp"
+        )
+    if name := _ik_name(ggml_id):
         return (
             f"type {ggml_id}, {name} of ik_llama.cpp, which llama.cpp does not have; get the unquantized model, or a quant "
             "for llama.cpp"

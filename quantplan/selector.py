@@ -1,13 +1,12 @@
 """Which tensors an option means: a name, a role, a glob, or a regular expression between slashes."""
 
 import difflib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from quantplan.errors import BadUsage, NothingSelected
-from quantplan.patterns import regular_expression
+from quantplan.patterns import Pattern, regular_expression
 from quantplan.tensor import Tensor
 
 
@@ -19,11 +18,11 @@ class Selector:
 
     def matches(self, tensor: Tensor) -> bool:
         if len(self.text) > 2 and self.text[0] == self.text[-1] == "/":
-            return self._regex().search(tensor.name) is not None
+            return self._regex().search(tensor.name)
         bare = tensor.name.removesuffix(".weight")
         return any(fnmatchcase(each, self.text) for each in (tensor.name, bare, tensor.role))
 
-    def _regex(self) -> re.Pattern[str]:
+    def _regex(self) -> Pattern:
         try:
             return regular_expression(self.text[1:-1])
         except ValueError as error:

@@ -9,7 +9,7 @@ import typer
 from quantplan.cli import console
 from quantplan.cli.framework import command, json_option, option, out_option
 from quantplan.cli.option_groups import ModelOptions
-from quantplan.recipes.emit import plan_text
+from quantplan.recipes.emit import alignment_note, plan_text
 from quantplan.records.files import replacing
 from quantplan.records.formats import PLANS
 from quantplan.report.rounding import rounding_fields, rules_note
@@ -47,8 +47,8 @@ def emit(
     """
     source = PLANS.read(plan)
     text = plan_text(source, form.value, model.file)
-    note = rules_note(len(source.compensated))
-    if note:
+    aligned = alignment_note(source, model.file) if form is not EmitFormat.args else None
+    for note in filter(None, (rules_note(len(source.compensated)), aligned)):
         console.warn(note)
     if out is not None:
         with replacing(out) as file:

@@ -69,6 +69,10 @@ class Rule:
         return f"{self.pattern}={self.type.name.lower()}"
 
 
+# for a model whose alignment is not 32: else the tool pads by 32 under a header that says otherwise
+REALIGN = ("--override-kv", f"general.alignment=int:{GGUF_ALIGNMENT}")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What llama-quantize is told besides input and output."""
@@ -83,15 +87,13 @@ class Recipe:
     allow_requantize: bool = False
     leave_output: bool = False
     exclude: tuple[str, ...] = ()  # tensors whose imatrix data are not used; the tool searches these words in names
-    realign: bool = (
-        False  # of a model whose alignment is not 32: else the tool pads by 32 under a header that says otherwise
-    )
+    realign: bool = False  # see REALIGN
 
     def options(self) -> list[str]:
         words = ["--allow-requantize"] if self.allow_requantize else []
         words += ["--pure"] if self.pure else []
         words += ["--leave-output-tensor"] if self.leave_output else []
-        words += ["--override-kv", f"general.alignment=int:{GGUF_ALIGNMENT}"] if self.realign else []
+        words += [*REALIGN] if self.realign else []
         words += ["--imatrix", str(self.imatrix)] if self.imatrix else []
         for name in self.exclude:
             words += ["--exclude-weights", name]

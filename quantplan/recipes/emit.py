@@ -5,14 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from quantplan import __version__
-from quantplan.errors import BadUsage
+from quantplan.errors import BadFile, BadUsage
+from quantplan.gguf.layout_reader import read_layout
 from quantplan.gguf.reader import read_model
-from quantplan.llamacpp.quantize import Rule
+from quantplan.llamacpp.quantize import REALIGN, Rule
 from quantplan.plan import Plan
 from quantplan.recipes.ik_types import ik_name
 from quantplan.recipes.layer_types import write_layer_types
 from quantplan.recipes.quantize_command import build_command, plan_rules
 from quantplan.recipes.rules import role_rules
+from quantplan.tensor import GGUF_ALIGNMENT
 
 _SECTIONS: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("Embeddings and output", lambda pattern: "blk" not in pattern),
@@ -35,6 +37,22 @@ def plan_text(plan: Plan, form: str, model_path: Path | None = None) -> str:
         return _command(plan, model_path or Path(plan.model_path))
     texts = {"layer-types": layer_types_text, "custom-q": custom_q_text, "recipe": recipe_text}
     return texts.get(form, _rules_text)(plan)
+
+
+def alignment_note(plan: Plan, model_path: Path | None = None) -> str | None:
+    """What must be told to llama-quantize next to the rules, of a model whose alignment is not 32; None where there is nothing,
+    or the model is not there.
+    """
+    try:
+        alignment = read_layout(model_path or Path(plan.model_path)).alignment
+    except BadFile:
+        return None
+    if alignment == GGUF_ALIGNMENT:
+        return None
+    return (
+        f"general.alignment of the model is {alignment}, and llama-quantize would make a file of it that cannot be read: add "
+        f"{' '.join(REALIGN)} to its command line, as `quantplan quantize` and `quantplan emit --as args` do"
+    )
 
 
 def _rules_text(plan: Plan) -> str:

@@ -12,7 +12,7 @@ from quantplan.quant_type import QuantType
 from quantplan.recipes.ik_types import is_foreign, replace_foreign
 from quantplan.recipes.layer_types import EMBEDDINGS, OUTPUT
 from quantplan.recipes.rule_lists import RuleText
-from quantplan.recipes.rules import matches, near_roles, resolve, write_rules
+from quantplan.recipes.rules import all_simple, matches, near_roles, resolve, write_rules
 from quantplan.tensor import Model, Tensor
 
 _FLOATS = ("F32", "F16", "BF16")
@@ -30,7 +30,8 @@ def plan_of_rules(
     asked = resolve(text.rules, (tensor.name for tensor in tensors), keep_case=text.keep_case) | _options(text, tensors)
     base = _base(text, said, [tensor.name for tensor in tensors if tensor.name not in asked])
     types, replaced = _of_llama_cpp(asked, model, imatrix, nearest)
-    if text.keep_case or replaced:  # said otherwise than llama-quantize reads it: in rules of one's own
+    if text.keep_case or replaced or not all_simple(text.rules):
+        # said otherwise than llama-quantize reads it, or so that it may take for ever: in rules of one's own
         text = RuleText(write_rules(types, model.by_name), pure=text.pure)
     stored = dry_run(
         model.path,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from quantplan.errors import BadUsage
 from quantplan.llamacpp.quantize import Rule
-from quantplan.patterns import regular_expression
+from quantplan.patterns import Pattern, regular_expression
 from quantplan.quant_type import QuantType
 from quantplan.recipes import name_patterns
 from quantplan.recipes.pattern_cover import IN_BLOCK, cover
@@ -72,7 +72,7 @@ def _found(rules: Sequence[Rule], names: Iterable[str], keep_case: bool = False)
         yield name, [index for index, search in searches if search(name)]
 
 
-def compiled(rule: Rule, keep_case: bool = False) -> re.Pattern[str]:
+def compiled(rule: Rule, keep_case: bool = False) -> Pattern:
     """The pattern as std::regex reads it; its classes such as [[:digit:]] are spelled out, which Python does not know."""
     pattern = rule.pattern if keep_case else rule.pattern.lower()
     try:
@@ -97,6 +97,11 @@ def check_rules(rules: Sequence[Rule], assignment: Mapping[str, QuantType], name
     idle = [rule for index, rule in enumerate(rules) if index not in used]
     if idle:
         raise BadUsage(f"the rule {idle[0]} matches no tensor")
+
+
+def all_simple(rules: Iterable[Rule]) -> bool:
+    """Whether std::regex, which llama-quantize searches with, takes short for all patterns and any name."""
+    return all(compiled(rule).simple for rule in rules)
 
 
 def matches(rules: Sequence[Rule], names: Iterable[str], keep_case: bool = False) -> dict[Rule, list[str]]:

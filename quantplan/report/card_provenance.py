@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from quantplan.evaluate.published_files import PublishedFile
-from quantplan.llamacpp.quantize import TOOL, Recipe, realigns
+from quantplan.llamacpp.quantize import TOOL, Recipe
 from quantplan.llamacpp.tools import command_line
 from quantplan.plan import Plan
 from quantplan.recipes.emit import layer_types_text
@@ -41,7 +41,7 @@ def made(file: PublishedFile) -> str:
         rules_file=Path(rules_name(file)),
         imatrix=Path(plan.imatrix.file) if plan.imatrix else None,
         allow_requantize=requantizes(plan, file.header),
-        realign=realigns(file.header),
+        realign=_realigned(file),
     )
     command = command_line([TOOL, *recipe.options(), source, file.name, plan.base_ftype])
     parts.append(block("\n".join([*_solving(plan), command]), "sh"))
@@ -53,6 +53,11 @@ def made(file: PublishedFile) -> str:
     return "\n\n".join(parts)
 
 
+def _realigned(file: PublishedFile) -> bool:
+    """Whether its model may have had another alignment: only then a built file names its own."""
+    return "general.alignment" in file.header.metadata
+
+
 def _as_argument(name: str) -> str:
     """The name of a file, so that no program takes it for an option."""
     return f"./{name}" if name.startswith("-") else name
@@ -61,7 +66,7 @@ def _as_argument(name: str) -> str:
 def _stock(file: PublishedFile) -> str:
     """A stock quant, and the command that makes it."""
     used = file.header.metadata.get("quantize.imatrix.file")
-    recipe = Recipe(file.stock_quant, imatrix=Path(str(used)) if used else None)
+    recipe = Recipe(file.stock_quant, imatrix=Path(str(used)) if used else None, realign=_realigned(file))
     command = command_line([TOOL, *recipe.options(), _as_argument(file.made_of), file.name, file.stock_quant])
     made = f"The stock quant {code(file.stock_quant)} of llama.cpp, {'with' if used else 'without'} an imatrix."
     return f"{made}\n\n{block(command, 'sh')}"

@@ -39,6 +39,7 @@ from quantplan.gguf.sized_plan import make_plan
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.llamacpp.tools import run
 from quantplan.quant_type import BY_NAME, fitted, parse_types
+from quantplan.recipes.emit import alignment_note, plan_text
 from quantplan.recipes.quantize_command import build_command, plan_rules
 from quantplan.records.formats import PLANS
 
@@ -116,6 +117,22 @@ def test_any_plan_is_built_to_the_byte(model, tmp_path):
 def test_stock_mixes_are_predicted_to_the_byte(model, ftype, tmp_path):
     built = build_stock_quant(model, ftype, tmp_path / "out.gguf", threads=2)
     assert built.file_bytes == stock_plan(model, ftype).file_bytes
+
+
+def test_bare_rules_say_what_a_model_of_another_alignment_needs(reference, tmp_path):
+    model = read_model(aligned(tiny_tied(tmp_path / "tied.gguf"), 64))
+    plan = make_plan(model, random_types(model))
+    note = alignment_note(plan)
+    assert (
+        "alignment of the model is 64" in note and alignment_note(make_plan(reference, random_types(reference))) is None
+    )
+    (tmp_path / "rules.txt").write_text(plan_text(plan, "tensor-types"))
+    options = re.search(r"add (.+) to its command line", note)[1].split()
+    rules = ["--tensor-type-file", str(tmp_path / "rules.txt")]
+    run(["llama-quantize", *options, *rules, str(model.path), str(tmp_path / "q.gguf"), plan.base_ftype])
+    plan.check_built(read_model(tmp_path / "q.gguf"))
+    model.path.unlink()
+    assert alignment_note(plan) is None
 
 
 def as_legacy(imatrix, path):

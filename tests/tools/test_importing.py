@@ -217,6 +217,13 @@ def test_a_command_line_names_its_own_base(reference, text):
     assert types["blk.0.attn_v.weight"].name == "Q8_0"
 
 
+def test_a_pattern_that_would_take_for_ever_is_not_given_to_llama_quantize(reference, text):
+    endless = "([a-z0-9_.]+)*attn_v.*t$=q8_0 ([a-z0-9_.]+)*[^a-z0-9_.]=q6_k"
+    asked = import_file(text(endless), reference, base="Q4_K_S")
+    assert asked.plan.types == import_file(text("attn_v=q8_0"), reference, base="Q4_K_S").plan.types
+    assert any("1 of 2 rules match no tensor" in each for each in asked.warnings)
+
+
 def test_rules_for_everything_need_no_base(reference, text):
     assert names(import_file(text(".*=q5_0"), reference).plan.types, "Q5_0") == {
         each.name for each in quantizable(reference)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from quantplan.llamacpp.chat import CLOSED, OPENED
+from quantplan.patterns import regular_expression
 
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _BETWEEN = re.compile(r"(?<!\d)[.]|[.](?!\d)|[^\w\s.]|_")  # all but letters, digits and the point within a number
@@ -42,7 +43,7 @@ def normal(text: str) -> str:
 def finds(phrase: str, text: str) -> bool:
     """Whether a phrase, or a pattern between slashes, is in the normalized ``text`` as whole words."""
     pattern = phrase[1:-1] if len(phrase) > 2 and phrase[0] == phrase[-1] == "/" else re.escape(normal(phrase))
-    return re.search(rf"(?<!\w)(?:{pattern})(?!\w)", text) is not None
+    return regular_expression(rf"(?<!\w)(?:{pattern})(?!\w)").search(text)
 
 
 def numbers(text: str) -> list[Decimal]:
