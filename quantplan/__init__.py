@@ -39,6 +39,7 @@ __all__ = [
     "read_imatrix",
     "read_model",
     "read_plan",
+    "read_texts",
     "sensitivities",
     "solve",
     "statistics",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from quantplan.gguf.reader import read_model
     from quantplan.imatrix import Imatrix
     from quantplan.llamacpp.encodable_types import parse_writable as parse_types
+    from quantplan.llamacpp.texts import read_texts
     from quantplan.measurement import Measurement
     from quantplan.plan import Plan
     from quantplan.planning.frontier import Frontier
@@ -87,6 +89,7 @@ _MODULES = {
     "gguf.reader": ("read_model",),
     "imatrix": ("Imatrix",),
     "llamacpp.encodable_types": ("parse_types",),
+    "llamacpp.texts": ("read_texts",),
     "measurement": ("Measurement",),
     "plan": ("Plan",),
     "planning.frontier": ("Frontier",),

@@ -10,18 +10,19 @@ from quantplan.devices.speed.table import SpeedTable
 from quantplan.execution import Execution
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.encodable_types import parse_writable
+from quantplan.llamacpp.texts import read_texts
 from quantplan.plan import Plan
 from quantplan.planning.frontier import Frontier, model_frontier
 from quantplan.planning.request import PlanRequest
 from quantplan.planning.sensitivities import sensitivities
 from quantplan.planning.solving import check, plan_for
 from quantplan.progress import SILENT, Advance, Reporter
-from quantplan.project import read_text
 from quantplan.records.cache import user_cache
 from quantplan.records.formats import PLANS
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solver.constraints import Constraints
 from quantplan.tensor import Model
+from quantplan.text import Text
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -106,7 +107,7 @@ def quantize(
     out: Path | str,
     *,
     imatrix: Path | None = None,
-    calibration: str | Path | None = None,
+    calibration: Text | Path | None = None,
     cache: Path | None = None,
     execution: Execution = Execution(),
     **how: "Unpack[BuildReports]",
@@ -120,8 +121,9 @@ def quantize(
     threads = execution.threads
     if isinstance(plan, str):
         return build_stock_quant(model, plan, Path(out), imatrix, threads=threads, **how)
-    text = read_text(calibration) if isinstance(calibration, Path) else calibration
-    compensation = compensation_for(plan, model, text, execution, cache or user_cache(), how.get("report", SILENT))
+    report = how.get("report", SILENT)
+    text = read_texts([calibration], model, report=report) if isinstance(calibration, Path) else calibration
+    compensation = compensation_for(plan, model, text, execution, cache or user_cache(), report)
     return build(plan, model, Path(out), imatrix_path=imatrix, threads=threads, compensation=compensation, **how)
 
 

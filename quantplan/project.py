@@ -16,6 +16,7 @@ else:
     import tomli as tomllib
 
 FILE = "quantplan.toml"
+TEXT_SUFFIXES = (".txt", ".md", ".raw", ".jsonl")  # of the texts in a folder
 _MOST_TEXT = 8 << 30  # bytes
 SOURCES = ("probe", "weights", "prior")  # of sensitivities; any other word is the file of a table
 FOLDERS = ("imatrix", "calibration", "plans", "reports")
@@ -59,6 +60,7 @@ _TABLES = {
     "evaluate": {
         "text": _TEXT,
         "validation": _TEXT,
+        "parse-special": _SWITCH,
         "ctx": _WHOLE,
         "chunks": _WHOLE,
         "validation-chunks": _WHOLE,
@@ -158,10 +160,13 @@ def _check(path: Path, table: str, content: Mapping[str, Any], keys: Mapping[str
             raise BadFile(f"{path}: {where}{key} holds a zero byte, which no name of a file can")
 
 
-def project_text(model: str, imatrix: str, calibration: str, text: str, ctx: int) -> str:
+def project_text(
+    model: str, imatrix: str, calibration: str, text: str, ctx: int, *, parse_special: bool = False
+) -> str:
     """The text of a fresh quantplan.toml, what may be set besides as comments."""
+    special = "parse-special = true" if parse_special else "# parse-special = true          "
     return f"""\
-# What belongs together in this folder. Paths are relative to it; texts may be files or folders of .txt files.
+# What belongs together in this folder. Paths are relative to it; texts may be files (.txt, or .jsonl for chats) or folders.
 # An option on the command line wins, then the environment (QUANTPLAN_BUDGET ...), then this file;
 # `quantplan solve --show-config` prints each value and where it comes from.
 model = {_quoted(model)}
@@ -172,6 +177,7 @@ calibration = {_quoted(calibration)}  # read by imatrix, probe and solve
 text = {_quoted(text)}  # read by measure and compare; must not overlap with the calibration text
 ctx = {ctx}  # tokens of a chunk of text
 # chunks = 100                    # chunks of the evaluation text to use (default: all)
+{special}  # parse special tokens in plain texts too; in chats (.jsonl) they always are
 # validation = "calibration/validation.txt"  # for refinement (default: a quarter of the calibration text)
 
 # [plan]                          # keys are the long names of the options of `quantplan solve`
@@ -191,16 +197,21 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def read_text(path: Path) -> str:
-    """A text file as its bytes are, line ends too, or all .txt, .md and .raw files of a folder in order of their names.
+def text_files(path: Path) -> list[Path]:
+    """The file itself, or the texts of a folder in order of their names. BadFile where the folder has none."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.suffix in TEXT_SUFFIXES and file.stem != "README")
+    if not files:
+        raise BadFile(f"{path}: no {' or '.join(TEXT_SUFFIXES)} file in this folder; put texts there or name a file")
+    return files
 
-    llama.cpp's tools take files so: another line end is another token. BadFile where there is none.
+
+def read_text(path: Path) -> str:
+    """A text file as its bytes are, line ends too: llama.cpp's tools take files so, and another line end is another token.
+
+    BadFile where it is no text, or empty.
     """
-    if path.is_dir():
-        parts = sorted(part for part in path.iterdir() if part.suffix in (".txt", ".md", ".raw"))
-        if not parts:
-            raise BadFile(f"{path}: no .txt, .md or .raw file in this folder; put the text there or name a file")
-        return "\n".join(read_text(part) for part in parts)
     try:
         check_text_file(path, "a text", _MOST_TEXT)
         text = path.read_bytes().decode("utf-8")

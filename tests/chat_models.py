@@ -13,6 +13,17 @@ CHAT = (
 )
 SWITCHED = CHAT + "{%- if not enable_thinking %} <think>\n\n</think>\n{% endif -%}"  # as Qwen3 does it
 ALWAYS = CHAT + "{%- if add_generation_prompt %} <think>\n{% endif -%}"  # as DeepSeek-R1 does it
+# tools offered, calls and their results; turns must alternate
+TOOLS = (
+    "{%- if tools %}<|endoftext|>tools: {{ tools | tojson }}\n{% endif %}"
+    "{%- for message in messages %}"
+    "{%- if loop.index > 1 and message.role == messages[loop.index0 - 1].role %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}"
+    "<|endoftext|>{{ message.role }}: {{ message.content }}"
+    "{%- for call in message.tool_calls or [] %}<call>{{ call.function.name }} {{ call.function.arguments | tojson }}{% endfor %}"
+    "{{ '\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}assistant:{% endif %}"
+)
 
 
 def with_template(source: Path, path: Path, template: str) -> Path:

@@ -1,7 +1,7 @@
 import pytest
 
 from quantplan.errors import BadFile
-from quantplan.project import FILE, find_project, project_text, read_project, read_text
+from quantplan.project import FILE, find_project, project_text, read_project, read_text, text_files
 
 
 def written(folder, text):
@@ -54,9 +54,10 @@ def test_errors_name_the_file(tmp_path, text, message):
 
 
 def test_text_of_a_folder_in_order(tmp_path):
-    for name, text in (("b.txt", "two"), ("a.md", "one"), ("c.json", "not a text")):
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    assert read_text(tmp_path) == "one\ntwo"
+    for name in ("b.txt", "a.md", "chat.jsonl", "table.json", "README.md"):
+        (tmp_path / name).write_text("text", encoding="utf-8")
+    assert [file.name for file in text_files(tmp_path)] == ["a.md", "b.txt", "chat.jsonl"]
+    assert text_files(tmp_path / "table.json") == [tmp_path / "table.json"], "whatever is named"
 
 
 def test_texts_that_are_none(tmp_path):
@@ -66,9 +67,9 @@ def test_texts_that_are_none(tmp_path):
     cases = {
         "binary": "not UTF-8 text",
         "empty": "the text is empty",
-        "folder": "no .txt, .md or .raw file",
+        "folder": "no .txt or .md or .raw or .jsonl file in this folder",
         "none": "cannot read",
     }
     for name, message in cases.items():
         with pytest.raises(BadFile, match=message):
-            read_text(tmp_path / name)
+            read_text(text_files(tmp_path / name)[0])

@@ -29,6 +29,7 @@ from quantplan.sensitivity.collected_moments import CollectedMoments
 from quantplan.sensitivity.moment_metric import MomentMetric
 from quantplan.sensitivity.second_moments import MomentOptions, collect
 from quantplan.tensor import Model, Tensor
+from quantplan.text import Text
 from quantplan.text_parts import probing_and_refinement
 
 VERSION = 1  # of the encoding: a change of the method makes kept tensors useless
@@ -89,7 +90,7 @@ def check_compensation(plan: Plan, source: Model, compensation: Compensation | N
 def compensation_for(
     plan: Plan,
     source: Model,
-    calibration: str | None,
+    calibration: Text | None,
     execution: Execution,
     cache: Path,
     report: Reporter = SILENT,
@@ -129,7 +130,7 @@ def check_cache_space(compensation: Compensation, tensors: Iterable[Tensor], pla
         )
 
 
-def calibration_of(use: RoundingUse, text: str) -> str | None:
+def calibration_of(use: RoundingUse, text: Text) -> Text | None:
     """The text of these second moments: ``text``, or the part of it that `quantplan run` calibrates with; None for another."""
     return next(
         (part for part in (text, probing_and_refinement(text)[0]) if text_digest(part) == use.text_digest), None

@@ -18,6 +18,7 @@ from quantplan.rounding.layouts import can_compensate
 from quantplan.sensitivity.compensated_errors import collect_for_rounding
 from quantplan.sensitivity.tensor_swap import ProbeOptions
 from quantplan.tensor import Model
+from quantplan.text import Text
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Requantization:
 
 
 def requantization(
-    file: Path, source: Model, calibration: str, options: ProbeOptions, cache: Path, report: Reporter = SILENT
+    file: Path, source: Model, calibration: Text, options: ProbeOptions, cache: Path, report: Reporter = SILENT
 ) -> Requantization:
     """The second moments are collected, the types of ``file`` become a plan of ``source``.
 

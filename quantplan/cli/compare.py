@@ -38,6 +38,7 @@ from quantplan.records.formats import COMPARISONS, PLANS
 from quantplan.report.comparison_tables import comparison_tables
 from quantplan.report.table import as_html, as_markdown
 from quantplan.tensor import Model
+from quantplan.text import Text
 
 
 @command
@@ -96,18 +97,21 @@ def compare(
     run = execution.parsed("--task and --speed" if evidence else "")
     how = MeasureOptions(options.ctx(measuring.ctx, base), measuring.eval_chunks, run, cache_types=cache.cache_types)
     check_options(how)
-    evaluation = options.evaluation_text(text.text, options.calibration_files(calibration.calibration))
+    calibration_text = calibration.text(base)
+    evaluation = options.evaluation_text(
+        text.text, calibration.reader(base), options.calibration_files(calibration.calibration)
+    )
     with _folder(out) as folder:
         words = [str(file) for file in others or ()] + list(baselines)
         words = [str(options.local(Path(word))) if is_reference(word) else word for word in words]
-        _check_calibration([str(plan), *words], calibration.text)
+        _check_calibration([str(plan), *words], calibration_text)
         context = BuildContext(
             base,
             folder,
             options.imatrix_path(imatrix.imatrix, made),
             run.threads,
             console.LINES,
-            calibration.text,
+            calibration_text,
             options.cache_folder(),
             run.memory,
         )
@@ -122,7 +126,7 @@ def compare(
     _show(comparison, form)
 
 
-def _check_calibration(words: Sequence[str], calibration: str | None) -> None:
+def _check_calibration(words: Sequence[str], calibration: Text | None) -> None:
     """A warning for each plan whose second moments are of a text that the evaluation text was not checked against."""
     for path in (Path(word) for word in words if word.lower().endswith(".json")):
         use = PLANS.read(path).rounding
@@ -153,7 +157,7 @@ def _of_records(files: list[Path], reference: str | None, sort: str | None) -> C
 
 
 def _measured(
-    base: Model, entries: list[CompareEntry], text: str, how: MeasureOptions, evidence: Evidence
+    base: Model, entries: list[CompareEntry], text: Text, how: MeasureOptions, evidence: Evidence
 ) -> list[ComparedFile]:
     files = [entry.file for entry in entries]
     with console.progress("measuring") as advance:

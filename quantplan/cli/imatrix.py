@@ -27,6 +27,7 @@ from quantplan.sensitivity.compensated_errors import collect_for_rounding
 from quantplan.sensitivity.second_moments import MomentOptions, collect
 from quantplan.sensitivity.tensor_swap import ProbeOptions
 from quantplan.tensor import Model
+from quantplan.text import SpecialText, Text
 
 
 @command
@@ -55,7 +56,8 @@ def imatrix(
 ) -> None:
     """Make the importance matrix of a model over a calibration text with llama-imatrix.
 
-    output.weight is included (by default the tool leaves it out). Several texts are joined in the order given.
+    output.weight is included (by default the tool leaves it out). Several texts are joined in the order given. Chats (.jsonl
+    with {"messages": [...]} a line) are rendered by the model's own template, and the tool gets them with --parse-special.
 
     With --second-moments one pass over the text serves both the imatrix and `--rounding auto`: over its chunks (65,536 tokens
     or more, spread over the text), or the first --chunks. The values are llama-imatrix's for these chunks.
@@ -79,7 +81,9 @@ def imatrix(
     if output.dry_run and second_moments:
         console.put(f"would write {target}, the diagonal of second moments in chunks of {n_ctx} tokens")
         return
+    text = calibration.required(source)
     if output.dry_run:
+        how = replace(how, parse_special=isinstance(text, SpecialText))
         console.put(tool.tools.command_line(tool.argv(source.path, texts[0], target, how)))
         return
     options.check_new(target, force)
@@ -87,10 +91,10 @@ def imatrix(
     with console.terminal() as report:
         if second_moments:
             how = replace(how, execution=replace(how.execution, memory=memory_bytes(memory)))
-            write_imatrix(_moments(source, options.joined_text(texts), how, report).imatrix(name), target)
+            write_imatrix(_moments(source, text, how, report).imatrix(name), target)
             made = read_imatrix(target)
         else:
-            made = make_imatrix(source, options.joined_text(texts), name, target, how, report)
+            made = make_imatrix(source, text, name, target, how, report)
     if output.as_json:
         fields = {
             "imatrix": str(target),
@@ -106,7 +110,7 @@ def imatrix(
     )
 
 
-def _moments(source: Model, text: str, how: tool.ImatrixOptions, report: Reporter) -> CollectedMoments:
+def _moments(source: Model, text: Text, how: tool.ImatrixOptions, report: Reporter) -> CollectedMoments:
     """Those of compensated rounding, or over the first ``how.chunks`` chunks."""
     tensors, cache = quantizable(source), options.cache_folder()
     if not how.chunks:

@@ -61,6 +61,7 @@ def init(
         _relative(_single(calibration.calibration, "--calibration"), folder) or "calibration/calibration.txt",
         _relative(_single(text.text, "--text"), folder) or "calibration/evaluation.txt",
         measuring.ctx or options.ctx(None, source),
+        parse_special=calibration.parse_special,
     )
     with replacing(target) as file:
         file.write(content)

@@ -10,7 +10,14 @@ import typer
 from quantplan.cli import console, options
 from quantplan.cli.cache_options import MeasuredCacheOptions
 from quantplan.cli.framework import OutputOptions, command, option, out_option
-from quantplan.cli.option_groups import MEASURING, EvaluationOptions, ExecutionOptions, ModelOptions, TextOptions
+from quantplan.cli.option_groups import (
+    MEASURING,
+    EvaluationOptions,
+    ExecutionOptions,
+    ModelOptions,
+    SpecialTokenOptions,
+    TextOptions,
+)
 from quantplan.cli.task_options import Evidence, TaskOptions
 from quantplan.estimates.pace import forward_pace
 from quantplan.estimates.work import WorkEstimate, of_measuring, why_not_timed
@@ -25,6 +32,7 @@ from quantplan.report.comparison_tables import speed_table, tasks_table
 from quantplan.report.measurement_table import measurement_table
 from quantplan.task_score import TaskScore
 from quantplan.tensor import Model
+from quantplan.text import Text
 from quantplan.throughput import Throughput
 
 
@@ -40,6 +48,7 @@ def measure(
     files: Annotated[list[Path], typer.Argument(help="GGUF files to measure, hf:// too.", show_default=False)],
     model: ModelOptions,
     text: TextOptions,
+    special: SpecialTokenOptions,
     measuring: EvaluationOptions,
     tasks: TaskOptions,
     cache: MeasuredCacheOptions,
@@ -76,10 +85,12 @@ def measure(
     if output.dry_run:
         _announce(files, options.evaluation_files(text.text) if losses else (), engine, evidence)
         if base is not None:
-            console.put(f"expected: {_estimate(base, files, options.evaluation_text(text.text), engine, how)}")
+            console.put(
+                f"expected: {_estimate(base, files, options.evaluation_text(text.text, special.reader(base)), engine, how)}"
+            )
         return
     here = [options.local(file) for file in files]
-    evaluation = options.evaluation_text(text.text, options.calibration_files(())) if base else ""
+    evaluation = options.evaluation_text(text.text, special.reader(base), options.calibration_files(())) if base else ""
     measurements = _measure(engine, base.path, here, evaluation, how) if base else []
     _write(out, measurements, MEASUREMENTS.write, lambda _: "measurement")
     scores, speeds = evidence.gather(here, how)
@@ -99,7 +110,7 @@ def _announce(files: Sequence[Path], texts: Sequence[Path], engine: EngineName, 
         console.put(line)
 
 
-def _estimate(base: Model, files: list[Path], text: str, engine: EngineName, how: MeasureOptions) -> WorkEstimate:
+def _estimate(base: Model, files: list[Path], text: Text, engine: EngineName, how: MeasureOptions) -> WorkEstimate:
     """What the measurements take, by a short timing of the base model; files that are finished are not left out."""
     tokens = tokenize(base, text, how.n_ctx, how.chunks)
     # a file on the hub is not downloaded for this: the base stands in
@@ -109,7 +120,7 @@ def _estimate(base: Model, files: list[Path], text: str, engine: EngineName, how
     return of_measuring(models, tokens, how.memory_bytes, pace, engine is EngineName.tool, unknown)
 
 
-def _measure(engine: EngineName, base: Path, files: list[Path], text: str, how: MeasureOptions) -> list[Measurement]:
+def _measure(engine: EngineName, base: Path, files: list[Path], text: Text, how: MeasureOptions) -> list[Measurement]:
     with console.progress("measuring") as advance:
         if engine is EngineName.tool:
             return measure_with_tool(base, files, text, how, advance, console.LINES)

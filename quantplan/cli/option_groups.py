@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 
 from quantplan.budget import parse_size
 from quantplan.cli.framework import option
-from quantplan.cli.options import calibration_files, joined_text, local_or_hub
+from quantplan.cli.options import TextReader, calibration_files, local_or_hub
 from quantplan.errors import BadUsage
 from quantplan.execution import Execution, parse_execution
+from quantplan.tensor import Model
+from quantplan.text import Text
 
 TARGET, TEXTS, TYPES = "Target", "Model and texts", "Types and constraints"
 MEMORY, MEASURING, EXECUTION = "Memory and speed", "Measuring", "Execution"
@@ -47,20 +49,33 @@ class ImatrixOptions:
 
 
 @dataclass(frozen=True)
-class CalibrationOptions:
+class SpecialTokenOptions:
+    """How plain texts are read."""
+
     panel: ClassVar[str] = TEXTS
-    calibration: tuple[Path, ...] = option(
-        "Calibration text, file or folder, repeatable (default: the project's).", default=()
+    parse_special: bool = option(
+        "Parse special tokens such as <|im_start|> in plain texts; in chats (.jsonl) they always are.", default=False
     )
 
-    @property
-    def text(self) -> str | None:
-        files = calibration_files(self.calibration)
-        return joined_text(files) if files else None
+    def reader(self, model: Model) -> TextReader:
+        return TextReader(model, self.parse_special)
 
-    def required(self) -> str:
+
+@dataclass(frozen=True)
+class CalibrationOptions(SpecialTokenOptions):
+    panel: ClassVar[str] = TEXTS
+    calibration: tuple[Path, ...] = option(
+        "Calibration text, file or folder, .jsonl for chats, repeatable (default: the project's).", default=()
+    )
+
+    def text(self, model: Model) -> Text | None:
+        """The text as the model reads it."""
+        files = calibration_files(self.calibration)
+        return self.reader(model).text(files) if files else None
+
+    def required(self, model: Model) -> Text:
         """The text; BadUsage without one."""
-        if (text := self.text) is None:
+        if (text := self.text(model)) is None:
             raise BadUsage(
                 "no calibration text: give --calibration FILE, some hundred kB of the kind that the model is for"
             )
@@ -73,7 +88,7 @@ class InputTextOptions(CalibrationOptions):
 
     panel: ClassVar[str] = TEXTS
     calibration: tuple[Path, ...] = option(
-        "Calibration text, file or folder, repeatable (default: the project's).",
+        "Calibration text, file or folder, .jsonl for chats, repeatable (default: the project's).",
         "--calibration",
         "-f",
         "--file",
@@ -85,7 +100,7 @@ class InputTextOptions(CalibrationOptions):
 class TextOptions:
     panel: ClassVar[str] = TEXTS
     text: tuple[Path, ...] = option(
-        "Evaluation text, file or folder, repeatable (default: the project's).", "-f", default=()
+        "Evaluation text, file or folder, .jsonl for chats, repeatable (default: the project's).", "-f", default=()
     )
 
 

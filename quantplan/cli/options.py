@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from quantplan.gguf.reader import read_model
 from quantplan.hub.hub import Hub
 from quantplan.hub.reference import HubReference, is_reference, parse_reference
 from quantplan.imatrix import Imatrix, coverage_notes, foreign_notes
+from quantplan.llamacpp.texts import read_texts
 from quantplan.plan import Plan
-from quantplan.project import read_text
 from quantplan.records.lock import locked
 from quantplan.tensor import Model
+from quantplan.text import Text
 
 __all__ = ["cache_folder", "project"]  # of config, for the commands
 
@@ -140,15 +142,28 @@ def evaluation_files(option: Sequence[Path]) -> tuple[Path, ...]:
     return (here.text,)
 
 
-def joined_text(files: Sequence[Path]) -> str:
-    return "\n".join(read_text(path) for path in files)
+@dataclass(frozen=True)
+class TextReader:
+    """Reads texts as a model sees them."""
+
+    model: Model
+    parse_special: bool = False
+
+    def text(self, files: Sequence[Path]) -> Text:
+        """The texts of files and folders, joined. Warns of what is odd about them."""
+        return _read(tuple(files), self.model, self.parse_special)
 
 
-def evaluation_text(option: Sequence[Path], calibration: Sequence[Path] = ()) -> str:
+@cache
+def _read(files: tuple[Path, ...], model: Model, parse_special: bool) -> Text:
+    return read_texts(files, model, parse_special=parse_special, report=console.LINES)
+
+
+def evaluation_text(option: Sequence[Path], reader: TextReader, calibration: Sequence[Path] = ()) -> Text:
     """The evaluation text, with a warning where it overlaps the calibration files."""
     files = evaluation_files(option)
-    text = joined_text(files)
-    share = overlap(text, joined_text(calibration)) if calibration else 0.0
+    text = reader.text(files)
+    share = overlap(text, reader.text(calibration)) if calibration else 0.0
     if share > WORRYING:
         console.warn(
             f"{share:.0%} of the long lines of {names_of(files)} are also in the calibration text {names_of(calibration)}: "

@@ -112,7 +112,7 @@ class PlanningOptions:
             table = api.sensitivities(
                 request.model,
                 source,
-                calibration=self.calibration.text if source == "probe" else None,
+                calibration=self.calibration.text(request.model) if source == "probe" else None,
                 imatrix=request.imatrix,
                 options=how,
                 cache=options.cache_folder(),
@@ -126,7 +126,7 @@ class PlanningOptions:
         """What each pair of types of the KV cache costs: of a file, or measured and kept in the project's reports."""
         if how.kv_sensitivity is not None:
             return CACHE_SENSITIVITIES.read(how.kv_sensitivity)
-        text = self.calibration.text
+        text = self.calibration.text(request.model)
         if text is None:
             raise BadUsage(
                 "--kv auto measures what cache types cost on the calibration text: give --calibration TEXT, or --kv-sensitivity "

@@ -50,7 +50,7 @@ def probe(
     """
     source = options.model(model.file)
     importance = options.checked_imatrix(imatrix.imatrix, source)
-    text = calibration.required()
+    text = calibration.required(source)
     how = probing.estimation(source, parse_writable(types.types), execution)
     tensors = quantizable(source)
     if output.dry_run:

@@ -31,6 +31,7 @@ from quantplan.progress import Advance, Reporter
 from quantplan.recipes.quantize_command import build_command, requantizes
 from quantplan.records.formats import PLANS
 from quantplan.tensor import Model
+from quantplan.text import Text
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class _Build:
     threads: int
     plan: Plan | None = None
     stock_quant: str = ""
-    calibration: str | None = None
+    calibration: Text | None = None
     memory: int = 0
 
     @property
@@ -115,7 +116,7 @@ def quantize(
         if work.plan and rounding is Rounding.stock:
             work = replace(work, plan=work.plan.with_stock_rounding())
         elif work.plan and work.plan.rounding:
-            work = replace(work, calibration=calibration.text, memory=memory_bytes(memory))
+            work = replace(work, calibration=calibration.text(work.source), memory=memory_bytes(memory))
     if output.dry_run:
         _announce(work, output.as_json)
         return

@@ -28,6 +28,7 @@ from quantplan.records.codec import finite
 from quantplan.report.cells import interval
 from quantplan.sensitivity.tensor_swap import ProbeOptions
 from quantplan.tensor import Model
+from quantplan.text import Text
 
 
 @command
@@ -54,7 +55,7 @@ def requantize(
     """
     source, path = options.model(base), options.local(file)
     target = out or path.with_name(f"{model_stem(path.name)}-compensated.gguf")
-    calibration_text = calibration.text
+    calibration_text = calibration.text(source)
     if calibration_text is None:
         raise BadUsage("no calibration text: give --calibration FILE, text like the model's use")
     here = execution.parsed("compensated rounding")
@@ -66,7 +67,11 @@ def requantize(
     check_apart([target], [*given.paths, *source.paths])
     check_space(target, given.file_bytes)
     evaluation = (
-        options.evaluation_text(text.text, options.calibration_files(calibration.calibration)) if text.text else ""
+        options.evaluation_text(
+            text.text, calibration.reader(source), options.calibration_files(calibration.calibration)
+        )
+        if text.text
+        else ""
     )
     probe = ProbeOptions(options.ctx(measuring.ctx, source), execution=here)
     with console.terminal() as report:
@@ -86,7 +91,7 @@ def _tell(work: Requantization) -> None:
 
 
 def _measured(
-    source: Model, files: tuple[Path, Path], text: str, measuring: EvaluationOptions, here: Execution
+    source: Model, files: tuple[Path, Path], text: Text, measuring: EvaluationOptions, here: Execution
 ) -> list[Measurement]:
     how = MeasureOptions(options.ctx(measuring.ctx, source), measuring.eval_chunks, here)
     with console.progress("measuring") as advance:

@@ -42,6 +42,7 @@ from quantplan.run.run import run_status
 from quantplan.run.targets import RunOptions, RunResult, RunTarget, Texts, check_texts, disk_needed, make_imatrix
 from quantplan.sensitivity.estimate import SensitivityOptions
 from quantplan.tensor import Model
+from quantplan.text import Text, content
 from quantplan.text_parts import probing_and_refinement
 
 
@@ -73,7 +74,7 @@ class _Job:
     texts: Texts
     options: RunOptions
     imatrix: Path
-    rounding_text: str
+    rounding_text: Text
 
     @property
     def context(self) -> BuildContext:
@@ -114,7 +115,7 @@ def run(
     asked = asked.serving()
     source = options.model(asked.model.file)
     check_source(source)
-    texts = _texts(asked.calibration, refinement, text)
+    texts = _texts(source, asked.calibration, refinement, text)
     check_texts(source, texts, options.ctx(asked.measuring.ctx, source))
     with nullcontext() if output.dry_run else options.alone(Path()):
         _worked(asked, budget, refinement, source, texts, cache=cache, keep_all=keep_all, output=output)
@@ -147,7 +148,7 @@ def _worked(
     how = asked.estimation(request)
     run_options = _run_options(how, asked.measuring.sensitivity, refinement, keep_all)
     # the table of a file was probed on the whole calibration text, and so its second moments are of all of it
-    rounding_text = texts.calibration if run_options.source in SOURCES else asked.calibration.required()
+    rounding_text = texts.calibration if run_options.source in SOURCES else asked.calibration.required(source)
     job = _Job(_targets(request, budget), texts, run_options, path, rounding_text)
     if output.dry_run:
         _announce(job)
@@ -164,14 +165,16 @@ def _worked(
     _show(results, output.as_json)
 
 
-def _texts(calibration: CalibrationOptions, refinement: RefinementOptions, evaluation: TextOptions) -> Texts:
+def _texts(
+    source: Model, calibration: CalibrationOptions, refinement: RefinementOptions, evaluation: TextOptions
+) -> Texts:
     """The three texts; BadUsage where one is missing, or where the validation text overlaps the evaluation text."""
-    whole = calibration.required()
+    whole, reader = calibration.required(source), calibration.reader(source)
     here = options.project()
     own = refinement.validation or (here.validation if here else None)
-    judging = options.evaluation_text(evaluation.text)
-    probing, refining = (whole, options.joined_text([own])) if own else probing_and_refinement(whole)
-    if not refining.strip() or not probing.strip():
+    judging = options.evaluation_text(evaluation.text, reader)
+    probing, refining = (whole, reader.text([own])) if own else probing_and_refinement(whole)
+    if not all(content(text).strip() for text in (probing, refining)):
         raise BadUsage(
             "the calibration text is too short to split off a validation text; give --validation FILE, or more"
         )
@@ -185,7 +188,7 @@ def _texts(calibration: CalibrationOptions, refinement: RefinementOptions, evalu
             console.warn(
                 f"{share:.0%} of the long lines of the evaluation text are also in the {name}: evaluate on another"
             )
-    domain = options.joined_text([refinement.other_domain]) if refinement.other_domain else ""
+    domain = reader.text([refinement.other_domain]) if refinement.other_domain else ""
     for name, other in (("evaluation text", judging), ("calibration text", probing)):
         if domain and (share := overlap(other, domain)) > WORRYING:
             raise BadUsage(
@@ -257,7 +260,8 @@ def _show(results: list[RunResult], as_json: bool) -> None:
 def _announce(job: _Job) -> None:
     """What is done, what is left, and the disk that it takes."""
     texts = job.texts
-    sizes = ", ".join(f"{len(text) / 1e3:,.0f} kB" for text in (texts.calibration, texts.validation, texts.evaluation))
+    every = (texts.calibration, texts.validation, texts.evaluation)
+    sizes = ", ".join(f"{len(content(text)) / 1e3:,.0f} kB" for text in every)
     console.put(f"imatrix   {job.imatrix} exists")
     console.put(f"texts     {sizes} (calibration, validation, evaluation)")
     states = run_status(job.targets, texts, job.options, job.context, options.cache_folder())

@@ -9,7 +9,14 @@ import typer
 from quantplan.build.preflight import check_source
 from quantplan.cli import config, console, options
 from quantplan.cli.framework import OUTPUT, OutputOptions, command, option, out_option
-from quantplan.cli.option_groups import MEASURING, EvaluationOptions, ExecutionOptions, ModelOptions, TextOptions
+from quantplan.cli.option_groups import (
+    MEASURING,
+    EvaluationOptions,
+    ExecutionOptions,
+    ModelOptions,
+    SpecialTokenOptions,
+    TextOptions,
+)
 from quantplan.errors import BadUsage
 from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.evaluate.suites.scoring import ScoreCache, ppl_ratio, score_files, tokens_at_most
@@ -30,6 +37,7 @@ def score(
     files: Annotated[list[Path], typer.Argument(help="GGUF files to score, hf:// too.", show_default=False)],
     model: ModelOptions,
     text: TextOptions,
+    special: SpecialTokenOptions,
     measuring: EvaluationOptions,
     execution: ExecutionOptions,
     output: OutputOptions,
@@ -61,7 +69,7 @@ def score(
     if output.dry_run:
         _announce(every, questions, how, text.text, output.as_json)
         return
-    ratios = _ratios(here, original, text, measuring, how) if text.text and original else {}
+    ratios = _ratios(here, original, text, special, measuring, how) if text.text and original else {}
     scores = _score(here, questions, how, ratios)
     base = _score([original], questions, how, {original: 1.0} if text.text else {})[0] if original else None
     _write([*scores, *([base] if base else [])], out)
@@ -108,13 +116,19 @@ def _announce(files: list[Path], suite: Suite, how: Execution, text: Sequence[Pa
 
 
 def _ratios(
-    files: list[Path], base: Path, text: TextOptions, measuring: EvaluationOptions, how: Execution
+    files: list[Path],
+    base: Path,
+    text: TextOptions,
+    special: SpecialTokenOptions,
+    measuring: EvaluationOptions,
+    how: Execution,
 ) -> dict[Path, Estimate]:
     """PPL of each file over that of the base."""
-    n_ctx = options.ctx(measuring.ctx, read_model(base))
+    model = read_model(base)
+    n_ctx = options.ctx(measuring.ctx, model)
     chosen = MeasureOptions(n_ctx, measuring.eval_chunks, how)
     with console.progress("perplexity") as advance:
-        evaluation = options.evaluation_text(text.text)
+        evaluation = options.evaluation_text(text.text, special.reader(model))
         measurements = measure(base, files, evaluation, chosen, advance, options.cache_folder())
     return {file: ppl_ratio(measured.ln_ppl_ratio) for file, measured in zip(files, measurements, strict=True)}
 

@@ -21,6 +21,7 @@ from quantplan.measurement import Conditions
 from quantplan.progress import Advance
 from quantplan.records.journal import text_digest
 from quantplan.tensor import Model
+from quantplan.text import Text
 
 ENGINE = "in-process"
 Run = tuple[Model, CacheTypes]  # what is scored: a file, and the types of its KV cache
@@ -32,7 +33,7 @@ class BaseLogits:
     ``limit``: chunks at most. ``memory_bytes``: for the logits, and at most half of what is free. Raises BadFile, TextTooShort.
     """
 
-    def __init__(self, base: Model, text: str, engine: EngineOptions, limit: int | None, memory_bytes: int) -> None:
+    def __init__(self, base: Model, text: Text, engine: EngineOptions, limit: int | None, memory_bytes: int) -> None:
         self.base, self.text, self.engine = base, text, engine
         self.tokens = tokenize(base, text, engine.n_ctx, limit)
         self.chunks = self.tokens.chunks

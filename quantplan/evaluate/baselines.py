@@ -25,6 +25,7 @@ from quantplan.progress import SILENT, Reporter
 from quantplan.records.formats import PLANS
 from quantplan.records.journal import digest_of
 from quantplan.tensor import Model
+from quantplan.text import Text
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class BuildContext:
     imatrix: Path | None = None
     threads: int = 0
     report: Reporter = SILENT
-    calibration: str | None = None
+    calibration: Text | None = None
     cache: Path | None = None
     memory: int = 0
 

@@ -15,6 +15,7 @@ from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.measurement import Estimate, Measurement
 from quantplan.progress import Advance
 from quantplan.tensor import Model
+from quantplan.text import Text
 
 LONG_CHUNK = 4096  # what a cache loses grows with the tokens that are read from it; longer chunks take long to run
 FEWEST_TOKENS = 256
@@ -32,7 +33,7 @@ class CacheMeasureOptions:
 
 def cache_sensitivity(
     model: Model,
-    text: str,
+    text: Text,
     serve_ctx: int,
     options: CacheMeasureOptions,
     advance: Advance | None = None,
@@ -57,7 +58,7 @@ def _kld(measurement: Measurement) -> Estimate:
     return Estimate(measurement.kld.value, measurement.kld_chunk_err or measurement.kld.stderr)
 
 
-def _chunk(model: Model, text: str, serve_ctx: int, chunks: int) -> int:
+def _chunk(model: Model, text: Text, serve_ctx: int, chunks: int) -> int:
     with Engine(model, EngineOptions(vocabulary_only=True)) as engine:
         tokens = len(engine.tokenize(text))
     n_ctx = min(serve_ctx, LONG_CHUNK, trained_ctx(model), tokens // max(chunks, 2))

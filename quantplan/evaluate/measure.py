@@ -25,6 +25,7 @@ from quantplan.records.formats import MEASUREMENTS
 from quantplan.sensitivity.probe_workers import model_here
 from quantplan.spikes import Spike, find_spikes
 from quantplan.tensor import Model
+from quantplan.text import Text
 
 Put = Callable[[Measurement], None]
 
@@ -50,7 +51,7 @@ class MeasureOptions:
 def measure(
     base_path: Path,
     files: Sequence[Path],
-    text: str,
+    text: Text,
     options: MeasureOptions | None = None,
     advance: Advance | None = None,
     cache: Path | None = None,
@@ -68,7 +69,7 @@ def measure(
 def measure_runs(
     base_path: Path,
     runs: Sequence[tuple[Path, CacheTypes]],
-    text: str,
+    text: Text,
     options: MeasureOptions,
     advance: Advance | None = None,
     cache: Path | None = None,
@@ -122,7 +123,7 @@ def _named(measurement: Measurement, file: Path, model: Model) -> Measurement:
     return replace(measurement, file=str(file), bytes_per_token=model.bytes_per_token())
 
 
-def _spikes(measurement: Measurement, base: Model, text: str, n_ctx: int) -> tuple[Spike, ...]:
+def _spikes(measurement: Measurement, base: Model, text: Text, n_ctx: int) -> tuple[Spike, ...]:
     return measurement.spikes or placed(find_spikes(measurement.per_chunk_kld), base, text, n_ctx)
 
 
@@ -161,7 +162,7 @@ class _Job:
 
     base: Path
     base_digest: str
-    text: str
+    text: Text
     options: MeasureOptions
 
 

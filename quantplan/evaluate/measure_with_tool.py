@@ -13,7 +13,7 @@ from quantplan.abilities import context_note
 from quantplan.budget import human_bytes
 from quantplan.cache_types import kv_name
 from quantplan.devices.memory_formulas import ServeSettings, check_kv
-from quantplan.errors import NoSpace
+from quantplan.errors import BadUsage, NoSpace
 from quantplan.evaluate.measure import MeasureOptions
 from quantplan.evaluate.same_tokens import check_same_tokens, tokenize
 from quantplan.gguf.reader import read_model
@@ -24,6 +24,7 @@ from quantplan.measurement import Conditions, Measurement
 from quantplan.progress import SILENT, Advance, Reporter
 from quantplan.records.journal import text_digest
 from quantplan.tensor import Model
+from quantplan.text import SpecialText, Text
 
 ENGINE = "llama-perplexity"
 
@@ -31,7 +32,7 @@ ENGINE = "llama-perplexity"
 def measure_with_tool(
     base_path: Path,
     files: Sequence[Path],
-    text: str,
+    text: Text,
     options: MeasureOptions | None = None,
     advance: Advance | None = None,
     report: Reporter = SILENT,
@@ -39,8 +40,14 @@ def measure_with_tool(
     """The measurements of ``files`` as llama-perplexity prints them, without figures per chunk.
 
     ``advance`` gets shares that add up to 1. The base file goes to a temporary folder (TMPDIR). Raises
-    BadFile, ModelMismatch, NoSpace, TextTooShort, ToolFailed, ToolMissing.
+    BadFile, ModelMismatch, NoSpace, TextTooShort, ToolFailed, ToolMissing, and BadUsage for a text whose special tokens are
+    parsed: the tool parses none.
     """
+    if isinstance(text, SpecialText):
+        raise BadUsage(
+            "llama-perplexity parses no special tokens: it would read <|im_start|> and the like as plain words. Measure chats, "
+            "and texts with --parse-special, in-process: leave --engine llama-perplexity out"
+        )
     options, advance = options or MeasureOptions(), advance or (lambda _share: None)
     base, models = read_model(base_path), [read_model(file) for file in files]
     expected = tokenize(base, text, options.n_ctx, options.chunks)
@@ -83,7 +90,7 @@ def check_room(folder: Path, needed: int) -> None:
         )
 
 
-def _conditions(base: Model, text: str, options: MeasureOptions) -> dict[str, object]:
+def _conditions(base: Model, text: Text, options: MeasureOptions) -> dict[str, object]:
     return {
         "text_digest": text_digest(text),
         "n_ctx": options.n_ctx,

@@ -9,6 +9,7 @@ from quantplan.errors import ModelMismatch
 from quantplan.llamacpp.engine import Engine
 from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.tensor import Model
+from quantplan.text import Text
 
 _TOKENIZER_KEYS = (
     "tokenizer.ggml.model",
@@ -26,14 +27,14 @@ class TokenizedText:
     vocabulary: int
 
 
-def tokenize(model: Model, text: str, n_ctx: int, limit: int | None = None) -> TokenizedText:
+def tokenize(model: Model, text: Text, n_ctx: int, limit: int | None = None) -> TokenizedText:
     """The chunks of the text, at most ``limit``; only the vocabulary is loaded. Raises BadFile, TextTooShort."""
     with Engine(model, EngineOptions(n_ctx=n_ctx, vocabulary_only=True)) as engine:
         return TokenizedText(engine.chunks(text, limit), engine.vocabulary)
 
 
 def check_same_tokens(
-    base: Model, expected: TokenizedText, models: Iterable[Model], text: str, limit: int | None = None
+    base: Model, expected: TokenizedText, models: Iterable[Model], text: Text, limit: int | None = None
 ) -> None:
     """ModelMismatch, with what differs, for a model whose tokens of the text are not the base's."""
     for model in models:

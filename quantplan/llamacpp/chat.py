@@ -1,13 +1,14 @@
-"""How a question is put to a model: its own chat template, or a plain form where the file has none.
+"""How a question or a conversation is put to a model: its own chat template, or a plain form where the file has none.
 
-The template (``tokenizer.chat_template`` of the GGUF) is rendered by llama-cpp-python's Jinja2ChatFormatter with one user
-message and no system message. ``enable_thinking`` is handed to it: templates of models that can think with and without
-(Qwen3 and its like) read it, others ignore it. The message is a text; templates that walk over the parts of a message, as those
-of models that see images do, get it as a list of one part.
+The template (``tokenizer.chat_template`` of the GGUF) is rendered by llama-cpp-python's Jinja2ChatFormatter, in a sandbox. A
+question is one user message without a system message. ``enable_thinking`` is handed to it: templates of models that can think
+with and without (Qwen3 and its like) read it, others ignore it. A message is a text; templates that walk over the parts of a
+message, as those of models that see images do, get it as a list of one part.
 """
 
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ _A_DAY = "01 Jan 2025"  # for templates that write today's date into the prompt:
 _TAG = re.compile(r"</?think>")
 _PROBE = "Xyzzyquux"  # a question that no template says by itself, and that none has to escape
 _FORMS: tuple[Callable[[str], object], ...] = (str, lambda question: [{"type": "text", "text": question}])
+Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,15 @@ class Prompt:
 
 
 class ChatForm:
-    """Prompts for one model. ``thinks``: ALWAYS, SWITCH (with and without) or NEVER."""
+    """Prompts for one model. ``thinks``: ALWAYS, SWITCH (with and without) or NEVER. ``bos``: as ``added_bos`` gives it."""
 
     def __init__(self, metadata: Mapping[str, object], engine: Engine) -> None:
         """``metadata``: of the model's header. BadFile where its template cannot be rendered, or leaves the question out."""
         template = metadata.get(TEMPLATE_KEY)
         self.template = str(template) if template else None
-        self._bos, self._formatter, self._content = "", None, _FORMS[0]
+        self.bos, self._formatter, self._content = "", None, _FORMS[0]
         if self.template:
-            self._bos = _added_bos(engine)
+            self.bos = added_bos(engine)
             self._formatter = _formatter(self.template, engine)
             self._content = self._form()
         self.thinks = self._kind()
@@ -57,9 +59,34 @@ class ChatForm:
         if self._formatter is None:
             return Prompt(PLAIN.format(question=question), stop=_PLAIN_STOP)
         # a BOS that the tokenizer adds anyway would stand there twice
-        text = self._render(question, thinking).removeprefix(self._bos)
+        text = self._render(question, thinking).removeprefix(self.bos)
         tags = _TAG.findall(text)
         return Prompt(text, special=True, thinking=bool(tags) and tags[-1] == OPENED)
+
+    def conversation(self, messages: Sequence[Message], tools: Sequence[object] | None = None) -> str:
+        """A whole conversation, with the BOS token in front where the tokenizer or the template puts one; no prompt for a further
+        answer. Contents of messages are texts. Raises whatever the template raises: it is a program of someone else's.
+
+        Arguments of tool calls go to the template as an object, which most ask for; as their JSON text where it fails on that.
+        """
+        assert self._formatter is not None
+        shown = [{**message, "content": self._content(message.get("content") or "")} for message in messages]
+        as_objects = [_with_arguments(message, _as_object) for message in shown]
+        try:
+            text = self._write(as_objects, tools)
+        except Exception:
+            as_texts = [_with_arguments(message, _as_text) for message in shown]
+            if as_texts == as_objects:
+                raise
+            text = self._write(as_texts, tools)
+        return text if text.startswith(self.bos) else self.bos + text
+
+    def _write(self, messages: list[dict[str, Any]], tools: Sequence[object] | None) -> str:
+        self._formatter.add_generation_prompt = False  # type: ignore[union-attr]
+        try:
+            return self._formatter(messages=messages, tools=tools or None).prompt  # type: ignore[misc]
+        finally:
+            self._formatter.add_generation_prompt = True  # type: ignore[union-attr]
 
     def _form(self) -> Callable[[str], object]:
         """What makes a question the content of a message: the first of _FORMS that the template shows."""
@@ -74,7 +101,7 @@ class ChatForm:
             raise failures[0]
         raise BadFile(
             f"the model's chat template does not show the user's message, neither as a text nor as a list of parts; "
-            f"fix {TEMPLATE_KEY} in the file, or score a file without it"
+            f"fix {TEMPLATE_KEY} in the file, or take a file without it"
         )
 
     def _kind(self) -> str:
@@ -91,7 +118,7 @@ class ChatForm:
         except Exception as error:  # noqa: BLE001 - a template is a program of someone else's and may fail in any way
             raise BadFile(
                 f"the model's chat template cannot be rendered ({type(error).__name__}: {error}); "
-                f"fix {TEMPLATE_KEY} in the file, or score a file without it"
+                f"fix {TEMPLATE_KEY} in the file, or take a file without it"
             ) from None
 
 
@@ -109,7 +136,32 @@ def _formatter(template: str, engine: Engine) -> Any:
     return formatter
 
 
-def _added_bos(engine: Engine) -> str:
+def _with_arguments(message: dict[str, Any], form: Callable[[object], object]) -> dict[str, Any]:
+    """The message with the arguments of its tool calls in another form."""
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    formed = [
+        {**call, "function": {**call["function"], "arguments": form(call["function"].get("arguments", {}))}}
+        if isinstance(call.get("function"), Mapping)
+        else call
+        for call in calls
+    ]
+    return {**message, "tool_calls": formed}
+
+
+def _as_object(arguments: object) -> object:
+    try:
+        return json.loads(arguments) if isinstance(arguments, str) else arguments
+    except ValueError:
+        return arguments
+
+
+def _as_text(arguments: object) -> object:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+
+
+def added_bos(engine: Engine) -> str:
     """The text of the BOS token where the tokenizer puts one in front, else nothing."""
     import llama_cpp
 

@@ -21,6 +21,7 @@ from quantplan.llamacpp.nodes import NodeWatcher
 from quantplan.llamacpp.signatures import GgmlTensor
 from quantplan.quant_type import QuantType, ggml_type
 from quantplan.tensor import Model
+from quantplan.text import Text
 
 _BATCH_TOKENS = 2048  # llama-perplexity's default n_batch: chunks are decoded together up to this many tokens
 
@@ -117,7 +118,7 @@ class Engine(LoadedModel):
                 f"llama.cpp could not run the model (llama_decode returned {code}); is there memory enough?"
             )
 
-    def chunks(self, text: str, limit: int | None = None) -> np.ndarray:
+    def chunks(self, text: Text, limit: int | None = None) -> np.ndarray:
         """int32 [chunks, n_ctx]: the text cut as llama-perplexity cuts it; what is left over is dropped.
 
         A vocabulary with a BOS token has it in front of each chunk. TextTooShort below two chunks, like the tool; BadUsage for

@@ -9,7 +9,6 @@ cuts long sequences into as many parts as there are threads.
 Works on the weights as they are in memory, also after ``Engine.put``.
 """
 
-import ctypes
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +18,7 @@ from quantplan.errors import QuantplanError
 from quantplan.llamacpp.chat import Prompt
 from quantplan.llamacpp.engine import Engine
 from quantplan.progress import Advance
+from quantplan.text import SpecialText
 
 AT_ONCE = 32  # sequences that are decoded together
 _CELLS = 16384  # places of all their caches: below 2 GiB for models up to 2B, whatever memory there is
@@ -81,7 +81,7 @@ class _Sequence:
 
     def __post_init__(self) -> None:
         prompt = self.request.prompt
-        self.tokens = self.engine.tokenize(prompt.text, prompt.special)
+        self.tokens = self.engine.tokenize(SpecialText((prompt.text,)) if prompt.special else prompt.text)
         self.most = min(self.request.max_tokens, self.trained - len(self.tokens))
         self._stops = [each.encode() for each in prompt.stop]
         if self.most < 1 or not len(self.tokens):
@@ -162,12 +162,7 @@ class _Decoder:
         """The token's bytes; None for one that ends an answer."""
         if self._llama.llama_vocab_is_eog(self._engine.vocab, token):
             return None
-        buffer = ctypes.create_string_buffer(256)
-        size = self._llama.llama_token_to_piece(self._engine.vocab, token, buffer, len(buffer), 0, True)
-        if size < 0:
-            buffer = ctypes.create_string_buffer(-size)
-            size = self._llama.llama_token_to_piece(self._engine.vocab, token, buffer, len(buffer), 0, True)
-        return buffer.raw[:size]
+        return self._engine.piece(token, special=True)
 
     @staticmethod
     def _prompts(group: list[_Sequence]) -> Iterator[tuple[int, int, int, bool]]:

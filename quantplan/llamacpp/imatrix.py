@@ -14,6 +14,7 @@ from quantplan.llamacpp import tools
 from quantplan.progress import SILENT, Advance, Reporter, absolute
 from quantplan.records.files import part_of, remove_leftovers
 from quantplan.tensor import Model
+from quantplan.text import special
 
 TOOL = "llama-imatrix"
 _SPARE_BYTES = 1 << 16  # a disk with less than that is full
@@ -23,13 +24,17 @@ _TOTAL = re.compile(r"computing over (\d+) chunks")
 
 @dataclass(frozen=True)
 class ImatrixOptions:
-    """``chunks`` 0: the whole text. ``process_output``: output.weight too, which the tool leaves out by itself."""
+    """``chunks`` 0: the whole text. ``process_output``: output.weight too, which the tool leaves out by itself.
+
+    ``parse_special``: the text is a ``SpecialText``.
+    """
 
     n_ctx: int = 512
     chunks: int = 0
     execution: Execution = Execution()
     process_output: bool = True
     legacy: bool = False
+    parse_special: bool = False
 
 
 def argv(model: Path, text: Path, out: Path, options: ImatrixOptions) -> list[str]:
@@ -37,6 +42,7 @@ def argv(model: Path, text: Path, out: Path, options: ImatrixOptions) -> list[st
     words = [TOOL, "-m", str(model), "-f", str(text), "-o", str(out), "-c", str(options.n_ctx)]
     words += ["--output-format", "dat" if options.legacy else "gguf", "--output-frequency", "1000000"]
     words += ["--process-output"] if options.process_output else []
+    words += ["--parse-special"] if options.parse_special else []
     words += ["--chunks", str(options.chunks)] if options.chunks else []
     threads, gpu_layers = options.execution.threads, options.execution.gpu_layers
     words += ["-t", str(threads), "-tb", str(threads)] if threads else []
@@ -90,7 +96,7 @@ def make(
             counter = ChunkCounter(advance)
             finished = tools.run(command, cwd=text.resolve().parent, report=report, on_text=counter, check=False)
         if finished.code != 0:
-            _check_length(model, text, options.n_ctx)
+            _check_length(model, text, options)
             raise tools.failure(finished)
         if not part.is_file():
             raise tools.failure(finished, "ended well but wrote no imatrix")
@@ -103,13 +109,14 @@ def make(
         part.unlink(missing_ok=True)
 
 
-def _check_length(model: Model, text: Path, n_ctx: int) -> None:
+def _check_length(model: Model, text: Path, options: ImatrixOptions) -> None:
     """TextTooShort for fewer than two chunks, which the tool refuses; what it says of that is cut off at times."""
     from quantplan.llamacpp.engine import Engine
     from quantplan.llamacpp.loaded_model import EngineOptions
 
+    n_ctx, words = options.n_ctx, text.read_bytes().decode("utf-8", "replace")
     with Engine(model, EngineOptions(n_ctx, vocabulary_only=True)) as engine:
-        tokens = len(engine.tokenize(text.read_bytes().decode("utf-8", "replace")))
+        tokens = len(engine.tokenize(special(words) if options.parse_special else words))
     if tokens < 2 * n_ctx:
         raise TextTooShort(
             f"{text.name}: the text has {tokens} tokens, at least {2 * n_ctx} are needed for chunks of "

@@ -12,6 +12,7 @@ from quantplan.errors import BadFile, QuantplanError
 from quantplan.execution import Execution
 from quantplan.llamacpp import rpc
 from quantplan.llamacpp.tools import first_reason
+from quantplan.text import SpecialText, Text, content
 
 _LOGGED = 20  # lines that are kept, the first
 _ALL_LAYERS = -1  # llama_model_params.n_gpu_layers, llama.h
@@ -55,23 +56,27 @@ class LoadedModel:
             self._llama.llama_model_free(self.model)
             self.model = None
 
-    def tokenize(self, text: str, parse_special: bool = False) -> np.ndarray:
-        """int32 [tokens] as llama-perplexity tokenizes: special tokens added, none parsed unless that is asked for."""
-        raw = text.encode("utf-8", "surrogateescape")  # a chat template of the file's may hold any bytes
+    def tokenize(self, text: Text) -> np.ndarray:
+        """int32 [tokens]: what llama.cpp makes of the text, in every command. The tokenizer's own BOS and EOS are added.
+
+        Of a plain text as llama-perplexity has it, of a ``SpecialText`` as llama-server and llama-imatrix --parse-special.
+        """
+        raw = content(text).encode("utf-8", "surrogateescape")  # a chat template of the file's may hold any bytes
         room = len(raw) + 16
         tokens = (self._llama.llama_token * room)()
-        count = self._llama.llama_tokenize(self.vocab, raw, len(raw), tokens, room, True, parse_special)
+        parsed = isinstance(text, SpecialText)
+        count = self._llama.llama_tokenize(self.vocab, raw, len(raw), tokens, room, True, parsed)
         if count < 0:
             raise QuantplanError(f"llama.cpp could not tokenize a text of {len(raw)} bytes")
         return np.frombuffer(memoryview(tokens), np.int32, count).copy()
 
-    def piece(self, token: int) -> bytes:
-        """The bytes that a token stands for; nothing for a special token."""
+    def piece(self, token: int, special: bool = False) -> bytes:
+        """The bytes that a token stands for; nothing for a special token, unless its text is asked for."""
         buffer = ctypes.create_string_buffer(256)
-        size = self._llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
+        size = self._llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
         if size < 0:
             buffer = ctypes.create_string_buffer(-size)
-            size = self._llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
+            size = self._llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
         return buffer.raw[:size]
 
     def _silence(self) -> None:

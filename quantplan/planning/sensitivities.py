@@ -5,16 +5,18 @@ from pathlib import Path
 from quantplan.errors import BadUsage
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.encodable_types import parse_writable
+from quantplan.llamacpp.texts import read_texts
 from quantplan.planning.kept_tables import read_table
 from quantplan.planning.request import quantizable
 from quantplan.progress import SILENT, Reporter
-from quantplan.project import SOURCES, read_text
+from quantplan.project import SOURCES
 from quantplan.records.cache import user_cache
 from quantplan.sensitivity.estimate import SensitivityOptions, price
 from quantplan.sensitivity.rows import prior_table
 from quantplan.sensitivity.tensor_swap import ProbeOptions
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.tensor import Model
+from quantplan.text import Text
 
 DEFAULT_CTX = 512  # tokens of a chunk, as in llama-perplexity
 
@@ -23,7 +25,7 @@ def sensitivities(
     model: Model,
     source: str | Path = "probe",
     *,
-    calibration: str | Path | None = None,
+    calibration: Text | Path | None = None,
     imatrix: Imatrix | None = None,
     options: SensitivityOptions | None = None,
     cache: Path | None = None,
@@ -48,7 +50,7 @@ def sensitivities(
             raise BadUsage(
                 "no calibration text: give --calibration FILE to probe, or --sensitivity weights to plan without a probe"
             )
-        text = read_text(calibration) if isinstance(calibration, Path) else calibration
+        text = read_texts([calibration], model, report=report) if isinstance(calibration, Path) else calibration
     estimated = price(model, tensors, imatrix, text, options, cache or user_cache(), report)
     if estimated.probe and estimated.probe.overhead is not None:
         report.say(f"probed {len(estimated.probe.scales)} tensors in {estimated.probe.seconds:.0f} s")

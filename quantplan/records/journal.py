@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from quantplan.errors import BadFile, NoSpace
+from quantplan.text import SpecialText, Text, content
 
 
 def digest_of(*parts: object) -> str:
@@ -19,8 +20,10 @@ def digest_of(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def text_digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def text_digest(text: Text) -> str:
+    """SHA-256 of a text as it is tokenized; of other tokens where special tokens are parsed, so another one."""
+    kind = b"special tokens parsed\n" if isinstance(text, SpecialText) else b""
+    return hashlib.sha256(kind + content(text).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 class Journal:

@@ -21,6 +21,7 @@ from quantplan.progress import SILENT, Advance, Reporter
 from quantplan.records.cache import Cache
 from quantplan.records.formats import MEASUREMENTS
 from quantplan.records.journal import digest_of, text_digest
+from quantplan.text import Text
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Builds:
 class Evaluator:
     """Measurements of files on one text."""
 
-    def __init__(self, builds: Builds, text: str, options: MeasureOptions, cache: Path) -> None:
+    def __init__(self, builds: Builds, text: Text, options: MeasureOptions, cache: Path) -> None:
         self.builds, self.text, self.options, self._cache = builds, text, options, cache
         self.made_from = (
             METRICS_VERSION,

@@ -24,6 +24,7 @@ from quantplan.run import refine
 from quantplan.run.refine import Refinement
 from quantplan.sensitivity.estimate import SensitivityOptions
 from quantplan.tensor import Model
+from quantplan.text import SpecialText, Text, content
 
 # Half of it corrects, half tests: about 128 chunks of 256 tokens tell whether 1 % between two plans is significant
 REFINE_TOKENS = 65536
@@ -36,10 +37,10 @@ class Texts:
     ``other_domain``: where compensated rounding must be better too; may be empty.
     """
 
-    calibration: str
-    validation: str
-    evaluation: str
-    other_domain: str = ""
+    calibration: Text
+    validation: Text
+    evaluation: Text
+    other_domain: Text = ""
 
 
 @dataclass(frozen=True)
@@ -126,17 +127,19 @@ class RunStatus:
 
 
 def make_imatrix(
-    model: Model, text: str, name: str, out: Path, options: imatrix_tool.ImatrixOptions, report: Reporter
+    model: Model, text: Text, name: str, out: Path, options: imatrix_tool.ImatrixOptions, report: Reporter
 ) -> Imatrix:
     """llama-imatrix over a text that becomes known as ``name``."""
     with tempfile.TemporaryDirectory(prefix="quantplan-") as folder:
         file = Path(folder) / name
-        file.write_bytes(text.encode())
+        # the tool drops one newline at the end
+        end = "\n" if isinstance(text, SpecialText) else ""
+        file.write_bytes((content(text) + end).encode("utf-8", "surrogateescape"))
         imatrix_tool.make(
             model,
             file,
             out,
-            options,
+            replace(options, parse_special=isinstance(text, SpecialText)),
             report=report,
             check=lambda part: read_imatrix(part).check_belongs_to(model),
         )

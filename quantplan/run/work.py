@@ -12,6 +12,7 @@ from quantplan.records.journal import digest_of, text_digest
 from quantplan.run.evaluation import EvaluatedFile
 from quantplan.run.refine import Refinement, Scored
 from quantplan.run.targets import RunOptions, RunTarget
+from quantplan.text import Text
 
 
 class KeptPlans:
@@ -90,7 +91,7 @@ def target_key(target: RunTarget) -> str:
     return digest_of(target.budget_bytes, types, constraints, request.per, request.objective, *further)[:16]
 
 
-def noted_table(request: PlanRequest, calibration: str, options: RunOptions, cache: Path) -> Cache[str]:
+def noted_table(request: PlanRequest, calibration: Text, options: RunOptions, cache: Path) -> Cache[str]:
     """Where the sensitivity table that was made last under these conditions is noted."""
     how, source = options.pricing, options.source
     imatrix = request.imatrix.digest if request.imatrix else None

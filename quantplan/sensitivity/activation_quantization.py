@@ -26,6 +26,7 @@ from quantplan.quant_type import BY_NAME
 from quantplan.records.cache import Cache
 from quantplan.sensitivity.tensor_swap import chunk_order
 from quantplan.tensor import Model, Tensor
+from quantplan.text import Text
 
 VERSION = 2  # 2: more chunks; 1: first
 _ACTIVATION_TYPES = (8, 9, 15)  # ggml's numbers of Q8_0, Q8_1 and Q8_K
@@ -51,7 +52,7 @@ class ActivationQuantization:
 def activation_quantization(
     model: Model,
     tensors: tuple[Tensor, ...],
-    text: str,
+    text: Text,
     n_ctx: int,
     execution: Execution,
     results: Cache[Any],
@@ -69,7 +70,7 @@ def activation_quantization(
 def on_servers(
     model: Model,
     tensors: tuple[Tensor, ...],
-    text: str,
+    text: Text,
     n_ctx: int,
     execution: Execution,
     results: Cache[Any],
@@ -89,7 +90,7 @@ def known(results: Cache[Any]) -> bool:
 
 
 def _measured(
-    model: Model, tensors: tuple[Tensor, ...], text: str, options: EngineOptions
+    model: Model, tensors: tuple[Tensor, ...], text: Text, options: EngineOptions
 ) -> dict[str, dict[int, float]]:
     by_name = {tensor.name: tensor for tensor in tensors}
     energies: dict[str, np.ndarray] = {}

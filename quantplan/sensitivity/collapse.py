@@ -22,6 +22,7 @@ from quantplan.records.cache import Cache, Plain
 from quantplan.records.journal import text_digest
 from quantplan.sensitivity.tensor_swap import ProbeOptions, Swap, TensorSwapper
 from quantplan.tensor import Model, Tensor
+from quantplan.text import Text
 
 VERSION = 1
 # plain error of the weighted encoding over that of the unweighted: 1.6 at most where columns are not extreme
@@ -73,7 +74,7 @@ def without_importance(
     model: Model,
     tensors: Iterable[Tensor],
     imatrix: Imatrix,
-    text: str | None,
+    text: Text | None,
     options: ProbeOptions,
     cache: Path,
     report: Reporter = SILENT,
@@ -99,7 +100,7 @@ def without_importance(
 
 
 def _both(
-    model: Model, kinds: dict[str, QuantType], imatrix: Imatrix, text: str, options: ProbeOptions, cache: Path
+    model: Model, kinds: dict[str, QuantType], imatrix: Imatrix, text: Text, options: ProbeOptions, cache: Path
 ) -> dict[str, tuple[float, float]]:
     """By tensor the KLD of its swap with and without importance; 0 for one that takes no part in a forward pass."""
     made_from = (VERSION, model.digest, imatrix.digest, text_digest(text), options.n_ctx)

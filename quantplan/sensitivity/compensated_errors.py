@@ -14,6 +14,7 @@ from quantplan.sensitivity.moment_metric import MetricErrors, MomentMetric
 from quantplan.sensitivity.second_moments import MomentOptions, collect
 from quantplan.sensitivity.tensor_swap import ProbeOptions
 from quantplan.tensor import Model, Tensor
+from quantplan.text import Text
 
 MOMENT_TOKENS = 1 << 16  # of second moments: 33k tokens gave a KLD of .0079, 65k .0077 (256 and 512 columns, Q4_K)
 
@@ -21,7 +22,7 @@ MOMENT_TOKENS = 1 << 16  # of second moments: 33k tokens gave a KLD of .0079, 65
 def collect_for_rounding(
     model: Model,
     tensors: tuple[Tensor, ...],
-    calibration: str,
+    calibration: Text,
     probe: ProbeOptions,
     cache: Path,
     report: Reporter = SILENT,

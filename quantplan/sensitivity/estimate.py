@@ -29,6 +29,7 @@ from quantplan.sensitivity.rows import PRIOR_INTERACTION, metric_row, prior_row,
 from quantplan.sensitivity.scales import all_scales, interaction
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.tensor import Model, Tensor
+from quantplan.text import Text
 
 DEFAULT_SAMPLE = 1 << 19  # weights measured per tensor: the sampling error stays near 1 %, below that of the probe
 
@@ -89,7 +90,7 @@ def price(
     model: Model,
     tensors: tuple[Tensor, ...],
     imatrix: Imatrix | None,
-    calibration: str | None,
+    calibration: Text | None,
     options: SensitivityOptions,
     cache: Path,
     report: Reporter = SILENT,
@@ -169,7 +170,7 @@ def _check_before(
     model: Model,
     tensors: tuple[Tensor, ...],
     imatrix: Imatrix | None,
-    calibration: str,
+    calibration: Text,
     options: SensitivityOptions,
     cache: Path,
 ) -> None:
@@ -186,7 +187,7 @@ def run_probe(
     model: Model,
     tensors: tuple[Tensor, ...],
     imatrix: Imatrix | None,
-    calibration: str,
+    calibration: Text,
     options: SensitivityOptions,
     cache: Path,
     report: Reporter,
@@ -204,7 +205,7 @@ def run_probe(
 
 
 def probe_results(
-    model: Model, imatrix: Imatrix | None, calibration: str, options: SensitivityOptions, cache: Path
+    model: Model, imatrix: Imatrix | None, calibration: Text, options: SensitivityOptions, cache: Path
 ) -> Cache[Any]:
     # threads and the number of chunks are left out: they change speed and precision, not what a chunk's KLD is
     backend = options.probe.execution.backend
@@ -228,7 +229,7 @@ def _imatrix_digest(imatrix: Imatrix | None) -> str | None:
 
 
 def _activations(
-    model: Model, tensors: tuple[Tensor, ...], calibration: str, options: SensitivityOptions, cache: Path
+    model: Model, tensors: tuple[Tensor, ...], calibration: Text, options: SensitivityOptions, cache: Path
 ) -> activation_quantization.ActivationQuantization | None:
     """That of the CPU's kernels, here or behind RPC; None for other backends, whose kernels cannot be asked."""
     n_ctx, execution = options.probe.n_ctx, options.probe.execution
@@ -250,7 +251,7 @@ def _activations(
 
 
 def _made_from(
-    model: Model, imatrix: Imatrix | None, calibration: str | None, options: SensitivityOptions
+    model: Model, imatrix: Imatrix | None, calibration: Text | None, options: SensitivityOptions
 ) -> dict[str, object]:
     return {
         "quantplan": __version__,

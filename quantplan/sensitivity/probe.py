@@ -33,6 +33,7 @@ from quantplan.sensitivity.tensor_swap import (
     affordable,
 )
 from quantplan.tensor import Model, Tensor
+from quantplan.text import Text
 
 # 4: types chosen by their measured error; 3: errors of experts with few hits; 2: uniform swaps by chunk, on more text; 1: first
 VERSION = 4
@@ -82,7 +83,7 @@ class _InProcess:
 
 
 @contextmanager
-def _in_process(model: Model, imatrix: Imatrix | None, text: str, options: ProbeOptions) -> Iterator[_InProcess]:
+def _in_process(model: Model, imatrix: Imatrix | None, text: Text, options: ProbeOptions) -> Iterator[_InProcess]:
     with TensorSwapper(model, imatrix, text, options) as swapper:
         yield _InProcess(swapper)
 
@@ -91,7 +92,7 @@ def probe(
     model: Model,
     tensors: tuple[Tensor, ...],
     imatrix: Imatrix | None,
-    text: str,
+    text: Text,
     options: ProbeOptions,
     results: Cache[Any],
     report: Reporter = SILENT,

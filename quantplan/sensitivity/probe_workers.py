@@ -16,6 +16,7 @@ from quantplan.imatrix import Imatrix
 from quantplan.parallel.worker_pool import Lost, WorkerPool, task_size, worker_threads
 from quantplan.sensitivity.tensor_swap import ProbeOptions, Survey, Swap, Swapped, TensorSwapper
 from quantplan.tensor import Model
+from quantplan.text import Text
 
 _IDLE_SECONDS = 120.0  # after which a worker that nobody asks anything lets go of the model
 
@@ -28,7 +29,7 @@ class ProbeJob:
     model_digest: str
     imatrix: Path | None
     imatrix_digest: str | None
-    text: str
+    text: Text
     options: ProbeOptions
     imatrix_excluded: frozenset[str] = frozenset()
 
@@ -36,7 +37,7 @@ class ProbeJob:
 class ProbeWorkers:
     """A ``SwapRunner`` of several processes. Use as a context manager."""
 
-    def __init__(self, model: Model, imatrix: Imatrix | None, text: str, options: ProbeOptions) -> None:
+    def __init__(self, model: Model, imatrix: Imatrix | None, text: Text, options: ProbeOptions) -> None:
         check_memory(model, options.execution)
         self._pool = WorkerPool(options.execution)
         # workers get no addresses: each of them is one process

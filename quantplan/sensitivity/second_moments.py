@@ -27,6 +27,7 @@ from quantplan.sensitivity.matrix_inputs import Graph, MatrixInput, read_graph
 from quantplan.sensitivity.moment_pass import MomentPass, Sum
 from quantplan.sensitivity.tensor_swap import chunk_order
 from quantplan.tensor import Model, Tensor
+from quantplan.text import Text
 
 VERSION = 1
 _BATCH_TOKENS = 2048
@@ -47,12 +48,12 @@ class MomentOptions:
     execution: Execution = Execution()
 
 
-def moments_folder(model: Model, text: str, options: MomentOptions, cache: Path) -> Path:
+def moments_folder(model: Model, text: Text, options: MomentOptions, cache: Path) -> Path:
     """Where the sums are kept: named by all that can change them. Threads and memory cannot."""
     return cache / f"second-moments-{digest_of(*_made_from(model, text, options).items())[:32]}"
 
 
-def _made_from(model: Model, text: str, options: MomentOptions) -> dict[str, object]:
+def _made_from(model: Model, text: Text, options: MomentOptions) -> dict[str, object]:
     return {
         "version": VERSION,
         "model": model.digest,
@@ -67,7 +68,7 @@ def _made_from(model: Model, text: str, options: MomentOptions) -> dict[str, obj
 def collect(
     model: Model,
     tensors: Iterable[Tensor],
-    text: str,
+    text: Text,
     options: MomentOptions,
     cache: Path,
     advance: Advance = lambda _share: None,

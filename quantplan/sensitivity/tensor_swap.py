@@ -20,6 +20,7 @@ from quantplan.quant_type import BY_NAME, QuantType, fitted
 from quantplan.sensitivity.collected_moments import CollectedMoments
 from quantplan.sensitivity.moment_metric import MomentMetric, of_estimate
 from quantplan.tensor import Model, Tensor
+from quantplan.text import Text
 
 # 2048 tokens suffice for a model: plans from 2 and from 64 chunks of 256 tokens differ by 1 to 4 % in evaluation KLD
 DEFAULT_TOKENS = 2048
@@ -113,7 +114,7 @@ def probe_types(stored: QuantType, columns: int) -> tuple[QuantType, ...]:
 class TensorSwapper:
     """The loaded model, its untouched logits, and one swap at a time. Use as a context manager."""
 
-    def __init__(self, model: Model, imatrix: Imatrix | None, text: str, options: ProbeOptions) -> None:
+    def __init__(self, model: Model, imatrix: Imatrix | None, text: Text, options: ProbeOptions) -> None:
         if model.header_only:
             raise BadUsage(
                 f"{model.path} holds a header without weights: nothing to probe; use --sensitivity FILE or --sensitivity prior"

@@ -24,6 +24,7 @@ from quantplan.llamacpp.generation import (
     generate,
 )
 from quantplan.llamacpp.loaded_model import EngineOptions
+from quantplan.text import SpecialText
 
 TEXTS = [
     "The old man said that he had never",
@@ -171,7 +172,7 @@ def test_the_models_own_template(engine):
 
 
 def test_special_tokens_of_a_prompt_are_parsed(engine):
-    assert engine.tokenize("<|endoftext|>user", parse_special=True).tolist() == [0, *engine.tokenize("user").tolist()]
+    assert engine.tokenize(SpecialText(("<|endoftext|>user",))).tolist() == [0, *engine.tokenize("user").tolist()]
     assert 0 not in engine.tokenize("<|endoftext|>user").tolist()
 
 
@@ -179,7 +180,7 @@ def test_a_bos_stands_there_once(reference_model, tmp_path):
     with Engine(with_bos(reference_model, tmp_path / "bos.gguf"), OPTIONS) as engine:
         text = form(engine, CHAT).prompt("Who?").text
         assert text == "user: Who?\nassistant:"
-        assert engine.tokenize(text, parse_special=True).tolist()[:2] == [0, engine.tokenize("user").tolist()[1]]
+        assert engine.tokenize(SpecialText((text,))).tolist()[:2] == [0, engine.tokenize("user").tolist()[1]]
 
 
 def test_thinking_can_be_switched(engine):

@@ -22,7 +22,6 @@ from quantplan.cli.surgery.published_before import check_project, operated_here
 from quantplan.errors import BadUsage
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.quantize import ftypes, known_ftype, looks_like_ftype
-from quantplan.project import read_text
 from quantplan.records.files import make_folder, replacing
 from quantplan.records.lock import locked
 from quantplan.surgery.edit_sources import leaderboard_source
@@ -75,17 +74,18 @@ def publish(
         edits,
         _budgets(budget, source),
         tuple(known_ftype(word) for word in stock or STOCK.split(",")),
-        _texts(calibration, text),
+        _texts(source, calibration, text),
         options.ctx(measuring.ctx, source),
         execution.threads,
         score,
         _identity_words(identity),
         _words(run_options),
         skip_check,
+        calibration.parse_special,
     )
     check_source(source)
     there = operated_here(folder / job.file, source, layer_map)
-    check_project(folder, folder / job.file, job.texts, job.ctx)
+    check_project(folder, folder / job.file, job.texts, job.ctx, job.parse_special)
     if output.dry_run:
         _announce(list(steps_of(job, folder)), folder, output.as_json)
         return
@@ -134,7 +134,7 @@ def _words(run_options: str) -> tuple[str, ...]:
         raise BadUsage(f"--run-options {run_options}: {error}; write them as on a command line") from None
 
 
-def _texts(calibration: CalibrationOptions, text: TextOptions) -> tuple[Path, Path]:
+def _texts(source: Model, calibration: CalibrationOptions, text: TextOptions) -> tuple[Path, Path]:
     """Calibration and evaluation text, which can be read."""
     both = (
         (options.calibration_files(calibration.calibration), "--calibration"),
@@ -143,7 +143,7 @@ def _texts(calibration: CalibrationOptions, text: TextOptions) -> tuple[Path, Pa
     for files, name in both:
         if len(files) != 1:
             raise BadUsage(f"give {name} one file or one folder: the project that is made names it")
-        read_text(files[0])
+        calibration.reader(source).text(files)
     return both[0][0][0], both[1][0][0]
 
 

@@ -43,6 +43,7 @@ class PublishOptions:
     identity: tuple[str, ...]
     further: tuple[str, ...]
     forced: bool = False
+    parse_special: bool = False
 
     @property
     def file(self) -> str:
@@ -62,7 +63,8 @@ def steps_of(job: PublishOptions, folder: Path) -> Iterator[PublishStep]:
     words = ("surgery", "apply", source, job.edits, "--name", job.name, "--out", file, *threads)
     words += ("--skip-architecture-check",) if job.forced else ()
     yield PublishStep(words, operates=True)
-    texts = ("--calibration", calibration, "--text", evaluation, "--ctx", str(job.ctx))
+    special = ("--parse-special",) if job.parse_special else ()
+    texts = ("--calibration", calibration, "--text", evaluation, *special, "--ctx", str(job.ctx))
     yield PublishStep(("init", file, *texts), "quantplan.toml")
     yield PublishStep(("measure", file, "--model", source, *threads))
     if job.score:

@@ -31,7 +31,7 @@ def operated_here(file: Path, source: Model, layer_map: LayerMap) -> bool:
         return False
 
 
-def check_project(folder: Path, model: Path, texts: tuple[Path, Path], ctx: int) -> None:
+def check_project(folder: Path, model: Path, texts: tuple[Path, Path], ctx: int, parse_special: bool = False) -> None:
     """BadUsage where the folder is a project already, of another model, text or chunk length."""
     path = folder / FILE
     if not path.is_file():
@@ -48,6 +48,10 @@ def check_project(folder: Path, model: Path, texts: tuple[Path, Path], ctx: int)
             raise BadUsage(f"{path} names another {key}, {_seen(there)}, not {given}; {_OTHER}, or give the same")
     if project.ctx != ctx:
         raise BadUsage(f"{path} has chunks of {project.ctx} tokens, not {ctx}; {_OTHER}, or give the same --ctx")
+    if project.settings.get("parse_special", False) != parse_special:
+        raise BadUsage(
+            f"{path} was made {'without' if parse_special else 'with'} --parse-special; {_OTHER}, or do the same"
+        )
 
 
 def _seen(path: Path | None) -> str:

@@ -36,6 +36,7 @@ from quantplan.surgery.search.search import SearchOptions, SearchResult, judge
 from quantplan.surgery.search.search import search as run_search
 from quantplan.surgery.write_model import check_target
 from quantplan.tensor import Model
+from quantplan.text import Text
 
 
 @command
@@ -77,7 +78,7 @@ def search(
     weights = options.imatrix(imatrix.imatrix, source)
     how = _options(source, candidates, ranking, skip_check)
     suite = ranking.suites()
-    searching, judging = asked.texts(calibration.calibration, text.text)
+    searching, judging = asked.texts(calibration, source, text.text)
     n_ctx = options.ctx(measuring.ctx, source)
     job = replace(_job(source, searching, n_ctx, ranking.chunks, execution, weights), suite=suite)
     if output.dry_run:
@@ -112,7 +113,7 @@ def _options(source: Model, candidates: CandidateOptions, ranking: RankingOption
 
 
 def _job(
-    source: Model, text: str, n_ctx: int, chunks: int | None, execution: ExecutionOptions, imatrix: Imatrix | None
+    source: Model, text: Text, n_ctx: int, chunks: int | None, execution: ExecutionOptions, imatrix: Imatrix | None
 ) -> EvaluationJob:
     count = chunks_of(source, text, n_ctx, chunks, execution.jobs)
     path = Path(imatrix.path).absolute() if imatrix else None

@@ -9,12 +9,14 @@ from typing import ClassVar
 
 from quantplan.cli import console, options
 from quantplan.cli.framework import option, whole
-from quantplan.cli.option_groups import MEASURING
+from quantplan.cli.option_groups import MEASURING, CalibrationOptions
 from quantplan.cli.score import read_suites
 from quantplan.errors import BadUsage
 from quantplan.evaluate.suites.suite import Suite
 from quantplan.surgery.edit_sources import edits_file
 from quantplan.surgery.edits import Edit, parse_edits
+from quantplan.tensor import Model
+from quantplan.text import Text
 
 _SEARCH = "Candidates"  # panel
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.IGNORECASE)
@@ -103,20 +105,20 @@ def seconds(text: str) -> float:
     return total
 
 
-def texts(calibration: Sequence[Path], evaluation: Sequence[Path]) -> tuple[str, str | None]:
+def texts(calibration: CalibrationOptions, source: Model, evaluation: Sequence[Path]) -> tuple[Text, Text | None]:
     """The text to search on and the evaluation text, with a warning where there is none, or they overlap."""
-    files, here = options.calibration_files(calibration), options.project()
-    if not files:
+    files, here = options.calibration_files(calibration.calibration), options.project()
+    searching = calibration.text(source)
+    if searching is None:
         raise BadUsage(
             "no calibration text to search on: give --calibration FILE, and --text FILE to evaluate the best"
         )
-    searching = options.joined_text(files)
     if not evaluation and not (here and here.text and here.text.exists()):
         console.warn(
             "no evaluation text: the first of many candidates is partly there by chance; give another text with --text FILE"
         )
         return searching, None
-    return searching, options.evaluation_text(evaluation, files)
+    return searching, options.evaluation_text(evaluation, calibration.reader(source), files)
 
 
 def record_path(option: Path | None, model: Path) -> Path:

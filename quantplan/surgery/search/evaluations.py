@@ -14,6 +14,7 @@ from quantplan.execution import Execution
 from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.measurement import Estimate
 from quantplan.tensor import Model
+from quantplan.text import Text
 
 VERSION = 1  # of scores in the cache; 1: first
 DEFAULT_TOKENS = 8192
@@ -29,7 +30,7 @@ class EvaluationJob:
 
     model: Path
     model_digest: str
-    text: str
+    text: Text
     n_ctx: int
     chunks: int
     folder: Path
@@ -72,7 +73,7 @@ class SearchTiming:
         return self.total / needed if needed > 0 else None
 
 
-def chunks_of(model: Model, text: str, n_ctx: int, chunks: int | None, jobs: int = 1) -> int:
+def chunks_of(model: Model, text: Text, n_ctx: int, chunks: int | None, jobs: int = 1) -> int:
     """Chunks to evaluate: ``chunks`` as far as the text goes, else ``DEFAULT_TOKENS`` or 2 GiB of logits, whichever is less.
 
     Raises TextTooShort, and BadUsage where ``jobs`` processes cannot hold the logits: memory must not change the result.
