@@ -89,6 +89,19 @@ LOADING = (
     "score {model.gguf} --text text.txt --chunks 2 --threads 1",
     "imatrix {model.gguf} -f text.txt --ctx 32 --chunks 2 --threads 1 -o out.gguf",
 )
+_NAMED = (
+    "damaged",
+    "damaged",
+    "damaged",
+    "a\x1b[31mb",
+    "a\nb\r\x07",
+    "\x9b2J\u202e",
+    "[red]x",
+    "\udcff",
+    "-m",
+    "a b'c\"d",
+)
+_STEERS = re.compile(r"[^\n\t\x20-\x7e\xa0-\u2027\u202f-\u2065\u206a-\U0010ffff]")
 _ODD_WORDS = (
     "0",
     "-1",
@@ -183,7 +196,7 @@ def damaged_command(
     for word in _split(template):
         name = word[1:-1] if word.startswith("{") else ""
         if name and (place.folder / name).is_file():
-            damaged_name = f"damaged.{name}"
+            damaged_name = f"{random.choice(_NAMED)}.{name}"
             contents[damaged_name] = _damage_of(name)(random, _content(place.folder / name))
             words.append(damaged_name)
         elif name:
@@ -230,7 +243,7 @@ def try_command(words: Sequence[str], contents: dict[str, bytes], place: Place) 
     before = place.contents()
     try:
         with limits():
-            code, _, said = typed(words)
+            code, put, said = typed(words)
         after = place.contents()
     except Exception as error:
         raise Fault(f"{words}: {type(error).__name__}: {str(error)[:300]}") from error
@@ -240,6 +253,8 @@ def try_command(words: Sequence[str], contents: dict[str, bytes], place: Place) 
         for name in contents:
             (place.folder / name).unlink(missing_ok=True)
     _check(words, code, said, {path.name for path in after - before})
+    if odd := _STEERS.findall(put + said):
+        raise Fault(f"{words}: {odd} are printed")
     return code
 
 

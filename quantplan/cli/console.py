@@ -145,7 +145,7 @@ class _Bars:
 
     @contextmanager
     def stage(self, name: str, total: float = 1.0, unit: str = "") -> "Iterator[Advance]":
-        task = self._bars.add_task(name, total=total, detail="")
+        task = self._bars.add_task(streams.visible(name), total=total, detail="")
         try:
             yield lambda amount: self._advance(task, amount, unit)
         finally:
@@ -157,7 +157,7 @@ class _Bars:
         self._bars.update(task, detail=_amounts(state.completed, state.total or 1.0, unit))
 
     def say(self, text: str) -> None:
-        self._bars.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._bars.console.print(streams.visible(text), highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         self.say(f"warning: {text}")

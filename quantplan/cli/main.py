@@ -99,15 +99,15 @@ def main() -> None:
     except QuantplanError as error:
         if os.environ.get("QUANTPLAN_DEBUG"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         sys.exit(error.exit_code)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
-            print(_INTERRUPTED, file=sys.stderr)
+            _say(_INTERRUPTED)
         _flush()
         raise
     except KeyboardInterrupt:
-        print(_INTERRUPTED, file=sys.stderr)
+        _say(_INTERRUPTED)
         sys.exit(INTERRUPTED)
     except Exception as error:
         if os.environ.get("QUANTPLAN_DEBUG"):
@@ -115,10 +115,13 @@ def main() -> None:
         sys.exit(_unforeseen(error.args[0] if isinstance(error, Unforeseen) else error))
 
 
+def _say(text: str) -> None:
+    print(streams.visible(text), file=sys.stderr, flush=True)
+
+
 def _broke_off(words: str) -> None:
     """Ends the process, as ggml is about to after its last words, but with a sentence."""
-    print(f"error: llama.cpp broke off: {words}; is the model damaged? Finished steps are kept", file=sys.stderr)
-    sys.stderr.flush()
+    _say(f"error: llama.cpp broke off: {words}; is the model damaged? Finished steps are kept")
     os._exit(ToolFailed.exit_code)
 
 
@@ -137,12 +140,12 @@ def _unforeseen(error: Exception) -> int:
     """Says what happened, where its log is and what to do; the exit code."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         place = f" for {error.filename}" if error.filename else ""
-        print(f"error: no space left on the disk{place}; free some, finished steps are kept", file=sys.stderr)
+        _say(f"error: no space left on the disk{place}; free some, finished steps are kept")
         return NoSpace.exit_code
     reason = next(iter(str(error).splitlines()), "") or ("memory ran out" if isinstance(error, MemoryError) else "")
-    print(f"error: unexpected {type(error).__name__}{reason and ': '}{reason}", file=sys.stderr)
-    print(f"the log with the traceback is in {_logged(error)}", file=sys.stderr)
-    print(f"{_advice(error)}; --debug shows the traceback", file=sys.stderr)
+    _say(f"error: unexpected {type(error).__name__}{reason and ': '}{reason}")
+    _say(f"the log with the traceback is in {_logged(error)}")
+    _say(f"{_advice(error)}; --debug shows the traceback")
     return QuantplanError.exit_code
 
 

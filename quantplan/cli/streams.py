@@ -1,16 +1,19 @@
 """stdout and stderr take any text and may be closed by their reader: no command fails for what a name holds, nor for what a
 terminal can show, and `| head` ends it without a word.
 
-Names of files and of tensors may be any bytes; Python holds those that are not UTF-8 as lone surrogates. A console may be
-cp1252, or ASCII (``LC_ALL=C`` in a container, ``PYTHONIOENCODING=ascii``).
+Names of files and of tensors may be any bytes, also such as steer a terminal: those are shown as escapes. Python holds bytes
+that are not UTF-8 as lone surrogates. A console may be cp1252, or ASCII (``LC_ALL=C`` in a container,
+``PYTHONIOENCODING=ascii``).
 """
 
 import codecs
 import os
+import re
 import sys
 from typing import NoReturn, TextIO
 
 _HANDLER = "quantplan"
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _RAW_BYTES = range(0xDC80, 0xDD00)  # what surrogateescape makes of the bytes 0x80 to 0xFF
 _PLAIN = {
     "\N{PLUS-MINUS SIGN}": "+-",
@@ -53,9 +56,9 @@ def take_any_text() -> None:
 
 
 def write(text: str, stream: TextIO) -> None:
-    """A line, at once; ends the program where nobody reads any longer."""
+    """A line, at once, without control characters; ends the program where nobody reads any longer."""
     try:
-        print(text, file=stream, flush=True)
+        print(visible(text), file=stream, flush=True)
     except BrokenPipeError:
         reader_gone(stream)
 
@@ -76,9 +79,13 @@ def discard(stream: TextIO) -> None:
 def shown(text: str, stream: TextIO) -> str:
     """The text as the stream shows it, for layouts: control characters, which would break a line, as escapes."""
     encoding = stream.encoding or "utf-8"
-    printable = "".join(repr(each)[1:-1] if _is_control(each) else each for each in text)
-    return printable.encode(encoding, _HANDLER).decode(encoding, "surrogateescape")
+    return _CONTROL.sub(_escaped, text).encode(encoding, _HANDLER).decode(encoding, "surrogateescape")
 
 
-def _is_control(character: str) -> bool:
-    return character < " " or "\x7f" <= character < "\xa0"
+def visible(text: str) -> str:
+    """The text with escapes for what would steer a terminal or turn its letters about; line ends and tabs are left."""
+    return _CONTROL.sub(lambda match: match[0] if match[0] in "\n\t" else _escaped(match), text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return ascii(match[0])[1:-1]

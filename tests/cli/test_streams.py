@@ -42,6 +42,15 @@ def test_a_name_keeps_its_row(stdout):
     assert r"a\nb\x1b[31m\r.gguf  1" in written().decode()
 
 
+def test_nothing_that_is_printed_steers_the_terminal(stdout, capsys):
+    written = stdout("utf-8")
+    console.put("a\x1b[31m\x07b\r\x9b2J\u202e\tc\nd")
+    console.put_json({"name": "a\x1b[31m\u202e"})
+    console.warn("e\x1b]0;title\x07")
+    assert written() == b'a\\x1b[31m\\x07b\\r\\x9b2J\\u202e\tc\nd\n{\n "name": "a\\u001b[31m\\u202e"\n}\n'
+    assert capsys.readouterr().err == "warning: e\\x1b]0;title\\x07\n"
+
+
 @pytest.mark.parametrize(
     ("encoding", "shown"),
     [

@@ -9,7 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from quantplan.cli import console
+from quantplan.cli import console, streams
 from quantplan.progress import Advance, Reporter
 from quantplan.report.leaderboard_table import in_short, leaderboard_table
 from quantplan.report.table import as_rich
@@ -41,12 +41,12 @@ class _View:
 
     @contextmanager
     def stage(self, name: str, total: float = 1.0, unit: str = "") -> Iterator[Advance]:
-        task = self._bars.add_task(name, total=total)
+        task = self._bars.add_task(streams.visible(name), total=total)
         yield lambda amount: self._bars.advance(task, amount)
         self._bars.remove_task(task)
 
     def say(self, text: str) -> None:
-        self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._live.console.print(streams.visible(text), highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         self.say(f"warning: {text}")
