@@ -68,12 +68,19 @@ class SensitivityTable:
     calibrated: bool = False  # scales measured in KLD, not taken from a prior
     made_from: dict[str, object] = field(default_factory=dict)
     unit: str = "nats/token"
+    architecture: str = ""  # of the model; empty where the table does not say it, as those of old versions
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of the rows' tensors, ggml order
 
     @property
     def without_importance(self) -> tuple[str, ...]:
         """Tensors that were measured, and are to be encoded, without the imatrix's data."""
         names = self.made_from.get("without_importance", ())
         return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+
+    def described(self, model: Model) -> "SensitivityTable":
+        """The table with the architecture and the shapes of its model, by which it can be used for a sibling."""
+        shapes = {name: model.by_name[name].shape for name in self.rows if name in model.by_name}
+        return replace(self, architecture=model.architecture, shapes=shapes)
 
     def check_belongs_to(self, model: Model, tensors: Iterable[str]) -> None:
         """ModelMismatch naming what is missing unless every tensor has a row."""

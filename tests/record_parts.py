@@ -70,6 +70,8 @@ SENSITIVITIES = SensitivityTable(
     "cpu",
     True,
     {"windows": 8, "types": ["Q4_K", "Q6_K"]},
+    architecture="qwen3",
+    shapes={"token_embd.weight": (256, 512), "output.weight": (256, 512)},
 )
 
 SECOND_MOMENTS = Index(

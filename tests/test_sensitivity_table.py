@@ -63,7 +63,7 @@ def test_file_round_trip(tmp_path):
         ('"Q8_0"', '"Q9_0"', NothingSelected, "no quantization type 'Q9_0'"),
         ('"weights"', '"wights"', BadFile, "damaged sensitivity table"),
         ('"rows"', '"rwos"', BadFile, "damaged sensitivity table"),
-        ('"version": 2', '"version": 99', BadFile, "version 99 of quantplan-damage is unknown"),
+        ('"version": 3', '"version": 99', BadFile, "version 99 of quantplan-damage is unknown"),
         ("quantplan-damage", "quantplan-plan", BadFile, "a quantplan-damage file is needed"),
         ("{", "", BadFile, "not JSON"),
     ],

@@ -1,13 +1,15 @@
-"""The types of any quantized file, built again from the original model with error-compensated rounding."""
+"""The types of any quantized file, built again from the original model, or from a sibling of it, with compensated rounding."""
 
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from quantplan.build.build import build
 from quantplan.build.compensated_rounding import Compensation, compensable, rounding_use
 from quantplan.errors import BadUsage, ModelMismatch
 from quantplan.gguf.imatrix_files import read_imatrix, write_imatrix
-from quantplan.gguf.reader import read_model
+from quantplan.gguf.reader import read_model, tensor_bytes
 from quantplan.gguf.shards import model_stem
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.plan import Plan
@@ -26,6 +28,7 @@ class Requantization:
     """What is to be built: the plan of the file's types, the imatrix and second moments that it is built with.
 
     ``left``: quantized tensors that keep ggml's own encoding, and why: their type or their inputs allow no compensation.
+    ``differs``: a tensor that tells that the file was made of a sibling, not of this model; its types are a layout then.
     """
 
     plan: Plan
@@ -33,6 +36,7 @@ class Requantization:
     compensation: Compensation
     warnings: tuple[str, ...]
     left: dict[str, str]
+    differs: str | None = None
 
     def build(self, source: Model, out: Path, threads: int = 0, report: Reporter = SILENT) -> Model:
         """Raises what ``build.build`` raises."""
@@ -55,7 +59,8 @@ def requantization(
     The imatrix is the diagonal of the same second moments. Raises ModelMismatch where the file is not of that model's shapes,
     BadUsage where nothing can be compensated, TextTooShort, NoSpace.
     """
-    _check_same_model(read_model(file), source)  # a file of another model must not cost a pass over the text
+    given = read_model(file)
+    _check_same_model(given, source)  # a file of another model must not cost a pass over the text
     moments = collect_for_rounding(source, quantizable(source), calibration, options, cache, report)
     path = moments.folder / f"{model_stem(source.path.name)}.imatrix.gguf"
     write_imatrix(moments.imatrix("calibration text"), path)
@@ -67,7 +72,20 @@ def requantization(
             "quantplan cannot compensate"
         )
     plan = imported.plan.with_compensation(names, rounding_use(moments.made_from))
-    return Requantization(plan, path, Compensation(moments, cache), imported.warnings, _left(plan, source))
+    differs = other_weights(given, source)
+    return Requantization(plan, path, Compensation(moments, cache), imported.warnings, _left(plan, source), differs)
+
+
+def other_weights(given: Model, source: Model) -> str | None:
+    """The first vector that both store alike and that holds other numbers: the file is not made of ``source`` then, but of a
+    sibling. None where all are equal: quantizing copies them (fine-tunes that leave norms and biases alone are not told).
+    """
+    for tensor in source.tensors:
+        there = given.by_name.get(tensor.name)
+        alike = there and len(tensor.shape) == 1 and (there.shape, there.type) == (tensor.shape, tensor.type)
+        if there and alike and not np.array_equal(tensor_bytes(given, there), tensor_bytes(source, tensor)):
+            return tensor.name
+    return None
 
 
 def _check_same_model(given: Model, source: Model) -> None:

@@ -10,9 +10,8 @@ from quantplan.cli.framework import command, json_option, option
 from quantplan.cli.option_groups import sensitivity_file_option
 from quantplan.errors import BadFile
 from quantplan.planning.difference import difference
-from quantplan.planning.kept_tables import table_of
+from quantplan.planning.kept_tables import table_file, table_of
 from quantplan.planning.tensor_types import TensorTypes, read_tensor_types
-from quantplan.records.formats import SENSITIVITY_TABLES
 from quantplan.report.difference_table import difference_fields, difference_table, rounding_lines
 from quantplan.sensitivity_table import SensitivityTable
 
@@ -53,7 +52,8 @@ def diff(
 
 def _table(option: Path | None, both: tuple[TensorTypes, TensorTypes]) -> SensitivityTable | None:
     if option is not None:
-        return SENSITIVITY_TABLES.read(option)
+        with console.terminal() as report:
+            return table_file(option, report)
     reasons = []
     for plan in (types.plan for types in both if types.plan):
         try:

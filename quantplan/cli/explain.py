@@ -42,7 +42,8 @@ def explain(
     """
     made = PLANS.read(plan)
     source = options.model(model.file, made)
-    table = read_table(sensitivity, source) if sensitivity else table_of(made, options.cache_folder())
+    with console.terminal() as report:
+        table = read_table(sensitivity, source, report) if sensitivity else table_of(made, options.cache_folder())
     importance = options.imatrix(imatrix.imatrix, source, made)
     per = "layer" if made.layer_types else "tensor"
     request = PlanRequest(source, importance, _types(made, table), None, _constraints(made), per)

@@ -174,7 +174,7 @@ class MomentExecutionOptions(ExecutionOptions):
 
 
 def sensitivity_file_option() -> Any:
-    return option("Sensitivity table (default: the plan's).", panel=TEXTS, metavar="FILE")
+    return option("Sensitivity table, hf:// too (default: the plan's).", panel=TEXTS, metavar="FILE")
 
 
 def repetitions_option() -> Any:

@@ -26,7 +26,7 @@ from quantplan.llamacpp.encodable_types import parse_writable
 from quantplan.project import SOURCES
 from quantplan.quant_type import QuantType, weight_type
 from quantplan.selector import Selector, parse_assignment
-from quantplan.sensitivity.estimate import SensitivityOptions
+from quantplan.sensitivity.estimate import SIBLING_PROBES, SensitivityOptions
 from quantplan.sensitivity.tensor_swap import ProbeOptions
 from quantplan.solver.constraints import Constraints
 from quantplan.tensor import Model
@@ -228,7 +228,7 @@ class SensitivityOption:
     panel: ClassVar[str] = MEASURING
     sensitivity: str = option(
         "Where each tensor's sensitivity comes from: probe (measured KLD), weights (rounding error and imatrix only), "
-        "prior (no weights read), or the file of a table.",
+        "prior (no weights read), or the file of a table, hf://owner/repo/table.json too; a sibling's will do.",
         default="probe",
         metavar="probe|weights|prior|FILE",
         autocompletion=lambda incomplete: [word for word in SOURCES if word.startswith(incomplete)],
@@ -250,10 +250,17 @@ class ProbingOptions(ChunkOptions):
         default=Rounding.auto,
     )
 
+    sibling_probes: int = option(
+        "Tensors to probe where the table of --sensitivity or --against is of a sibling; 0: none.",
+        default=SIBLING_PROBES,
+        min=0,
+    )
+
     def estimation(self, model: Model, types: tuple[QuantType, ...], execution: ExecutionOptions) -> SensitivityOptions:
         """How the sensitivities of these types are measured."""
         probe = ProbeOptions(options.ctx(self.ctx, model), self.chunks, self.chunks == 0, execution.parsed())
-        return SensitivityOptions(types, probe, parse_sample(self.sample), self.rounding is Rounding.auto)
+        sample, compensate = parse_sample(self.sample), self.rounding is Rounding.auto
+        return SensitivityOptions(types, probe, sample, compensate, self.sibling_probes)
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ class PlanningOptions:
             table = api.sensitivities(
                 request.model,
                 source,
-                calibration=self.calibration.text(request.model) if source == "probe" else None,
+                calibration=self.calibration.text(request.model) if source not in ("weights", "prior") else None,
                 imatrix=request.imatrix,
                 options=how,
                 cache=options.cache_folder(),

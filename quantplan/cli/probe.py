@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from quantplan.cli import console, options
-from quantplan.cli.framework import OutputOptions, command, out_option
+from quantplan.cli.framework import OutputOptions, command, option, out_option
 from quantplan.cli.option_groups import (
     ImatrixOptions,
     InputTextOptions,
@@ -20,11 +20,14 @@ from quantplan.estimates.pace import forward_pace, rounding_seconds
 from quantplan.estimates.work import WorkEstimate, of_probe, why_not_timed
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.encodable_types import parse_writable
+from quantplan.planning.kept_tables import read_table
 from quantplan.planning.request import quantizable
 from quantplan.records.formats import SENSITIVITY_TABLES
+from quantplan.report.sibling_table import sibling_table
 from quantplan.report.table import Columns, table_of
 from quantplan.sensitivity.estimate import SensitivityOptions, price
 from quantplan.sensitivity.probe import Probe, Scale
+from quantplan.sensitivity.sibling import check_sibling, spread_over_costs
 from quantplan.tensor import Model, Tensor
 
 _SHOWN = 12  # the most sensitive tensors tell the story; hundreds of rows would hide it
@@ -40,11 +43,17 @@ def probe(
     execution: MomentExecutionOptions,
     output: OutputOptions,
     out: Path | None = out_option("Write the sensitivity table here, for solve --sensitivity FILE."),
+    against: Path | None = option(
+        "Instead: probe --sibling-probes tensors and say whether this table of a sibling holds.", metavar="FILE"
+    ),
 ) -> None:
     """Measure what each tensor costs: swap it, rounded, into the loaded model and take the KL divergence.
 
     One swap prices every type of a tensor. Each finished tensor is kept: after an interruption the same command resumes. The
     sensitivity table joins the scales with the rounding error of every type.
+
+    With --against TABLE (hf:// too), the table of a model with the same names and shapes, a few tensors are probed, spread
+    over the costs in the table: whether it holds for this model, too, before a whole probe is paid for.
 
     Example, in a project: quantplan probe --chunks 8
     """
@@ -53,6 +62,9 @@ def probe(
     text = calibration.required(source)
     how = probing.estimation(source, parse_writable(types.types), execution)
     tensors = quantizable(source)
+    if against is not None:
+        _against(against, source, importance, text, how, output)
+        return
     if output.dry_run:
         per_tensor = how.probe.base_chunks(sys.maxsize)
         console.put(
@@ -72,6 +84,24 @@ def probe(
         console.put_json(_as_json(source, estimated.probe))
     else:
         _print(source, estimated.probe)
+
+
+def _against(
+    path: Path, source: Model, imatrix: Imatrix | None, text: str, how: SensitivityOptions, output: OutputOptions
+) -> None:
+    with options.alone(), console.terminal() as report:
+        table = read_table(path, source, report)
+        if output.dry_run:
+            chosen = spread_over_costs(table, source, imatrix, how.sibling_probes)
+            console.put(f"would probe {len(chosen)} tensors: {', '.join(tensor.name for tensor in chosen)}")
+            return
+        cache = options.cache_folder()
+        check = check_sibling(table, source, imatrix, text, how, how.sibling_probes, cache, report)
+    if output.as_json:
+        console.put_json({"model": str(source.path), "table": str(path)} | check.fields())
+        return
+    console.put_table(sibling_table(check))
+    console.put(check.in_words())
 
 
 def _estimate(

@@ -1,5 +1,6 @@
 """`quantplan requantize`: anybody's quant, its types and bytes kept, encoded again with error-compensated rounding."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +49,9 @@ def requantize(
     each column makes up for the rounding errors of the columns before it, weighted by the inputs that the calibration text
     gives. The result is a stock GGUF: same blocks, same kernels, same speed. With --text both files are measured.
 
+    FILE may be made of a sibling of --base, such as the model that a fine-tune started from: same names and shapes. Its types
+    are the layout of the new file then, and that is said; with --text only the new file is measured, FILE is another model.
+
     Shards are read together, given any of them; the result is one file. Finished tensors are kept: after Ctrl-C or kill -9
     the same command resumes. An older file at --out stays until the new one is complete.
 
@@ -76,13 +80,19 @@ def requantize(
     probe = ProbeOptions(options.ctx(measuring.ctx, source), execution=here)
     with console.terminal() as report:
         work = requantization(path, source, calibration_text, probe, options.cache_folder(), report)
-        _tell(work)
+        _tell(work, path, source)
         built = work.build(source, target, here.threads, report)
-    measured = _measured(source, (path, target), evaluation, measuring, here) if evaluation else []
-    _show(built, target, work, measured, output.as_json)
+    files = [target] if work.differs else [target, path]
+    measured = _measured(source, files, evaluation, measuring, here) if evaluation else []
+    _show(built, source, target, work, measured, output.as_json)
 
 
-def _tell(work: Requantization) -> None:
+def _tell(work: Requantization, path: Path, source: Model) -> None:
+    if work.differs:
+        console.say(
+            f"{path.name} was made of another model than {source.path.name} ({work.differs} differs): its types are taken "
+            "as a layout, all weights are those of the base"
+        )
     for warning in work.warnings:
         console.warn(warning)
     for reason in dict.fromkeys(work.left.values()):
@@ -91,15 +101,19 @@ def _tell(work: Requantization) -> None:
 
 
 def _measured(
-    source: Model, files: tuple[Path, Path], text: Text, measuring: EvaluationOptions, here: Execution
+    source: Model, files: Sequence[Path], text: Text, measuring: EvaluationOptions, here: Execution
 ) -> list[Measurement]:
     how = MeasureOptions(options.ctx(measuring.ctx, source), measuring.eval_chunks, here)
     with console.progress("measuring") as advance:
         return measure(source.path, files, text, how, advance, options.cache_folder())
 
 
-def _show(built: Model, target: Path, work: Requantization, measured: list[Measurement], as_json: bool) -> None:
-    ratio = ratio_interval(measured[1].per_chunk_kld, measured[0].per_chunk_kld) if measured else None
+def _show(
+    built: Model, source: Model, target: Path, work: Requantization, measured: list[Measurement], as_json: bool
+) -> None:
+    klds: list[float | None] = [each.kld.value for each in measured]
+    kld, kld_of_file = (*klds, None, None)[:2]
+    ratio = ratio_interval(*(each.per_chunk_kld for each in measured)) if len(measured) == 2 else None
     if as_json:
         console.put_json(
             {
@@ -107,19 +121,22 @@ def _show(built: Model, target: Path, work: Requantization, measured: list[Measu
                 "file_bytes": built.file_bytes,
                 "compensated": list(work.plan.compensated),
                 "left": [{"name": name, "reason": reason} for name, reason in work.left.items()],
-                "kld": measured[1].kld.value if measured else None,
-                "kld_of_file": measured[0].kld.value if measured else None,
+                "differs": work.differs,
+                "kld": kld,
+                "kld_of_file": kld_of_file,
                 "ratio": [ratio.ratio, finite(ratio.low), finite(ratio.high)] if ratio else None,
             }
         )
         return
     if ratio:
         console.say(_in_words(measured, ratio))
+    elif kld is not None:
+        console.say(f"KLD {kld:.5f} against {source.path.name}")
     console.put(str(target))
 
 
 def _in_words(measured: list[Measurement], ratio: Ratio) -> str:
-    before, after = (measurement.kld.value for measurement in measured)
+    after, before = (measurement.kld.value for measurement in measured)
     return (
         f"KLD {after:.5f} against {before:.5f} of the file given: {ratio.ratio:.3f} of it "
         f"(95 % interval: {interval(ratio.low, ratio.high, '.3f')})"

@@ -28,6 +28,7 @@ _REFERENCE = re.compile(
     re.ASCII,
 )
 _OTHER_FILE = re.compile(r"\.(?:safetensors|bin|pth?|json|ya?ml|md|txt|jinja|gguf_file|zip|gz)$", re.IGNORECASE)
+MODEL, RECORD = "model", "record"  # what a reference may name: a GGUF, or a JSON of quantplan
 _NO_MODELS = ("mmproj", "imatrix")  # anywhere in names of files that are no model alone
 _COMPANIONS = (
     "mtp-",
@@ -60,29 +61,35 @@ def is_reference(path: Path | str) -> bool:
     return bool(_SCHEME.match(text)) or text.startswith(("http:/", "https:/", *(f"{host}/" for host in _HOSTS)))
 
 
-def parse_reference(text: str) -> HubReference:
+def parse_reference(text: str, kind: str = MODEL) -> HubReference:
     """``[hf://]owner/repo[:quant][/file.gguf][@revision]``, the revision after the repository too, or an address as browsers show
-    it (``https://huggingface.co/owner/repo/resolve/main/file.gguf``). A file may be a folder. BadUsage for all else."""
+    it (``https://huggingface.co/owner/repo/resolve/main/file.gguf``). A file may be a folder. BadUsage for all else.
+
+    ``kind`` RECORD: a JSON file of quantplan's must be named.
+    """
     if not _SCHEME.match(text) and is_reference(text):
-        return _of_address(text)
+        return _of_address(text, kind)
     match = _REFERENCE.fullmatch(_SCHEME.sub("", text, count=1))
     if not match:
         raise BadUsage(f"cannot read {text!r}; write hf://owner/repo/file.gguf, or -hf owner/repo:Q4_K_M")
     repo, file, quant = match["repo"], match["file"], match["quant"]
     if file and quant:
         raise BadUsage(f"{text}: a file or a quant, not both")
-    _check_file(text, file)
+    _check_file(text, file, kind)
     if match["early"] and match["late"]:
         raise BadUsage(f"{text}: two revisions")
     return HubReference(repo, file, quant, match["early"] or match["late"] or "main")
 
 
-def _check_file(text: str, file: str | None) -> None:
-    if file and _OTHER_FILE.search(file):
+def _check_file(text: str, file: str | None, kind: str) -> None:
+    if kind == RECORD:
+        if not (file and file.lower().endswith(".json")):
+            raise BadUsage(f"{text}: name a JSON file of the repository: hf://owner/repo/table.json")
+    elif file and _OTHER_FILE.search(file):
         raise BadUsage(f"{text}: {file} is not a GGUF file; name a .gguf, or leave it out to search the repository")
 
 
-def _of_address(text: str) -> HubReference:
+def _of_address(text: str, kind: str) -> HubReference:
     address = _ADDRESS.fullmatch(re.split(r"[?#]", text, maxsplit=1)[0])
     own = os.environ.get("HF_ENDPOINT", "").rpartition("//")[2].rstrip("/")
     if not address or address["host"].lower() not in (*_HOSTS, own):
@@ -91,13 +98,13 @@ def _of_address(text: str) -> HubReference:
         )
     path = unquote(address["path"])
     if ":" in path:  # hf.co/owner/repo:Q4_K_M, as ollama writes it
-        return parse_reference(f"hf://{path}")
+        return parse_reference(f"hf://{path}", kind)
     match = _IN_ADDRESS.fullmatch(path)
     if not match:
         raise BadUsage(
             f"{text}: not the address of a model; it looks like https://{_HOSTS[0]}/owner/repo/resolve/main/m.gguf"
         )
-    _check_file(text, match["file"])
+    _check_file(text, match["file"], kind)
     return HubReference(match["repo"], match["file"], revision=match["revision"] or "main")
 
 
@@ -112,7 +119,7 @@ def model_files(reference: HubReference, files: Sequence[str]) -> tuple[str, ...
     inside = [name for name in models if reference.file is None or name.startswith(f"{reference.file}/")]
     first = _best(inside, reference.quant)
     if first is None:
-        raise NothingSelected(_nothing(reference, models))
+        raise NothingSelected(_nothing(reference, models, files))
     return _shards(first, files, reference)
 
 
@@ -165,7 +172,10 @@ def _shards(name: str, files: Sequence[str], reference: HubReference) -> tuple[s
     return shard.all
 
 
-def _nothing(reference: HubReference, models: Sequence[str]) -> str:
+def _nothing(reference: HubReference, models: Sequence[str], files: Sequence[str]) -> str:
+    if reference.file and reference.file.lower().endswith(".json"):
+        records = [name for name in files if name.lower().endswith(".json")]
+        return f"{reference.repo} has no {reference.file}; JSON files there: {', '.join(records) or 'none'}"
     if not models:
         return f"{reference.repo} has no GGUF model; look for a repository of its GGUF files, or convert the model"
     wanted = reference.file or f"quant {reference.quant}"

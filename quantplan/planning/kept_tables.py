@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
-from quantplan.errors import BadFile, ModelMismatch
+from quantplan.errors import BadFile
+from quantplan.hub.hub import Hub
+from quantplan.hub.reference import RECORD, is_reference, parse_reference
 from quantplan.plan import Plan
+from quantplan.planning.siblings import for_sibling
+from quantplan.progress import SILENT, Reporter
 from quantplan.records.formats import SENSITIVITY_TABLES
 from quantplan.records.journal import digest_of
 from quantplan.sensitivity_table import SensitivityTable
@@ -39,14 +43,20 @@ def table_of(plan: Plan, cache: Path) -> SensitivityTable:
     return table
 
 
-def read_table(path: Path | str, model: Model) -> SensitivityTable:
-    """A sensitivity table file for a model; ModelMismatch where it was made for another."""
-    table = SENSITIVITY_TABLES.read(path)
-    if table.model_digest and table.model_digest != model.digest:
-        raise ModelMismatch(
-            f"{path} was made for another model (digest {table.model_digest[:12]}, this is {model.digest[:12]})"
-        )
-    return table
+def table_file(path: Path | str, report: Reporter = SILENT) -> SensitivityTable:
+    """The table in a file, or in one on a hub (``hf://owner/repo/table.json``); raises what ``Hub.fetch`` raises."""
+    if is_reference(path):
+        text = path.as_posix() if isinstance(path, Path) else path
+        path = Hub().fetch(parse_reference(text, RECORD), report)
+    return SENSITIVITY_TABLES.read(path)
+
+
+def read_table(path: Path | str, model: Model, report: Reporter = SILENT) -> SensitivityTable:
+    """As ``table_file``, for a model: its own, or that of a sibling (see ``siblings``). ModelMismatch for any other."""
+    table = table_file(path, report)
+    if not table.model_digest or table.model_digest == model.digest:
+        return table
+    return for_sibling(table, model, path)
 
 
 def _path(cache: Path, digest: str) -> Path:

@@ -68,6 +68,7 @@ def sensitivity_table(
     digest = target.model.digest if target and not unknown else ""
     made_from = _made_from(published, split, tuple(lent), dropped)
     table = SensitivityTable(digest, rows, Interaction(relative_error=_LEVEL_ERROR), made_from=made_from)
+    table = table.described(target.model) if digest and target else table
     return ImportedSensitivities(table, tuple(_warnings(published, split, (unknown, dropped, zero, tuple(lent)))))
 
 

@@ -30,6 +30,12 @@ def _check_table(table: SensitivityTable) -> None:
                 raise ValueError(f"{row.tensor} as {name} has damage {damage!r}")
 
 
+def _table_written(fields: Fields) -> Fields:
+    """What is not known is left out, so that tables of old versions keep their digests."""
+    known = {name: value for name, value in fields.items() if name not in ("architecture", "shapes") or value}
+    return known | {"rows": list(fields["rows"].values())}
+
+
 def _rows_by_tensor(fields: Fields) -> Fields:
     rows = {row["tensor"]: row for row in fields["rows"]}
     if len(rows) != len(fields["rows"]):
@@ -42,14 +48,14 @@ shape(
     written=lambda fields: {name: value for name, value in fields.items() if name != "excluded" or value},
 )
 shape(Plan, required=("outcome", "imatrix", "predicted_kld", "layer_types", "made_from"))
-shape(SensitivityTable, written=lambda fields: fields | {"rows": list(fields["rows"].values())}, read=_rows_by_tensor)
+shape(SensitivityTable, written=_table_written, read=_rows_by_tensor)
 PLANS = register(
     # 1: first; 2: what was minimised, prices, limits, devices, tokens/s; 3: compensated rounding; 4: types of the KV cache
     RecordFormat("quantplan-plan", 4, Plan, "plan", "make it again with `quantplan solve`", _check_plan)
 )
 SENSITIVITY_TABLES = register(
-    # 1: first; 2: which pairs have compensated rounding
-    RecordFormat("quantplan-damage", 2, SensitivityTable, "sensitivity table", "probe again", _check_table)
+    # 1: first; 2: which pairs have compensated rounding; 3: architecture and shapes
+    RecordFormat("quantplan-damage", 3, SensitivityTable, "sensitivity table", "probe again", _check_table)
 )
 
 

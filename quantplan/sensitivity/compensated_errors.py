@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from quantplan.llamacpp.quantize import quantizable
 from quantplan.progress import SILENT, Reporter
 from quantplan.quant_type import QuantType
 from quantplan.records.cache import Cache, Plain
@@ -19,6 +20,13 @@ from quantplan.text import Text
 MOMENT_TOKENS = 1 << 16  # of second moments: 33k tokens gave a KLD of .0079, 65k .0077 (256 and 512 columns, Q4_K)
 
 
+def rounding_moments(model: Model, probe: ProbeOptions) -> MomentOptions:
+    """Over how much of a calibration text second moments for rounding are collected: what the widest input asks for."""
+    widest = max(tensor.columns for tensor in quantizable(model))
+    chunks = -(-max(MOMENT_TOKENS, 2 * tokens_needed(widest)) // probe.n_ctx)
+    return MomentOptions(probe.n_ctx, chunks, execution=replace(probe.execution, jobs=1, scheduler=None))
+
+
 def collect_for_rounding(
     model: Model,
     tensors: tuple[Tensor, ...],
@@ -28,12 +36,8 @@ def collect_for_rounding(
     report: Reporter = SILENT,
 ) -> CollectedMoments:
     """The second moments of the tensors' inputs over as much of the text as their widths ask for; warns of too little text."""
-    chunks = -(-max(MOMENT_TOKENS, 2 * tokens_needed(max(tensor.columns for tensor in tensors))) // probe.n_ctx)
-    execution = replace(probe.execution, jobs=1, scheduler=None)
     with report.stage("second moments") as advance:
-        moments = collect(
-            model, tensors, calibration, MomentOptions(probe.n_ctx, chunks, execution=execution), cache, advance
-        )
+        moments = collect(model, tensors, calibration, rounding_moments(model, probe), cache, advance)
     for note in moments.notes():
         report.warn(note)
     return moments

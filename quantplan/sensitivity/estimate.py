@@ -32,11 +32,13 @@ from quantplan.tensor import Model, Tensor
 from quantplan.text import Text
 
 DEFAULT_SAMPLE = 1 << 19  # weights measured per tensor: the sampling error stays near 1 %, below that of the probe
+SIBLING_PROBES = 8  # as many swaps as a small model has matrices in a block
 
 
 @dataclass(frozen=True)
 class SensitivityOptions:
-    """``sample_elements`` None: every weight of every tensor.
+    """``sample_elements`` None: every weight of every tensor. ``sibling_probes``: tensors that are probed where the table is of
+    another model.
 
     ``compensate``: with a calibration text, collect the second moments of matrix inputs, take errors in their metric, and
     estimate error-compensated rounding next to ggml's.
@@ -46,6 +48,7 @@ class SensitivityOptions:
     probe: probing.ProbeOptions
     sample_elements: int | None = DEFAULT_SAMPLE
     compensate: bool = True
+    sibling_probes: int = SIBLING_PROBES
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,10 @@ def price(
     made_from |= _lossless(model, errors, metric_errors, report)
     if calibration is None:
         rows = {t.name: prior_row(model, t, errors[t.name]) for t in tensors}
-        return Sensitivities(
-            SensitivityTable(model.digest, rows, PRIOR_INTERACTION, made_from=made_from | {"scales": "prior"})
-        )
+        table = SensitivityTable(model.digest, rows, PRIOR_INTERACTION, made_from=made_from | {"scales": "prior"})
+        return Sensitivities(table.described(model))
     probe = run_probe(model, tensors, imatrix, calibration, options, cache, report)
-    activations = _activations(model, tensors, calibration, options, cache)
+    activations = _activations(model, tensors, calibration, options, cache) if options.probe.level else None
     scales = all_scales(model, tensors, probe)
     rows = {
         t.name: metric_row(t, metric_errors[t.name], scales[t.name], activations)
@@ -147,7 +149,7 @@ def price(
     table = SensitivityTable(
         model.digest, rows, interaction(probe, scales), activations.backend if activations else "", True, made_from
     )
-    return Sensitivities(table, probe)
+    return Sensitivities(table.described(model), probe)
 
 
 def _lossless(
@@ -219,6 +221,8 @@ def probe_results(
     )
     if options.probe.moments:
         parts += (moment_metric.VERSION, options.probe.moments.name)
+    if not options.probe.level:
+        parts += ("some tensors",)
     return Cache(Plain(), cache, "probe", *parts)
 
 

@@ -130,11 +130,8 @@ def missing(lost: Lost, results: Cache[Any], tensors: tuple[Tensor, ...]) -> str
 
 def complete(results: Cache[Any], tensors: tuple[Tensor, ...], options: ProbeOptions) -> bool:
     """Whether the cache has all that the probe would measure."""
-    wanted = (
-        {tensor.name for tensor in tensors}
-        | {"#available", "#floor", "#louder"}
-        | {f"#uniform {name}" for name in _UNIFORM}
-    )
+    wanted = {tensor.name for tensor in tensors} | {"#available", "#floor", "#louder"}
+    wanted |= {f"#uniform {name}" for name in _UNIFORM} if options.level else set()
     if not wanted <= set(results) or (options.extend and not options.chunks and "#extended" not in results):
         return False
     chunks = options.base_chunks(results["#available"])
@@ -171,7 +168,8 @@ class ProbeStages:
         self._overhead()
         self._floor()
         self._louder()
-        self._uniform()
+        if self.options.level:
+            self._uniform()
 
     def _run(self, swaps: list[Swap]) -> Iterator[tuple[Swap, Swapped]]:
         for swap, result in self.runner.run(swaps):
@@ -265,5 +263,5 @@ def _from_cache(results: Cache[Any], tensors: tuple[Tensor, ...], found: Probe) 
         if entry is not None:
             found.scales[tensor.name] = scale_of(tensor.name, entry, found.floor)
     found.not_found = tuple(t.name for t in tensors if t.name not in found.scales)
-    found.uniform = {name: results[f"#uniform {name}"] for name in _UNIFORM}
+    found.uniform = {name: results[f"#uniform {name}"] for name in _UNIFORM if f"#uniform {name}" in results}
     return found

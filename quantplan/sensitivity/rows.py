@@ -91,4 +91,4 @@ def prior_table(
             "prior",
         )
     made_from: dict[str, object] = {"scales": "prior", "errors": "prior", "quantplan": __version__}
-    return SensitivityTable(model.digest, rows, PRIOR_INTERACTION, made_from=made_from)
+    return SensitivityTable(model.digest, rows, PRIOR_INTERACTION, made_from=made_from).described(model)

@@ -37,6 +37,8 @@ _SAMPLED_ROWS = 64  # that tell a type's error within a few percent
 class ProbeOptions:
     """``chunks`` 0: as many as make ``DEFAULT_TOKENS`` tokens; ``extend``: more chunks where the error decides.
 
+    ``level``: also all tensors at once, which tells how single KLDs add up; without it some tensors may be probed alone.
+
     ``moments``: folder of the second moments in whose metric errors are taken and rounding is compensated; None: ggml's
     encoder, errors weighted by the imatrix.
     """
@@ -46,6 +48,7 @@ class ProbeOptions:
     extend: bool = True
     execution: Execution = Execution()
     moments: Path | None = None
+    level: bool = True
 
     def base_chunks(self, available: int) -> int:
         """Chunks per tensor: whole batches, as many as asked for, no more than the text has."""

@@ -63,6 +63,13 @@ def test_files_from_before_compensated_rounding_open():
     assert all(row.stock == {} for row in table.rows.values()) and table.rows.keys() == parts.SENSITIVITIES.rows.keys()
 
 
+def test_tables_from_before_shapes_open_and_keep_their_digest():
+    path = parts.GOLDEN / "sensitivities-version-2.json"
+    table = SENSITIVITY_TABLES.read(path)
+    assert table == replace(parts.SENSITIVITIES, architecture="", shapes={})
+    assert SENSITIVITY_TABLES.encode(table).keys() == json.loads(path.read_text()).keys() - {"format", "version"}
+
+
 def test_files_of_version_1_open():
     plan = PLANS.read(parts.GOLDEN / "plan-version-1.json")
     assert plan.types == parts.PLAN.types and plan.limits == () and plan.outcome.minimised == "sum"
