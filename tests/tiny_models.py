@@ -48,6 +48,16 @@ def tiny_tied(path: Path | str, seed: int = 0, feed_forward: int = 288) -> Path:
     return finish(writer, random, path)
 
 
+def fine_tuned(path: Path, out: Path, change: float = 0.02, seed: int = 0) -> Path:
+    """A copy of an F16 model whose numbers are all changed by about that part of themselves, as training would."""
+    random = np.random.default_rng(seed)
+    out.write_bytes(path.read_bytes())
+    for tensor in gguf.GGUFReader(out, "r+").tensors:
+        noise = 1 + change * random.standard_normal(tensor.data.shape, np.float32)
+        tensor.data[:] = (tensor.data.astype(np.float32) * noise).astype(tensor.data.dtype)
+    return out
+
+
 def start(
     path: Path | str,
     architecture: str,

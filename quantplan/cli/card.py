@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -23,9 +23,10 @@ from quantplan.evaluate.published_files import (
     with_memory,
     with_stock_quant,
 )
+from quantplan.evaluate.published_tables import published_tables
 from quantplan.gguf.reader import read_container
 from quantplan.records.files import replacing
-from quantplan.records.formats import MEASUREMENTS, PLANS
+from quantplan.records.formats import MEASUREMENTS, PLANS, SENSITIVITY_TABLES
 from quantplan.report.card import card_text
 from quantplan.report.card_data import CardData, card_data
 from quantplan.report.card_origin import Identity, ancestors, base_models
@@ -71,6 +72,8 @@ def card(
 ) -> None:
     """Write a model card: README.md with files, results, memory, commands and rules, and a Modelfile for Ollama.
 
+    The sensitivity table that the plans were made from is put next to it, for other sizes and for fine-tunes of the model.
+
     Every figure comes from a plan, a file's header, llama.cpp, or a record of `quantplan measure` or `compare` that
     belongs to this very file (by its digest). What was not measured is named as not measured.
 
@@ -82,7 +85,7 @@ def card(
     folder = out or (options.folder(None, "reports/card") if options.project() else Path("card"))
     options.check_new(folder / "README.md", force or output.dry_run)
     records = _records(reports)
-    data = card_data(_files(what, model.file), records)
+    data = _with_tables(card_data(_files(what, model.file), records))
     history = _history(data, records)
     for name in data.left_out:
         if not (history and name in history.records):
@@ -90,9 +93,17 @@ def card(
     if output.dry_run:
         console.say("would write:")
     else:
-        data = card_data(_with_memory(data.files, contexts), records)
+        data = replace(card_data(_with_memory(data.files, contexts), records), tables=data.tables)
         _write(data, who, folder, history)
     _print(data, _names(data), folder, output.as_json)
+
+
+def _with_tables(data: CardData) -> CardData:
+    """With the sensitivity tables that the plans were made from, as far as the cache has them."""
+    tables, missing = published_tables(data.files, options.cache_folder())
+    for reason in missing:
+        console.say(f"no sensitivity table next to the card: {reason}")
+    return replace(data, tables=tables)
 
 
 def _with_memory(files: Sequence[PublishedFile], contexts: Sequence[int]) -> Sequence[PublishedFile]:
@@ -153,17 +164,20 @@ def _metadata(data: CardData) -> dict[str, object]:
 
 
 def _names(data: CardData) -> Sequence[str]:
-    return ["README.md", "Modelfile", *(rules_name(file) for file in data.files if file.plan)]
+    rules = [rules_name(file) for file in data.files if file.plan]
+    return ["README.md", "Modelfile", *rules, *(table.name for table in data.tables)]
 
 
 def _write(data: CardData, identity: Identity, folder: Path, history: History | None) -> None:
     for name, text in _texts(data, identity, history).items():
         with replacing(folder / name) as file:
             file.write(text)
+    for published in data.tables:
+        SENSITIVITY_TABLES.write(published.table, folder / published.name)
 
 
 def _texts(data: CardData, identity: Identity, history: History | None) -> Mapping[str, str]:
-    """File name -> content, in the order of ``_names``."""
+    """File name -> content, in the order of ``_names``, but for the tables."""
     metadata = _metadata(data)
     if not base_models(identity, metadata):
         console.say("the GGUF does not say which model it is: --base-model OWNER/REPO puts it into the card")
@@ -175,7 +189,7 @@ def _texts(data: CardData, identity: Identity, history: History | None) -> Mappi
     others = [file.name for file in data.files if file is not data.main]
     texts = [card_text(data, identity, metadata, history), modelfile_text(data.main.name, metadata, others)]
     texts += [text for file in data.files if (text := rules_text(file)) is not None]
-    return dict(zip(_names(data), texts, strict=True))
+    return dict(zip(_names(data), texts, strict=False))
 
 
 def _history(data: CardData, records: Sequence[Path]) -> History | None:

@@ -43,7 +43,8 @@ def for_sibling(table: SensitivityTable, model: Model, path: Path | str) -> Sens
             f"{path} was made for another model (digest {table.model_digest[:12]}, this is {model.digest[:12]}), and "
             f"{reason}: only a table of the same architecture, names and shapes can be used; probe {model.path.name} itself"
         )
-    noted = {_KEY: {"model": table.made_from.get("model", "another model"), "digest": table.model_digest}}
+    measured_on = sibling_of(table) or SiblingOf(str(table.made_from.get("model", "another model")), table.model_digest)
+    noted = {_KEY: {"model": measured_on.model, "digest": measured_on.digest}}
     return replace(table, model_digest=model.digest, made_from=table.made_from | noted)
 
 

@@ -40,7 +40,11 @@ def card_text(
         llama_cpp=card_use.llama_cpp(data, identity.repo),
         llama_cpp_python=card_use.llama_cpp_python(data, identity.repo, metadata),
         ollama=card_use.ollama(data, identity.repo),
-        made=[*map(card_provenance.made, reversed(data.files)), card_provenance.tools(data)],
+        made=[
+            *map(card_provenance.made, reversed(data.files)),
+            card_provenance.tables(data, identity.repo),
+            card_provenance.tools(data),
+        ],
         license=card_origin.license_text(identity, metadata, base),
     )
     return re.sub(r"\n{3,}", "\n\n", text)

@@ -12,6 +12,7 @@ from quantplan.comparison import Comparison, Row
 from quantplan.errors import BadUsage
 from quantplan.evaluate.compare import retested
 from quantplan.evaluate.published_files import PublishedFile
+from quantplan.evaluate.published_tables import PublishedTable
 from quantplan.measurement import Conditions, Measurement
 from quantplan.records.codec import read_any
 from quantplan.records.formats import COMPARISONS, MEASUREMENTS, TASK_SCORES, THROUGHPUTS
@@ -23,7 +24,8 @@ from quantplan.throughput import Throughput
 class CardData:
     """``files`` from the smallest to the largest; records by the names of files; ``left_out``: records of other files.
 
-    ``compared``: comparisons whose first file is published; published files have their names in them.
+    ``compared``: comparisons whose first file is published; published files have their names in them. ``tables``: the
+    sensitivity tables of the files' plans.
     """
 
     files: tuple[PublishedFile, ...]
@@ -32,6 +34,7 @@ class CardData:
     scores: Mapping[str, tuple[TaskScore, ...]] = field(default_factory=dict)
     speeds: Mapping[str, tuple[Throughput, ...]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    tables: tuple[PublishedTable, ...] = ()
 
     @property
     def main(self) -> PublishedFile:

@@ -100,9 +100,7 @@ def _chosen(plan: Plan) -> str:
         proven = "proven optimal" if status == "optimal" else f"within {gap:.2%} of the optimum" if gap else status
         words = [
             f"Chosen by integer programming, {proven}.",
-            "Sensitivities were measured by probing."
-            if plan.calibrated
-            else "Sensitivities were not measured: scales are a prior.",
+            _measured(plan) if plan.calibrated else "Sensitivities were not measured: scales are a prior.",
         ]
     if plan.predicted_kld is not None and plan.calibrated:
         error = f" ± {plan.predicted_kld_err:.2g}" if plan.predicted_kld_err is not None else ""
@@ -114,6 +112,33 @@ def _chosen(plan: Plan) -> str:
     if isinstance(text, str) and text:
         words.append(f"Calibration text {code(text[:12])}, chunks of {ctx} tokens.")
     return " ".join(words)
+
+
+def _measured(plan: Plan) -> str:
+    """Where: on the model itself, or on a sibling."""
+    noted = plan.made_from.get("sibling")
+    if not isinstance(noted, dict):
+        return "Sensitivities were measured by probing."
+    words = f"Sensitivities were measured on {code(str(noted.get('model')))}, a model with the same names and shapes"
+    check = noted.get("check")
+    if not isinstance(check, dict):
+        return f"{words}, and not checked on this one."
+    count, correlation = len(check.get("tensors", ())), check.get("correlation")
+    agree = f" (correlation of log KLD {correlation:.2f})" if isinstance(correlation, float) else ""
+    return f"{words}, and checked on this one by probing {count} tensors{agree}."
+
+
+def tables(data: CardData, repo: str | None) -> str:
+    """The sensitivity tables next to the files, and how they serve another budget or a fine-tune; empty without any."""
+    if not data.tables:
+        return ""
+    names = [table.name for table in data.tables]
+    where = f"hf://{repo}/{names[0]}" if repo else names[0]
+    command = shlex.join(["quantplan", "solve", "--model", "MODEL.gguf", "--sensitivity", where, "--budget", "5bpw"])
+    return (
+        f"{', '.join(map(code, names))}: the expected KLD of each tensor at each type. With it another size, or a fine-tune of "
+        f"this model (same names and shapes; some tensors are probed to check it), needs no probe:\n\n{block(command, 'sh')}"
+    )
 
 
 def _imatrix(plan: Plan) -> str:

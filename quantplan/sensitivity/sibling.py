@@ -19,12 +19,13 @@ from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
 from quantplan.tensor import Model, Tensor
 
 HOLDS, ROUGH, FAILS, UNKNOWN = "holds", "rough", "fails", "unknown"
-# Standard deviations of ln(table / measured). Plans of the reference model from scales with such errors drawn at random lose
-# 1 % in KLD at the first and 6 % at the second limit (`benchmarks/sibling.py --errors`)
-_HOLDS_BELOW, _ROUGH_BELOW = 0.3, 0.7
+# What plans lose in KLD by scales with random errors, per squared standard deviation of ln(scale): 0.32 +- 0.03 on the reference
+# model for deviations from 0.15 (0.7 %) to 1 (33 %) and sizes from 3.5 to 6 bpw (benchmarks/wrong_scales.py)
+_LOSS = 0.32
+_HOLDS_BELOW, _ROUGH_BELOW = 0.03, 0.1  # of that loss
 _ADVICE = {
     HOLDS: "the table holds, plan with it",
-    ROUGH: "the table is a rough guide, plans lose some percent; `quantplan probe` measures this model's own",
+    ROUGH: "the table is a rough guide; `quantplan probe` measures this model's own",
     FAILS: "the table does not hold; leave out --sensitivity, so that this model is probed",
 }
 _FEWEST = 3
@@ -77,12 +78,17 @@ class SiblingCheck:
         return math.sqrt(max(0.0, seen - explained))
 
     @property
+    def loss(self) -> float:
+        """By what part the KLD of plans from this table is about above that of plans from a probe of the model itself."""
+        return _LOSS * self.spread**2
+
+    @property
     def verdict(self) -> str:
         """HOLDS, ROUGH, FAILS, or UNKNOWN where too little could be measured."""
-        spread = self.spread
-        if math.isnan(spread):
+        loss = self.loss
+        if math.isnan(loss):
             return UNKNOWN
-        return HOLDS if spread < _HOLDS_BELOW else ROUGH if spread < _ROUGH_BELOW else FAILS
+        return HOLDS if loss < _HOLDS_BELOW else ROUGH if loss < _ROUGH_BELOW else FAILS
 
     def in_words(self) -> str:
         """The figures and the verdict in a sentence, and what to do."""
@@ -93,7 +99,8 @@ class SiblingCheck:
             )
         return (
             f"{len(self.probes)} tensors were probed: correlation of log KLD {self.correlation:.3f}, table / measured "
-            f"{self.ratio:.2f} in sum, {math.exp(self.spread):.2f} times up or down by tensor: {_ADVICE[self.verdict]}"
+            f"{self.ratio:.2f} in sum, {math.exp(self.spread):.2f} times up or down by tensor, which costs plans about "
+            f"{self.loss:.1%}: {_ADVICE[self.verdict]}"
         )
 
     def fields(self) -> dict[str, object]:
@@ -113,6 +120,7 @@ class SiblingCheck:
             "correlation": finite(self.correlation),
             "ratio": finite(self.ratio),
             "spread": finite(self.spread),
+            "loss": finite(self.loss),
         }
 
 

@@ -4,19 +4,34 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from hub_server import FakeHub, serving
 
+from quantplan.gguf.reader import read_model
 from quantplan.project import read_project
+from quantplan.records.formats import PLANS, SENSITIVITY_TABLES
+from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
+
+
+def table_of(path):
+    """A sensitivity table as a file holds it."""
+    model = read_model(path)
+    matrices = [tensor.name for tensor in model.tensors if len(tensor.shape) > 1]
+    rows = {name: SensitivityRow(name, {"Q4_0": 0.01, "Q8_0": 0.001}) for name in matrices}
+    table = SensitivityTable(model.digest, rows, calibrated=True).described(model)
+    with tempfile.TemporaryDirectory() as folder:
+        SENSITIVITY_TABLES.write(table, f"{folder}/table.json")
+        return Path(folder, "table.json").read_bytes()
 
 
 @pytest.fixture(scope="module")
 def hub(small_model):
     data = small_model.read_bytes()
-    with serving(
-        FakeHub({"owner/tied-GGUF": {"README.md": b"", "tied-F16.gguf": data}, "owner/none": {"README.md": b""}})
-    ) as found:
+    tied = {"README.md": b"", "tied-F16.gguf": data, "tied.sensitivity.json": table_of(small_model)}
+    with serving(FakeHub({"owner/tied-GGUF": tied, "owner/none": {"README.md": b""}})) as found:
         yield found
 
 
@@ -85,6 +100,14 @@ def test_files_that_are_measured_may_lie_on_the_hub(shell, small_text):
     )
     (found,) = json.loads(out)
     assert found["file"].endswith("/tied-F16.gguf") and found["kld"] == 0
+
+
+@pytest.mark.llamacpp
+def test_a_sensitivity_table_on_the_hub(shell, workplace):
+    model = "hf://owner/tied-GGUF/tied-F16.gguf"
+    words = ("solve", "-m", model, "-b", "50%", "--types", "Q4_0,Q8_0", "--out", "p.json")
+    shell(*words, "--sensitivity", "hf://owner/tied-GGUF/tied.sensitivity.json")
+    assert PLANS.read(workplace / "p.json").calibrated
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_models import fine_tuned
 
+from quantplan.gguf.reader import read_model
+from quantplan.llamacpp.quantize import quantizable
+from quantplan.quant_type import parse_types
 from quantplan.records.formats import SENSITIVITY_TABLES
+from quantplan.sensitivity.rows import prior_table
 
 pytestmark = pytest.mark.llamacpp
 ROOT = Path(__file__).parents[2]
@@ -195,3 +200,17 @@ def test_a_dry_run_says_what_to_expect(command, small_model, small_text):
     assert measured.code == 0 and re.search(
         r"^expected: about \d+ (s|min), [\d.]+ MB of memory$", measured.out, re.MULTILINE
     )
+
+
+def test_a_few_probes_against_the_table_of_a_sibling(command, workplace, small_model, small_text, small_imatrix):
+    """Typical figures of a prior serve as the table."""
+    model, tuned = read_model(small_model), fine_tuned(small_model, workplace / "tuned.gguf")
+    SENSITIVITY_TABLES.write(prior_table(model, quantizable(model), parse_types("Q4_0,Q8_0"), None), "base.json")
+    given = ("--imatrix", small_imatrix, "--calibration", small_text, "-c", 128, "--chunks", 4, "-t", 1)
+    words = ("probe", "-m", tuned, *given, "--rounding", "stock", "--against", "base.json", "--sibling-probes", 3)
+    announced = command(*words, "--dry-run")
+    assert announced.out.startswith("would probe 3 tensors: ") and announced.code == 0
+    done = command(*words)
+    assert done.code == 0 and "table / measured" in done.out and "3 tensors were probed: correlation" in done.out
+    figures = json.loads(command(*words, "--json").out)
+    assert [tensor["type"] for tensor in figures["tensors"]] == ["Q4_0"] * 3 and figures["correlation"] <= 1

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_models import tiny_moe
+from tiny_models import fine_tuned, tiny_moe
 
 from quantplan.build import compensated_rounding
 from quantplan.gguf.reader import read_model
@@ -86,6 +86,18 @@ def test_types_stay_and_both_files_are_measured(command, words, expected, workpl
     assert "left to ggml's own encoding, TQ2_0 cannot be compensated: blk.0.attn_v.weight" in done.err
     assert "also in the calibration text" not in done.err
     assert "tokens for 288 columns, 4,608 would do; more calibration text" in done.err
+
+
+def test_a_file_of_a_sibling_is_a_layout(command, quant, small_model, text, calibration_text, workplace):
+    base = fine_tuned(small_model, workplace / "tuned.gguf")
+    (workplace / "other.txt").write_text(calibration_text.read_text(encoding="utf-8")[300_000:303_000])
+    words = ("requantize", quant, "--base", base, "--calibration", text, *SHORT, "--out", "out.gguf")
+    done = command(*words, "--text", "other.txt", "--json")
+    assert done.code == 0, done.err
+    assert "quant.gguf was made of another model than tuned.gguf (" in done.err and "taken as a layout" in done.err
+    found, built = json.loads(done.out), read_model("out.gguf")
+    assert {t.name: t.type for t in built.tensors} == {t.name: t.type for t in read_model(quant).tensors}
+    assert found["differs"] and 0 < found["kld"] < 2 and found["kld_of_file"] is None and found["ratio"] is None
 
 
 def test_evaluation_on_the_calibration_text_is_warned_of(command, words, text):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from quantplan.errors import BadUsage, NothingSelected
-from quantplan.hub.reference import HubReference, is_reference, model_files, parse_reference
+from quantplan.hub.reference import RECORD, HubReference, is_reference, model_files, parse_reference
 
 FILES = (
     "README.md",
@@ -197,3 +197,15 @@ def test_a_file_may_be_any_shard():
 def test_nothing_is_meant(reference, files, message):
     with pytest.raises(NothingSelected, match=message):
         model_files(reference, files)
+
+
+def test_a_record_is_a_json_file():
+    table = HubReference("o/r", "sub/m.sensitivity.json", revision="v1")
+    assert parse_reference("hf:/o/r/sub/m.sensitivity.json@v1", RECORD) == table
+    assert parse_reference("https://huggingface.co/o/r/blob/v1/sub/m.sensitivity.json", RECORD) == table
+    for text in ("hf://o/r", "hf://o/r/m.gguf", "https://huggingface.co/o/r"):
+        with pytest.raises(BadUsage, match="name a JSON file of the repository: hf://owner/repo/table.json"):
+            parse_reference(text, RECORD)
+    assert model_files(HubReference("o/r", "t.json"), ("t.json", "m.gguf")) == ("t.json",)
+    with pytest.raises(NothingSelected, match="o/r has no u.json; JSON files there: t.json"):
+        model_files(HubReference("o/r", "u.json"), ("t.json", "m.gguf"))

@@ -13,6 +13,7 @@ from quantplan.cache_sensitivity import ChosenCache
 from quantplan.comparison import Gap
 from quantplan.evaluate.compare import compare_measurements, retested
 from quantplan.evaluate.published_files import PublishedFile
+from quantplan.evaluate.published_tables import PublishedTable
 from quantplan.measurement import Estimate
 from quantplan.plan import PlannedTensor, RoundingUse
 from quantplan.quant_type import BY_NAME
@@ -20,6 +21,7 @@ from quantplan.report.card_data import CardData
 from quantplan.report.card_origin import Identity, ancestors, base_models, front_matter
 from quantplan.report.card_provenance import SHORT, rules_text
 from quantplan.report.card_use import tag_of
+from quantplan.sensitivity_table import SensitivityTable
 from quantplan.task_score import TaskConditions, TaskScore
 from quantplan.throughput import SpeedConditions, SpeedTest, Throughput
 
@@ -317,3 +319,20 @@ def test_cache_types_and_gpus_of_a_plan():
     assert "planned with a KV cache of q8_0,q5_1 at 32,768 tokens, KLD 0.00100 ± 0.00010 besides" in advice
     assert "planned for 2 GPUs" in advice
     assert "llama-cli -m m-0.gguf -ngl 999 --tensor-split 1,2 -c 32768 -ctk q8_0 -ctv q5_1" in text
+
+
+def test_sensitivity_tables_and_the_command_that_uses_them():
+    found = published((0.1, 0.01), tables=(PublishedTable("m.sensitivity.json", SensitivityTable("d", {})),))
+    text = card(found, Identity(repo="me/m-GGUF"))
+    assert "`m.sensitivity.json`: the expected KLD of each tensor" in text
+    assert "quantplan solve --model MODEL.gguf --sensitivity hf://me/m-GGUF/m.sensitivity.json --budget 5bpw" in text
+    assert "sensitivity.json" not in card(published((0.1, 0.01)))
+
+
+def test_sensitivities_of_a_sibling_are_said_to_be_its():
+    noted = {"model": "base.gguf", "digest": "d"}
+    plain = card(CardData((file_of("m.gguf", 1, plan=plan_of(made_from={"sibling": noted})),), {}))
+    assert "measured on `base.gguf`, a model with the same names and shapes, and not checked on this one." in plain
+    checked = noted | {"check": {"tensors": [{}] * 8, "correlation": 0.987}}
+    text = card(CardData((file_of("m.gguf", 1, plan=plan_of(made_from={"sibling": checked})),), {}))
+    assert "checked on this one by probing 8 tensors (correlation of log KLD 0.99)." in text
