@@ -29,6 +29,7 @@ from quantplan.sensitivity.estimate import SensitivityOptions, price
 from quantplan.sensitivity.probe import Probe, Scale
 from quantplan.sensitivity.sibling import check_sibling, spread_over_costs
 from quantplan.tensor import Model, Tensor
+from quantplan.text import Text
 
 _SHOWN = 12  # the most sensitive tensors tell the story; hundreds of rows would hide it
 
@@ -87,7 +88,7 @@ def probe(
 
 
 def _against(
-    path: Path, source: Model, imatrix: Imatrix | None, text: str, how: SensitivityOptions, output: OutputOptions
+    path: Path, source: Model, imatrix: Imatrix | None, text: Text, how: SensitivityOptions, output: OutputOptions
 ) -> None:
     with options.alone(), console.terminal() as report:
         table = read_table(path, source, report)

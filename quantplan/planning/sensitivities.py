@@ -43,7 +43,13 @@ def sensitivities(
         table = read_table(source, model, report)
         if sibling_of(table):
             table = _of_sibling(
-                table, model, _text(calibration, model, report), imatrix, _options(options), cache or user_cache(), report
+                table,
+                model,
+                _text(calibration, model, report),
+                imatrix,
+                _options(options),
+                cache or user_cache(),
+                report,
             )
         return table if options is None or options.compensate else table.with_stock_rounding()
     tensors = quantizable(model)

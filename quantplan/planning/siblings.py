@@ -15,6 +15,7 @@ from quantplan.sensitivity.sibling import SiblingCheck
 from quantplan.sensitivity.tensor_swap import ProbeOptions
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.tensor import Model
+from quantplan.text import Text
 
 _KEY = "sibling"  # in ``made_from``
 

@@ -17,6 +17,7 @@ from quantplan.sensitivity.candidates import candidates
 from quantplan.sensitivity.estimate import SensitivityOptions, price
 from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
 from quantplan.tensor import Model, Tensor
+from quantplan.text import Text
 
 HOLDS, ROUGH, FAILS, UNKNOWN = "holds", "rough", "fails", "unknown"
 # What plans lose in KLD by scales with random errors, per squared standard deviation of ln(scale): 0.32 +- 0.03 on the reference
