@@ -9,9 +9,11 @@ from typing import Annotated, ClassVar
 import typer
 
 from quantplan.cli import console, options
+from quantplan.cli.bench_options import BenchOptions
+from quantplan.cli.card_speeds import measured_speeds
 from quantplan.cli.framework import OutputOptions, command, force_option, option, out_option
 from quantplan.cli.memory import contexts_option, parse_contexts
-from quantplan.cli.option_groups import ModelOptions
+from quantplan.cli.option_groups import ModelOptions, ToolOptions
 from quantplan.cli.plan_output import model_stem, with_stem
 from quantplan.errors import BadUsage, ToolFailed, ToolMissing
 from quantplan.evaluate.published_files import (
@@ -26,7 +28,7 @@ from quantplan.evaluate.published_files import (
 from quantplan.evaluate.published_tables import published_tables
 from quantplan.gguf.reader import read_container
 from quantplan.records.files import replacing
-from quantplan.records.formats import MEASUREMENTS, PLANS, SENSITIVITY_TABLES
+from quantplan.records.formats import MEASUREMENTS, PLANS, SENSITIVITY_TABLES, THROUGHPUTS
 from quantplan.report.card import card_text
 from quantplan.report.card_data import CardData, card_data
 from quantplan.report.card_origin import Identity, ancestors, base_models
@@ -57,6 +59,8 @@ class IdentityOptions:
 def card(
     model: ModelOptions,
     identity: IdentityOptions,
+    bench: BenchOptions,
+    execution: ToolOptions,
     output: OutputOptions,
     what: Annotated[
         list[Path] | None,
@@ -75,7 +79,8 @@ def card(
     The sensitivity table that the plans were made from is put next to it, for other sizes and for fine-tunes of the model.
 
     Every figure comes from a plan, a file's header, llama.cpp, or a record of `quantplan measure` or `compare` that
-    belongs to this very file (by its digest). What was not measured is named as not measured.
+    belongs to this very file (by its digest). What was not measured is named as not measured. Speeds are measured here and
+    now with --speed, -p, --n-gen or -pg.
 
     Example, in a project: quantplan card plans/prose-10m-q4_k_m.json --repo me/prose-10m-GGUF --out my-card
     """
@@ -85,15 +90,19 @@ def card(
     folder = out or (options.folder(None, "reports/card") if options.project() else Path("card"))
     options.check_new(folder / "README.md", force or output.dry_run)
     records = _records(reports)
+    tests = bench.tests
     data = _with_tables(card_data(_files(what, model.file), records))
     history = _history(data, records)
     for name in data.left_out:
         if not (history and name in history.records):
             console.warn(f"{name} is of a file that is not among these (or was built again since): left out")
     if output.dry_run:
+        if tests:
+            console.say(f"would measure with llama-bench: {', '.join(tests.names)}")
         console.say("would write:")
     else:
-        data = replace(card_data(_with_memory(data.files, contexts), records), tables=data.tables)
+        speeds = measured_speeds(data.files, bench, execution.parsed(), reports)
+        data = replace(card_data(_with_memory(data.files, contexts), records, speeds), tables=data.tables)
         _write(data, who, folder, history)
     _print(data, _names(data), folder, output.as_json)
 
@@ -213,6 +222,7 @@ def _print(data: CardData, names: Sequence[str], folder: Path, as_json: bool) ->
             "types": file.by_type,
             "rounding": rounding_fields(file.plan) if file.plan else None,
             "measured": [MEASUREMENTS.encode(measured) for measured in data.measured.get(file.name, ())],
+            "speed": [THROUGHPUTS.encode(speeds) for speeds in data.speeds.get(file.name, ())],
             "memory": [memory_fields(use) for use in file.memory],
         }
         for file in data.files

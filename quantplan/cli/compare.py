@@ -70,7 +70,7 @@ def compare(
         "GGUF or stock quant that shrinkage is relative to (default: the base model).", panel=MEASURING
     ),
     sort: str | None = option(
-        "Leaderboard by kld, ppl, size, average, a task's name, pp512, tg128 or pp512+tg128.", panel=OUTPUT
+        "Leaderboard by kld, ppl, size, average, a task's name, or a test of speed such as tg128.", panel=OUTPUT
     ),
     form: TableFormat = option("How to print the result.", "--format", default=TableFormat.table, panel=OUTPUT),
     out: Path | None = out_option("Folder that keeps the built files and the result."),

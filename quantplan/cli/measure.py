@@ -1,6 +1,6 @@
 """`quantplan measure`: PPL, KLD and more of files against their base model, scores at tasks, tokens per second."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,7 @@ from quantplan.cli.option_groups import (
     SpecialTokenOptions,
     TextOptions,
 )
+from quantplan.cli.records_output import write_records
 from quantplan.cli.task_options import Evidence, TaskOptions
 from quantplan.estimates.pace import forward_pace
 from quantplan.estimates.work import WorkEstimate, of_measuring, why_not_timed
@@ -70,8 +71,9 @@ def measure(
     With --kv (or -ctk, -ctv) files are run with a quantized KV cache, the base model with f16: what weights and cache
     lose together.
 
-    --task and --speed measure scores (percent solved, kept task by task) and tokens per second with llama.cpp's own
-    tools; where one of them is given, PPL and KLD are measured only if --text is given too.
+    --task and --speed measure scores (percent solved, kept task by task) and tokens per second (pp512, tg128 and
+    pp512+tg128; others by -p, --n-gen and -pg, as in llama-bench) with llama.cpp's own tools; where one of them is given, PPL
+    and KLD are measured only if --text is given too.
 
     Example: quantplan measure prose-10m-f16.gguf --model prose-10m-f16.gguf --text calibration/evaluation.txt
     --chunks 16
@@ -92,12 +94,11 @@ def measure(
     here = [options.local(file) for file in files]
     evaluation = options.evaluation_text(text.text, special.reader(base), options.calibration_files(())) if base else ""
     measurements = _measure(engine, base.path, here, evaluation, how) if base else []
-    _write(out, measurements, MEASUREMENTS.write, lambda _: "measurement")
+    write_records(out, measurements, MEASUREMENTS.write, lambda _: "measurement")
     scores, speeds = evidence.gather(here, how)
-    _write(
-        out, [score for of_file in scores for score in of_file], TASK_SCORES.write, lambda score: f"{score.task}.task"
-    )
-    _write(out, speeds, THROUGHPUTS.write, lambda _: "speed")
+    every_score = [score for of_file in scores for score in of_file]
+    write_records(out, every_score, TASK_SCORES.write, lambda score: f"{score.task}.task")
+    write_records(out, speeds, THROUGHPUTS.write, lambda _: "speed")
     _show(here, measurements, scores, speeds, output.as_json)
 
 
@@ -125,15 +126,6 @@ def _measure(engine: EngineName, base: Path, files: list[Path], text: Text, how:
         if engine is EngineName.tool:
             return measure_with_tool(base, files, text, how, advance, console.LINES)
         return measure_in_process(base, files, text, how, advance, options.cache_folder())
-
-
-def _write(out: Path | None, records: Sequence, write: Callable, suffix: Callable[..., str]) -> None:
-    """Each record under the name of its file and the beginning of that file's digest."""
-    folder = options.records_folder(out)
-    for record in records if folder else ():
-        path = folder / f"{Path(record.file).stem}-{record.model_digest[:8]}.{suffix(record)}.json"  # type: ignore[operator]
-        write(record, path)
-        console.say(f"written: {path}")
 
 
 def _show(

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import ClassVar
 
 from quantplan.cli import console, options
+from quantplan.cli.bench_options import BenchOptions
 from quantplan.cli.framework import option
-from quantplan.cli.option_groups import MEASURING, repetitions_option
+from quantplan.cli.option_groups import MEASURING
 from quantplan.cli.plan_options import split_assignments
 from quantplan.devices.speed.llama_bench import measure_speed
 from quantplan.errors import BadUsage
 from quantplan.evaluate.measure import MeasureOptions
 from quantplan.evaluate.task_files import TaskFile, read_task_file
 from quantplan.evaluate.tasks import score_tasks
+from quantplan.llamacpp.bench import BenchTests
 from quantplan.task_score import TaskScore
 from quantplan.throughput import Throughput
 
@@ -24,6 +26,7 @@ _TAKEN = {"kld", "ppl", "average", "size", "rms_dp", "same_top", "file_bytes", "
 @dataclass(frozen=True)
 class TaskOptions:
     panel: ClassVar[str] = MEASURING
+    bench: BenchOptions
     task: tuple[str, ...] = option(
         "Score tasks of a data file of llama-perplexity (.txt HellaSwag, .csv WinoGrande, .bin or .jsonl multiple "
         "choice); repeatable.",
@@ -32,8 +35,6 @@ class TaskOptions:
         metavar="NAME=FILE",
     )
     tasks: int | None = option("Tasks of each kind, drawn with the tool's fixed seed (default: all).", min=1)
-    speed: bool = option("Measure pp512, tg128 and pp512+tg128 with llama-bench.", default=False)
-    repetitions: int = repetitions_option()
 
     def evidence(self) -> "Evidence":
         """The data files read: errors in them come before anything runs."""
@@ -47,25 +48,25 @@ class TaskOptions:
             data[name] = read_task_file(path)
         if self.tasks is not None and not data:
             raise BadUsage(f"--tasks {self.tasks}: of what? give --task NAME=FILE")
-        return Evidence(data, self.tasks, self.speed, self.repetitions)
+        return Evidence(data, self.tasks, self.bench.tests, self.bench.repetitions)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Which tasks and whether speed is to be measured. ``count``: tasks of each kind, None for all."""
+    """Which tasks and which tests of speed are to be measured. ``count``: tasks of each kind, None for all."""
 
     data: dict[str, TaskFile] = field(default_factory=dict)
     count: int | None = None
-    speed: bool = False
+    speed: BenchTests | None = None
     repetitions: int = 5
 
     def __bool__(self) -> bool:
-        return bool(self.data) or self.speed
+        return bool(self.data or self.speed)
 
     def check_sort(self, by: str | None) -> None:
         """BadUsage for a figure to sort by that will not be measured, before anything runs."""
         known = ["kld", "ppl", "size", *self.data, *(["average"] if self.data else [])]
-        known += ["pp512", "tg128", "pp512+tg128"] if self.speed else []
+        known += self.speed.names if self.speed else []
         if by is not None and by not in known:
             raise BadUsage(
                 f"--sort {by}: will not be measured; choose from {', '.join(known)} (see --task and --speed)"
@@ -77,7 +78,10 @@ class Evidence:
         for name, tasks in self.data.items():
             count = min(self.count or len(tasks.questions), len(tasks.questions))
             lines.append(f"{name}: {count} tasks ({tasks.mode}) of {tasks.path}, each file")
-        return lines + ([f"llama-bench, {self.repetitions} repetitions, {len(files)} files"] if self.speed else [])
+        if self.speed:
+            names = ", ".join(self.speed.names)
+            lines.append(f"llama-bench ({names}), {self.repetitions} repetitions, {len(files)} files")
+        return lines
 
     def gather(self, files: Sequence[Path], how: MeasureOptions) -> tuple[list[list[TaskScore]], list[Throughput]]:
         """Scores and speeds of the files in their order; empty lists for what is not asked for."""
@@ -90,5 +94,5 @@ class Evidence:
                 console.warn(note)
         if self.speed:
             with console.progress("speed") as bar:
-                speeds = measure_speed(files, how.execution, self.repetitions, bar, console.LINES)
+                speeds = measure_speed(files, how.execution, self.repetitions, self.speed, bar, console.LINES)
         return scores, speeds

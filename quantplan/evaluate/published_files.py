@@ -35,6 +35,7 @@ class PublishedFile:
     file_bytes: int
     plan: Plan | None = None
     digest: str | None = None
+    path: Path | None = None  # of the built file
     shards: int = 1
     stock_quant: str = ""  # the stock quant that it is, to the byte, made of the file ``made_of``
     made_of: str = ""
@@ -64,7 +65,8 @@ def published_plan(path: Path, source: Model, name: str, places: Iterable[Path])
     plan.check_belongs_to(source)
     built = next((model for model in map(_readable, places) if model and _as_planned(model, plan)), None)
     sizes = {tensor.name: tensor.bytes for tensor in plan.tensors}
-    return PublishedFile(name, source, plan.types, sizes, plan.file_bytes, plan, built.digest if built else None)
+    file = PublishedFile(name, source, plan.types, sizes, plan.file_bytes, plan)
+    return replace(file, digest=built.digest, path=built.path) if built else file
 
 
 def published_gguf(path: Path) -> PublishedFile:
@@ -77,6 +79,7 @@ def published_gguf(path: Path) -> PublishedFile:
         {tensor.name: tensor.bytes for tensor in model.tensors},
         model.file_bytes,
         digest=model.digest,
+        path=model.path,
         shards=len(model.paths),
     )
 

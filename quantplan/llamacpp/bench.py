@@ -16,6 +16,28 @@ TOOL = "llama-bench"
 
 
 @dataclass(frozen=True)
+class BenchTests:
+    """Which tests to run: prompts, generations, and pairs of both in turn, in tokens."""
+
+    prompt: tuple[int, ...]
+    generation: tuple[int, ...]
+    combined: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def lengths(self) -> list[tuple[int, int]]:
+        """(prompt, generation) of each test, 0 where it has none, in the order in which they are run."""
+        return [*((size, 0) for size in self.prompt), *((0, size) for size in self.generation), *self.combined]
+
+    @property
+    def names(self) -> list[str]:
+        """``pp512``, ``tg128``, ``pp512+tg128``."""
+        return [_name(*test) for test in self.lengths]
+
+
+USUAL_TESTS = BenchTests((512,), (128,), ((512, 128),))  # the first two are the tool's own defaults
+
+
+@dataclass(frozen=True)
 class BenchRow:
     """One test: ``prompt`` tokens are processed, then ``generation`` tokens generated one by one.
 
@@ -51,24 +73,22 @@ def _name(prompt: int, generation: int) -> str:
 
 def bench(
     path: Path,
+    tests: BenchTests = USUAL_TESTS,
     *,
-    prompt: Sequence[int] = (512,),
-    generation: Sequence[int] = (128,),
-    combined: Sequence[tuple[int, int]] = (),
     repetitions: int = 5,
     execution: Execution = Execution(),
     report: Reporter = SILENT,
 ) -> list[BenchRow]:
-    """A row for every test asked for, in this order: prompts, generations, combined (prompt, generation) pairs.
+    """A row for every test, in their order.
 
     Raises BadUsage where no test is asked for, ToolMissing, and ToolFailed where the tool ends badly
     or leaves a test out.
     """
-    tests = [*((size, 0) for size in prompt), *((0, size) for size in generation), *combined]
-    if not tests or repetitions < 1:
+    lengths = tests.lengths
+    if not lengths or repetitions < 1:
         raise BadUsage("llama-bench needs a test and a repetition at least: name a prompt or a generation length")
-    command = argv(path, tests, repetitions, execution.threads_used, execution.gpu_layers)
-    return parse(run(command, report=report).log, tests, repetitions, command_line(command))
+    command = argv(path, lengths, repetitions, execution.threads_used, execution.gpu_layers)
+    return parse(run(command, report=report).log, lengths, repetitions, command_line(command))
 
 
 def argv(path: Path, tests: Iterable[tuple[int, int]], repetitions: int, threads: int, gpu_layers: int) -> list[str]:

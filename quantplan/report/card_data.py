@@ -53,8 +53,11 @@ class CardData:
         return best, groups[best]
 
 
-def card_data(files: Sequence[PublishedFile], records: Iterable[Path]) -> CardData:
-    """The files with the measurements and comparisons among ``records`` that are theirs. BadUsage for two of one name."""
+def card_data(files: Sequence[PublishedFile], records: Iterable[Path], speeds: Sequence[Throughput] = ()) -> CardData:
+    """The files with the measurements and comparisons among ``records`` that are theirs, and ``speeds`` measured just now.
+
+    BadUsage for two of one name.
+    """
     ordered = sorted(files, key=lambda file: (file.file_bytes, file.name))
     twice = [name for name, count in Counter(file.name for file in ordered).items() if count > 1]
     if twice:
@@ -73,11 +76,13 @@ def card_data(files: Sequence[PublishedFile], records: Iterable[Path]) -> CardDa
             by_class[type(record)].setdefault(names[record.model_digest], []).append(record)
         elif record is not None:
             left_out.append(path.name)
-    measured, scores, speeds = (
+    for fresh in speeds:
+        by_class[Throughput].setdefault(names[fresh.model_digest], []).append(fresh)
+    measured, scores, throughputs = (
         {name: tuple({record.conditions: record for record in own}.values()) for name, own in by_name.items()}
         for by_name in by_class.values()
     )
-    return CardData(tuple(ordered), measured, tuple(compared), scores, speeds, tuple(left_out))
+    return CardData(tuple(ordered), measured, tuple(compared), scores, throughputs, tuple(left_out))
 
 
 def _with_names(comparison: Comparison, names: Mapping[str, str]) -> Comparison:

@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+from card_parts import rows as table
 
 from quantplan.gguf.reader import read_model
 from quantplan.recipes.import_plan import import_file
@@ -162,3 +163,19 @@ def test_a_damaged_record(command, project):
     )
     done = command("card")
     assert done.code == 3 and "bad.comparison.json: damaged comparison" in done.error
+
+
+def test_speeds_measured_for_the_card(command, workplace, small_model):
+    shutil.copy(small_model, workplace / "m.gguf")
+    words = ("card", "m.gguf", "--reports", "records", "-p", "8", "--n-gen", "0", "-pg", "8,4", "-r", "2", "-t", "1")
+    (workplace / "records").mkdir()
+    dry = command(*words, "--dry-run")
+    assert "would measure with llama-bench: pp8, pp8+tg4" in dry.err and not list((workplace / "records").iterdir())
+    done = command(*words, "--serve-ctx", "64", "--json")
+    assert done.code == 0, done.err
+    (speeds,) = json.loads(done.out)["files"][0]["speed"]
+    assert [test["name"] for test in speeds["tests"]] == ["pp8", "pp8+tg4"]
+    heading, _, row = table(card_of(workplace, "card"), "Tokens/s")
+    assert heading[1:] == ["pp8", "pp8+tg4"] and row[0] == "`m.gguf`" and float(row[1].split(" ")[0]) > 0
+    again = command("card", "m.gguf", "--reports", "records", "--force", "--serve-ctx", "64")
+    assert "llama-bench" not in again.err and table(card_of(workplace, "card"), "Tokens/s")[0][1] == "pp8"

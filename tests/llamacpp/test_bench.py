@@ -7,7 +7,7 @@ import pytest
 
 from quantplan.errors import BadUsage, ToolFailed
 from quantplan.execution import Execution
-from quantplan.llamacpp.bench import argv, bench, parse
+from quantplan.llamacpp.bench import BenchTests, argv, bench, parse
 
 TESTS = [(512, 0), (0, 128)]
 
@@ -82,14 +82,13 @@ def test_error_names_the_command():
 
 def test_nothing_to_test_is_a_mistake():
     with pytest.raises(BadUsage, match="test"):
-        bench(Path("model.gguf"), prompt=(), generation=())
+        bench(Path("model.gguf"), BenchTests((), ()))
 
 
 @pytest.mark.llamacpp
 def test_real_run(reference_model):
-    rows = bench(
-        reference_model, prompt=(16,), generation=(4,), combined=((16, 4),), repetitions=2, execution=Execution(1)
-    )
+    tests = BenchTests((16,), (4,), ((16, 4),))
+    rows = bench(reference_model, tests, repetitions=2, execution=Execution(1))
     assert [row.name for row in rows] == ["pp16", "tg4", "pp16+tg4"]
     assert all(row.threads == 1 and len(row.samples) == 2 for row in rows)
 
@@ -98,4 +97,4 @@ def test_real_run(reference_model):
 def test_file_that_is_no_model(tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     with pytest.raises(ToolFailed, match="failed to load model"):
-        bench(tmp_path / "model.gguf", prompt=(16,), generation=(), repetitions=1, execution=Execution(1))
+        bench(tmp_path / "model.gguf", BenchTests((16,), ()), repetitions=1, execution=Execution(1))

@@ -14,6 +14,7 @@ from quantplan.evaluate.task_files import Question, encode, read_task_file
 from quantplan.evaluate.tasks import score_tasks
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
+from quantplan.llamacpp.bench import BenchTests
 from quantplan.llamacpp.tools import run
 from quantplan.records.formats import TASK_SCORES
 
@@ -106,6 +107,9 @@ def test_speed(reference_model):
     assert [test.name for test in found.tests] == ["pp512", "tg128", "pp512+tg128"]
     assert all(len(test.samples) == 2 and test.speed.value > 0 for test in found.tests)
     assert (found.conditions.threads, found.conditions.gpu_layers, found.conditions.repetitions) == (1, 0, 2)
+    other = BenchTests((), (), ((32, 8),))
+    (found,) = measure_speed([reference_model], OPTIONS.execution, 1, other)
+    assert [test.name for test in found.tests] == ["pp32+tg8"]
     assert found.conditions.processor and found.conditions.llama_cpp and found.conditions.devices == "CPU"
 
 
@@ -174,7 +178,11 @@ def test_a_figure_that_will_not_be_there_is_no_order(shell):
 
 def test_dry_run_says_what_would_be_measured(shell):
     out, err = shell("measure", "model.gguf", *TASKS, "--speed", "--dry-run")
-    assert "arc: 6 tasks (multiple-choice)" in out and "llama-bench, 5 repetitions, 1 files" in out and "+ " not in err
+    assert (
+        "arc: 6 tasks (multiple-choice)" in out
+        and "llama-bench (pp512, tg128, pp512+tg128), 5 repetitions, 1 files" in out
+        and "+ " not in err
+    )
     words = ["compare", "q4.gguf", "-m", "model.gguf", "--text", "judge.txt", *TASKS, "--dry-run"]
     out, err = shell(*words)
     assert "q4.gguf: 6,735,744 bytes\n" in out and "bytes, built unless it exists" in out and "+ " not in err

@@ -6,22 +6,21 @@ from pathlib import Path
 from quantplan.abilities import check_predicts
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
-from quantplan.llamacpp.bench import BenchRow, bench
+from quantplan.llamacpp.bench import USUAL_TESTS, BenchRow, BenchTests, bench
 from quantplan.progress import SILENT, Advance, Reporter
 from quantplan.tensor import Model
 from quantplan.throughput import SpeedConditions, SpeedTest, Throughput
-
-PROMPT, GENERATED = 512, 128  # llama-bench's own defaults: pp512 and tg128
 
 
 def measure_speed(
     files: Sequence[Path],
     execution: Execution = Execution(),
     repetitions: int = 5,
+    tests: BenchTests = USUAL_TESTS,
     advance: Advance | None = None,
     report: Reporter = SILENT,
 ) -> list[Throughput]:
-    """pp512, tg128 and pp512+tg128 of each file. ``advance`` gets shares that add up to 1.
+    """The tests of each file, by default pp512, tg128 and pp512+tg128. ``advance`` gets shares that add up to 1.
 
     Raises BadFile, BadUsage for a model that generates no text, ToolFailed, ToolMissing.
     """
@@ -33,9 +32,7 @@ def measure_speed(
     for file, model in zip(files, models, strict=True):
         rows = bench(
             model.path,
-            prompt=(PROMPT,),
-            generation=(GENERATED,),
-            combined=((PROMPT, GENERATED),),
+            tests,
             repetitions=repetitions,
             execution=execution,
             report=report,

@@ -35,7 +35,7 @@ from quantplan.devices.speed.table import (
 from quantplan.errors import BadUsage, ModelMismatch
 from quantplan.execution import Execution, cores
 from quantplan.llamacpp import tools
-from quantplan.llamacpp.bench import BenchRow, bench
+from quantplan.llamacpp.bench import BenchRow, BenchTests, bench
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.measurement import Estimate
 from quantplan.progress import SILENT, Reporter
@@ -278,8 +278,7 @@ def check_against_bench(
     expected = {PROMPT: table.tokens_per_second(types, PROMPT), 0: table.tokens_per_second(types, GENERATION)}
     rows = run(
         built.path,
-        prompt=(PROMPT,),
-        generation=(GENERATED,),
+        BenchTests((PROMPT,), (GENERATED,)),
         repetitions=options.repetitions,
         execution=replace(options.execution, threads=table.threads),
         report=report,

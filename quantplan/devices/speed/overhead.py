@@ -14,7 +14,7 @@ from quantplan.devices.speed.synthetic import synthetic_tensors, write_synthetic
 from quantplan.devices.speed.table import BATCHES, GENERATION, PROMPT, Overhead, Product, SpeedTable, products
 from quantplan.errors import NoSpace
 from quantplan.execution import Execution
-from quantplan.llamacpp.bench import bench
+from quantplan.llamacpp.bench import BenchTests, bench
 from quantplan.measurement import Estimate
 from quantplan.quant_type import BY_NAME, QuantType, fitted
 from quantplan.records.cache import Cache
@@ -96,8 +96,7 @@ def bench_synthetic(
         path = write_synthetic(model, blocks, types, Path(place) / "synthetic.gguf")
         rows = bench(
             path,
-            prompt=(PROMPT,),
-            generation=(GENERATED,),
+            BenchTests((PROMPT,), (GENERATED,)),
             repetitions=repetitions,
             execution=execution,
         )
