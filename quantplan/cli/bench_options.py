@@ -56,7 +56,7 @@ def _lengths(name: str, words: Sequence[str]) -> tuple[int, ...]:
 
 
 def _pairs(words: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    return tuple(filter(None, dict.fromkeys(map(_pair, words))))  # type: ignore[arg-type]
+    return tuple(filter(None, dict.fromkeys(map(_pair, words))))
 
 
 def _pair(word: str) -> tuple[int, int] | None:
