@@ -83,6 +83,11 @@ def on_abort(say: Callable[[str], None]) -> None:
         base().ggml_set_abort_callback(_abort_callbacks[-1])
 
 
+def aborts_are_heard() -> bool:
+    """Whether somebody gets ggml's last words."""
+    return bool(_abort_callbacks)
+
+
 def base() -> ctypes.CDLL:
     """libggml-base: types, gguf, graphs, backends."""
     return load("ggml-base")

@@ -10,8 +10,9 @@ import numpy as np
 from quantplan.cache_types import F16_CACHE, CacheTypes
 from quantplan.errors import BadFile, QuantplanError
 from quantplan.execution import Execution
-from quantplan.llamacpp import rpc
+from quantplan.llamacpp import libraries, rpc
 from quantplan.llamacpp.tools import first_reason
+from quantplan.llamacpp.trial import check_survives
 from quantplan.text import SpecialText, Text, content
 
 _LOGGED = 20  # lines that are kept, the first
@@ -38,9 +39,14 @@ class EngineOptions:
 
 
 class LoadedModel:
-    """``model`` and ``vocab``: llama.cpp's pointers; ``vocabulary``: number of tokens. BadFile where it cannot be loaded."""
+    """``model`` and ``vocab``: llama.cpp's pointers; ``vocabulary``: number of tokens.
+
+    BadFile where it cannot be loaded, or would end this process.
+    """
 
     def __init__(self, path: Path, options: EngineOptions) -> None:
+        check_survives(path)
+        libraries.base()  # before llama_cpp loads it: whoever hears ggml's last words is told to it here
         import llama_cpp
 
         self.options = options
