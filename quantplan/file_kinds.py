@@ -5,7 +5,7 @@ import re
 START = 512  # bytes that are enough to tell
 _AGAIN = "the download failed; download the file itself again"
 _UNPACK = "unpack it first"
-_CONVERT = "convert the model to GGUF first (convert_hf_to_gguf.py of llama.cpp)"
+_CONVERT = "convert the model to GGUF first: `quantplan init FOLDER`, with the folder that config.json is in"
 _OLD = "a model in the ggml format of before GGUF ({}), which llama.cpp no longer reads; get the model as GGUF"
 _PICKLE = f"a Python pickle, as PyTorch writes models: {_CONVERT}"
 _SIGNATURES = (

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from quantplan.cache_sensitivity import CachePair, CacheSensitivity, ChosenCache
 from quantplan.comparison import Comparison, Gap, Row
+from quantplan.convert.conversion import Conversion
 from quantplan.measurement import PERCENTILES, Conditions, Estimate, Measurement
 from quantplan.plan import ImatrixUse, Limit, Outcome, Plan, PlannedTensor, RoundingUse
 from quantplan.quant_type import BY_NAME
@@ -72,6 +73,10 @@ SENSITIVITIES = SensitivityTable(
     {"windows": 8, "types": ["Q4_K", "Q6_K"]},
     architecture="qwen3",
     shapes={"token_embd.weight": (256, 512), "output.weight": (256, 512)},
+)
+
+CONVERSION = Conversion(
+    "Tuned", "s" * 64, "LlamaForCausalLM", "llama-cpp-python 0.3.36", "auto", "Tuned-BF16.gguf", 7456, 3, "d" * 64
 )
 
 SECOND_MOMENTS = Index(

@@ -21,6 +21,7 @@ ORDER = (
     "solver",
     "devices",
     "build",
+    "convert",
     "planning",
     "evaluate",
     "estimates",

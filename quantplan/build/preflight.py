@@ -45,18 +45,20 @@ def check_apart(written: Iterable[Path | None], given: Iterable[Path | None]) ->
             raise BadUsage(f"{out} would be overwritten, and is needed itself; choose another place")
 
 
-def check_space(out: Path, size: int) -> None:
-    """NoSpace unless the disk of ``out`` holds ``size`` bytes and some more; makes its folder."""
+def check_space(out: Path, size: int, option: str = "--out") -> None:
+    """NoSpace unless the disk of ``out`` holds ``size`` bytes and some more; makes its folder. ``option``: what chooses another
+    place.
+    """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(out.parent).free
     except OSError as error:
         kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else BadFile
-        raise kind(f"cannot write to {out.parent}: {error.strerror or error}; choose another --out") from None
+        raise kind(f"cannot write to {out.parent}: {error.strerror or error}; choose another {option}") from None
     if free < size + SPARE_BYTES:
         raise NoSpace(
             f"{out} needs {human_bytes(size)}, with {human_bytes(SPARE_BYTES)} to spare, and the disk has {human_bytes(free)} "
-            "free; free some or choose another --out"
+            f"free; free some or choose another {option}"
         )
 
 

@@ -6,7 +6,7 @@ are huggingface_hub's. Its modules cost a quarter of a second to import, so they
 
 import errno
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,11 @@ from typing import Any
 
 from quantplan.budget import human_bytes
 from quantplan.errors import BadFile, BadUsage, NoSpace, NothingSelected, QuantplanError
-from quantplan.hub.reference import HubReference, model_files
+from quantplan.hub.reference import HubReference, is_checkpoint, model_files
 from quantplan.progress import SILENT, Advance, Reporter
 
 SPARE_BYTES = 64 << 20  # left free on the disk after a download
+Pick = Callable[[HubReference, Sequence[str]], tuple[str, ...]]  # of a repository's files, those that are meant
 _TOKEN = "set HF_TOKEN to a token that may read it"
 
 
@@ -49,8 +50,23 @@ class Hub:
 
         return Path(self.cache or constants.HF_HUB_CACHE).expanduser()
 
-    def fetch(self, reference: HubReference, report: Reporter = SILENT) -> Path:
-        """The model in the cache, its first shard where it is split; downloaded unless it is there.
+    def holds_checkpoint(self, reference: HubReference) -> bool:
+        """Whether the repository holds safetensors and no GGUF, by the hub or, without a connection, by the cache."""
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+
+        with _errors_explained(reference, self):
+            try:
+                info = HfApi(endpoint=self.endpoint).model_info(reference.repo, revision=reference.revision)
+            except (HTTPError, OfflineModeIsEnabled) as error:
+                if isinstance(error, HfHubHTTPError):
+                    raise
+                return is_checkpoint(reference, sorted(self._cached(reference)))
+        return is_checkpoint(reference, [sibling.rfilename for sibling in info.siblings or ()])
+
+    def fetch(self, reference: HubReference, report: Reporter = SILENT, pick: Pick = model_files) -> Path:
+        """The model in the cache, its first shard where it is split; downloaded unless it is there. ``pick``: which of the
+        repository's files are meant; the first of them is returned.
 
         Each file that is downloaded is a stage of its bytes. Without a connection the model is taken from the cache.
         Raises NothingSelected for a repository, revision or file that is not there, BadFile where the hub refuses or does
@@ -60,24 +76,24 @@ class Hub:
 
         with _errors_explained(reference, self):
             try:
-                files = self._files(reference)
+                files = self._files(reference, pick)
             except (HTTPError, OfflineModeIsEnabled) as error:
                 if isinstance(error, HfHubHTTPError):  # the hub did answer
                     raise
-                return self._from_cache(reference, report, error)
+                return self._from_cache(reference, report, error, pick)
             self._check_room(files)
             return [self._download(file, reference, report) for file in files][0]
 
-    def files(self, reference: HubReference) -> list[RemoteFile]:
+    def files(self, reference: HubReference, pick: Pick = model_files) -> list[RemoteFile]:
         """The files that ``fetch`` would take; nothing is downloaded. Raises as ``fetch``."""
         with _errors_explained(reference, self):
-            return self._files(reference)
+            return self._files(reference, pick)
 
-    def _files(self, reference: HubReference) -> list[RemoteFile]:
+    def _files(self, reference: HubReference, pick: Pick) -> list[RemoteFile]:
         from huggingface_hub import HfApi, hf_hub_download
 
         info = HfApi(endpoint=self.endpoint).model_info(reference.repo, revision=reference.revision)
-        names = model_files(reference, [sibling.rfilename for sibling in info.siblings or ()])
+        names = pick(reference, [sibling.rfilename for sibling in info.siblings or ()])
         found = []
         for name in names:
             file = hf_hub_download(
@@ -107,7 +123,7 @@ class Hub:
         with report.stage(file.name, file.size, "B") as advance:
             return Path(hf_hub_download(reference.repo, file.name, tqdm_class=_bar(advance), **where))
 
-    def _from_cache(self, reference: HubReference, report: Reporter, reason: Exception) -> Path:
+    def _from_cache(self, reference: HubReference, report: Reporter, reason: Exception, pick: Pick) -> Path:
         """What an earlier download left of the model; BadFile where the cache does not have it all."""
         from huggingface_hub.errors import OfflineModeIsEnabled
 
@@ -115,7 +131,7 @@ class Hub:
         cause = "HF_HUB_OFFLINE is set" if offline else f"{self.name} cannot be reached ({reason})"
         cached = self._cached(reference)
         try:
-            files = model_files(reference, sorted(cached))
+            files = pick(reference, sorted(cached))
         except NothingSelected:
             advice = "unset it" if offline else "check the network, the proxy settings and HF_ENDPOINT"
             raise BadFile(

@@ -37,6 +37,8 @@ _COMPANIONS = (
     "dspark-",
     "draft-",
 )  # at their start; inside a name they may be the model's own
+_CONFIG = "config.json"
+_FOR_CONVERSION = re.compile(r"(?:\.(?:json|txt|model|jinja|tiktoken|py|safetensors)|^README\.md|^LICENSE.*)$")
 _PREFIXES = re.compile(r"(?:UD|i1)[-_.]$", re.IGNORECASE)  # publishers' variants of a quant
 _ALIASES = {"F16": "FP16", "FP16": "F16", "F32": "FP32", "FP32": "F32"}
 
@@ -123,6 +125,24 @@ def model_files(reference: HubReference, files: Sequence[str]) -> tuple[str, ...
     return _shards(first, files, reference)
 
 
+def is_checkpoint(reference: HubReference, files: Sequence[str]) -> bool:
+    """Whether the repository itself is named, and holds a model in safetensors and no GGUF of one."""
+    named = reference.file or reference.quant
+    return not named and not any(map(_is_model, files)) and any(name.endswith(".safetensors") for name in files)
+
+
+def checkpoint_files(reference: HubReference, files: Sequence[str]) -> tuple[str, ...]:
+    """What a conversion of the repository's model reads, config.json first: all files at its top but other formats of weights
+    and pictures. NothingSelected where there is no config.json.
+    """
+    top = sorted(name for name in files if "/" not in name and _FOR_CONVERSION.search(name))
+    if _CONFIG not in top:
+        raise NothingSelected(
+            f"{reference.repo} has no {_CONFIG}, so its safetensors are no model that can be converted"
+        )
+    return (_CONFIG, *(name for name in top if name != _CONFIG))
+
+
 def _is_model(name: str) -> bool:
     base = name.rpartition("/")[2].lower()
     return base.endswith(".gguf") and not base.startswith(_COMPANIONS) and not any(word in base for word in _NO_MODELS)
@@ -177,6 +197,9 @@ def _nothing(reference: HubReference, models: Sequence[str], files: Sequence[str
         records = [name for name in files if name.lower().endswith(".json")]
         return f"{reference.repo} has no {reference.file}; JSON files there: {', '.join(records) or 'none'}"
     if not models:
-        return f"{reference.repo} has no GGUF model; look for a repository of its GGUF files, or convert the model"
+        return (
+            f"{reference.repo} has no GGUF model; look for a repository of its GGUF files, or convert its safetensors with "
+            f"`quantplan init hf://{reference.repo}`"
+        )
     wanted = reference.file or f"quant {reference.quant}"
     return f"{reference.repo} has no {wanted}; there are: {', '.join(models)}"

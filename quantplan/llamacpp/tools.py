@@ -85,11 +85,26 @@ def run(
     executable = find(argv[0])
     shown = command_line(argv, cwd)
     report.say(f"+ {shown}")
+    finished = run_program([str(executable), *argv[1:]], shown, environment(), cwd=cwd, on_text=on_text)
+    if check and finished.code != 0:
+        raise failure(finished)
+    return finished
+
+
+def run_program(
+    argv: list[str],
+    shown: str,
+    environment: dict[str, str],
+    *,
+    cwd: Path | None = None,
+    on_text: Callable[[str], None] | None = None,
+) -> Finished:
+    """Runs a program by its path and waits; ``shown``: the command for people. An exception, such as Ctrl-C, ends it too."""
     pieces: list[str] = []
     with subprocess.Popen(
-        [str(executable), *argv[1:]],
+        argv,
         cwd=cwd,
-        env=environment(),
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -103,10 +118,7 @@ def run(
         except BaseException:
             process.kill()
             raise
-    finished = Finished(shown, process.returncode, "".join(pieces))
-    if check and finished.code != 0:
-        raise failure(finished)
-    return finished
+    return Finished(shown, process.returncode, "".join(pieces))
 
 
 def first_reason(lines: Iterable[str]) -> str | None:

@@ -8,8 +8,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from checkpoints import checkpoint, python_with, stand_in
 from hub_server import FakeHub, serving
 
+from quantplan.convert.converter import NEEDED
 from quantplan.gguf.reader import read_model
 from quantplan.project import read_project
 from quantplan.records.formats import PLANS, SENSITIVITY_TABLES
@@ -27,11 +29,20 @@ def table_of(path):
         return Path(folder, "table.json").read_bytes()
 
 
+def tuned():
+    """A repository of safetensors."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = checkpoint(Path(place, "Tuned"))
+        files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return files | {"README.md": b"", "picture.png": b"", "original/model.safetensors": b"", "model.onnx": b""}
+
+
 @pytest.fixture(scope="module")
 def hub(small_model):
     data = small_model.read_bytes()
     tied = {"README.md": b"", "tied-F16.gguf": data, "tied.sensitivity.json": table_of(small_model)}
-    with serving(FakeHub({"owner/tied-GGUF": tied, "owner/none": {"README.md": b""}})) as found:
+    repos = {"owner/tied-GGUF": tied, "owner/none": {"README.md": b""}, "owner/Tuned": tuned()}
+    with serving(FakeHub(repos)) as found:
         yield found
 
 
@@ -108,6 +119,24 @@ def test_a_sensitivity_table_on_the_hub(shell, workplace):
     words = ("solve", "-m", model, "-b", "50%", "--types", "Q4_0,Q8_0", "--out", "p.json")
     shell(*words, "--sensitivity", "hf://owner/tied-GGUF/tied.sensitivity.json")
     assert PLANS.read(workplace / "p.json").calibrated
+
+
+def test_a_repository_of_safetensors_is_converted(shell, workplace, small_model, tmp_path):
+    python = python_with(tmp_path / "p", *(name for name in NEEDED if name != "numpy"))
+    words = ("init", "hf://owner/Tuned", "--converter", stand_in(tmp_path / "llama.cpp", small_model))
+    words += ("--converter-python", python, "--ctx", 128)
+    out, _ = shell(*words, "--dry-run")
+    taken = ["config.json", "README.md", "model.safetensors", "tokenizer.json"]
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("takes")] == taken
+    assert not list(workplace.rglob("*.gguf"))
+    _, err = shell(*words)
+    assert "downloading model.safetensors of owner/Tuned" in err
+    assert (workplace / "Tuned-F16.gguf").read_bytes() == small_model.read_bytes()
+    assert read_project(workplace / "quantplan.toml").model == workplace / "Tuned-F16.gguf"
+    _, err = shell(*words, "--force", HF_HUB_OFFLINE="1")
+    assert "converted before: Tuned-F16.gguf" in err and "from the cache" in err
+    _, err = shell("memory", "-hf", "owner/Tuned", code=5)
+    assert "has no GGUF model; look for" in err and "`quantplan init hf://owner/Tuned`" in err
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import record_parts as parts
 import surgery_records
 
+from quantplan.convert.conversion import CONVERSIONS
 from quantplan.errors import BadFile
 from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
 from quantplan.records.codec import FORMATS, encode, shape
@@ -30,6 +31,7 @@ GOLDEN = {
     "plan-unpredicted": (PLANS, parts.UNPREDICTED),
     "sensitivities": (SENSITIVITY_TABLES, parts.SENSITIVITIES),
     "cache-sensitivity": (CACHE_SENSITIVITIES, parts.CACHE_SENSITIVITY),
+    "conversion": (CONVERSIONS, parts.CONVERSION),
     "measurement": (MEASUREMENTS, parts.MEASUREMENT),
     "measurement-unmeasured": (MEASUREMENTS, parts.UNMEASURED),
     "task-score": (TASK_SCORES, parts.TASK_SCORE),

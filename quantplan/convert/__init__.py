@@ -1,0 +1,1 @@
+"""Models in safetensors, made into GGUFs by llama.cpp's own converter."""
