@@ -27,6 +27,11 @@ class ComparedFile:
         return average(self.tasks) if self.tasks else None
 
 
+def of_domain(name: str) -> str:
+    """The figure that is the KLD on one text of several."""
+    return f"{KLD}:{name}"
+
+
 @dataclass(frozen=True, slots=True)
 class Gap:
     """This file's figure minus the first file's, with a 95 % interval. ``decided``: significant (p < 0.05).
@@ -49,8 +54,9 @@ class Row(ComparedFile):
 
     ``low`` and ``high``: its 95 % interval, paired by chunk; it leaves out 1 exactly where the KLDs differ significantly.
 
-    ``gaps`` by figure: KLD in nats per token, PPL as the difference of mean negative log likelihoods (the logarithm of the
-    ratio), tasks and average in percentage points, tests of speed in tokens/s; empty in the first row.
+    ``gaps`` by figure: KLD in nats per token (``of_domain`` on one text of several), PPL as the difference of mean negative
+    log likelihoods (the logarithm of the ratio), tasks and average in percentage points, tests of speed in tokens/s; empty in
+    the first row.
     """
 
     kld_ratio: float

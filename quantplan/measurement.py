@@ -10,10 +10,13 @@ short, and the one that verdicts rest on.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import accumulate
+from typing import TypeVar
 
 from quantplan.errors import ConditionsDiffer
 from quantplan.spikes import Spike
 
+Value = TypeVar("Value")
 # Raised when a figure is computed in another way, so that older records no longer compare.
 METRICS_VERSION = 1  # 1: first
 PERCENTILES = (99.9, 99.0, 95.0, 90.0, 10.0, 5.0, 1.0, 0.1)
@@ -75,9 +78,18 @@ class Figures:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DomainFigures(Figures):
+    """The figures of one text of several; those per chunk are part of the whole's."""
+
+    name: str
+    chunks: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measurement(Figures):
     """The figures of one file. ``bpw``: bits of all tensor data over all weights, as llama.cpp prints BPW;
-    ``bytes_per_token``: weights that a generated token reads, see ``Model.bytes_per_token``.
+    ``bytes_per_token``: weights that a generated token reads, see ``Model.bytes_per_token``. ``domains``: the figures of each
+    text where there are several.
     """
 
     file: str
@@ -88,6 +100,23 @@ class Measurement(Figures):
     notes: tuple[str, ...] = ()  # what is missing, and why
     bytes_per_token: int | None = None
     spikes: tuple[Spike, ...] = ()  # chunks where the file breaks, the worst first
+    domains: tuple[DomainFigures, ...] = ()  # in the order of their chunks
+
+    @property
+    def worst_domain(self) -> str | None:
+        """The name of the text with the largest KLD; None where there is none above 0."""
+        worst = max(self.domains, key=lambda domain: domain.kld.value, default=None)
+        return worst.name if worst and worst.kld.value > 0 else None
+
+    def domain_klds(self) -> dict[str, tuple[float, ...]]:
+        """KLDs per chunk by domain."""
+        return split([(domain.name, domain.chunks) for domain in self.domains], self.per_chunk_kld)
+
+
+def split(domains: Sequence[tuple[str, int]], values: Sequence[Value]) -> dict[str, tuple[Value, ...]]:
+    """Values of consecutive chunks by domain; ``domains``: their names and numbers of chunks."""
+    ends = list(accumulate(count for _, count in domains))
+    return {name: tuple(values[end - count : end]) for (name, count), end in zip(domains, ends, strict=True)}
 
 
 def check_comparable(measurements: Sequence[Measurement]) -> None:

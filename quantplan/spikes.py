@@ -20,6 +20,7 @@ class Spike:
     """``chunk``: its number in the text, from 1. ``kld``: its mean, in nats per token; ``ratio``: over the median chunk's.
 
     ``line`` and ``words``: where its scored half begins in the text, and how; None and empty where the text is not at hand.
+    ``domain``: which text that is, where there are several.
     """
 
     chunk: int
@@ -27,6 +28,7 @@ class Spike:
     ratio: float
     line: int | None = None
     words: str = ""
+    domain: str = ""
 
 
 def find_spikes(per_chunk_kld: Sequence[float]) -> tuple[Spike, ...]:

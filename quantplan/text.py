@@ -39,16 +39,41 @@ class SpecialText:
         return min(bisect_right(ends, offset + cut_off), len(ends) - 1) + 1
 
 
-Text = str | SpecialText
+OneText = str | SpecialText
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A text of one kind (chat, code, a language ...), and the name that tables show it under."""
+
+    name: str
+    text: OneText
+
+
+@dataclass(frozen=True)
+class Domains:
+    """Texts of several kinds, at least two, each with another name. Each is cut into chunks by itself."""
+
+    parts: tuple[Domain, ...]
+
+
+Text = OneText | Domains
+
+
+def undivided(text: Text) -> OneText:
+    """Domains joined, for what looks at no single one."""
+    return joined([part.text for part in text.parts]) if isinstance(text, Domains) else text
 
 
 def content(text: Text) -> str:
-    """The text as it is tokenized."""
+    """The whole text as it is tokenized."""
+    text = undivided(text)
     return text.content if isinstance(text, SpecialText) else text
 
 
 def written(text: Text) -> str:
     """What people wrote of a text; what a chat template says in every conversation is not in it."""
+    text = undivided(text)
     if isinstance(text, SpecialText) and text.written:
         return "\n".join(text.written)
     return content(text)
@@ -59,7 +84,7 @@ def special(text: str, bos: str = "") -> SpecialText:
     return SpecialText(tuple(text.splitlines(keepends=True)), bos=bos)
 
 
-def joined(texts: Iterable[Text]) -> Text:
+def joined(texts: Iterable[OneText]) -> OneText:
     """The texts one after the other, each but the last with a newline more. Special tokens are parsed in all, or in none."""
     parts = list(texts)
     if len(parts) == 1:

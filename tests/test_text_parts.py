@@ -1,5 +1,6 @@
 """A text cut in two that share nothing."""
 
+from quantplan.text import Domain, Domains, SpecialText, joined
 from quantplan.text_parts import EVERY, PIECES, probing_and_refinement
 
 LINES = [f"line {index} of a text that has many of them\n" for index in range(997)]
@@ -32,3 +33,24 @@ def test_a_single_line_is_cut_between_words():
 def test_too_little_text_leaves_a_part_empty():
     assert probing_and_refinement("") == ("", "")
     assert probing_and_refinement("word") in (("word", ""), ("", "word"))
+
+
+def test_chats_are_cut_between_conversations():
+    chats = SpecialText(tuple(LINES), tuple(line.upper() for line in LINES), bos="<s>")
+    probing, refinement = probing_and_refinement(chats)
+    plain = probing_and_refinement("".join(LINES))
+    assert (probing.content, refinement.content) == plain
+    assert probing.bos == "<s>" and "".join(refinement.written) == refinement.content.upper()
+
+
+def test_domains_are_cut_one_by_one():
+    texts = Domains(
+        (Domain("lines", "".join(LINES)), Domain("words", "few words"), Domain("more", "".join(LINES[:99])))
+    )
+    probing, refinement = probing_and_refinement(texts)
+    assert [part.name for part in probing.parts] == ["lines", "words", "more"]
+    assert [part.name for part in refinement.parts] == ["lines", "words", "more"]
+    assert (probing.parts[2].text, refinement.parts[2].text) == probing_and_refinement("".join(LINES[:99]))
+    one_left = probing_and_refinement(Domains((Domain("lines", "".join(LINES)), Domain("word", "word"))))
+    assert sorted(map(type, one_left), key=str) == sorted([str, Domains], key=str), "empty parts are left out"
+    assert joined([part.text for part in texts.parts]).count("few words") == 1

@@ -29,7 +29,7 @@ from quantplan.sensitivity.collected_moments import CollectedMoments
 from quantplan.sensitivity.moment_metric import MomentMetric
 from quantplan.sensitivity.second_moments import MomentOptions, collect
 from quantplan.tensor import Model, Tensor
-from quantplan.text import Text
+from quantplan.text import Text, undivided
 from quantplan.text_parts import probing_and_refinement
 
 VERSION = 1  # of the encoding: a change of the method makes kept tensors useless
@@ -132,9 +132,8 @@ def check_cache_space(compensation: Compensation, tensors: Iterable[Tensor], pla
 
 def calibration_of(use: RoundingUse, text: Text) -> Text | None:
     """The text of these second moments: ``text``, or the part of it that `quantplan run` calibrates with; None for another."""
-    return next(
-        (part for part in (text, probing_and_refinement(text)[0]) if text_digest(part) == use.text_digest), None
-    )
+    parts = map(undivided, (text, probing_and_refinement(text)[0]))
+    return next((part for part in parts if text_digest(part) == use.text_digest), None)
 
 
 def _needs_text(plan: Plan) -> str:

@@ -30,6 +30,7 @@ from quantplan.gguf.reader import read_model
 from quantplan.measurement import Measurement
 from quantplan.records.formats import MEASUREMENTS, TASK_SCORES, THROUGHPUTS
 from quantplan.report.comparison_tables import speed_table, tasks_table
+from quantplan.report.domain_table import domain_table
 from quantplan.report.measurement_table import measurement_table
 from quantplan.task_score import TaskScore
 from quantplan.tensor import Model
@@ -143,6 +144,8 @@ def _show(
     names = [str(file) for file in files]
     if measurements:
         console.put_table(measurement_table(measurements))
+        if measurements[0].domains:
+            console.put_table(domain_table(names, measurements))
     if scores:
         console.put_table(tasks_table(names, scores))
     if speeds:

@@ -42,7 +42,7 @@ from quantplan.run.run import run_status
 from quantplan.run.targets import RunOptions, RunResult, RunTarget, Texts, check_texts, disk_needed, make_imatrix
 from quantplan.sensitivity.estimate import SensitivityOptions
 from quantplan.tensor import Model
-from quantplan.text import Text, content
+from quantplan.text import Text, content, undivided
 from quantplan.text_parts import probing_and_refinement
 
 
@@ -174,6 +174,7 @@ def _texts(
     own = refinement.validation or (here.validation if here else None)
     judging = options.evaluation_text(evaluation.text, reader)
     probing, refining = (whole, reader.text([own])) if own else probing_and_refinement(whole)
+    refining = undivided(refining)
     if not all(content(text).strip() for text in (probing, refining)):
         raise BadUsage(
             "the calibration text is too short to split off a validation text; give --validation FILE, or more"
@@ -188,7 +189,7 @@ def _texts(
             console.warn(
                 f"{share:.0%} of the long lines of the evaluation text are also in the {name}: evaluate on another"
             )
-    domain = reader.text([refinement.other_domain]) if refinement.other_domain else ""
+    domain = undivided(reader.text([refinement.other_domain])) if refinement.other_domain else ""
     for name, other in (("evaluation text", judging), ("calibration text", probing)):
         if domain and (share := overlap(other, domain)) > WORRYING:
             raise BadUsage(

@@ -15,7 +15,7 @@ from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.measurement import Estimate, Measurement
 from quantplan.progress import Advance
 from quantplan.tensor import Model
-from quantplan.text import Text
+from quantplan.text import Text, undivided
 
 LONG_CHUNK = 4096  # what a cache loses grows with the tokens that are read from it; longer chunks take long to run
 FEWEST_TOKENS = 256
@@ -41,10 +41,11 @@ def cache_sensitivity(
 ) -> CacheSensitivity:
     """The KLD of each possible pair. Finished pairs are kept in the folder ``cache``, so that a run that was ended resumes.
 
-    Raises TextTooShort, BadUsage for a model without weights, and what ``measure_runs`` raises.
+    Domains are joined. Raises TextTooShort, BadUsage for a model without weights, and what ``measure_runs`` raises.
     """
     if model.header_only:
         raise BadUsage(f"{model.path} has no weights to measure cache types with; give --kv-sensitivity FILE")
+    text = undivided(text)
     n_ctx = options.n_ctx or _chunk(model, text, serve_ctx, options.chunks)
     how = MeasureOptions(n_ctx, options.chunks, options.execution, _LOGITS_BYTES)
     runs = [(model.path, pair) for pair in possible_caches(model) if pair != F16_CACHE]

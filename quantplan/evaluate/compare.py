@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantplan.budget import human_bytes
-from quantplan.comparison import AVERAGE, KLD, PPL, SIZE, ComparedFile, Comparison, Gap, Row
+from quantplan.comparison import AVERAGE, KLD, PPL, SIZE, ComparedFile, Comparison, Gap, Row, of_domain
 from quantplan.errors import BadUsage, ConditionsDiffer
 from quantplan.evaluate.measure import MeasureOptions
 from quantplan.evaluate.significance import average_gap, chunks_gap, kld_gap, ratio_interval, speed_gap, tasks_gap
@@ -180,6 +180,10 @@ def _gaps(first: ComparedFile, file: ComparedFile) -> dict[str, Gap]:
     nlls = file.measurement.per_chunk_nll, first.measurement.per_chunk_nll
     if all(nlls):
         gaps[PPL] = chunks_gap(*nlls)
+    first_klds = first.measurement.domain_klds()
+    gaps |= {
+        of_domain(name): chunks_gap(klds, first_klds[name]) for name, klds in file.measurement.domain_klds().items()
+    }
     outcomes = [(score.outcomes, base.outcomes) for score, base in zip(file.tasks, first.tasks, strict=True)]
     gaps |= {score.task: tasks_gap(*pair) for score, pair in zip(file.tasks, outcomes, strict=True)}
     if outcomes:

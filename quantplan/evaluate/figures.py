@@ -4,11 +4,14 @@ Source: ``kl_divergence`` in tools/perplexity/perplexity.cpp. Standard error of 
 sqrt(x): that times the derivative.
 """
 
+from collections.abc import Sequence
+from dataclasses import fields, replace
+
 import numpy as np
 from scipy import stats
 
 from quantplan.llamacpp.token_scores import TokenScores
-from quantplan.measurement import PERCENTILES, Estimate, Figures
+from quantplan.measurement import PERCENTILES, DomainFigures, Estimate, Figures
 
 
 def figures(scores: TokenScores, chunks: int) -> Figures:
@@ -32,6 +35,20 @@ def figures(scores: TokenScores, chunks: int) -> Figures:
         per_chunk_nll=tuple(per_chunk["nll"].tolist()),
         per_chunk_base_nll=tuple(per_chunk["base_nll"].tolist()),
     )
+
+
+def domain_figures(scores: TokenScores, domains: Sequence[tuple[str, int]]) -> tuple[DomainFigures, ...]:
+    """The figures of each domain; ``domains``: their names and numbers of chunks, in the order of the scores."""
+    total = sum(count for _, count in domains)
+    per_chunk = len(scores.kld) // max(total, 1)
+    found, first = [], 0
+    for name, count in domains:
+        rows = slice(first * per_chunk, (first + count) * per_chunk)
+        part = TokenScores(*(getattr(scores, field.name)[rows] for field in fields(TokenScores)))
+        own = replace(figures(part, count), per_chunk_kld=(), per_chunk_nll=(), per_chunk_base_nll=())
+        found.append(DomainFigures(**vars(own), name=name, chunks=count))
+        first += count
+    return tuple(found)
 
 
 def mean(values: np.ndarray) -> Estimate:

@@ -9,7 +9,7 @@ from quantplan.cache_types import F16_CACHE, CacheTypes, parse_kv
 from quantplan.devices.memory_formulas import ServeSettings, check_kv
 from quantplan.errors import WorkersLost
 from quantplan.evaluate.base_logits import BaseLogits, Run
-from quantplan.evaluate.figures import figures
+from quantplan.evaluate.figures import domain_figures, figures
 from quantplan.evaluate.same_tokens import check_same_tokens, check_vocabulary
 from quantplan.evaluate.text_places import placed
 from quantplan.execution import Execution
@@ -58,7 +58,8 @@ def measure(
 ) -> list[Measurement]:
     """The measurements of ``files`` in their order; a file named twice is run once.
 
-    ``advance`` gets shares of the whole work that add up to 1. In the folder ``cache`` finished files are kept, and taken from
+    Of domains each is measured, and all together. ``advance`` gets shares of the whole work that add up to 1. In the folder
+    ``cache`` finished files are kept, and taken from
     there while nothing that matters has changed. Raises BadFile, ModelMismatch, TextTooShort, WorkersLost.
     """
     options = options or MeasureOptions()
@@ -124,7 +125,8 @@ def _named(measurement: Measurement, file: Path, model: Model) -> Measurement:
 
 
 def _spikes(measurement: Measurement, base: Model, text: Text, n_ctx: int) -> tuple[Spike, ...]:
-    return measurement.spikes or placed(find_spikes(measurement.per_chunk_kld), base, text, n_ctx)
+    domains = [(domain.name, domain.chunks) for domain in measurement.domains]
+    return measurement.spikes or placed(find_spikes(measurement.per_chunk_kld), base, text, n_ctx, domains)
 
 
 def _measure(
@@ -153,7 +155,7 @@ def _on_servers(reference: BaseLogits, runs: list[Run], report: Reporter, put: P
 def _here(reference: BaseLogits, runs: list[Run], put: Put, advance: Advance) -> None:
     share = 1 / (len(reference.chunks) * (len(runs) + 1))
     for (model, types), scores in reference.scores(runs, lambda chunks: advance(chunks * share)):
-        put(measurement_of(model, scores, reference.conditions(types)))
+        put(measurement_of(model, scores, reference.conditions(types), reference.tokens.domains))
 
 
 @dataclass(frozen=True)
@@ -186,9 +188,13 @@ def _in_worker(job: _Job, task: tuple[Path, str, CacheTypes]) -> Measurement:
     return measure_runs(job.base, [(path, types)], job.text, replace(job.options, execution=execution))[0]
 
 
-def measurement_of(model: Model, scores: TokenScores, conditions: Conditions) -> Measurement:
+def measurement_of(
+    model: Model, scores: TokenScores, conditions: Conditions, domains: Sequence[tuple[str, int]] = ()
+) -> Measurement:
+    """``domains``: names and numbers of chunks, where the text has several."""
     return Measurement(
         **vars(figures(scores, conditions.chunks)),
+        domains=domain_figures(scores, domains),
         file=str(model.path),
         model_digest=model.digest,
         file_bytes=model.file_bytes,

@@ -24,9 +24,10 @@ from quantplan.measurement import Conditions, Measurement
 from quantplan.progress import SILENT, Advance, Reporter
 from quantplan.records.journal import text_digest
 from quantplan.tensor import Model
-from quantplan.text import SpecialText, Text
+from quantplan.text import Domains, SpecialText, Text, undivided
 
 ENGINE = "llama-perplexity"
+_JOINED = "llama-perplexity read the texts joined; the figures of each need --engine in-process"
 
 
 def measure_with_tool(
@@ -37,12 +38,14 @@ def measure_with_tool(
     advance: Advance | None = None,
     report: Reporter = SILENT,
 ) -> list[Measurement]:
-    """The measurements of ``files`` as llama-perplexity prints them, without figures per chunk.
+    """The measurements of ``files`` as llama-perplexity prints them, without figures per chunk; domains are joined.
 
     ``advance`` gets shares that add up to 1. The base file goes to a temporary folder (TMPDIR). Raises
     BadFile, ModelMismatch, NoSpace, TextTooShort, ToolFailed, ToolMissing, and BadUsage for a text whose special tokens are
     parsed: the tool parses none.
     """
+    notes = (_JOINED,) if isinstance(text, Domains) else ()
+    text = undivided(text)
     if isinstance(text, SpecialText):
         raise BadUsage(
             "llama-perplexity parses no special tokens: it would read <|im_start|> and the like as plain words. Measure chats, "
@@ -75,7 +78,7 @@ def measure_with_tool(
         ]
     conditions = _conditions(base, text, options)
     return [
-        _measurement(file, model, output, chunks, conditions)
+        _measurement(file, model, output, chunks, conditions, notes)
         for file, model, output in zip(files, models, parsed, strict=True)
     ]
 
@@ -102,8 +105,10 @@ def _conditions(base: Model, text: Text, options: MeasureOptions) -> dict[str, o
     }
 
 
-def _measurement(file: Path, model: Model, parsed: Parsed, chunks: int, conditions: dict[str, object]) -> Measurement:
-    notes = tuple(filter(None, (context_note(model, int(conditions["n_ctx"])),)))  # type: ignore[call-overload]
+def _measurement(
+    file: Path, model: Model, parsed: Parsed, chunks: int, conditions: dict[str, object], notes: tuple[str, ...]
+) -> Measurement:
+    notes += tuple(filter(None, (context_note(model, int(conditions["n_ctx"])),)))  # type: ignore[call-overload]
     if not parsed.complete:
         notes += (
             f"llama-perplexity ended {perplexity.RUNS} times without its summary: figures of its line for "

@@ -21,16 +21,22 @@ _TOKENIZER_KEYS = (
 
 @dataclass(frozen=True)
 class TokenizedText:
-    """A text as a model's tokenizer splits it. ``chunks``: int32 [chunks, n_ctx]; ``vocabulary``: number of tokens."""
+    """A text as a model's tokenizer splits it. ``chunks``: int32 [chunks, n_ctx]; ``vocabulary``: number of tokens.
+
+    ``domains``: name and number of chunks of each domain, in their order; empty for a text that has none.
+    """
 
     chunks: np.ndarray
     vocabulary: int
+    domains: tuple[tuple[str, int], ...] = ()
 
 
 def tokenize(model: Model, text: Text, n_ctx: int, limit: int | None = None) -> TokenizedText:
     """The chunks of the text, at most ``limit``; only the vocabulary is loaded. Raises BadFile, TextTooShort."""
     with Engine(model, EngineOptions(n_ctx=n_ctx, vocabulary_only=True)) as engine:
-        return TokenizedText(engine.chunks(text, limit), engine.vocabulary)
+        cut = engine.domain_chunks(text, limit)
+        domains = tuple((name, len(chunks)) for name, chunks in cut.items() if name)
+        return TokenizedText(np.concatenate(list(cut.values())), engine.vocabulary, domains)
 
 
 def check_same_tokens(

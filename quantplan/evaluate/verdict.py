@@ -56,8 +56,12 @@ def _against(plan: Row, rival: Row, subject: str) -> str:
 
 
 def _basis(rows: Sequence[Row]) -> str:
-    conditions = rows[0].measurement.conditions
-    return f". Measured on {conditions.chunks} chunks of {conditions.n_ctx} tokens."
+    first = rows[0].measurement
+    texts = ""
+    if worst := first.worst_domain:
+        kld = next(domain.kld.value for domain in first.domains if domain.name == worst)
+        texts = f" of {len(first.domains)} texts; {rows[0].name} loses most on {worst} (KLD {kld:.3g})"
+    return f". Measured on {first.conditions.chunks} chunks of {first.conditions.n_ctx} tokens{texts}."
 
 
 def _described(row: Row) -> str:

@@ -6,7 +6,7 @@ backend does. Memory-mapped weights are read-only, so a model whose tensors are 
 """
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +21,7 @@ from quantplan.llamacpp.nodes import NodeWatcher
 from quantplan.llamacpp.signatures import GgmlTensor
 from quantplan.quant_type import QuantType, ggml_type
 from quantplan.tensor import Model
-from quantplan.text import Text
+from quantplan.text import Domains, OneText, Text
 
 _BATCH_TOKENS = 2048  # llama-perplexity's default n_batch: chunks are decoded together up to this many tokens
 
@@ -29,6 +29,19 @@ _BATCH_TOKENS = 2048  # llama-perplexity's default n_batch: chunks are decoded t
 def chunks_per_batch(n_ctx: int) -> int:
     """Chunks that are decoded together."""
     return max(1, _BATCH_TOKENS // n_ctx)
+
+
+def shared_out(limit: int | None, available: Sequence[int], least: int = 2) -> list[int]:
+    """Of several texts how many chunks each: ``limit`` in all as evenly as they have them, at least ``least`` each."""
+    counts = list(available)
+    if limit is None:
+        return counts
+    left = limit
+    for place, at in enumerate(sorted(range(len(counts)), key=counts.__getitem__)):
+        share = -(-left // (len(counts) - place))
+        counts[at] = min(counts[at], max(share, least))
+        left = max(0, left - counts[at])
+    return counts
 
 
 class Engine(LoadedModel):
@@ -122,19 +135,32 @@ class Engine(LoadedModel):
         """int32 [chunks, n_ctx]: the text cut as llama-perplexity cuts it; what is left over is dropped.
 
         A vocabulary with a BOS token has it in front of each chunk. TextTooShort below two chunks, like the tool; BadUsage for
-        chunks longer than the model's table of positions.
+        chunks longer than the model's table of positions. Domains: as ``domain_chunks``, one after the other.
         """
+        return np.concatenate(list(self.domain_chunks(text, limit).values()))
+
+    def domain_chunks(self, text: Text, limit: int | None = None) -> dict[str, np.ndarray]:
+        """The chunks of each domain by its name, "" for a text that has none. Each is cut by itself and has two chunks at least,
+        else TextTooShort names it. ``limit``: chunks in all, shared out evenly.
+        """
+        if not isinstance(text, Domains):
+            return {"": self._cut(text, "the text")[:limit].copy()}
+        cut = {part.name: self._cut(part.text, f"the text {part.name}") for part in text.parts}
+        counts = shared_out(limit, [len(chunks) for chunks in cut.values()])
+        return {name: chunks[:count].copy() for (name, chunks), count in zip(cut.items(), counts, strict=True)}
+
+    def _cut(self, text: OneText, called: str) -> np.ndarray:
         n_ctx = self.options.n_ctx
         if self._source:
             check_positions(self._source, n_ctx)
         tokens = self.tokenize(text)
         if len(tokens) < 2 * n_ctx:
             raise TextTooShort(
-                f"the text has {len(tokens)} tokens, at least {2 * n_ctx} are needed for chunks of {n_ctx}; "
+                f"{called} has {len(tokens)} tokens, at least {2 * n_ctx} are needed for chunks of {n_ctx}; "
                 "give more text or a smaller --ctx"
             )
         count = len(tokens) // n_ctx
-        cut = tokens[: count * n_ctx].reshape(count, n_ctx)[:limit].copy()
+        cut = tokens[: count * n_ctx].reshape(count, n_ctx)
         if self._llama.llama_vocab_get_add_bos(self.vocab):
             cut[:, 0] = self._llama.llama_vocab_bos(self.vocab)
         return cut

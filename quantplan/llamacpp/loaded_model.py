@@ -13,7 +13,7 @@ from quantplan.execution import Execution
 from quantplan.llamacpp import libraries, rpc
 from quantplan.llamacpp.tools import first_reason
 from quantplan.llamacpp.trial import check_survives
-from quantplan.text import SpecialText, Text, content
+from quantplan.text import SpecialText, Text, content, undivided
 
 _LOGGED = 20  # lines that are kept, the first
 _ALL_LAYERS = -1  # llama_model_params.n_gpu_layers, llama.h
@@ -63,10 +63,12 @@ class LoadedModel:
             self.model = None
 
     def tokenize(self, text: Text) -> np.ndarray:
-        """int32 [tokens]: what llama.cpp makes of the text, in every command. The tokenizer's own BOS and EOS are added.
+        """int32 [tokens]: what llama.cpp makes of the text, in every command. The tokenizer's own BOS and EOS are added. Domains
+        are joined.
 
         Of a plain text as llama-perplexity has it, of a ``SpecialText`` as llama-server and llama-imatrix --parse-special.
         """
+        text = undivided(text)
         raw = content(text).encode("utf-8", "surrogateescape")  # a chat template of the file's may hold any bytes
         room = len(raw) + 16
         tokens = (self._llama.llama_token * room)()

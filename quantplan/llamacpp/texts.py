@@ -1,11 +1,11 @@
 """The texts of files as a model sees them: chats by its own template with special tokens parsed, plain texts as they are."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from quantplan.errors import BadFile
+from quantplan.errors import BadFile, BadUsage
 from quantplan.llamacpp.chat import TEMPLATE_KEY, ChatForm, added_bos
 from quantplan.llamacpp.chat_lines import SUFFIX, Conversation, conversations
 from quantplan.llamacpp.engine import Engine
@@ -13,26 +13,46 @@ from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.progress import SILENT, Reporter
 from quantplan.project import read_text, text_files
 from quantplan.tensor import Model
-from quantplan.text import SpecialText, Text, joined, special
+from quantplan.text import Domain, Domains, OneText, SpecialText, Text, special
 
 
 def read_texts(paths: Sequence[Path], model: Model, *, parse_special: bool = False, report: Reporter = SILENT) -> Text:
-    """The text of files and folders, joined in their order; folders in the order of names.
+    """The text of a file, or of several files and folders those of all, each a domain named like its file.
 
     ``.jsonl`` files are chats: every line is rendered by the chat template of ``model``, and special tokens are parsed. In
-    plain texts they are with ``parse_special``, and where chats are among them. Raises BadFile, naming file and line of a chat
-    that the template refuses.
+    plain texts they are with ``parse_special``. Raises BadFile, naming file and line of a chat that the template refuses, and
+    BadUsage for two texts of one name.
     """
     files = [file for path in paths for file in text_files(path)]
+    _check_names(files)
     if not parse_special and not any(file.suffix == SUFFIX for file in files):
-        return joined(map(read_text, files))
-    with Engine(model.path, EngineOptions(vocabulary_only=True)) as engine:
-        bos = added_bos(engine)
-        text = joined(
-            _rendered(file, model, engine) if file.suffix == SUFFIX else special(read_text(file), bos) for file in files
+        texts: list[OneText] = [read_text(file) for file in files]
+    else:
+        with Engine(model.path, EngineOptions(vocabulary_only=True)) as engine:
+            texts = [_read(file, model, engine, parse_special, report) for file in files]
+    if len(files) == 1:
+        return texts[0]
+    return Domains(tuple(Domain(file.stem, text) for file, text in zip(files, texts, strict=True)))
+
+
+def _check_names(files: Sequence[Path]) -> None:
+    seen: dict[str, Path] = {}
+    for file in files:
+        if file.stem in seen:
+            raise BadUsage(
+                f"{seen[file.stem]} and {file} are both called {file.stem}, and tables name texts so: rename one of them"
+            )
+        seen[file.stem] = file
+
+
+def _read(file: Path, model: Model, engine: Engine, parse_special: bool, report: Reporter) -> OneText:
+    if file.suffix != SUFFIX and not parse_special:
+        return read_text(file)
+    text = _rendered(file, model, engine) if file.suffix == SUFFIX else special(read_text(file), added_bos(engine))
+    if np.array_equal(engine.tokenize(text), engine.tokenize(text.content)):
+        report.warn(
+            f"{file}: no special token of the model is in the text, though they are parsed; is it written for another model?"
         )
-        assert isinstance(text, SpecialText)
-        _check_special(text, files, engine, report)
     return text
 
 
@@ -65,12 +85,3 @@ def _written_out(chat: Conversation, form: ChatForm, where: str) -> str:
             f"{where}: the model's chat template makes nothing of this conversation; change it or take it out"
         )
     return text
-
-
-def _check_special(text: SpecialText, files: Iterable[Path], engine: Engine, report: Reporter) -> None:
-    """A warning where parsing makes no difference: the markers in the text are another model's, or there are none."""
-    if np.array_equal(engine.tokenize(text), engine.tokenize(text.content)):
-        names = ", ".join(map(str, files))
-        report.warn(
-            f"{names}: no special token of the model is in the text, though they are parsed; is it written for another model?"
-        )

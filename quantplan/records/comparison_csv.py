@@ -4,7 +4,7 @@ import csv
 import io
 from typing import Any
 
-from quantplan.comparison import KLD, Comparison, Row
+from quantplan.comparison import KLD, Comparison, Row, of_domain
 from quantplan.measurement import Estimate
 from quantplan.records.codec import finite
 
@@ -48,6 +48,7 @@ def _figures(row: Row) -> dict[str, Estimate]:
     own = row.measurement
     found = {"ppl": own.ppl, "kld": own.kld, "rms_dp": own.rms_dp, "same_top": own.same_top}
     found |= {score.task: score.score for score in row.tasks}
+    found |= {of_domain(domain.name): domain.kld for domain in own.domains}
     if row.average:
         found["average"] = row.average
     return found | {test.name: test.speed for test in (row.throughput.tests if row.throughput else ())}

@@ -5,12 +5,13 @@ from typing import Any
 
 from quantplan.cache_sensitivity import CacheSensitivity
 from quantplan.comparison import KLD, Comparison, Gap, Row
-from quantplan.measurement import PERCENTILES, Conditions, Measurement
+from quantplan.measurement import PERCENTILES, Conditions, DomainFigures, Measurement
 from quantplan.plan import ImatrixUse, Plan
 from quantplan.quant_type import quant_type
 from quantplan.records.codec import Fields, RecordFormat, register, shape
 from quantplan.run_record import RunRecord
 from quantplan.sensitivity_table import SensitivityTable
+from quantplan.spikes import Spike
 from quantplan.task_score import TaskScore
 from quantplan.throughput import SpeedTest, Throughput
 
@@ -62,11 +63,22 @@ SENSITIVITY_TABLES = register(
 # --- measurements. Keys of version 1 say window where the code says chunk
 
 _PERCENTILE = "kld_percentiles"
+_CHUNK_KEYS = {
+    "kld_chunk_err": "kld_window_err",
+    "per_chunk_kld": "per_window_kld",
+    "per_chunk_nll": "per_window_nll",
+    "per_chunk_base_nll": "per_window_base_nll",
+}
 
 
 def _written(fields: Fields) -> Fields:
     percentiles = fields.pop(_PERCENTILE)
-    fields = {name: value for name, value in fields.items() if name != "spikes" or value}  # most files have none
+    fields = {
+        name: value for name, value in fields.items() if name not in ("spikes", "domains") or value
+    }  # most have none
+    if domains := fields.get("domains"):
+        worst = max(domains, key=lambda domain: domain["kld"])
+        fields["worst_domain"] = worst["name"] if worst["kld"] > 0 else None
     return fields | {_percentile_key(percent): value for percent, value in percentiles.items()}
 
 
@@ -78,15 +90,17 @@ def _percentile_key(percent: float) -> str:
     return f"kld_p{percent:g}".replace(".", "_")
 
 
+def _of_domain(fields: Fields) -> Fields:
+    """The whole has the figures per chunk."""
+    return {name: value for name, value in _written(fields).items() if not name.startswith("per_window_")}
+
+
 shape(Conditions, names={"chunks": "windows"})
+shape(Spike, written=lambda fields: {name: value for name, value in fields.items() if name != "domain" or value})
+shape(DomainFigures, names=_CHUNK_KEYS | {"chunks": "windows"}, written=_of_domain, read=_percentiles)
 shape(
     Measurement,
-    names={
-        "kld_chunk_err": "kld_window_err",
-        "per_chunk_kld": "per_window_kld",
-        "per_chunk_nll": "per_window_nll",
-        "per_chunk_base_nll": "per_window_base_nll",
-    },
+    names=_CHUNK_KEYS,
     required=("notes", "per_window_kld", "per_window_nll", "per_window_base_nll"),
     written=_written,
     read=_percentiles,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from quantplan.errors import BadFile, NoSpace
-from quantplan.text import SpecialText, Text, content
+from quantplan.text import Domains, SpecialText, Text, content
 
 
 def digest_of(*parts: object) -> str:
@@ -21,7 +21,12 @@ def digest_of(*parts: object) -> str:
 
 
 def text_digest(text: Text) -> str:
-    """SHA-256 of a text as it is tokenized; of other tokens where special tokens are parsed, so another one."""
+    """SHA-256 of a text as it is tokenized; of other tokens where special tokens are parsed, so another one.
+
+    Of domains of their names and texts: figures are kept by name.
+    """
+    if isinstance(text, Domains):
+        return digest_of(*((part.name, text_digest(part.text)) for part in text.parts))
     kind = b"special tokens parsed\n" if isinstance(text, SpecialText) else b""
     return hashlib.sha256(kind + content(text).encode("utf-8", "surrogateescape")).hexdigest()
 

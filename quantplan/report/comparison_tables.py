@@ -6,6 +6,7 @@ from dataclasses import replace
 from quantplan.comparison import AVERAGE, KLD, PPL, Comparison, Row
 from quantplan.measurement import Estimate
 from quantplan.report.cells import READ, UNKNOWN, estimate, interval, per_token, percent
+from quantplan.report.domain_table import domain_table
 from quantplan.report.measurement_table import chunks_of
 from quantplan.report.spikes import spike_lines
 from quantplan.report.table import Columns, Table, table_of
@@ -27,7 +28,9 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     measured = [row.throughput for row in rows if row.throughput]
     if measured:
         tables.append(speed_table(names, measured, rows))
-    return [_ranked(table, len(rows)) for table in tables] if comparison.sorted_by else tables
+    tables = [_ranked(table, len(rows)) for table in tables] if comparison.sorted_by else tables
+    measurements = [row.measurement for row in rows]
+    return [*tables, domain_table(names, measurements, rows)] if measurements[0].domains else tables
 
 
 def _ranked(table: Table, files: int) -> Table:

@@ -18,7 +18,7 @@ def spike_lines(name: str, measurement: Measurement) -> Iterator[str]:
     spikes, conditions = spikes_of(measurement), measurement.conditions
     for spike in spikes[:_SHOWN]:
         first = (spike.chunk - 1) * conditions.n_ctx
-        line = "" if spike.line is None else f", line {spike.line:,} of the text: {spike.words!r}"
+        line = "" if spike.line is None else f", line {spike.line:,} of {spike.domain or 'the text'}: {spike.words!r}"
         yield (
             f"{name} breaks in chunk {spike.chunk} of {conditions.chunks} (tokens {first:,} to "
             f"{first + conditions.n_ctx - 1:,}{line}): KLD {spike.kld:.3g}, {spike.ratio:.3g} times the median chunk's"

@@ -24,7 +24,7 @@ from quantplan.run import refine
 from quantplan.run.refine import Refinement
 from quantplan.sensitivity.estimate import SensitivityOptions
 from quantplan.tensor import Model
-from quantplan.text import SpecialText, Text, content
+from quantplan.text import Domains, SpecialText, Text, content, undivided
 
 # Half of it corrects, half tests: about 128 chunks of 256 tokens tell whether 1 % between two plans is significant
 REFINE_TOKENS = 65536
@@ -129,7 +129,8 @@ class RunStatus:
 def make_imatrix(
     model: Model, text: Text, name: str, out: Path, options: imatrix_tool.ImatrixOptions, report: Reporter
 ) -> Imatrix:
-    """llama-imatrix over a text that becomes known as ``name``."""
+    """llama-imatrix over a text that becomes known as ``name``; domains are joined."""
+    text = undivided(text)
     with tempfile.TemporaryDirectory(prefix="quantplan-") as folder:
         file = Path(folder) / name
         # the tool drops one newline at the end
@@ -147,7 +148,7 @@ def make_imatrix(
 
 
 def check_texts(model: Model, texts: Texts, n_ctx: int) -> None:
-    """TextTooShort, naming the text, where one has too few chunks."""
+    """TextTooShort, naming the text, where one has too few chunks; of domains each needs two."""
     needed = (
         ("calibration", texts.calibration, 2),
         ("validation", texts.validation, refine.LEAST_CHUNKS),
@@ -158,7 +159,9 @@ def check_texts(model: Model, texts: Texts, n_ctx: int) -> None:
         for name, text, least in needed:
             try:
                 chunks = len(engine.chunks(text))
-            except TextTooShort:
+            except TextTooShort as error:
+                if isinstance(text, Domains):
+                    raise TextTooShort(f"{name} text: {error}") from None
                 chunks = 0
             if chunks < least:
                 raise TextTooShort(

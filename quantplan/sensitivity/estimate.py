@@ -29,7 +29,7 @@ from quantplan.sensitivity.rows import PRIOR_INTERACTION, metric_row, prior_row,
 from quantplan.sensitivity.scales import all_scales, interaction
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.tensor import Model, Tensor
-from quantplan.text import Text
+from quantplan.text import OneText, Text, undivided
 
 DEFAULT_SAMPLE = 1 << 19  # weights measured per tensor: the sampling error stays near 1 %, below that of the probe
 SIBLING_PROBES = 8  # as many swaps as a small model has matrices in a block
@@ -100,6 +100,8 @@ def price(
 ) -> Sensitivities:
     """The sensitivity table of ``tensors``; without ``calibration`` scales come from the prior and it is not calibrated.
 
+    The probe takes domains one by one; everything else reads them joined.
+
     Raises what the stages raise (TextTooShort, BadFile, BadUsage), NothingSelected for a tensor that fits no type.
     """
     if model.header_only:
@@ -112,13 +114,14 @@ def price(
         _check_before(model, tensors, imatrix, calibration, options, cache)
         if note := context_note(model, options.probe.n_ctx):
             report.warn(note)
-    made_from = _made_from(model, imatrix, calibration, options)
+    joint = None if calibration is None else undivided(calibration)
+    made_from = _made_from(model, imatrix, joint, options)
     if imatrix is not None:
-        imatrix = without_importance(model, tensors, imatrix, calibration, options.probe, cache, report)
+        imatrix = without_importance(model, tensors, imatrix, joint, options.probe, cache, report)
         made_from |= {"without_importance": sorted(imatrix.excluded)} if imatrix.excluded else {}
     metric_errors: dict[str, MetricErrors] = {}
-    if calibration is not None and options.compensate:
-        moments = collect_for_rounding(model, tensors, calibration, options.probe, cache, report)
+    if joint is not None and options.compensate:
+        moments = collect_for_rounding(model, tensors, joint, options.probe, cache, report)
         options = replace(options, probe=replace(options.probe, moments=moments.folder))
         metric = MomentMetric(model, moments, of_estimate(options.probe.execution.threads))
         kinds = [(tensor, candidates(tensor, options.types, imatrix)) for tensor in tensors]
@@ -127,12 +130,12 @@ def price(
     others = tuple(tensor for tensor in tensors if tensor.name not in metric_errors)
     errors = errors_of(model, others, imatrix, options, cache, report)
     made_from |= _lossless(model, errors, metric_errors, report)
-    if calibration is None:
+    if calibration is None or joint is None:
         rows = {t.name: prior_row(model, t, errors[t.name]) for t in tensors}
         table = SensitivityTable(model.digest, rows, PRIOR_INTERACTION, made_from=made_from | {"scales": "prior"})
         return Sensitivities(table.described(model))
     probe = run_probe(model, tensors, imatrix, calibration, options, cache, report)
-    activations = _activations(model, tensors, calibration, options, cache) if options.probe.level else None
+    activations = _activations(model, tensors, joint, options, cache) if options.probe.level else None
     scales = all_scales(model, tensors, probe)
     rows = {
         t.name: metric_row(t, metric_errors[t.name], scales[t.name], activations)
@@ -233,7 +236,7 @@ def _imatrix_digest(imatrix: Imatrix | None) -> str | None:
 
 
 def _activations(
-    model: Model, tensors: tuple[Tensor, ...], calibration: Text, options: SensitivityOptions, cache: Path
+    model: Model, tensors: tuple[Tensor, ...], calibration: OneText, options: SensitivityOptions, cache: Path
 ) -> activation_quantization.ActivationQuantization | None:
     """That of the CPU's kernels, here or behind RPC; None for other backends, whose kernels cannot be asked."""
     n_ctx, execution = options.probe.n_ctx, options.probe.execution

@@ -27,7 +27,7 @@ from quantplan.sensitivity.matrix_inputs import Graph, MatrixInput, read_graph
 from quantplan.sensitivity.moment_pass import MomentPass, Sum
 from quantplan.sensitivity.tensor_swap import chunk_order
 from quantplan.tensor import Model, Tensor
-from quantplan.text import Text
+from quantplan.text import Text, undivided
 
 VERSION = 1
 _BATCH_TOKENS = 2048
@@ -75,10 +75,10 @@ def collect(
 ) -> CollectedMoments:
     """Second moments of the inputs of ``tensors``, diagonals of all others; finished sums are reused.
 
-    ``advance`` gets shares of the whole work that add up to 1. Raises TextTooShort below two chunks, NoSpace, BadFile,
-    QuantplanError where activations are not finite or the memory cannot hold the sum of one input.
+    Domains are joined. ``advance`` gets shares of the whole work that add up to 1. Raises TextTooShort below two chunks,
+    NoSpace, BadFile, QuantplanError where activations are not finite or the memory cannot hold the sum of one input.
     """
-    wanted = frozenset(tensor.name for tensor in tensors)
+    wanted, text = frozenset(tensor.name for tensor in tensors), undivided(text)
     folder = moments_folder(model, text, options, cache)
     if (folder / moment_files.INDEX).exists():
         collected = CollectedMoments(folder)

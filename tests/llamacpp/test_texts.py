@@ -13,7 +13,7 @@ from quantplan.llamacpp.chat import TEMPLATE_KEY
 from quantplan.llamacpp.engine import Engine
 from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.llamacpp.texts import read_texts
-from quantplan.text import SpecialText, written
+from quantplan.text import SpecialText, content, written
 
 pytestmark = pytest.mark.llamacpp
 
@@ -155,4 +155,5 @@ def test_a_folder_of_both(model, tmp_path):
     chats(tmp_path, {"messages": [ASKED]}, name="b.jsonl")
     (tmp_path / "a.txt").write_text("plain<|endoftext|>")
     text = read_texts([tmp_path], model)
-    assert text.content == "plain<|endoftext|>\n<|endoftext|>user: What is the weather in Bern?\n"
+    assert [part.name for part in text.parts] == ["a", "b"] and text.parts[0].text == "plain<|endoftext|>"
+    assert content(text) == "plain<|endoftext|>\n<|endoftext|>user: What is the weather in Bern?\n"

@@ -16,7 +16,7 @@ from quantplan.evaluate.suites.suite import Suite
 from quantplan.surgery.edit_sources import edits_file
 from quantplan.surgery.edits import Edit, parse_edits
 from quantplan.tensor import Model
-from quantplan.text import Text
+from quantplan.text import Text, undivided
 
 _SEARCH = "Candidates"  # panel
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.IGNORECASE)
@@ -117,8 +117,8 @@ def texts(calibration: CalibrationOptions, source: Model, evaluation: Sequence[P
         console.warn(
             "no evaluation text: the first of many candidates is partly there by chance; give another text with --text FILE"
         )
-        return searching, None
-    return searching, options.evaluation_text(evaluation, calibration.reader(source), files)
+        return undivided(searching), None
+    return undivided(searching), undivided(options.evaluation_text(evaluation, calibration.reader(source), files))
 
 
 def record_path(option: Path | None, model: Path) -> Path:
