@@ -182,8 +182,11 @@ class Model:
         """
         if self.is_projector:
             return True
-        predicts_further = self.mtp_blocks and (tensor.block or 0) >= self.main_blocks
-        return not predicts_further and not tensor.name.startswith(_OTHER_PARTS)
+        return not self.drafts(tensor) and not tensor.name.startswith(_OTHER_PARTS)
+
+    def drafts(self, tensor: Tensor) -> bool:
+        """Whether the tensor is of a block that only predicts further tokens, for drafts of speculative decoding."""
+        return bool(self.mtp_blocks) and (tensor.block or 0) >= self.main_blocks and not self.is_projector
 
     @property
     def mtp_blocks(self) -> int:

@@ -74,6 +74,7 @@ def print_plan(plan: "Plan", model: "Model", path: Path | str, as_json: bool) ->
 
 def _figures(plan: "Plan", model: "Model", path: Path | str) -> dict[str, object]:
     from quantplan.records.codec import encode, finite
+    from quantplan.report.drafts import draft_tensors
     from quantplan.report.rounding import rounding_fields
 
     return {
@@ -96,6 +97,7 @@ def _figures(plan: "Plan", model: "Model", path: Path | str) -> dict[str, object
         "cache": encode(plan.cache) if plan.cache else None,
         "predicted_tps": plan.predicted_tps or None,
         "rounding": rounding_fields(plan),
+        "drafts": [tensor.name for tensor in draft_tensors(plan, model)],
     }
 
 
@@ -133,6 +135,7 @@ def _ranges(blocks: list[int | None]) -> str:
 
 def _summary(plan: "Plan", model: "Model", path: Path | str) -> list[str]:
     from quantplan.budget import human_bytes
+    from quantplan.report.drafts import drafts_note
 
     size = f"file      {plan.file_bytes:,} bytes ({human_bytes(plan.file_bytes)})"
     size += f", {plan.bits_per_weight(model):.3f} bpw"
@@ -140,7 +143,9 @@ def _summary(plan: "Plan", model: "Model", path: Path | str) -> list[str]:
         size += f", {plan.budget_bytes - plan.file_bytes:,} bytes below the budget of {plan.budget_bytes:,}"
     read = plan.bytes_per_token(model)
     reads = [f"reads     {human_bytes(read)} of weights per generated token"] if read is not None else []
-    return [size, *reads, *_expectation(plan), f"plan      {path}"]
+    note = drafts_note(plan, model)
+    drafts = [f"drafts    {note}"] if note else []
+    return [size, *reads, *_expectation(plan), *drafts, f"plan      {path}"]
 
 
 def _limit(limit: "Limit") -> str:

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from quantplan.errors import BadUsage
 from quantplan.plan import Plan
 from quantplan.planning.request import PlanRequest, allowed_types, formulate_request
 from quantplan.quant_type import QuantType, fitted
 from quantplan.sensitivity.candidates import candidates as storable_types
+from quantplan.sensitivity.drafts import stands_for, with_draft_costs
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solver.bound import prices
 from quantplan.solver.constraints import Allowed
@@ -38,6 +40,16 @@ class Explanation:
     choices: tuple[int, ...]
     price: float | None
     allowed: Allowed
+
+    @cached_property
+    def solver_table(self) -> SensitivityTable:
+        """With the costs that blocks which only predict further tokens are decided by."""
+        return with_draft_costs(self.table, self.request.model)
+
+    @property
+    def drafts(self) -> dict[str, str]:
+        """Tensors that only predict further tokens, and those whose costs decide about them."""
+        return stands_for(self.request.model, self.table)
 
     @property
     def free_bytes(self) -> int | None:
@@ -105,7 +117,7 @@ def explain_tensor(found: Explanation, tensor: Tensor) -> TensorExplanation:
     at = found.formulation.grouping.of_tensor[tensor.name]
     group, members = found.formulation.problem.groups[at], found.formulation.grouping.members[at]
     rungs = curve(group, found.choices[at])
-    row = found.table.rows[tensor.name]
+    row = found.solver_table.rows[tensor.name]
     return TensorExplanation(
         group.name,
         tuple(each.name for each in members),
@@ -178,6 +190,6 @@ def constraint_costs(found: Explanation) -> tuple[ConstraintCost, ...]:
 
 def _cost(found: Explanation, tensor: Tensor, kind: QuantType) -> float:
     """Damage and the price of the bytes."""
-    row = found.table.rows[tensor.name]
+    row = found.solver_table.rows[tensor.name]
     damage = row.damage(kind.name) if kind.name in row.weights else 0.0
     return damage + (found.price or 0.0) * padded(tensor.bytes_as(kind))

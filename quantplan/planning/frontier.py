@@ -11,6 +11,7 @@ from quantplan.planning.request import PlanRequest, formulate_request
 from quantplan.planning.solving import Solved, formulations, solve_request
 from quantplan.planning.stock_quants import StockQuant, stock_quants
 from quantplan.quant_type import QuantType
+from quantplan.sensitivity.drafts import with_draft_costs
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solver.alternatives import alternatives
 from quantplan.solver.frontier import NEXT_BYTES, Point, even_budgets, frontier, knee, span
@@ -253,7 +254,7 @@ def plan_stability(
     """How much of the plan for the request's budget would change within the errors of the table's rows."""
     solved = _at_budget(request, table, speeds)
     formulation, plan = solved.formulation, solved.solution
-    errors = group_errors(formulation, table, plan.choices)
+    errors = group_errors(formulation, with_draft_costs(table, request.model), plan.choices)
     return formulation, plan, stability(formulation.problem, plan.choices, errors, draws)
 
 

@@ -16,6 +16,7 @@ from quantplan.llamacpp import quantize
 from quantplan.quant_type import QuantType
 from quantplan.sensitivity.candidates import candidates as storable_types
 from quantplan.sensitivity.candidates import check_left, check_storable
+from quantplan.sensitivity.drafts import with_draft_costs
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.solver import layers
 from quantplan.solver.constraints import Allowed, Constraints, allowed, permission, types_by_tensor, unsafe
@@ -155,12 +156,14 @@ def allowed_types(request: PlanRequest) -> Allowed:
 
 
 def formulate_request(request: PlanRequest, table: SensitivityTable) -> Formulation:
-    """The integer program of a request and a sensitivity table, without its limits on memory and speed.
+    """The integer program of a request and a sensitivity table, without its limits on memory and speed. Blocks that only predict
+    further tokens are decided as ``sensitivity.drafts`` says.
 
     Raises ModelMismatch for a table without a row for some tensor, NothingSelected, BadUsage.
     """
     tensors = quantizable(request.model)
     table.check_belongs_to(request.model, (tensor.name for tensor in tensors))
+    table = with_draft_costs(table, request.model)
     fixed = fixed_bytes(request.model, tensors, _metadata_bytes(request))
     left = allowed_types(request).left
     if request.per != "layer":

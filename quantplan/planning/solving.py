@@ -23,6 +23,7 @@ from quantplan.planning.request import (
 from quantplan.quant_type import QuantType
 from quantplan.recipes.layer_types import flags_for
 from quantplan.sensitivity.candidates import candidates as storable_types
+from quantplan.sensitivity.drafts import with_draft_costs
 from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
 from quantplan.solver.planner import Formulation, best_answer, check_budget, solve_formulation
 from quantplan.solver.search import Solution
@@ -107,9 +108,12 @@ def solve_request(
 def solve_formulations(request: PlanRequest, table: SensitivityTable, problems: Sequence[Formulation]) -> Solved:
     """The best answer of a request's formulations, with the bound that holds for all of them."""
     answers, refused = [], []
+    priced = with_draft_costs(
+        table, request.model
+    )  # a limit on the KLD has drafts in it: else they would get the smallest types
     for formulation in problems:
         try:
-            answers.append((formulation, solve_formulation(request.model, formulation, goal_of(request), table)))
+            answers.append((formulation, solve_formulation(request.model, formulation, goal_of(request), priced)))
         except BudgetImpossible as error:
             refused.append(error)
     if not answers:

@@ -55,8 +55,8 @@ def sensitivity_table(
     unknown = _check_model(published, target) if target else ()
     kinds, dropped, zero = _kinds(published)
     shares = {name: value for name, value in _shares(published, split).items() if name not in unknown}
-    idle = {tensor.name for tensor in target.tensors if not target.model.runs(tensor)} if target else set()
     names = [tensor.name for tensor in target.tensors] if target else [*shares, *published.unmeasured]
+    idle = {name for name in names if not target.model.runs(target.model.by_name[name])} if target else _drafts(names)
     shares |= dict.fromkeys(idle, 0.0)
     lent = _lent([name for name in names if name not in shares], shares, fill)
     columns = {tensor.name: tensor.columns for tensor in target.tensors} if target else _columns(published)
@@ -70,6 +70,12 @@ def sensitivity_table(
     table = SensitivityTable(digest, rows, Interaction(relative_error=_LEVEL_ERROR), made_from=made_from)
     table = table.described(target.model) if digest and target else table
     return ImportedSensitivities(table, tuple(_warnings(published, split, (unknown, dropped, zero, tuple(lent)))))
+
+
+def _drafts(names: Sequence[str]) -> set[str]:
+    """Without a model: the tensors of blocks that have a ``nextn`` part, which only predict further tokens."""
+    blocks = {block_of(name) for name in names if ".nextn." in name}
+    return {name for name in names if block_of(name) is not None and block_of(name) in blocks}
 
 
 def _check_klds(published: Published) -> None:

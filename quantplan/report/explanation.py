@@ -7,6 +7,7 @@ from quantplan.planning.explain import ConstraintCost, Explanation, TensorExplan
 from quantplan.planning.rounding_gain import rounding_gains
 from quantplan.planning.whole_plan import WholePlanCost
 from quantplan.report.cells import number
+from quantplan.report.drafts import drafts_note
 from quantplan.report.rounding import plan_rounding, rounding_fields, rules_note
 from quantplan.report.table import Columns, Table, table_of
 from quantplan.solver.explain import MB, CurvePoint, GroupGain
@@ -33,6 +34,7 @@ def summary(
     else:
         price = explanation.price
         lines.append(f"price       {price * _PER:.3g} nats per 100 MB ({price * MB:.3g} per MB), at the margin")
+    lines += [f"drafts      {note}" for note in [drafts_note(plan, explanation.request.model)] if note]
     if explanation.free_bytes is not None:
         binds = "binds" if explanation.price else "does not bind"
         lines.append(f"budget      {binds}: {explanation.free_bytes:,} of {plan.budget_bytes:,} bytes are left")
@@ -121,6 +123,7 @@ def plan_fields(
         ],
         "tensors": [_gain_fields(gain) for gain in explanation.standings],
         "rounding": rounding_fields(plan, rounding_gains(plan, explanation.table)),
+        "drafts": explanation.drafts,
     }
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from model_parts import imatrix_of
 from model_shapes import QWEN3_8B
+from tiny_architectures import tiny_hybrid
 
 from quantplan.cache_types import F16_CACHE, parse_kv
 from quantplan.cli.plan_options import parse_sample
@@ -420,3 +421,22 @@ def test_several_gpus(solve, workplace):
     assert few.code == 2 and "2 blocks: too few for 3 GPUs" in few.error
     wrong = solve("--vram", "1GiB,", *PRIOR)
     assert wrong.code == 2 and "cannot read the --vram ''" in wrong.error
+
+
+def test_blocks_that_predict_further_tokens_get_the_bits_of_the_last(command, workplace):
+    """The state's block before is no attention: roles come from the last block that has them."""
+    path = tiny_hybrid(workplace / "mtp.gguf", predicting=True)
+    for limit in (("-b", "40%"), ("--max-kld", "0.01")):
+        done = command("solve", "-m", path, *limit, *PRIOR, "--out", "p.json")
+        assert done.code == 0, done.err
+        assert (
+            "8 tensors of block 8 (" in done.out
+            and "only predict further tokens (MTP): not in the expected KLD" in done.out
+        )
+        types = PLANS.read(workplace / "p.json").types
+        for role in ("attn_v", "ffn_down"):
+            mine, last = types[f"blk.8.{role}.weight"], types[f"blk.7.{role}.weight"]
+            assert abs(mine.bits - last.bits) < 1.1 and mine.name != "Q2_K"
+    shown = command("explain", "p.json", "-m", path, "blk.8.attn_v")
+    assert "from not run; as blk.7.attn_v.weight" in shown.out
+    assert "blk.8.nextn.eh_proj.weight" in json.loads(command("explain", "p.json", "-m", path, "--json").out)["drafts"]

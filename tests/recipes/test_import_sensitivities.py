@@ -122,6 +122,16 @@ def test_blocks_that_are_not_run_cost_nothing():
     assert rows["blk.2.attn_k.weight"].weights["Q2_K"] > 0
 
 
+def test_without_a_model_a_block_with_a_nextn_part_costs_nothing():
+    more = published(
+        sensitivity=published().sensitivity | {"blk.9.attn_k.weight": 0.003}, unmeasured=("blk.9.nextn.eh_proj.weight",)
+    )
+    rows = sensitivity_table(more, fill="max").table.rows
+    assert {*rows["blk.9.attn_k.weight"].weights.values(), *rows["blk.9.nextn.eh_proj.weight"].weights.values()} == {
+        0.0
+    }
+
+
 def test_a_table_of_perplexities_is_refused():
     values = {name: 4.7 + 0.01 * index for index, name in enumerate(SHAPES)}
     with pytest.raises(BadFile, match="look like perplexities"):
