@@ -52,7 +52,7 @@ def rows(text, first):
     """The first table whose heading begins so, as cells."""
     lines = text.splitlines()
     start = next(index for index, line in enumerate(lines) if line.startswith(f"| {first} |"))
-    end = next(index for index in range(start, len(lines)) if not lines[index].startswith("|"))
+    end = next((index for index in range(start, len(lines)) if not lines[index].startswith("|")), len(lines))
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[start:end]]
 
 

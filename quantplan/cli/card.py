@@ -26,7 +26,7 @@ from quantplan.evaluate.published_files import (
     with_stock_quant,
 )
 from quantplan.evaluate.published_tables import published_tables
-from quantplan.gguf.reader import read_container
+from quantplan.gguf.reader import number_arrays, read_container
 from quantplan.records.files import replacing
 from quantplan.records.formats import MEASUREMENTS, PLANS, SENSITIVITY_TABLES, THROUGHPUTS
 from quantplan.report.card import card_text
@@ -168,8 +168,9 @@ def _named(file: PublishedFile, option: Path | None) -> PublishedFile:
 
 
 def _metadata(data: CardData) -> dict[str, object]:
-    """Of the header, arrays of strings included."""
-    return read_container(data.main.header.path)[0]
+    """Of the header, arrays included."""
+    path = data.main.header.path
+    return {**number_arrays(path), **read_container(path)[0]}
 
 
 def _names(data: CardData) -> Sequence[str]:

@@ -43,13 +43,16 @@ class Prompt:
 class ChatForm:
     """Prompts for one model. ``thinks``: ALWAYS, SWITCH (with and without) or NEVER. ``bos``: as ``added_bos`` gives it."""
 
-    def __init__(self, metadata: Mapping[str, object], engine: Engine) -> None:
-        """``metadata``: of the model's header. BadFile where its template cannot be rendered, or leaves the question out."""
+    def __init__(self, metadata: Mapping[str, object], engine: Engine | None = None) -> None:
+        """``metadata``: of the model's header. Without the engine special tokens are left out of prompts.
+
+        BadFile where its template cannot be rendered, or leaves the question out.
+        """
         template = metadata.get(TEMPLATE_KEY)
         self.template = str(template) if template else None
         self.bos, self._formatter, self._content = "", None, _FORMS[0]
         if self.template:
-            self.bos = added_bos(engine)
+            self.bos = added_bos(engine) if engine else ""
             self._formatter = _formatter(self.template, engine)
             self._content = self._form()
         self.thinks = self._kind()
@@ -122,7 +125,7 @@ class ChatForm:
             ) from None
 
 
-def _formatter(template: str, engine: Engine) -> Any:
+def _formatter(template: str, engine: Engine | None) -> Any:
     from jinja2 import TemplateError
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
@@ -168,7 +171,9 @@ def added_bos(engine: Engine) -> str:
     return _special(engine, "bos") if llama_cpp.llama_vocab_get_add_bos(engine.vocab) else ""
 
 
-def _special(engine: Engine, name: str) -> str:
+def _special(engine: Engine | None, name: str) -> str:
+    if engine is None:
+        return ""
     import llama_cpp
 
     token = getattr(llama_cpp, f"llama_vocab_{name}")(engine.vocab)

@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from quantplan import __version__
-from quantplan.report import card_files, card_origin, card_provenance, card_surgery, card_use
+from quantplan.llamacpp.chat_abilities import chat_abilities
+from quantplan.report import card_files, card_model, card_origin, card_provenance, card_surgery, card_use
 from quantplan.report.card_data import CardData
 from quantplan.report.card_origin import Identity
 from quantplan.report.card_results import results
@@ -27,19 +28,23 @@ def card_text(
         keep_trailing_newline=True,
         autoescape=False,  # Markdown: what needs it is escaped by report.markdown
     )
-    base = card_origin.base_models(identity, metadata)
+    base, abilities = card_origin.base_models(identity, metadata), chat_abilities(metadata)
     text = templates.get_template("card.md").render(
         front_matter=card_origin.front_matter(data, identity, metadata, surgery=history is not None),
         title=escaped(f"{data.main.header.name} GGUF"),
         intro=_intro(data, base, history),
         files=card_files.files_table(data),
         file_notes=card_files.notes(data),
+        details=card_model.details(data.main, metadata),
+        features=card_model.features(metadata, abilities),
         surgery=card_surgery.surgery(data, history) if history else "",
         results=results(data),
         memory=card_files.memory(data),
         llama_cpp=card_use.llama_cpp(data, identity.repo),
         llama_cpp_python=card_use.llama_cpp_python(data, identity.repo, metadata),
         ollama=card_use.ollama(data, identity.repo),
+        thinking=card_use.thinking(data, identity.repo, abilities),
+        tools=card_use.tools(data, identity.repo, abilities),
         made=[
             *map(card_provenance.made, reversed(data.files)),
             card_provenance.tables(data, identity.repo),

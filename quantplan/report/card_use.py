@@ -1,5 +1,6 @@
 """The commands of a model card that run its files."""
 
+import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -7,9 +8,20 @@ from collections.abc import Mapping, Sequence
 from quantplan.errors import NothingSelected
 from quantplan.evaluate.published_files import PublishedFile
 from quantplan.hub.reference import HubReference, model_files
+from quantplan.llamacpp.chat import ALWAYS, NEVER
+from quantplan.llamacpp.chat_abilities import ChatAbilities
 from quantplan.report.card_data import CardData
 from quantplan.report.markdown import block
 from quantplan.report.modelfile import CHAT_TEMPLATE
+
+_A_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Gives the weather of a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
 
 
 def tag_of(name: str, names: Sequence[str]) -> str | None:
@@ -32,14 +44,43 @@ def _options(file: PublishedFile) -> str:
     return context + (f" {shlex.join(words)}" if words else "")
 
 
-def llama_cpp(data: CardData, repo: str | None) -> str:
+def _sources(data: CardData, repo: str | None) -> list[str]:
+    """How llama.cpp's tools are told which file: from the hub if it is there, and by its name."""
     main = data.main
-    lines = []
+    words = [f"-m {shlex.quote(main.name)}{_options(main)}"]
     if repo:
         tag = tag_of(main.name, [file.name for file in data.files])
         which = f"-hf {shlex.quote(f'{repo}:{tag}')}" if tag else f"-hf {repo} -hff {shlex.quote(main.name)}"
-        lines.append(f"llama-cli {which}{_options(main)}")
-    lines.append(f"llama-cli -m {shlex.quote(main.name)}{_options(main)}")
+        words.insert(0, f"{which}{_options(main)}")
+    return words
+
+
+def llama_cpp(data: CardData, repo: str | None) -> str:
+    return block("\n".join(f"llama-cli {source}" for source in _sources(data, repo)), "sh")
+
+
+def thinking(data: CardData, repo: str | None, abilities: ChatAbilities | None) -> str:
+    """How to switch or limit it; empty for a model that does not think."""
+    if abilities is None or abilities.thinks == NEVER:
+        return ""
+    source = _sources(data, repo)[0]
+    if abilities.thinks == ALWAYS:
+        return block(f"llama-cli {source} --reasoning-budget 1024  # tokens of thinking; -1: as many as it takes", "sh")
+    lines = [f"llama-cli {source} --reasoning on", f"llama-cli {source} --reasoning off  # answers at once"]
+    lines.append('# a request to llama-server may choose, too: "chat_template_kwargs": {"enable_thinking": false}')
+    return block("\n".join(lines), "sh")
+
+
+def tools(data: CardData, repo: str | None, abilities: ChatAbilities | None) -> str:
+    """llama-server and a request with a tool; empty for a template that knows none."""
+    if abilities is None or not abilities.tools:
+        return ""
+    request = {"messages": [{"role": "user", "content": "What is the weather in Oslo?"}], "tools": [_A_TOOL]}
+    lines = [
+        f"llama-server {_sources(data, repo)[0]} --jinja",
+        "curl http://localhost:8080/v1/chat/completions -H 'Content-Type: application/json' -d "
+        + shlex.quote(json.dumps(request)),
+    ]
     return block("\n".join(lines), "sh")
 
 

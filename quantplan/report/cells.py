@@ -42,6 +42,13 @@ def per_token(size: int | None) -> str:
     return UNKNOWN if size is None else human_bytes(size)
 
 
+def weights(count: int | None) -> str:
+    """A number of weights: ``1.82 B``, ``10.10 M``."""
+    if count is None:
+        return UNKNOWN
+    return f"{count / 1e9:.2f} B" if count >= 1e8 else f"{count / 1e6:.2f} M"
+
+
 def interval(low: float, high: float, form: str, joint: str = " to ") -> str:
     """Both ends; in words where the samples are too few for an interval."""
     if math.isinf(high) and (low <= 0 or math.isinf(low)):

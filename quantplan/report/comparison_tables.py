@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from quantplan.comparison import AVERAGE, KLD, PPL, Comparison, Row
 from quantplan.measurement import Estimate
-from quantplan.report.cells import READ, UNKNOWN, estimate, interval, per_token, percent
+from quantplan.report.cells import READ, UNKNOWN, estimate, interval, per_token, percent, weights
 from quantplan.report.domain_table import domain_table
 from quantplan.report.measurement_table import chunks_of
 from quantplan.report.spikes import spike_lines
@@ -55,17 +55,11 @@ def _sizes(comparison: Comparison) -> Table:
     if len({row.blocks for row in rows}) > 1:
         columns.append(("Layers", lambda row: str(row.blocks or UNKNOWN)))
     if len({row.elements for row in rows}) > 1:
-        columns.append(("Weights", lambda row: _weights(row.elements)))
+        columns.append(("Weights", lambda row: weights(row.elements)))
     columns.append(("Remark", _remark))
     return table_of(
         "Sizes", columns, rows, [f"Shrinkage: against {comparison.reference}."] if comparison.reference else []
     )
-
-
-def _weights(count: int | None) -> str:
-    if count is None:
-        return UNKNOWN
-    return f"{count / 1e9:.2f} B" if count >= _SMALL else f"{count / 1e6:.2f} M"
 
 
 def _remark(row: Row) -> str:
