@@ -86,9 +86,12 @@ def _vocabulary(model: Model, metadata: Metadata) -> str:
     return f"{len(tokens):,} tokens" if isinstance(tokens, tuple) else ""
 
 
-def _context(model: Model, metadata: Metadata) -> str:
-    trained = _number("context_length")(model, metadata)
-    return f"{trained} tokens" if trained else ""
+def _tokens(key: str) -> Callable[[Model, Metadata], str]:
+    def cell(model: Model, metadata: Metadata) -> str:
+        count = _number(key)(model, metadata)
+        return f"{count} tokens" if count else ""
+
+    return cell
 
 
 def _experts(model: Model, metadata: Metadata) -> str:
@@ -106,8 +109,8 @@ _ROWS: tuple[tuple[str, Callable[[Model, Metadata], str]], ...] = (
     ("Attention heads", _heads),
     ("Head size", _head_size),
     ("Vocabulary", _vocabulary),
-    ("Trained context", _context),
-    ("Sliding window", _number("attention.sliding_window")),
+    ("Trained context", _tokens("context_length")),
+    ("Local attention", _tokens("attention.sliding_window")),
     ("RoPE base", _number("rope.freq_base")),
     ("Tied embeddings", lambda model, _: "yes" if model.tied else "no"),
 )
