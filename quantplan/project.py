@@ -65,6 +65,14 @@ _TABLES = {
         "chunks": _WHOLE,
         "validation-chunks": _WHOLE,
     },
+    "card": {
+        "repo": _TEXT,
+        "base-model": _TEXT,
+        "license": _TEXT,
+        "quantized-by": _TEXT,
+        "system": _TEXT,
+        "parameter": _TEXTS,
+    },
 }
 _PATHS = ("model", "imatrix", "calibration", "text", "validation")
 _OPTION_OF = {("evaluate", "chunks"): "eval_chunks"}  # elsewhere an option is called like its key
@@ -190,6 +198,11 @@ ctx = {ctx}  # tokens of a chunk of text
 # vram = "24GiB"
 # serve-ctx = 16384
 # kv = "q8_0"
+
+# [card]                          # options of `quantplan card`
+# repo = "me/MODEL-GGUF"          # also: base-model, license, quantized-by
+# system = "You are a helpful assistant."  # of the Modelfile
+# parameter = ["temperature=0.6", "num_ctx=8192"]
 """
 
 

@@ -48,6 +48,15 @@ class BenchOptions:
             raise BadUsage("--n-prompt 0, --n-gen 0 and --pg 0 leave no test; leave one of them out")
         return tests
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The options as they are typed; none where nothing is to be measured."""
+        if self.tests is None:
+            return ()
+        pairs = (("--n-prompt", self.n_prompt), ("--n-gen", self.n_gen), ("--pg", self.pg))
+        typed = (word for name, values in pairs for value in values for word in (name, value))
+        return ("--speed", *typed, "--repetitions", str(self.repetitions))
+
 
 def _lengths(name: str, words: Sequence[str]) -> tuple[int, ...]:
     return tuple(

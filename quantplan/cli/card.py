@@ -1,15 +1,15 @@
 """`quantplan card`: the README.md of a model on a hub."""
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import typer
 
 from quantplan.cli import console, options
 from quantplan.cli.bench_options import BenchOptions
+from quantplan.cli.card_options import CARD, IdentityOptions, ModelfileOptions
 from quantplan.cli.card_speeds import measured_speeds
 from quantplan.cli.framework import OutputOptions, command, force_option, option, out_option
 from quantplan.cli.memory import contexts_option, parse_contexts
@@ -27,6 +27,7 @@ from quantplan.evaluate.published_files import (
 )
 from quantplan.evaluate.published_tables import published_tables
 from quantplan.gguf.reader import number_arrays, read_container
+from quantplan.llamacpp.chat_abilities import chat_abilities
 from quantplan.records.files import replacing
 from quantplan.records.formats import MEASUREMENTS, PLANS, SENSITIVITY_TABLES, THROUGHPUTS
 from quantplan.report.card import card_text
@@ -35,30 +36,16 @@ from quantplan.report.card_origin import Identity, ancestors, base_models
 from quantplan.report.card_provenance import rules_name, rules_text
 from quantplan.report.memory_table import memory_fields
 from quantplan.report.modelfile import modelfile_text
+from quantplan.report.modelfile_settings import ModelfileSettings
 from quantplan.report.rounding import rounding_fields
 from quantplan.surgery.history import History, read_history
-
-_CARD = "Card"  # panel
-
-
-@dataclass(frozen=True)
-class IdentityOptions:
-    panel: ClassVar[str] = _CARD
-    repo: str | None = option("Where the files will be published.", metavar="OWNER/REPO")
-    base_model: str | None = option("The original model on Hugging Face.", metavar="OWNER/REPO")
-    license: str | None = option("The model's license (default: what the GGUF says).")
-
-    def check(self) -> None:
-        """BadUsage for what is not ``owner/repo``."""
-        for name, repo in (("--repo", self.repo), ("--base-model", self.base_model)):
-            if repo is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", repo, re.ASCII):
-                raise BadUsage(f"{name} {repo}: write OWNER/REPO")
 
 
 @command
 def card(
     model: ModelOptions,
     identity: IdentityOptions,
+    modelfile: ModelfileOptions,
     bench: BenchOptions,
     execution: ToolOptions,
     output: OutputOptions,
@@ -68,8 +55,8 @@ def card(
             help="Plans (.json) or GGUF files, hf:// too (default: the project's plans).", show_default=False
         ),
     ] = None,
-    quantized_by: str | None = option("Who made the files.", panel=_CARD),
-    reports: Path | None = option("Folder with records of measure and compare (default: the project's).", panel=_CARD),
+    quantized_by: str | None = option("Who made the files.", panel=CARD),
+    reports: Path | None = option("Folder with records of measure and compare (default: the project's).", panel=CARD),
     serve_ctx: tuple[str, ...] = contexts_option(),
     out: Path | None = out_option("Folder to write (default: the project's reports/card, or card)."),
     force: bool = force_option(),
@@ -85,6 +72,7 @@ def card(
     Example, in a project: quantplan card plans/prose-10m-q4_k_m.json --repo me/prose-10m-GGUF --out my-card
     """
     identity.check()
+    settings = modelfile.settings
     who = Identity(identity.repo, identity.base_model, identity.license, quantized_by)
     contexts = parse_contexts(serve_ctx)
     folder = out or (options.folder(None, "reports/card") if options.project() else Path("card"))
@@ -103,7 +91,7 @@ def card(
     else:
         speeds = measured_speeds(data.files, bench, execution.parsed(), reports)
         data = replace(card_data(_with_memory(data.files, contexts), records, speeds), tables=data.tables)
-        _write(data, who, folder, history)
+        _write(data, who, settings, folder, history)
     _print(data, _names(data), folder, output.as_json)
 
 
@@ -178,15 +166,19 @@ def _names(data: CardData) -> Sequence[str]:
     return ["README.md", "Modelfile", *rules, *(table.name for table in data.tables)]
 
 
-def _write(data: CardData, identity: Identity, folder: Path, history: History | None) -> None:
-    for name, text in _texts(data, identity, history).items():
+def _write(
+    data: CardData, identity: Identity, settings: ModelfileSettings, folder: Path, history: History | None
+) -> None:
+    for name, text in _texts(data, identity, settings, history).items():
         with replacing(folder / name) as file:
             file.write(text)
     for published in data.tables:
         SENSITIVITY_TABLES.write(published.table, folder / published.name)
 
 
-def _texts(data: CardData, identity: Identity, history: History | None) -> Mapping[str, str]:
+def _texts(
+    data: CardData, identity: Identity, settings: ModelfileSettings, history: History | None
+) -> Mapping[str, str]:
     """File name -> content, in the order of ``_names``, but for the tables."""
     metadata = _metadata(data)
     if not base_models(identity, metadata):
@@ -196,8 +188,13 @@ def _texts(data: CardData, identity: Identity, history: History | None) -> Mappi
         console.warn(
             f"the GGUF names {named} as what its model was made from; if it is not the model itself, give --base-model"
         )
+    abilities = chat_abilities(metadata)
+    if settings.system and abilities and not abilities.system:
+        console.warn(
+            "the chat template takes no system message: the SYSTEM of the Modelfile has no effect, or is refused"
+        )
     others = [file.name for file in data.files if file is not data.main]
-    texts = [card_text(data, identity, metadata, history), modelfile_text(data.main.name, metadata, others)]
+    texts = [card_text(data, identity, metadata, history), modelfile_text(data.main.name, metadata, others, settings)]
     texts += [text for file in data.files if (text := rules_text(file)) is not None]
     return dict(zip(_names(data), texts, strict=False))
 

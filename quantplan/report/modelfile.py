@@ -5,8 +5,10 @@ same: the GGUF's template is rendered for several conversations and must give, t
 Otherwise the line is left out, and Ollama looks at the GGUF's own.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+
+from quantplan.report.modelfile_settings import ModelfileSettings
 
 Message = Mapping[str, str]
 
@@ -85,10 +87,15 @@ def chat_format(template: str) -> ChatFormat | None:
     return next((known for known in FORMATS if said == [known.rendered(messages) for messages in _CONVERSATIONS]), None)
 
 
-def modelfile_text(file: str, metadata: Mapping[str, object], others: Sequence[str] = ()) -> str:
-    """The Modelfile of a GGUF in the same folder. ``others``: files that may take its place."""
+def modelfile_text(
+    file: str,
+    metadata: Mapping[str, object],
+    others: Sequence[str] = (),
+    settings: ModelfileSettings = ModelfileSettings(),
+) -> str:
+    """The Modelfile of a GGUF in the same folder. ``others``: files that may take its place. Settings go before metadata."""
     lines = ["# ollama create NAME -f Modelfile", f"FROM ./{file}", *(f"# FROM ./{other}" for other in others)]
-    return "\n".join([*lines, *_template(metadata), *_parameters(metadata), ""])
+    return "\n".join([*lines, *_template(metadata), *_parameters(metadata, settings.names), *settings.lines, ""])
 
 
 def _template(metadata: Mapping[str, object]) -> list[str]:
@@ -101,14 +108,15 @@ def _template(metadata: Mapping[str, object]) -> list[str]:
     return [f"# The GGUF's chat template is {known.name}.", f'TEMPLATE """{known.ollama}"""']
 
 
-def _parameters(metadata: Mapping[str, object]) -> list[str]:
-    """The sampling that the GGUF recommends, and as a comment how much context it was trained for."""
+def _parameters(metadata: Mapping[str, object], given: Collection[str]) -> list[str]:
+    """The sampling that the GGUF recommends, without parameters that are given, and as a comment how much context it was
+    trained for."""
     lines = [
         f"PARAMETER {name} {value:g}"
         for key, name in SAMPLING.items()
-        if isinstance(value := metadata.get(f"general.sampling.{key}"), (int, float))
+        if name not in given and isinstance(value := metadata.get(f"general.sampling.{key}"), (int, float))
     ]
     trained = metadata.get(f"{metadata.get('general.architecture')}.context_length")
-    if isinstance(trained, int):
+    if isinstance(trained, int) and "num_ctx" not in given:
         lines.append(f"# Trained with {trained} tokens of context; PARAMETER num_ctx says how many Ollama keeps.")
     return lines

@@ -149,6 +149,17 @@ def test_mistakes(command, files, words, code, message):
     assert done.code == code and message in done.error and files() == []
 
 
+def test_the_card_of_quantplan_toml(command, project):
+    with (project / "quantplan.toml").open("a", encoding="utf-8") as file:
+        file.write('[card]\nrepo = "me/x"\nsystem = "Be kind."\nparameter = ["temperature=0.5", "top_k=7"]\n')
+    assert command("card", "plans/small.json", "--parameter", "top_k=9").code == 0
+    assert "-hf me/x:small" in card_of(project)
+    text = (project / "reports/card/Modelfile").read_text()
+    assert text.endswith('PARAMETER top_k 9\nSYSTEM """Be kind."""\n') and "temperature" not in text
+    wrong = command("card", "plans/small.json", "--force", "--parameter", "top_q=9")
+    assert wrong.code == 2 and "did you mean top_" in wrong.error
+
+
 def test_two_files_of_one_name(command, small_model, workplace):
     for folder in ("a", "b"):
         (workplace / folder).mkdir()

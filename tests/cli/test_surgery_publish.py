@@ -24,7 +24,8 @@ def words(model, texts, *more):
 
 def test_a_dry_run_lists_the_commands_and_makes_nothing(command, small_model, texts, files):
     before = files()
-    done = command(*words(small_model, texts, "--dry-run", "-b", "5bpw", "--run-options", FEW, "--repo", "me/three"))
+    of_card = ("--repo", "me/three", "--system", "Be kind.", "--parameter", "top_k=20", "-pg", "64,16")
+    done = command(*words(small_model, texts, "--dry-run", "-b", "5bpw", "--run-options", FEW, *of_card))
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     assert [line.split()[1] for line in lines] == [
@@ -40,7 +41,11 @@ def test_a_dry_run_lists_the_commands_and_makes_nothing(command, small_model, te
     assert "'bridge 0 after 0' --name three --out three-F16.gguf" in lines[0]
     assert lines[4] == f"quantplan run --budget 5bpw {FEW} --threads 1"
     assert lines[5] == "quantplan quantize Q8_0 --out publish/three-Q8_0.gguf --threads 1"
-    assert lines[-1].endswith("--out publish --force --repo me/three") and "publish/three-plan-5bpw.gguf" in lines[-1]
+    card_words = "--out publish --force --repo me/three --system 'Be kind.' --parameter top_k=20"
+    assert (
+        lines[-1].endswith(f"{card_words} --speed --pg 64,16 --repetitions 5 --threads 1")
+        and "publish/three-plan-5bpw.gguf" in lines[-1]
+    )
     assert files() == before
 
 

@@ -1,8 +1,12 @@
 """The Modelfile says what the metadata says; a chat template is translated only where it is sure to be one that is known."""
 
+import re
+
 import pytest
 
+from quantplan.errors import BadUsage
 from quantplan.report.modelfile import FORMATS, chat_format, modelfile_text
+from quantplan.report.modelfile_settings import modelfile_settings
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
@@ -66,6 +70,42 @@ def test_a_model_without_template_and_its_parameters():
         "PARAMETER temperature 0.6\nPARAMETER top_k 20\n"
         "# Trained with 40960 tokens of context; PARAMETER num_ctx says how many Ollama keeps.\n"
     )
+
+
+def test_what_is_set_goes_before_the_metadata():
+    metadata = {
+        "general.architecture": "qwen3",
+        "qwen3.context_length": 40960,
+        "general.sampling.temp": 0.6,
+        "general.sampling.top_k": 20,
+    }
+    given = ["temperature=1", "stop=<|im_end|>", "stop=a,b", "num_ctx=8192", "mirostat_tau=5.0", "seed=-1"]
+    text = modelfile_text("b.gguf", metadata, [], modelfile_settings(" You are\nkind. ", given))
+    assert text.endswith(
+        "PARAMETER top_k 20\nPARAMETER temperature 1\n"
+        'PARAMETER stop "<|im_end|>"\nPARAMETER stop "a,b"\nPARAMETER num_ctx 8192\nPARAMETER mirostat_tau 5\n'
+        'PARAMETER seed -1\nSYSTEM """You are\nkind."""\n'
+    )
+    assert text.count("temperature") == 1 and "Trained with" not in text
+    assert 'SYSTEM """He said "yes"\n"""' in modelfile_text("b", {}, [], modelfile_settings('He said "yes"', []))
+
+
+@pytest.mark.parametrize(
+    "system, parameters, sentence",
+    [
+        ('a """ b', [], "cannot hold three"),
+        ("", ["temperature"], "--parameter temperature: write NAME=VALUE"),
+        ("", ["temprature=1"], "no such parameter; did you mean temperature?"),
+        ("", ["x=1"], "no such parameter; known: num_ctx"),
+        ("", ["top_k=1.5"], "top_k is a whole number"),
+        ("", ["temperature=nan"], "temperature is a number"),
+        ("", ["temperature=1", "temperature=2"], "--parameter temperature is given twice"),
+        ("", ['stop="'], "a stop cannot hold"),
+    ],
+)
+def test_what_a_modelfile_cannot_say(system, parameters, sentence):
+    with pytest.raises(BadUsage, match=re.escape(sentence)):
+        modelfile_settings(system, parameters)
 
 
 def test_nothing_is_said_of_what_the_metadata_does_not_say():

@@ -10,7 +10,8 @@ import typer
 from quantplan.budget import Budget
 from quantplan.build.preflight import check_source
 from quantplan.cli import console, options
-from quantplan.cli.card import IdentityOptions
+from quantplan.cli.bench_options import BenchOptions
+from quantplan.cli.card_options import IdentityOptions, ModelfileOptions
 from quantplan.cli.framework import OutputOptions, command, option, out_option
 from quantplan.cli.option_groups import CalibrationOptions, ChunkOptions, TextOptions, ThreadOptions
 from quantplan.cli.plan_options import budgets_option
@@ -41,6 +42,8 @@ def publish(
         ),
     ],
     identity: IdentityOptions,
+    modelfile: ModelfileOptions,
+    bench: BenchOptions,
     calibration: CalibrationOptions,
     text: TextOptions,
     measuring: ChunkOptions,
@@ -63,7 +66,7 @@ def publish(
 
     Example, in a project: quantplan surgery publish prose-10m-f16.gguf "delete 3" --name prose-9 --dry-run
     """
-    identity.check()
+    card_words = (*identity.words, *modelfile.words, *bench.words)
     source = read_model(options.local(model))
     called = _name(name or f"{model_stem(source)}-operated")
     folder = out or Path(called)
@@ -78,7 +81,7 @@ def publish(
         options.ctx(measuring.ctx, source),
         execution.threads,
         score,
-        _identity_words(identity),
+        card_words,
         _words(run_options),
         skip_check,
         calibration.parse_special,
@@ -145,11 +148,6 @@ def _texts(source: Model, calibration: CalibrationOptions, text: TextOptions) ->
             raise BadUsage(f"give {name} one file or one folder: the project that is made names it")
         calibration.reader(source).text(files)
     return both[0][0][0], both[1][0][0]
-
-
-def _identity_words(identity: IdentityOptions) -> tuple[str, ...]:
-    pairs = (("--repo", identity.repo), ("--base-model", identity.base_model), ("--license", identity.license))
-    return tuple(word for option, value in pairs if value for word in (option, value))
 
 
 def _keep_leaderboard(what: str, folder: Path) -> None:

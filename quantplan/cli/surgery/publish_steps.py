@@ -40,7 +40,7 @@ class PublishOptions:
     ctx: int
     threads: int
     score: bool
-    identity: tuple[str, ...]
+    card: tuple[str, ...]  # options of the card
     further: tuple[str, ...]
     forced: bool = False
     parse_special: bool = False
@@ -76,7 +76,8 @@ def steps_of(job: PublishOptions, folder: Path) -> Iterator[PublishStep]:
         yield PublishStep(("quantize", stock_quant, "--out", made, *threads), made)
     files = _gather(job, folder)
     yield PublishStep(("measure", *files, *threads))
-    yield PublishStep(("card", *files, "--out", UPLOAD, "--force", *job.identity))
+    speeds_on = threads if "--repetitions" in job.card else ()
+    yield PublishStep(("card", *files, "--out", UPLOAD, "--force", *job.card, *speeds_on))
 
 
 def _seen_budget(budget: str, folder: Path) -> str:
