@@ -7,7 +7,14 @@ import pytest
 from all_commands import all_commands
 
 PANELS = {"Target", "Model and texts", "Types and constraints", "Memory and speed", "Measuring", "Execution", "Output"}
-OF_A_COMMAND = {"Card", "Candidates", "A plan", "A sensitivity table", "Conversion of safetensors", None}  # what no other command has
+OF_A_COMMAND = {
+    "Card",
+    "Candidates",
+    "A plan",
+    "A sensitivity table",
+    "Conversion of safetensors",
+    None,
+}  # what no other command has
 
 
 def options():
