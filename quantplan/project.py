@@ -16,6 +16,8 @@ else:
     import tomli as tomllib
 
 FILE = "quantplan.toml"
+DEFAULT = "default"  # in place of a text's path: the small ones that come with quantplan
+DEFAULT_TEXTS = Path(__file__).parent / "data" / "texts"  # with its README: what they are, and how small
 TEXT_SUFFIXES = (".txt", ".md", ".raw", ".jsonl")  # of the texts in a folder
 _MOST_TEXT = 8 << 30  # bytes
 SOURCES = ("probe", "weights", "prior")  # of sensitivities; any other word is the file of a table
@@ -179,7 +181,7 @@ def project_text(
 # `quantplan solve --show-config` prints each value and where it comes from.
 model = {_quoted(model)}
 imatrix = {_quoted(imatrix)}          # made by `quantplan imatrix`
-calibration = {_quoted(calibration)}  # read by imatrix, probe and solve
+calibration = {_quoted(calibration)}  # read by imatrix, probe and solve; "default": small texts for a first try
 
 [evaluate]
 text = {_quoted(text)}  # read by measure and compare; must not overlap with the calibration text
@@ -208,6 +210,14 @@ ctx = {ctx}  # tokens of a chunk of text
 
 def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def default_text(path: Path, folder: Path, kind: str) -> Path:
+    """The path, or for the word ``default`` in ``folder``, where nothing has that name, the default texts of a kind:
+    ``calibration`` or ``evaluation``.
+    """
+    named = path.absolute() == (folder / DEFAULT).absolute()
+    return DEFAULT_TEXTS / kind if named and not path.exists() else path
 
 
 def text_files(path: Path) -> list[Path]:

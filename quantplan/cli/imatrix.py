@@ -68,7 +68,9 @@ def imatrix(
     source = options.model(named)
     texts = options.calibration_files(calibration.calibration)
     if not texts:
-        raise BadUsage("no calibration text: give -f calibration.txt (repeatable)")
+        raise BadUsage(
+            "no calibration text: give -f calibration.txt (repeatable), or -f default, quantplan's own small texts"
+        )
     here = options.project()
     ours = here.imatrix if here and named is None else None
     target = out or ours or Path(f"{source.path.stem}.imatrix.gguf")

@@ -25,7 +25,7 @@ from quantplan.convert.checkpoint import is_checkpoint, read_checkpoint
 from quantplan.errors import BadUsage
 from quantplan.gguf.reader import read_model
 from quantplan.hub.hub import Hub
-from quantplan.project import FILE, FOLDERS, project_text
+from quantplan.project import DEFAULT, FILE, FOLDERS, project_text
 from quantplan.records.files import make_folder, replacing
 
 
@@ -93,7 +93,10 @@ def init(
         f"project for {source.name}: {len(source.tensors)} tensors, {source.elements / 1e6:.1f} M weights. Next: {steps}"
     )
     if not calibration.calibration and not (folder / "calibration/calibration.txt").exists():
-        console.say("put texts at calibration/calibration.txt and calibration/evaluation.txt (they must not overlap)")
+        console.say(
+            "put texts at calibration/calibration.txt and calibration/evaluation.txt (they must not overlap); for a first try "
+            f'name quantplan\'s own small ones in {FILE}: calibration = "{DEFAULT}", text = "{DEFAULT}"'
+        )
 
 
 def _single(paths: Sequence[Path], option: str) -> Path | None:
@@ -106,6 +109,8 @@ def _relative(path: Path | None, folder: Path) -> str:
     """As it is seen from the project's folder; nothing for None."""
     if path is None:
         return ""
+    if path == Path(DEFAULT) and not path.exists():
+        return DEFAULT
     # only its folder is resolved: in a hub's cache the file is a link to a blob without a name or shards
     return Path(os.path.relpath(path.parent.resolve() / path.name, folder.resolve())).as_posix()
 

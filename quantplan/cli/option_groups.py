@@ -65,7 +65,8 @@ class SpecialTokenOptions:
 class CalibrationOptions(SpecialTokenOptions):
     panel: ClassVar[str] = TEXTS
     calibration: tuple[Path, ...] = option(
-        "Calibration text, file or folder, .jsonl for chats, repeatable (default: the project's).", default=()
+        "Calibration text: files (.jsonl for chats), folders, or default for a small one; repeatable (default: the project's).",
+        default=(),
     )
 
     def text(self, model: Model) -> Text | None:
@@ -77,7 +78,8 @@ class CalibrationOptions(SpecialTokenOptions):
         """The text; BadUsage without one."""
         if (text := self.text(model)) is None:
             raise BadUsage(
-                "no calibration text: give --calibration FILE, some hundred kB of the kind that the model is for"
+                "no calibration text: give --calibration FILE, some hundred kB of the kind that the model is for (or "
+                "--calibration default, quantplan's own small texts)"
             )
         return text
 
@@ -88,7 +90,7 @@ class InputTextOptions(CalibrationOptions):
 
     panel: ClassVar[str] = TEXTS
     calibration: tuple[Path, ...] = option(
-        "Calibration text, file or folder, .jsonl for chats, repeatable (default: the project's).",
+        "Calibration text: files (.jsonl for chats), folders, or default for a small one; repeatable (default: the project's).",
         "--calibration",
         "-f",
         "--file",
@@ -100,7 +102,9 @@ class InputTextOptions(CalibrationOptions):
 class TextOptions:
     panel: ClassVar[str] = TEXTS
     text: tuple[Path, ...] = option(
-        "Evaluation text, file or folder, .jsonl for chats, repeatable (default: the project's).", "-f", default=()
+        "Evaluation text: files (.jsonl for chats), folders, or default for a small one; repeatable (default: the project's).",
+        "-f",
+        default=(),
     )
 
 

@@ -17,6 +17,7 @@ from quantplan.hub.reference import HubReference, is_reference, parse_reference
 from quantplan.imatrix import Imatrix, coverage_notes, foreign_notes
 from quantplan.llamacpp.texts import read_texts
 from quantplan.plan import Plan
+from quantplan.project import DEFAULT, DEFAULT_TEXTS, default_text
 from quantplan.records.lock import locked
 from quantplan.tensor import Model
 from quantplan.text import Text
@@ -125,21 +126,25 @@ def checked_imatrix(option: Path | None, model: Model) -> Imatrix | None:
 
 
 def calibration_files(option: Sequence[Path]) -> tuple[Path, ...]:
-    """The option's files, else the project's if it exists."""
+    """The option's files, else the project's if it exists; for ``default`` those that come with quantplan."""
     here = project()
-    if option or not (here and here.calibration and here.calibration.exists()):
-        return tuple(option)
-    return (here.calibration,)
+    if option:
+        return tuple(default_text(path, Path(), "calibration") for path in option)
+    own = default_text(here.calibration, here.folder, "calibration") if here and here.calibration else None
+    return (own,) if own and own.exists() else ()
 
 
 def evaluation_files(option: Sequence[Path]) -> tuple[Path, ...]:
-    """The option's files, else the project's; BadUsage without any."""
+    """The option's files, else the project's; for ``default`` those that come with quantplan. BadUsage without any."""
     here = project()
     if option:
-        return tuple(option)
+        return tuple(default_text(path, Path(), "evaluation") for path in option)
     if here is None or here.text is None:
-        raise BadUsage("no evaluation text: give --text FILE, a text that was not used for calibration")
-    return (here.text,)
+        raise BadUsage(
+            "no evaluation text: give --text FILE, a text that was not used for calibration (or --text default, quantplan's own "
+            "small texts)"
+        )
+    return (default_text(here.text, here.folder, "evaluation"),)
 
 
 @dataclass(frozen=True)
@@ -173,7 +178,7 @@ def evaluation_text(option: Sequence[Path], reader: TextReader, calibration: Seq
 
 
 def names_of(files: Sequence[Path]) -> str:
-    return ", ".join(map(str, files))
+    return ", ".join(DEFAULT if path.parent == DEFAULT_TEXTS else str(path) for path in files)
 
 
 def ctx(option: int | None, model: Model | None = None) -> int:

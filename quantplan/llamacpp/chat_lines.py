@@ -28,6 +28,13 @@ class Conversation:
         texts = (message.get(key) for message in self.messages for key in _WRITTEN_KEYS)
         return "\n".join(text for text in texts if text)
 
+    @property
+    def called(self) -> tuple[str, ...]:
+        """Names of the functions that are called."""
+        calls = (call for message in self.messages for call in message.get("tool_calls") or ())
+        named = (call.get("function") for call in calls)
+        return tuple(str(each["name"]) for each in named if isinstance(each, Mapping) and "name" in each)
+
 
 def conversations(text: str, path: Path) -> Iterator[Conversation]:
     """Those of a file's text, empty lines left out. BadFile naming file and line where one is not a conversation."""

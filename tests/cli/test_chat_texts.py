@@ -96,3 +96,23 @@ def test_special_tokens_of_plain_texts(command, chat_model, workplace):
     (workplace / "quantplan.toml").unlink()
     plain = ("--text", "plain.txt", "--model", chat_model, "--ctx", "64")
     assert digest(*plain) != digest(*plain, "--parse-special") == parsed
+
+
+def test_the_default_texts_on_request(command, chat_model, workplace):
+    words = ("measure", chat_model, "--model", chat_model, "--threads", "1", "--ctx", "256", "--chunks", "10", "--json")
+    done = command(*words, "--text", "default")
+    assert done.code == 0, done.err
+    domains = json.loads(done.out)[0]["domains"]
+    assert [(domain["name"], domain["windows"]) for domain in domains] == [
+        (name, 2) for name in ("chat", "code", "languages", "prose", "tools")
+    ]
+    asked = command(*words)
+    assert asked.code == 2 and "or --text default, quantplan's own small texts" in asked.error
+    hinted = command("init", chat_model, "--folder", ".")
+    assert 'calibration = "default", text = "default"' in hinted.err
+    named = command("init", chat_model, "--folder", ".", "--calibration", "default", "--text", "default", "--force")
+    written = (workplace / "quantplan.toml").read_text()
+    assert named.code == 0 and 'calibration = "default"' in written and '\ntext = "default"' in written
+    (workplace / "below").mkdir()
+    dry = command("measure", chat_model, "--chunks", "10", "--dry-run")
+    assert dry.code == 0 and "PPL and KLD on default (in-process)" in dry.out
