@@ -11,10 +11,10 @@ from pathlib import Path
 from quantplan.abilities import check_language_model
 from quantplan.build.preflight import check_space
 from quantplan.convert.checkpoint import Checkpoint
-from quantplan.convert.converter import Converter
-from quantplan.errors import BadFile, NotAsPlanned
+from quantplan.convert.converter import SCRIPT, Converter
+from quantplan.errors import BadFile, NotAsPlanned, ToolFailed
 from quantplan.gguf.reader import read_model
-from quantplan.llamacpp.tools import Finished, command_line, failure, run_program
+from quantplan.llamacpp.tools import Finished, command_line, run_program
 from quantplan.progress import SILENT, Advance, Reporter
 from quantplan.records.codec import RecordFormat, register
 from quantplan.records.files import part_of, remove_leftovers
@@ -23,6 +23,7 @@ from quantplan.tensor import Model
 _BYTES = {"f32": 4}  # of a weight; all other types have two
 _COUNT = re.compile(r"n_tensors = (\d+)")
 _WHOLE = 0.995  # of the weights; duplicates of tied embeddings and buffers are less in most models
+_TAIL_LINES = 6  # of the converter's log, in an error
 _LOOK_EVERY = 0.5  # seconds
 
 
@@ -111,8 +112,21 @@ def _run(checkpoint: Checkpoint, converter: Converter, outtype: str, part: Path,
     with report.stage("convert", expected_bytes(checkpoint, outtype), "B") as advance, _watched(part, advance):
         finished = run_program(argv, shown, dict(environment))
     if finished.code != 0 or not part.is_file():
-        raise failure(finished, "" if finished.code else "ended without a file")
+        raise _failure(finished)
     return finished
+
+
+def _failure(finished: Finished) -> ToolFailed:
+    """A script in Python says the reason last; what llama.cpp does not know yet a newer checkout may."""
+    said = [line for line in finished.log.splitlines() if line.strip()][-_TAIL_LINES:]
+    reason = (
+        re.sub(r"^(?:ERROR:[\w.-]+:)+", "", said[-1].strip()) if said and finished.code else "it ended without a file"
+    )
+    shown = "\n  ".join(said)
+    return ToolFailed(
+        f"{SCRIPT} failed: {reason}; is the model newer than this llama.cpp? name a newer checkout with --converter\n"
+        f"  command: {finished.command}\n  it said:\n  {shown}"
+    )
 
 
 @contextmanager

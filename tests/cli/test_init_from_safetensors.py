@@ -81,11 +81,11 @@ def test_a_converter_that_fails(command, words, checkout, files):
     (checkout / "code.txt").write_text("1")
     (checkout / "said.txt").write_text("ERROR:hf-to-gguf:Model FooForCausalLM is not supported")
     done = command(*words)
-    assert done.code == 8 and "ended with exit code 1" in done.err and "FooForCausalLM is not supported" in done.err
+    assert done.code == 8 and "convert_hf_to_gguf.py failed: Model FooForCausalLM is not supported; is the" in done.err
     (checkout / "code.txt").unlink()
     (checkout / "model.gguf").unlink()
     done = command(*words)
-    assert done.code == 8 and "ended without a file" in done.err
+    assert done.code == 8 and "failed: it ended without a file" in done.err
     assert files() == []
 
 
