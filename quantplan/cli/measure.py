@@ -22,6 +22,7 @@ from quantplan.cli.records_output import write_records
 from quantplan.cli.task_options import Evidence, TaskOptions
 from quantplan.estimates.pace import forward_pace
 from quantplan.estimates.work import WorkEstimate, of_measuring, why_not_timed
+from quantplan.evaluate.drafts import DraftAcceptance, draft_acceptance
 from quantplan.evaluate.measure import MeasureOptions
 from quantplan.evaluate.measure import measure as measure_in_process
 from quantplan.evaluate.measure_with_tool import measure_with_tool
@@ -31,6 +32,7 @@ from quantplan.measurement import Measurement
 from quantplan.records.formats import MEASUREMENTS, TASK_SCORES, THROUGHPUTS
 from quantplan.report.comparison_tables import speed_table, tasks_table
 from quantplan.report.domain_table import domain_table
+from quantplan.report.drafts import acceptance_fields, acceptance_table
 from quantplan.report.measurement_table import measurement_table
 from quantplan.task_score import TaskScore
 from quantplan.tensor import Model
@@ -61,6 +63,11 @@ def measure(
         default=EngineName.in_process,
         panel=MEASURING,
     ),
+    drafts: bool = option(
+        "Also how many drafts of the model's own MTP block are accepted, of --model and of each file.",
+        default=False,
+        panel=MEASURING,
+    ),
     out: Path | None = out_option("Folder for the records (default: the project's reports)."),
 ) -> None:
     """Measure what files lose against the model they were made from (--model): PPL, KLD, top token, with errors.
@@ -76,11 +83,14 @@ def measure(
     pp512+tg128; others by -p, --n-gen and -pg, as in llama-bench) with llama.cpp's own tools; where one of them is given, PPL
     and KLD are measured only if --text is given too.
 
+    --drafts runs the block that predicts further tokens (MTP) of files that have one, as speculative decoding does: the share
+    of its drafts that the file itself would take, which is what bits of that block buy.
+
     Example: quantplan measure prose-10m-f16.gguf --model prose-10m-f16.gguf --text calibration/evaluation.txt
     --chunks 16
     """
     evidence = tasks.evidence()
-    losses = bool(text.text) or not evidence
+    losses = bool(text.text) or not evidence or drafts
     base = options.model(model.file) if losses else None
     by_tool = "--task and --speed" if evidence else "--engine llama-perplexity" if engine is EngineName.tool else ""
     n_ctx = options.ctx(measuring.ctx, base)
@@ -100,7 +110,13 @@ def measure(
     every_score = [score for of_file in scores for score in of_file]
     write_records(out, every_score, TASK_SCORES.write, lambda score: f"{score.task}.task")
     write_records(out, speeds, THROUGHPUTS.write, lambda _: "speed")
-    _show(here, measurements, scores, speeds, output.as_json)
+    accepted = _drafts([base.path, *here] if base else here, evaluation, how) if drafts else []
+    _show(here, measurements, scores, speeds, accepted, output.as_json)
+
+
+def _drafts(files: list[Path], text: Text, how: MeasureOptions) -> list[DraftAcceptance]:
+    with console.progress("drafts") as advance:
+        return draft_acceptance(files, text, how, advance)
 
 
 def _announce(files: Sequence[Path], texts: Sequence[Path], engine: EngineName, evidence: Evidence) -> None:
@@ -134,12 +150,16 @@ def _show(
     measurements: list[Measurement],
     scores: list[list[TaskScore]],
     speeds: list[Throughput],
+    accepted: list[DraftAcceptance],
     as_json: bool,
 ) -> None:
     for note in (f"{measurement.file}: {note}" for measurement in measurements for note in measurement.notes):
         console.warn(note)
     if as_json:
-        console.put_json(_fields(files, measurements, scores, speeds))
+        fields = _fields(files, measurements, scores, speeds)
+        for of_file, drafted in zip(fields, accepted[1:], strict=False):
+            of_file["drafts"] = acceptance_fields(drafted) | {"of_model": acceptance_fields(accepted[0])}
+        console.put_json(fields)
         return
     names = [str(file) for file in files]
     if measurements:
@@ -150,6 +170,8 @@ def _show(
         console.put_table(tasks_table(names, scores))
     if speeds:
         console.put_table(speed_table(names, speeds))
+    if accepted:
+        console.put_table(acceptance_table(accepted))
 
 
 def _fields(

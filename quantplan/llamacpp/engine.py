@@ -218,12 +218,18 @@ class Engine(LoadedModel):
 
     def _fill(self, batch: Any, chunks: np.ndarray, first_output: int) -> None:
         count, n_ctx = chunks.shape
+        np.ctypeslib.as_array(ctypes.cast(batch.token, ctypes.POINTER(ctypes.c_int32)), (chunks.size,))[:] = (
+            chunks.reshape(-1)
+        )
+        self._place(batch, n_ctx, count, first_output)
+
+    def _place(self, batch: Any, n_ctx: int, count: int, first_output: int) -> None:
+        """Positions, sequences and outputs of ``count`` chunks."""
         total = count * n_ctx
 
         def view(pointer: Any, dtype: type) -> np.ndarray:
             return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(dtype)), (total,))
 
-        view(batch.token, ctypes.c_int32)[:] = chunks.reshape(-1)
         view(batch.pos, ctypes.c_int32)[:] = np.tile(np.arange(n_ctx, dtype=np.int32), count)
         view(batch.n_seq_id, ctypes.c_int32)[:] = 1
         view(batch.logits, ctypes.c_int8)[:] = np.tile(np.arange(n_ctx) >= first_output, count)

@@ -4,6 +4,7 @@ import ctypes
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -100,8 +101,12 @@ class LoadedModel:
         _keep_alive.append(self._log_callback)
         self._llama.llama_log_set(self._log_callback, ctypes.c_void_p(0))
 
+    def _model_parameters(self) -> Any:
+        """llama_model_params, before the options are set."""
+        return self._llama.llama_model_default_params()
+
     def _load(self, path: Path) -> int:
-        parameters = self._llama.llama_model_default_params()
+        parameters = self._model_parameters()
         servers, gpu_layers = self.options.execution.rpc, self.options.execution.gpu_layers
         parameters.n_gpu_layers = gpu_layers
         parameters.vocab_only = self.options.vocabulary_only
