@@ -74,6 +74,7 @@ _TABLES = {
         "quantized-by": _TEXT,
         "system": _TEXT,
         "parameter": _TEXTS,
+        "publisher": _TEXTS,
     },
 }
 _PATHS = ("model", "imatrix", "calibration", "text", "validation")

@@ -9,7 +9,7 @@ import typer
 
 from quantplan.cli import console, options
 from quantplan.cli.bench_options import BenchOptions
-from quantplan.cli.card_options import CARD, IdentityOptions, ModelfileOptions
+from quantplan.cli.card_options import CARD, IdentityOptions, ModelfileOptions, PublisherOptions
 from quantplan.cli.card_speeds import measured_speeds
 from quantplan.cli.framework import OutputOptions, command, force_option, option, out_option
 from quantplan.cli.memory import contexts_option, parse_contexts
@@ -45,6 +45,7 @@ from quantplan.surgery.history import History, read_history
 def card(
     model: ModelOptions,
     identity: IdentityOptions,
+    publishers: PublisherOptions,
     modelfile: ModelfileOptions,
     bench: BenchOptions,
     execution: ToolOptions,
@@ -79,7 +80,9 @@ def card(
     options.check_new(folder / "README.md", force or output.dry_run)
     records = _records(reports)
     tests = bench.tests
-    data = _with_tables(card_data(_files(what, model.file), records))
+    files = _files(what, model.file)
+    others = publishers.files(files[0].header)
+    data = _with_tables(card_data(files, records, others=others))
     history = _history(data, records)
     for name in data.left_out:
         if not (history and name in history.records):
@@ -90,7 +93,7 @@ def card(
         console.say("would write:")
     else:
         speeds = measured_speeds(data.files, bench, execution.parsed(), reports)
-        data = replace(card_data(_with_memory(data.files, contexts), records, speeds), tables=data.tables)
+        data = replace(card_data(_with_memory(data.files, contexts), records, speeds, others), tables=data.tables)
         _write(data, who, settings, folder, history)
     _print(data, _names(data), folder, output.as_json)
 
@@ -225,4 +228,10 @@ def _print(data: CardData, names: Sequence[str], folder: Path, as_json: bool) ->
         }
         for file in data.files
     ]
-    console.put_json({"folder": str(folder), "written": list(names), "files": files, "left_out": list(data.left_out)})
+    others = [
+        {name: getattr(other, name) for name in ("publisher", "name", "quant", "file_bytes", "digest")}
+        | {"measured": [MEASUREMENTS.encode(measured) for measured in other.measured]}
+        for other in data.others
+    ]
+    fields = {"folder": str(folder), "written": list(names), "files": files, "others": others}
+    console.put_json({**fields, "left_out": list(data.left_out)})

@@ -2,11 +2,15 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from quantplan.cli.framework import option, whole
+from quantplan.cli.plan_options import split_assignments
 from quantplan.errors import BadUsage
+from quantplan.evaluate.other_publishers import OtherFile, other_files
 from quantplan.report.modelfile_settings import ModelfileSettings, modelfile_settings
+from quantplan.tensor import Model
 
 CARD = "Card"  # panel
 
@@ -30,6 +34,29 @@ class IdentityOptions:
         self.check()
         pairs = (("--repo", self.repo), ("--base-model", self.base_model), ("--license", self.license))
         return tuple(word for option, value in pairs if value for word in (option, value))
+
+
+@dataclass(frozen=True)
+class PublisherOptions:
+    panel: ClassVar[str] = CARD
+    publisher: tuple[str, ...] = option(
+        "Another publisher's files of the model, for the table of sizes: a GGUF, a folder, a record of measure, or "
+        "hf://owner/repo (nothing is downloaded); repeatable.",
+        default=(),
+        split=split_assignments,
+        metavar="NAME=WHERE",
+    )
+
+    def files(self, own: Model) -> list[OtherFile]:
+        """Of the model ``own``. Raises BadUsage, and as ``other_files``."""
+        files = []
+        for word in self.publisher:
+            name, equals, where = (part.strip() for part in word.partition("="))
+            if not equals or not name or not where:
+                raise BadUsage(f"--publisher {word}: write NAME=WHERE, as in --publisher bartowski=hf://owner/repo")
+            for place in [where] if Path(where).exists() else where.split(","):
+                files += other_files(name, place, own)
+        return files
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,15 @@ def _placed(name: str, value: Any, folder: Path) -> Any:
         return [_placed(name, part, folder) for part in value]
     if name == "sensitivity" and value not in SOURCES:
         return str(_from_here(folder / Path(value).expanduser(), folder))
+    if name == "publisher":
+        from quantplan.hub.reference import is_reference  # not for --help
+
+        publisher, equals, where = value.partition("=")
+        return (
+            value
+            if is_reference(where)
+            else f"{publisher}{equals}{_from_here(folder / Path(where).expanduser(), folder)}"
+        )
     if name == "budget" and value.startswith("="):
         return f"={_from_here(folder / Path(value[1:].strip()).expanduser(), folder)}"
     return value

@@ -13,7 +13,7 @@ from quantplan.gguf.reader import read_model
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.quantize import ftypes
 from quantplan.plan import Plan
-from quantplan.quant_type import QuantType
+from quantplan.quant_type import BY_NAME, QuantType
 from quantplan.records.formats import PLANS
 from quantplan.selector import Selector
 from quantplan.tensor import Model
@@ -49,6 +49,13 @@ class PublishedFile:
     def bytes_per_token(self) -> int | None:
         """See ``Model.bytes_per_token``."""
         return self.header.bytes_per_token(self.types)
+
+    @property
+    def bytes_at_16_bits(self) -> int:
+        """Of the file with all matrices in F16, as converters write it."""
+        f16 = BY_NAME["F16"]
+        matrices = [tensor for tensor in self.header.tensors if len(tensor.shape) > 1]
+        return self.file_bytes + sum(tensor.bytes_as(f16) - self.sizes[tensor.name] for tensor in matrices)
 
     @property
     def by_type(self) -> dict[str, int]:

@@ -125,6 +125,15 @@ def model_files(reference: HubReference, files: Sequence[str]) -> tuple[str, ...
     return _shards(first, files, reference)
 
 
+def every_model(reference: HubReference, files: Sequence[str]) -> tuple[str, ...]:
+    """The files of all models of the repository, or of those in the folder that is named; of a file or a quant as
+    ``model_files``."""
+    inside = [
+        name for name in files if _is_model(name) and name.startswith(f"{reference.file}/" if reference.file else "")
+    ]
+    return tuple(sorted(inside)) if inside and not reference.quant else model_files(reference, files)
+
+
 def is_checkpoint(reference: HubReference, files: Sequence[str]) -> bool:
     """Whether the repository itself is named, and holds a model in safetensors and no GGUF of one."""
     named = reference.file or reference.quant

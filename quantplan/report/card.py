@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from quantplan import __version__
 from quantplan.llamacpp.chat_abilities import chat_abilities
-from quantplan.report import card_files, card_model, card_origin, card_provenance, card_surgery, card_use
+from quantplan.report import card_files, card_model, card_origin, card_provenance, card_sizes, card_surgery, card_use
 from quantplan.report.card_data import CardData
 from quantplan.report.card_origin import Identity
 from quantplan.report.card_results import results
@@ -35,6 +35,7 @@ def card_text(
         intro=_intro(data, base, history),
         files=card_files.files_table(data),
         file_notes=card_files.notes(data),
+        sizes=card_sizes.sizes(data),
         details=card_model.details(data.main, metadata),
         features=card_model.features(metadata, abilities),
         surgery=card_surgery.surgery(data, history) if history else "",

@@ -4,13 +4,14 @@ A record belongs to a file by the digest of header and weights, never by a name:
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from quantplan.comparison import Comparison, Row
 from quantplan.errors import BadUsage
 from quantplan.evaluate.compare import retested
+from quantplan.evaluate.other_publishers import OtherFile
 from quantplan.evaluate.published_files import PublishedFile
 from quantplan.evaluate.published_tables import PublishedTable
 from quantplan.measurement import Conditions, Measurement
@@ -25,7 +26,7 @@ class CardData:
     """``files`` from the smallest to the largest; records by the names of files; ``left_out``: records of other files.
 
     ``compared``: comparisons whose first file is published; published files have their names in them. ``tables``: the
-    sensitivity tables of the files' plans.
+    sensitivity tables of the files' plans. ``others``: files of the same model that others publish.
     """
 
     files: tuple[PublishedFile, ...]
@@ -35,6 +36,7 @@ class CardData:
     speeds: Mapping[str, tuple[Throughput, ...]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     tables: tuple[PublishedTable, ...] = ()
+    others: tuple[OtherFile, ...] = ()
 
     @property
     def main(self) -> PublishedFile:
@@ -53,8 +55,14 @@ class CardData:
         return best, groups[best]
 
 
-def card_data(files: Sequence[PublishedFile], records: Iterable[Path], speeds: Sequence[Throughput] = ()) -> CardData:
-    """The files with the measurements and comparisons among ``records`` that are theirs, and ``speeds`` measured just now.
+def card_data(
+    files: Sequence[PublishedFile],
+    records: Iterable[Path],
+    speeds: Sequence[Throughput] = (),
+    others: Sequence[OtherFile] = (),
+) -> CardData:
+    """The files and ``others`` with the measurements and comparisons among ``records`` that are theirs, and ``speeds`` measured
+    just now.
 
     BadUsage for two of one name.
     """
@@ -62,27 +70,69 @@ def card_data(files: Sequence[PublishedFile], records: Iterable[Path], speeds: S
     twice = [name for name, count in Counter(file.name for file in ordered).items() if count > 1]
     if twice:
         raise BadUsage(f"two files are called {twice[0]}; publish them from folders of their own")
-    names = {file.digest: file.name for file in ordered if file.digest}
-    by_class: dict[type, dict[str, list]] = {Measurement: {}, TaskScore: {}, Throughput: {}}
-    compared, left_out = [], []
+    kept = _Kept(
+        {file.digest: file.name for file in ordered if file.digest}, {other.digest for other in others} - {None}
+    )
     for path in records:
         record = read_any(path, MEASUREMENTS, TASK_SCORES, THROUGHPUTS, COMPARISONS)
-        if isinstance(record, Comparison) and record.rows[0].measurement.model_digest in names:
-            compared.append(_with_names(record, names))
-            for row in record.rows:
-                if name := names.get(row.measurement.model_digest):
-                    by_class[Measurement].setdefault(name, []).append(row.measurement)
-        elif isinstance(record, (Measurement, TaskScore, Throughput)) and record.model_digest in names:
-            by_class[type(record)].setdefault(names[record.model_digest], []).append(record)
-        elif record is not None:
-            left_out.append(path.name)
+        if record is not None and not kept.take(record):
+            kept.left_out.append(path.name)
     for fresh in speeds:
-        by_class[Throughput].setdefault(names[fresh.model_digest], []).append(fresh)
+        kept.take(fresh)
     measured, scores, throughputs = (
         {name: tuple({record.conditions: record for record in own}.values()) for name, own in by_name.items()}
-        for by_name in by_class.values()
+        for by_name in kept.by_class.values()
     )
-    return CardData(tuple(ordered), measured, tuple(compared), scores, throughputs, tuple(left_out))
+    return CardData(
+        tuple(ordered),
+        measured,
+        tuple(kept.compared),
+        scores,
+        throughputs,
+        tuple(kept.left_out),
+        others=_with_measurements(others, kept.of_others),
+    )
+
+
+@dataclass
+class _Kept:
+    """Records by whose they are: ``names`` of our files by digest, ``theirs``: digests of others."""
+
+    names: Mapping[str, str]
+    theirs: Set[str | None]
+    compared: list[Comparison] = field(default_factory=list)
+    of_others: list[Measurement] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    by_class: dict[type, dict[str, list]] = field(
+        default_factory=lambda: {Measurement: {}, TaskScore: {}, Throughput: {}}
+    )
+
+    def take(self, record: Comparison | Measurement | TaskScore | Throughput) -> bool:
+        """Whether it is of a file that is known here."""
+        if isinstance(record, Comparison):
+            if record.rows[0].measurement.model_digest not in self.names:
+                return False
+            self.compared.append(_with_names(record, self.names))
+            for row in record.rows:
+                self.take(row.measurement)
+            return True
+        if name := self.names.get(record.model_digest):
+            self.by_class[type(record)].setdefault(name, []).append(record)
+            return True
+        if isinstance(record, Measurement) and record.model_digest in self.theirs:
+            self.of_others.append(record)
+        return record.model_digest in self.theirs
+
+
+def _with_measurements(others: Sequence[OtherFile], measured: Sequence[Measurement]) -> tuple[OtherFile, ...]:
+    """Each file once, with all that was measured of it."""
+    files: dict[tuple[str, str], OtherFile] = {}
+    for other in others:
+        known = files.setdefault((other.publisher, other.digest or other.name), other)
+        own = [*known.measured, *other.measured, *(each for each in measured if each.model_digest == other.digest)]
+        by_conditions = {each.conditions: each for each in own}
+        files[other.publisher, other.digest or other.name] = replace(known, measured=tuple(by_conditions.values()))
+    return tuple(files.values())
 
 
 def _with_names(comparison: Comparison, names: Mapping[str, str]) -> Comparison:

@@ -160,6 +160,34 @@ def test_the_card_of_quantplan_toml(command, project):
     assert wrong.code == 2 and "did you mean top_" in wrong.error
 
 
+def test_the_table_of_sizes(command, project):
+    (project / "bob").mkdir()
+    assert command("quantize", "Q5_K_M", "--out", "bob/tied-Q5_K_M.gguf", "--threads", 1).code == 0
+    with (project / "quantplan.toml").open("a", encoding="utf-8") as file:
+        file.write('[card]\npublisher = ["bob=bob", "carol=bob/tied-Q5_K_M.gguf"]\n')
+    done = command("card", "plans/small.json", "--json")
+    assert done.code == 0, done.err
+    assert [file["publisher"] for file in json.loads(done.out)["others"]] == ["bob", "carol"]
+    heading, _, own, stock, further = table(card_of(project), "File or quant")
+    assert heading[1:5] == ["bob", "carol", "llama.cpp", "This repository"]
+    assert own[0] == "`tied-small.gguf`" and "(KLD " in own[4] and own[-1] != "-"
+    assert stock[0] == "Q5\\_K\\_M" and stock[1] == stock[2] != "-" and further[0] == "Q8\\_0" and "(KLD " in further[3]
+
+
+@pytest.mark.parametrize(
+    "word, code, message",
+    [
+        ("bob", 2, "--publisher bob: write NAME=WHERE"),
+        ("=x.gguf", 2, "write NAME=WHERE"),
+        ("bob=gone.gguf", 3, "gone.gguf"),
+        ("bob=.", 5, "no GGUF in this folder"),
+    ],
+)
+def test_publishers_that_cannot_be_read(command, workplace, small_model, files, word, code, message):
+    done = command("card", small_model, "--publisher", word)
+    assert done.code == code and message in done.error and files() == []
+
+
 def test_two_files_of_one_name(command, small_model, workplace):
     for folder in ("a", "b"):
         (workplace / folder).mkdir()
