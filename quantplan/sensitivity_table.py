@@ -21,6 +21,7 @@ class SensitivityRow:
     ``stock[type]``: for types whose ``weights`` are those of error-compensated rounding, what ggml\'s own rounding costs.
     ``relative_error``: standard error of the row's scale over the scale; ``source``: "probed", "borrowed" (scale from
     tensors of the same role), "prior" (no forward pass), "not run" (by a forward pass: it costs nothing) or "imported".
+    ``without_importance``: types that ggml's own rounding encodes better without the imatrix's data.
     """
 
     tensor: str
@@ -29,6 +30,7 @@ class SensitivityRow:
     relative_error: float = 0.0
     source: str = "imported"
     stock: dict[str, float] = field(default_factory=dict)
+    without_importance: tuple[str, ...] = ()
 
     def damage(self, type_name: str) -> float:
         """Nats per token; KeyError for a type that was not measured."""
@@ -71,11 +73,15 @@ class SensitivityTable:
     architecture: str = ""  # of the model; empty where the table does not say it, as those of old versions
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of the rows' tensors, ggml order
 
-    @property
-    def without_importance(self) -> tuple[str, ...]:
-        """Tensors that were measured, and are to be encoded, without the imatrix's data."""
-        names = self.made_from.get("without_importance", ())
-        return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+    def without_importance(self, types: Mapping[str, QuantType]) -> tuple[str, ...]:
+        """The tensors that are to be encoded without the imatrix's data where they take these types."""
+        every = self.made_from.get("without_importance", ())  # of tables that have it for whole tensors
+        whole = set(map(str, every)) if isinstance(every, list | tuple) else set()
+        return tuple(
+            name
+            for name, kind in types.items()
+            if name in whole or (name in self.rows and kind.name in self.rows[name].without_importance)
+        )
 
     def described(self, model: Model) -> "SensitivityTable":
         """The table with the architecture and the shapes of its model, by which it can be used for a sibling."""

@@ -17,7 +17,15 @@ from quantplan.planning.rounding_gain import rounding_gains
 from quantplan.planning.whole_plan import whole_plan_costs
 from quantplan.quant_type import QuantType, quant_type
 from quantplan.records.formats import PLANS
-from quantplan.report.explanation import curve_table, gains_table, plan_fields, ranked, summary, tensor_fields
+from quantplan.report.explanation import (
+    curve_table,
+    gains_table,
+    importance_line,
+    plan_fields,
+    ranked,
+    summary,
+    tensor_fields,
+)
 from quantplan.report.rounding import rounding_table
 from quantplan.selector import Selector
 from quantplan.sensitivity_table import SensitivityTable
@@ -108,4 +116,6 @@ def _show_tensors(tensors: list[TensorExplanation], price: float | None, as_json
         for reason in dict.fromkeys(tensor.excluded.values()):
             names = [name for name, why in tensor.excluded.items() if why == reason]
             console.put(f"  {', '.join(names)}: {reason}")
+        if importance := importance_line(tensor):
+            console.put(f"  {importance}")
         console.put(tensor.verdict)

@@ -82,7 +82,9 @@ def probe(
         console.say(f"sensitivity table written to {out}")
     assert estimated.probe is not None
     if output.as_json:
-        console.put_json(_as_json(source, estimated.probe))
+        console.put_json(
+            _as_json(source, estimated.probe) | {"encodings": estimated.table.made_from.get("encodings", {})}
+        )
     else:
         _print(source, estimated.probe)
 

@@ -66,6 +66,8 @@ class TensorExplanation:
     """One tensor (or the group that it is tied into): its curve, and why other types are not on it.
 
     ``stock_damage``: by label of the curve, with ggml's own rounding; only labels that the plan would compensate.
+    ``without_importance``: types that are encoded without the imatrix's data; ``encodings``: what was
+    measured of both.
     """
 
     group: str
@@ -76,6 +78,8 @@ class TensorExplanation:
     source: str  # of its damages: probed, borrowed, prior, imported
     relative_error: float
     stock_damage: dict[str, float] = field(default_factory=dict)
+    without_importance: tuple[str, ...] = ()
+    encodings: str = ""
 
 
 def explain_plan(request: PlanRequest, plan: Plan, table: SensitivityTable) -> Explanation:
@@ -127,7 +131,16 @@ def explain_tensor(found: Explanation, tensor: Tensor) -> TensorExplanation:
         row.source,
         row.relative_error,
         _stock_damage(found, at),
+        row.without_importance,
+        _encodings(found.table, tensor.name),
     )
+
+
+def _encodings(table: SensitivityTable, name: str) -> str:
+    """What the table says of the swaps of both encodings; empty for a tensor whose importance nothing is wrong with."""
+    measured = table.made_from.get("encodings")
+    swaps = measured.get(name) if isinstance(measured, dict) else None
+    return str(swaps.get("in_words", "")) if isinstance(swaps, dict) else ""
 
 
 def _stock_damage(found: Explanation, at: int) -> dict[str, float]:

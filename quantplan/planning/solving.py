@@ -152,7 +152,7 @@ def plan_of(
     plan = make_plan(
         request.model,
         types,
-        request.imatrix and request.imatrix.without(table.without_importance),
+        request.imatrix and request.imatrix.without(table.without_importance(types)),
         budget_bytes=budget.bytes if budget else None,
         budget_asked=budget.asked if budget else "",
         predicted_kld=predicted,

@@ -10,7 +10,7 @@ from quantplan.plan import ImatrixUse, Plan
 from quantplan.quant_type import quant_type
 from quantplan.records.codec import Fields, RecordFormat, register, shape
 from quantplan.run_record import RunRecord
-from quantplan.sensitivity_table import SensitivityTable
+from quantplan.sensitivity_table import SensitivityRow, SensitivityTable
 from quantplan.spikes import Spike
 from quantplan.task_score import TaskScore
 from quantplan.throughput import SpeedTest, Throughput
@@ -45,6 +45,10 @@ def _rows_by_tensor(fields: Fields) -> Fields:
 
 
 shape(
+    SensitivityRow,  # most tensors are encoded with importance
+    written=lambda fields: {name: value for name, value in fields.items() if name != "without_importance" or value},
+)
+shape(
     ImatrixUse,  # most plans exclude nothing
     written=lambda fields: {name: value for name, value in fields.items() if name != "excluded" or value},
 )
@@ -55,7 +59,7 @@ PLANS = register(
     RecordFormat("quantplan-plan", 4, Plan, "plan", "make it again with `quantplan solve`", _check_plan)
 )
 SENSITIVITY_TABLES = register(
-    # 1: first; 2: which pairs have compensated rounding; 3: architecture and shapes
+    # 1: first; 2: which pairs have compensated rounding; 3: architecture and shapes, types without importance
     RecordFormat("quantplan-damage", 3, SensitivityTable, "sensitivity table", "probe again", _check_table)
 )
 

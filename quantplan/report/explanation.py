@@ -100,6 +100,14 @@ def curve_table(tensor: TensorExplanation, price: float | None) -> Table:
     return table_of("", columns, tensor.rungs, texts=(0, len(columns) - 1))
 
 
+def importance_line(tensor: TensorExplanation) -> str:
+    """Which types are encoded without importance, and what that was decided by; empty where nothing is wrong with it."""
+    if not tensor.encodings:
+        return ""
+    kinds = ", ".join(tensor.without_importance) or "no type"
+    return f"importance, whose columns are extreme, is left out for {kinds} ({tensor.encodings})"
+
+
 def plan_fields(
     explanation: Explanation, constraints: Sequence[ConstraintCost], whole: Sequence[WholePlanCost] = ()
 ) -> dict[str, object]:
@@ -158,5 +166,7 @@ def tensor_fields(tensor: TensorExplanation, price: float | None) -> dict[str, o
             for rung in tensor.rungs
         ],
         "excluded": tensor.excluded,
+        "without_importance": list(tensor.without_importance),
+        "encodings": tensor.encodings,
         "verdict": tensor.verdict,
     }

@@ -21,8 +21,9 @@ from quantplan.records.journal import text_digest
 from quantplan.sensitivity import activation_quantization, moment_metric, round_trip
 from quantplan.sensitivity import probe as probing
 from quantplan.sensitivity.candidates import candidates, check_storable
-from quantplan.sensitivity.collapse import without_importance
+from quantplan.sensitivity.collapse import untested
 from quantplan.sensitivity.compensated_errors import collect_for_rounding, metric_errors_of
+from quantplan.sensitivity.encodings import better_encodings, encodings_note
 from quantplan.sensitivity.grids import grid_note, lossless_types
 from quantplan.sensitivity.moment_metric import MetricErrors, MomentMetric, of_estimate
 from quantplan.sensitivity.rows import PRIOR_INTERACTION, metric_row, prior_row, probed_row
@@ -116,8 +117,9 @@ def price(
             report.warn(note)
     joint = None if calibration is None else undivided(calibration)
     made_from = _made_from(model, imatrix, joint, options)
-    if imatrix is not None:
-        imatrix = without_importance(model, tensors, imatrix, joint, options.probe, cache, report)
+    if imatrix is not None and (joint is None or options.probe.execution.rpc):
+        # nothing can be swapped here: a server that goes away would end this process
+        imatrix = imatrix.without(untested(model, tensors, imatrix, cache, report))
         made_from |= {"without_importance": sorted(imatrix.excluded)} if imatrix.excluded else {}
     metric_errors: dict[str, MetricErrors] = {}
     if joint is not None and options.compensate:
@@ -143,6 +145,13 @@ def price(
         else probed_row(t, errors[t.name], scales[t.name], activations)
         for t in tensors
     }
+    if imatrix is not None and not options.probe.execution.rpc:
+        how = options.types, options.probe, probe.floor, cache
+        changed = better_encodings(model, rows, imatrix, joint, *how)
+        if changed:
+            report.warn(encodings_note(imatrix, changed))
+            made_from["encodings"] = {name: encodings.fields() for name, (_, encodings) in changed.items()}
+        rows |= {name: row for name, (row, _) in changed.items()}
     made_from |= {
         "scales": "probe",
         "noise_floor": probe.floor,
