@@ -56,7 +56,7 @@ OLD_NAMES = (
     OldName("--csv", "--format", ("analyze",), flag=True, new_value="csv"),
     OldName("--csv", "--out", ("frontier",)),
     OldName("--base", "--stock-quant", ("import",)),
-    OldName("--base", "--model", ("measure", "score", "surgery score")),
+    OldName("--base", "--model", ("measure",)),
     OldName("--as", "--as", ("import",), value="damage", new_value="sensitivity"),
     OldName("--fill", "--fill", ("import",), value="most", new_value="max"),
     OldName("-f", "--format", ("compare",), value="table|markdown|csv|json|html"),

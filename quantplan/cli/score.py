@@ -1,8 +1,9 @@
-"""`quantplan score`: models' answers to a suite of short tasks, scored out of 100 with their uncertainty."""
+"""`quantplan score`: models' answers to a suite of short tasks, scored out of 100, and compared with those of the base model."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
@@ -11,17 +12,20 @@ from quantplan.cli import config, console, options
 from quantplan.cli.framework import OUTPUT, OutputOptions, command, option, out_option
 from quantplan.cli.option_groups import (
     MEASURING,
+    TEXTS,
     EvaluationOptions,
     ExecutionOptions,
-    ModelOptions,
     SpecialTokenOptions,
     TextOptions,
+    hub_option,
 )
 from quantplan.errors import BadUsage
 from quantplan.evaluate.measure import MeasureOptions, measure
+from quantplan.evaluate.suites.answer_lengths import LengthGap, answer_lengths, length_gap
+from quantplan.evaluate.suites.generated.generators import with_items
 from quantplan.evaluate.suites.scoring import ScoreCache, ppl_ratio, score_files, tokens_at_most
-from quantplan.evaluate.suites.suite import Suite, joined
-from quantplan.evaluate.suites.suite_files import DEFAULT, read_suite
+from quantplan.evaluate.suites.suite import Suite, chosen, joined
+from quantplan.evaluate.suites.suite_files import ASSISTANT, DEFAULT, read_suite
 from quantplan.evaluate.suites.suite_gap import SuiteGap, against, alone, suite_gap
 from quantplan.evaluate.suites.suite_score import SuiteScore
 from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
@@ -29,33 +33,58 @@ from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.measurement import Estimate
 from quantplan.records.codec import encode
-from quantplan.report.suite_table import answer_lines, gaps_table, suite_table
+from quantplan.report.suite_table import answer_lines, gaps_table, lengths_table, suite_table
+
+
+@dataclass(frozen=True)
+class BaseOptions:
+    panel: ClassVar[str] = TEXTS
+    model: Path | None = option("Base model to compare with (default: the project's).", "--model", "-m", "--base")
+    hub: str | None = hub_option()
+
+    @property
+    def file(self) -> Path | None:
+        return options.local_or_hub(self.model, self.hub)
+
+
+@dataclass(frozen=True)
+class SuiteOptions:
+    panel: ClassVar[str] = MEASURING
+    suite: tuple[str, ...] = option(
+        "Suite: assistant (default), short, or a file; several are scored together.", default=()
+    )
+    parts: tuple[str, ...] = option("Parts of the suite to ask, such as tools,code; -NAME leaves one out.", default=())
+    items: int | None = option("Items of each part (default: those of the suite).", min=1)
+
+    def chosen(self) -> Suite:
+        suite = chosen(read_suites(self.suite, ASSISTANT), self.parts)
+        return with_items(suite, self.items) if self.items else suite
 
 
 @command
 def score(
     files: Annotated[list[Path], typer.Argument(help="GGUF files to score, hf:// too.", show_default=False)],
-    model: ModelOptions,
+    model: BaseOptions,
     text: TextOptions,
     special: SpecialTokenOptions,
+    suite: SuiteOptions,
     measuring: EvaluationOptions,
     execution: ExecutionOptions,
     output: OutputOptions,
-    suite: tuple[str, ...] = option(
-        "Suite file, or default for the bundled one; several are scored together.", default=(), panel=MEASURING
-    ),
     show_answers: bool = option("Print each answer with its credit.", default=False, panel=OUTPUT),
     out: Path | None = out_option("Folder for the records (default: the project's reports)."),
 ) -> None:
-    """Score models by their greedy answers to short tasks: facts, coherence, math, reasoning and more, out of 100.
+    """Score models by their greedy answers: tool calls, instructions, code, arithmetic, facts, endless answers.
 
-    Questions go through the model's own chat template. Each part and the whole have their standard errors; with --model
-    the original model is scored on the same items for comparison. The perplexity part takes --text and --model. Answers of
-    finished models are kept. docs/suites.md describes the suites, which are short YAML files, and every formula.
+    Does a quantized file still follow instructions and call tools? Files are compared with the base model item by item
+    (McNemar's test); how long answers are and how many go round in circles is compared, too. Questions go through the model's
+    own chat template. Programs that a model writes are run, with limits; --parts=-code leaves them out. Answers of finished
+    files are kept. The suite short asks for facts, coherence, math and reasoning; its perplexity part takes --text and --model.
+    docs/suites.md describes the suites, which are short YAML files, and every formula.
 
-    Example: quantplan score prose-10m-f16.gguf --model prose-10m-f16.gguf --text calibration/evaluation.txt --chunks 8
+    Example: quantplan score prose-10m-f16.gguf --base prose-10m-f16.gguf --parts facts,ending --items 3
     """
-    questions, original = read_suites(suite), model.file or _of_project()
+    questions, original = suite.chosen(), model.file or _of_project()
     if text.text and original is None:
         raise BadUsage("--text: the perplexity part needs the original model; name it with --model ORIGINAL.gguf")
     described = config.settings()
@@ -76,9 +105,9 @@ def score(
     _show(scores, base, show_answers, output.as_json)
 
 
-def read_suites(sources: Sequence[str]) -> Suite:
-    """The suites of the option as one, by default the bundled one."""
-    suites = [read_suite(source) for source in sources or [DEFAULT]]
+def read_suites(sources: Sequence[str], default: str) -> Suite:
+    """The suites of the option as one, by default the bundled one of that name."""
+    suites = [read_suite(default if source == DEFAULT else source) for source in sources or [DEFAULT]]
     return suites[0] if len(suites) == 1 else joined(suites)
 
 
@@ -148,15 +177,18 @@ def _write(scores: list[SuiteScore], out: Path | None) -> None:
 
 def _show(scores: list[SuiteScore], base: SuiteScore | None, answers: bool, as_json: bool) -> None:
     gaps = _gaps(scores, base)
-    shown = list({one.file: one for one in [*scores, *([base] if base else [])]}.values())
+    shown = list({one.file: one for one in [*([base] if base else []), *scores]}.values())
+    lengths = {one.file: gap for one in scores if one.file in gaps and base and (gap := length_gap(one, base))}
     for note in (f"{one.file}: {note}" for one in shown for note in one.notes):
         console.warn(note)
     if as_json:
-        console.put_json([_fields(one, base, gaps.get(one.file)) for one in scores])
+        console.put_json([_fields(one, base, gaps.get(one.file), lengths.get(one.file)) for one in scores])
         return
     console.put_table(suite_table(shown))
     if gaps and base:
         console.put_table(gaps_table(gaps, base.file, [part.name for part in base.parts]))
+    if answers_table := lengths_table(shown, lengths, base.file if base else None):
+        console.put_table(answers_table)
     for one in scores:
         console.put(f"{one.file}: {_sentence(one, base, gaps.get(one.file))}")
     for one in shown if answers else ():
@@ -171,6 +203,12 @@ def _sentence(scored: SuiteScore, base: SuiteScore | None, gap: SuiteGap | None)
     return f"{alone(scored)}; {against(gap, base.file)}" if gap and base else alone(scored)
 
 
-def _fields(scored: SuiteScore, base: SuiteScore | None, gap: SuiteGap | None) -> dict[str, Any]:
-    compared = {"file": base.file, "score": base.overall.value} | encode(gap) if gap and base else None
-    return SUITE_SCORES.encode(scored) | {"against": compared, "judgement": _sentence(scored, base, gap)}
+def _fields(
+    scored: SuiteScore, base: SuiteScore | None, gap: SuiteGap | None, lengths: LengthGap | None
+) -> dict[str, Any]:
+    compared = None
+    if gap and base:
+        compared = {"file": base.file, "score": base.overall.value} | encode(gap)
+        compared |= {"directional": [name for name in gap.parts if gap.directional(name)], "lengths": encode(lengths)}
+    told = {"lengths": encode(answer_lengths(scored)), "against": compared, "judgement": _sentence(scored, base, gap)}
+    return SUITE_SCORES.encode(scored) | told

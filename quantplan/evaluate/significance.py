@@ -7,10 +7,10 @@ Tokens per second have no pairs.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from quantplan.comparison import Gap
 from quantplan.measurement import Measurement
@@ -19,6 +19,7 @@ from quantplan.throughput import RUN_TO_RUN
 Values = Sequence[float] | np.ndarray  # one for each chunk or task
 LEVEL = 0.95
 LEAST_SAMPLES = 4  # chunks: of fewer Student's t says little (12.7 standard errors for two), so there is no interval
+_NEXT = 1e-9  # to a share
 _NORMAL = float(stats.norm.ppf((1 + LEVEL) / 2))
 
 
@@ -131,19 +132,46 @@ def chunks_gap(file: Sequence[float], other: Sequence[float]) -> Gap:
 
 
 def tasks_gap(file: Sequence[bool], other: Sequence[bool]) -> Gap:
-    """Percentage points by which ``file`` solved more of the same tasks.
+    """Percentage points by which ``file`` solved more of the same tasks, see ``outcomes_gap``."""
+    gap = outcomes_gap(file, other)
+    return replace(gap, difference=100 * gap.difference, low=100 * gap.low, high=100 * gap.high)
+
+
+def outcomes_gap(file: Sequence[bool], other: Sequence[bool]) -> Gap:
+    """Share of outcomes that are true in ``file``, less that in ``other``, of the same tasks.
 
     Significant by McNemar's exact test (Psychometrika 12, 1947): tasks that only one of two equal files solved are tosses of
-    a coin. The interval is that of the mean difference by Student's t, which is approximate where few tasks differ.
+    a coin. The interval is Tango's (Statistics in Medicine 17, 1998), of the differences that the test's approximation for many
+    tasks does not reject; it is drawn out to 0 where the exact test, which is the more careful one, does not reject 0.
     """
     points = _points(file, other)
-    won, lost = int((points > 0).sum()), int((points < 0).sum())
+    won, lost, count = int((points > 0).sum()), int((points < 0).sum()), len(points)
+    difference = (won - lost) / count
+    if count < 2:
+        return Gap(difference, -math.inf, math.inf, False)
     significant = bool(won + lost) and float(stats.binomtest(won, won + lost).pvalue) < 1 - LEVEL
-    if len(points) < 2:
-        return Gap(float(points.mean()), -math.inf, math.inf, False)
-    test = paired_difference(points, np.zeros_like(points))
-    needed = None if significant or test.difference == 0 else max(len(points) + 1, _needed(points))
-    return Gap(test.difference, test.low, test.high, significant, needed)
+    low, high = _tango(won, lost, count)
+    needed = None if significant or difference == 0 else max(count + 1, _needed(points))
+    if not significant:
+        low, high = min(low, 0.0), max(high, 0.0)
+    return Gap(difference, low, high, significant, needed)
+
+
+def _tango(won: int, lost: int, count: int) -> tuple[float, float]:
+    """The differences of paired shares at which the score statistic is 1.96 standard errors."""
+    difference = (won - lost) / count
+
+    def beyond(delta: float, sign: int) -> float:
+        linear = (2 * count - won + lost) * delta - won - lost
+        root = math.sqrt(max(0.0, linear**2 + 8 * count * lost * delta * (1 - delta)))
+        share = (root - linear) / (4 * count)  # of tasks that only the other solves, the likeliest at this difference
+        variance = count * (2 * share + delta * (1 - delta))
+        return sign * (won - lost - count * delta) - _NORMAL * math.sqrt(max(0.0, variance))
+
+    # where no task or every task differs, the statistic has no error at the difference itself
+    low = -1.0 if beyond(-1.0, 1) <= 0 else float(optimize.brentq(beyond, -1.0, difference - _NEXT, (1,)))
+    high = 1.0 if beyond(1.0, -1) <= 0 else float(optimize.brentq(beyond, difference + _NEXT, 1.0, (-1,)))
+    return low, high
 
 
 def average_gap(pairs: Sequence[tuple[Sequence[bool], Sequence[bool]]]) -> Gap:

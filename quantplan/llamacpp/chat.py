@@ -57,12 +57,12 @@ class ChatForm:
             self._content = self._form()
         self.thinks = self._kind()
 
-    def prompt(self, question: str, thinking: bool = False) -> Prompt:
-        """The question as the user's only message, up to where the answer begins."""
+    def prompt(self, question: str, thinking: bool = False, tools: Sequence[object] | None = None) -> Prompt:
+        """The question as the user's only message, up to where the answer begins. ``tools``: as in OpenAI's API."""
         if self._formatter is None:
             return Prompt(PLAIN.format(question=question), stop=_PLAIN_STOP)
         # a BOS that the tokenizer adds anyway would stand there twice
-        text = self._render(question, thinking).removeprefix(self.bos)
+        text = self._render(question, thinking, tools).removeprefix(self.bos)
         tags = _TAG.findall(text)
         return Prompt(text, special=True, thinking=bool(tags) and tags[-1] == OPENED)
 
@@ -114,10 +114,10 @@ class ChatForm:
             return SWITCH
         return ALWAYS if OPENED in self.template or CLOSED in self.template else NEVER  # type: ignore[operator]
 
-    def _render(self, question: str, thinking: bool) -> str:
+    def _render(self, question: str, thinking: bool, tools: Sequence[object] | None = None) -> str:
         messages = [{"role": "user", "content": self._content(question)}]
         try:
-            return self._formatter(messages=messages, enable_thinking=thinking).prompt  # type: ignore[misc]
+            return self._formatter(messages=messages, enable_thinking=thinking, tools=tools or None).prompt  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 - a template is a program of someone else's and may fail in any way
             raise BadFile(
                 f"the model's chat template cannot be rendered ({type(error).__name__}: {error}); "

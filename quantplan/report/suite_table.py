@@ -1,36 +1,47 @@
-"""Scores at a suite as tables."""
+"""Scores at a suite as tables: a row a file, a column a part."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 from quantplan.comparison import Gap
-from quantplan.evaluate.suites.suite_gap import TOO_FEW, SuiteGap
-from quantplan.evaluate.suites.suite_score import SuiteScore
-from quantplan.report.cells import UNKNOWN
+from quantplan.evaluate.suites.answer_lengths import AnswerLengths, LengthGap, answer_lengths
+from quantplan.evaluate.suites.suite_gap import DIRECTIONAL, FEW, TOO_FEW, SuiteGap
+from quantplan.evaluate.suites.suite_score import PartScore, SuiteScore
+from quantplan.report.cells import UNKNOWN, interval
 from quantplan.report.table import Table
+
+_ALIKE = "≈"  # after a difference that is no more than a direction
+_LEGEND = f"{_ALIKE}: {DIRECTIONAL}: the 95 % interval contains 0, or there are fewer than {FEW} items."
 
 
 def suite_table(scores: Sequence[SuiteScore]) -> Table:
-    """One column a model: the parts in percent with their standard errors, the overall score in the last row."""
+    """The parts in percent with their standard errors, and the overall score out of 100."""
     first = scores[0]
+    names = [part.name for part in first.parts]
     return Table(
         title=f"Suite {first.conditions.suite}: percent ± standard error",
-        headings=("Part", "Weight, %", *(score.file for score in scores)),
-        rows=(
-            *((part.name, _share(scores, index), *_column(scores, index)) for index, part in enumerate(first.parts)),
-            ("Score, of 100", "", *(_overall(score) for score in scores)),
-        ),
-        notes=_missing(scores),
+        headings=("File", *names, "Score"),
+        rows=tuple((score.file, *map(_credit, score.parts), _overall(score)) for score in scores),
+        notes=(_weights(first), *_missing(scores)),
     )
 
 
 def gaps_table(gaps: Mapping[str, SuiteGap], other: str, parts: Sequence[str]) -> Table:
-    """One column a model: its difference from another one, part by part, paired item by item."""
-    rows = (
-        *((name, *(_gap(gap, name) for gap in gaps.values())) for name in parts),
-        ("Score", *(_reach(gap.overall, 1, 1) for gap in gaps.values())),
-    )
-    return Table(f"Difference from {other}: points ± half of the 95 % interval", ("Part", *gaps), rows)
+    """Differences of files from another one, paired item by item."""
+    rows = tuple((file, *(_part_gap(gap, name) for name in parts), _score_gap(gap)) for file, gap in gaps.items())
+    title = f"Difference from {other}: points (95 % interval)"
+    return Table(title, ("File", *parts, "Score"), rows, (_LEGEND,))
+
+
+def lengths_table(scores: Sequence[SuiteScore], gaps: Mapping[str, LengthGap], other: str | None) -> Table | None:
+    """How long answers are and how they end, by file, and against another file; None where the suite asks no questions."""
+    lengths = {score.file: answer_lengths(score) for score in scores}
+    compared = [_length_gap(gaps.get(file)) if gaps else () for file in lengths]
+    rows = [(file, *_length(of), *gap) for (file, of), gap in zip(lengths.items(), compared, strict=True) if of]
+    headings = ("File", "Tokens an answer", "Cut off", "Loops")
+    further = (f"Tokens / those of {other}", "Cut off: points", "Loops: points") if gaps else ()
+    note = "Cut off: the answer took all tokens allowed. Loops: cut off saying one passage again and again."
+    return Table("Length of answers", (*headings, *further), tuple(rows), (note,)) if rows else None
 
 
 def answer_lines(score: SuiteScore) -> list[str]:
@@ -42,34 +53,54 @@ def answer_lines(score: SuiteScore) -> list[str]:
     ]
 
 
-def _share(scores: Sequence[SuiteScore], index: int) -> str:
-    """The part's weight in the score: of each model where it does not apply to all."""
-    shares = dict.fromkeys(f"{score.share(score.parts[index]):.3g}" for score in scores)
-    return " / ".join(shares)
+# --- cells
 
 
-def _column(scores: Sequence[SuiteScore], index: int) -> list[str]:
-    """A part's figure of each model."""
-    parts = [score.parts[index] for score in scores]
-    return [
-        f"{100 * part.credit.value:.0f} ± {100 * (part.credit.stderr or 0):.0f}" if part.applies else UNKNOWN
-        for part in parts
-    ]
+def _credit(part: PartScore) -> str:
+    return f"{100 * part.credit.value:.0f} ± {100 * (part.credit.stderr or 0):.0f}" if part.applies else UNKNOWN
 
 
 def _overall(score: SuiteScore) -> str:
     return f"{score.overall.value:.1f} ± {score.overall.stderr or 0:.1f}"
 
 
-def _gap(gap: SuiteGap, name: str) -> str:
+def _part_gap(gap: SuiteGap, name: str) -> str:
     part = gap.parts.get(name)
-    return UNKNOWN if part is None else _reach(part, 100, 0)
+    return UNKNOWN if part is None else _difference(part, 100, 0, gap.directional(name))
 
 
-def _reach(gap: Gap, points: float, decimals: int) -> str:
-    """``points``: that a difference of 1 stands for. An end at the largest difference was cut off."""
-    reach = points * max(gap.high - gap.difference, gap.difference - gap.low)
-    return f"{points * gap.difference:+.{decimals}f} " + (TOO_FEW if math.isinf(reach) else f"± {reach:.{decimals}f}")
+def _score_gap(gap: SuiteGap) -> str:
+    return _difference(gap.overall, 1, 1, not gap.overall.decided or gap.items < FEW)
+
+
+def _difference(gap: Gap, points: float, decimals: int, directional: bool) -> str:
+    """``points``: that a difference of 1 stands for."""
+    value = f"{points * gap.difference:+.{decimals}f}"
+    if math.isinf(gap.high):
+        return f"{value} ({TOO_FEW})"
+    ends = interval(points * gap.low, points * gap.high, f"+.{decimals}f")
+    return f"{value} ({ends}){f' {_ALIKE}' if directional else ''}"
+
+
+def _length(lengths: AnswerLengths) -> tuple[str, str, str]:
+    return f"{lengths.tokens:.1f}", f"{100 * lengths.cut_off:.1f} %", f"{100 * lengths.loops:.1f} %"
+
+
+def _length_gap(gap: LengthGap | None) -> tuple[str, ...]:
+    if gap is None:
+        return UNKNOWN, UNKNOWN, UNKNOWN
+    tokens = f"{gap.tokens.ratio:.2f} ({interval(gap.tokens.low, gap.tokens.high, '.2f')})"
+    alike = f" {_ALIKE}" if gap.tokens.low <= 1 <= gap.tokens.high else ""
+    shares = (_difference(part, 100, 1, not part.decided) for part in (gap.cut_off, gap.loops))
+    return (f"{tokens}{alike}", *shares)
+
+
+# --- notes
+
+
+def _weights(score: SuiteScore) -> str:
+    total = sum(part.weight for part in score.parts)
+    return f"Weights, %: {', '.join(f'{part.name} {100 * part.weight / total:.3g}' for part in score.parts)}."
 
 
 def _missing(scores: Sequence[SuiteScore]) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ def publish(
     run_options: str = option("More options for quantplan run: '--types k --pin output=Q8_0'.", default=""),
     stock: tuple[str, ...] = option("Stock quants to make as well; repeatable.", default=(), show_default=STOCK),
     score: bool = option(
-        "Score the new model and the original by the default suite.", "--score/--no-score", default=True
+        "Score the new model and the original by the suite short.", "--score/--no-score", default=True
     ),
     skip_check: bool = skip_check_option(),
     out: Path | None = out_option("Project folder to make (default: NAME)."),

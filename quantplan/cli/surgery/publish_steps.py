@@ -8,6 +8,7 @@ from pathlib import Path
 
 from quantplan.cli.plan_output import plan_stem, size_name
 from quantplan.cli.steps import command_line
+from quantplan.evaluate.suites.suite_files import SHORT
 from quantplan.records.files import part_of, remove_leftovers
 from quantplan.surgery.layer_map_files import record_path
 from quantplan.tensor import Model
@@ -68,7 +69,7 @@ def steps_of(job: PublishOptions, folder: Path) -> Iterator[PublishStep]:
     yield PublishStep(("init", file, *texts), "quantplan.toml")
     yield PublishStep(("measure", file, "--model", source, *threads))
     if job.score:
-        yield PublishStep(("score", file, "--model", source, "--text", evaluation, *threads))
+        yield PublishStep(("score", file, "--model", source, "--suite", SHORT, "--text", evaluation, *threads))
     budgets = [word for budget in job.budgets for word in ("--budget", _seen_budget(budget, folder))]
     yield PublishStep(("run", *budgets, *job.further, *threads))
     for stock_quant in job.stock_quants:

@@ -13,6 +13,7 @@ from quantplan.cli.option_groups import MEASURING, CalibrationOptions
 from quantplan.cli.score import read_suites
 from quantplan.errors import BadUsage
 from quantplan.evaluate.suites.suite import Suite
+from quantplan.evaluate.suites.suite_files import SHORT
 from quantplan.surgery.edit_sources import edits_file
 from quantplan.surgery.edits import Edit, parse_edits
 from quantplan.tensor import Model
@@ -78,7 +79,7 @@ class RankingOptions:
     panel: ClassVar[str] = MEASURING
     by: By = option("Rank by perplexity, by KLD to the original, or by the score at a suite.", default=By.ppl)
     suite: tuple[str, ...] = option(
-        "With --by score: suite file, or default for the bundled one; repeatable.", default=()
+        "With --by score: suite: short (default), assistant, or a file; repeatable.", default=()
     )
     chunks: int | None = option("Chunks of the calibration text (default: some 8192 tokens).", min=2)
     eval_chunks: int | None = option("Chunks of the evaluation text (default: as --chunks).", min=2)
@@ -87,7 +88,7 @@ class RankingOptions:
     def suites(self) -> Suite | None:
         """The suite that ranks, None where none does."""
         if self.by is By.score:
-            return read_suites(self.suite)
+            return read_suites(self.suite, SHORT)
         if self.suite:
             raise BadUsage(f"--suite ranks with --by score, not with --by {self.by.value}")
         return None

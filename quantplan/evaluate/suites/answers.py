@@ -16,10 +16,15 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 @dataclass(frozen=True)
 class Reply:
-    """A model's answer to one prompt. ``opened``: the prompt ended inside a block of thinking."""
+    """A model's answer to one prompt. ``opened``: the prompt ended inside a block of thinking. ``ended``: by the model itself.
+
+    ``call_marks``: texts that the model's chat template puts around calls of tools.
+    """
 
     text: str
     opened: bool = False
+    ended: bool = True
+    call_marks: tuple[str, ...] = ()
 
     @property
     def whole(self) -> str:

@@ -1,5 +1,6 @@
 """From an answer to a credit between 0 and 1, one function for each kind of part. Formulas and examples: docs/suites.md."""
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +8,13 @@ from decimal import Decimal
 
 from quantplan.evaluate.suites import suite
 from quantplan.evaluate.suites.answers import Reply, finds, normal, numbers, repeated, words
+from quantplan.evaluate.suites.checks import failures
+from quantplan.evaluate.suites.json_schema import same_value, violations
+from quantplan.evaluate.suites.loops import loops
+from quantplan.evaluate.suites.programs.answer_code import code_in
+from quantplan.evaluate.suites.programs.run_program import run_program
 from quantplan.evaluate.suites.suite import SuiteItem, SuitePart
+from quantplan.evaluate.suites.tool_calls import calls_in
 from quantplan.llamacpp.chat import CLOSED, OPENED
 
 COMMON_SHARE = 0.25  # of common words from which a text counts as one of the language; English prose has 0.4 to 0.5
@@ -36,6 +43,65 @@ def facts(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
     if any(finds(phrase, text) for phrase in item.accept):
         return Credit(1.0)
     return Credit(0.0, f"no {' or '.join(item.accept)}" if text else "no answer")
+
+
+def tools(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
+    """1 where exactly the calls are made that are needed, each with right arguments that the schema allows."""
+    read = calls_in(reply.said, item.tools)
+    if read.broken:
+        return Credit(0.0, "a call that is not JSON")
+    if not item.calls:
+        return Credit(float(not read.calls), f"calls {read.calls[0][0]}, no tool is needed" if read.calls else "")
+    if not read.calls:
+        return Credit(0.0, "no call")
+    missing = [mark for mark in reply.call_marks if mark not in reply.said]
+    if missing:
+        return Credit(0.0, f"a call without {missing[0]}")
+    return _calls(item, list(read.calls))
+
+
+def _calls(item: SuiteItem, made: list[tuple[str, object]]) -> Credit:
+    schemas = {tool.name: tool.parameters for tool in item.tools}
+    for name, arguments in made:
+        if name not in schemas:
+            return Credit(0.0, f"calls {name}, which is not offered")
+        if wrong := violations(arguments, schemas[name]):
+            return Credit(0.0, f"{name}: {wrong[0]}")
+    for call in item.calls:
+        schema, arguments = json.loads(schemas[call.name]), json.loads(call.arguments)
+        right = [each for each in made if each[0] == call.name and same_value(each[1], arguments, schema, _same_text)]
+        if not right:
+            return Credit(0.0, f"no {call.name} with {call.arguments}")
+        made.remove(right[0])
+    return Credit(0.0, f"calls {made[0][0]} once more") if made else Credit(1.0)
+
+
+def _same_text(one: str, other: str) -> bool:
+    return normal(one) == normal(other)
+
+
+def instructions(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
+    """1 where all checks hold, else 0."""
+    assert item.checks is not None
+    failed = failures(reply.said, item.checks)
+    return Credit(0.0, "; ".join(failed)) if failed else Credit(1.0)
+
+
+def code(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
+    """1 where the program of the answer runs within its limits and all tests are true."""
+    program = code_in(reply.said)
+    if not program:
+        return Credit(0.0, "no program")
+    result = run_program(program, item.tests)
+    return Credit(float(result.passed), result.reason)
+
+
+def ending(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
+    """1 where the model ends its answer by itself, after enough words and without going round in circles."""
+    if not reply.ended:
+        return Credit(0.0, "goes round in circles" if loops(reply.text) else "does not end")
+    count = len(words(reply.said))
+    return Credit(1.0) if count >= item.at_least else Credit(0.0, f"{count} words, {item.at_least} needed")
 
 
 def coherence(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
@@ -161,6 +227,10 @@ def _named(item: SuiteItem, text: str) -> set[str]:
 
 Grader = Callable[[SuitePart, SuiteItem, Reply], Credit]
 GRADERS: dict[str, Grader] = {
+    suite.TOOLS: tools,
+    suite.INSTRUCTIONS: instructions,
+    suite.CODE: code,
+    suite.ENDING: ending,
     suite.FACTS: facts,
     suite.COHERENCE: coherence,
     suite.REPETITION: repetition,

@@ -8,24 +8,24 @@ from pathlib import Path
 
 from quantplan.errors import BadUsage, WorkersLost
 from quantplan.evaluate.suites.answers import Reply
-from quantplan.evaluate.suites.graders import GRADERS
-from quantplan.evaluate.suites.suite import (
-    COHERENCE,
-    DIRECT,
-    FEELINGS,
-    NOT_MEASURED,
-    PERPLEXITY,
-    Suite,
-    SuiteItem,
-    SuitePart,
-)
+from quantplan.evaluate.suites.asking import ModelForms, request, why_not
+from quantplan.evaluate.suites.graders import GRADERS, Credit
+from quantplan.evaluate.suites.suite import PERPLEXITY, Suite, SuiteItem, SuitePart
 from quantplan.evaluate.suites.suite_score import ItemScore, PartScore, SuiteConditions, SuiteScore, with_perplexity
 from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
-from quantplan.llamacpp.chat import ALWAYS, NEVER, SWITCH, ChatForm, Prompt
 from quantplan.llamacpp.engine import Engine
-from quantplan.llamacpp.generation import BROKEN, TOO_LONG, Generation, GenerationRequest, generate
+from quantplan.llamacpp.generation import (
+    BROKEN,
+    ENDED,
+    LENGTH,
+    STOPPED,
+    TOO_LONG,
+    Generation,
+    GenerationRequest,
+    generate,
+)
 from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.measurement import Estimate
 from quantplan.parallel.rpc import on_servers
@@ -35,46 +35,7 @@ from quantplan.records.cache import Cache
 from quantplan.sensitivity.probe_workers import model_here
 from quantplan.tensor import Model
 
-_FEELINGS = (
-    "How strongly does {who} feel each of these at the end: {feelings}? Rate each with a number from 0 (not at all) "
-    "to 10 (as strongly as can be). Answer with one line for each, in this form:"
-)
-
-
-def why_not(part: SuitePart, form: ChatForm) -> str:
-    """Why the part does not apply to a model that is asked in this form; empty where it does."""
-    if part.kind == PERPLEXITY:
-        return NOT_MEASURED
-    missing = (
-        "the file has no chat template" if form.template is None else "its chat template does not support thinking"
-    )
-    if part.thinks and form.thinks == NEVER:
-        return missing
-    if part.kind == DIRECT and form.thinks != SWITCH:
-        return missing if form.thinks == NEVER else "its chat template cannot switch thinking off"
-    return ""
-
-
-def request(suite: Suite, part: SuitePart, item: SuiteItem, form: ChatForm) -> GenerationRequest:
-    """The item's prompt and its most tokens: more of them where the model thinks although nobody asked it to."""
-    if part.kind == COHERENCE:
-        return GenerationRequest(Prompt(item.text), item.max_tokens)
-    unasked = form.thinks == ALWAYS and not part.thinks
-    return GenerationRequest(
-        form.prompt(wording(part, item), part.thinks), item.max_tokens + (suite.thinking_tokens if unasked else 0)
-    )
-
-
-def wording(part: SuitePart, item: SuiteItem) -> str:
-    """The text of the user message."""
-    if part.kind != FEELINGS:
-        return f"{item.text} {part.instruction}".strip()
-    names = [name for name, _ in item.feelings]
-    question = (part.instruction or _FEELINGS).replace("{who}", item.who).replace("{feelings}", ", ".join(names))
-    return "\n".join([f"Read this dialogue.\n\n{item.text}\n\n{question}", *(f"{name}: number" for name in names)])
-
-
-_PROMPTS_VERSION = 2  # 2: templates that want a list of parts get one; 1: first
+_PROMPTS_VERSION = 3  # 3: tools; 2: templates that want a list of parts get one; 1: first
 _LARGEST_LOG = 600.0  # of a ratio that is still finite
 Ratio = Estimate | float | None  # PPL of the model over PPL of the original
 
@@ -104,55 +65,63 @@ def score_loaded(
 
     Raises BadFile for a template that cannot be rendered, BadUsage where no part applies.
     """
-    form = ChatForm(metadata, engine)
-    reasons = {part.name: why_not(part, form) for part in suite.parts}
+    forms = ModelForms(metadata, engine)
+    reasons = {part.name: why_not(part, forms) for part in suite.parts}
     asked = [(part, item) for part in suite.parts if not reasons[part.name] for item in part.items]
-    requests = [request(suite, part, item, form) for part, item in asked]
+    requests = [request(suite, part, item, forms) for part, item in asked]
     with report.stage(f"{file or 'model'}: {suite.name}", len(requests)) as advance:
         answers = generate(engine, requests, advance) if requests else []
     graded: dict[str, list[ItemScore]] = {part.name: [] for part in suite.parts}
     for (part, item), asked_for, answer in zip(asked, requests, answers, strict=True):
-        reply = Reply(answer.text, asked_for.prompt.thinking)
-        graded[part.name].append(_graded(part, item, reply, answer))
+        graded[part.name].append(_graded(part, item, asked_for, answer, forms))
     score = SuiteScore(
         file=file,
         model_digest=model_digest,
         parts=tuple(_part(part, reasons[part.name], graded[part.name]) for part in suite.parts),
         conditions=conditions(suite, engine.options.execution.backend),
-        template=form.template is not None,
-        thinks=form.thinks,
-        notes=_notes(form, answers),
+        template=forms.chat.template is not None,
+        thinks=forms.chat.thinks,
+        notes=_notes(forms, graded),
     )
     return _applying(with_perplexity(score, ppl_ratio), suite)
 
 
-def _graded(part: SuitePart, item: SuiteItem, reply: Reply, answer: Generation) -> ItemScore:
-    credit = GRADERS[part.kind](part, item, reply)
+def _graded(
+    part: SuitePart, item: SuiteItem, asked_for: GenerationRequest, answer: Generation, forms: ModelForms
+) -> ItemScore:
+    ending = answer.ending
+    if ending == LENGTH and answer.tokens < asked_for.max_tokens:
+        ending = TOO_LONG  # the context ended before the answer's tokens did
+    marks = forms.tools.call_marks if item.tools else ()
+    reply = Reply(answer.text, asked_for.prompt.thinking, ending in (ENDED, STOPPED), marks)
+    credit = GRADERS[part.kind](part, item, reply) if ending != TOO_LONG else Credit(0.0, "longer than the context")
     return ItemScore(
         name=item.name,
         credit=credit.value,
         text=reply.whole,
         tokens=answer.tokens,
-        ending=answer.ending,
+        ending=ending,
         remark=credit.remark,
     )
 
 
 def _part(part: SuitePart, reason: str, items: list[ItemScore]) -> PartScore:
+    if items and all(item.ending == TOO_LONG for item in items):
+        reason, items = f"none of its {len(items)} items fits the model's context", []
     return PartScore(name=part.name, kind=part.kind, weight=part.weight, items=tuple(items), reason=reason)
 
 
-def _notes(form: ChatForm, answers: Sequence[Generation]) -> tuple[str, ...]:
+def _notes(forms: ModelForms, graded: Mapping[str, Sequence[ItemScore]]) -> tuple[str, ...]:
     notes = []
-    if form.template is None:
+    if forms.chat.template is None:
         notes.append('the file has no chat template: questions were asked as "Question: ... Answer:"')
+    endings = [item.ending for items in graded.values() for item in items]
     for ending, words in (
         (BROKEN, "broke off: NaN or infinite logits"),
-        (TOO_LONG, "not asked: longer than the context"),
+        (TOO_LONG, "do not count: with their answers they are longer than the model's context"),
     ):
-        count = sum(answer.ending == ending for answer in answers)
-        if count:
-            notes.append(f"{count} of {len(answers)} items {words}")
+        if count := endings.count(ending):
+            notes.append(f"{count} of {len(endings)} items {words}")
     return tuple(notes)
 
 

@@ -10,11 +10,18 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from quantplan.errors import BadUsage
+from quantplan.evaluate.suites.checks import Checks
+from quantplan.evaluate.suites.tool_calls import Tool, ToolCall
 
 FACTS, COHERENCE, REPETITION, THINKING, DIRECT = "facts", "coherence", "repetition", "thinking", "direct"
 MATH, FEELINGS, REASONING, PERPLEXITY = "math", "feelings", "reasoning", "perplexity"
+TOOLS, INSTRUCTIONS, CODE, ENDING = "tools", "instructions", "code", "ending"
+ALL_OR_NOTHING = (FACTS, REASONING, TOOLS, INSTRUCTIONS, CODE, ENDING)  # kinds whose credits are 0 or 1
 NOT_MEASURED = "not measured: it needs a text (--text) and the original model (--model)"  # of perplexity
-KINDS = (FACTS, COHERENCE, REPETITION, THINKING, DIRECT, MATH, FEELINGS, REASONING, PERPLEXITY)
+KINDS = (
+    *(TOOLS, INSTRUCTIONS, CODE, FACTS, REASONING, MATH, ENDING),
+    *(COHERENCE, REPETITION, THINKING, DIRECT, FEELINGS, PERPLEXITY),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +30,8 @@ class SuiteItem:
 
     ``accept``, ``reject``: words, or patterns between slashes. ``answer``: a number as written, or one of ``choices``.
     ``feelings``: names with intensities from 0 to 10 of ``who``. ``at_least``: words of an answer, ``needed``: keywords.
+    ``tools``: offered; ``calls``: those to make, none where the question needs no tool. ``tests``: expressions in Python that are
+    true after a right program has run.
     """
 
     name: str
@@ -38,6 +47,20 @@ class SuiteItem:
     who: str = ""
     feelings: tuple[tuple[str, float], ...] = ()
     topic: str = ""
+    checks: Checks | None = None
+    tools: tuple[Tool, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
+    tests: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Where the last ``count`` items of a part come from: a generator, with its seed and the most tokens of an item."""
+
+    name: str
+    count: int
+    seed: int
+    max_tokens: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +68,7 @@ class SuitePart:
     """Items of one kind. ``weight``: in the overall score, in any unit; ``thinking``: asked in thinking mode.
 
     ``instruction`` is said with every question. ``common_words``: the most frequent words of the language (coherence).
+    ``generated``: what makes further items.
     """
 
     name: str
@@ -54,6 +78,7 @@ class SuitePart:
     instruction: str = ""
     thinking: bool = False
     common_words: tuple[str, ...] = ()
+    generated: Generated | None = None
 
     @property
     def thinks(self) -> bool:
@@ -72,7 +97,7 @@ class Suite:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all that is asked and accepted, without its name and the comments in the file."""
-        content = [self.thinking_tokens, *(asdict(part) for part in self.parts)]
+        content = [self.thinking_tokens, *(asdict(replace(part, generated=None)) for part in self.parts)]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -82,6 +107,19 @@ class Suite:
     @property
     def total_weight(self) -> float:
         return sum(part.weight for part in self.parts)
+
+
+def chosen(suite: Suite, names: Sequence[str]) -> Suite:
+    """The suite with these parts only; ``-NAME`` leaves one out. BadUsage for a name that no part has, and where none is left."""
+    known = [part.name for part in suite.parts]
+    for name in names:
+        if name.removeprefix("-") not in known:
+            raise BadUsage(f"--parts {name}: the suite {suite.name} has the parts {', '.join(known)}")
+    wanted = [name for name in names if not name.startswith("-")] or known
+    parts = tuple(part for part in suite.parts if part.name in wanted and f"-{part.name}" not in names)
+    if not parts:
+        raise BadUsage(f"--parts {','.join(names)}: no part of the suite {suite.name} is left")
+    return replace(suite, parts=parts)
 
 
 def joined(suites: Sequence[Suite]) -> Suite:

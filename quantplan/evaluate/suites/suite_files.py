@@ -1,8 +1,10 @@
 """Suites as YAML files: every mistake is named with its file, line, part, item and key. See docs/suites.md.
 
-All scalars are read as the text in the file, so that ``yes``, ``1.50`` and ``2024-03-01`` need no quotes.
+All scalars are read as the text in the file, so that ``yes``, ``1.50`` and ``2024-03-01`` need no quotes. Only what stands for
+JSON (schemas, and arguments of calls) has numbers, true, false and null where they are not quoted.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,11 +14,15 @@ import yaml
 from pydantic import ValidationError
 
 from quantplan.errors import BadFile
+from quantplan.evaluate.suites.item_schema import ITEMS
 from quantplan.evaluate.suites.suite import KINDS, Suite
-from quantplan.evaluate.suites.suite_schema import ITEMS, SUITE_FORMAT, SUITE_VERSION, PartSchema, SuiteSchema
+from quantplan.evaluate.suites.suite_schema import SUITE_FORMAT, SUITE_VERSION, PartSchema, SuiteSchema
 from quantplan.text_files import check_text_file
 
-DEFAULT = "default"
+ASSISTANT, SHORT = "assistant", "short"
+BUNDLED = (ASSISTANT, SHORT)
+DEFAULT = "default"  # the bundled suite that a command takes if none is named
+_JSON_KEYS = ("arguments", "json", "parameters")
 _FOLDER = Path(__file__).parents[2] / "data" / "suites"
 _MOST_VALUES = 200_000  # of a suite
 _SHOWN = 3  # mistakes in one message
@@ -29,13 +35,13 @@ _PLAIN = {  # where pydantic speaks of types of Python
 
 
 def read_suite(source: Path | str) -> Suite:
-    """The suite in a file, or the shipped one for ``default``; BadFile with the place of each mistake and what is allowed."""
-    path = default_suite() if str(source) == DEFAULT else Path(source)
+    """The suite in a file, or one of BUNDLED by its name; BadFile with the place of each mistake and what is allowed."""
+    path = bundled_suite(str(source)) if str(source) in BUNDLED else Path(source)
     text = _text(path)
     content = _content(path, text)
     if content.get("format") != SUITE_FORMAT:
         raise BadFile(f"{path}: not a suite; a suite begins with `format: {SUITE_FORMAT}`")
-    if content.get("version") != str(SUITE_VERSION):
+    if content.get("version") not in [str(version) for version in range(1, SUITE_VERSION + 1)]:
         raise BadFile(f"{path}: version {content.get('version')} is unknown (1 to {SUITE_VERSION}); update quantplan")
     try:
         return SuiteSchema.model_validate(content).suite(path.stem)
@@ -45,9 +51,9 @@ def read_suite(source: Path | str) -> Suite:
         raise BadFile("\n".join(lines)) from None
 
 
-def default_suite() -> Path:
-    """The file of the shipped suite."""
-    return _FOLDER / f"{DEFAULT}.yaml"
+def bundled_suite(name: str) -> Path:
+    """The file of a bundled suite."""
+    return _FOLDER / f"{name}.yaml"
 
 
 # --- YAML
@@ -64,7 +70,31 @@ class _TextLoader(yaml.BaseLoader):
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} twice", key.start_mark)
             seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        mapping = super().construct_mapping(node, deep)
+        return mapping | {key.value: _json(value, {}) for key, value in node.value if key.value in _JSON_KEYS}
+
+
+def _json(node: yaml.Node, known: dict[int, Any]) -> Any:
+    """The JSON that a node stands for; ``known``: values of nodes that aliases repeat."""
+    if id(node) in known:
+        return known[id(node)]
+    if isinstance(node, yaml.ScalarNode):
+        return node.value if node.style in ("'", '"') else _plain_json(node.value)
+    value: Any = known.setdefault(id(node), [] if isinstance(node, yaml.SequenceNode) else {})
+    if isinstance(node, yaml.SequenceNode):
+        value.extend(_json(part, known) for part in node.value)
+    else:
+        value.update({str(key.value): _json(part, known) for key, part in node.value})
+    return value
+
+
+def _plain_json(text: str) -> Any:
+    """A number, true, false or null; any other text stands for itself."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return text if isinstance(value, (str, list, dict)) or value != value or abs(value or 0) == float("inf") else value
 
 
 def _text(path: Path) -> str:
@@ -73,7 +103,7 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise BadFile(
-            f"cannot read the suite {path}: {error.strerror or error}; give a YAML file, or `--suite {DEFAULT}`"
+            f"cannot read the suite {path}: {error.strerror or error}; give a YAML file, or a bundled one: {' or '.join(BUNDLED)}"
         ) from None
     except UnicodeDecodeError:
         raise BadFile(f"{path}: not UTF-8 text; a suite is a YAML file, see docs/suites.md") from None

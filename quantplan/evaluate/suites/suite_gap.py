@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from scipy import stats
 
 from quantplan.comparison import Gap
+from quantplan.evaluate.significance import outcomes_gap
+from quantplan.evaluate.suites.suite import ALL_OR_NOTHING
 from quantplan.evaluate.suites.suite_score import (
     LEVEL,
     WHOLE,
@@ -19,6 +22,7 @@ from quantplan.evaluate.suites.suite_score import (
 )
 from quantplan.measurement import Estimate, check_conditions
 
+FEW = 30  # items: with fewer a difference is called directional whatever its interval says
 _NORMAL = float(stats.norm.ppf((1 + LEVEL) / 2))  # of many items
 
 
@@ -26,7 +30,7 @@ _NORMAL = float(stats.norm.ppf((1 + LEVEL) / 2))  # of many items
 class SuiteGap:
     """First minus second: ``overall`` in points of 100, ``parts`` by name in credit from -1 to 1.
 
-    ``items``: compared pairs. ``left_out``: parts that apply to only one of the models; they do not count.
+    ``items``: compared pairs, ``part_items`` of each part. ``left_out``: parts that apply to one model only; they do not count.
     Intervals have no end where they would reach over all differences that there can be: too few items.
     ``overall.needed``: about how many items, distributed alike, would make a difference of this size significant.
     """
@@ -35,6 +39,12 @@ class SuiteGap:
     parts: dict[str, Gap]
     items: int
     left_out: tuple[str, ...] = ()
+    part_items: dict[str, int] = field(default_factory=dict)
+
+    def directional(self, part: str) -> bool:
+        """Whether the difference of a part is no more than a direction: not significant, or of fewer than FEW items."""
+        few = part in self.part_items and 0 < self.part_items[part] < FEW
+        return few or not self.parts[part].decided
 
 
 def suite_gap(first: SuiteScore, second: SuiteScore) -> SuiteGap:
@@ -46,33 +56,68 @@ def suite_gap(first: SuiteScore, second: SuiteScore) -> SuiteGap:
     named = [(score.file or "model", replace(score.conditions, suite="")) for score in (first, second)]
     check_conditions(named, "score")
     of_second = {part.name: part for part in second.applicable}
-    pairs = [(part, of_second[part.name]) for part in first.applicable if part.name in of_second]
+    pairs = [_PartPair(part, of_second[part.name]) for part in first.applicable if part.name in of_second]
+    pairs = [pair for pair in pairs if pair.comparable]
     if not pairs:
         raise ValueError("no part of the suite applies to both models")
-    differences = {part.name: _difference(part, other) for part, other in pairs}
-    spreads = {part.name: (part.weight * (differences[part.name].stderr or 0.0), len(part.items)) for part, _ in pairs}
-    overall = weighted([(part.weight, differences[part.name]) for part, _ in pairs])
-    fixed = weighted([(part.weight, _fixed_error(part, differences[part.name])) for part, _ in pairs])
-    items = sum(len(part.items) for part, _ in pairs)
+    spreads = [pair.spread for pair in pairs]
+    overall = weighted([(pair.first.weight, pair.difference) for pair in pairs])
+    fixed = weighted([(pair.first.weight, pair.fixed_error) for pair in pairs])
+    items = sum(pair.items for pair in pairs)
     applicable = {part.name for score in (first, second) for part in score.applicable}
+    compared = {pair.first.name for pair in pairs}
     return SuiteGap(
-        overall=_gap(overall, list(spreads.values()), 100.0, _needed(overall, fixed, items)),
-        parts={name: _gap(difference, [spreads[name]], 1.0) for name, difference in differences.items()},
+        overall=_gap(overall, spreads, 100.0, _needed(overall, fixed, items)),
+        parts={pair.first.name: pair.gap for pair in pairs},
         items=items,
-        left_out=tuple(part.name for part in first.parts if part.name in applicable - differences.keys()),
+        left_out=tuple(part.name for part in first.parts if part.name in applicable - compared),
+        part_items={pair.first.name: pair.items for pair in pairs},
     )
 
 
-def _difference(first: PartScore, second: PartScore) -> Estimate:
-    if first.items:
-        return mean_difference(list(zip(first.credits, second.credits, strict=True)))
-    errors = (first.credit.stderr or 0.0, second.credit.stderr or 0.0)
-    return Estimate(first.credit.value - second.credit.value, math.hypot(*errors))
+@dataclass(frozen=True)
+class _PartPair:
+    """One part of two models, and the credits of the items that both were asked."""
 
+    first: PartScore
+    second: PartScore
 
-def _fixed_error(part: PartScore, difference: Estimate) -> Estimate:
-    """The difference with the part of its error that more items would not lower."""
-    return replace(difference, stderr=0.0) if part.items else difference
+    @cached_property
+    def credits(self) -> list[tuple[float, float]]:
+        both = zip(self.first.items, self.second.items, strict=True)
+        return [(item.credit, other.credit) for item, other in both if item.counts and other.counts]
+
+    @property
+    def items(self) -> int:
+        return len(self.credits)
+
+    @property
+    def comparable(self) -> bool:
+        return bool(self.credits) or not self.first.items
+
+    @cached_property
+    def difference(self) -> Estimate:
+        if self.credits:
+            return mean_difference(self.credits)
+        one, other = self.first.credit, self.second.credit
+        return Estimate(one.value - other.value, math.hypot(one.stderr or 0.0, other.stderr or 0.0))
+
+    @property
+    def fixed_error(self) -> Estimate:
+        """The difference with the part of its error that more items would not lower."""
+        return replace(self.difference, stderr=0.0) if self.credits else self.difference
+
+    @property
+    def spread(self) -> Spread:
+        return self.first.weight * (self.difference.stderr or 0.0), self.items
+
+    @property
+    def gap(self) -> Gap:
+        """By McNemar's test where each item is right or wrong, else by Student's."""
+        if self.first.kind not in ALL_OR_NOTHING:
+            return _gap(self.difference, [self.spread], 1.0)
+        first, second = zip(*self.credits, strict=True)
+        return outcomes_gap([credit == 1 for credit in first], [credit == 1 for credit in second])
 
 
 def _gap(difference: Estimate, spreads: Sequence[Spread], most: float, needed: int | None = None) -> Gap:
@@ -92,7 +137,6 @@ def _needed(overall: Estimate, fixed: Estimate, items: int) -> int | None:
     return max(items + 1, math.ceil(items * falling / allowed)) if allowed > 0 and items else None
 
 
-FEW = 30  # items: with fewer a difference is called directional whatever its interval says
 DIRECTIONAL = "directional, not definitive"
 TOO_FEW = "too few for an interval"
 

@@ -1,169 +1,39 @@
-"""The schema of suite files: what a suite, its parts and their items may say. Scalars come as the text in the file."""
+"""The schema of suite files: what a suite and its parts may say. Scalars come as the text in the file, except JSON."""
 
-from collections.abc import Iterable
-from decimal import Decimal, InvalidOperation
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    create_model,
-    model_validator,
+from pydantic import AfterValidator, Field, FiniteFloat, create_model, model_validator
+
+from quantplan.evaluate.suites.generated.generators import GENERATORS, generate
+from quantplan.evaluate.suites.item_schema import (
+    ITEMS,
+    Count,
+    CountOrZero,
+    NotEmpty,
+    Strict,
+    Texts,
+    ToolSchema,
+    check_unique,
+    suite_item,
 )
+from quantplan.evaluate.suites.suite import COHERENCE, KINDS, PERPLEXITY, TOOLS, Generated, Suite, SuiteItem, SuitePart
+from quantplan.evaluate.suites.tool_calls import Tool
 
-from quantplan.evaluate.suites.suite import COHERENCE, KINDS, PERPLEXITY, Suite, SuiteItem, SuitePart
-from quantplan.patterns import regular_expression
-
-SUITE_FORMAT, SUITE_VERSION = "quantplan-suite", 1  # 1: first
-_LARGEST_COUNT = 4096
-
-
-def _regular_expressions(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    for pattern in patterns:
-        if len(pattern) > 2 and pattern.startswith("/") and pattern.endswith("/"):
-            try:
-                regular_expression(pattern[1:-1])
-            except ValueError as error:
-                raise ValueError(f"{pattern} is not a regular expression ({error})") from None
-    return patterns
-
-
-def _number(text: str) -> str:
-    if not _is_number(text):
-        raise ValueError("must be a number such as 12, -3.5 or 1e6")
-    return text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return Decimal(text).is_finite()
-    except InvalidOperation:
-        return False
-
-
-def _check_unique(names: Iterable[str], what: str) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise ValueError(f"two {what} have the name {name!r}; give each its own")
-        seen.add(name)
-
-
-def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not values:
-        raise ValueError("at least one entry is needed")
-    return values
-
-
-def _written(text: str) -> str:
-    if not text:
-        raise ValueError("write a text")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_written)]
-NotEmpty = AfterValidator(_not_empty)
-Texts = Annotated[tuple[Text, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
-Patterns = Annotated[Texts, AfterValidator(_regular_expressions)]
-SomePatterns = Annotated[Patterns, NotEmpty]
-Count = Annotated[int, Field(ge=1, le=_LARGEST_COUNT)]
-CountOrZero = Annotated[int, Field(ge=0, le=_LARGEST_COUNT)]
+SUITE_FORMAT = "quantplan-suite"
+SUITE_VERSION = 2  # 2: kinds tools, instructions, code, ending; items that are generated; 1: first
 Truth = Annotated[Literal["true", "false"], AfterValidator(lambda text: text == "true")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, frozen=True, validate_default=True)
+class GeneratedSchema(Strict):
+    """Items that a program makes: ``count`` of them by the generator ``name``, others with another ``seed``."""
+
+    name: Literal[tuple(GENERATORS)]  # type: ignore[valid-type]
+    count: Count
+    seed: CountOrZero = 1
 
 
-# --- items, by the kind of their part
-
-
-class _Item(_Strict):
-    name: str
-    max_tokens: Count
-
-
-class _Question(_Item):
-    text: Text = Field(alias="question")
-
-
-class _Facts(_Question):
-    accept: SomePatterns
-    reject: Patterns = ()
-
-
-class _Thinking(_Question):
-    accept: Patterns = ()
-    reject: Patterns = ()
-
-
-class _Repetition(_Question):
-    at_least: CountOrZero = 30  # words
-
-
-class _Math(_Question):
-    answer: Annotated[str, AfterValidator(_number)]
-
-
-class _Coherence(_Item):
-    text: Text
-    keywords: SomePatterns
-    needed: Count = 1
-    at_least: CountOrZero = 8  # words
-
-    @model_validator(mode="after")
-    def _check_keywords(self) -> "_Coherence":
-        if self.needed > len(self.keywords):
-            raise ValueError(f"`needed` is {self.needed}, more than the {len(self.keywords)} `keywords`; lower it")
-        return self
-
-
-class _Feelings(_Item):
-    text: Text = Field(alias="dialogue")
-    who: Text
-    feelings: Annotated[dict[str, Annotated[FiniteFloat, Field(ge=0, le=10)]], Field(min_length=1)]
-
-
-class _Reasoning(_Question):
-    answer: str = ""
-    choices: Texts = ()
-    accept: Patterns = ()
-    reject: Patterns = ()
-    topic: str = ""
-
-    @model_validator(mode="after")
-    def _check_answer(self) -> "_Reasoning":
-        if bool(self.answer) == bool(self.accept):
-            raise ValueError("`answer` or `accept` is needed, and only one of them")
-        if self.choices and self.answer not in self.choices:
-            raise ValueError(f"`answer` is {self.answer!r}; it must be one of the `choices`, as written there")
-        if self.choices and len(set(self.choices)) < 2:
-            raise ValueError("`choices` needs at least 2 entries; add what a wrong answer would say")
-        if self.answer and not self.choices and not _is_number(self.answer):
-            raise ValueError(f"`answer` is {self.answer!r}, not a number; add `choices`, or write `accept` instead")
-        return self
-
-
-ITEMS: dict[str, type[_Item]] = {
-    "facts": _Facts,
-    "coherence": _Coherence,
-    "repetition": _Repetition,
-    "thinking": _Thinking,
-    "direct": _Thinking,
-    "math": _Math,
-    "feelings": _Feelings,
-    "reasoning": _Reasoning,
-}
-
-
-# --- parts and suites
-
-
-class PartSchema(_Strict):
+class PartSchema(Strict):
     """``max_tokens`` and ``at_least``: for the items that do not say otherwise."""
 
     name: str = ""
@@ -174,6 +44,8 @@ class PartSchema(_Strict):
     instruction: str = ""
     thinking: Truth = "false"
     common_words: Texts = ()
+    tools: tuple[ToolSchema, ...] = ()
+    generate: GeneratedSchema | None = None
     items: tuple[Any, ...] = ()
 
     @model_validator(mode="before")
@@ -192,14 +64,54 @@ class PartSchema(_Strict):
 
     @model_validator(mode="after")
     def _check_items(self) -> "PartSchema":
-        if self.kind == PERPLEXITY and self.items:
-            raise ValueError("perplexity is measured on a text; leave `items` out")
+        if self.kind == PERPLEXITY and (self.items or self.generate):
+            raise ValueError("perplexity is measured on a text; leave `items` and `generate` out")
+        if self.kind != PERPLEXITY and not (self.items or self.generate):
+            raise ValueError("`items` is missing; add `items: ...`, or `generate: ...`")
         if self.kind == COHERENCE and not self.common_words:
             raise ValueError("`common_words` is missing; list the most frequent words of the texts' language")
-        _check_unique((item.name for item in self.items), "items")
+        self._check_tools()
+        self._check_generated()
+        check_unique((item.name for item in self.items), "items")
         return self
 
+    def _check_tools(self) -> None:
+        if self.kind != TOOLS:
+            if self.tools:
+                raise ValueError(f"`tools` are offered by parts of the kind {TOOLS} only; leave them out")
+            return
+        if self.items and not self.tools:
+            raise ValueError("`tools` is missing; add those that its items offer")
+        check_unique((tool.name for tool in self.tools), "tools")
+        for item in self.items:
+            try:
+                item.resolved(self._offered())
+            except ValueError as error:
+                raise ValueError(f"item {item.name} {error}") from None
+
+    def _check_generated(self) -> None:
+        if self.generate is None:
+            return
+        kinds = GENERATORS[self.generate.name].kinds
+        if self.kind not in kinds:
+            raise ValueError(f"`generate: {self.generate.name}` makes items of the kind {' or '.join(kinds)}")
+        if self.max_tokens is None:
+            raise ValueError("`max_tokens` is missing; add `max_tokens: ...` for the items that are generated")
+        check_unique((item.name for item in (*self.items, *self._made())), "items")
+
+    def _offered(self) -> dict[str, Tool]:
+        return {tool.name: tool.tool() for tool in self.tools}
+
+    def _generated(self, schema: GeneratedSchema) -> Generated:
+        return Generated(schema.name, schema.count, schema.seed, self.max_tokens or 1)
+
+    def _made(self) -> tuple[SuiteItem, ...]:
+        return generate(self._generated(self.generate)) if self.generate else ()
+
     def part(self) -> SuitePart:
+        listed = tuple(suite_item(item, self._offered()) for item in self.items)
+        made = self._made()
+        generated = replace(self._generated(self.generate), count=len(made)) if self.generate else None
         return SuitePart(
             name=self.name or self.kind,
             kind=self.kind,
@@ -207,21 +119,17 @@ class PartSchema(_Strict):
             instruction=self.instruction,
             thinking=bool(self.thinking),
             common_words=tuple(word.casefold() for text in self.common_words for word in text.split()),
-            items=tuple(_suite_item(item) for item in self.items),
+            items=(*listed, *made),
+            generated=generated,
         )
 
 
-def _suite_item(item: _Item) -> SuiteItem:
-    fields = item.model_dump()
-    return SuiteItem(**fields | {"feelings": tuple(fields.get("feelings", {}).items())})
-
-
 def _part_schema(kind: str) -> type[PartSchema]:
-    """Of one kind: parts of items have at least one, perplexity has none."""
+    """Of one kind: with items of that kind."""
     fields: dict[str, Any] = {"kind": (Literal[kind], ...)}
     if kind in ITEMS:
         items: Any = tuple[ITEMS[kind], ...]  # type: ignore[valid-type]
-        fields["items"] = (Annotated[items, NotEmpty], ...)
+        fields["items"] = (items, ())
     return create_model(f"{kind}Part", __base__=PartSchema, **fields)
 
 
@@ -231,7 +139,7 @@ else:
     Part = Annotated[Union[tuple(map(_part_schema, KINDS))], Field(discriminator="kind")]  # noqa: UP007
 
 
-class SuiteSchema(_Strict):
+class SuiteSchema(Strict):
     format: str
     version: str
     name: str = ""
@@ -241,7 +149,7 @@ class SuiteSchema(_Strict):
 
     @model_validator(mode="after")
     def _check_names(self) -> "SuiteSchema":
-        _check_unique((part.name or part.kind for part in self.parts), "parts")
+        check_unique((part.name or part.kind for part in self.parts), "parts")
         return self
 
     def suite(self, default_name: str) -> Suite:

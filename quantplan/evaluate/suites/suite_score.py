@@ -12,10 +12,13 @@ from functools import cached_property
 
 from scipy import stats
 
+from quantplan.evaluate.suites.loops import loops
 from quantplan.evaluate.suites.suite import NOT_MEASURED, PERPLEXITY
+from quantplan.llamacpp.generation import LENGTH, TOO_LONG
 from quantplan.measurement import Estimate
 
-GRADING_VERSION = 1  # 1: first; raised when questions are worded, answered or judged in another way
+# raised when questions are worded, answered or judged in another way; 2: items longer than the context do not count; 1: first
+GRADING_VERSION = 2
 LEVEL = 0.95
 WHOLE = (0.0, 100.0)  # an interval that says nothing: too few items
 
@@ -47,6 +50,21 @@ class ItemScore:
     ending: str
     remark: str = ""
 
+    @property
+    def counts(self) -> bool:
+        """Whether it was asked: not where it is longer, with its answer, than the model's context."""
+        return self.ending != TOO_LONG
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the answer took all tokens that it was given."""
+        return self.ending == LENGTH
+
+    @cached_property
+    def loops(self) -> bool:
+        """Whether the answer was cut off going round in circles."""
+        return self.cut_off and loops(self.text)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PartScore:
@@ -64,8 +82,13 @@ class PartScore:
         return not self.reason
 
     @property
+    def counted(self) -> tuple[ItemScore, ...]:
+        """Items that were asked."""
+        return tuple(item for item in self.items if item.counts)
+
+    @property
     def credits(self) -> tuple[float, ...]:
-        return tuple(item.credit for item in self.items)
+        return tuple(item.credit for item in self.counted)
 
     @cached_property
     def credit(self) -> Estimate:
@@ -94,7 +117,7 @@ class SuiteScore:
     @property
     def items(self) -> int:
         """Items that were asked."""
-        return sum(len(part.items) for part in self.applicable)
+        return sum(len(part.counted) for part in self.applicable)
 
     @cached_property
     def overall(self) -> Estimate:
@@ -109,7 +132,7 @@ class SuiteScore:
 
     @property
     def _spread(self) -> list[Spread]:
-        return [(part.weight * (part.credit.stderr or 0.0), len(part.items)) for part in self.applicable]
+        return [(part.weight * (part.credit.stderr or 0.0), len(part.counted)) for part in self.applicable]
 
     def share(self, part: PartScore) -> float:
         """The part's weight in the overall score, percent."""

@@ -1,6 +1,9 @@
 """The format of suite scores: every item with its credit and answer, and the figures that follow. See docs/suites.md."""
 
-from quantplan.evaluate.suites.suite_score import PartScore, SuiteScore
+import math
+
+from quantplan.evaluate.significance import Ratio
+from quantplan.evaluate.suites.suite_score import ItemScore, PartScore, SuiteScore
 from quantplan.records.codec import Fields, RecordFormat, encode, register, shape
 
 _LARGEST_WEIGHT = 1e9  # shares of larger ones have no digits left
@@ -18,6 +21,8 @@ def _credit(part: PartScore) -> Fields:
     return {"credit": credit.value if credit else None, "credit_err": credit.stderr if credit else None}
 
 
+shape(Ratio, absent={"ratio": math.inf, "high": math.inf})
+shape(ItemScore, derived={"loops": lambda item: item.loops})
 shape(
     PartScore,
     pairs=("given",),
@@ -41,4 +46,7 @@ def _check(score: SuiteScore) -> None:
             raise ValueError(f"the part {part.name} has a weight or a credit that cannot be")
 
 
-SUITE_SCORES = register(RecordFormat("quantplan-suite-score", 1, SuiteScore, "score", "score again", _check))
+SUITE_SCORES = register(
+    # 1: first; 2: items longer than the context do not count, answers that go round in circles are marked
+    RecordFormat("quantplan-suite-score", 2, SuiteScore, "score", "score again", _check)
+)
