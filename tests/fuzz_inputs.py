@@ -30,7 +30,7 @@ from quantplan.cache_types import parse_kv
 from quantplan.cli.memory import parse_contexts
 from quantplan.cli.plan_options import parse_sample
 from quantplan.errors import BadUsage, QuantplanError
-from quantplan.evaluate.suites.suite_files import default_suite, read_suite
+from quantplan.evaluate.suites.suite_files import SHORT, bundled_suite, read_suite
 from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
 from quantplan.evaluate.task_files import Question, encode, read_task_file
 from quantplan.execution import parse_execution
@@ -476,7 +476,7 @@ def _kinds() -> Iterator[Kind]:
 
 def _short_suite() -> bytes:
     """The beginning of the shipped suite: two items of each of its first parts."""
-    return default_suite().read_bytes()[:6000].rpartition(b"\n")[0] + b"\n"
+    return bundled_suite(SHORT).read_bytes()[:6000].rpartition(b"\n")[0] + b"\n"
 
 
 KINDS = tuple(_kinds())

@@ -6,6 +6,7 @@ import pytest
 
 from quantplan.evaluate.suites import graders
 from quantplan.evaluate.suites.answers import Reply, finds, normal, numbers, repeated, words
+from quantplan.evaluate.suites.checks import Checks, Range
 from quantplan.evaluate.suites.suite import SuiteItem, SuitePart
 
 COMMON = (
@@ -126,6 +127,45 @@ def test_a_rejected_answer_spoils_an_accepted_one():
     assert credit("facts", "Canberra.", **fields).value == 1
     found = credit("facts", "Sydney or Canberra.", **fields)
     assert (found.value, found.remark) == (0, "says Sydney")
+
+
+# -- instructions, code, endings
+
+
+def test_instructions():
+    checks = Checks(words=Range(1, 2), ends="?")
+    assert credit("instructions", "<think>So many words here</think> Who, me?", checks=checks).value == 1
+    assert credit("instructions", "It is me, Ann.", checks=checks) == graders.Credit(
+        0.0, "4 words, not 1 to 2; does not end with ?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "value", "remark"),
+    [
+        ("```python\ndef f(x):\n    return x + 1\n```", 1, ""),
+        ("<think>def f(x): return 0</think>\ndef f(x): return x + 1", 1, ""),
+        ("def f(x): return x", 0, "not true: f(1) == 2"),
+        ("I do not know.", 0, "no program"),
+    ],
+)
+def test_code(said, value, remark):
+    assert credit("code", said, tests=("f(1) == 2",)) == graders.Credit(value, remark)
+
+
+@pytest.mark.parametrize(
+    ("said", "ended", "value", "remark"),
+    [
+        ("It is a long river with many bridges.", True, 1, ""),
+        ("A river.", True, 0, "2 words, 5 needed"),
+        ("It is a long river with many", False, 0, "does not end"),
+        ("It is a river. " * 9, False, 0, "goes round in circles"),
+        ("<think>It is a river. It is long.</think>", True, 0, "0 words, 5 needed"),
+    ],
+)
+def test_ending(said, ended, value, remark):
+    item = SuiteItem(name="one", text="?", max_tokens=8, at_least=5)
+    assert graders.ending(part("ending"), item, Reply(said, ended=ended)) == graders.Credit(value, remark)
 
 
 # -- math

@@ -12,6 +12,7 @@ from quantplan.evaluate.significance import (
     chunks_gap,
     chunks_needed,
     kld_gap,
+    outcomes_gap,
     paired_difference,
     ratio_interval,
     speed_gap,
@@ -156,6 +157,39 @@ def test_mcnemar_by_hand():
     assert tasks_gap((True,) * 6, (False,) * 6).decided and not tasks_gap((True,) * 5, (False,) * 5).decided
     alike = tasks_gap(base, base)
     assert (alike.difference, alike.decided, alike.needed) == (0, False, None)
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "count", "low", "high"),
+    [
+        (0, 0, 40, -0.0876, 0.0876),
+        (40, 0, 40, 0.8248, 1.0),
+        (15, 7, 85, -0.0149, 0.2053),
+        (300, 200, 1000, 0.0564, 0.1432),
+    ],
+)
+def test_the_interval_of_paired_outcomes(won, lost, count, low, high):
+    """Of no task that differs z^2 / (n + z^2); else where the score statistic is z."""
+    file = (True,) * won + (False,) * (count - won)
+    other = (False,) * won + (True,) * lost + (False,) * (count - won - lost)
+    gap = outcomes_gap(file, other)
+    assert (gap.low, gap.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    mirrored = outcomes_gap(other, file)
+    assert (mirrored.low, mirrored.high) == (pytest.approx(-high, abs=1e-4), pytest.approx(-low, abs=1e-4))
+
+
+def test_the_interval_holds_0_where_the_exact_test_does_not_reject_it():
+    gap = outcomes_gap((True,) * 5 + (False,) * 35, (False,) * 40)
+    assert not gap.decided and gap.low == 0 and gap.high > 0.2
+
+
+def test_intervals_of_outcomes_hold_the_truth():
+    random, held = np.random.default_rng(1), 0
+    for _ in range(400):
+        drawn = random.choice(3, 60, p=[0.15, 0.05, 0.8])
+        gap = outcomes_gap(drawn == 0, drawn == 1)
+        held += gap.low <= 0.1 <= gap.high
+    assert held >= 0.92 * 400
 
 
 def test_chance_alone_decides_seldom():

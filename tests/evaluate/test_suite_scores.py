@@ -12,6 +12,7 @@ from reporters import Recorder
 from quantplan.errors import BadUsage, ConditionsDiffer
 from quantplan.evaluate.suites import scoring
 from quantplan.evaluate.suites import suite_gap as gaps
+from quantplan.evaluate.suites.checks import Checks, Range
 from quantplan.evaluate.suites.scoring import score_file, score_loaded
 from quantplan.evaluate.suites.suite import Suite, SuiteItem, SuitePart
 from quantplan.evaluate.suites.suite_files import read_suite
@@ -26,6 +27,7 @@ from quantplan.evaluate.suites.suite_score import (
     with_perplexity,
 )
 from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
+from quantplan.evaluate.suites.tool_calls import Tool
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.engine import Engine
@@ -229,16 +231,50 @@ def test_too_few_items_have_no_interval(items):
     gap = suite_gap(one, other)
     assert gap.overall.difference == 100 and not gap.overall.decided and math.isinf(gap.overall.high)
     assert gaps.against(gap, "base") == f"+100.0 points against base on {items} items: too few for an interval"
-    table = gaps_table({"a": gap}, "base", ["part0"])
-    assert table.rows == (("part0", "+100 too few for an interval"), ("Score", "+100.0 too few for an interval"))
+    ((file, part, score),) = gaps_table({"a": gap}, "base", ["part0"]).rows
+    assert (file, score) == ("a", "+100.0 (too few for an interval)")
+    assert part == {1: "+100 (too few for an interval)", 2: "+100 (-32 to +100) ≈"}[items]  # Tango's
     assert gaps.alone(made([[0.0]])) == "0.0 of 100 from 1 items: too few for an interval"
 
 
 def test_no_interval_is_wider_than_what_can_be():
     gap = suite_gap(made([[1.0] * 5]), made([[0.0] * 5]))
     assert 0 < gap.overall.low < gap.overall.difference == gap.overall.high == 100
-    (_, part), (_, score) = gaps_table({"a": gap}, "base", ["part0"]).rows
-    assert part == f"+100 ± {100 - gap.overall.low:.0f}" and score == f"+100.0 ± {100 - gap.overall.low:.1f}"
+    ((_, part, score),) = gaps_table({"a": gap}, "base", ["part0"]).rows
+    assert score == f"+100.0 (+{gap.overall.low:.1f} to +100.0) ≈"  # of fewer than 30 items
+    assert part == "+100 (+0 to +100) ≈"  # five won and none lost are not significant
+
+
+def test_mcnemar_decides_where_items_are_right_or_wrong():
+    """Six of sixty change for the worse: significant. One more that changes for the better, and they are not."""
+    base = made([[1.0] * 59 + [0.0]])
+    six, seven = made([[0.0] * 6 + [1.0] * 53 + [0.0]]), made([[0.0] * 6 + [1.0] * 54])
+    gap, other = suite_gap(six, base), suite_gap(seven, base)
+    assert gap.parts["part0"].decided and not gap.directional("part0")
+    assert gap.parts["part0"].low < -0.1 < gap.parts["part0"].high < 0
+    assert not other.parts["part0"].decided and other.directional("part0") and other.parts["part0"].high >= 0
+    assert gaps_table({"a": gap}, "base", ["part0"]).rows[0][1] == "-10 (-20 to -4)"
+    assert suite_gap(made([[0.0] * 6 + [1.0] * 23]), made([[1.0] * 29])).directional("part0")  # fewer than 30
+
+
+def test_credits_between_are_compared_by_their_means():
+    one, other = made([[0.5] * 40]), made([[0.4] * 40])
+    graded = [replace(each, parts=(replace(each.parts[0], kind="math"),)) for each in (one, other)]
+    assert suite_gap(*graded).parts["part0"].difference == pytest.approx(0.1)
+
+
+def test_items_longer_than_the_context_do_not_count():
+    base, other = made([[1.0, 1.0, 0.0, 1.0]]), made([[0.0, 1.0, 0.0, 1.0]])
+    long = [replace(each, credit=0.0, ending="too long") for each in base.parts[0].items[:1]]
+    short = replace(base, parts=(replace(base.parts[0], items=(*long, *base.parts[0].items[1:])),))
+    assert short.items == 3 and short.overall.value == pytest.approx(200 / 3)
+    gap = suite_gap(short, other)
+    assert gap.items == 3 and gap.overall.difference == 0
+    gone = replace(
+        base, parts=(replace(base.parts[0], items=tuple(replace(i, ending="too long") for i in base.parts[0].items)),)
+    )
+    with pytest.raises(ValueError, match="no part of the suite applies to both"):
+        suite_gap(gone, other)
 
 
 def test_sentences_of_one_model():
@@ -282,6 +318,59 @@ def test_parts_apply_as_the_template_thinks(chatting, name, applies, reason):
         assert score.parts[0].items[0].tokens == 8 + SUITE.thinking_tokens
         assert score.parts[1].items[0].tokens == 8
         assert score.parts[0].items[0].credit == 0  # nothing is said after thinking
+
+
+TOOLS = (
+    "{% for tool in tools or [] %}{{ tool | tojson }}\n{% endfor %}{% for m in messages %}<|endoftext|>{{ m.role }}: "
+    "{{ m.content }}\n{% endfor %}assistant:"
+)
+PING = Tool("ping", "Nothing", '{"type": "object", "properties": {}}')
+ABILITIES = Suite(
+    name="abilities",
+    parts=(
+        SuitePart(name="tools", kind="tools", weight=1, items=(item("one", "Who?", tools=(PING,)),)),
+        SuitePart(
+            name="instructions",
+            kind="instructions",
+            weight=1,
+            items=(item("one", "Who?", checks=Checks(words=Range(1, 20))),),
+        ),
+        SuitePart(name="code", kind="code", weight=1, items=(item("one", "Who?", tests=("f(1) == 1",)),)),
+        SuitePart(name="ending", kind="ending", weight=1, items=(item("one", "Who?"), item("two", "x " * 2000))),
+    ),
+)
+
+
+def test_abilities_of_a_model_without_a_template(reference_model):
+    score = score_file(reference_model, ABILITIES, OPTIONS)
+    tools, instructions, code, ending = score.parts
+    assert tools.reason == "the file has no chat template to offer tools in"
+    assert instructions.credit.value == 1 and code.items[0].remark == "no program"
+    assert [(each.ending, each.counts) for each in ending.items] == [("length", True), ("too long", False)]
+    assert ending.items[0].remark == "does not end"
+    assert "1 of 4 items do not count: with their answers they are longer than the model's context" in score.notes
+    assert score.items == 3
+
+
+def test_tools_are_offered_in_the_template(reference_model, tmp_path):
+    model = with_template(reference_model, tmp_path / "tools.gguf", TOOLS)
+    score = score_file(model, replace(ABILITIES, parts=ABILITIES.parts[:1]), OPTIONS)
+    assert score.parts[0].applies and score.parts[0].credit.value == 1  # it calls nothing, and nothing is to be called
+    plain = score_file(with_template(reference_model, tmp_path / "plain.gguf", CHAT), ABILITIES, OPTIONS)
+    assert plain.parts[0].reason == "its chat template does not show tools" and plain.parts[1].applies
+
+
+def test_a_part_that_does_not_fit_the_context_does_not_apply(reference_model):
+    long = replace(ABILITIES.parts[3], items=ABILITIES.parts[3].items[1:])
+    score = score_file(reference_model, replace(ABILITIES, parts=(ABILITIES.parts[1], long)), OPTIONS)
+    assert score.parts[1].reason == "none of its 1 items fits the model's context"
+
+
+def test_an_answer_that_the_context_cuts_short_does_not_count(reference_model):
+    near = "the old man said " * 245  # leaves some 40 of 1024 tokens
+    part = replace(ABILITIES.parts[3], items=(item("near", near, max_tokens=200), item("one", "Who?")))
+    first, second = score_file(reference_model, replace(ABILITIES, parts=(part,)), OPTIONS).parts[0].items
+    assert (first.ending, second.ending) == ("too long", "length") and 0 < first.tokens < 200
 
 
 def test_the_weights_that_count_are_those_in_memory(reference_model):
@@ -335,9 +424,9 @@ def test_records_come_back(chatting, tmp_path):
     assert fields["parts"][0]["items"][0]["text"] == score.parts[0].items[0].text
 
 
-def test_the_shipped_suite_on_the_bundled_model(reference_model):
+def test_the_suite_short_on_the_bundled_model(reference_model):
     """It writes prose and knows nothing: no fact and no sum is right, some prose is."""
-    score = score_file(reference_model, read_suite("default"), OPTIONS)
+    score = score_file(reference_model, read_suite("short"), OPTIONS)
     by_name = {part.name: part for part in score.parts}
     assert by_name["facts"].credit.value < 0.2 and by_name["feelings"].credit.value < 0.2
     assert 0.02 < by_name["coherence"].credit.value < 0.8

@@ -85,6 +85,12 @@ def test_plans_from_before_cache_types_open():
     assert plan.cache is None and plan == replace(parts.PLAN, cache=None, tensor_split=())
 
 
+def test_scores_of_version_1_open():
+    old = SUITE_SCORES.read(parts.GOLDEN / "suite-score-version-1.json")
+    conditions = replace(surgery_records.SUITE_SCORE.conditions, grading=1)
+    assert old == replace(surgery_records.SUITE_SCORE, conditions=conditions)
+
+
 def test_measurements_from_before_cache_types_open():
     assert MEASUREMENTS.read(parts.GOLDEN / "measurement-version-1.json") == parts.OF_VERSION_1
     first, _ = COMPARISONS.read(parts.GOLDEN / "comparison-version-2.json").rows

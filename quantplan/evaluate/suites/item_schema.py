@@ -68,9 +68,9 @@ def _written(text: str) -> str:
 
 
 def _range(value: Any) -> Any:
+    if value is None:  # the default
+        return None
     match = _RANGE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if isinstance(value, Range):
-        return value
     if not match or not (match[1] or match[3]):
         raise ValueError("must be a number or a range: 5, 5-20, 5- or -20")
     low, high = int(match[1] or 0), int(match[3]) if match[3] else None
@@ -177,7 +177,7 @@ class _Reasoning(_Question):
         return self
 
 
-class _Checks(Strict):
+class ChecksSchema(Strict):
     words: CountRange = None
     sentences: CountRange = None
     lines: CountRange = None
@@ -204,7 +204,7 @@ class _Checks(Strict):
 
 
 class _Instructions(_Question):
-    checks: _Checks
+    checks: ChecksSchema
 
     @model_validator(mode="after")
     def _check_some(self) -> "_Instructions":
@@ -242,7 +242,7 @@ class ToolSchema(Strict):
         return Tool(self.name, self.description, self.parameters)
 
 
-class _Call(Strict):
+class CallSchema(Strict):
     name: Text
     arguments: dict[str, Any] = {}
 
@@ -251,7 +251,7 @@ class ToolsItem(_Question):
     """``offer``: names of tools of the part, all of them by default. ``calls``: empty where no tool should be called."""
 
     offer: Texts = ()
-    calls: tuple[_Call, ...]
+    calls: tuple[CallSchema, ...]
 
     def resolved(self, tools: Mapping[str, Tool]) -> tuple[tuple[Tool, ...], tuple[ToolCall, ...]]:
         """(the tools that are offered, the calls to make); ValueError for a tool that is not there, and for wrong arguments."""

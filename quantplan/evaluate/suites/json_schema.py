@@ -29,6 +29,9 @@ _LIMITS_OF = {"string": ("minLength", "maxLength"), "array": ("minItems", "maxIt
 _LIMITS_OF |= dict.fromkeys(("integer", "number"), ("minimum", "maximum"))
 
 
+_PLAIN = {"missing": "is missing", "extra_forbidden": "is not known", "model_type": "must be an object"}
+
+
 class JsonSchema(BaseModel):
     """A schema as it is written; a keyword that would not be followed is an error."""
 
@@ -95,7 +98,7 @@ def violations(value: Any, schema: str) -> list[str]:
 def _sentence(details: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in details["loc"])
     message = details["msg"].removeprefix("Value error, ").replace("Input should", "must")
-    message = {"missing": "is missing", "extra_forbidden": "is not known"}.get(details["type"], message)
+    message = _PLAIN.get(details["type"], message)
     return f"{place} {message}".strip()
 
 

@@ -14,9 +14,9 @@ import yaml
 from pydantic import ValidationError
 
 from quantplan.errors import BadFile
-from quantplan.evaluate.suites.item_schema import ITEMS
+from quantplan.evaluate.suites.item_schema import ITEMS, CallSchema, ChecksSchema, ToolSchema
 from quantplan.evaluate.suites.suite import KINDS, Suite
-from quantplan.evaluate.suites.suite_schema import SUITE_FORMAT, SUITE_VERSION, PartSchema, SuiteSchema
+from quantplan.evaluate.suites.suite_schema import SUITE_FORMAT, SUITE_VERSION, GeneratedSchema, PartSchema, SuiteSchema
 from quantplan.text_files import check_text_file
 
 ASSISTANT, SHORT = "assistant", "short"
@@ -26,6 +26,13 @@ _JSON_KEYS = ("arguments", "json", "parameters")
 _FOLDER = Path(__file__).parents[2] / "data" / "suites"
 _MOST_VALUES = 200_000  # of a suite
 _SHOWN = 3  # mistakes in one message
+_OWNERS = {  # what the keys below a key belong to
+    "parts": PartSchema,
+    "tools": ToolSchema,
+    "calls": CallSchema,
+    "checks": ChecksSchema,
+    "generate": GeneratedSchema,
+}
 _PLAIN = {  # where pydantic speaks of types of Python
     "float_parsing": "must be a number",
     "int_parsing": "must be a whole number",
@@ -179,7 +186,7 @@ def _keys_in_file(loc: Sequence[str | int]) -> list[str | int]:
 def _place(content: Any, keys: Sequence[str | int]) -> tuple[str, str]:
     """(``part 2 (math), item 1``, the key in it)."""
     words, key = [], ""
-    for name, index in zip(("part", "item"), (1, 3), strict=True):
+    for name, index in zip(("part", "tool" if "tools" in keys else "item"), (1, 3), strict=True):
         if len(keys) > index and isinstance(keys[index], int):
             entry = _at(content, keys[: index + 1])
             called = entry.get("name") if isinstance(entry, Mapping) else None
@@ -217,10 +224,9 @@ def _what(content: Any, keys: Sequence[str | int], key: str, details: Mapping[st
 
 
 def _known_keys(content: Any, keys: Sequence[str | int]) -> list[str]:
-    schema: Any = SuiteSchema
-    if len(keys) > 2:
-        schema = PartSchema
-    if len(keys) > 4:
+    owner = next((str(key) for key in reversed(keys[:-1]) if isinstance(key, str)), "")
+    schema: Any = _OWNERS.get(owner, SuiteSchema)
+    if owner == "items":
         schema = ITEMS[_at(content, [*keys[:2], "kind"])]
     return sorted(field.alias or name for name, field in schema.model_fields.items())
 

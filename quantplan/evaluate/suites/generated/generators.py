@@ -47,8 +47,10 @@ def with_items(suite: Suite, count: int) -> Suite:
 def _with_items(part: SuitePart, count: int) -> SuitePart:
     listed = part.items[: len(part.items) - part.generated.count] if part.generated else part.items
     more = max(0, count - len(listed))
-    made = generate(part.generated, more) if part.generated else ()
-    return replace(part, items=(*listed[:count], *made))
+    if part.generated is None:
+        return replace(part, items=listed[:count])
+    made = generate(part.generated, more)
+    return replace(part, items=(*listed[:count], *made), generated=replace(part.generated, count=len(made)))
 
 
 def generate(generated: Generated, count: int | None = None) -> tuple[SuiteItem, ...]:

@@ -1,4 +1,4 @@
-"""`quantplan surgery score` as a person runs it."""
+"""`quantplan score` as a person runs it."""
 
 import json
 import re
@@ -74,6 +74,7 @@ def test_two_models_and_a_text(command, workplace, suite, reference_model, quant
     assert "Without direct: the file has no chat template." in ended.out
     assert TOO_FEW in " ".join(ended.out.split())
     assert re.search(r"words: none  0\.00 \(no zyx\)  '", ended.out)
+    assert "Length of answers" in ended.out and "100.0 %" in ended.out  # 8 tokens end no answer of this model
     assert "prose-Q4_0.gguf: the file has no chat template" in ended.err
     records = sorted((workplace / "records").iterdir())
     assert len(records) == 2 and all(name.name.endswith(".suite.json") for name in records)
@@ -128,10 +129,49 @@ def test_a_chat_template_is_used(command, workplace, suite, reference_model):
 
 
 def test_suites_side_by_side(command, suite, small_model):
-    ended = command("score", small_model, "--suite", "default", "--suite", suite, "--dry-run")
+    ended = command("score", small_model, "--suite", "short", "--suite", suite, "--dry-run")
     assert ended.code == 0
-    assert "suite default+tiny: 78 items" in ended.out
+    assert "suite short+tiny: 78 items" in ended.out
     assert "words (facts)" in ended.out and "tiny:direct (direct)" in ended.out
+
+
+def test_the_suite_of_the_command(command, small_model):
+    """320 items without an option; fewer or other parts, and more items where a program makes them."""
+    ended = command("score", small_model, "--dry-run")
+    assert ended.code == 0 and "suite assistant: 320 items" in ended.out
+    words = ("score", small_model, "--dry-run", "--json", "--items", 70, "--parts", "tools,facts")
+    parts = json.loads(command(*words).out)["parts"]
+    assert [(part["name"], part["items"]) for part in parts] == [("tools", 70), ("facts", 60)]
+    assert "suite short: 75 items" in command("score", small_model, "--dry-run", "--suite", "short").out
+    without = json.loads(
+        command("score", small_model, "--dry-run", "--json", "--parts=-code", "--suite", "default").out
+    )
+    assert len(without["parts"]) == 5
+    ended = command("score", small_model, "--parts", "tool")
+    assert ended.code == 2 and "the suite assistant has the parts tools, instructions, code" in ended.error
+
+
+@pytest.mark.llamacpp
+def test_abilities_against_the_base(command, reference_model, quantized):
+    words = (
+        "score",
+        quantized,
+        "--base",
+        reference_model,
+        "--items",
+        2,
+        "--parts",
+        "tools,instructions,arithmetic,facts",
+    )
+    ended = command(*words, "--threads", 1)
+    assert ended.code == 0 and "notice" not in ended.err
+    assert "Without tools: the file has no chat template to offer tools in." in ended.out
+    assert "prose-Q4_0.gguf" in ended.out and "Tokens / those of" in ended.out
+    (one,) = json.loads(command(*words, "--threads", 1, "--json").out)
+    assert one["against"]["part_items"] == {"instructions": 2, "arithmetic": 2, "facts": 2}
+    assert one["against"]["directional"] == ["instructions", "arithmetic", "facts"]
+    assert one["lengths"]["answers"] == 6 and one["against"]["lengths"]["tokens"]["ratio"] > 0
+    assert one["parts"][0]["reason"] and one["parts"][0]["credit"] is None
 
 
 def test_the_project_says_what_is_the_original(command, workplace, suite, small_model):
