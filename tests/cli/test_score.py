@@ -189,7 +189,7 @@ def test_the_project_says_what_is_the_original(command, workplace, suite, small_
         (("--text", "t.txt"), 2, "the perplexity part needs the original model; name it with --model"),
         (("--chunks", "4"), 2, "--ctx and --chunks cut the text of the perplexity part; name one with --text FILE"),
         (("--suite", "none.yaml"), 3, "cannot read the suite none.yaml: No such file or directory; give a YAML file"),
-        (("--suite", "bad.yaml"), 3, r"bad.yaml, line 5: part 1 \(words\): `kind` is 'fact'; the kinds are facts"),
+        (("--suite", "bad.yaml"), 3, r"bad.yaml, line 5: part 1 \(words\): `kind` is 'fact'; the kinds are tools"),
         (("--suite", "tiny.yaml", "--suite", "tiny.yaml", "-s", "tiny.yaml"), 2, "two suites have the name tiny"),
     ],
 )

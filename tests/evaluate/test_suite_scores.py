@@ -253,7 +253,7 @@ def test_mcnemar_decides_where_items_are_right_or_wrong():
     assert gap.parts["part0"].decided and not gap.directional("part0")
     assert gap.parts["part0"].low < -0.1 < gap.parts["part0"].high < 0
     assert not other.parts["part0"].decided and other.directional("part0") and other.parts["part0"].high >= 0
-    assert gaps_table({"a": gap}, "base", ["part0"]).rows[0][1] == "-10 (-20 to -4)"
+    assert gaps_table({"a": gap}, "base", ["part0"]).rows[0][1] == "-10 (-20 to -3)"
     assert suite_gap(made([[0.0] * 6 + [1.0] * 23]), made([[1.0] * 29])).directional("part0")  # fewer than 30
 
 
