@@ -51,3 +51,38 @@ def test_why_not(engine, template, reason):
 def test_a_template_for_tools(engine):
     assert form(engine, PLAIN, TOOLS).prompt("Who?", OFFERED).text.startswith('{"type"')
     assert form(engine, PLAIN, "{% if %}").why_not.startswith("its chat template cannot offer tools (")
+
+
+START = "{% for t in tools or [] %}{{ t.function.name }} {% endfor %}{% for m in messages %}<|{{ m.role }}|>"
+END = "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("call", "marks"),
+    [
+        (
+            '<tool_call>\n{"name": "{{ f.name }}", "arguments": {{ f.arguments | tojson }}}\n</tool_call>',
+            ("<tool_call>",),
+        ),
+        ("[TOOL_CALLS]{{ f.name }}[ARGS]{{ f.arguments | tojson }}", ("[TOOL_CALLS]",)),
+        (
+            "<｜calls▁begin｜><｜call▁begin｜>function<｜sep｜>{{ f.name }}",
+            ("<｜calls▁begin｜>", "<｜call▁begin｜>", "<｜sep｜>"),
+        ),
+        ("<think>\n</think><tool_call>{{ f.name }}", ("<tool_call>",)),
+        ('{"name": "{{ f.name }}", "parameters": {{ f.arguments + "" }}}', ()),  # JSON text of arguments is asked for
+        ("{{ raise_exception('no calls in a history') }}", ()),
+        ("", ()),  # calls are not written at all
+    ],
+)
+def test_tags_of_calls(engine, call, marks):
+    calls = "{% for c in m.tool_calls %}{% set f = c.function %}" + call + "{% endfor %}"
+    template = START + "{{ m.content }}{% if m.tool_calls %}" + calls + "{% endif %}" + END
+    assert form(engine, template).call_marks == marks
+
+
+def test_no_tags_where_the_history_reads_otherwise(engine):
+    template = START.replace("<|", "{% if not loop.last or m.role == 'user' and add_generation_prompt %}{% endif %}<|")
+    template += "{% if messages | length > 1 %}<history>{% endif %}{{ m.content }}{% if m.tool_calls %}<call>"
+    template += "{{ m.tool_calls[0].function.name }}{% endif %}" + END
+    assert form(engine, template).call_marks == ()
