@@ -79,7 +79,7 @@ class CollectedMoments:
         moments = SecondMoments(
             each.tensors, _mean(stored), stored.tokens, expert if each.stack > 1 else None, each.routed
         )
-        if not shrink:
+        if not shrink or each.looked_up:
             return moments
         return shrunk_to_mean(moments, self._mean_of_experts(number)) if each.routed else shrunk_to_diagonal(moments)
 
@@ -121,7 +121,7 @@ class CollectedMoments:
     def notes(self) -> list[str]:
         """What a person should know about inputs that saw too little text or are zero, at most three sentences."""
         short, left, dead = [], [], []
-        for name in sorted(self.tensors & {each.watched for each in self.inputs}):
+        for name in sorted(self.tensors & {each.watched for each in self.inputs if not each.looked_up}):
             each, tokens = self.input_of(name), self.tokens(name)
             if each.routed:
                 left += [(name, int(few)) for few in [(tokens < FEWEST_TOKENS).sum()] if few]

@@ -28,7 +28,8 @@ class MatrixInput:
     """An input of matrices, by the names of those that share it, in the order of the graph.
 
     ``stack``: matrices stacked in each of them, 1 for plain ones; ``routed``: a router chooses among them; ``rows_per_token``:
-    inputs that each matrix of the stack sees per token (routed: those of all experts together).
+    inputs that each matrix of the stack sees per token (routed: those of all experts together), 0 for embeddings that are
+    looked up (embedding_metric.py).
     """
 
     tensors: tuple[str, ...]
@@ -41,6 +42,11 @@ class MatrixInput:
     def watched(self) -> str:
         """The matrix whose node is watched: at its node the input is still in memory."""
         return self.tensors[0]
+
+    @property
+    def looked_up(self) -> bool:
+        """Whether these are embeddings that nothing is multiplied with; their metric is made of weights, not of inputs."""
+        return self.rows_per_token == 0
 
 
 @dataclass(frozen=True)

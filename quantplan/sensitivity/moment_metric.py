@@ -23,7 +23,7 @@ from quantplan.sensitivity.collected_moments import CollectedMoments
 from quantplan.sensitivity.round_trip import ratio_of_sums, spread
 from quantplan.tensor import Model, Tensor
 
-VERSION = 2  # 2: fewer rows are sampled; 1: first
+VERSION = 3  # 3: embeddings that are looked up; 2: fewer rows are sampled; 1: first
 # Compensated rounding costs some ten times ggml's for each weight, and rows are alike: 64 leave 2 to 4 % for a tensor
 _SAMPLE_SHARE, _LEAST_ROWS = 32, 64
 _MOST_MATRICES, _LEAST_MATRIX_ROWS = 8, 16  # of a stack
@@ -179,10 +179,18 @@ class MomentMetric:
             metric = self.prepared(tensor, number, column_group(kind))
             assert metric is not None
             result = compensate(weights, metric, kind, self.options)
-            return result.errors, result.stock_errors
-        back = ggml.dequantize(ggml.quantize(weights, kind, plain.diagonal), kind, tensor.columns)
-        errors = _energies(back - weights, plain)
+            if not self.moments.input_of(tensor.name).looked_up:
+                return result.errors, result.stock_errors
+            return result.errors, _energies(self._stock(tensor, weights, kind, plain) - weights, plain)
+        errors = _energies(self._stock(tensor, weights, kind, plain) - weights, plain)
         return errors, errors
+
+    def _stock(self, tensor: Tensor, weights: np.ndarray, kind: QuantType, plain: Metric) -> np.ndarray:
+        """float32 [rows, columns] after ggml's encoder, with the importance that llama-quantize has: none for embeddings."""
+        looked_up = self.moments.input_of(tensor.name).looked_up and not ggml.aborts_without_imatrix(kind)
+        return ggml.dequantize(
+            ggml.quantize(weights, kind, None if looked_up else plain.diagonal), kind, tensor.columns
+        )
 
     def _sampled_matrices(self, tensor: Tensor, sample_elements: int | None) -> np.ndarray:
         stack = self.moments.input_of(tensor.name).stack

@@ -23,13 +23,14 @@ from quantplan.records.journal import digest_of, text_digest
 from quantplan.second_moments import tokens_needed
 from quantplan.sensitivity import moment_files
 from quantplan.sensitivity.collected_moments import CollectedMoments
+from quantplan.sensitivity.embedding_metric import readers, with_embeddings, write_embedding_metric
 from quantplan.sensitivity.matrix_inputs import Graph, MatrixInput, read_graph
 from quantplan.sensitivity.moment_pass import MomentPass, Sum
 from quantplan.sensitivity.tensor_swap import chunk_order
 from quantplan.tensor import Model, Tensor
 from quantplan.text import Text, undivided
 
-VERSION = 1
+VERSION = 2  # 2: with a metric of embeddings that are looked up
 _BATCH_TOKENS = 2048
 _LOGIT_BYTES = 1 << 30  # llama.cpp keeps logits of all positions of a batch, twice
 _WAITING_SHARE, _WAITING_BYTES = 5, 1 << 30  # a fifth of the memory, at most 1 GiB, for inputs that wait for ssyrk
@@ -84,6 +85,7 @@ def collect(
         collected = CollectedMoments(folder)
         collected.check_belongs_to(model, text_digest(text))
         if not missing(folder, collected.inputs, wanted):
+            write_embedding_metric(model, folder, collected.inputs, wanted)
             return collected
     with Engine(model, EngineOptions(options.n_ctx, options.execution)) as engine:
         chunks = engine.chunks(text)
@@ -93,8 +95,10 @@ def collect(
         graph = read_graph(engine, model)
         make_folder(folder)
         remove_all_leftovers(folder)
-        moment_files.write_index(folder, _made_from(model, text, options) | {"chunks_run": len(chunks)}, graph.inputs)
-        _collect(engine, model, graph, missing(folder, graph.inputs, wanted), chunks, options, folder, advance)
+        inputs = with_embeddings(model, graph.inputs)
+        moment_files.write_index(folder, _made_from(model, text, options) | {"chunks_run": len(chunks)}, inputs)
+        _collect(engine, model, graph, missing(folder, inputs, wanted), chunks, options, folder, advance)
+    write_embedding_metric(model, folder, inputs, wanted)
     return CollectedMoments(folder)
 
 
@@ -104,9 +108,11 @@ def chunks_needed(tensors: Iterable[Tensor], n_ctx: int) -> int:
 
 
 def missing(folder: Path, inputs: tuple[MatrixInput, ...], wanted: frozenset[str]) -> list[Sum]:
-    """Sums that are not on disk, in the order of the graph."""
-    sums = []
+    """Sums over the text that are not on disk, in the order of the graph."""
+    sums, wanted = [], wanted | readers(inputs, wanted)
     for number, each in enumerate(inputs):
+        if each.looked_up:
+            continue
         full = not wanted.isdisjoint(each.tensors)
         for expert in range(each.stack):
             kinds = (True,) if full else (True, False)
