@@ -30,7 +30,7 @@ demo: install
 
 # two processes: conftest.py has ggml's threads wait without spinning, so they do not slow each other down
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not llamacpp and not slow"

@@ -37,12 +37,14 @@ DATA = Path(__file__).parents[1] / "quantplan" / "data"
 
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests by what they use."""
+    """Marks tests by what they use, and puts files without marks last: what is long must not be left to one process."""
     for item in items:
         if item.path.parent.name == "tools" or USE_LLAMACPP.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.llamacpp)
         if item.path.name in SLOW:
             item.add_marker(pytest.mark.slow)
+    long = {item.path for item in items if {"llamacpp", "slow"} & {mark.name for mark in item.iter_markers()}}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,6 @@
 """Each command's help has an example; here all of them run as printed, in a project like that of the demo."""
 
+import os
 import re
 import shlex
 import shutil
@@ -14,6 +15,8 @@ from quantplan.cli.demo import MODEL, PLAN, STOCK_QUANT
 from quantplan.run.demo_text import demo_texts
 
 pytestmark = pytest.mark.llamacpp
+# fewer types: in each process ggml needs 20 s to make the codebooks of IQ1 and IQ2
+FEW = {"QUANTPLAN_TYPES": "k,IQ4_XS,Q8_0", "QUANTPLAN_THREADS": "1"}
 DATA = Path(__file__).parents[2] / "quantplan" / "data" / MODEL
 
 
@@ -31,7 +34,8 @@ def run(command, folder):
         program, *words = shlex.split(part)
         assert program == "quantplan"
         line = [sys.executable, "-m", "quantplan.cli.main", *words]
-        result = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
+        environment = os.environ | FEW
+        result = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert result.returncode == 0, f"{part}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
         assert "Traceback" not in result.stderr
     return result
