@@ -1,6 +1,7 @@
 """Where the value of an option comes from: the command line, the environment, quantplan.toml, or the program."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from enum import Enum
@@ -48,7 +49,7 @@ def _placed(name: str, value: Any, folder: Path) -> Any:
     """The value of a setting; files of tables and budgets are taken from the project's folder."""
     if isinstance(value, list):
         return [_placed(name, part, folder) for part in value]
-    if name == "sensitivity" and value not in SOURCES:
+    if name == "sensitivity" and value not in SOURCES and not re.match(r"(?:hf|https?):/", value):
         return str(_from_here(folder / Path(value).expanduser(), folder))
     if name == "publisher":
         from quantplan.hub.reference import is_reference  # not for --help

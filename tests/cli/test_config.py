@@ -83,6 +83,9 @@ def test_files_are_taken_from_the_folder_of_quantplan_toml(command, workplace, s
     values = shown(command, "run")
     assert values["sensitivity"][0] == "../tables/t.json" and values["budget"][0] == ["=../other.gguf", "5bpw"]
     assert shown(command, "run", "--sensitivity", "t.json")["sensitivity"][0] == "t.json"
+    toml = workplace / "quantplan.toml"
+    toml.write_text(toml.read_text().replace("tables/t.json", "hf://o/r/t.json"))
+    assert shown(command, "run")["sensitivity"][0] == "hf://o/r/t.json"
 
 
 def test_heldout_is_still_read(command, workplace, small_model, small_text):
