@@ -12,6 +12,7 @@ from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import rpc, tools
 from quantplan.llamacpp.engine import Engine
 from quantplan.llamacpp.loaded_model import EngineOptions
+from quantplan.llamacpp.quantize import quantizable
 from quantplan.parallel.rpc import on_servers
 from quantplan.parallel.worker_pool import Lost
 from quantplan.progress import SILENT, Reporter
@@ -137,7 +138,7 @@ def price(
         table = SensitivityTable(model.digest, rows, PRIOR_INTERACTION, made_from=made_from | {"scales": "prior"})
         return Sensitivities(table.described(model))
     probe = run_probe(model, tensors, imatrix, calibration, options, cache, report)
-    activations = _activations(model, tensors, joint, options, cache) if options.probe.level else None
+    activations = _activations(model, quantizable(model), joint, options, cache)  # of all: one key in the cache
     scales = all_scales(model, tensors, probe)
     rows = {
         t.name: metric_row(t, metric_errors[t.name], scales[t.name], activations)

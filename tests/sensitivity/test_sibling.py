@@ -49,6 +49,16 @@ def test_the_figures_in_words():
     assert "leave out --sensitivity" in check_of(1, 8, 1, 8).in_words()
 
 
+def test_activation_quantization_that_shifted_is_said():
+    probes = check_of(2, 2, 2).probes
+    shifted = SiblingCheck(tuple(replace(probe, kernel=(0.01, 0.01)) for probe in probes))
+    assert shifted.kernel_shift == pytest.approx(0.5) and shifted.verdict == "holds"
+    assert "which the table has 2.0 times too small against the weights: for such files probe" in shifted.in_words()
+    level = SiblingCheck(tuple(replace(probe, kernel=(0.02, 0.01)) for probe in probes))
+    assert level.kernel_shift == pytest.approx(1) and "activation" not in level.in_words()
+    assert math.isnan(check_of(2, 2, 2).kernel_shift)
+
+
 def test_tensors_are_spread_over_the_costs():
     shapes = {f"blk.{block}.ffn_up.weight": (256, 256) for block in range(9)}
     model = model_of(shapes, blocks=9)
