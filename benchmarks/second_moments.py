@@ -30,8 +30,8 @@ from quantplan.llamacpp.ggml import cores
 from quantplan.llamacpp.loaded_model import EngineOptions
 from quantplan.llamacpp.quantize import quantizable
 from quantplan.sensitivity.moment_pass import MomentSums
+from quantplan.sensitivity.probe_text import chunk_order
 from quantplan.sensitivity.second_moments import MomentOptions, chunks_per_batch, collect
-from quantplan.sensitivity.tensor_swap import chunk_order
 from quantplan.tensor import Model
 
 DATA = Path(__file__).parents[1] / "quantplan" / "data"

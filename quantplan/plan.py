@@ -107,6 +107,9 @@ class Plan:
     cache: ChosenCache | None = None  # None: the types of the KV cache were not part of the choice
     rounding: RoundingUse | None = None  # None: ggml's own encoder throughout
     stock_rounding_kld: float | None = None  # ``predicted_kld`` of the same types with ggml's own rounding
+    predicted_domains: dict[str, tuple[float, float]] = field(
+        default_factory=dict
+    )  # on each text of several: KLD and its error
 
     @property
     def compensated(self) -> tuple[str, ...]:
@@ -135,6 +138,7 @@ class Plan:
             predicted_kld=kld,
             predicted_kld_err=error,
             stock_rounding_kld=None,
+            predicted_domains={},
         )
 
     def with_compensation(self, names: Collection[str], use: RoundingUse) -> "Plan":

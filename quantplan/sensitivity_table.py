@@ -19,6 +19,7 @@ class SensitivityRow:
     activations in the backend's kernels for that type (0 where it is unknown, see ``SensitivityTable.backend``).
 
     ``stock[type]``: for types whose ``weights`` are those of error-compensated rounding, what ggml\'s own rounding costs.
+    ``domains``: on each text of several the KLD there over the one here, which is that of all texts alike.
     ``relative_error``: standard error of the row's scale over the scale; ``source``: "probed", "borrowed" (scale from
     tensors of the same role), "prior" (no forward pass), "not run" (by a forward pass: it costs nothing) or "imported".
     ``without_importance``: types that ggml's own rounding encodes better without the imatrix's data.
@@ -31,6 +32,18 @@ class SensitivityRow:
     source: str = "imported"
     stock: dict[str, float] = field(default_factory=dict)
     without_importance: tuple[str, ...] = ()
+    domains: dict[str, float] = field(default_factory=dict)
+
+    def in_domain(self, name: str) -> "SensitivityRow":
+        """The row of one text; that of all where nothing is known of the text."""
+        ratio = self.domains.get(name, 1.0)
+
+        def there(values: Mapping[str, float]) -> dict[str, float]:
+            return {kind: ratio * value for kind, value in values.items()}
+
+        return replace(
+            self, weights=there(self.weights), kernel=there(self.kernel), stock=there(self.stock), domains={}
+        )
 
     def damage(self, type_name: str) -> float:
         """Nats per token; KeyError for a type that was not measured."""
@@ -72,6 +85,7 @@ class SensitivityTable:
     unit: str = "nats/token"
     architecture: str = ""  # of the model; empty where the table does not say it, as those of old versions
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of the rows' tensors, ggml order
+    domains: dict[str, Interaction] = field(default_factory=dict)  # of each text of several: how damage adds up there
 
     def without_importance(self, types: Mapping[str, QuantType]) -> tuple[str, ...]:
         """The tensors that are to be encoded without the imatrix's data where they take these types."""
@@ -87,6 +101,21 @@ class SensitivityTable:
         """The table with the architecture and the shapes of its model, by which it can be used for a sibling."""
         shapes = {name: model.by_name[name].shape for name in self.rows if name in model.by_name}
         return replace(self, architecture=model.architecture, shapes=shapes)
+
+    def in_domain(self, name: str) -> "SensitivityTable":
+        """The table of one text of those that were probed; KeyError for another."""
+        rows = {tensor: row.in_domain(name) for tensor, row in self.rows.items()}
+        return replace(self, rows=rows, interaction=self.domains[name], domains={})
+
+    def predict_domains(self, assignment: dict[str, str]) -> dict[str, tuple[float, float]]:
+        """``predict`` on each text of several."""
+        return {name: self.in_domain(name).predict(assignment) for name in self.domains}
+
+    def domain_damages(self, tensor: str, damage: float) -> tuple[float, ...]:
+        """A damage of the tensor on each text of several, in the order of ``domains``, on the scale of expected KLDs to first
+        order."""
+        ratios = self.rows[tensor].domains
+        return tuple(curve.factor * ratios.get(name, 1.0) * damage for name, curve in self.domains.items())
 
     def check_belongs_to(self, model: Model, tensors: Iterable[str]) -> None:
         """ModelMismatch naming what is missing unless every tensor has a row."""

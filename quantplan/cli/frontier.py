@@ -15,7 +15,7 @@ from quantplan.cli.option_groups import (
     ShortFormat,
 )
 from quantplan.cli.plan_options import budget_option
-from quantplan.cli.plan_requests import PlanningOptions
+from quantplan.cli.plan_requests import PlanningOptions, warn_of_objective
 from quantplan.devices.speed.table import SpeedTable
 from quantplan.errors import BadUsage
 from quantplan.planning import request as planning
@@ -90,6 +90,7 @@ def frontier(
         check_picture(plot)
     asked = asked.serving()
     request = asked.request(budget)
+    warn_of_objective(request)
     how = asked.estimation(request)
     if output.dry_run:
         console.put(_intentions(request, curve, one_size, asked.source))

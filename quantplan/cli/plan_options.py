@@ -63,6 +63,7 @@ class Objective(str, Enum):
     sum = "sum"
     tail = "tail"
     max = "max"
+    worst_domain = "worst-domain"
 
 
 class Rounding(str, Enum):
@@ -104,7 +105,9 @@ class TargetOptions:
     panel: ClassVar[str] = TARGET
     max_kld: float | None = option("Limit on the expected KLD: the smallest file that keeps it.")
     objective: Objective = option(
-        "Minimize the sum of the tensors' KLD, its tail (root of squares), or its maximum.", default=Objective.sum
+        "Minimize the sum of the tensors' KLD, its tail (root of squares), its maximum, or the sum on the worst of several "
+        "calibration texts.",
+        default=Objective.sum,
     )
 
 

@@ -84,6 +84,10 @@ def _figures(plan: "Plan", model: "Model", path: Path | str) -> dict[str, object
         "bytes_per_token": plan.bytes_per_token(model),
         "predicted_kld": finite(plan.predicted_kld),
         "predicted_kld_err": finite(plan.predicted_kld_err),
+        "predicted_domains": {
+            name: {"kld": finite(kld), "kld_err": finite(error)}
+            for name, (kld, error) in plan.predicted_domains.items()
+        },
         "status": plan.outcome.status,
         "gap": finite(plan.outcome.gap),
         "bound": finite(plan.outcome.bound),
@@ -173,6 +177,13 @@ def _expectation(plan: "Plan") -> list[str]:
         error = f" +- {plan.predicted_kld_err:.5f}" if plan.predicted_kld_err is not None else ""
         note = "" if plan.calibrated else " (not calibrated: for ranking only)"
         lines.append(f"expected  KLD {plan.predicted_kld:.5f}{error} nats/token{note}")
+    if plan.predicted_domains:
+        worst = max(plan.predicted_domains, key=lambda name: plan.predicted_domains[name][0])
+        klds = (
+            f"{name} {kld:.5f} +- {error:.5f}{' (worst)' if name == worst else ''}"
+            for name, (kld, error) in plan.predicted_domains.items()
+        )
+        lines.append(f"by text   {', '.join(klds)}")
     if plan.compensated:
         lines.append(f"rounding  {plan_rounding(plan)}")
     lines += [f"limit     {_limit(each)}" for each in plan.limits]

@@ -28,6 +28,9 @@ from quantplan.quant_type import QuantType
 from quantplan.records.formats import CACHE_SENSITIVITIES
 from quantplan.sensitivity.estimate import SensitivityOptions
 from quantplan.sensitivity_table import SensitivityTable
+from quantplan.solver.worst_domain import WORST_DOMAIN
+from quantplan.tensor import Model
+from quantplan.text import Domains
 
 _LONG_CHUNK = 2048  # tokens: nobody probes with longer chunks, many serve with longer contexts
 
@@ -87,9 +90,24 @@ class PlanningOptions:
             devices=limits.devices(source),
             least_tps=limits.min_tps,
         )
+        if request.objective == WORST_DOMAIN:
+            self._check_domains(source)
         if request.least_tps is not None and request.devices:
             check_measurable(source, where(source, request.devices))  # before anything is measured
         return request
+
+    def _check_domains(self, model: Model) -> None:
+        """BadUsage where the sensitivities will not be those of several texts, before they are measured."""
+        source = self.measuring.sensitivity
+        if source == "probe" and not isinstance(self.calibration.text(model), Domains):
+            raise BadUsage(
+                f"--objective {WORST_DOMAIN} plans for several kinds of text: give a folder of them, a file for each kind "
+                "(--calibration FOLDER)"
+            )
+        if source in ("weights", "prior"):
+            raise BadUsage(
+                f"--objective {WORST_DOMAIN} needs a probe on several texts, or its table; --sensitivity {source} knows none"
+            )
 
     def estimation(self, request: PlanRequest) -> SensitivityOptions:
         """How the sensitivities are measured."""
@@ -160,6 +178,12 @@ class PlanningOptions:
             if devices:
                 return placed_speeds(request.model, types, where(request.model, devices), how, folder, report)
             return speed_table(request.model, types, how, folder, report)
+
+
+def warn_of_objective(request: PlanRequest) -> None:
+    """Where plans of every size are shown."""
+    if request.objective != "sum":
+        console.warn(f"--objective {request.objective} counts in solve and run; plans of every size minimize the sum")
 
 
 def warn_of_activation_quantization(table: SensitivityTable) -> None:

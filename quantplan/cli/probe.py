@@ -20,11 +20,15 @@ from quantplan.estimates.pace import forward_pace, rounding_seconds
 from quantplan.estimates.work import WorkEstimate, of_probe, why_not_timed
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.encodable_types import parse_writable
+from quantplan.measurement import Estimate
 from quantplan.planning.kept_tables import read_table
 from quantplan.planning.request import quantizable
 from quantplan.records.formats import SENSITIVITY_TABLES
+from quantplan.report.cells import estimate
+from quantplan.report.domain_table import WORST
 from quantplan.report.sibling_table import sibling_table
-from quantplan.report.table import Columns, table_of
+from quantplan.report.table import Columns, Table, table_of
+from quantplan.sensitivity.domain_scales import level
 from quantplan.sensitivity.estimate import SensitivityOptions, price
 from quantplan.sensitivity.probe import Probe, Scale
 from quantplan.sensitivity.sibling import check_sibling, spread_over_costs
@@ -62,6 +66,7 @@ def probe(
     importance = options.checked_imatrix(imatrix.imatrix, source)
     text = calibration.required(source)
     how = probing.estimation(source, parse_writable(types.types), execution)
+    how = replace(how, probe=how.probe.on(text))
     tensors = quantizable(source)
     if against is not None:
         _against(against, source, importance, text, how, output)
@@ -136,12 +141,17 @@ def _as_json(model: Model, measured: Probe) -> dict[str, Any]:
     return {
         "model": str(model.path),
         "tensors": scales,
+        "domains": {name: {"kld_q4_k": kld.value, "err": kld.stderr} for name, kld in _by_text(measured).items()},
         "noise_floor": measured.floor,
         "not_found": list(measured.not_found),
         "overhead": measured.overhead,
         "forward_passes": measured.forward_passes,
         "seconds": measured.seconds,
     }
+
+
+def _by_text(measured: Probe) -> dict[str, Estimate]:
+    return level(measured) if measured.domains and measured.uniform else {}
 
 
 def _print(model: Model, measured: Probe) -> None:
@@ -156,6 +166,11 @@ def _print(model: Model, measured: Probe) -> None:
     console.put_table(table_of(f"{model.name}: KLD per unit of relative squared error", columns, ordered[:_SHOWN]))
     if len(ordered) > _SHOWN:
         console.say(f"{len(ordered) - _SHOWN} more tensors, down to {ordered[-1].value:.5f}; --json shows all")
+    if by_text := _by_text(measured):
+        worst = max(by_text, key=lambda name: by_text[name].value)
+        rows = tuple((name, estimate(kld), WORST if name == worst else "") for name, kld in by_text.items())
+        title = f"{model.name}: everything at Q4_K"
+        console.put_table(Table(title, ("text", "KLD", "remark"), rows, texts=(0, 2)))
     console.say(f"noise floor of the forward pass: a KLD of {measured.floor:.1e}")
     if measured.not_found:
         console.warn(

@@ -13,7 +13,7 @@ from quantplan.cli.framework import OUTPUT, OutputOptions, command, option, out_
 from quantplan.cli.option_groups import TARGET
 from quantplan.cli.plan_options import budget_option
 from quantplan.cli.plan_output import model_stem
-from quantplan.cli.plan_requests import PlanningOptions
+from quantplan.cli.plan_requests import PlanningOptions, warn_of_objective
 from quantplan.report.card_figures import write_figures
 from quantplan.report.commands import Commands
 from quantplan.report.page import write_page
@@ -45,6 +45,7 @@ def report(
     """
     asked = asked.serving()
     request = asked.request(budget)
+    warn_of_objective(request)
     path = out or options.folder(None, "reports") / "index.html"
     how = asked.estimation(request)
     if output.dry_run:

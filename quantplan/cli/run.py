@@ -41,6 +41,7 @@ from quantplan.run.run import run as run_targets
 from quantplan.run.run import run_status
 from quantplan.run.targets import RunOptions, RunResult, RunTarget, Texts, check_texts, disk_needed, make_imatrix
 from quantplan.sensitivity.estimate import SensitivityOptions
+from quantplan.solver.worst_domain import WORST_DOMAIN
 from quantplan.tensor import Model
 from quantplan.text import Text, content, undivided
 from quantplan.text_parts import probing_and_refinement
@@ -146,7 +147,7 @@ def _worked(
     if not request.limited:
         raise BadUsage("how large may the file be? give --budget (repeatable), --max-kld or --vram")
     how = asked.estimation(request)
-    run_options = _run_options(how, asked.measuring.sensitivity, refinement, keep_all)
+    run_options = _run_options(how, asked.measuring.sensitivity, request.objective, refinement, keep_all)
     # the table of a file was probed on the whole calibration text, and so its second moments are of all of it
     rounding_text = texts.calibration if run_options.source in SOURCES else asked.calibration.required(source)
     job = _Job(_targets(request, budget), texts, run_options, path, rounding_text)
@@ -228,7 +229,9 @@ def _targets(first: planning.PlanRequest, budgets: Sequence[str]) -> list[RunTar
     return [RunTarget(*parts) for parts in zip(requests, stems, files, strict=True)]
 
 
-def _run_options(how: SensitivityOptions, source: str, refinement: RefinementOptions, keep_all: bool) -> RunOptions:
+def _run_options(
+    how: SensitivityOptions, source: str, objective: str, refinement: RefinementOptions, keep_all: bool
+) -> RunOptions:
     chunks = refinement.validation_chunks
     if 0 < chunks < LEAST_CHUNKS:
         raise BadUsage(
@@ -237,7 +240,12 @@ def _run_options(how: SensitivityOptions, source: str, refinement: RefinementOpt
     probe = how.probe
     measuring = MeasureOptions(probe.n_ctx, refinement.eval_chunks, probe.execution)
     stock_quants = tuple(known_ftype(word) for word in refinement.stock_quants)
-    return RunOptions(how, measuring, chunks, refinement.refine, stock_quants, keep_all, source=source)
+    refine = refinement.refine and objective != WORST_DOMAIN
+    if refine != refinement.refine:
+        console.say(
+            f"--objective {WORST_DOMAIN}: plans are not refined, because refinement lowers the KLD on all texts together"
+        )
+    return RunOptions(how, measuring, chunks, refine, stock_quants, keep_all, source=source)
 
 
 def _write(result: RunResult) -> None:

@@ -15,6 +15,7 @@ from quantplan.plan import Plan
 from quantplan.planning.request import PlanRequest, formulate_request
 from quantplan.planning.solving import Solved, formulations, plan_of_solved, solve_formulations
 from quantplan.sensitivity_table import SensitivityTable
+from quantplan.solver.worst_domain import WORST_DOMAIN
 from quantplan.tensor import Model
 
 
@@ -118,9 +119,12 @@ def _total(request: PlanRequest, weights: float, kld: float, table: SensitivityT
     if request.most_kld is not None:
         return weights  # bytes
     damage = kld / table.interaction.factor
-    return {"sum": weights + damage, "tail": math.hypot(weights, damage), "max": max(weights, damage)}[
-        request.objective
-    ]
+    return {
+        "sum": weights + damage,
+        "tail": math.hypot(weights, damage),
+        "max": max(weights, damage),
+        WORST_DOMAIN: weights + kld,  # counted as expected KLDs already
+    }[request.objective]
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,9 @@ def plan_of(
     )
     stock_rounding, _ = table.with_stock_rounding().predict(formulation.grouping.priced(choices, table))
     plan = _with_rounding(plan, table, stock_rounding)
+    if table.domains:
+        on_each = table.predict_domains(formulation.grouping.priced(choices, table))
+        plan = replace(plan, predicted_domains=on_each)
     if request.per != "layer":
         return plan
     flags = flags_for({name: kind for name, kind in types.items() if request.model.by_name[name].block is None})

@@ -29,11 +29,16 @@ def _check_table(table: SensitivityTable) -> None:
             quant_type(name)
             if not 0 <= damage < math.inf:
                 raise ValueError(f"{row.tensor} as {name} has damage {damage!r}")
+        for name, ratio in row.domains.items():
+            if name not in table.domains or not 0 <= ratio < math.inf:
+                raise ValueError(f"{row.tensor} has {ratio!r} times its damage on the text {name}")
 
 
 def _table_written(fields: Fields) -> Fields:
     """What is not known is left out, so that tables of old versions keep their digests."""
-    known = {name: value for name, value in fields.items() if name not in ("architecture", "shapes") or value}
+    known = {
+        name: value for name, value in fields.items() if name not in ("architecture", "shapes", "domains") or value
+    }
     return known | {"rows": list(fields["rows"].values())}
 
 
@@ -44,6 +49,11 @@ def _rows_by_tensor(fields: Fields) -> Fields:
     return fields | {"rows": rows}
 
 
+def _without_domains(fields: Fields) -> Fields:
+    """Most sensitivities are of one text."""
+    return {name: value for name, value in fields.items() if name != "domains" or value}
+
+
 shape(
     SensitivityRow,  # most tensors are encoded with importance
     written=lambda fields: {name: value for name, value in fields.items() if name != "without_importance" or value},
@@ -52,7 +62,12 @@ shape(
     ImatrixUse,  # most plans exclude nothing
     written=lambda fields: {name: value for name, value in fields.items() if name != "excluded" or value},
 )
-shape(Plan, required=("outcome", "imatrix", "predicted_kld", "layer_types", "made_from"))
+shape(
+    Plan,
+    required=("outcome", "imatrix", "predicted_kld", "layer_types", "made_from"),
+    written=lambda fields: {name: value for name, value in fields.items() if name != "predicted_domains" or value},
+)
+shape(SensitivityRow, written=_without_domains)
 shape(SensitivityTable, written=_table_written, read=_rows_by_tensor)
 PLANS = register(
     # 1: first; 2: what was minimised, prices, limits, devices, tokens/s; 3: compensated rounding; 4: types of the KV cache

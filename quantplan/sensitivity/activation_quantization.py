@@ -24,7 +24,7 @@ from quantplan.llamacpp.signatures import GgmlTensor
 from quantplan.progress import SILENT, Reporter
 from quantplan.quant_type import BY_NAME
 from quantplan.records.cache import Cache
-from quantplan.sensitivity.tensor_swap import chunk_order
+from quantplan.sensitivity.probe_text import chunk_order
 from quantplan.tensor import Model, Tensor
 from quantplan.text import Text
 

@@ -61,4 +61,5 @@ def _priced_as(row: SensitivityRow, other: SensitivityRow) -> SensitivityRow:
     weights = {name: costs.get(name, cost) for name, cost in row.weights.items()}
     kernel = {name: value for name, value in other.kernel.items() if name in weights}
     source = f"not run; as {other.tensor}"
-    return replace(row, weights=weights, kernel=kernel, source=source, relative_error=other.relative_error)
+    error, domains = other.relative_error, other.domains
+    return replace(row, weights=weights, kernel=kernel, source=source, relative_error=error, domains=domains)

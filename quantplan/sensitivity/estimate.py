@@ -24,6 +24,7 @@ from quantplan.sensitivity import probe as probing
 from quantplan.sensitivity.candidates import candidates, check_storable
 from quantplan.sensitivity.collapse import untested
 from quantplan.sensitivity.compensated_errors import collect_for_rounding, metric_errors_of
+from quantplan.sensitivity.domain_scales import domain_interactions, domain_ratios, with_domains
 from quantplan.sensitivity.encodings import better_encodings, encodings_note
 from quantplan.sensitivity.grids import grid_note, lossless_types
 from quantplan.sensitivity.moment_metric import MetricErrors, MomentMetric, of_estimate
@@ -113,6 +114,7 @@ def price(
     for tensor in tensors:
         check_storable(tensor, options.types, imatrix)
     if calibration is not None:
+        options = replace(options, probe=options.probe.on(calibration))
         _check_before(model, tensors, imatrix, calibration, options, cache)
         if note := context_note(model, options.probe.n_ctx):
             report.warn(note)
@@ -153,6 +155,7 @@ def price(
             report.warn(encodings_note(imatrix, changed))
             made_from["encodings"] = {name: encodings.fields() for name, (_, encodings) in changed.items()}
         rows |= {name: row for name, (row, _) in changed.items()}
+    together, ratios = interaction(probe, scales), domain_ratios(probe, scales)
     made_from |= {
         "scales": "probe",
         "noise_floor": probe.floor,
@@ -160,7 +163,13 @@ def price(
         "borrowed": list(probe.not_found),
     }
     table = SensitivityTable(
-        model.digest, rows, interaction(probe, scales), activations.backend if activations else "", True, made_from
+        model.digest,
+        with_domains(rows, ratios),
+        together,
+        activations.backend if activations else "",
+        True,
+        made_from,
+        domains=domain_interactions(probe, scales, ratios, together),
     )
     return Sensitivities(table.described(model), probe)
 

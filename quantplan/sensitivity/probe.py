@@ -53,6 +53,8 @@ class Probe:
     uniform: dict[str, dict] = field(
         default_factory=dict
     )  # type -> {"klds" by chunk, "errors" by tensor}, all swapped at once
+    domains: tuple[str, ...] = ()  # of each chunk the text it is of, where there are several
+    klds: dict[str, list[float]] = field(default_factory=dict)  # of each tensor by chunk, where there are several texts
     floor: float = 0.0  # KLD that a change of the last bit makes: rounding noise of the forward pass
     not_found: tuple[str, ...] = ()
     overhead: float | None = None
@@ -131,6 +133,7 @@ def missing(lost: Lost, results: Cache[Any], tensors: tuple[Tensor, ...]) -> str
 def complete(results: Cache[Any], tensors: tuple[Tensor, ...], options: ProbeOptions) -> bool:
     """Whether the cache has all that the probe would measure."""
     wanted = {tensor.name for tensor in tensors} | {"#available", "#floor", "#louder"}
+    wanted |= {"#domains"} if options.domains > 1 else set()
     wanted |= {f"#uniform {name}" for name in _UNIFORM} if options.level else set()
     if not wanted <= set(results) or (options.extend and not options.chunks and "#extended" not in results):
         return False
@@ -157,6 +160,8 @@ class ProbeStages:
     def run(self) -> None:
         self.survey = self.runner.survey([tensor.name for tensor in self.tensors])
         self.results.put("#available", self.survey.chunks)
+        if self.survey.domains:
+            self.results.put("#domains", list(self.survey.domains))
         self.first = self.options.base_chunks(self.survey.chunks)
         self.names = [tensor.name for tensor in self.tensors if tensor.name in self.survey.reachable]
         for tensor in self.tensors:
@@ -257,11 +262,13 @@ class ProbeStages:
 
 
 def _from_cache(results: Cache[Any], tensors: tuple[Tensor, ...], found: Probe) -> Probe:
-    found.floor = results["#floor"]
+    found.floor, found.domains = results["#floor"], tuple(results.get("#domains") or ())
     for tensor in tensors:
         entry = results[tensor.name]
         if entry is not None:
             found.scales[tensor.name] = scale_of(tensor.name, entry, found.floor)
+            if found.domains:
+                found.klds[tensor.name] = entry["klds"]
     found.not_found = tuple(t.name for t in tensors if t.name not in found.scales)
     found.uniform = {name: results[f"#uniform {name}"] for name in _UNIFORM if f"#uniform {name}" in results}
     return found

@@ -51,6 +51,11 @@ def _borrowed(model: Model, tensor: Tensor, probe: Probe) -> TensorScale:
     return TensorScale(float(np.exp(logs.mean())), max(spread, 0.3), "borrowed")
 
 
+def clear_uniform(kld: float, floor: float) -> bool:
+    """Whether the KLD of a swap of all tensors at once says how single ones add up."""
+    return kld > _CLEAR * floor
+
+
 def interaction(probe: Probe, scales: dict[str, TensorScale]) -> Interaction:
     """Least squares of KLD/S = factor * (1 + curvature * S) over the uniform swaps.
 
@@ -61,7 +66,7 @@ def interaction(probe: Probe, scales: dict[str, TensorScale]) -> Interaction:
     for entry in probe.uniform.values():
         total = sum(scales[name].value * error for name, error in entry["errors"].items())
         klds = np.array(entry["klds"])
-        if total > 0 and klds.mean() > _CLEAR * probe.floor:
+        if total > 0 and clear_uniform(float(klds.mean()), probe.floor):
             sums.append(total)
             ratios.append(float(klds.mean()) / total)
             text_errors.append(bootstrap_error(klds) / float(klds.mean()))

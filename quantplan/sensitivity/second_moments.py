@@ -26,7 +26,7 @@ from quantplan.sensitivity.collected_moments import CollectedMoments
 from quantplan.sensitivity.embedding_metric import readers, with_embeddings, write_embedding_metric
 from quantplan.sensitivity.matrix_inputs import Graph, MatrixInput, read_graph
 from quantplan.sensitivity.moment_pass import MomentPass, Sum
-from quantplan.sensitivity.tensor_swap import chunk_order
+from quantplan.sensitivity.probe_text import chunk_order
 from quantplan.tensor import Model, Tensor
 from quantplan.text import Text, undivided
 

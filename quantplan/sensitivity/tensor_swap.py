@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,9 @@ from quantplan.llamacpp.token_scores import BaseRows, base_rows, divergence
 from quantplan.quant_type import BY_NAME, QuantType, fitted
 from quantplan.sensitivity.collected_moments import CollectedMoments
 from quantplan.sensitivity.moment_metric import MomentMetric, of_estimate
+from quantplan.sensitivity.probe_text import least_chunks, spread
 from quantplan.tensor import Model, Tensor
-from quantplan.text import Text
+from quantplan.text import Domains, Text
 
 # 2048 tokens suffice for a model: plans from 2 and from 64 chunks of 256 tokens differ by 1 to 4 % in evaluation KLD
 DEFAULT_TOKENS = 2048
@@ -38,6 +39,7 @@ class ProbeOptions:
     """``chunks`` 0: as many as make ``DEFAULT_TOKENS`` tokens; ``extend``: more chunks where the error decides.
 
     ``level``: also all tensors at once, which tells how single KLDs add up; without it some tensors may be probed alone.
+    ``domains``: texts that are probed together, each with its share of the chunks.
 
     ``moments``: folder of the second moments in whose metric errors are taken and rounding is compensated; None: ggml's
     encoder, errors weighted by the imatrix.
@@ -49,11 +51,17 @@ class ProbeOptions:
     execution: Execution = Execution()
     moments: Path | None = None
     level: bool = True
+    domains: int = 1
+
+    def on(self, text: Text) -> "ProbeOptions":
+        """For this text."""
+        return replace(self, domains=len(text.parts) if isinstance(text, Domains) else 1)
 
     def base_chunks(self, available: int) -> int:
-        """Chunks per tensor: whole batches, as many as asked for, no more than the text has."""
+        """Chunks per tensor: whole batches, as many as asked for, no more than the text has, and of each domain the fewest."""
         batch = chunks_per_batch(self.n_ctx)
         wanted = self.chunks or max(4, DEFAULT_TOKENS // self.n_ctx)
+        wanted = max(wanted, least_chunks(self.domains, self.n_ctx, self.chunks))
         return min(-(-wanted // batch) * batch, available)
 
 
@@ -85,21 +93,15 @@ class Swapped:
 
 @dataclass(frozen=True)
 class Survey:
-    """What has to be known before swaps can be chosen; ``reachable``: tensors that take part in a forward pass."""
+    """What has to be known before swaps can be chosen; ``reachable``: tensors that take part in a forward pass.
+
+    ``domains``: of each chunk the text it is of, where there are several.
+    """
 
     reachable: frozenset[str]
     chunks: int
     vocabulary: int
-
-
-def chunk_order(count: int) -> np.ndarray:
-    """Indices of ``count`` chunks so that every beginning of the order is spread over the whole text.
-
-    Van der Corput sequence: more chunks only add to those that were used before.
-    """
-    bits = max(1, (count - 1).bit_length())
-    reversed_bits = np.array([int(f"{index:0{bits}b}"[::-1], 2) for index in range(1 << bits)])
-    return reversed_bits[reversed_bits < count]
+    domains: tuple[str, ...] = ()
 
 
 def probe_type(stored: QuantType, columns: int) -> QuantType:
@@ -129,11 +131,10 @@ class TensorSwapper:
             self._metric = MomentMetric(model, CollectedMoments(options.moments), rounding)
         self.engine = Engine(model, EngineOptions(options.n_ctx, options.execution, swappable=True))
         try:
-            chunks = self.engine.chunks(text)
+            self.chunks, self.domains = spread(self.engine.domain_chunks(text))
         except QuantplanError:
             self.engine.close()
             raise
-        self.chunks = chunks[chunk_order(len(chunks))]
         self._base: list[BaseRows] = []
         self._found: set[str] = set()
         self._errors: dict[str, dict[QuantType, float]] = {}  # of sampled rows, by tensor and type to probe with
@@ -153,7 +154,7 @@ class TensorSwapper:
 
     def survey(self, names: Iterable[str]) -> Survey:
         found = self.find(self.model.tensors)
-        return Survey(frozenset(found & set(names)), len(self.chunks), self.engine.vocabulary)
+        return Survey(frozenset(found & set(names)), len(self.chunks), self.engine.vocabulary, self.domains)
 
     def run(self, swap: Swap) -> Swapped:
         """The weights are the original ones before and after."""

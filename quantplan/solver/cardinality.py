@@ -48,7 +48,7 @@ class _Search:
         self.problem, self.solve, self.gap, self.deadline = problem, solve, gap, deadline
         self.most = problem.distinct.most
         self.arrays = choice_arrays(problem)
-        self.label = _labels(problem, self.arrays)
+        self.label = labels(problem, self.arrays)
         self.best: np.ndarray | None = None
         self.damage, self.unproven = math.inf, math.inf
         self.heap: list[_Node] = []
@@ -144,7 +144,7 @@ class _Search:
         return tuple(sorted(weight, key=lambda label: (-weight[label], label)))
 
 
-def _labels(problem: Problem, arrays: ChoiceArrays) -> np.ndarray:
+def labels(problem: Problem, arrays: ChoiceArrays) -> np.ndarray:
     """str [groups, choices]: empty where labels are not counted."""
     counted = set(problem.distinct.groups if problem.distinct else ())
     width = arrays.damage.shape[1]

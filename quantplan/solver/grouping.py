@@ -75,10 +75,22 @@ def tensor_groups(tensors: tuple[Tensor, ...], left: Candidates, table: Sensitiv
                 f"{tensor.name}: the sensitivity table has no value for {names} (it has {', '.join(row.weights)}); "
                 "choose others with --types"
             )
-        choices = (Choice(kind.name, padded(tensor.bytes_as(kind)), row.damage(kind.name)) for kind in measured)
-        groups.append(Group(tensor.name, tuple(choices)))
+        groups.append(
+            Group(tensor.name, tuple(choice_of(tensor, kind, row.damage(kind.name), table) for kind in measured))
+        )
         kinds.append(tuple((kind,) for kind in measured))
     return Grouping(tuple(groups), tuple((tensor,) for tensor in tensors), tuple(kinds), tuple(() for _ in tensors))
+
+
+def choice_of(tensor: Tensor, kind: QuantType, damage: float, table: SensitivityTable) -> Choice:
+    """The type of one tensor as a choice."""
+    return Choice(kind.name, padded(tensor.bytes_as(kind)), damage, table.domain_damages(tensor.name, damage))
+
+
+def summed(label: str, parts: Sequence[Choice]) -> Choice:
+    """Choices of several groups made at once."""
+    domains = tuple(map(sum, zip(*(part.domains for part in parts), strict=True)))
+    return Choice(label, sum(part.bytes for part in parts), sum(part.damage for part in parts), domains)
 
 
 def joined(grouping: Grouping, sets: Iterable[Sequence[int]]) -> Grouping:
@@ -108,7 +120,7 @@ def _join(grouping: Grouping, indices: Sequence[int]) -> tuple:
     for label in (label for label in places[0] if all(label in each for each in places)):
         at = [each[label] for each in places]
         taken = [group.choices[index] for group, index in zip(groups, at, strict=True)]
-        choices.append(Choice(label, sum(each.bytes for each in taken), sum(each.damage for each in taken)))
+        choices.append(summed(label, taken))
         kinds.append(tuple(kind for index, one in zip(indices, at, strict=True) for kind in grouping.kinds[index][one]))
     if not choices:
         raise _nothing_common(groups, [grouping.members[index] for index in indices])

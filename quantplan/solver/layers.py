@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from quantplan.errors import BadUsage
 from quantplan.quant_type import QuantType, fitted
 from quantplan.sensitivity_table import SensitivityTable
-from quantplan.solver.grouping import Grouping
+from quantplan.solver.grouping import Grouping, choice_of, summed
 from quantplan.solver.problem import Chain, Choice, Group
-from quantplan.tensor import Tensor, padded
+from quantplan.tensor import Tensor
 
 StockQuants = Mapping[str, Mapping[str, QuantType]]  # FTYPE -> tensor -> stored type
 Permits = Callable[[Tensor, QuantType], bool]  # whether constraints allow the type
@@ -59,8 +59,8 @@ def _block(
         damages = [damage.damage(tensor, kind) for tensor, kind in zip(tensors, taken, strict=True)]
         if None in damages or not all(map(permits, tensors, taken)):
             continue
-        size = sum(padded(tensor.bytes_as(kind)) for tensor, kind in zip(tensors, taken, strict=True))
-        choices.append(Choice(ftype, size, sum(each for each in damages if each)))
+        parts = zip(tensors, taken, damages, strict=True)
+        choices.append(summed(ftype, [choice_of(tensor, kind, each or 0.0, damage) for tensor, kind, each in parts]))
         kinds.append(taken)
     return _group(f"block {block}", choices), tuple(kinds)
 
@@ -70,7 +70,7 @@ def _tensor(tensor: Tensor, kinds: Iterable[QuantType], damage: SensitivityTable
     for kind in dict.fromkeys(fitted(each, tensor.columns) for each in kinds):
         each = damage.damage(tensor, kind)
         if each is not None:
-            choices.append(Choice(kind.name, padded(tensor.bytes_as(kind)), each))
+            choices.append(choice_of(tensor, kind, each, damage))
             stored.append((kind,))
     return _group(tensor.name, choices), tuple(stored)
 

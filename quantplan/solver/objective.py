@@ -1,4 +1,5 @@
-"""What is minimised: the sum of damages, their tail, the largest, or the bytes at a given damage.
+"""What is minimised: the sum of damages, their tail, the largest, the sum on the worst of several texts, or the bytes at a given
+damage.
 
 Each is a problem of the same form, so each comes with the same proof.
 """
@@ -17,9 +18,10 @@ from quantplan.solver.grouping import Grouping
 from quantplan.solver.problem import Choice, Group, Problem, Resource
 from quantplan.solver.program import smallest_bytes, solve
 from quantplan.solver.search import Solution
+from quantplan.solver.worst_domain import WORST_DOMAIN, minimise_worst
 from quantplan.tensor import Tensor
 
-OBJECTIVES = ("sum", "tail", "max")
+OBJECTIVES = ("sum", "tail", "max", WORST_DOMAIN)
 _STEPS = 10**13  # a limit on damage is counted in as many integer steps
 _ROUNDING = 1e-9  # what counting in steps, rounded down, may let through, relative
 _TANGENTS = 20
@@ -29,8 +31,11 @@ def minimise(problem: Problem, objective: str = "sum", gap: float = 1e-6, time_l
     """The best plan for an objective of OBJECTIVES. Raises what ``solve`` raises.
 
     "tail": the root of the sum of squares, between sum and maximum: a few large damages weigh more than many small ones
-    of the same sum. "max": the largest damage of any group, and among the plans that reach it the least sum.
+    of the same sum. "max": the largest damage of any group, and among the plans that reach it the least sum. "worst-domain": the
+    sum of damages on the text of several where it is largest.
     """
+    if objective == WORST_DOMAIN:
+        return minimise_worst(problem, gap, time_limit)
     if objective == "tail":
         return _tail(problem, gap, time_limit)
     if objective == "max":

@@ -13,11 +13,14 @@ COURSES = ("rising", "falling", "monotone", "valley")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One way to store a group: its exact bytes and the damage expected of it in nats per token."""
+    """One way to store a group: its exact bytes and the damage expected of it in nats per token; ``domains``: on each text where
+    the sensitivities are known for several.
+    """
 
     label: str
     bytes: int
     damage: float
+    domains: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,10 @@ class Problem:
     def damage(self, choices: Sequence[int]) -> float:
         """Sum of damages, correctly rounded."""
         return math.fsum(choice.damage for choice in self.taken(choices))
+
+    def domain_damages(self, choices: Sequence[int]) -> tuple[float, ...]:
+        """Sum of damages on each text, correctly rounded; empty where they are not known."""
+        return tuple(map(math.fsum, zip(*(choice.domains for choice in self.taken(choices)), strict=True)))
 
     def bytes(self, choices: Sequence[int]) -> int:
         return sum(choice.bytes for choice in self.taken(choices))

@@ -3,8 +3,12 @@
 min sum D(g,c) x(g,c)     sum_c x(g,c) = 1     sum use(g,c) x(g,c) <= limit, for bytes and each further resource
 """
 
+import ctypes
+import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 
 import highspy
 import numpy as np
@@ -34,14 +38,7 @@ def branch_and_bound(
     program = Program(arrays, relaxation, target)
     for chain in chains:
         program.add_chain(chain)
-    bound = relaxation.bound
-    while (seconds := deadline - time.perf_counter()) > 0:
-        answer = program.solve(accuracy, seconds)
-        bound = max(bound, min(answer.bound, target))
-        if answer.choices is None or arrays.fits(answer.choices):
-            return BoundSolution(answer.choices, bound)
-        program.cut_off(answer.choices)
-    return BoundSolution(None, bound)
+    return program.best(relaxation.bound, target, accuracy, deadline)
 
 
 class Program:
@@ -109,8 +106,19 @@ class Program:
             <= len(self.arrays.open) - 1
         )
 
+    def best(self, bound: float, target: float, accuracy: float, deadline: float) -> BoundSolution:
+        """The best plan below ``target`` within all limits; ``bound``: what is known of every plan."""
+        while (seconds := deadline - time.perf_counter()) > 0:
+            answer = self.solve(accuracy, seconds)
+            bound = max(bound, min(answer.bound, target))
+            if answer.choices is None or self.arrays.fits(answer.choices):
+                return BoundSolution(answer.choices, bound)
+            self.cut_off(answer.choices)
+        return BoundSolution(None, bound)
+
     def solve(self, accuracy: float, seconds: float) -> BoundSolution:
         gap = accuracy / self.unit / 2
+        _hide_banner()
         self.program.solve(
             pulp.HiGHS(msg=False, threads=THREADS, timeLimit=seconds, gapRel=0.0, gapAbs=gap, random_seed=0)
         )
@@ -132,6 +140,62 @@ class Program:
             if x.value() > 0.5:
                 choices[group] = choice
         return choices
+
+
+class WorstProgram(Program):
+    """The same, but the largest of several damages is minimised: min t, sum D(k,g,c) x(g,c) <= t for each of them.
+
+    ``damages``: float64 [damages, groups, choices]; the relaxation is that of a mean of them.
+    """
+
+    def __init__(self, arrays: ChoiceArrays, relaxation: Relaxation, damages: np.ndarray, target: float) -> None:
+        self.damages = damages
+        super().__init__(arrays, relaxation, target)
+
+    def _add_objective(self, target: float) -> None:
+        largest = self.program.add_variable("largest")
+        self.program.setObjective(1 * largest)
+        for damage in self.damages:
+            at_base = np.take_along_axis(damage, self.base[:, None], axis=1).sum()
+            more = pulp.lpSum(
+                float(damage[group, choice] - damage[group, self.base[group]]) / self.unit * x
+                for (group, choice), x in self.x.items()
+            )
+            self.program += more - largest <= float(self.ground - at_base) / self.unit
+        if np.isfinite(target):
+            self.program += largest <= (target - self.ground) / self.unit
+
+    def add_distinct(self, most: int, groups: Sequence[int], label: np.ndarray) -> None:
+        """At most ``most`` different labels among the choices of ``groups``. ``label``: str [groups, choices]."""
+        used: dict[str, pulp.LpVariable] = {}
+
+        def of(name: str) -> pulp.LpVariable:
+            if name not in used:
+                used[name] = self.program.add_variable(f"label_{len(used)}", cat=pulp.LpBinary)
+            return used[name]
+
+        for group in groups:
+            choices = [choice for at, choice in self.x if at == group]
+            for choice in choices:
+                self.program += self.x[group, choice] <= of(label[group, choice])
+            if not choices:
+                self.program += of(label[group, self.base[group]]) >= 1
+        self.program += pulp.lpSum(used.values()) <= most
+
+
+@cache
+def _hide_banner() -> None:
+    """HiGHS 1.16 prints a banner to the process's stdout, where results belong, when the first solver is made."""
+    stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        highspy.Highs()
+        with suppress(OSError, AttributeError, TypeError):  # no C library under this name: it may flush later
+            ctypes.CDLL(None).fflush(None)
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        os.close(nowhere)
 
 
 def _unit(arrays: ChoiceArrays, relaxation: Relaxation, target: float) -> float:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ FIGURES = {
     "bytes_per_token",
     "predicted_kld",
     "predicted_kld_err",
+    "predicted_domains",
+    "drafts",
     "status",
     "gap",
     "bound",
@@ -440,3 +443,50 @@ def test_blocks_that_predict_further_tokens_get_the_bits_of_the_last(command, wo
     shown = command("explain", "p.json", "-m", path, "blk.8.attn_v")
     assert "from not run; as blk.7.attn_v.weight" in shown.out
     assert "blk.8.nextn.eh_proj.weight" in json.loads(command("explain", "p.json", "-m", path, "--json").out)["drafts"]
+
+
+# --- several texts
+
+
+def test_the_worst_text_is_planned_for(command, workplace, case, priced):
+    """With a table that says what each tensor costs on two texts."""
+    table, rng = priced[0].table, np.random.default_rng(0)
+    rows = {
+        name: replace(row, domains=dict(zip(("chat", "code"), rng.lognormal(0, 0.7, 2).tolist(), strict=True)))
+        for name, row in table.rows.items()
+    }
+    domains = {"chat": table.interaction, "code": replace(table.interaction, factor=1.2 * table.interaction.factor)}
+    SENSITIVITY_TABLES.write(replace(table, rows=rows, domains=domains), workplace / "table.json")
+    words = (
+        "solve",
+        "--model",
+        case.model.path,
+        "--budget",
+        "6.2bpw",
+        "--types",
+        "k,Q8_0",
+        "--sensitivity",
+        "table.json",
+    )
+    worst, mean = (
+        json.loads(command(*words, "--json", "--out", f"{name}.json", "--objective", name).out)
+        for name in ("worst-domain", "sum")
+    )
+    assert worst["minimised"] == "worst-domain" and worst["gap"] <= 1e-3
+    klds = [max(each["kld"] for each in plan["predicted_domains"].values()) for plan in (worst, mean)]
+    assert klds[0] <= klds[1] * 1.01 and worst["predicted_kld"] >= mean["predicted_kld"] * 0.999
+    shown = command(*words, "--objective", "worst-domain").out
+    assert "by text   chat 0." in shown and shown.count("(worst)") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--calibration", "one.txt"), "plans for several kinds of text: give a folder of them"),
+        (("--calibration", "one.txt", "--sensitivity", "weights"), "needs a probe on several texts, or its table"),
+    ],
+)
+def test_several_texts_are_needed_to_plan_for_the_worst(command, workplace, small_model, words, message):
+    (workplace / "one.txt").write_text("One text alone.\n" * 200)
+    done = command("solve", "--model", small_model, "--budget", "5bpw", "--objective", "worst-domain", *words)
+    assert done.code == 2 and message in done.error

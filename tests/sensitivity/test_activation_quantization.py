@@ -13,7 +13,7 @@ from quantplan.llamacpp.nodes import node_rows
 from quantplan.records.cache import Cache, Plain
 from quantplan.sensitivity import activation_quantization as kernel
 from quantplan.sensitivity.activation_quantization import activation_quantization
-from quantplan.sensitivity.tensor_swap import chunk_order
+from quantplan.sensitivity.probe_text import chunk_order
 
 Q8_0, Q8_K = 8, 15
 

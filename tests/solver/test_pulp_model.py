@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -80,3 +82,21 @@ def test_past_the_deadline_only_the_relaxation_is_proven():
     arrays = without_oversized(choice_arrays(task))
     found = branch_and_bound(arrays, relax(arrays), math.inf, 0.0, deadline=-math.inf)
     assert (found.choices, found.bound) == (None, relax(arrays).bound)
+
+
+def test_nothing_is_printed():
+    """HiGHS' own banner would stand among results."""
+    code = (
+        "import numpy as np\n"
+        "from quantplan.solver.problem import Choice, Group, Problem\n"
+        "from quantplan.solver.worst_domain import minimise_worst\n"
+        "rng = np.random.default_rng(0)\n"
+        "def choice(size):\n"
+        "    return Choice(str(size), size, 1 / size, tuple((rng.lognormal(0, 1, 2) / size).tolist()))\n"
+        "groups = tuple(Group(str(n), tuple(map(choice, (3, 5, 8, 13)))) for n in range(12))\n"
+        "minimise_worst(Problem(groups, 77), 0.0, 5.0)\n"
+        "from quantplan.solver import pulp_model\n"
+        "assert pulp_model._hide_banner.cache_info().currsize == 1, 'HiGHS was asked'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
