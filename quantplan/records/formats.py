@@ -1,6 +1,7 @@
 """The formats of plans, sensitivity tables, measurements, comparisons and runs. docs/formats.md has every field."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from quantplan.cache_sensitivity import CacheSensitivity
@@ -34,11 +35,13 @@ def _check_table(table: SensitivityTable) -> None:
                 raise ValueError(f"{row.tensor} has {ratio!r} times its damage on the text {name}")
 
 
+def _unless_empty(*names: str) -> Callable[[Fields], Fields]:
+    """What few have is left out where there is nothing; so records of before it have the digests that they had."""
+    return lambda fields: {name: value for name, value in fields.items() if name not in names or value}
+
+
 def _table_written(fields: Fields) -> Fields:
-    """What is not known is left out, so that tables of old versions keep their digests."""
-    known = {
-        name: value for name, value in fields.items() if name not in ("architecture", "shapes", "domains") or value
-    }
+    known = _unless_empty("architecture", "shapes", "domains")(fields)
     return known | {"rows": list(fields["rows"].values())}
 
 
@@ -49,25 +52,13 @@ def _rows_by_tensor(fields: Fields) -> Fields:
     return fields | {"rows": rows}
 
 
-def _without_domains(fields: Fields) -> Fields:
-    """Most sensitivities are of one text."""
-    return {name: value for name, value in fields.items() if name != "domains" or value}
-
-
-shape(
-    SensitivityRow,  # most tensors are encoded with importance
-    written=lambda fields: {name: value for name, value in fields.items() if name != "without_importance" or value},
-)
-shape(
-    ImatrixUse,  # most plans exclude nothing
-    written=lambda fields: {name: value for name, value in fields.items() if name != "excluded" or value},
-)
+shape(SensitivityRow, written=_unless_empty("without_importance", "domains"))
+shape(ImatrixUse, written=_unless_empty("excluded"))
 shape(
     Plan,
     required=("outcome", "imatrix", "predicted_kld", "layer_types", "made_from"),
-    written=lambda fields: {name: value for name, value in fields.items() if name != "predicted_domains" or value},
+    written=_unless_empty("predicted_domains"),
 )
-shape(SensitivityRow, written=_without_domains)
 shape(SensitivityTable, written=_table_written, read=_rows_by_tensor)
 PLANS = register(
     # 1: first; 2: what was minimised, prices, limits, devices, tokens/s; 3: compensated rounding; 4: types of the KV cache
@@ -92,9 +83,7 @@ _CHUNK_KEYS = {
 
 def _written(fields: Fields) -> Fields:
     percentiles = fields.pop(_PERCENTILE)
-    fields = {
-        name: value for name, value in fields.items() if name not in ("spikes", "domains") or value
-    }  # most have none
+    fields = _unless_empty("spikes", "domains")(fields)
     if domains := fields.get("domains"):
         worst = max(domains, key=lambda domain: domain["kld"])
         fields["worst_domain"] = worst["name"] if worst["kld"] > 0 else None
@@ -115,7 +104,7 @@ def _of_domain(fields: Fields) -> Fields:
 
 
 shape(Conditions, names={"chunks": "windows"})
-shape(Spike, written=lambda fields: {name: value for name, value in fields.items() if name != "domain" or value})
+shape(Spike, written=_unless_empty("domain"))
 shape(DomainFigures, names=_CHUNK_KEYS | {"chunks": "windows"}, written=_of_domain, read=_percentiles)
 shape(
     Measurement,
