@@ -46,6 +46,7 @@ def test_probe_and_solve_from_its_table(command, workplace, small_model, small_t
         "tensors",
         "noise_floor",
         "not_found",
+        "encodings",
         "overhead",
         "forward_passes",
         "seconds",
