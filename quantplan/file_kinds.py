@@ -1,6 +1,7 @@
 """What a file is that was taken for another: failed downloads, archives and formats of other programs, by their first bytes."""
 
 import re
+from pathlib import Path
 
 START = 512  # bytes that are enough to tell
 _AGAIN = "the download failed; download the file itself again"
@@ -26,6 +27,13 @@ _SIGNATURES = (
     *((b"\x80\x02" + code, _PICKLE) for code in (b"\x8a", b"}", b"c", b"(", b"]")),
     *((bytes((0x80, version)), _PICKLE) for version in (3, 4, 5)),
     (b"%PDF", "a PDF document, which is no model"),
+    (b"\x89PNG", "an image (PNG), which is no model"),
+    (b"\xff\xd8\xff", "an image (JPEG), which is no model"),
+    (b"\x7fELF", "a program, which is no model"),
+    (
+        b"\xff\xfeG\0G\0U\0F\0",
+        f"a GGUF that was written as a text in UTF-16, as > of PowerShell does: {_AGAIN} (curl -o)",
+    ),
 )
 _POINTER_SIZE = re.compile(r"^(?:size|filesize =) *(\d+)", re.MULTILINE)
 _TITLE = re.compile(r"<title>\s*([^<]{1,80})", re.IGNORECASE)
@@ -34,6 +42,16 @@ _REFUSALS = re.compile(
     r"invalid (?:username|credentials)|access to model .* is restricted|internal server error|bad gateway|too many requests",
     re.IGNORECASE,
 )
+
+
+_UNFINISHED = (".aria2", ".crdownload", ".download", ".incomplete", ".opdownload", ".part", ".tmp", ".!qb")
+
+
+def unfinished(path: Path) -> str | None:
+    """What to do about a file whose name is that of an unfinished download; None for any other."""
+    if not any(f"{suffix}." in f"{path.name.lower()}." for suffix in _UNFINISHED):
+        return None
+    return "its name is that of an unfinished download: let it end, or download it again"
 
 
 def file_kind(start: bytes, size: int) -> str | None:
@@ -60,6 +78,8 @@ def file_kind(start: bytes, size: int) -> str | None:
 def _zip(start: bytes) -> str:
     if b"data.pkl" in start or b"archive/" in start:
         return f"a checkpoint of PyTorch: {_CONVERT}"
+    if b".npy" in start:
+        return "an archive of NumPy arrays, which is no model in GGUF: convert the model first"
     return f"a zip archive: {_UNPACK} (unzip)"
 
 

@@ -243,7 +243,7 @@ def read_text(path: Path) -> str:
         raise BadFile(f"cannot read the text {path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise BadFile(
-            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); convert it if it is a text"
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); convert it to UTF-8 if it is a text"
         ) from None
     if not text.strip():
         raise BadFile(f"{path}: the text is empty")

@@ -55,6 +55,10 @@ KINDS = [
     (safetensors(), "a safetensors file: convert the model"),
     (b"tjgg" + bytes(100), r"before GGUF \(ggjt\)"),
     (b"lmgg" + bytes(100), r"before GGUF \(ggml\)"),
+    (zipped("weights.npy"), "an archive of NumPy arrays"),
+    ("GGUF\x03".encode("utf-16"), "a text in UTF-16, as > of PowerShell does"),
+    (b"\x89PNG\r\n", r"an image \(PNG\)"),
+    (b"\x7fELF\x02", "a program"),
     (b"model.gguf".ljust(257, b"\0") + b"ustar" + bytes(250), "a tar archive"),
 ]
 

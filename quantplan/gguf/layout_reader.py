@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 
 from quantplan.errors import BadFile
-from quantplan.file_kinds import START, file_kind, start_in_words
+from quantplan.file_kinds import START, file_kind, start_in_words, unfinished
 from quantplan.gguf.layout import ARRAY, SIZES, STRING, U32, U64, Layout, MetadataEntry, TensorInfo, encoded
 
 _MAX_DIMS, _MAX_NAME, _MAX_ELEMENTS = 4, 64, 1 << 63  # ggml.h
@@ -34,7 +34,8 @@ def read_layout(path: Path | str) -> Layout:
             f"{path}: damaged header: {error}; convert the model again, or get the file from elsewhere"
         ) from None
     except (struct.error, ValueError, OverflowError) as error:
-        raise BadFile(f"{path}: damaged header ({error}); is the download complete?") from None
+        reason = f"it ends at byte {path.stat().st_size:,}" if isinstance(error, struct.error) else error
+        raise BadFile(f"{path}: damaged header ({reason}); {unfinished(path) or 'is the download complete?'}") from None
 
 
 def _check_start(path: Path) -> None:
@@ -59,7 +60,9 @@ def _check_start(path: Path) -> None:
 def _what_instead(path: Path, start: bytes) -> str:
     kind = file_kind(start, path.stat().st_size)
     return (
-        f" but {kind}" if kind else f" ({start_in_words(start)}); download it again, or convert the model to GGUF first"
+        f" but {kind}"
+        if kind
+        else f" ({start_in_words(start)}); {unfinished(path) or 'download it again, or convert the model to GGUF first'}"
     )
 
 

@@ -14,6 +14,12 @@ from quantplan.llamacpp import ggml
 from quantplan.quant_type import foreign_type, ggml_type
 from quantplan.tensor import Model, Tensor, padded
 
+_OTHER_KINDS = {  # values of general.type that are no model
+    "imatrix": "an imatrix, not a model; give it as --imatrix",
+    "adapter": "an adapter (LoRA), not a model: it stays as it is; give the model that it is for, or merge it into that "
+    "(llama-export-lora)",
+    "control-vector": "a control vector, not a model",
+}
 _SAMPLE = 4096  # bytes at start, middle and end of each tensor that go into the digest
 
 
@@ -24,8 +30,8 @@ def read_model(path: Path | str) -> Model:
     tensors: list[Tensor] = []
     for shard, (shard_path, layout) in enumerate(shards):
         tensors += _tensors(layout, shard_path, shard)
-    if metadata.get("general.type") == "imatrix":
-        raise BadFile(f"{paths[0]}: this is an imatrix, not a model; give it as --imatrix")
+    if other := _OTHER_KINDS.get(str(metadata.get("general.type"))):
+        raise BadFile(f"{paths[0]}: this is {other}")
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str) or not tensors:
         raise BadFile(

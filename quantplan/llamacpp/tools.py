@@ -25,6 +25,7 @@ _TROUBLE = re.compile(
     r"no such|out of memory|terminate called|assert\w*)\b|GGML_ASSERT",
     re.IGNORECASE,
 )
+_NEWER = "unknown model architecture"
 _LISTED = re.compile(
     r"\s*(?:\d[\d.]* \w )?(?:llama_model_loader: - |print_info: |load: |load_tensors: )"
 )  # what a model has
@@ -124,7 +125,10 @@ def run_program(
 def first_reason(lines: Iterable[str]) -> str | None:
     """What went wrong first, by llama.cpp's log: what follows are consequences. None where no line says so."""
     said = next((line for line in lines if _TROUBLE.search(line) and not _LISTED.match(line)), None)
-    return None if said is None else _PREFIX.sub("", said.strip())
+    if said is None:
+        return None
+    newer = "; this llama.cpp does not know it yet: update llama-cpp-python" if _NEWER in said else ""
+    return _PREFIX.sub("", said.strip()) + newer
 
 
 def failure(finished: Finished, what: str = "") -> ToolFailed:

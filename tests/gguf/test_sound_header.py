@@ -25,6 +25,26 @@ def text(word):
 
 
 @pytest.mark.parametrize(
+    ("kind", "reason"), [(b"adapter", r"an adapter \(LoRA\), not a model"), (b"control-vector", "a control vector")]
+)
+def test_what_is_no_model(parts, tmp_path, kind, reason):
+    changed = parts.copy()
+    changed.entries.append((b"general.type", *text(kind)))
+    (tmp_path / "odd.gguf").write_bytes(changed.bytes)
+    with pytest.raises(BadFile, match=f"this is {reason}"):
+        read_model(tmp_path / "odd.gguf")
+
+
+@pytest.mark.parametrize("name", ["m.gguf.part", "m.gguf.crdownload", "m.gguf.incomplete", "m.part.gguf"])
+def test_names_of_unfinished_downloads(parts, tmp_path, name):
+    for content in (parts.bytes[:500], b"\1\2\3" * 10):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(BadFile, match="that of an unfinished download") as refused:
+            read_model(tmp_path / name)
+        assert "unpack" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"block_count": u32(0)}, "block_count is 0"),
