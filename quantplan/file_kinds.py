@@ -91,13 +91,13 @@ def _answer(text: str, size: int) -> str | None:
         meant = f" to a file of {int(stands_for[1]):,} bytes" if stands_for else ""
         command = f"`{which.replace('-', ' ')} pull`"
         return f"a {which} pointer{meant}: run {command}, or download the file itself, from an address with /resolve/ in it"
-    if lower.startswith(("<!doctype html", "<html", "<head", "<body", "<!--")):
+    if lower.startswith(("<!doctype html", "<html", "<head", "<body")) or (lower[:4] == "<!--" and "<html" in lower):
         title = _TITLE.search(text)
         page = f"a web page ({title[1].strip()})" if title else "a web page"
         return (
             f"{page}: the download failed; download the file itself, from an address with /resolve/ instead of /blob/"
         )
-    if lower.startswith("<"):
+    if lower.startswith(("<?xml", "<error", "<response")):
         return f"XML, an answer of a server ({_line(text)}): {_AGAIN}"
     if lower.startswith("{") and '"weight_map"' in lower:
         return f"the index of a model in safetensors: {_CONVERT}"

@@ -123,3 +123,10 @@ def test_a_large_model_is_no_text(tmp_path):
     assert is_gguf(tmp_path / "text.gguf") and not starts_as_gguf(tmp_path / "text.gguf")
     with pytest.raises(BadFile, match="a GGUF file"):
         read_text_file(path, "a text")
+
+
+@pytest.mark.parametrize(
+    "start", [b'<div align="center">\n<img src="x.png">', b"<!-- made by hand -->\n# Card", b"<pre>x</pre>"]
+)
+def test_markdown_that_begins_with_html_is_no_answer_of_a_server(start):
+    assert file_kind(start, 2000) is None

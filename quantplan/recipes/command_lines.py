@@ -4,8 +4,9 @@ Source: ``main`` of tools/quantize/quantize.cpp; the output may be left out, the
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from quantplan.errors import BadFile
 from quantplan.quant_type import QuantType
@@ -46,9 +47,15 @@ def is_quantize(words: Sequence[str]) -> bool:
     return any(_PROGRAM.fullmatch(word) for word in words)
 
 
-def parse_command(words: Sequence[str]) -> RuleText:
-    """The rules of a command. BadFile where an option has no value, or cannot be followed."""
+def parse_command(words: Sequence[str], files: Mapping[str, str] = MappingProxyType({})) -> RuleText:
+    """The rules of a command. ``files``: texts that its script has written before, by name.
+
+    BadFile where an option has no value, or cannot be followed.
+    """
     options, others, warnings = _split(_arguments(words))
+    for name in [name for name in options.get(_RULES_FILE, ()) if name in files]:
+        options.setdefault(_RULE, []).extend(files[name].split())
+        options.pop(_RULES_FILE)
     if _RULES_FILE in options:
         raise BadFile(f"the command line reads its rules from {options[_RULES_FILE][0]}; import that file")
     if _PRUNED in options:

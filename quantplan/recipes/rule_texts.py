@@ -8,7 +8,15 @@ from contextlib import suppress
 from dataclasses import replace
 
 from quantplan.errors import BadFile, QuantplanError
-from quantplan.recipes.code_parts import code_blocks, code_spans, command_lines, has_prose, indented_blocks, plain_text
+from quantplan.recipes.code_parts import (
+    argument_lists,
+    code_blocks,
+    code_spans,
+    command_lines,
+    has_prose,
+    indented_blocks,
+    plain_text,
+)
 from quantplan.recipes.command_lines import has_rule_options, is_quantize, parse_command
 from quantplan.recipes.rule_lists import RuleText, is_rule_list, parse_rule_list, without_comments
 from quantplan.recipes.shell_commands import Shell
@@ -73,12 +81,13 @@ def _recipes(parts: Sequence[str], shell: Shell) -> Iterator[RuleText]:
 
 def _commands(script: str, shell: Shell) -> Iterator[RuleText]:
     """The recipe of each llama-quantize command that has one."""
+    script = "\n".join(argument_lists(script)) or script
     commands = [words for words in shell.commands(script) if has_rule_options(words) or is_quantize(words)]
     recipes = [words for words in commands if has_rule_options(words)]
     if not recipes:
         raise BadFile("the command line has no --tensor-type or --custom-q rule")
     for words in recipes:
-        yield parse_command(words)
+        yield parse_command(words, shell.files)
 
 
 def _different(first: RuleText, others: Iterator[RuleText]) -> int:

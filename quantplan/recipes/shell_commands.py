@@ -14,7 +14,7 @@ _CONTINUED = re.compile(r"[\\^`][ \t]*\n")
 _BATCH = re.compile(r"^[ \t]*(?:@echo\b|rem\b|::|pause\s*$|set\s+\w+=)|\^[ \t]*\n", re.MULTILINE | re.IGNORECASE)
 _REMARK = re.compile(r"^[ \t]*@?(?:rem\b|::).*$", re.MULTILINE | re.IGNORECASE)
 _ASSIGNED = re.compile(r"(\w+)=(.*)", re.DOTALL)
-_VARIABLE = re.compile(r"\$\{(\w+)(?:\[[@*]\])?\}|\$(\w+)|%(\w+)%")
+_VARIABLE = re.compile(r"\$\{(\w+)(?:\[[@*]\]|:?-([^}]*))?\}|\$(\w+)|%(\w+)%")  # the second is a default
 _BRACKETS = re.compile(r"\([^()\s]*\)(?=[^\s;&|()])")  # of a pattern at the start of a word
 _PLAIN = re.compile(r"\$\{[^}\n]*\}|[^\s'\"\\;&|<>()$]+|\$")
 _REDIRECTION = re.compile(r"\d*(?:&>>?|>>?&?|<<<|<&?)(\d+(?!\S))?")
@@ -26,16 +26,19 @@ _ESCAPED = "\\\"'$&|;<>()*?[]{}#`! \t"
 
 @dataclass
 class Shell:
-    """``variables``: what the text has set so far, as it is written; ``turns``: how often its loops over words run."""
+    """``variables``: what the text has set so far, as it is written; ``turns``: how often its loops over words run; ``files``:
+    texts that it has written into files, by name.
+    """
 
     variables: dict[str, str] = field(default_factory=dict)
     turns: int = 1
+    files: dict[str, str] = field(default_factory=dict)
 
     def commands(self, text: str) -> list[list[str]]:
         """The words of each command in order, assignments left out. BadFile for a quote or bracket without an end."""
         batch = bool(_BATCH.search(text))
         script = _CONTINUED.sub(" ", _REMARK.sub("", text) if batch else text)
-        lexer = _Lexer(script, self.variables, quotes='"' if batch else "\"'")
+        lexer = _Lexer(script, self.variables, '"' if batch else "\"'", self.files)
         commands = (self._without_assignments(words) for words in lexer.commands())
         return [words for words in commands if words]
 
@@ -53,8 +56,10 @@ class Shell:
 
 
 class _Lexer:
-    def __init__(self, text: str, variables: dict[str, str], quotes: str) -> None:
-        self.text, self.variables, self.quotes, self.at = text, variables, quotes, 0
+    def __init__(self, text: str, variables: dict[str, str], quotes: str, files: dict[str, str]) -> None:
+        self.text, self.variables, self.quotes, self.files, self.at = text, variables, quotes, files, 0
+        self.document: str | None = None  # the here-document of the command, and the file that its output goes to
+        self.target = ""
 
     def commands(self) -> Iterator[list[str]]:
         """Words are expanded when they are met, with the variables as they are then."""
@@ -69,13 +74,22 @@ class _Lexer:
                 continue
             elif character in "\n;&|()" and not _BRACKETS.match(self.text, self.at):
                 self.at += 1
+                self._end(words)
                 if words:
                     yield words
                 words = []
             else:
                 words += self._words()
+        self._end(words)
         if words:
             yield words
+
+    def _end(self, words: list[str]) -> None:
+        """Keeps what a command writes into a file: ``cat > FILE << END``, ``tee FILE << END``."""
+        target = self.target or (words[-1] if words[:1] == ["tee"] else "")
+        if self.document is not None and target:
+            self.files[target] = self.document
+        self.document, self.target = None, ""
 
     def _skip_line(self) -> None:
         end = self.text.find("\n", self.at)
@@ -86,6 +100,8 @@ class _Lexer:
         if here := _HERE.match(self.text, self.at):
             end = re.compile(rf"^\s*{here[2]}\s*$", re.MULTILINE).search(self.text, here.end())
             rest, self.at = self.text[here.end() :].partition("\n")[0], end.end() if end else len(self.text)
+            inside = self.text[here.end() + len(rest) : end.start() if end else self.at]
+            self.document = inside if here[1] else self._expanded(inside)
             self.text = (
                 self.text[: self.at] + rest + self.text[self.at :]
             )  # what follows on the first line still counts
@@ -97,7 +113,8 @@ class _Lexer:
         if not redirected[1]:
             while self.text[self.at : self.at + 1] in (" ", "\t"):
                 self.at += 1
-            self._words()
+            words = self._words()
+            self.target = "".join(words) if redirected[0].startswith((">", "1>")) else self.target
         return True
 
     def _words(self) -> list[str]:
@@ -109,7 +126,7 @@ class _Lexer:
         options = word.strip()[1:-1] if word.startswith("(") else word  # an array's or a text's
         if not _VARIABLE.fullmatch(written) or not _OPTIONS.search(options):
             return [word]
-        inner = _Lexer(" ".join(options.split()), {}, self.quotes)
+        inner = _Lexer(" ".join(options.split()), {}, self.quotes, {})
         return [each for words in inner.commands() for each in words]
 
     def _piece(self, inside: bool) -> str | None:
@@ -164,8 +181,13 @@ class _Lexer:
         raise self._endless("(")
 
     def _expanded(self, text: str) -> str:
-        """With the variables that are set; others stay as they are written."""
-        return _VARIABLE.sub(lambda name: self.variables.get(name[1] or name[2] or name[3], name[0]), text)
+        """With the variables that are set, or their defaults; others stay as they are written."""
+
+        def value(match: re.Match[str]) -> str:
+            name, default = match[1] or match[3] or match[4], match[2]
+            return self.variables.get(name, match[0] if default is None else default)
+
+        return _VARIABLE.sub(value, text)
 
     def _endless(self, what: str) -> BadFile:
         line = self.text.count("\n", 0, self.at) + 1

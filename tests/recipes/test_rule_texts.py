@@ -158,6 +158,25 @@ def test_of_several_recipes_the_first_is_read(text, warning):
     assert [warning in each for each in found.warnings] == [True]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cat <<'END' > rules.txt\nattn_v=q8_0\nEND\nllama-quantize --tensor-type-file rules.txt m.gguf o.gguf Q4_K_M",
+        "v=attn_v\ncat > r.txt << END\n$v=q8_0\nEND\nllama-quantize --tensor-type-file r.txt m.gguf o.gguf Q4_K_M",
+        "tee r.txt <<END\nattn_v=q8_0\nEND\nllama-quantize --tensor-type-file r.txt m.gguf o.gguf Q4_K_M",
+        'llama-quantize --tensor-type "${RULE:-attn_v=q8_0}" m.gguf "${2-o.gguf}" ${1:-Q4_K_M}',
+        'import subprocess\nsubprocess.run(["llama-quantize", "--tensor-type", "attn_v=q8_0", src, f"{x}.gguf", "Q4_K_M"])',
+        "It's easy:\n```python\ncmd = ('/b/llama-quantize', '--tensor-type', r'attn_v=q8_0', str(src), dst, 'Q4_K_M', '8')\n```",
+        "llama-quantize --tensor-type \x1b[32mattn_v=q8_0\x1b[0m m.gguf o.gguf \x1b[1mQ4_K_M\x1b[0m",
+        "llama-quantize \u2013\u2013tensor-type \u201cattn_v=q8_0\u201d m.gguf o.gguf Q4_K_M",
+    ],
+)
+def test_rules_in_files_defaults_lists_and_colours(text):
+    """Here-documents, defaults of variables, Python's lists of words, what a terminal has coloured."""
+    found = parse_rules(text)
+    assert ([str(rule) for rule in found.rules], found.ftype, found.warnings) == (["attn_v=q8_0"], "Q4_K_M", ())
+
+
 def test_a_file_type_may_be_its_number():
     assert parse_rules("llama-quantize --tensor-type a=q8_0 in.gguf out.gguf 15 8").ftype == "15"
     assert parse_rules("llama-quantize --tensor-type a=q8_0 in.gguf 15").ftype == "15"
