@@ -55,6 +55,10 @@ class BadUsage(QuantplanError):
     exit_code = 2
 
 
+class ImatrixNeeded(BadUsage):
+    """Types that need imatrix data which is not there."""
+
+
 class BadFile(QuantplanError):
     exit_code = 3
 

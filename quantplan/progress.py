@@ -10,11 +10,14 @@ Library functions take ``report: Reporter = SILENT`` and write
 ``quantplan.cli.console`` shows stages as progress bars on stderr; a program may pass an object of its own.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 Advance = Callable[[float], None]  # takes how many more units of the stage are done
+_AT_ONCE = 1.0  # seconds: what is reported earlier was done before
+_MINUTE, _HOUR = 60, 3600
 
 
 class Reporter(Protocol):
@@ -60,3 +63,27 @@ def absolute(advance: Advance) -> Advance:
         done = amount
 
     return reached
+
+
+class StagePace:
+    """How long the rest of a stage takes by its own pace so far; what it reports at once, of an earlier run, does not count."""
+
+    def __init__(self, total: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._total, self._clock, self._began = total, clock, clock()
+        self._before, self.done = 0.0, 0.0
+        self.left: float | None = None  # seconds, at the last step; None while nothing is known
+
+    def advance(self, amount: float) -> None:
+        elapsed = self._clock() - self._began
+        self.done += amount
+        if elapsed < _AT_ONCE:
+            self._before = self.done
+        elif self.done > self._before:
+            self.left = max(self._total - self.done, 0.0) * elapsed / (self.done - self._before)
+
+
+def human_seconds(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 2 * _MINUTE:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / _MINUTE:.0f} min" if seconds < 2 * _HOUR else f"{seconds / _HOUR:.1f} h"

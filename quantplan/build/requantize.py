@@ -60,7 +60,7 @@ def requantization(
     BadUsage where nothing can be compensated, TextTooShort, NoSpace.
     """
     given = read_model(file)
-    _check_same_model(given, source)  # a file of another model must not cost a pass over the text
+    check_base(given, source)  # a file of another model must not cost a pass over the text
     moments = collect_for_rounding(source, quantizable(source), calibration, options, cache, report)
     path = moments.folder / f"{model_stem(source.path.name)}.imatrix.gguf"
     write_imatrix(moments.imatrix("calibration text"), path)
@@ -88,8 +88,8 @@ def other_weights(given: Model, source: Model) -> str | None:
     return None
 
 
-def _check_same_model(given: Model, source: Model) -> None:
-    """As ``check_same_model``; types of another architecture are no types of this model either."""
+def check_base(given: Model, source: Model) -> None:
+    """As ``check_same_model``; types of another architecture are no types of this model either. ModelMismatch."""
     check_same_model(given, source)
     if given.architecture != source.architecture:
         odd = next(

@@ -2,13 +2,15 @@
 
 import json
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from quantplan.budget import human_bytes
 from quantplan.cli import streams
+from quantplan.progress import StagePace, human_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from quantplan.report.table import Table
 
 _WIDE = 160  # columns where there is no terminal
+_BETWEEN_LINES = 60.0  # seconds, of a stage where there is no terminal
 
 
 def say(text: str) -> None:
@@ -109,23 +112,36 @@ def terminal() -> "Iterator[Reporter]":
         TaskProgressColumn,
         TextColumn,
         TimeElapsedColumn,
-        TimeRemainingColumn,
     )
 
-    description, detail = (TextColumn(f"{{task.{each}}}", markup=False) for each in ("description", "fields[detail]"))
-    columns = (description, BarColumn(), TaskProgressColumn(), detail)
-    bars = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    texts = ("description", "fields[detail]", "fields[left]")
+    description, detail, left = (TextColumn(f"{{task.{each}}}", markup=False) for each in texts)
+    columns = (description, BarColumn(), TaskProgressColumn(), detail, TimeElapsedColumn(), left)
+    bars = Progress(*columns, console=Console(stderr=True), transient=True)
     with bars:
         yield _Bars(bars)
 
 
 class _Lines:
-    """Stages named as they begin."""
+    """Stages named as they begin, and once a minute how far they are and what is left."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
 
     @contextmanager
     def stage(self, name: str, total: float = 1.0, unit: str = "") -> "Iterator[Advance]":
         say(f"{name} ...")
-        yield lambda amount: None
+        pace, said = StagePace(total, self._clock), self._clock()
+
+        def advance(amount: float) -> None:
+            nonlocal said
+            pace.advance(amount)
+            if self._clock() - said >= _BETWEEN_LINES and pace.done < total:
+                said = self._clock()
+                done = _amounts(pace.done, total, unit) or f"{pace.done / total:.0%}"
+                say(f"{name}: {', '.join(filter(None, (done, _left(pace))))}")
+
+        yield advance
 
     def say(self, text: str) -> None:
         say(text)
@@ -145,22 +161,27 @@ class _Bars:
 
     @contextmanager
     def stage(self, name: str, total: float = 1.0, unit: str = "") -> "Iterator[Advance]":
-        task = self._bars.add_task(streams.visible(name), total=total, detail="")
+        task, pace = self._bars.add_task(streams.visible(name), total=total, detail="", left=""), StagePace(total)
         try:
-            yield lambda amount: self._advance(task, amount, unit)
+            yield lambda amount: self._advance(task, pace, amount, unit)
         finally:
             self._bars.remove_task(task)
 
-    def _advance(self, task: "TaskID", amount: float, unit: str) -> None:
+    def _advance(self, task: "TaskID", pace: StagePace, amount: float, unit: str) -> None:
+        pace.advance(amount)
         self._bars.advance(task, amount)
         state = self._bars.tasks[self._bars.task_ids.index(task)]
-        self._bars.update(task, detail=_amounts(state.completed, state.total or 1.0, unit))
+        self._bars.update(task, detail=_amounts(state.completed, state.total or 1.0, unit), left=_left(pace))
 
     def say(self, text: str) -> None:
         self._bars.console.print(streams.visible(text), highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         self.say(f"warning: {text}")
+
+
+def _left(pace: StagePace) -> str:
+    return "" if pace.left is None else f"about {human_seconds(pace.left)} left"
 
 
 def _amounts(done: float, total: float, unit: str) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from quantplan.cli import console, options
 from quantplan.cli.cache_options import MeasuredCacheOptions
+from quantplan.cli.estimate_output import put_estimate
 from quantplan.cli.framework import OutputOptions, command, option, out_option
 from quantplan.cli.option_groups import (
     MEASURING,
@@ -98,8 +99,8 @@ def measure(
     if output.dry_run:
         _announce(files, options.evaluation_files(text.text) if losses else (), engine, evidence)
         if base is not None:
-            console.put(
-                f"expected: {_estimate(base, files, options.evaluation_text(text.text, special.reader(base)), engine, how)}"
+            put_estimate(
+                [_estimate(base, files, options.evaluation_text(text.text, special.reader(base)), engine, how)]
             )
         return
     here = [options.local(file) for file in files]

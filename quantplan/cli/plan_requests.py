@@ -62,10 +62,11 @@ class PlanningOptions:
         limits, measuring = replace(self.limits, serve_ctx=ctx), replace(self.measuring, ctx=None)
         return replace(self, limits=limits, measuring=measuring)
 
-    def request(self, budget: str | None, automatic_cache: bool = False) -> PlanRequest:
+    def request(self, budget: str | None, automatic_cache: bool = False, imatrix_there: bool = True) -> PlanRequest:
         """The request that the options make, checked as far as nothing need be measured for it.
 
-        ``automatic_cache``: whether --kv auto is possible; then the request has the smallest cache.
+        ``automatic_cache``: whether --kv auto is possible; then the request has the smallest cache. ``imatrix_there``: else it
+        is made later, and the request has none.
         """
         target, limits = self.target, self.limits
         if not automatic_cache:
@@ -80,7 +81,7 @@ class PlanningOptions:
         request = api.plan_request(
             source,
             budget,
-            imatrix=options.checked_imatrix(self.imatrix.imatrix, source),
+            imatrix=options.checked_imatrix(self.imatrix.imatrix, source) if imatrix_there else None,
             types=self.constraints.types,
             constraints=constraints,
             per=self.constraints.per.value,
@@ -162,6 +163,17 @@ class PlanningOptions:
             CACHE_SENSITIVITIES.write(measured, path)
             console.say(f"written: {path}")
         return measured
+
+    def besides(self, request: PlanRequest, types: tuple[QuantType, ...], how: AutoCacheOptions) -> list[str]:
+        """What is measured for some limits, in words."""
+        words = []
+        if self.limits.automatic and how.kv_sensitivity is None:
+            words.append(f"{how.kv_chunks} long chunks with each pair of cache types")
+        if request.least_tps is not None:
+            speeds = SpeedOptions(self.execution.parsed())
+            count = pending(request.model, types, speeds, options.cache_folder())[0]
+            words += [f"{count} timings of this machine's kernels"] if count else []
+        return words
 
     def speeds(self, request: PlanRequest, types: tuple[QuantType, ...]) -> SpeedTable | None:
         """This machine's speeds: measured where a limit needs them, else only where all of them are known already.

@@ -1,11 +1,11 @@
 """`quantplan probe`: what each tensor costs in KL divergence, measured in the loaded model."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from quantplan.cli import console, options
+from quantplan.cli.estimate_output import estimate_fields, put_estimate
 from quantplan.cli.framework import OutputOptions, command, option, out_option
 from quantplan.cli.option_groups import (
     ImatrixOptions,
@@ -16,8 +16,7 @@ from quantplan.cli.option_groups import (
 )
 from quantplan.cli.plan_options import ProbingOptions
 from quantplan.cli.plan_requests import warn_of_activation_quantization
-from quantplan.estimates.pace import forward_pace, rounding_seconds
-from quantplan.estimates.work import WorkEstimate, of_probe, why_not_timed
+from quantplan.estimates.table_work import of_table, timed
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp.encodable_types import parse_writable
 from quantplan.measurement import Estimate
@@ -72,12 +71,7 @@ def probe(
         _against(against, source, importance, text, how, output)
         return
     if output.dry_run:
-        per_tensor = how.probe.base_chunks(sys.maxsize)
-        console.put(
-            f"{len(tensors)} tensors, {per_tensor} chunks of {how.probe.n_ctx} tokens each, one swap per tensor"
-        )
-        others = "second moments and rounding errors" if how.compensate else "rounding errors"
-        console.put(f"expected: {_estimate(source, tensors, importance, how)}; {others} come on top")
+        _announce(source, tensors, importance, text, how, output.as_json)
         return
     with options.alone(), console.terminal() as report:
         estimated = price(source, tensors, importance, text, how, options.cache_folder(), report)
@@ -112,18 +106,22 @@ def _against(
     console.put(check.in_words())
 
 
-def _estimate(
-    model: Model, tensors: tuple[Tensor, ...], imatrix: Imatrix | None, how: SensitivityOptions
-) -> WorkEstimate:
-    """Swaps and rounding, by a short timing of both; tensors that are finished are not left out."""
-    execution = how.probe.execution
-    unknown = why_not_timed(model, execution)
-    pace = None if unknown else forward_pace(model, how.probe.n_ctx, execution)
-    work = of_probe(model, len(tensors), how.probe, pace, unknown)
-    if work.seconds is None:
-        return work
-    rounding = rounding_seconds(model, tensors, how.types, imatrix, how.sample_elements, execution.threads)
-    return replace(work, seconds=work.seconds + rounding)
+def _announce(
+    model: Model,
+    tensors: tuple[Tensor, ...],
+    imatrix: Imatrix | None,
+    text: Text,
+    how: SensitivityOptions,
+    as_json: bool,
+) -> None:
+    """What would be measured, and the time that it takes by a short timing; tensors that are finished are not left out."""
+    stages = of_table(model, tensors, imatrix, text, how, options.cache_folder(), timed(model, tensors, how.probe))
+    chunks = how.probe.base_chunks(sys.maxsize)
+    if as_json:
+        console.put_json({"tensors": len(tensors), "chunks": chunks, "expected": estimate_fields(stages)})
+        return
+    console.put(f"{len(tensors)} tensors, {chunks} chunks of {how.probe.n_ctx} tokens each, one swap per tensor")
+    put_estimate(stages)
 
 
 def _as_json(model: Model, measured: Probe) -> dict[str, Any]:

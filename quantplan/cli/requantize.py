@@ -9,6 +9,7 @@ import typer
 from quantplan.build.preflight import check_apart, check_space
 from quantplan.build.requantize import Requantization, requantization
 from quantplan.cli import console, options
+from quantplan.cli.estimate_output import estimate_fields, put_estimate
 from quantplan.cli.framework import OutputOptions, command, option, out_option
 from quantplan.cli.option_groups import (
     TEXTS,
@@ -18,11 +19,15 @@ from quantplan.cli.option_groups import (
     TextOptions,
 )
 from quantplan.errors import BadUsage
+from quantplan.estimates.requantize_work import of_requantizing
+from quantplan.estimates.table_work import timed
+from quantplan.estimates.work import WorkEstimate
 from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.evaluate.significance import Ratio, ratio_interval
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.gguf.shards import model_stem
+from quantplan.llamacpp.quantize import quantizable
 from quantplan.measurement import Measurement
 from quantplan.parallel.worker_pool import shortened
 from quantplan.records.codec import finite
@@ -63,13 +68,10 @@ def requantize(
     if calibration_text is None:
         raise BadUsage("no calibration text: give --calibration FILE, text like the model's use")
     here = execution.parsed("compensated rounding")
-    if output.dry_run:
-        size = read_model(path).file_bytes
-        console.put(f"would build {target} ({size:,} bytes) with the types of {path.name} from {source.path.name}")
-        return
     given = read_model(path)
-    check_apart([target], [*given.paths, *source.paths])
-    check_space(target, given.file_bytes)
+    if not output.dry_run:
+        check_apart([target], [*given.paths, *source.paths])
+        check_space(target, given.file_bytes)
     evaluation = (
         options.evaluation_text(
             text.text, calibration.reader(source), options.calibration_files(calibration.calibration)
@@ -78,6 +80,10 @@ def requantize(
         else ""
     )
     probe = ProbeOptions(options.ctx(measuring.ctx, source), execution=here)
+    if output.dry_run:
+        stages = _stages(given, source, calibration_text, evaluation, probe, measuring.eval_chunks)
+        _announce(target, given, source, stages, output.as_json)
+        return
     with console.terminal() as report:
         work = requantization(path, source, calibration_text, probe, options.cache_folder(), report)
         _tell(work, path, source)
@@ -85,6 +91,25 @@ def requantize(
     files = [target] if work.differs else [target, path]
     measured = _measured(source, files, evaluation, measuring, here) if evaluation else []
     _show(built, source, target, work, measured, output.as_json)
+
+
+def _stages(
+    given: Model, source: Model, calibration: Text, evaluation: Text, probe: ProbeOptions, chunks: int | None
+) -> list[WorkEstimate]:
+    """What is to be done, by a short timing; tensors that were encoded before are not left out."""
+    machine = timed(source, quantizable(source), probe)
+    return of_requantizing(given, source, calibration, evaluation, probe, chunks, options.cache_folder(), machine)
+
+
+def _announce(target: Path, given: Model, source: Model, stages: list[WorkEstimate], as_json: bool) -> None:
+    if as_json:
+        fields = {"file": str(target), "file_bytes": given.file_bytes, "expected": estimate_fields(stages)}
+        console.put_json(fields)
+        return
+    console.put(
+        f"would build {target} ({given.file_bytes:,} bytes) with the types of {given.path.name} from {source.path.name}"
+    )
+    put_estimate(stages)
 
 
 def _tell(work: Requantization, path: Path, source: Model) -> None:

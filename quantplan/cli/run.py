@@ -1,13 +1,11 @@
 """`quantplan run`: the whole chain from a model to the best file of each size, resumable at every step."""
 
-import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from quantplan.budget import human_bytes
 from quantplan.build.preflight import check_source
 from quantplan.cli import console, options
 from quantplan.cli.cache_options import AutoCacheOptions
@@ -24,8 +22,8 @@ from quantplan.cli.option_groups import (
 from quantplan.cli.plan_options import budgets_option
 from quantplan.cli.plan_output import default_plan_path, plan_name
 from quantplan.cli.plan_requests import PlanningOptions
-from quantplan.errors import BadUsage
-from quantplan.evaluate.baselines import BuildContext
+from quantplan.cli.run_dry_run import RunJob, announce, announce_imatrix
+from quantplan.errors import BadUsage, ImatrixNeeded
 from quantplan.evaluate.leakage import WORRYING, overlap
 from quantplan.evaluate.measure import MeasureOptions
 from quantplan.llamacpp.encodable_types import parse_writable
@@ -38,12 +36,11 @@ from quantplan.records.formats import COMPARISONS, PLANS, RUNS
 from quantplan.report.run_table import run_record, run_table
 from quantplan.run.refine import LEAST_CHUNKS
 from quantplan.run.run import run as run_targets
-from quantplan.run.run import run_status
-from quantplan.run.targets import RunOptions, RunResult, RunTarget, Texts, check_texts, disk_needed, make_imatrix
+from quantplan.run.targets import RunOptions, RunResult, RunTarget, Texts, check_texts, make_imatrix
 from quantplan.sensitivity.estimate import SensitivityOptions
 from quantplan.solver.worst_domain import WORST_DOMAIN
 from quantplan.tensor import Model
-from quantplan.text import Text, content, undivided
+from quantplan.text import content, undivided
 from quantplan.text_parts import probing_and_refinement
 
 
@@ -65,31 +62,6 @@ class RefinementOptions:
         "-w",
         default=(),
     )
-
-
-@dataclass(frozen=True)
-class _Job:
-    """All that a run needs. ``rounding_text``: what second moments are collected over."""
-
-    targets: list[RunTarget]
-    texts: Texts
-    options: RunOptions
-    imatrix: Path
-    rounding_text: Text
-
-    @property
-    def context(self) -> BuildContext:
-        folder = self.targets[0].file.parent / ".quantplan" / "builds"
-        return BuildContext(
-            self.targets[0].request.model,
-            folder,
-            self.imatrix,
-            self.options.measuring.execution.threads,
-            console.LINES,
-            self.rounding_text,
-            options.cache_folder(),
-            self.options.measuring.execution.memory,
-        )
 
 
 @command
@@ -136,34 +108,53 @@ def _worked(
     """From the imatrix on; of a dry run, what would be done."""
     path = _imatrix_path(asked.imatrix.imatrix, source)
     n_ctx = options.ctx(asked.measuring.ctx, source)
-    if not path.exists():
-        if output.dry_run:
-            console.put(f"imatrix   {path} would be made first; then the same command shows the rest")
-            return
+    if not path.exists() and not output.dry_run:
         files = options.calibration_files(asked.calibration.calibration)
         _make_imatrix(source, texts, files, path, n_ctx, asked.execution)
-    asked = replace(asked, model=ModelOptions(source.path), imatrix=ImatrixOptions(path))
-    request = asked.request(budget[0] if budget else None, automatic_cache=True)
-    if not request.limited:
-        raise BadUsage("how large may the file be? give --budget (repeatable), --max-kld or --vram")
-    how = asked.estimation(request)
-    run_options = _run_options(how, asked.measuring.sensitivity, request.objective, refinement, keep_all)
-    # the table of a file was probed on the whole calibration text, and so its second moments are of all of it
-    rounding_text = texts.calibration if run_options.source in SOURCES else asked.calibration.required(source)
-    job = _Job(_targets(request, budget), texts, run_options, path, rounding_text)
+    try:
+        job = _job(asked, budget, refinement, source, texts, path, keep_all=keep_all)
+    except ImatrixNeeded:
+        if path.exists():
+            raise
+        announce_imatrix(path, output.as_json)  # only it tells how large that file is
+        return
+    request, types = job.targets[0].request, job.options.pricing.types
     if output.dry_run:
-        _announce(job)
+        announce(job, asked.besides(request, types, cache), output.as_json)
         return
     if asked.limits.automatic:
         caches = asked.cache_sensitivity(request, cache)
         job = replace(job, targets=[replace(target, caches=caches) for target in job.targets])
     if request.least_tps is not None:
-        job = replace(job, options=replace(job.options, speeds=asked.speeds(request, how.types)))
+        job = replace(job, options=replace(job.options, speeds=asked.speeds(request, types)))
     with console.terminal() as report:
         results = run_targets(job.targets, job.texts, job.options, job.context, options.cache_folder(), report)
     for result in results:
         _write(result)
     _show(results, output.as_json)
+
+
+def _job(
+    asked: PlanningOptions,
+    budget: tuple[str, ...],
+    refinement: RefinementOptions,
+    source: Model,
+    texts: Texts,
+    imatrix: Path,
+    *,
+    keep_all: bool,
+) -> RunJob:
+    """With the imatrix unless it is still to be made; then ImatrixNeeded for a size that depends on it."""
+    asked = replace(asked, model=ModelOptions(source.path), imatrix=ImatrixOptions(imatrix))
+    request = asked.request(budget[0] if budget else None, automatic_cache=True, imatrix_there=imatrix.exists())
+    if not request.limited:
+        raise BadUsage("how large may the file be? give --budget (repeatable), --max-kld or --vram")
+    run_options = _run_options(
+        asked.estimation(request), asked.measuring.sensitivity, request.objective, refinement, keep_all
+    )
+    # the table of a file was probed on the whole calibration text, and so its second moments are of all of it
+    rounding_text = texts.calibration if run_options.source in SOURCES else asked.calibration.required(source)
+    return RunJob(_targets(request, budget), texts, run_options, imatrix, rounding_text)
 
 
 def _texts(
@@ -264,26 +255,3 @@ def _show(results: list[RunResult], as_json: bool) -> None:
     console.put_table(run_table(results))
     for result in results:
         console.put(f"{result.target.file.name}: {result.reason}. {result.comparison.verdict}")
-
-
-def _announce(job: _Job) -> None:
-    """What is done, what is left, and the disk that it takes."""
-    texts = job.texts
-    every = (texts.calibration, texts.validation, texts.evaluation)
-    sizes = ", ".join(f"{len(content(text)) / 1e3:,.0f} kB" for text in every)
-    console.put(f"imatrix   {job.imatrix} exists")
-    console.put(f"texts     {sizes} (calibration, validation, evaluation)")
-    states = run_status(job.targets, texts, job.options, job.context, options.cache_folder())
-    console.put(f"table     {'in the cache' if states[0].has_table else 'rounding, probe and activations to measure'}")
-    for state in states:
-        steps = f"{state.planned} plans solved, {state.measured} of them measured" if state.planned else "to plan"
-        steps += ", evaluated" if state.evaluated else ""
-        steps += ", the file exists" if state.file_exists else ""
-        target = state.target
-        limit = "" if target.budget_bytes is None else f", at most {target.budget_bytes:,} bytes"
-        console.put(f"{target.request.budget or '':9s} {target.file}{limit}: {steps}")
-    least, most = disk_needed(job.targets)
-    free = human_bytes(shutil.disk_usage(job.targets[0].file.absolute().parent).free)
-    console.put(
-        f"disk      at least {human_bytes(least)}, up to {human_bytes(most)} where there is room; {free} are free"
-    )

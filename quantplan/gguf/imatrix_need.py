@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from quantplan.errors import BadUsage
+from quantplan.errors import ImatrixNeeded
 from quantplan.imatrix import Imatrix
 from quantplan.llamacpp import ggml
 from quantplan.quant_type import QuantType
@@ -35,7 +35,7 @@ def without_imatrix_data(model: Model, assignment: Mapping[str, QuantType], imat
 
 
 def check_imatrix_data(model: Model, assignment: Mapping[str, QuantType], imatrix: Imatrix | None) -> None:
-    """BadUsage naming the tensors whose type needs imatrix data that is not there."""
+    """ImatrixNeeded naming the tensors whose type needs imatrix data that is not there."""
     missing = without_imatrix_data(model, assignment, imatrix)
     if missing:
         where = (
@@ -44,7 +44,7 @@ def check_imatrix_data(model: Model, assignment: Mapping[str, QuantType], imatri
             else f"{imatrix.path.name} has no data for them"
         )
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise BadUsage(
+        raise ImatrixNeeded(
             f"{', '.join(missing[:3])}{more} cannot be made without imatrix data and {where}, or choose "
             f"larger types (these need no data: {', '.join(_WITHOUT_NEED)})"
         )

@@ -194,16 +194,14 @@ class MomentMetric:
 
     def _sampled_matrices(self, tensor: Tensor, sample_elements: int | None) -> np.ndarray:
         stack = self.moments.input_of(tensor.name).stack
-        return spread(stack, stack if sample_elements is None else _MOST_MATRICES, tensor.name)
+        return spread(stack, sample_size(tensor, stack, sample_elements)[0], tensor.name)
 
     def _sampled(self, tensor: Tensor, number: int, sample_elements: int | None) -> np.ndarray:
         """float32 [rows, columns]: some rows of a matrix."""
         matrices = self.matrices(tensor)
         rows = matrices[number]
-        count = size = rows.stop - rows.start
-        if sample_elements is not None:
-            of_tensor = max(_LEAST_ROWS, sample_elements // (_SAMPLE_SHARE * tensor.columns))
-            count = max(_LEAST_MATRIX_ROWS, -(-of_tensor // min(len(matrices), _MOST_MATRICES)))
+        size = rows.stop - rows.start
+        count = sample_size(tensor, len(matrices), sample_elements)[1]
         weights = tensor_rows(self.model, tensor, spread(size, count, tensor.name) + rows.start)
         if not np.isfinite(weights).all():
             raise BadFile(f"{self.model.path}: {tensor.name} has NaN or infinite weights; convert the model again")
@@ -212,6 +210,16 @@ class MomentMetric:
     def _importance(self, tensor: Tensor, number: int) -> np.ndarray | None:
         diagonal = self.moments.diagonal(tensor.name)[number]
         return diagonal if diagonal.any() else None
+
+
+def sample_size(tensor: Tensor, stack: int, sample_elements: int | None) -> tuple[int, int]:
+    """How many of the matrices that are stacked in a tensor are measured, and rows of each."""
+    rows = tensor.rows // stack
+    if sample_elements is None:
+        return stack, rows
+    of_tensor = max(_LEAST_ROWS, sample_elements // (_SAMPLE_SHARE * tensor.columns))
+    matrices = min(stack, _MOST_MATRICES)
+    return matrices, min(rows, max(_LEAST_MATRIX_ROWS, -(-of_tensor // matrices)))
 
 
 def _energies(rows: np.ndarray, metric: Metric) -> np.ndarray:

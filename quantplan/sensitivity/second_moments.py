@@ -107,18 +107,38 @@ def chunks_needed(tensors: Iterable[Tensor], n_ctx: int) -> int:
     return -(-tokens_needed(max(tensor.columns for tensor in tensors)) // n_ctx)
 
 
+def all_sums(inputs: tuple[MatrixInput, ...], wanted: frozenset[str]) -> list[Sum]:
+    """Sums over the text in the order of the graph: full for the inputs of ``wanted`` matrices, of all others the diagonal."""
+    wanted = wanted | readers(inputs, wanted)
+    return [
+        Sum(number, expert, each.columns, not wanted.isdisjoint(each.tensors))
+        for number, each in enumerate(inputs)
+        if not each.looked_up
+        for expert in range(each.stack)
+    ]
+
+
 def missing(folder: Path, inputs: tuple[MatrixInput, ...], wanted: frozenset[str]) -> list[Sum]:
-    """Sums over the text that are not on disk, in the order of the graph."""
-    sums, wanted = [], wanted | readers(inputs, wanted)
-    for number, each in enumerate(inputs):
-        if each.looked_up:
-            continue
-        full = not wanted.isdisjoint(each.tensors)
-        for expert in range(each.stack):
-            kinds = (True,) if full else (True, False)
-            if not any(moment_files.sums_path(folder, number, expert, kind).exists() for kind in kinds):
-                sums.append(Sum(number, expert, each.columns, full))
-    return sums
+    """Sums that are not on disk."""
+
+    def there(each: Sum) -> bool:
+        kinds = (True,) if each.full else (True, False)
+        return any(moment_files.sums_path(folder, each.number, each.expert, kind).exists() for kind in kinds)
+
+    return [each for each in all_sums(inputs, wanted) if not there(each)]
+
+
+def kept(model: Model, tensors: Iterable[Tensor], text: Text, options: MomentOptions, cache: Path) -> bool:
+    """Whether ``collect`` would find all of them finished."""
+    folder = moments_folder(model, undivided(text), options, cache)
+    if not (folder / moment_files.INDEX).exists():
+        return False
+    return not missing(folder, CollectedMoments(folder).inputs, frozenset(tensor.name for tensor in tensors))
+
+
+def memory_limit(execution: Execution) -> int:
+    """Bytes that the sums of a pass may take."""
+    return execution.memory or psutil.virtual_memory().available // 2
 
 
 def waiting_bytes(memory: int) -> int:
@@ -157,7 +177,7 @@ def _collect(
     folder: Path,
     advance: Advance,
 ) -> None:
-    memory = options.execution.memory or psutil.virtual_memory().available // 2
+    memory = memory_limit(options.execution)
     planned = passes(sums, graph.inputs, memory)
     needed = sum(moment_files.sums_bytes(each.columns) for each in sums if each.full)
     moment_files.check_room(folder, needed, shutil.disk_usage(folder).free)

@@ -7,6 +7,27 @@ from rich.console import Console
 from quantplan.cli import console
 from quantplan.report.table import Table, as_rich
 
+
+def test_a_log_says_once_a_minute_what_is_left(capsys):
+    now = 0.0
+    with console._Lines(lambda: now).stage("probe", 71) as advance:
+        for _ in range(6):
+            now += 25
+            advance(1)
+    with console._Lines(lambda: now).stage("share") as advance:
+        now += 90
+        advance(0.25)
+        now += 90
+        advance(0.75)
+    assert capsys.readouterr().err.splitlines() == [
+        "probe ...",
+        "probe: 3/71, about 28 min left",
+        "probe: 6/71, about 27 min left",
+        "share ...",
+        "share: 25%, about 4 min left",
+    ]
+
+
 NOTE = "Each interval is its candidate's own: of 41 that gain nothing about 1 lie below 0 by chance."
 HEADINGS = ("Edits", "Place", "Layers", "PPL", "PPL against original, 95 %", "KLD")
 ROW = ("delete 5; swap 5 6", "1", "9", "51.7 ± 1.3", "-3.51 % (-17.67 to +13.08)", "0.1229 ± 0.0094")

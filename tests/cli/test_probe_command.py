@@ -82,9 +82,10 @@ def test_without_imatrix_there_is_a_warning(command, small_model, small_text):
 
 def test_dry_run_says_how_much_it_would_do(command, workplace, small_model, small_text):
     done = command("probe", "-m", small_model, "--calibration", small_text, *SHORT, "--dry-run")
-    first, expected = done.out.splitlines()
+    first, expected, *stages = done.out.splitlines()
     assert (done.code, first) == (0, "15 tensors, 16 chunks of 128 tokens each, one swap per tensor")
     assert expected.startswith("expected: about ")
+    assert [stage.split(": ")[0] for stage in stages] == ["  second moments", "  rounding errors", "  probe"]
     done = command("probe", "-m", small_model, "--calibration", small_text, "--ctx", "1024", "--dry-run")
     assert done.out.startswith("15 tensors, 4 chunks of 1024 tokens each, one swap per tensor\n")
     assert list(workplace.iterdir()) == []
@@ -191,12 +192,20 @@ def test_ctrl_c_keeps_what_was_finished(workplace, small_model, small_text):
 
 
 def test_a_dry_run_says_what_to_expect(command, small_model, small_text):
-    done = command("probe", "-m", small_model, "--calibration", small_text, "--types", "Q4_0,Q8_0", "--dry-run")
-    assert done.code == 0 and re.search(
-        r"^expected: about \d+ s, [\d.]+ MB of memory; second moments and rounding errors come on top$",
-        done.out,
-        re.MULTILINE,
-    )
+    words = ("probe", "-m", small_model, "--calibration", small_text, "--types", "Q4_0,Q8_0", "--dry-run", "--json")
+
+    def stages(*more):
+        done = command(*words, *more)
+        assert done.code == 0, done.err
+        expected = json.loads(done.out)["expected"]
+        assert all(stage["seconds"] > 0 and stage["memory_bytes"] > 0 for stage in expected["stages"])
+        assert expected["seconds"] == pytest.approx(sum(stage["seconds"] for stage in expected["stages"]))
+        return {stage["name"]: stage for stage in expected["stages"]}
+
+    assert list(stages()) == ["second moments", "rounding errors", "probe"] and stages()["second moments"]["disk_bytes"]
+    assert list(stages("--rounding", "stock")) == ["rounding errors", "probe"]
+    elsewhere = json.loads(command(*words, "-j", "2").out)["expected"]
+    assert elsewhere["seconds"] is None and elsewhere["unknown"] == "it runs in other processes"
     measured = command("measure", small_model, "-m", small_model, "--text", small_text, "--ctx", "64", "--dry-run")
     assert measured.code == 0 and re.search(
         r"^expected: about \d+ (s|min), [\d.]+ MB of memory$", measured.out, re.MULTILINE

@@ -183,3 +183,20 @@ def test_refused(command, words, small_model, quant, text, workplace, reference_
     assert little.code == 1 and "(288 columns) need 414,720 bytes of memory, 300,000 may be used" in little.error
     assert command(*words, "--memory", "much").code == 2
     assert not list(workplace.glob("*-compensated.gguf"))
+
+
+def test_a_dry_run_says_what_to_expect(command, words, text, quant):
+    done = command(*words, "--text", text, "--dry-run")
+    assert done.code == 0 and f"with the types of {quant.name}" in done.out and "\nexpected: about " in done.out
+    kept = ["second moments", "llama-quantize", "compensated rounding", "measuring"]
+    assert [line.split(": ")[0].strip() for line in done.out.splitlines()[2:]] == kept
+    expected = json.loads(command(*words, "--dry-run", "--json").out)["expected"]
+    assert [stage["name"] for stage in expected["stages"]] == kept[:3]
+    assert all(
+        stage["seconds"] > 0 and stage["memory_bytes"] > 0 and stage["disk_bytes"] for stage in expected["stages"]
+    )
+
+
+def test_a_dry_run_refuses_what_cannot_be_built(command, words, small_model, text, tmp_path):
+    other = command("requantize", tiny_moe(tmp_path / "moe.gguf"), *words[2:], "--dry-run")
+    assert other.code == 4 and "Traceback" not in other.err

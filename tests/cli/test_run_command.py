@@ -27,6 +27,21 @@ FEW = (
 )
 
 
+OF_TABLE = ["second moments", "rounding errors", "probe"]
+OF_FILES = ["llama-quantize", "compensated rounding", "validation", "evaluation"]
+
+
+def figures(command, *words):
+    """What --dry-run expects."""
+    done = command("run", *FEW, *words, "--dry-run", "--json")
+    assert done.code == 0, done.err
+    return json.loads(done.out)["expected"]
+
+
+def stages(command, *words):
+    return [stage["name"] for stage in figures(command, *words)["stages"]]
+
+
 @pytest.fixture
 def project(command, workplace, small_model, small_text, calibration_text, monkeypatch):
     monkeypatch.setattr(baselines, "published_ftypes", lambda: ("Q3_K_M", "Q4_K_M", "Q5_K_M"))
@@ -40,7 +55,8 @@ def project(command, workplace, small_model, small_text, calibration_text, monke
 
 def test_two_sizes_from_nothing_and_again(command, project):
     before = command("run", "-b", "5.5bpw", "-b", "Q4_K_M", *FEW, "--dry-run")
-    assert before.code == 0 and "imatrix/tied.gguf would be made first" in before.out
+    assert before.code == 0 and "imatrix/tied.gguf is made first" in before.out
+    assert stages(command, "-b", "5.5bpw", "-b", "Q4_K_M") == ["imatrix", *OF_TABLE, *OF_FILES]
 
     done = command("run", "-b", "5.5bpw", "-b", "Q4_K_M", *FEW, "--json")
     assert done.code == 0, done.err
@@ -61,6 +77,21 @@ def test_two_sizes_from_nothing_and_again(command, project):
     again = command("run", "-b", "5.5bpw", "-b", "Q4_K_M", *FEW, "--dry-run")
     assert again.code == 0, again.err
     assert "table     in the cache" in again.out and again.out.count("evaluated, the file exists") == 2
+    assert "expected" not in again.out and stages(command, "-b", "Q4_K_M") == []
+    assert stages(command, "-b", "6bpw") == OF_FILES
+
+
+def test_an_estimate_grows_with_the_sizes_and_the_text(command, project):
+    one, two = (figures(command, *words) for words in (("-b", "Q4_K_M"), ("-b", "Q4_K_M", "-b", "6bpw")))
+    assert [stage["name"] for stage in two["stages"]] == ["imatrix", *OF_TABLE, *OF_FILES]
+    assert all(stage["seconds"] > 0 and stage["memory_bytes"] > 0 for stage in one["stages"] + two["stages"])
+    assert two["disk_bytes"] > one["disk_bytes"] > 0
+    fixed = figures(command, "-b", "Q4_K_M", "--sensitivity", "prior", "--no-refine")
+    assert [stage["name"] for stage in fixed["stages"]] == ["imatrix", "llama-quantize", "validation", "evaluation"]
+    unsized = command("run", "-b", "IQ2_XXS", *FEW[:-2], "--dry-run")  # a size that depends on the imatrix
+    assert unsized.code == 0 and "imatrix/tied.gguf would be made first" in unsized.out
+    elsewhere = figures(command, "-b", "Q4_K_M", "-j", "2")
+    assert elsewhere["seconds"] is None and elsewhere["unknown"] == "it runs in other processes"
 
 
 def test_the_table_says_which_file_was_kept(command, project):

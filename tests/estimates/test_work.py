@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from model_parts import model_of
 
-from quantplan.estimates.pace import Pace, forward_pace, rounding_seconds
-from quantplan.estimates.work import WorkEstimate, human_seconds, of_measuring, of_probe, why_not_timed
+from quantplan.estimates.pace import Pace, forward_pace
+from quantplan.estimates.work import WorkEstimate, joined, of_measuring, of_probe, why_not_timed
 from quantplan.evaluate.same_tokens import TokenizedText
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.perplexity import base_file_bytes
 from quantplan.planning.request import quantizable
-from quantplan.quant_type import parse_types
 from quantplan.sensitivity.tensor_swap import ProbeOptions
 
 MODEL = model_of({"token_embd.weight": (256, 1000), "output.weight": (256, 1000)})
@@ -49,15 +48,19 @@ def test_what_cannot_be_timed_is_said():
     assert str(WorkEstimate(0.2, 2000)) == "about 1 s, 2.00 kB of memory"
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(40, "40 s"), (600, "10 min"), (9000, "2.5 h")])
-def test_seconds_in_words(seconds, words):
-    assert human_seconds(seconds) == words
+def test_stages_join():
+    first, second = WorkEstimate(10, 100, 1, name="a"), WorkEstimate(5, 300, 2, name="b")
+    assert joined([first, second.times(2)]) == WorkEstimate(20, 300, 3)
+    unknown = WorkEstimate(None, 1, unknown="why")
+    assert joined([first, unknown]) == WorkEstimate(None, 100, 1, "why") and unknown.times(3) == unknown
+    assert joined([]) == WorkEstimate(0, 0)
 
 
 @pytest.mark.llamacpp
 def test_a_pace_of_this_machine(reference_model):
     model = read_model(reference_model)
-    pace = forward_pace(model, 64, Execution(1))
+    pace = forward_pace(model, 64, Execution(1), with_inputs=True)
     assert pace.per_token > 0 and pace.load >= 0
-    tensors, types = quantizable(model), parse_types("Q4_0,Q8_0")
-    assert rounding_seconds(model, tensors, types, None, 1 << 16, 1) > 0
+    names = {name for each in pace.inputs for name in each.tensors}
+    assert {tensor.name for tensor in quantizable(model) if tensor.block is not None} <= names
+    assert forward_pace(model, 64, Execution(1)).inputs == ()
