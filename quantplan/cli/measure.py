@@ -9,7 +9,7 @@ import typer
 
 from quantplan.cli import console, options
 from quantplan.cli.cache_options import MeasuredCacheOptions
-from quantplan.cli.estimate_output import put_estimate
+from quantplan.cli.estimate_output import estimate_fields, put_estimate
 from quantplan.cli.framework import OutputOptions, command, option, out_option
 from quantplan.cli.option_groups import (
     MEASURING,
@@ -97,11 +97,12 @@ def measure(
     n_ctx = options.ctx(measuring.ctx, base)
     how = MeasureOptions(n_ctx, measuring.eval_chunks, execution.parsed(by_tool), cache_types=cache.cache_types)
     if output.dry_run:
-        _announce(files, options.evaluation_files(text.text) if losses else (), engine, evidence)
+        stages = []
         if base is not None:
-            put_estimate(
-                [_estimate(base, files, options.evaluation_text(text.text, special.reader(base)), engine, how)]
-            )
+            evaluation = options.evaluation_text(text.text, special.reader(base))
+            stages = [_estimate(base, files, evaluation, engine, how)]
+        texts = options.evaluation_files(text.text) if losses else ()
+        _announce(files, texts, engine, evidence, stages, output.as_json)
         return
     here = [options.local(file) for file in files]
     evaluation = options.evaluation_text(text.text, special.reader(base), options.calibration_files(())) if base else ""
@@ -120,13 +121,26 @@ def _drafts(files: list[Path], text: Text, how: MeasureOptions) -> list[DraftAcc
         return draft_acceptance(files, text, how, advance)
 
 
-def _announce(files: Sequence[Path], texts: Sequence[Path], engine: EngineName, evidence: Evidence) -> None:
+def _announce(
+    files: Sequence[Path],
+    texts: Sequence[Path],
+    engine: EngineName,
+    evidence: Evidence,
+    stages: Sequence[WorkEstimate],
+    as_json: bool,
+) -> None:
+    """What would be measured, and what of it takes how long."""
+    lines = evidence.lines(files)
     if texts:
-        console.put(
-            f"PPL and KLD on {options.names_of(texts)} ({engine.value}): the base once, then {len(files)} files"
-        )
-    for line in evidence.lines(files):
+        names = options.names_of(texts)
+        lines.insert(0, f"PPL and KLD on {names} ({engine.value}): the base once, then {len(files)} files")
+    if as_json:
+        console.put_json({"work": lines, "expected": estimate_fields(stages) if stages else None})
+        return
+    for line in lines:
         console.put(line)
+    if stages:
+        put_estimate(stages)
 
 
 def _estimate(base: Model, files: list[Path], text: Text, engine: EngineName, how: MeasureOptions) -> WorkEstimate:

@@ -1,6 +1,7 @@
 """`quantplan probe`: what each tensor costs in KL divergence, measured in the loaded model."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 

@@ -59,7 +59,7 @@ def of_table(
         [kind for kind in kinds if kind[0].name not in known], options.sample_elements, machine.rounding
     )
     stages.append(replace(joined([errors, others]), name=errors.name))
-    return [*stages, of_probe(model, len(tensors), options.probe, pace, available=available)]
+    return [*stages, of_probe(model, len(tensors), options.probe.on(text), pace, available=available)]
 
 
 def of_rounding_moments(

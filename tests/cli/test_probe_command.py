@@ -210,6 +210,13 @@ def test_a_dry_run_says_what_to_expect(command, small_model, small_text):
     assert measured.code == 0 and re.search(
         r"^expected: about \d+ (s|min), [\d.]+ MB of memory$", measured.out, re.MULTILINE
     )
+    few, all_chunks = (
+        json.loads(
+            command("measure", small_model, "-m", small_model, "--text", small_text, *more, "--dry-run", "--json").out
+        )
+        for more in (("--ctx", "64", "--chunks", "2"), ("--ctx", "64"))
+    )
+    assert few["expected"]["memory_bytes"] < all_chunks["expected"]["memory_bytes"] and few["expected"]["seconds"] > 0
 
 
 def test_a_few_probes_against_the_table_of_a_sibling(command, workplace, small_model, small_text, small_imatrix):
