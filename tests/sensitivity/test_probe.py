@@ -27,13 +27,13 @@ from quantplan.records.journal import Journal
 from quantplan.sensitivity import probe as probing
 from quantplan.sensitivity import tensor_swap as probers
 from quantplan.sensitivity.probe import bootstrap_error, probe
+from quantplan.sensitivity.probe_text import chunk_order
 from quantplan.sensitivity.tensor_swap import (
     ProbeOptions,
     Survey,
     Swapped,
     TensorSwapper,
     affordable,
-    chunk_order,
     probe_type,
     relative_error,
 )
