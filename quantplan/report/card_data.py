@@ -4,21 +4,27 @@ A record belongs to a file by the digest of header and weights, never by a name:
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from quantplan.cache_sensitivity import CacheSensitivity
 from quantplan.comparison import Comparison, Row
 from quantplan.errors import BadUsage
 from quantplan.evaluate.compare import retested
 from quantplan.evaluate.other_publishers import OtherFile
 from quantplan.evaluate.published_files import PublishedFile
 from quantplan.evaluate.published_tables import PublishedTable
+from quantplan.evaluate.suites.suite_score import SuiteScore
+from quantplan.evaluate.suites.suite_score_files import SUITE_SCORES
 from quantplan.measurement import Conditions, Measurement
 from quantplan.records.codec import read_any
-from quantplan.records.formats import COMPARISONS, MEASUREMENTS, TASK_SCORES, THROUGHPUTS
+from quantplan.records.formats import CACHE_SENSITIVITIES, COMPARISONS, MEASUREMENTS, TASK_SCORES, THROUGHPUTS
 from quantplan.task_score import TaskScore
 from quantplan.throughput import Throughput
+
+_FORMATS = (MEASUREMENTS, TASK_SCORES, THROUGHPUTS, COMPARISONS, SUITE_SCORES, CACHE_SENSITIVITIES)
+_Record = Comparison | Measurement | TaskScore | Throughput | SuiteScore | CacheSensitivity
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,8 @@ class CardData:
     """``files`` from the smallest to the largest; records by the names of files; ``left_out``: records of other files.
 
     ``compared``: comparisons whose first file is published; published files have their names in them. ``tables``: the
-    sensitivity tables of the files' plans. ``others``: files of the same model that others publish.
+    sensitivity tables of the files' plans. ``others``: files of the same model that others publish. ``original_scores`` and
+    ``caches``: of the model that the files were made of.
     """
 
     files: tuple[PublishedFile, ...]
@@ -37,6 +44,9 @@ class CardData:
     left_out: tuple[str, ...] = ()
     tables: tuple[PublishedTable, ...] = ()
     others: tuple[OtherFile, ...] = ()
+    suite_scores: Mapping[str, tuple[SuiteScore, ...]] = field(default_factory=dict)
+    original_scores: tuple[SuiteScore, ...] = ()
+    caches: tuple[CacheSensitivity, ...] = ()
 
     @property
     def main(self) -> PublishedFile:
@@ -70,16 +80,16 @@ def card_data(
     twice = [name for name, count in Counter(file.name for file in ordered).items() if count > 1]
     if twice:
         raise BadUsage(f"two files are called {twice[0]}; publish them from folders of their own")
-    kept = _Kept(
-        {file.digest: file.name for file in ordered if file.digest}, {other.digest for other in others} - {None}
-    )
-    for path in records:
-        record = read_any(path, MEASUREMENTS, TASK_SCORES, THROUGHPUTS, COMPARISONS)
-        if record is not None and not kept.take(record):
-            kept.left_out.append(path.name)
+    names = {file.digest: file.name for file in ordered if file.digest}
+    read = {path.name: record for path in records if (record := read_any(path, *_FORMATS)) is not None}
+    originals = {file.header.digest for file in ordered} | _bases(names, read.values())
+    kept = _Kept(names, {other.digest for other in others} - {None}, originals)
+    for name, record in read.items():
+        if not kept.take(record):
+            kept.left_out.append(name)
     for fresh in speeds:
         kept.take(fresh)
-    measured, scores, throughputs = (
+    measured, scores, throughputs, suite_scores = (
         {name: tuple({record.conditions: record for record in own}.values()) for name, own in by_name.items()}
         for by_name in kept.by_class.values()
     )
@@ -91,24 +101,41 @@ def card_data(
         throughputs,
         tuple(kept.left_out),
         others=_with_measurements(others, kept.of_others),
+        suite_scores=suite_scores,
+        original_scores=tuple(kept.original_scores),
+        caches=tuple(kept.caches),
     )
+
+
+def _bases(names: Container[str], records: Iterable[_Record]) -> set[str]:
+    """Digests of the models that our files were measured against."""
+    firsts = (record.rows[0].measurement if isinstance(record, Comparison) else record for record in records)
+    measured = (record for record in firsts if isinstance(record, Measurement) and record.model_digest in names)
+    return {record.conditions.base_digest for record in measured}
 
 
 @dataclass
 class _Kept:
-    """Records by whose they are: ``names`` of our files by digest, ``theirs``: digests of others."""
+    """Records by whose they are: ``names`` of our files by digest; digests of the files of others and of the ``originals``."""
 
     names: Mapping[str, str]
     theirs: Set[str | None]
+    originals: Set[str]
     compared: list[Comparison] = field(default_factory=list)
     of_others: list[Measurement] = field(default_factory=list)
+    original_scores: list[SuiteScore] = field(default_factory=list)
+    caches: list[CacheSensitivity] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     by_class: dict[type, dict[str, list]] = field(
-        default_factory=lambda: {Measurement: {}, TaskScore: {}, Throughput: {}}
+        default_factory=lambda: {Measurement: {}, TaskScore: {}, Throughput: {}, SuiteScore: {}}
     )
 
-    def take(self, record: Comparison | Measurement | TaskScore | Throughput) -> bool:
+    def take(self, record: _Record) -> bool:
         """Whether it is of a file that is known here."""
+        if isinstance(record, CacheSensitivity):
+            if of_model := record.model_digest in self.originals:
+                self.caches.append(record)
+            return of_model
         if isinstance(record, Comparison):
             if record.rows[0].measurement.model_digest not in self.names:
                 return False
@@ -118,6 +145,9 @@ class _Kept:
             return True
         if name := self.names.get(record.model_digest):
             self.by_class[type(record)].setdefault(name, []).append(record)
+            return True
+        if isinstance(record, SuiteScore) and record.model_digest in self.originals:
+            self.original_scores.append(record)
             return True
         if isinstance(record, Measurement) and record.model_digest in self.theirs:
             self.of_others.append(record)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from quantplan.budget import human_bytes
 from quantplan.comparison import KLD, PPL, Comparison, Row
@@ -9,8 +10,11 @@ from quantplan.measurement import Conditions, Estimate, Measurement
 from quantplan.report.card_data import CardData
 from quantplan.report.cells import UNKNOWN, estimate, interval
 from quantplan.report.comparison_tables import ALIKE
+from quantplan.report.further_tables import cache_table, suite_tables, tables_by_text
 from quantplan.report.markdown import code, escaped, table
 from quantplan.report.measurement_table import FIGURES, chunks_of
+from quantplan.report.spikes import spike_lines
+from quantplan.report.table import Table, as_card_section
 from quantplan.task_score import TaskScore
 from quantplan.throughput import SpeedConditions, Throughput
 
@@ -24,6 +28,7 @@ def results(data: CardData) -> list[str]:
     parts = [_measurements(conditions, rows) for conditions, rows in groups.items()]
     parts += map(_comparison, data.compared)
     parts += _tasks_and_speeds(data)
+    parts += map(as_card_section, _tables(data, groups.values()))
     return parts or ["Nothing was measured: how much these files lose is not known."]
 
 
@@ -40,8 +45,16 @@ def _measurements(conditions: Conditions, rows: Sequence[tuple[str, Measurement]
         + (f" PPL of the unquantized model: {estimate(base)}." if base else ""),
         table(["File", "Size", *(heading for heading, _ in FIGURES)], cells),
         *(f"{code(name)}: {escaped(note)}" for name, measurement in ordered for note in measurement.notes),
+        *(escaped(line) for name, measurement in ordered for line in spike_lines(name, measurement)),
     ]
     return "\n\n".join(lines)
+
+
+def _tables(data: CardData, groups: Iterable[Sequence[tuple[str, Measurement]]]) -> list[Table]:
+    """By text, of cache types, of suites."""
+    by_text = tables_by_text([row for rows in groups for row in rows])
+    scores = [replace(score, file=name) for name, several in data.suite_scores.items() for score in several]
+    return [*by_text, *map(cache_table, data.caches), *suite_tables(scores, data.original_scores)]
 
 
 # --- comparisons

@@ -8,6 +8,7 @@ types of 1,100 tensors in 100 plans take 110 kB.
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from quantplan import __version__
@@ -19,8 +20,10 @@ from quantplan.quant_type import QuantType
 from quantplan.records.codec import finite
 from quantplan.records.formats import COMPARISONS, MEASUREMENTS
 from quantplan.report.commands import Commands
+from quantplan.report.further_tables import cache_table, suite_tables, tables_by_text
 from quantplan.report.report_data import ReportData
 from quantplan.report.rounding import rounding_words, rules_note
+from quantplan.report.table import Table
 from quantplan.sensitivity_table import SensitivityTable
 from quantplan.tensor import Tensor
 
@@ -67,6 +70,7 @@ def page_data(report_data: ReportData, commands: Commands, command: str, made: s
             for comparison in map(COMPARISONS.encode, report_data.comparisons)
         ],
         "measurements": [_without_chunks(row) for row in map(MEASUREMENTS.encode, report_data.measurements)],
+        "tables": [_table(table) for table in _further(report_data)],
         "provenance": _provenance(report_data, command, made),
     }
 
@@ -194,6 +198,24 @@ def _statistics(statistics: Statistics, tensors: Sequence[Tensor]) -> dict[str, 
 def _rounded(value: float, decimals: int) -> float:
     """To the decimals that are shown, and to as many significant digits where that would leave fewer."""
     return value if value != value else float(max((f"{value:.{decimals}f}", f"{value:.4g}"), key=len))
+
+
+def _further(report_data: ReportData) -> list[Table]:
+    """Measured figures that have no place of their own on the page, as tables."""
+    measured = [(Path(each.file).name, each) for each in report_data.measurements]
+    measured += [(row.name, row.measurement) for comparison in report_data.comparisons for row in comparison.rows]
+    caches = map(cache_table, report_data.caches)
+    return [*tables_by_text(measured), *caches, *suite_tables(report_data.scores, report_data.originals)]
+
+
+def _table(table: Table) -> dict[str, Any]:
+    return {
+        "title": table.title,
+        "headings": list(table.headings),
+        "rows": [list(row) for row in table.rows],
+        "notes": list(table.notes),
+        "texts": list(table.texts),
+    }
 
 
 def _without_chunks(row: Mapping[str, Any]) -> dict[str, Any]:

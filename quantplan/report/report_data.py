@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantplan.analyze.statistics import Statistics, statistics
+from quantplan.cache_sensitivity import CacheSensitivity
 from quantplan.comparison import Comparison
 from quantplan.devices.speed.table import SpeedTable
-from quantplan.evaluate.model_records import model_records
+from quantplan.evaluate.model_records import ModelRecords, model_records
+from quantplan.evaluate.suites.suite_score import SuiteScore
 from quantplan.measurement import Measurement
 from quantplan.planning.request import PlanRequest, goal_of
 from quantplan.planning.size_range import Planned, size_range
@@ -33,6 +35,9 @@ class ReportData:
     measurements: tuple[Measurement, ...]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]  # what is missing, and why
+    caches: tuple[CacheSensitivity, ...] = ()
+    scores: tuple[SuiteScore, ...] = ()
+    originals: tuple[SuiteScore, ...] = ()  # scores of the model itself
 
     @property
     def model(self) -> Model:
@@ -48,8 +53,8 @@ def report_data(
 ) -> ReportData:
     """The plans of ``size_range``, the statistics of the imatrix, and the records below the folder ``reports``."""
     sizes = size_range(request, table, points, speeds)
-    measurements, comparisons, notes = model_records(reports, request.model) if reports else ((), (), ())
-    notes += _spikes(measurements, comparisons)
+    records = model_records(reports, request.model) if reports else ModelRecords()
+    notes = records.notes + _spikes(records.measurements, records.comparisons)
     of_imatrix = statistics(request.imatrix) if request.imatrix else None
     if of_imatrix is None:
         notes += ("no imatrix: types that need one are no candidates, and there are no statistics",)
@@ -62,9 +67,12 @@ def report_data(
         opens_at,
         sizes.stock_quants,
         of_imatrix,
-        measurements,
-        comparisons,
+        records.measurements,
+        records.comparisons,
         notes,
+        records.caches,
+        records.scores,
+        records.originals,
     )
 
 

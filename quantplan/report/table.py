@@ -86,6 +86,13 @@ def _section(table: Table) -> str:
     return "\n\n".join([*([f"### {table.title}"] if table.title else []), body, *table.notes])
 
 
+def as_card_section(table: Table) -> str:
+    """The same with a smaller heading, for tables whose texts come from anywhere: all of them are taken literally."""
+    headings, *rows = ([*map(markdown.escaped, line)] for line in (table.headings, *table.rows))
+    body = markdown.table(headings, rows, table.texts)
+    return "\n\n".join([f"#### {markdown.escaped(table.title)}", body, *map(markdown.escaped, table.notes)])
+
+
 def as_html(tables: Sequence[Table], title: str, closing: str) -> str:
     """A page without script, font or picture from anywhere."""
     sections = "\n".join(_html(table) for table in tables)
