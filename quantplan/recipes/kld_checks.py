@@ -19,7 +19,9 @@ _NEEDED = "a table of KLDs in nats per token is needed"
 
 
 def check_sensitivities(name: str, values: Collection[float]) -> None:
-    """BadFile where the figures of single tensors cannot be KLDs: even the least is large."""
+    """BadFile where the figures of single tensors cannot be KLDs: even the least is large, or all are 0."""
+    if len(values) >= _LEAST_VALUES and not any(values):
+        raise BadFile(f"{name}: all {len(values)} figures are 0, so nothing was measured; {_NEEDED}")
     if len(values) >= _LEAST_VALUES and min(values) > _LARGEST_LEAST:
         raise BadFile(f"{name}: {_looks_like(min(values), max(values))}; {_NEEDED}")
 

@@ -15,9 +15,11 @@ from typing import Any
 
 from quantplan.errors import BadFile, BadUsage, NothingSelected
 from quantplan.patterns import regular_expression
+from quantplan.recipes.kld_checks import check_curve
 from quantplan.records.json_text import parse_json
 from quantplan.text_files import read_text_file
 
+_DELIMITERS = (",", ";", "\t")
 _HOLES = ("", "nan", "404")  # 404: the suite's word for a result that was not found
 
 
@@ -42,7 +44,8 @@ class Published:
 def looks_like_sensitivities(text: str) -> bool:
     """Whether the text is of a form that ``read_published`` reads."""
     start = text.lstrip("\ufeff \r\n\t")
-    return start.startswith("QTYPE,") or (start.startswith("{") and '"curve"' in text and '"tensors"' in text)
+    begins = any(start.upper().startswith(f"QTYPE{mark}") for mark in _DELIMITERS)
+    return begins or (start.startswith("{") and '"curve"' in text and '"tensors"' in text)
 
 
 def read_published(
@@ -63,6 +66,7 @@ def read_published(
             "--curve group0/kld_results.csv"
         )
     costs = _curve(curve)
+    _check_rows(path, rows)
     name = row if row in rows else _least(path, rows, row)
     values = rows[name]
     measured = {tensor: value for tensor, value in values.items() if value is not None}
@@ -75,6 +79,12 @@ def read_published(
         unmeasured=tuple(tensor for tensor in values if tensor not in measured),
         source={"sensitivity": path.name, "curve": curve.name},
     )
+
+
+def _check_rows(path: Path, rows: Mapping[str, Mapping[str, float | None]]) -> None:
+    """BadFile where the types of several rows do not cost the less the more bits they have."""
+    in_all = [name for name in next(iter(rows.values())) if all(values[name] is not None for values in rows.values())]
+    check_curve(str(path), {kind: sum(values[name] or 0 for name in in_all) for kind, values in rows.items()})
 
 
 def _text(path: Path) -> str:
@@ -93,10 +103,12 @@ def _csv(path: Path, text: str) -> dict[str, dict[str, float | None]]:
         )
     if len(set(header)) != len(header):
         raise BadFile(f"{path} names the tensor {next(n for n in header if header.count(n) > 1)} twice")
-    found = {}
+    found: dict[str, dict[str, float | None]] = {}
     for number, line in enumerate(lines, start=2):
         if len(line) != len(header):
             raise BadFile(f"{path}: line {number} has {len(line)} values, the header {len(header)}")
+        if line[0] in found:
+            raise BadFile(f"{path} has two rows {line[0]}; take one of them out")
         found[line[0]] = {
             name: _kld(path, f"{name} as {line[0]}", cell) for name, cell in zip(header[1:], line[1:], strict=True)
         }
@@ -104,9 +116,12 @@ def _csv(path: Path, text: str) -> dict[str, dict[str, float | None]]:
 
 
 def _cells(path: Path, text: str) -> Iterator[list[str]]:
-    """The cells of each line that is not empty."""
+    """The cells of each line that is not empty; between semicolons, as spreadsheets write them, a comma is a decimal point."""
+    mark = next((mark for mark in _DELIMITERS if text[:6].upper() == f"QTYPE{mark}"), ",")
     try:
-        yield from ([cell.strip() for cell in line] for line in csv.reader(text.splitlines()) if line)
+        for line in csv.reader(text.splitlines(), delimiter=mark):
+            if line:
+                yield [cell.strip() if mark == "," else cell.strip().replace(",", ".") for cell in line]
     except csv.Error as error:
         raise BadFile(f"{path} is not CSV: {error}") from None
 

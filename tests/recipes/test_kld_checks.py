@@ -57,3 +57,8 @@ def test_perplexities_and_shares_of_types(change, words, left_out):
     curve = {name: float(change(cost)) for name, cost in CURVE.items() if name not in left_out}
     with pytest.raises(BadFile, match=f"t: the curve is .* look like {words}"):
         check_curve("t", curve)
+
+
+def test_a_table_of_nothing_but_zeros():
+    with pytest.raises(BadFile, match="t: all 50 figures are 0, so nothing was measured"):
+        check_sensitivities("t", np.zeros(50))

@@ -39,6 +39,17 @@ def test_a_csv_with_its_curve(files):
     assert other.unmeasured == ("token_embd.weight",)
 
 
+@pytest.mark.parametrize(("mark", "point"), [(";", ","), (";", "."), ("\t", "."), ("\t", ",")])
+def test_a_table_of_a_spreadsheet(files, mark, point):
+    def written(text):
+        return text.replace(",", mark).replace(".", point).replace(f"attn{point}", "attn.")
+
+    table, curve = files(
+        t=written(TABLE).replace(f"{point}weight", ".weight").replace(f"blk{point}0{point}", "blk.0."), c=written(CURVE)
+    )
+    assert read_published(table, curve) == read_published(*files(t=TABLE, c=CURVE))
+
+
 def test_a_json_of_both(files):
     content = {
         "qtypes": ["q2_K", "iq2_xxs", "q8_0"],
@@ -72,6 +83,8 @@ def test_a_json_of_both(files):
         (TABLE.replace("0.003843", "x"), CURVE, BadFile, "'x', which is not a KLD"),
         (TABLE.replace(",0.750841", ""), CURVE, BadFile, "line 4 has 4 values, the header 5"),
         (TABLE.replace("_v_b", "_k_b"), CURVE, BadFile, "attn_k_b.weight twice"),
+        (f"{TABLE}iq2_k,1,1,1,1\n", CURVE, BadFile, "two rows iq2_k"),
+        ("QTYPE,a,b\nq2_K,0.1,0.2\nq6_K,0.3,0.9\n", CURVE, BadFile, "the curve is 1.2 at q6_K"),
         (TABLE.replace("QTYPE", "TYPE"), CURVE, BadFile, "begin with QTYPE"),
         ("QTYPE,a\niq1_bn,1\nbf16_bn,1", CURVE, NothingSelected, "no row of an ordinary type; rows: iq1_bn"),
         ('{"curve": {}, "tensors": [["a", 0]], "groups": []}', None, BadFile, "docs/formats.md"),
