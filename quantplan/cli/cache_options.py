@@ -40,7 +40,8 @@ class CacheOptions:
             raise BadUsage("--kv sets both types of the KV cache: give it, or --cache-type-k and --cache-type-v")
         if self.automatic:
             raise BadUsage(
-                "--kv auto is for `quantplan solve` and `quantplan run`; name the types here, for example --kv q8_0,q5_1"
+                "--kv auto is for `quantplan solve` and `quantplan run`, which choose the types for one plan; name them here: "
+                "the pair that `quantplan solve --kv auto` prints, for example --kv q8_0,q5_1"
             )
         return parse_kv(self.kv or f"{self.cache_type_k or 'f16'},{self.cache_type_v or 'f16'}")
 

@@ -409,6 +409,7 @@ def test_what_kv_auto_needs(solve, files, words, code, message):
 def test_only_solve_and_run_choose_cache_types(command, small_model):
     done = command("frontier", "-m", small_model, "--vram", "1GiB", "--kv", "auto", *PRIOR)
     assert done.code == 2 and "--kv auto is for `quantplan solve` and `quantplan run`" in done.error
+    assert "the pair that `quantplan solve --kv auto` prints" in done.error
     dry = command("solve", "-m", small_model, "--vram", "1GiB", "--kv", "auto", *PRIOR, "--dry-run")
     assert "36 pairs of KV cache types" in dry.out
 
