@@ -11,7 +11,7 @@ from typing import Any, NoReturn, get_args
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from quantplan.cli import config, old_names
+from quantplan.cli import config, inputs, old_names
 from quantplan.cli.framework import OUTPUT
 from quantplan.errors import BadUsage, QuantplanError
 
@@ -51,6 +51,7 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         if ctx.params.get("show_config"):
             return config.show(ctx)
+        inputs.check_kept(ctx.params, ctx.command.params)
         try:
             return super().invoke(ctx)
         except QuantplanError as error:

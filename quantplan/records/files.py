@@ -12,21 +12,23 @@ from typing import IO, Any
 import psutil
 
 from quantplan.errors import BadFile, NoSpace
+from quantplan.text_files import starts_as_gguf
 
 
 @contextmanager
 def replacing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     """A file to write that replaces ``path`` when the block ends without an error, and is removed otherwise.
 
-    NoSpace where the disk is full, BadFile where it cannot be written.
+    NoSpace where the disk is full, BadFile where it cannot be written, and for a text in the place of a GGUF.
     """
-    path = Path(path)
+    path, as_text = Path(path), "b" not in mode
     if not path.name or path.is_dir():
         raise BadFile(f"cannot write {path}: it is a folder; choose another place")
+    if as_text and path.is_file() and starts_as_gguf(path):
+        raise BadFile(f"cannot write {path}: a GGUF file is there, which no text replaces; choose another place")
     neighbour = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        as_text = "b" not in mode
         encoding, errors = ("utf-8", "surrogateescape") if as_text else (None, None)  # names of files may be any bytes
         with neighbour.open(mode, encoding=encoding, errors=errors) as file:
             yield file

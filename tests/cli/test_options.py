@@ -89,3 +89,30 @@ def test_several_texts_are_all_read(command, workplace, small_model, calibration
     assert several == chunks("--text", "one.txt,two.txt") > chunks("--text", "two.txt")
     missing = command(*words, "--text", "one.txt", "--text", "absent.txt")
     assert missing.code == 3 and "cannot read the text absent.txt" in missing.error
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (("solve", "-m", "m.gguf", "--sensitivity", "prior", "-b", "5bpw", "-o", "m.gguf"), "what --model names"),
+        (
+            ("solve", "-m", "m.gguf", "--sensitivity", "t.json", "-b", "5bpw", "-o", "./t.json"),
+            "what --sensitivity names",
+        ),
+        (("import", "rules.txt", "-m", "m.gguf", "-o", "rules.txt"), "read itself"),
+        (("probe", "-m", "m.gguf", "--calibration", "rules.txt", "-o", "rules.txt"), "what --calibration names"),
+        (("imatrix", "m.gguf", "-f", "rules.txt", "-o", "m.gguf"), "read itself"),
+        (("emit", "t.json", "--out", "t.json"), "read itself"),
+        (("frontier", "-m", "m.gguf", "--sensitivity", "prior", "--plot", "m.gguf"), "what --model names"),
+        (("solve", "-m", "m.gguf", "--sensitivity", "prior", "-b", "5bpw", "-o", "other.gguf"), "a GGUF file is there"),
+    ],
+)
+def test_nothing_is_written_over_what_is_read(command, workplace, small_model, words, kept):
+    for name in ("m.gguf", "other.gguf"):
+        (workplace / name).write_bytes(small_model.read_bytes())
+    for name in ("rules.txt", "t.json"):
+        (workplace / name).write_text("attn_v=q8_0\n")
+    before = {path: path.read_bytes() for path in workplace.iterdir() if path.is_file()}
+    done = command(*words)
+    assert done.code in (2, 3) and kept in done.error
+    assert {path: path.read_bytes() for path in workplace.iterdir() if path.is_file()} == before
