@@ -49,7 +49,7 @@ def project(tmp_path_factory):
     for name, text in zip(("calibration", "evaluation"), demo_texts(), strict=True):
         (folder / "calibration" / f"{name}.txt").write_text(text[:30_000], encoding="utf-8")
     run("quantplan imatrix", folder)
-    run(f"quantplan solve --budget {STOCK_QUANT} --chunks 8 --sample 32k --out {PLAN}", folder)
+    run(f"quantplan solve --budget {STOCK_QUANT} --chunks 2 --sample 32k --out {PLAN}", folder)
     return folder
 
 
