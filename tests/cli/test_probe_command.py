@@ -47,6 +47,7 @@ def test_probe_and_solve_from_its_table(command, workplace, small_model, small_t
         "noise_floor",
         "not_found",
         "encodings",
+        "domains",
         "overhead",
         "forward_passes",
         "seconds",

@@ -81,10 +81,10 @@ def test_files_in_its_own_folder():
     ids=["endless", "catches all", "fork bomb", "prints without end", "sleeps"],
 )
 def test_programs_that_never_end(code):
-    began = time.monotonic()
+    began, before = time.monotonic(), set(psutil.Process().children())
     assert reason(code) == "takes too long"
     assert time.monotonic() - began < 20
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= before
 
 
 @pytest.mark.parametrize(
