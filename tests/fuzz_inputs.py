@@ -40,7 +40,8 @@ from quantplan.gguf.reader import number_arrays, read_model, tensor_rows
 from quantplan.gguf.writer import metadata_bytes
 from quantplan.hub.reference import parse_reference
 from quantplan.llamacpp import ggml
-from quantplan.project import project_text, read_project, read_text
+from quantplan.llamacpp.chat_lines import conversations
+from quantplan.project import DEFAULT_TEXTS, project_text, read_project, read_text
 from quantplan.quant_type import parse_types
 from quantplan.recipes.import_sensitivities import sensitivity_table
 from quantplan.recipes.layer_types import parse_layer_types
@@ -469,9 +470,21 @@ def _kinds() -> Iterator[Kind]:
     )
     yield Kind("tasks.csv", ".csv", lambda: [(_DATA / "winogrande.csv").read_bytes()], damaged_text, read_task_file)
     yield Kind("tasks.jsonl", ".jsonl", lambda: [_JSONL.encode()], damaged_text, read_task_file)
+    yield Kind("chats.jsonl", ".jsonl", lambda: [_chats()], damaged_text, _use_chats)
     yield Kind("tasks.bin", ".bin", lambda: [encode(_TASKS)], damaged, read_task_file)
     yield Kind("edits", ".txt", lambda: [_EDITS.encode()], damaged_text, _use_edits)
     yield Kind("option", ".txt", lambda: _OPTIONS, _damaged_option, _use_option)
+
+
+def _chats() -> bytes:
+    """The beginnings of the default chats and tool calls."""
+    folder = DEFAULT_TEXTS / "calibration"
+    return b"".join(b"".join((folder / f"{name}.jsonl").open("rb").readlines()[:2]) for name in ("chat", "tools"))
+
+
+def _use_chats(path: Path) -> None:
+    for chat in conversations(read_text(path), path):
+        assert isinstance(chat.written, str) and all(isinstance(name, str) for name in chat.called)
 
 
 def _short_suite() -> bytes:

@@ -33,6 +33,7 @@ from quantplan.planning import request as planning
 from quantplan.planning.solving import check
 from quantplan.project import SOURCES
 from quantplan.records.formats import COMPARISONS, PLANS, RUNS
+from quantplan.report.domain_table import domain_table
 from quantplan.report.run_table import run_record, run_table
 from quantplan.run.refine import LEAST_CHUNKS
 from quantplan.run.run import run as run_targets
@@ -253,5 +254,8 @@ def _show(results: list[RunResult], as_json: bool) -> None:
         console.put_json([RUNS.encode(run_record(result)) for result in results])
         return
     console.put_table(run_table(results))
+    for rows in (result.comparison.rows for result in results):
+        if rows[0].measurement.domains:
+            console.put_table(domain_table([row.name for row in rows], [row.measurement for row in rows], rows))
     for result in results:
         console.put(f"{result.target.file.name}: {result.reason}. {result.comparison.verdict}")
