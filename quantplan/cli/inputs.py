@@ -15,10 +15,8 @@ def check_kept(values: Mapping[str, Any], options: Iterable[Any]) -> None:
     """BadUsage where an option names a file to write that another one names to be read, or the project."""
     for written in filter(None, map(values.get, _WRITTEN)):
         place = Path(written)
-        if not place.is_file():
-            continue
         for said, path in _read(values, options):
-            if path.is_file() and path.samefile(place):
+            if _same_file(path, place):
                 raise BadUsage(f"{place} is {said}, and would be overwritten; choose another place")
 
 
@@ -30,7 +28,16 @@ def _read(values: Mapping[str, Any], options: Iterable[Any]) -> Iterator[tuple[s
             yield from ((said, path) for path in _paths(values.get(option.name)))
     project = config.project()
     for name in _OF_PROJECT if project else ():
+        if name == "model" and values.get("model"):
+            continue  # another one is read; and `surgery publish` makes the project's model again
         yield from ((f"the project's {name}", path) for path in _paths(getattr(project, name, None)))
+
+
+def _same_file(path: Path, other: Path) -> bool:
+    try:
+        return other.is_file() and path.is_file() and path.samefile(other)
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _paths(value: object) -> list[Path]:

@@ -173,7 +173,7 @@ def test_refused(command, words, small_model, quant, text, workplace, reference_
     other = command("requantize", quant, "--base", reference_model, "--calibration", text, *SHORT)
     assert other.code == 4 and "blk.0.ffn_gate.weight has shape (256, 288) in quant.gguf" in other.error
     same = command("requantize", quant, "--base", small_model, "--calibration", text, "--out", quant)
-    assert same.code == 2 and "would be overwritten, and is needed itself" in same.error
+    assert same.code == 2 and "is read itself, and would be overwritten" in same.error
     nothing = command("requantize", small_model, "--base", small_model, "--calibration", text, *SHORT)
     assert nothing.code == 2 and "no tensor of it can be compensated" in nothing.error
     (workplace / "few.txt").write_text("a few words")

@@ -120,7 +120,7 @@ def test_what_is_given_is_not_overwritten(apply, here, reference_imatrix):
     for words in (("edits.txt", "-o", "edits.txt"), ("edits.txt", "-o", "i.gguf", "--imatrix", "i.gguf")):
         before = {path: path.read_bytes() for path in here.iterdir()}
         ended = apply(MODEL, *words)
-        assert ended.code == 2 and f"{words[2]} would be overwritten" in ended.error
+        assert ended.code == 2 and "would be overwritten" in ended.error
         assert {path: path.read_bytes() for path in here.iterdir()} == before
 
 
@@ -241,7 +241,7 @@ def test_bad_edits(apply, files, edits, dry):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (("-o", MODEL), 2, "is the model itself"),
+        (("-o", MODEL), 2, "is read itself, and would be overwritten"),
         (("-o", "."), 2, "is a folder"),
         (("-o", "out-00001-of-00003.gguf"), 2, "name of one of several shards"),
         (("-o", f"{MODEL}/out.gguf"), 3, "cannot write"),

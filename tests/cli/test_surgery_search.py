@@ -195,7 +195,7 @@ def test_mistakes_are_answered_in_a_sentence(command, workplace, words, texts, r
     assert "write a duration" in command(*words, "--max-time", "soon").error
     assert "--suite ranks with --by score" in command(*words, "--suite", "default").error
     assert "give --calibration FILE" in command("surgery", "search", reference_model).error
-    assert "is the model itself" in command(*words, "--out", reference_model).error
+    assert "is read itself, and would be overwritten" in command(*words, "--out", reference_model).error
     short = workplace / "short.txt"
     short.write_text("too short", encoding="utf-8")
     done = command("surgery", "search", reference_model, "--calibration", short, *SHORT)
