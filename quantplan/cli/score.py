@@ -24,7 +24,7 @@ from quantplan.evaluate.measure import MeasureOptions, measure
 from quantplan.evaluate.suites.answer_lengths import LengthGap, answer_lengths, length_gap
 from quantplan.evaluate.suites.generated.generators import with_items
 from quantplan.evaluate.suites.scoring import ScoreCache, ppl_ratio, score_files, tokens_at_most
-from quantplan.evaluate.suites.suite import Suite, chosen, joined
+from quantplan.evaluate.suites.suite import PERPLEXITY, Suite, chosen, joined
 from quantplan.evaluate.suites.suite_files import ASSISTANT, DEFAULT, read_suite
 from quantplan.evaluate.suites.suite_gap import SuiteGap, against, alone, suite_gap
 from quantplan.evaluate.suites.suite_score import SuiteScore
@@ -54,7 +54,7 @@ class SuiteOptions:
         "Suite: assistant (default), short, or a file; several are scored together.", default=()
     )
     parts: tuple[str, ...] = option("Parts of the suite to ask, such as tools,code; -NAME leaves one out.", default=())
-    items: int | None = option("Items of each part (default: those of the suite).", min=1)
+    items: int | None = option("Items of each part (default: those of the suite).", min=1, max=4096)
 
     def chosen(self) -> Suite:
         suite = chosen(read_suites(self.suite, ASSISTANT), self.parts)
@@ -85,6 +85,10 @@ def score(
     Example: quantplan score prose-10m-f16.gguf --base prose-10m-f16.gguf --parts facts,ending --items 3
     """
     questions, original = suite.chosen(), model.file or _of_project()
+    if text.text and not any(part.kind == PERPLEXITY for part in questions.parts):
+        raise BadUsage(
+            f"--text: the suite {questions.name} has no perplexity part; leave --text out, or give --suite short"
+        )
     if text.text and original is None:
         raise BadUsage("--text: the perplexity part needs the original model; name it with --model ORIGINAL.gguf")
     described = config.settings()

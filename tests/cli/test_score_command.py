@@ -186,7 +186,12 @@ def test_the_project_says_what_is_the_original(command, workplace, suite, small_
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (("--text", "t.txt"), 2, "the perplexity part needs the original model; name it with --model"),
+        (("--text", "t.txt"), 2, "the suite assistant has no perplexity part; leave --text out, or give --suite short"),
+        (
+            ("--text", "t.txt", "--suite", "short"),
+            2,
+            "the perplexity part needs the original model; name it with --model",
+        ),
         (("--chunks", "4"), 2, "--ctx and --chunks cut the text of the perplexity part; name one with --text FILE"),
         (("--suite", "none.yaml"), 3, "cannot read the suite none.yaml: No such file or directory; give a YAML file"),
         (("--suite", "bad.yaml"), 3, r"bad.yaml, line 5: part 1 \(words\): `kind` is 'fact'; the kinds are tools"),
