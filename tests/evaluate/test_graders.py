@@ -138,6 +138,8 @@ def test_instructions():
     assert credit("instructions", "It is me, Ann.", checks=checks) == graders.Credit(
         0.0, "4 words, not 1 to 2; does not end with ?"
     )
+    item = SuiteItem(name="one", text="?", max_tokens=8, checks=checks)
+    assert graders.instructions(part("instructions"), item, Reply("Me?", ended=False)).remark == "does not end"
 
 
 @pytest.mark.parametrize(

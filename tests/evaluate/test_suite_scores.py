@@ -345,7 +345,7 @@ def test_abilities_of_a_model_without_a_template(reference_model):
     score = score_file(reference_model, ABILITIES, OPTIONS)
     tools, instructions, code, ending = score.parts
     assert tools.reason == "the file has no chat template to offer tools in"
-    assert instructions.credit.value == 1 and code.items[0].remark == "no program"
+    assert instructions.items[0].remark == "does not end" and code.items[0].remark == "no program"
     assert [(each.ending, each.counts) for each in ending.items] == [("length", True), ("too long", False)]
     assert ending.items[0].remark == "does not end"
     assert "1 of 4 items do not count: with their answers they are longer than the model's context" in score.notes

@@ -81,9 +81,9 @@ def _same_text(one: str, other: str) -> bool:
 
 
 def instructions(part: SuitePart, item: SuiteItem, reply: Reply) -> Credit:
-    """1 where all checks hold, else 0."""
+    """1 where the answer ends and all checks hold, else 0."""
     assert item.checks is not None
-    failed = failures(reply.said, item.checks)
+    failed = [*([] if reply.ended else ["does not end"]), *failures(reply.said, item.checks)]
     return Credit(0.0, "; ".join(failed)) if failed else Credit(1.0)
 
 
