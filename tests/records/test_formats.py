@@ -173,3 +173,12 @@ def test_the_json_of_a_type_is_declared_before_it_is_used():
     assert encode(Late(1)) == {"value": 1}
     with pytest.raises(ValueError, match="the JSON of Late is in use"):
         shape(Late, names={"value": "number"})
+
+
+def test_a_score_of_a_part_without_items_that_count_is_refused(tmp_path):
+    fields = SUITE_SCORES.encode(surgery_records.SUITE_SCORE)
+    part = next(part for part in fields["parts"] if part["items"] and not part["reason"])
+    fields |= {"format": SUITE_SCORES.name, "version": SUITE_SCORES.version, "parts": [part | {"items": []}]}
+    (tmp_path / "score.json").write_text(json.dumps(fields))
+    with pytest.raises(BadFile, match=f"the part {part['name']} applies, and none of its items counts"):
+        SUITE_SCORES.read(tmp_path / "score.json")

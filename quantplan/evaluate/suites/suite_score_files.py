@@ -44,6 +44,8 @@ def _check(score: SuiteScore) -> None:
     for part in score.parts:
         if not 0 < part.weight < _LARGEST_WEIGHT or not all(0 <= item.credit <= 1 for item in part.items):
             raise ValueError(f"the part {part.name} has a weight or a credit that cannot be")
+        if part.applies and part.given is None and not part.counted:
+            raise ValueError(f"the part {part.name} applies, and none of its items counts")
 
 
 SUITE_SCORES = register(
