@@ -13,7 +13,7 @@ from quantplan.cli import console, options
 from quantplan.cli.cache_options import CacheOptions
 from quantplan.cli.framework import command, json_option, option
 from quantplan.cli.option_groups import MEMORY, ModelOptions
-from quantplan.cli.plan_options import on_cpu_option
+from quantplan.cli.plan_options import LONGEST_CONTEXT, on_cpu_option
 from quantplan.devices.fit_params import memory_needs
 from quantplan.devices.largest_context import LargestContext, Machine, largest_contexts
 from quantplan.devices.memory import MemoryUse, Placement, placement
@@ -104,11 +104,14 @@ def _subject(what: Path | None, option: Path | None) -> tuple[Model, Mapping[str
 
 
 def parse_contexts(words: Sequence[str]) -> list[int]:
-    """Tokens of the contexts of --serve-ctx; BadUsage for what is not a number of at least 8."""
+    """Tokens of the contexts of --serve-ctx; BadUsage for what is no number from 8 to 2^24."""
     words = words or DEFAULT_CONTEXTS
     for word in map(str.strip, words):
-        if not 8 <= (whole_number(word) or 0) < 2**31:
-            raise BadUsage(f"cannot read the context {word!r} in --serve-ctx; write tokens, several as 4096,16384")
+        if not 8 <= (whole_number(word) or 0) <= LONGEST_CONTEXT:
+            raise BadUsage(
+                f"cannot read the context {word!r} in --serve-ctx; write 8 to {LONGEST_CONTEXT:,} tokens, several as "
+                "4096,16384"
+            )
     return [int(word) for word in words]
 
 

@@ -33,6 +33,7 @@ from quantplan.tensor import Model
 from quantplan.whole_number import whole_number
 
 DEFAULT_SERVE_CTX = 4096  # llama.cpp's own default
+LONGEST_CONTEXT = 1 << 24  # beyond all models so far; llama-fit-params takes minutes for a billion tokens, and aborts
 _OUTSIDE_SLASHES = re.compile(r",(?=(?:[^/]*/[^/]*/)*[^/]*$)")  # commas of a /regular expression/ do not separate
 
 
@@ -175,7 +176,7 @@ class MemoryLimitOptions:
     panel: ClassVar[str] = MEMORY
     vram: str | None = option("VRAM limit for weights, KV cache and buffers: 24GiB; of several GPUs 12GiB,12GiB.")
     ram: str | None = option("RAM limit for the tensors kept on the CPU (see --on-cpu; default: MoE experts).")
-    serve_ctx: int | None = option("Context to serve with, for --vram (default: 4096).", min=1)
+    serve_ctx: int | None = option("Context to serve with, for --vram (default: 4096).", min=1, max=LONGEST_CONTEXT)
     on_cpu: tuple[str, ...] = on_cpu_option()
 
 

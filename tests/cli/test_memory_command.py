@@ -82,6 +82,7 @@ def test_without_llama_cpps_tool(command, small_model, monkeypatch):
         (["--serve-ctx", "4k"], 2, "cannot read the context '4k'"),
         (["--serve-ctx", "4096,"], 2, "cannot read the context ''"),
         (["--serve-ctx", "²"], 2, "cannot read the context"),
+        (["--serve-ctx", "999999999"], 2, "write 8 to 16,777,216 tokens"),
         (["--kv", "q4_k"], 2, "no KV cache as Q4_K"),
         (["--kv", "f16,q8_0", "--flash-attn", "off"], 2, "needs flash attention"),
         (["--on-cpu", "ffn_upp"], 5, "did you mean"),
