@@ -11,7 +11,7 @@ from quantplan.budget import human_bytes
 from quantplan.cli import config, console, options
 from quantplan.cli.framework import option
 from quantplan.convert.checkpoint import Checkpoint, is_checkpoint, read_checkpoint
-from quantplan.convert.conversion import convert, converted_before, expected_bytes
+from quantplan.convert.conversion import check_free, convert, converted_before, expected_bytes
 from quantplan.convert.converter import (
     SCRIPT,
     find_converter,
@@ -67,6 +67,7 @@ def gguf_of(checkpoint: Checkpoint, how: ConversionOptions, folder: Path) -> Pat
     if made := converted_before(checkpoint, how.outtype.value, folder):
         console.say(f"converted before: {made}")
         return made
+    check_free(checkpoint, how.outtype.value, folder)
     with console.terminal() as report:
         converter = find_converter(how.converter, how.converter_python, config.cache_folder(), report)
         return convert(checkpoint, converter, how.outtype.value, folder, report).path
@@ -83,6 +84,7 @@ def intentions(checkpoint: Checkpoint, how: ConversionOptions, folder: Path) -> 
     if made := converted_before(checkpoint, how.outtype.value, folder):
         yield f"takes     {made}, which was converted before"
         return
+    check_free(checkpoint, how.outtype.value, folder)
     yield f"converts  {checkpoint.folder} ({checkpoint.architecture}, {checkpoint.elements / 1e6:,.1f} M weights)"
     yield from remote_intentions(how)
     size = human_bytes(expected_bytes(checkpoint, how.outtype.value))

@@ -12,7 +12,7 @@ from quantplan.abilities import check_language_model
 from quantplan.build.preflight import check_space
 from quantplan.convert.checkpoint import Checkpoint
 from quantplan.convert.converter import SCRIPT, Converter
-from quantplan.errors import BadFile, NotAsPlanned, ToolFailed
+from quantplan.errors import BadFile, BadUsage, NotAsPlanned, ToolFailed
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.tools import Finished, command_line, run_program
 from quantplan.progress import SILENT, Advance, Reporter
@@ -71,7 +71,8 @@ def convert(
 ) -> Model:
     """The GGUF ``NAME-TYPE.gguf`` in the folder, with a record next to it. ``outtype``: auto, f16, bf16 or f32.
 
-    Raises ToolFailed, NoSpace, and NotAsPlanned where what the converter wrote is not what it said.
+    Raises ToolFailed, NoSpace, and NotAsPlanned where what the converter wrote is not what it said. Takes the place of an
+    older file of that name: see ``check_free``.
     """
     target = folder / f"{checkpoint.name}.gguf"
     check_space(target, expected_bytes(checkpoint, outtype), "--folder")
@@ -89,6 +90,19 @@ def convert(
     result = (named.name, model.file_bytes, len(model.tensors), model.digest)
     CONVERSIONS.write(Conversion(*origin, *result), _record_path(checkpoint, folder))
     return model
+
+
+def check_free(checkpoint: Checkpoint, outtype: str, folder: Path) -> None:
+    """BadUsage where a file that no conversion made has a name that the GGUF may get."""
+    made = None
+    with suppress(BadFile):
+        made = CONVERSIONS.read(_record_path(checkpoint, folder)).file
+    for kind in ("BF16", "F16") if outtype == "auto" else (outtype.upper(),):
+        path = folder / f"{checkpoint.name}-{kind}.gguf"
+        if path.exists() and path.name != made:
+            raise BadUsage(
+                f"{path} is there already and was not made by a conversion; move it, or name another --folder"
+            )
 
 
 def command(checkpoint: Checkpoint, converter: Converter, outtype: str, out: Path) -> list[str]:

@@ -77,6 +77,16 @@ def test_dry_run(command, words, checkout, files, tmp_path):
     assert json.loads(command(*words, "--dry-run", "--json").out)["converts"] is True
 
 
+def test_somebody_elses_file_is_kept(command, words, workplace, checkout, files):
+    (workplace / "Tuned-F16.gguf").write_bytes(b"mine")
+    for more in ((), ("--force",), ("--dry-run",)):
+        done = command(*words, *more)
+        assert done.code == 2 and "Tuned-F16.gguf is there already and was not made by a conversion" in done.error
+    assert (files(), (workplace / "Tuned-F16.gguf").read_bytes()) == (["Tuned-F16.gguf"], b"mine")
+    assert runs(checkout) == []
+    assert command(*words, "--outtype", "bf16").code == 0  # another name
+
+
 def test_a_converter_that_fails(command, words, checkout, files):
     (checkout / "code.txt").write_text("1")
     (checkout / "said.txt").write_text("ERROR:hf-to-gguf:Model FooForCausalLM is not supported")
