@@ -14,6 +14,7 @@ from typing import Any
 
 from quantplan.errors import BadFile
 from quantplan.llamacpp.engine import Engine
+from quantplan.llamacpp.time_limit import RENDER_SECONDS, time_limit
 
 TEMPLATE_KEY = "tokenizer.chat_template"
 OPENED, CLOSED = "<think>", "</think>"
@@ -50,10 +51,11 @@ class ChatForm:
         """
         template = metadata.get(TEMPLATE_KEY)
         self.template = str(template) if template else None
+        self._whose = f"the chat template of {engine.path}" if engine else "the model's chat template"
         self.bos, self._formatter, self._content = "", None, _FORMS[0]
         if self.template:
             self.bos = added_bos(engine) if engine else ""
-            self._formatter = _formatter(self.template, engine)
+            self._formatter = _formatter(self.template, engine, self._whose)
             self._content = self._form()
         self.thinks = self._kind()
 
@@ -87,7 +89,8 @@ class ChatForm:
     def _write(self, messages: list[dict[str, Any]], tools: Sequence[object] | None) -> str:
         self._formatter.add_generation_prompt = False  # type: ignore[union-attr]
         try:
-            return self._formatter(messages=messages, tools=tools or None).prompt  # type: ignore[misc]
+            with time_limit(RENDER_SECONDS):
+                return self._formatter(messages=messages, tools=tools or None).prompt  # type: ignore[misc]
         finally:
             self._formatter.add_generation_prompt = True  # type: ignore[union-attr]
 
@@ -103,7 +106,7 @@ class ChatForm:
         if failures:
             raise failures[0]
         raise BadFile(
-            f"the model's chat template does not show the user's message, neither as a text nor as a list of parts; "
+            f"{self._whose} does not show the user's message, neither as a text nor as a list of parts; "
             f"fix {TEMPLATE_KEY} in the file, or take a file without it"
         )
 
@@ -117,15 +120,16 @@ class ChatForm:
     def _render(self, question: str, thinking: bool, tools: Sequence[object] | None = None) -> str:
         messages = [{"role": "user", "content": self._content(question)}]
         try:
-            return self._formatter(messages=messages, enable_thinking=thinking, tools=tools or None).prompt  # type: ignore[misc]
+            with time_limit(RENDER_SECONDS):
+                return self._formatter(messages=messages, enable_thinking=thinking, tools=tools or None).prompt  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 - a template is a program of someone else's and may fail in any way
             raise BadFile(
-                f"the model's chat template cannot be rendered ({type(error).__name__}: {error}); "
+                f"{self._whose} cannot be rendered ({type(error).__name__}: {error}); "
                 f"fix {TEMPLATE_KEY} in the file, or take a file without it"
             ) from None
 
 
-def _formatter(template: str, engine: Engine | None) -> Any:
+def _formatter(template: str, engine: Engine | None, whose: str) -> Any:
     from jinja2 import TemplateError
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
@@ -134,7 +138,7 @@ def _formatter(template: str, engine: Engine | None) -> Any:
             template, eos_token=_special(engine, "eos"), bos_token=_special(engine, "bos")
         )
     except TemplateError as error:
-        raise BadFile(f"the model's chat template is not Jinja ({error}); fix {TEMPLATE_KEY} in the file") from None
+        raise BadFile(f"{whose} is not Jinja ({error}); fix {TEMPLATE_KEY} in the file") from None
     formatter.strftime_now = lambda _format: _A_DAY
     return formatter
 

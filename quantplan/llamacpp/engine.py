@@ -197,7 +197,7 @@ class Engine(LoadedModel):
         flat = np.ctypeslib.as_array(pointer, (count, scored, self.vocabulary))[:, :-1]
         if all_equal(flat).any():
             raise BadFile(
-                f"{self._path}: the model gives every token the same logit over a whole chunk: it has no next-token "
+                f"{self.path}: the model gives every token the same logit over a whole chunk: it has no next-token "
                 "predictions, or the file is corrupt; build or download it again"
             )
         return flat

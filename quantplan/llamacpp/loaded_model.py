@@ -51,7 +51,7 @@ class LoadedModel:
         import llama_cpp
 
         self.options = options
-        self._llama, self._path = llama_cpp, path
+        self._llama, self.path = llama_cpp, path
         self._silence()
         self.model: int | None = self._load(path)
         self.vocab = llama_cpp.llama_model_get_vocab(self.model)

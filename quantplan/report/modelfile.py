@@ -8,6 +8,7 @@ Otherwise the line is left out, and Ollama looks at the GGUF's own.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from quantplan.llamacpp.time_limit import RENDER_SECONDS, TookTooLong, time_limit
 from quantplan.report.modelfile_settings import ModelfileSettings
 
 Message = Mapping[str, str]
@@ -78,11 +79,19 @@ def chat_format(template: str) -> ChatFormat | None:
     )
     try:
         compiled = environment.from_string(template)
-        said = [
-            compiled.render(messages=messages, add_generation_prompt=True, bos_token="", eos_token="")
-            for messages in _CONVERSATIONS
-        ]
-    except (TemplateError, TypeError, ValueError, KeyError, IndexError):  # it needs more than a conversation
+        with time_limit(RENDER_SECONDS):
+            said = [
+                compiled.render(messages=messages, add_generation_prompt=True, bos_token="", eos_token="")
+                for messages in _CONVERSATIONS
+            ]
+    except (
+        TemplateError,
+        TookTooLong,
+        TypeError,
+        ValueError,
+        KeyError,
+        IndexError,
+    ):  # it needs more than a conversation
         return None
     return next((known for known in FORMATS if said == [known.rendered(messages) for messages in _CONVERSATIONS]), None)
 

@@ -225,7 +225,7 @@ def test_a_template_that_cannot_be_rendered(command, workplace, suite, small_mod
     with_template(small_model, workplace / "broken.gguf", "{% if %}")
     ended = command("score", "broken.gguf", "--suite", suite)
     assert ended.code == 3
-    assert "chat template is not Jinja" in ended.error
+    assert "is not Jinja" in ended.error
 
 
 def test_a_full_disk_leaves_no_record(command, files, suite, small_model, full_disk):

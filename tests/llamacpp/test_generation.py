@@ -228,7 +228,7 @@ def test_a_template_that_leaves_the_question_out(engine, template):
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{% if %}", r"chat template is not Jinja .*; fix tokenizer.chat_template in the file"),
+        ("{% if %}", r"is not Jinja .*; fix tokenizer.chat_template in the file"),
         ("{{ raise_exception('system first') }}", r"cannot be rendered \(ValueError: system first\)"),
         ("{{ messages[3].content }}", r"cannot be rendered \(UndefinedError"),
         ("{{ ''.__class__.__mro__ }}", r"cannot be rendered \(SecurityError"),
@@ -237,3 +237,10 @@ def test_a_template_that_leaves_the_question_out(engine, template):
 def test_templates_that_do_not_work(engine, template, message):
     with pytest.raises(BadFile, match=message):
         form(engine, template)
+
+
+def test_a_template_without_an_end_is_stopped(engine, monkeypatch):
+    monkeypatch.setattr("quantplan.llamacpp.chat.RENDER_SECONDS", 0.2)
+    loops = "".join(f"{{% for i{depth} in range(99999) %}}" for depth in range(4)) + "{% endfor %}" * 4
+    with pytest.raises(BadFile, match=rf"{engine.path.name} cannot be rendered \(TookTooLong: it takes too long\)"):
+        form(engine, loops + "{{ messages[0].content }}")
