@@ -243,7 +243,7 @@ class SensitivityOption:
 class ProbingOptions(ChunkOptions):
     panel: ClassVar[str] = MEASURING
     chunks: int = option(
-        "Chunks per tensor. Default: about 2048 tokens, more for tensors whose estimate is uncertain.",
+        "Chunks per tensor, 2 at least. Default: about 2048 tokens, more for tensors whose estimate is uncertain.",
         default=0,
         min=0,
         show_default=False,

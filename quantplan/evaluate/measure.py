@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from quantplan.abilities import context_note
 from quantplan.cache_types import F16_CACHE, CacheTypes, parse_kv
 from quantplan.devices.memory_formulas import ServeSettings, check_kv
 from quantplan.errors import WorkersLost
 from quantplan.evaluate.base_logits import BaseLogits, Run
 from quantplan.evaluate.figures import domain_figures, figures
-from quantplan.evaluate.same_tokens import check_same_tokens, check_vocabulary
+from quantplan.evaluate.same_tokens import check_same_tokens, check_vocabulary, measuring_notes
 from quantplan.evaluate.text_places import placed
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
@@ -155,7 +154,9 @@ def _on_servers(reference: BaseLogits, runs: list[Run], report: Reporter, put: P
 def _here(reference: BaseLogits, runs: list[Run], put: Put, advance: Advance) -> None:
     share = 1 / (len(reference.chunks) * (len(runs) + 1))
     for (model, types), scores in reference.scores(runs, lambda chunks: advance(chunks * share)):
-        put(measurement_of(model, scores, reference.conditions(types), reference.tokens.domains))
+        conditions = reference.conditions(types)
+        notes = measuring_notes(reference.base, model, conditions.n_ctx)
+        put(measurement_of(model, scores, conditions, reference.tokens.domains, notes))
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,11 @@ def _in_worker(job: _Job, task: tuple[Path, str, CacheTypes]) -> Measurement:
 
 
 def measurement_of(
-    model: Model, scores: TokenScores, conditions: Conditions, domains: Sequence[tuple[str, int]] = ()
+    model: Model,
+    scores: TokenScores,
+    conditions: Conditions,
+    domains: Sequence[tuple[str, int]] = (),
+    notes: tuple[str, ...] = (),
 ) -> Measurement:
     """``domains``: names and numbers of chunks, where the text has several."""
     return Measurement(
@@ -200,5 +205,5 @@ def measurement_of(
         file_bytes=model.file_bytes,
         bpw=model.bits_per_weight(),
         conditions=conditions,
-        notes=tuple(filter(None, (context_note(model, conditions.n_ctx),))),
+        notes=notes,
     )

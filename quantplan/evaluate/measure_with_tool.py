@@ -9,13 +9,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from quantplan.abilities import context_note
 from quantplan.budget import human_bytes
 from quantplan.cache_types import kv_name
 from quantplan.devices.memory_formulas import ServeSettings, check_kv
 from quantplan.errors import BadUsage, NoSpace
 from quantplan.evaluate.measure import MeasureOptions
-from quantplan.evaluate.same_tokens import check_same_tokens, tokenize
+from quantplan.evaluate.same_tokens import check_same_tokens, measuring_notes, tokenize
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp import perplexity
 from quantplan.llamacpp.perplexity import Parsed, ToolOptions
@@ -78,7 +77,7 @@ def measure_with_tool(
         ]
     conditions = _conditions(base, text, options)
     return [
-        _measurement(file, model, output, chunks, conditions, notes)
+        _measurement(file, model, output, chunks, conditions, notes + measuring_notes(base, model, options.n_ctx))
         for file, model, output in zip(files, models, parsed, strict=True)
     ]
 
@@ -108,7 +107,6 @@ def _conditions(base: Model, text: Text, options: MeasureOptions) -> dict[str, o
 def _measurement(
     file: Path, model: Model, parsed: Parsed, chunks: int, conditions: dict[str, object], notes: tuple[str, ...]
 ) -> Measurement:
-    notes += tuple(filter(None, (context_note(model, int(conditions["n_ctx"])),)))  # type: ignore[call-overload]
     if not parsed.complete:
         notes += (
             f"llama-perplexity ended {perplexity.RUNS} times without its summary: figures of its line for "

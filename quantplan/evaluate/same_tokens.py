@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from quantplan.abilities import context_note
 from quantplan.errors import ModelMismatch
 from quantplan.llamacpp.engine import Engine
 from quantplan.llamacpp.loaded_model import EngineOptions
@@ -59,6 +60,23 @@ def check_vocabulary(base: Model, model: Model) -> None:
     sizes = [tensor.rows for tensor in tensors if tensor]
     if len(set(sizes)) > 1:
         raise _mismatch(base, model, _sizes(*sizes))
+
+
+def measuring_notes(base: Model, model: Model, n_ctx: int) -> tuple[str, ...]:
+    """What to know of a file's figures: it is of another model than the base; chunks are longer than it was trained for."""
+    return tuple(filter(None, (_another_model(base, model), context_note(model, n_ctx))))
+
+
+def _another_model(base: Model, model: Model) -> str | None:
+    """None where tensors of the same name have the same shape: blocks may be cut or repeated, embeddings padded."""
+    for tensor in model.tensors:
+        other = base.by_name.get(tensor.name)
+        if tensor.block is not None and other and other.shape != tensor.shape:
+            return (
+                f"another model than {base.path}: its {tensor.name} is {'x'.join(map(str, tensor.shape))}, there "
+                f"{'x'.join(map(str, other.shape))}; the KLD says how far apart the two are, not what quantization lost"
+            )
+    return None
 
 
 def _sizes(vocabulary: int, expected: int) -> str:

@@ -98,7 +98,7 @@ def both_encodings(
     cache: Path,
 ) -> dict[str, Encodings]:
     """By tensor what its swaps say, of those that take part in a forward pass. ``floor``: of the probe."""
-    made_from = (VERSION, model.digest, imatrix.digest, text_digest(text), options.n_ctx)
+    made_from = (VERSION, model.digest, imatrix.digest, text_digest(text), options.n_ctx, options.chunks)
     results: Cache[Any] = Cache(Plain(), cache, "importance", *made_from)
     missing = [name for name in suspects if name not in results]
     if missing:

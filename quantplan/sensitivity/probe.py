@@ -16,6 +16,7 @@ import numpy as np
 
 from quantplan.errors import WorkersLost
 from quantplan.imatrix import Imatrix
+from quantplan.llamacpp.engine import chunks_per_batch
 from quantplan.parallel.worker_pool import Lost, shortened
 from quantplan.progress import SILENT, Reporter
 from quantplan.records.cache import Cache
@@ -185,17 +186,17 @@ class ProbeStages:
 
     def _probe(self, names: list[str], chunks: int, stage: str, total: int) -> None:
         """Runs the chunks that the cache does not have yet."""
-        swaps = []
+        swaps, batch = [], chunks_per_batch(self.options.n_ctx)
         for name in names:
             known = self.results.get(name) or {"klds": []}
-            done = len(known["klds"])
-            if done < chunks:
-                swaps.append(Swap(name, (name,), known.get("kind", PROBE), done, chunks))
+            if len(known["klds"]) < chunks:
+                swaps.append(Swap(name, (name,), known.get("kind", PROBE), len(known["klds"]) // batch * batch, chunks))
         with self.report.stage(stage, total) if swaps else SILENT.stage(stage) as advance:
             advance(total - len(swaps))
             for swap, result in self._run(swaps):
                 earlier = self.results.get(swap.key) or {"klds": []}
-                entry = earlier | {"error": result.errors[swap.key], "klds": earlier["klds"] + result.klds}
+                klds = earlier["klds"][: swap.start] + result.klds
+                entry = earlier | {"error": result.errors[swap.key], "klds": klds}
                 self.results.put(swap.key, entry)
                 advance(1)
 

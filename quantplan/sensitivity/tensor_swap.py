@@ -1,6 +1,7 @@
 """One swap at a time in a loaded model: rounded weights in the place of a tensor's own, KLD against the untouched model."""
 
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from quantplan.llamacpp.token_scores import BaseRows, base_rows, divergence
 from quantplan.quant_type import BY_NAME, QuantType, fitted
 from quantplan.sensitivity.collected_moments import CollectedMoments
 from quantplan.sensitivity.moment_metric import MomentMetric, of_estimate
-from quantplan.sensitivity.probe_text import least_chunks, spread
+from quantplan.sensitivity.probe_text import LEAST_CHUNKS, least_chunks, spread
 from quantplan.tensor import Model, Tensor
 from quantplan.text import Domains, Text
 
@@ -58,10 +59,11 @@ class ProbeOptions:
         return replace(self, domains=len(text.parts) if isinstance(text, Domains) else 1)
 
     def base_chunks(self, available: int) -> int:
-        """Chunks per tensor: whole batches, as many as asked for, no more than the text has, and of each domain the fewest."""
-        batch = chunks_per_batch(self.n_ctx)
-        wanted = self.chunks or max(4, DEFAULT_TOKENS // self.n_ctx)
-        wanted = max(wanted, least_chunks(self.domains, self.n_ctx, self.chunks))
+        """Chunks per tensor: as many as asked for, else whole batches; of each domain the fewest, no more than the text has."""
+        least = max(LEAST_CHUNKS, least_chunks(self.domains, self.n_ctx, self.chunks))
+        if self.chunks:
+            return min(max(self.chunks, least), available)
+        wanted, batch = max(4, DEFAULT_TOKENS // self.n_ctx, least), chunks_per_batch(self.n_ctx)
         return min(-(-wanted // batch) * batch, available)
 
 
@@ -184,7 +186,7 @@ class TensorSwapper:
     def chunk_klds(self, start: int, stop: int) -> np.ndarray:
         """float64 [chunks]: mean KLD per token of chunks start..stop of the model as it is now in memory.
 
-        ``start`` is a multiple of the engine's batch; the untouched logits must have been taken before any swap.
+        ``start`` is a multiple of the engine's batch; the untouched logits up to ``stop`` must have been taken before any swap.
         """
         size, out = self.engine.chunks_per_batch, []
         batches = self.engine.logits(self.chunks[start:stop])
@@ -200,8 +202,13 @@ class TensorSwapper:
         return klds
 
     def take_base(self, chunks: int) -> None:
-        """Keeps the untouched logits of the first ``chunks`` chunks."""
-        done = len(self._base) * self.engine.chunks_per_batch
+        """Keeps the untouched logits of the first ``chunks`` chunks, in the batches in which a swap's are computed."""
+        size, scored = self.engine.chunks_per_batch, self.options.n_ctx - self.engine.first_scored - 1
+        held = [len(rows.log_sum) // scored for rows in self._base]
+        needed = [min(size, chunks - start) for start in range(0, chunks, size)]
+        if held[: len(needed)] != needed[: len(held)]:  # the last batch was, or is to be, a part of one
+            del self._base[len(os.path.commonprefix([held, needed])) :]
+        done = len(self._base) * size
         for logits in self.engine.logits(self.chunks[done:chunks]):
             self._base.append(base_rows(logits))
             if not np.isfinite(self._base[-1].log_sum).all():

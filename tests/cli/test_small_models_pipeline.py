@@ -40,7 +40,7 @@ def project(step, workplace, small_text, monkeypatch):
 
 def built_as_planned(step, folder, budget, *constraints):
     """imatrix to measure; the source, the plan and the built model."""
-    step("probe", "--chunks", "2", "--types", "k,Q8_0,IQ4_NL", "--out", "damage.json", *ONE)
+    step("probe", "--chunks", "2", "--types", "Q2_K,Q4_K,Q8_0,IQ4_NL", "--out", "damage.json", *ONE)
     step(
         "solve",
         "--budget",
@@ -48,7 +48,7 @@ def built_as_planned(step, folder, budget, *constraints):
         "--sensitivity",
         "damage.json",
         "--types",
-        "k,Q8_0,IQ4_NL",
+        "Q2_K,Q4_K,Q8_0,IQ4_NL",
         "--out",
         "plan.json",
         *constraints,

@@ -7,6 +7,7 @@ import numpy as np
 import psutil
 import pytest
 import tiny_models
+from tiny_models import tiny_tied
 
 from quantplan.errors import BadFile, ModelMismatch, TextTooShort
 from quantplan.evaluate import base_logits as module
@@ -123,6 +124,14 @@ def test_another_vocabulary_is_refused(reference_model):
         check_vocabulary(base, other)
 
 
+def test_another_model_with_the_same_vocabulary_is_said_to_be_one(tmp_path, reference_model, text):
+    other = tiny_tied(tmp_path / "other.gguf")
+    own, foreign = measure(reference_model, [reference_model, other], text, OPTIONS)
+    assert own.notes == ()
+    (note,) = foreign.notes
+    assert note.startswith(f"another model than {reference_model}: its blk.0.ffn_gate.weight is 256x288, there 256x")
+
+
 def test_a_foreign_tokenizer_is_found_before_anything_runs(monkeypatch, reference_model, text):
     """The tool's engine refuses it too."""
     base = read_model(reference_model)
@@ -140,7 +149,7 @@ def test_another_tokenizer_is_refused(monkeypatch, tmp_path, reference_model, te
     tokens = [{one: "z", two: "e"}.get(index, token) for index, token in enumerate(tokens)]
     vocabulary["tokenizer.ggml.tokens"] = (tokens, *kinds)
     monkeypatch.setattr(tiny_models, "vocabulary", lambda: vocabulary)
-    other = tiny_models.tiny_tied(tmp_path / "other.gguf")
+    other = tiny_tied(tmp_path / "other.gguf")
     with pytest.raises(ModelMismatch, match=r"its tokens of the same text differ; first at token \d+: id"):
         measure(reference_model, [other], "z ez jez zez. " * 50 + text, OPTIONS)
 

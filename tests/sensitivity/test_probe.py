@@ -75,11 +75,13 @@ def test_every_beginning_is_spread_over_the_text():
     assert set(chunk_order(100)[:10] // 25) == {0, 1, 2, 3}
 
 
-def test_chunks_are_whole_batches_as_far_as_the_text_goes():
-    assert ProbeOptions(128, 8).base_chunks(1000) == 16
+def test_chunks_are_those_asked_for_or_whole_batches_as_far_as_the_text_goes():
+    assert ProbeOptions(128, 8).base_chunks(1000) == 8
+    assert ProbeOptions(128, 1).base_chunks(1000) == 2
+    assert ProbeOptions(128).base_chunks(1000) == 16
     assert ProbeOptions(512).base_chunks(1000) == 4
     assert ProbeOptions(4096).base_chunks(1000) == 4
-    assert ProbeOptions(128, 40).base_chunks(1000) == 48
+    assert ProbeOptions(128, 40).base_chunks(1000) == 40
     assert ProbeOptions(128, 40).base_chunks(21) == 21
 
 
@@ -190,15 +192,18 @@ def test_more_chunks_shrink_the_error(case, tmp_path, calibration_text):
     assert errors[1] < 0.75 * errors[0]
 
 
-def test_more_chunks_only_add_to_those_there(case, tmp_path, whole):
-    """The journal of a short probe serves the longer one."""
-    run(case, tmp_path, chunks=16)
-    before = Journal(tmp_path, "probe").results
-    run(case, tmp_path, chunks=32)
-    after = Journal(tmp_path, "probe").results
+@pytest.mark.parametrize(("short", "kept"), [(16, 16), (3, 0)])
+def test_more_chunks_only_add_to_those_there(case, tmp_path, whole, short, kept):
+    """The journal of a short probe serves the longer one, in whole batches: both end with the same values."""
+    run(case, tmp_path / "a", chunks=short)
+    before = Journal(tmp_path / "a", "probe").results
+    assert all(len(before[name]["klds"]) == short for name in FEW)
+    run(case, tmp_path / "a", chunks=18)
+    run(case, tmp_path / "b", chunks=18)
+    after, undisturbed = (Journal(tmp_path / which, "probe").results for which in "ab")
     for name in FEW:
-        assert after[name]["klds"][:16] == before[name]["klds"]
-        assert len(after[name]["klds"]) == min(32, after["#available"]) > 16
+        assert after[name]["klds"][:kept] == before[name]["klds"][:kept]
+        assert after[name]["klds"] == undisturbed[name]["klds"] and len(after[name]["klds"]) == 18
 
 
 @pytest.mark.llamacpp

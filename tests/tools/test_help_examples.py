@@ -45,9 +45,11 @@ def run(command, folder):
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("examples")
     shutil.copy(DATA, folder / MODEL)
-    run(f"quantplan init {MODEL} --ctx 256", folder)
+    run(f"quantplan init {MODEL} --ctx 128", folder)
     for name, text in zip(("calibration", "evaluation"), demo_texts(), strict=True):
-        (folder / "calibration" / f"{name}.txt").write_text(text[:30_000], encoding="utf-8")
+        (folder / "calibration" / f"{name}.txt").write_text(
+            text[: 9_000 if name == "calibration" else 30_000], encoding="utf-8"
+        )
     run("quantplan imatrix", folder)
     run(f"quantplan solve --budget {STOCK_QUANT} --chunks 2 --sample 32k --out {PLAN}", folder)
     return folder
