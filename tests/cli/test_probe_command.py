@@ -56,7 +56,7 @@ def test_probe_and_solve_from_its_table(command, workplace, small_model, small_t
     assert len(figures["tensors"]) == 15
     for tensor in figures["tensors"]:
         assert set(tensor) == {"name", "scale", "scale_err", "kld", "error", "windows"}
-        assert tensor["windows"] == 16 and 0 < tensor["scale_err"] < tensor["scale"]
+        assert tensor["windows"] == 8 and 0 < tensor["scale_err"] < tensor["scale"]
 
     plan = command(
         "solve",
@@ -84,7 +84,7 @@ def test_without_imatrix_there_is_a_warning(command, small_model, small_text):
 def test_dry_run_says_how_much_it_would_do(command, workplace, small_model, small_text):
     done = command("probe", "-m", small_model, "--calibration", small_text, *SHORT, "--dry-run")
     first, expected, *stages = done.out.splitlines()
-    assert (done.code, first) == (0, "15 tensors, 16 chunks of 128 tokens each, one swap per tensor")
+    assert (done.code, first) == (0, "15 tensors, 8 chunks of 128 tokens each, one swap per tensor")
     assert expected.startswith("expected: about ")
     assert [stage.split(": ")[0] for stage in stages] == ["  second moments", "  rounding errors", "  probe"]
     done = command("probe", "-m", small_model, "--calibration", small_text, "--ctx", "1024", "--dry-run")

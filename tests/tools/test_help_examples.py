@@ -15,8 +15,8 @@ from quantplan.cli.demo import MODEL, PLAN, STOCK_QUANT
 from quantplan.run.demo_text import demo_texts
 
 pytestmark = pytest.mark.llamacpp
-# fewer types: in each process ggml needs 20 s to make the codebooks of IQ1 and IQ2
-FEW = {"QUANTPLAN_TYPES": "k,IQ4_XS,Q8_0", "QUANTPLAN_THREADS": "1"}
+# fewer types: in each process ggml needs 20 s to make the codebooks of IQ1 and IQ2; chunks as in the example of probe
+FEW = {"QUANTPLAN_TYPES": "k,IQ4_XS,Q8_0", "QUANTPLAN_CHUNKS": "8", "QUANTPLAN_THREADS": "1"}
 DATA = Path(__file__).parents[2] / "quantplan" / "data" / MODEL
 
 
@@ -51,7 +51,7 @@ def project(tmp_path_factory):
             text[: 9_000 if name == "calibration" else 30_000], encoding="utf-8"
         )
     run("quantplan imatrix", folder)
-    run(f"quantplan solve --budget {STOCK_QUANT} --chunks 2 --sample 32k --out {PLAN}", folder)
+    run(f"quantplan solve --budget {STOCK_QUANT} --out {PLAN}", folder)
     return folder
 
 
