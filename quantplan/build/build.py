@@ -25,6 +25,7 @@ from quantplan.build.preflight import (
 from quantplan.errors import NoSpace, ToolFailed
 from quantplan.gguf.imatrix_data import imatrix_with_data
 from quantplan.gguf.imatrix_files import read_imatrix
+from quantplan.gguf.imatrix_need import check_stock_quant
 from quantplan.gguf.reader import read_model
 from quantplan.gguf.sized_plan import imatrix_note, imatrix_use, make_plan
 from quantplan.gguf.writer import metadata_bytes
@@ -58,6 +59,7 @@ def stock_plan(model: Model, ftype: str, imatrix: Imatrix | None = None) -> Plan
     NothingSelected for an unknown FTYPE, BadUsage where it needs an imatrix and there is none.
     """
     types = tool.stock_quant(model, ftype, imatrix.path if imatrix else None)
+    check_stock_quant(model, tool.known_ftype(ftype), types, imatrix)
     assignment = {each.name: types[each.name] for each in tool.quantizable(model)}
     return make_plan(model, assignment, imatrix, made_from={"mix": tool.known_ftype(ftype)})
 

@@ -1,6 +1,7 @@
 """Commands as typer shows and runs them: values and old names looked up, modules imported when they are called."""
 
 import inspect
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -85,10 +86,17 @@ def _raise_with_origin(ctx: typer.Context, error: QuantplanError) -> NoReturn:
     for name, value in ctx.params.items():
         origin = config.origin(ctx, name)
         words = value if isinstance(value, (list, tuple)) else [value]
-        if origin is not None and any(str(word) and str(word) in str(error) for word in words):
+        if origin is not None and any(_names(str(error), name, word) for word in words):
             error.args = (f"{error} (from {origin})", *error.args[1:])
             break
     raise error
+
+
+def _names(message: str, option: str, value: object) -> bool:
+    """Whether a message is about the value of an option: a number may stand there for anything, unless the option does, too."""
+    if isinstance(value, (int, float)) and f"--{option.replace('_', '-')}" not in message:
+        return False
+    return bool(str(value)) and re.search(rf"(?<![\w.]){re.escape(str(value))}(?!\w)", message) is not None
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,15 @@ from quantplan.cli.option_groups import (
 from quantplan.cli.plan_output import model_stem, with_stem
 from quantplan.cli.task_options import Evidence, TaskOptions
 from quantplan.comparison import ComparedFile, Comparison
-from quantplan.evaluate.baselines import BuildContext, baseline, file_size, nearest_stock_quant, plan_entry
+from quantplan.evaluate.baselines import (
+    BuildContext,
+    baseline,
+    existing,
+    file_size,
+    is_gguf,
+    nearest_stock_quant,
+    plan_entry,
+)
 from quantplan.evaluate.compare import CompareEntry, CompareOptions, check_options, compare_files, compared_files
 from quantplan.evaluate.from_records import are_records, read_compared_files
 from quantplan.evaluate.measure import MeasureOptions, measure
@@ -92,7 +100,7 @@ def compare(
     evidence = tasks.evidence()
     evidence.check_sort(sort)
     plan = options.local(plan)
-    made = None if plan.suffix == ".gguf" else PLANS.read(plan)
+    made = None if is_gguf(plan) else PLANS.read(plan)
     base = options.model(model.file, made)
     run = execution.parsed("--task and --speed" if evidence else "")
     how = MeasureOptions(options.ctx(measuring.ctx, base), measuring.eval_chunks, run, cache_types=cache.cache_types)
@@ -104,6 +112,8 @@ def compare(
     with _folder(out) as folder:
         words = [str(file) for file in others or ()] + list(baselines)
         words = [str(options.local(Path(word))) if is_reference(word) else word for word in words]
+        for path in filter(is_gguf, (plan, *map(Path, words))):
+            existing(path)  # before anything is built
         _check_calibration([str(plan), *words], calibration_text)
         context = BuildContext(
             base,
@@ -143,7 +153,7 @@ def _announce(plan: Path, made: Plan | None, words: list[str], context: BuildCon
     words = words or [nearest_stock_quant(context.source, size, context.imatrix)]
     sizes = [(plan.name, size), *(file_size(word, context) for word in words)]
     for name, size in sizes:
-        console.put(f"{name}: {size:,} bytes{'' if name.endswith('.gguf') else ', built unless it exists'}")
+        console.put(f"{name}: {size:,} bytes{'' if is_gguf(Path(name)) else ', built unless it exists'}")
     console.put(f"PPL and KLD: {context.source.path.name} once, then {len(sizes)} files")
     for line in evidence.lines([Path(name) for name, _ in sizes]):
         console.put(line)

@@ -49,10 +49,15 @@ class BuildContext:
         return self.cache or self.folder
 
 
+def is_gguf(path: Path) -> bool:
+    """Whether a compared file is a GGUF, by its name; else it is a plan."""
+    return path.suffix.lower() == ".gguf"
+
+
 def plan_entry(path: Path, context: BuildContext, earlier: Path | None = None) -> CompareEntry:
     """A GGUF as it is, or the file of a plan (.json): ``earlier`` or a former build where it is as planned, else built."""
-    if path.suffix == ".gguf":
-        return CompareEntry(path.name, _existing(path))
+    if is_gguf(path):
+        return CompareEntry(path.name, existing(path))
     plan = PLANS.read(path)
     plan.check_belongs_to(context.source)
     if earlier and as_planned(earlier, plan, context.rounding_cache):
@@ -78,7 +83,7 @@ def file_size(word: str, context: BuildContext | None) -> tuple[str, int]:
     Without a context (there is no model) BadUsage for a stock quant.
     """
     path = Path(word)
-    if path.suffix.lower() == ".gguf":
+    if is_gguf(path):
         return path.name, read_model(path).file_bytes
     if path.suffix.lower() == ".json":
         return path.name, PLANS.read(path).file_bytes
@@ -117,11 +122,13 @@ def _imatrix(path: Path | None) -> Imatrix | None:
     return read_imatrix(path) if path else None
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
+    """The path of a GGUF that can be read; BadFile for any other."""
     if not path.is_file():
         raise BadFile(
             f"{path}: no such file; build it with `quantplan quantize`, or give the plan or the name of a stock quant"
         )
+    read_model(path)
     return path
 
 

@@ -67,7 +67,7 @@ def other_files(publisher: str, where: str, own: Model) -> list[OtherFile]:
 
 def _ggufs(folder: Path) -> list[Path]:
     """The models of a folder, of split ones the first shard."""
-    names = sorted(path.name for path in folder.iterdir() if path.suffix == ".gguf")
+    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() == ".gguf")
     return [folder / name for name in names if not (shard := parse_shard(name)) or shard.index == 1]
 
 

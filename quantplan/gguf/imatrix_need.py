@@ -18,6 +18,16 @@ def needs_imatrix(name: str, quant: QuantType) -> bool:
     return (quant.needs_imatrix and name not in _EXEMPT) or ggml.aborts_without_imatrix(quant)
 
 
+def check_stock_quant(model: Model, ftype: str, types: Mapping[str, QuantType], imatrix: Imatrix | None) -> None:
+    """ImatrixNeeded for a stock quant that llama-quantize refuses without imatrix data whose types it takes elsewhere."""
+    changed = (name for name, quant in types.items() if quant.name == "Q2_K" and quant != model.by_name[name].type)
+    refused = next((name for name in changed if name not in _EXEMPT), None)
+    if ftype == "Q2_K_S" and imatrix is None and refused:
+        raise ImatrixNeeded(
+            f"llama-quantize makes no {ftype} without imatrix data ({refused}); give --imatrix FILE, or take Q2_K"
+        )
+
+
 def has_imatrix_data(tensor: Tensor, imatrix: Imatrix | None) -> bool:
     """Whether llama-quantize finds data for the tensor in the imatrix."""
     return imatrix is not None and imatrix.quantize_weights(tensor) is not None

@@ -73,6 +73,12 @@ def test_mistakes_name_file_and_key(command, workplace, small_model, line, messa
     assert done.code in (2, 3) and message in " ".join(done.error.split())
 
 
+def test_a_number_is_not_named_for_standing_in_a_message(command, workplace, small_model, monkeypatch):
+    monkeypatch.setenv("QUANTPLAN_THREADS", "1")
+    done = command("solve", "--sensitivity", "prior", "-m", small_model, "-b", "1GG")
+    assert done.code == 2 and "1GG" in done.error and "QUANTPLAN_THREADS" not in done.error
+
+
 def test_files_are_taken_from_the_folder_of_quantplan_toml(command, workplace, small_model, monkeypatch):
     (workplace / "quantplan.toml").write_text(
         f'model = "{small_model}"\n[plan]\nsensitivity = "tables/t.json"\nbudget = ["=other.gguf", "5bpw"]\n',

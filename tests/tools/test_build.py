@@ -25,6 +25,7 @@ from quantplan.build.build import (
 from quantplan.errors import (
     BadFile,
     BadUsage,
+    ImatrixNeeded,
     ModelMismatch,
     NoSpace,
     NotAsPlanned,
@@ -348,3 +349,12 @@ def legacy_imatrix(sums):
     for name, values in sums.items():
         out += struct.pack("<i", len(name)) + name.encode() + struct.pack("<ii", 10, values.size) + values.tobytes()
     return out + struct.pack("<ii", 10, 8) + b"text.txt"
+
+
+def test_a_stock_quant_that_needs_an_imatrix_though_its_types_do_not(reference_model, reference_imatrix):
+    model = read_model(reference_model)
+    with pytest.raises(ImatrixNeeded, match=r"makes no Q2_K_S without imatrix data \(blk\.0\."):
+        stock_plan(model, "Q2_K_S")
+    assert (
+        stock_plan(model, "Q2_K_S", read_imatrix(reference_imatrix)).file_bytes < stock_plan(model, "Q2_K").file_bytes
+    )

@@ -1,6 +1,7 @@
 """`quantplan measure` and `quantplan compare` as typed, in a folder of their own."""
 
 import json
+import shutil
 
 import pytest
 
@@ -164,11 +165,13 @@ def test_inside_a_project_everything_has_its_place(shell, shell_in):
     [
         (["--with", "Q4_K_X"], 5, "no stock quant 'Q4_K_X'; nearest: Q4_K_M"),
         (["--with", "gone.gguf"], 3, "gone.gguf: no such file"),
+        (["--with", "Q4_0,judge.txt.GGUF"], 3, "judge.txt.GGUF: not a GGUF file"),
         (["--with", "Q2_K", "--text", "gone.txt"], 3, "cannot read the text gone.txt"),
         (["--with", "Q2_K", "--chunks", "1"], 2, "at least two chunks"),
     ],
 )
 def test_what_cannot_be_compared_is_said_in_one_sentence(shell, words, code, said):
+    shutil.copy(shell.folder / "judge.txt", shell.folder / "judge.txt.GGUF")
     chunks = [] if "--chunks" in words else ["--chunks", "6"]
     options = ["--ctx", "128", "--threads", "1", "--out", "builds"]
     _, err = shell("compare", "plan.json", "--text", "judge.txt", *options, *chunks, *words, code=code)
