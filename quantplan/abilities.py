@@ -2,6 +2,8 @@
 positions. Headers tell all of it; what they do not tell (an architecture that is not known here) the engine finds out.
 """
 
+import math
+
 from quantplan.errors import BadFile, BadUsage
 from quantplan.tensor import Model
 
@@ -75,11 +77,23 @@ def check_loadable(model: Model) -> None:
 
 def check_positions(model: Model, n_ctx: int) -> None:
     """BadUsage for chunks that are longer than the table of learned positions."""
-    table = model.by_name.get(_POSITIONS)
-    if table is not None and n_ctx > table.rows:
+    if n_ctx > (positions := _positions(model)):
+        raise BadUsage(f"{model.path}: --ctx {n_ctx} is above its {positions:,.0f} positions; give that or less")
+
+
+def check_speed_tests(model: Model, longest: int) -> None:
+    """BadUsage for tests of llama-bench that are longer than the table of learned positions: ggml ends the process there."""
+    if longest > (positions := _positions(model)):
         raise BadUsage(
-            f"{model.path}: --ctx {n_ctx} is above its {table.rows} positions; give --ctx {table.rows} or less"
+            f"{model.path}: a speed test takes {longest} tokens, and the model has {positions:,.0f} positions; its speed "
+            "cannot be measured so (card and measure take shorter tests by -p, --n-gen and -pg)"
         )
+
+
+def _positions(model: Model) -> float:
+    """How many the model has learned; without end where they are computed."""
+    table = model.by_name.get(_POSITIONS)
+    return math.inf if table is None else table.rows
 
 
 def context_note(model: Model, n_ctx: int) -> str | None:

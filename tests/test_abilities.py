@@ -8,7 +8,14 @@ from model_parts import model_of
 from tiny_encoders import POSITIONS, tiny_bert, tiny_gpt2
 from tiny_models import arrays_gguf
 
-from quantplan.abilities import check_language_model, check_loadable, check_positions, check_predicts, context_note
+from quantplan.abilities import (
+    check_language_model,
+    check_loadable,
+    check_positions,
+    check_predicts,
+    check_speed_tests,
+    context_note,
+)
 from quantplan.api import plan_request
 from quantplan.build.preflight import check_source
 from quantplan.errors import BadFile, BadUsage
@@ -88,6 +95,8 @@ def test_learned_positions_are_a_limit_and_a_trained_context_is_none():
     check_positions(learned, 128)
     with pytest.raises(BadUsage, match="--ctx 129 is above its 128 positions"):
         check_positions(learned, 129)
+    with pytest.raises(BadUsage, match="a speed test takes 640 tokens, and the model has 128 positions"):
+        check_speed_tests(learned, 640)
     rotary = header("qwen3", **{"qwen3.context_length": 1024})
     check_positions(rotary, 2048)
     assert context_note(rotary, 1024) is None

@@ -14,6 +14,7 @@ from quantplan.errors import BadFile, BadUsage, ModelMismatch, NoSpace, NotAsPla
 from quantplan.llamacpp.quantize import Recipe, dry_run_as
 from quantplan.plan import ImatrixUse, Plan
 from quantplan.tensor import Model
+from quantplan.text_files import starts_as_gguf
 
 SPARE_BYTES = 16 * 2**20  # left on the disk beyond the file itself
 
@@ -28,9 +29,11 @@ def check_source(source: Model) -> None:
 
 
 def check_output(source: Model, out: Path) -> None:
-    """BadUsage where the output would overwrite its own source, or is a folder."""
+    """BadUsage where the output would overwrite its own source or a file that is no GGUF, or is a folder."""
     if out.is_dir():
         raise BadUsage(f"{out} is a folder; give the name of a file with --out")
+    if out.is_file() and out.stat().st_size and not starts_as_gguf(out):
+        raise BadUsage(f"{out} is there and is no GGUF file: it would be lost; choose another --out")
     if out.exists() and any(path.exists() and out.samefile(path) for path in source.paths):
         raise BadUsage(f"{out} is the model itself; choose another --out")
 

@@ -10,8 +10,8 @@ from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, force_option, option, out_option
 from quantplan.cli.option_groups import (
     ChunkOptions,
-    HubOptions,
     InputTextOptions,
+    ModelOptions,
     ToolOptions,
     memory_bytes,
     memory_option,
@@ -32,13 +32,13 @@ from quantplan.text import SpecialText, Text
 
 @command
 def imatrix(
-    hub: HubOptions,
+    model: ModelOptions,
     calibration: InputTextOptions,
     measuring: ChunkOptions,
     execution: ToolOptions,
     output: OutputOptions,
-    model: Annotated[
-        Path | None, typer.Argument(help="GGUF model, hf:// too (default: the project's).", show_default=False)
+    file: Annotated[
+        Path | None, typer.Argument(metavar="MODEL", help="The same as --model MODEL.", show_default=False)
     ] = None,
     chunks: int = option("Use the first N chunks of the text; 0: all.", default=0, panel="Measuring", min=0),
     output_weight: bool = option(
@@ -64,7 +64,9 @@ def imatrix(
 
     Example, in a project: quantplan imatrix --chunks 8 --out imatrix/short.gguf --force
     """
-    named = options.local_or_hub(model, hub.hub)
+    if file and model.model:
+        raise BadUsage(f"{file} and --model {model.model}: give the model once")
+    named = options.local_or_hub(file or model.model, model.hub)
     source = options.model(named)
     texts = options.calibration_files(calibration.calibration)
     if not texts:

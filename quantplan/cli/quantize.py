@@ -10,6 +10,7 @@ import typer
 from quantplan import api
 from quantplan.budget import human_bytes
 from quantplan.build.build import check_build, stock_plan, stock_quant_command
+from quantplan.build.preflight import check_output
 from quantplan.cli import console, options
 from quantplan.cli.framework import OutputOptions, command, option, out_option
 from quantplan.cli.option_groups import (
@@ -120,6 +121,7 @@ def quantize(
     if output.dry_run:
         _announce(work, output.as_json)
         return
+    check_output(work.source, work.target)
     built = work.run()
     console.say(f"all {len(built.tensors)} tensors and {built.file_bytes:,} bytes are as planned")
     if output.as_json:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from quantplan.build.preflight import check_apart, check_space
+from quantplan.build.preflight import check_apart, check_output, check_space
 from quantplan.build.requantize import Requantization, requantization
 from quantplan.cli import console, options
 from quantplan.cli.estimate_output import estimate_fields, put_estimate
@@ -70,6 +70,7 @@ def requantize(
     here = execution.parsed("compensated rounding")
     given = read_model(path)
     if not output.dry_run:
+        check_output(source, target)
         check_apart([target], [*given.paths, *source.paths])
         check_space(target, given.file_bytes)
     evaluation = (

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from quantplan.abilities import check_predicts
+from quantplan.abilities import check_predicts, check_speed_tests
 from quantplan.execution import Execution
 from quantplan.gguf.reader import read_model
 from quantplan.llamacpp.bench import USUAL_TESTS, BenchRow, BenchTests, bench
@@ -28,6 +28,7 @@ def measure_speed(
     models = [read_model(file) for file in files]
     for model in models:
         check_predicts(model)
+        check_speed_tests(model, max(map(sum, tests.lengths), default=0))
     speeds = []
     for file, model in zip(files, models, strict=True):
         rows = bench(

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from quantplan.abilities import check_predicts
+from quantplan.abilities import check_predicts, check_speed_tests
 from quantplan.devices.speed import matmul
 from quantplan.devices.speed.cpu_caches import last_level_cache
 from quantplan.devices.speed.overhead import (
@@ -109,6 +109,7 @@ def speed_table(
     ToolMissing, NoSpace.
     """
     check_predicts(model)
+    check_speed_tests(model, max(PROMPT, GENERATED))
     check_layers(model, options)
     matrices = products(model, quantizable(model))
     wanted_types = tuple(types)
