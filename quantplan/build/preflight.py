@@ -29,10 +29,10 @@ def check_source(source: Model) -> None:
 
 
 def check_output(source: Model, out: Path) -> None:
-    """BadUsage where the output would overwrite its own source or a file that is no GGUF, or is a folder."""
+    """BadUsage where the output would overwrite its own source or a file of another kind, or is a folder."""
     if out.is_dir():
         raise BadUsage(f"{out} is a folder; give the name of a file with --out")
-    if out.is_file() and out.stat().st_size and not starts_as_gguf(out):
+    if out.is_file() and out.suffix.lower() != ".gguf" and not starts_as_gguf(out):
         raise BadUsage(f"{out} is there and is no GGUF file: it would be lost; choose another --out")
     if out.exists() and any(path.exists() and out.samefile(path) for path in source.paths):
         raise BadUsage(f"{out} is the model itself; choose another --out")

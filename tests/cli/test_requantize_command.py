@@ -125,6 +125,15 @@ def test_shards_and_threads_change_no_byte(command, small_model, quant, text, wo
             assert one.read(place.bytes) == other.read(tensor.bytes), tensor.name
 
 
+def test_a_file_of_another_kind_is_not_replaced(command, small_model, workplace):
+    notes = workplace / "notes.txt"
+    notes.write_text("of a year")
+    for words in (("quantize", "Q8_0", "-m", small_model), ("surgery", "apply", small_model, "delete 0")):
+        ended = command(*words, "--out", notes)
+        assert ended.code == 2 and "notes.txt is there and is no GGUF file: it would be lost" in ended.error
+    assert notes.read_text() == "of a year"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
 def test_after_kill_9_the_same_command_encodes_the_rest(command, words, expected, workplace, monkeypatch):
