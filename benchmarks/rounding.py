@@ -61,7 +61,7 @@ def main() -> None:
             f"{shape} {kind}: {ideal / total:.2f} of the sgemm rate, {ideal / (total - stock_seconds):.2f} without ggml; "
             f"ggml {stock_seconds / total:.2f} and factorization {factor_seconds / total:.2f} of the time; "
             f"memory {(extra - hessian.nbytes) / weights.nbytes:.2f} matrices + H; "
-            f"error {rounded.relative_error / rounded.stock_relative_error:.3f} of ggml's"
+            f"error {rounded.error_ratio:.3f} of ggml's"
         )
     for name, model in _MODELS.items():
         for cores in (2, 16):

@@ -46,7 +46,7 @@ class Compensation:
 
 @dataclass(frozen=True)
 class TensorRounding:
-    """What compensation did to a tensor: tr(D H D^T) / tr(W H W^T) of ggml's encoding and of the one that is stored.
+    """What compensation did to a tensor: tr(D H D^T) of ggml's encoding and of the one that is stored.
 
     ``rows_kept``: of ``rows``, those where ggml's encoding was no worse and is stored.
     """
@@ -216,7 +216,7 @@ class _Encoder:
         text keep llama-quantize's blocks.
         """
         blocks, kept = np.array(tensor_bytes(self._built, place)), 0
-        energy = stock_error = error = 0.0
+        stock_error = error = 0.0
         for number, rows in enumerate(self._metric.matrices(tensor)):
             metric = self._metric.prepared(tensor, number, column_group(place.type))
             if metric is None:
@@ -225,11 +225,10 @@ class _Encoder:
             rounded = compensate(tensor_rows(self._source, tensor, rows), metric, place.type, self._metric.options)
             blocks[rows] = rounded.blocks
             kept += rounded.rows_kept
-            energy += float(rounded.energies.sum())
             stock_error += float(rounded.stock_errors.sum())
             error += float(rounded.errors.sum())
-        relative = (stock_error / energy, error / energy) if energy > 0 else (0.0, 0.0)
-        return TensorRounding(tensor.name, place.type.name, *relative, tensor.rows, kept, _digest(blocks)), blocks
+        result = TensorRounding(tensor.name, place.type.name, stock_error, error, tensor.rows, kept, _digest(blocks))
+        return result, blocks
 
 
 def _digest(blocks: np.ndarray) -> str:

@@ -48,30 +48,20 @@ class RoundingOptions:
 class Rounded:
     """An encoded matrix and what it costs in the metric of H, without damping.
 
-    ``blocks``: uint8 [rows, row bytes]; ``energies``, ``stock_errors``, ``errors``: float64 [rows], x H x^T of the weights,
-    of the errors of ggml's own encoding and of this one; ``rows_kept``: rows where ggml's encoding was no worse.
+    ``blocks``: uint8 [rows, row bytes]; ``stock_errors``, ``errors``: float64 [rows], x H x^T of the errors of ggml's own
+    encoding and of this one; ``rows_kept``: rows where ggml's encoding was no worse.
     """
 
     blocks: np.ndarray
-    energies: np.ndarray
     stock_errors: np.ndarray
     errors: np.ndarray
     rows_kept: int
 
     @property
-    def relative_error(self) -> float:
-        """tr(D H D^T) / tr(W H W^T); 0 where the matrix gives no output."""
-        return _ratio(self.errors, self.energies)
-
-    @property
-    def stock_relative_error(self) -> float:
-        """The same of ggml's own encoding."""
-        return _ratio(self.stock_errors, self.energies)
-
-
-def _ratio(errors: np.ndarray, energies: np.ndarray) -> float:
-    total = float(energies.sum())
-    return float(errors.sum()) / total if total > 0 else 0.0
+    def error_ratio(self) -> float:
+        """tr(D H D^T) of this encoding over that of ggml's own; 1 where that has no error."""
+        total = float(self.stock_errors.sum())
+        return float(self.errors.sum()) / total if total > 0 else 1.0
 
 
 def compensate(
@@ -96,7 +86,6 @@ def compensate(
         parts = run_all(partial(_round_panel, weights, metric, kind, layout, options), panels)
     return Rounded(
         np.concatenate([part.blocks for part in parts]),
-        np.concatenate([part.energies for part in parts]),
         np.concatenate([part.stock_errors for part in parts]),
         np.concatenate([part.errors for part in parts]),
         sum(part.rows_kept for part in parts),
@@ -123,10 +112,9 @@ def _round_panel(
     stock = ggml.quantize(part, kind, _importance(metric))
     new_panel, feedback, descent = _GROUPS if kind.name in CODEBOOK else _COLUMNS
     panel = new_panel(layout, part, layout.parse(stock))
-    energies = row_energies(panel.weights, metric.hessian)
     stock_errors = row_energies(panel.errors, metric.hessian)
     if not len(metric.order) or not stock_errors.any():
-        return Rounded(stock, energies, stock_errors, stock_errors, len(part))
+        return Rounded(stock, stock_errors, stock_errors, len(part))
     feedback(panel, metric)
     for sweep in range(options.sweeps):
         refitting = options.refit and sweep > 0
@@ -138,7 +126,7 @@ def _round_panel(
     errors = row_energies(panel.errors, metric.hessian)
     worse = ~(errors < stock_errors)
     blocks[worse], errors[worse] = stock[worse], stock_errors[worse]
-    return Rounded(blocks, energies, stock_errors, errors, int(worse.sum()))
+    return Rounded(blocks, stock_errors, errors, int(worse.sum()))
 
 
 def _importance(metric: Metric) -> np.ndarray:
