@@ -21,14 +21,15 @@ from quantplan.llamacpp import ggml
 from quantplan.progress import Reporter
 from quantplan.quant_type import BY_NAME, QuantType, fitted
 from quantplan.records.cache import Cache, Plain
+from quantplan.sensitivity.tensor_swap import LEAST_ERROR
 from quantplan.tensor import Model, Tensor
 
 VERSION = 2  # 2: how types spread their errors; 1: the plain error of weighted encodings
 # plain error of the weighted encoding over that of the unweighted: 1.6 at most where columns are not extreme
 SPOILT = 2.0
-# how far the metrics disagree about two types: 1.03 in the median and 1.14 at most on the reference model; 5 to 11 with columns
-# 1e4 times the others
-SPREAD = 2.0
+# how far the metrics disagree about two types: 1.03 in the median and 1.14 at most on the reference model; 1.3 and 4.7 on
+# SmolLM2-135M with its legacy types, but for blocks with massive activations (16, 137); 5 to 11 with columns 1e4 times the others
+SPREAD = 4.0
 _TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
 _ABSURD = 1e30  # squares of all weights that are looked at
 _ROWS = 64
@@ -52,7 +53,7 @@ class SampledErrors:
 
 @dataclass(frozen=True)
 class Suspect:
-    """``kinds``: the two types whose weighted encodings spread their errors most unlike.
+    """``kinds``: the two types whose weighted encodings spread their errors most unlike, of those whose errors cost anything.
 
     ``spoilt``: the worst ratio of plain errors, weighted encoding over unweighted; ``spread``: by what factor the two metrics
     disagree about how ``kinds`` compare.
@@ -64,7 +65,8 @@ class Suspect:
 
     @classmethod
     def of(cls, errors: Mapping[QuantType, SampledErrors]) -> "Suspect":
-        first, *_, last = sorted(errors, key=lambda kind: errors[kind].share) * 2
+        costly = [kind for kind, each in errors.items() if each.weighted >= LEAST_ERROR] or list(errors)
+        first, *_, last = sorted(costly, key=lambda kind: errors[kind].share) * 2
         spoilt = max(each.plain / max(each.unweighted, 1e-9) for each in errors.values())
         return cls((first, last), spoilt, errors[last].share / errors[first].share)
 
