@@ -7,9 +7,10 @@ thread, and the work is cut into tasks whose shapes depend on the matrix only.
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import TypeVar
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from quantplan.llamacpp import ggml
 
@@ -24,8 +25,16 @@ def workers(threads: int = 0) -> Iterator[RunAll]:
 
     BLAS is limited to one thread meanwhile, in the whole process: do not enter it from several threads at once.
     """
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads or ggml.cores()) as pool:
+    with _blas().limit(limits=1), ThreadPoolExecutor(threads or ggml.cores()) as pool:
         yield lambda work, tasks: list(pool.map(work, tasks))
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """The BLAS libraries of this process, looked up once: that takes 2 ms, as long as a small matrix does."""
+    import scipy.linalg  # noqa: F401 - it brings a library of its own
+
+    return ThreadpoolController().select(user_api="blas")
 
 
 def spans(length: int, step: int) -> list[slice]:

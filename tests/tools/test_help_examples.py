@@ -16,7 +16,12 @@ from quantplan.run.demo_text import demo_texts
 
 pytestmark = pytest.mark.llamacpp
 # fewer types: in each process ggml needs 20 s to make the codebooks of IQ1 and IQ2; chunks as in the example of probe
-FEW = {"QUANTPLAN_TYPES": "k,IQ4_XS,Q8_0", "QUANTPLAN_CHUNKS": "8", "QUANTPLAN_THREADS": "1"}
+FEW = {
+    "QUANTPLAN_TYPES": "k,IQ4_XS,Q8_0",
+    "QUANTPLAN_CHUNKS": "8",
+    "QUANTPLAN_REPETITIONS": "1",
+    "QUANTPLAN_THREADS": "1",
+}
 DATA = Path(__file__).parents[2] / "quantplan" / "data" / MODEL
 
 
