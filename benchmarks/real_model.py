@@ -9,7 +9,8 @@ anything. So the grid is broken first, by uniform noise of half a step (seeded),
 Its PPL is printed next to that before the noise.
 
 Stock quants are made with an imatrix of the calibration text by llama-quantize. "Requantized": the same types and bytes with
-error-compensated rounding, as `quantplan requantize` makes them. --plans also probes the model, which takes hours on two cores.
+error-compensated rounding, as `quantplan requantize` makes them. --plans also probes the model, which takes half an hour on two
+cores.
 """
 
 from __future__ import annotations
@@ -53,12 +54,12 @@ def options() -> argparse.Namespace:
         "--half-step", type=float, default=HALF_STEP, help="of the source's grid, over each block's RMS"
     )
     parser.add_argument("--ctx", type=int, default=512)
-    parser.add_argument("--eval-chunks", type=int, default=40)
+    parser.add_argument("--eval-chunks", type=int, default=20)
     parser.add_argument("--imatrix-chunks", type=int, default=64)
-    parser.add_argument("--stock-quants", default="Q4_K_M,IQ4_XS,Q3_K_M")
+    parser.add_argument("--stock-quants", default="IQ3_XXS,IQ4_XS,Q3_K_M,Q4_K_M,Q5_K_M,Q6_K")
     parser.add_argument("--types", default="k,legacy,IQ4_XS,IQ4_NL,F16", help="of the plans")
     parser.add_argument("--plans", action="store_true", help="plans of the same sizes, too")
-    parser.add_argument("--probe-chunks", type=int, default=0, help="of the plans; 0: the default")
+    parser.add_argument("--probe-chunks", type=int, default=2, help="of the plans; 0: the default")
     parser.add_argument("--threads", type=int, default=0)
     return parser.parse_args()
 
@@ -115,18 +116,23 @@ def requantized(stock: Path, model: Model, asked: argparse.Namespace, execution:
 
 
 def sensitivities(model: Model, imatrix: Path, asked: argparse.Namespace, execution: Execution):
+    began = time.perf_counter()
     probe = ProbeOptions(asked.ctx, asked.probe_chunks, False, execution)
     how = SensitivityOptions(parse_types(asked.types), probe, compensate=True)
     tensors, text = quantize.quantizable(model), read_text(asked.calibration)
-    return price(model, tensors, read_imatrix(imatrix), text, how, asked.work / "cache").table
+    table = price(model, tensors, read_imatrix(imatrix), text, how, asked.work / "cache").table
+    print(f"sensitivities measured in {time.perf_counter() - began:.0f} s", flush=True)
+    return table
 
 
 def planned(model: Model, name: str, imatrix: Path, table, asked: argparse.Namespace, execution: Execution) -> Path:
     path = asked.work / f"plan-{name}.gguf"
     if not path.exists():
+        began = time.perf_counter()
         plan, _ = plan_for(PlanRequest(model, read_imatrix(imatrix), parse_types(asked.types), name), table)
         compensation = compensation_for(plan, model, read_text(asked.calibration), execution, asked.work / "cache")
         build(plan, model, path, imatrix_path=imatrix, threads=asked.threads, compensation=compensation)
+        print(f"{path.name} planned and built in {time.perf_counter() - began:.0f} s", flush=True)
     return path
 
 
