@@ -21,7 +21,7 @@ from quantplan.llamacpp import ggml
 from quantplan.progress import Reporter
 from quantplan.quant_type import BY_NAME, QuantType, fitted
 from quantplan.records.cache import Cache, Plain
-from quantplan.sensitivity.tensor_swap import LEAST_ERROR
+from quantplan.sensitivity.probe_types import LEAST_ERROR
 from quantplan.tensor import Model, Tensor
 
 VERSION = 2  # 2: how types spread their errors; 1: the plain error of weighted encodings

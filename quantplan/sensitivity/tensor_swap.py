@@ -21,6 +21,7 @@ from quantplan.quant_type import BY_NAME, QuantType, fitted
 from quantplan.sensitivity.collected_moments import CollectedMoments
 from quantplan.sensitivity.moment_metric import MomentMetric, of_estimate
 from quantplan.sensitivity.probe_text import LEAST_CHUNKS, least_chunks, spread
+from quantplan.sensitivity.probe_types import LEAST_ERROR, MOST_ERROR, probe_types
 from quantplan.tensor import Model, Tensor
 from quantplan.text import Domains, Text
 
@@ -28,9 +29,6 @@ from quantplan.text import Domains, Text
 DEFAULT_TOKENS = 2048
 LOGIT_BYTES = 2 << 30  # of untouched logits kept in memory: 13 chunks of 512 tokens with a vocabulary of 150,000
 PROBE, LOUD, NUDGE = "probe", "loud", "nudge"  # kinds of a swap besides the names of types
-# a swap prices types whose errors are like its own: of 3 bits and more, and 2 bits where a model is stored in little more.
-# Weights that were quantized before lie on a grid, which some type hits with an error of 1e-8 (F16's rounding) or so
-LEAST_ERROR, MOST_ERROR = 3e-4, 0.1
 _NOISE = (5e-3, 2e-2, 8e-2)  # relative squared errors of a disturbance, where no type has an error between these
 _SAMPLED_ROWS = 64  # that tell a type's error within a few percent
 
@@ -104,18 +102,6 @@ class Survey:
     chunks: int
     vocabulary: int
     domains: tuple[str, ...] = ()
-
-
-def probe_type(stored: QuantType, columns: int) -> QuantType:
-    """The type to probe with: clearly below the stored one, so that its error stands out from re-encoding."""
-    wanted = "Q4_K" if stored.bits > 5 else "Q3_K" if stored.bits > 4 else "Q2_K"
-    return fitted(BY_NAME[wanted], columns)
-
-
-def probe_types(stored: QuantType, columns: int) -> tuple[QuantType, ...]:
-    """``probe_type`` and what may take its place where the weights lie on its grid, best first."""
-    others = (fitted(BY_NAME[name], columns) for name in ("IQ4_XS", "Q3_K", "Q5_K", "Q2_K"))
-    return tuple(dict.fromkeys((probe_type(stored, columns), *(kind for kind in others if kind.bits < stored.bits))))
 
 
 class TensorSwapper:

@@ -16,9 +16,10 @@ from quantplan.records.cache import Cache, Plain
 from quantplan.sensitivity.estimate import SensitivityOptions, price
 from quantplan.sensitivity.grids import grid_note, lossless_types
 from quantplan.sensitivity.probe import Probe, probe
+from quantplan.sensitivity.probe_types import LEAST_ERROR, MOST_ERROR, probe_types
 from quantplan.sensitivity.scales import all_scales, interaction
 from quantplan.sensitivity.swap_scale import Scale
-from quantplan.sensitivity.tensor_swap import LEAST_ERROR, MOST_ERROR, ProbeOptions, TensorSwapper, probe_types
+from quantplan.sensitivity.tensor_swap import ProbeOptions, TensorSwapper
 
 NAMES = ("blk.0.attn_v.weight", "blk.1.ffn_down.weight", "blk.1.attn_k.weight")
 

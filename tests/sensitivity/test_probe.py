@@ -28,13 +28,13 @@ from quantplan.sensitivity import probe as probing
 from quantplan.sensitivity import tensor_swap as probers
 from quantplan.sensitivity.probe import bootstrap_error, probe
 from quantplan.sensitivity.probe_text import chunk_order
+from quantplan.sensitivity.probe_types import probe_type
 from quantplan.sensitivity.tensor_swap import (
     ProbeOptions,
     Survey,
     Swapped,
     TensorSwapper,
     affordable,
-    probe_type,
     relative_error,
 )
 from quantplan.tensor import Tensor
