@@ -15,6 +15,7 @@ from quantplan.errors import BadUsage
 _SECONDS = 1.0  # of one search; tensor names take microseconds
 _LARGEST = 200_000  # parts of a pattern with its counted repeats, (...){1000}, written out, as regex does to compile it
 _TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(?P<least>\d*),?(?P<most>\d*)\}|.", re.DOTALL)
+_NAME = 128  # letters; tensor names have at most 63
 _SHORT_REPEATS = 3  # a name's length to the power of more than these takes long
 _REPEAT, _REPEATED_GROUP = re.compile(r"[*+{]"), re.compile(r"\)[*+{]")
 
@@ -25,6 +26,7 @@ class Pattern:
     def __init__(self, text: str) -> None:
         """Raises as ``regular_expression``."""
         self.text, self._regex = text, regex.compile(text)
+        self._plain = _compiled(text) if self.simple else None
 
     @property
     def simple(self) -> bool:
@@ -33,6 +35,8 @@ class Pattern:
 
     def search(self, text: str) -> bool:
         """Whether the pattern is found anywhere in the text. BadUsage where that takes too long to tell."""
+        if self._plain and len(text) <= _NAME:
+            return self._plain.search(text) is not None
         try:
             return self._regex.search(text, timeout=_SECONDS) is not None
         except TimeoutError:
@@ -55,6 +59,14 @@ def regular_expression(text: str) -> Pattern:
         raise ValueError("it is nested too deeply") from None
     except regex.error as error:
         raise ValueError(str(error)) from None
+
+
+def _compiled(text: str) -> re.Pattern[str] | None:
+    """For ``re``, which is four times as fast on names; None where only ``regex`` can read it."""
+    try:
+        return re.compile(text)
+    except re.error:
+        return None
 
 
 def _size(text: str) -> int:
