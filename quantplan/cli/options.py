@@ -156,11 +156,12 @@ class TextReader:
 
     def text(self, files: Sequence[Path]) -> Text:
         """The texts of files and folders, joined. Warns of what is odd about them."""
-        return _read(tuple(files), self.model, self.parse_special)
+        return _read(tuple(files), Path.cwd(), self.model, self.parse_special)
 
 
 @cache
-def _read(files: tuple[Path, ...], model: Model, parse_special: bool) -> Text:
+def _read(files: tuple[Path, ...], _folder: Path, model: Model, parse_special: bool) -> Text:
+    """``_folder``: which names are relative to."""
     return read_texts(files, model, parse_special=parse_special, report=console.LINES)
 
 
