@@ -72,7 +72,7 @@ def trial(asked: argparse.Namespace, work: Path) -> None:
         for budget in asked.budgets.split(",")
     ]
     texts = Texts(calibration, validation, read_text(asked.evaluation))
-    context = BuildContext(model, work / "builds", path, asked.threads)
+    context = BuildContext(model, work / "builds", path, asked.threads, calibration=calibration, cache=work / "cache")
     results = run(
         targets,
         texts,

@@ -48,7 +48,11 @@ from quantplan.text_parts import probing_and_refinement
 @dataclass(frozen=True)
 class RefinementOptions:
     panel: ClassVar[str] = MEASURING
-    refine: bool = option("Correct the plan by the measured KLD of built files.", "--refine/--no-refine", default=True)
+    refine: bool | None = option(
+        "Correct the plan by the measured KLD of built files (default: where rounding is llama-quantize's).",
+        "--refine/--no-refine",
+        default=None,
+    )
     validation: Path | None = option(
         "Validation text for refinement, file or folder (default: a quarter of the calibration text).", panel=TEXTS
     )
@@ -76,7 +80,7 @@ def run(
     output: OutputOptions,
     keep_all: bool = option("Keep the files that were built on the way.", default=False, panel=OUTPUT),
 ) -> None:
-    """Make the best file of each size: imatrix, probe, plan, build, refine, proof against stock quants, in one go.
+    """Make the best file of each size: imatrix, probe, plan, build, proof against stock quants, in one go.
 
     Finished steps are reused: after Ctrl-C or kill -9 the same command resumes, and several --budget share all that does not
     depend on the size. If the plan is not significantly better than the stock quant of its size, you get the stock quant.
@@ -232,8 +236,10 @@ def _run_options(
     probe = how.probe
     measuring = MeasureOptions(probe.n_ctx, refinement.eval_chunks, probe.execution)
     stock_quants = tuple(known_ftype(word) for word in refinement.stock_quants)
-    refine = refinement.refine and objective != WORST_DOMAIN
-    if refine != refinement.refine:
+    compensated = how.compensate and source not in ("weights", "prior")
+    asked = not compensated if refinement.refine is None else refinement.refine
+    refine = asked and objective != WORST_DOMAIN
+    if refine != asked:
         console.say(
             f"--objective {WORST_DOMAIN}: plans are not refined, because refinement lowers the KLD on all texts together"
         )

@@ -88,6 +88,8 @@ def test_an_estimate_grows_with_the_sizes_and_the_text(command, project):
     assert two["disk_bytes"] > one["disk_bytes"] > 0
     fixed = figures(command, "-b", "Q4_K_M", "--sensitivity", "prior", "--no-refine")
     assert [stage["name"] for stage in fixed["stages"]] == ["imatrix", "llama-quantize", "validation", "evaluation"]
+    refined = figures(command, "-b", "Q4_K_M", "--sensitivity", "prior")
+    assert refined["seconds"] > fixed["seconds"]  # refined unless rounding is compensated
     unsized = command("run", "-b", "IQ2_XXS", *FEW[:-2], "--dry-run")  # a size that depends on the imatrix
     assert unsized.code == 0 and "imatrix/tied.gguf would be made first" in unsized.out
     elsewhere = figures(command, "-b", "Q4_K_M", "-j", "2")
