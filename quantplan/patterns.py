@@ -12,7 +12,7 @@ import regex
 
 from quantplan.errors import BadUsage
 
-_SECONDS = 1.0  # of one search; tensor names take microseconds
+SEARCH_SECONDS = 1.0  # of one search; tensor names take microseconds
 _LARGEST = 200_000  # parts of a pattern with its counted repeats, (...){1000}, written out, as regex does to compile it
 _TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(?P<least>\d*),?(?P<most>\d*)\}|.", re.DOTALL)
 _NAME = 128  # letters; tensor names have at most 63
@@ -38,10 +38,10 @@ class Pattern:
         if self._plain and len(text) <= _NAME:
             return self._plain.search(text) is not None
         try:
-            return self._regex.search(text, timeout=_SECONDS) is not None
+            return self._regex.search(text, timeout=SEARCH_SECONDS) is not None
         except TimeoutError:
             raise BadUsage(
-                f"the regular expression {self.text} was searched in {text[:63]!r} for {_SECONDS:g} s without an end; "
+                f"the regular expression {self.text} was searched in {text[:63]!r} for {SEARCH_SECONDS:g} s without an end; "
                 "write it without repeats within repeats"
             ) from None
 

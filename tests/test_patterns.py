@@ -55,8 +55,9 @@ def test_answers_are_those_of_python():
 
 
 @pytest.mark.parametrize("text", ENDLESS)
-def test_patterns_that_may_take_for_ever(text):
+def test_patterns_that_may_take_for_ever(text, monkeypatch):
     """Found, not found, or given up: but an end."""
+    monkeypatch.setattr("quantplan.patterns.SEARCH_SECONDS", 0.05)
     pattern = regular_expression(text)
     assert not pattern.simple
     for name in ("a" * 62 + "!", "a" * 3000 + "!"):
@@ -66,7 +67,8 @@ def test_patterns_that_may_take_for_ever(text):
             assert f"the regular expression {text} was searched in" in str(error)
 
 
-def test_a_search_without_an_end_is_given_up():
+def test_a_search_without_an_end_is_given_up(monkeypatch):
+    monkeypatch.setattr("quantplan.patterns.SEARCH_SECONDS", 0.05)
     with pytest.raises(BadUsage, match="without an end; write it without repeats within repeats"):
         Selector("/(a{1,50}){1,50}b/").matches(Tensor("a" * 63, (32,), None))
 
