@@ -29,7 +29,7 @@ from quantplan.sensitivity.probe import ProbeOptions
 from quantplan.tensor import Model, Tensor
 
 SLOW = {"test_hub_models.py", "test_worker_pool.py", "test_report_page.py"}  # they start processes, or a browser
-SLOW |= {"test_run_program.py"}
+SLOW |= {"test_run_program.py", "test_write_model.py"}
 SLOW |= {"test_compensate.py", "test_round_trip.py", "test_alternatives.py"}  # they compute for seconds
 USE_LLAMACPP = {"reference_imatrix", "small_imatrix", "priced"}  # fixtures that start its tools, or load a model
 DATA = Path(__file__).parents[1] / "quantplan" / "data"
