@@ -3,8 +3,9 @@
     python benchmarks/refine.py MODEL.gguf --calibration calibration.txt --evaluation evaluation.txt
         [--ctx 256] [--budgets Q3_K_M,5bpw]
 
-The calibration text is split as `quantplan run` splits it; imatrix and probe see the one part, refinement the other. The
-evaluation text decides only whether the stock quant is kept instead.
+Rounding is error-compensated, which `quantplan run` refines on request only. The calibration text is split as `quantplan
+run` splits it; imatrix and probe see the one part, refinement the other. The evaluation text decides only whether the stock
+quant is kept instead.
 """
 
 from __future__ import annotations

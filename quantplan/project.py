@@ -189,7 +189,7 @@ text = {_quoted(text)}  # read by measure and compare; must not overlap with the
 ctx = {ctx}  # tokens of a chunk of text
 # chunks = 100                    # chunks of the evaluation text to use (default: all)
 {special}  # parse special tokens in plain texts too; in chats (.jsonl) they always are
-# validation = "calibration/validation.txt"  # for refinement (default: a quarter of the calibration text)
+# validation = "calibration/validation.txt"  # for rounding and refinement (default: a quarter of the calibration text)
 
 # [plan]                          # keys are the long names of the options of `quantplan solve`
 # budget = "4.5bpw"               # or "17.9GB", "40%", "=other.gguf", "Q4_K_M"

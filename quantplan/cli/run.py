@@ -54,7 +54,8 @@ class RefinementOptions:
         default=None,
     )
     validation: Path | None = option(
-        "Validation text for refinement, file or folder (default: a quarter of the calibration text).", panel=TEXTS
+        "Text that decides on rounding and refinement, file or folder (default: a quarter of the calibration text).",
+        panel=TEXTS,
     )
     other_domain: Path | None = option(
         "Text of another domain than the calibration text; compensated rounding must be better there, too.", panel=TEXTS
